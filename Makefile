@@ -1,0 +1,52 @@
+# Two commands set everything up on a machine with Python >= 3.11 and make:
+#   make quickstart   install into .venv and run the main job, small
+#   make test         lint, types and tests
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+INSTALLED_TEST := $(VENV)/.installed-test
+
+.PHONY: install quickstart test test-slow lint format benchmark clean
+
+install: $(INSTALLED)
+
+quickstart: install
+	$(BIN)/python -m cnnsearch.sweep part1 --profile quick
+	@echo "The report: $(CURDIR)/results/part1/report.html"
+
+test: $(INSTALLED_TEST) lint
+	$(BIN)/python -m pytest
+
+test-slow: $(INSTALLED_TEST)
+	$(BIN)/python -m pytest -m slow
+
+lint: $(INSTALLED_TEST)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+format: $(INSTALLED_TEST)
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+benchmark: install
+	$(BIN)/python benchmarks/notebook.py
+
+clean:
+	rm -rf $(VENV) build *.egg-info
+
+# The exact versions that are known to work; pyproject.toml says what else may.
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "error: $(PYTHON) is older than Python 3.11; choose another: make PYTHON=python3.12 ..." >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+
+$(INSTALLED): pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable .
+	@touch $@
+
+$(INSTALLED_TEST): $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[test]'
+	@touch $@

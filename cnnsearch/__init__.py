@@ -1,0 +1,37 @@
+"""Hyperparameter sweeps for image classification with CNNs.
+
+For notebooks and scripts:
+
+    import cnnsearch
+
+    sweep = cnnsearch.load_sweep("part1", profile="quick").with_values({"train.epochs": 3})
+    tables = cnnsearch.run(sweep)
+    tables.trials  # a DataFrame
+    cnnsearch.plots.learning_curves(tables)  # a matplotlib Figure
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from cnnsearch import plots
+    from cnnsearch.session import run
+    from cnnsearch.sweepfile import load_sweep
+    from cnnsearch.tables import Tables, load
+
+__all__ = ["Tables", "__version__", "load", "load_sweep", "plots", "run"]
+
+_HOMES = {"run": "session", "load_sweep": "sweepfile", "Tables": "tables", "load": "tables"}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a part when it is first used: `--help` must not wait for all of them."""
+    if name == "plots":
+        return importlib.import_module("cnnsearch.plots")
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"cnnsearch.{_HOMES[name]}"), name)
+    raise AttributeError(f"module 'cnnsearch' has no attribute {name!r}")
