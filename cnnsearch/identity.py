@@ -1,0 +1,40 @@
+"""What makes two trials the same work.
+
+A trial's id is a hash of everything that decides its result and of nothing else: equal ids are never trained twice.
+Raise a version here whenever a change makes the same settings give other numbers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+RECIPE_VERSION = 1
+"""Version of the training recipe: loss, initialisation, data order, normalisation, what the seed draws."""
+
+MODEL_VERSIONS = {"plain": 1, "residual": 1}
+"""Version of each model's definition."""
+
+
+def canonical_json(value: Any) -> str:
+    """JSON with sorted keys and floats in full: equal values give equal text, whatever the order of keys."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+
+
+def trial_id(deciding: dict[str, Any], *, data: str, parent_id: str | None) -> str:
+    """The first 16 hex digits of the SHA-256 of what decides a trial's result.
+
+    Args:
+        deciding: every resolved hyperparameter that can change the result, seed and model included.
+        data: fingerprint of the data's contents and split.
+        parent_id: id of the trial whose weights this one starts from.
+    """
+    facts = {
+        "settings": deciding,
+        "model_version": MODEL_VERSIONS[deciding["model"]],
+        "recipe_version": RECIPE_VERSION,
+        "data": data,
+        "parent": parent_id,
+    }
+    return hashlib.sha256(canonical_json(facts).encode()).hexdigest()[:16]

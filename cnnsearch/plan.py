@@ -1,0 +1,247 @@
+"""From a sweep and what is already recorded to the trials there are and the ones to run. Pure."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from functools import cached_property
+from typing import Any
+
+from cnnsearch.identity import trial_id
+from cnnsearch.space import cells
+from cnnsearch.spec import Settings, Stage, StartFrom, Sweep
+
+
+class Status(StrEnum):
+    """How a trial ended."""
+
+    DONE = "done"
+    FAILED = "failed"
+    DIVERGED = "diverged"
+    PRUNED = "pruned"
+
+    @property
+    def is_final(self) -> bool:
+        """Whether running the same trial again could only give the same. A failure may have been the machine's."""
+        return self is not Status.FAILED
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What planning needs to know of a trial that ended."""
+
+    status: Status
+    val_accuracy: float | None = None
+    val_loss: float | None = None
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One set of hyperparameters to train and evaluate once."""
+
+    stage: str
+    settings: Settings
+    data: str
+    """Fingerprint of the data's contents and split."""
+    parent_id: str | None = None
+    """The trial whose best weights this one starts from."""
+
+    @cached_property
+    def id(self) -> str:
+        """See `identity.trial_id`; the stage's name is not part of it."""
+        return trial_id(self.settings.deciding(), data=self.data, parent_id=self.parent_id)
+
+
+@dataclass(frozen=True)
+class StagePlan:
+    """The trials of one stage, as far as they are known."""
+
+    stage: Stage
+    trials: tuple[Trial, ...]
+    waiting: int = 0
+    """Trials whose parent is not chosen yet."""
+    lost: int = 0
+    """Trials that cannot be: no trial that could be their parent finished."""
+
+    @property
+    def total(self) -> int:
+        """Trials of the stage, known or not."""
+        return len(self.trials) + self.waiting + self.lost
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All the trials of a sweep. Equal work listed by two stages counts once."""
+
+    stages: tuple[StagePlan, ...]
+
+    @cached_property
+    def trials(self) -> dict[str, Trial]:
+        """Trial id -> trial, in order of stages and cells."""
+        known: dict[str, Trial] = {}
+        for stage in self.stages:
+            for trial in stage.trials:
+                known.setdefault(trial.id, trial)
+        return known
+
+    @property
+    def waiting(self) -> int:
+        """Trials whose parent is not chosen yet."""
+        return sum(stage.waiting for stage in self.stages)
+
+    @property
+    def lost(self) -> int:
+        """Trials that cannot be, for want of a parent."""
+        return sum(stage.lost for stage in self.stages)
+
+    @property
+    def total(self) -> int:
+        """Trials planned, known or not."""
+        return len(self.trials) + self.waiting + self.lost
+
+
+def make_plan(sweep: Sweep, data: str, outcomes: Mapping[str, Outcome]) -> Plan:
+    """Every trial of the sweep that can be named now.
+
+    A stage without `start_from` is known from the spec. The trials of a stage that starts from another are known
+    group by group, as soon as all the trials they choose among have ended.
+
+    Args:
+        data: fingerprint of the data.
+        outcomes: trial id -> outcome, of every trial that ended.
+    """
+    stages: dict[str, StagePlan] = {}
+    for stage in sweep.stages:
+        if stage.start_from is None:
+            stages[stage.name] = StagePlan(stage, tuple(_root_trials(sweep, stage, data)))
+        else:
+            stages[stage.name] = _child_plan(stage, stage.start_from, stages[stage.start_from.stage], outcomes)
+    return Plan(tuple(stages.values()))
+
+
+def _root_trials(sweep: Sweep, stage: Stage, data: str) -> Iterator[Trial]:
+    base = {**sweep.train.model_dump(), "image_size": sweep.data.image_size}
+    for cell in cells(stage):
+        seeds = (cell["seed"],) if "seed" in cell else sweep.seeds or (sweep.train.seed,)
+        for seed in seeds:
+            yield Trial(stage.name, Settings.model_validate({**base, **cell, "seed": seed}), data)
+
+
+def _child_plan(stage: Stage, start: StartFrom, parents: StagePlan, outcomes: Mapping[str, Outcome]) -> StagePlan:
+    trials: list[Trial] = []
+    waiting = lost = 0
+    space = cells(stage)
+    for group in groups(parents.trials, start.per).values():
+        children = len(space) * len({trial.settings.seed for trial in group})
+        if any(trial.id not in outcomes for trial in group):
+            waiting += children
+            continue
+        chosen = best_cell(group, outcomes, start.best)
+        found = [
+            Trial(stage.name, parent.settings.model_copy(update=_typed(cell)), parent.data, parent.id)
+            for cell in space
+            for parent in chosen
+        ]
+        trials += found
+        lost += children - len(found)
+    if parents.waiting or parents.lost:
+        # Groups of a stage that is itself waiting cannot be counted: as many of ours as it has of its own.
+        waiting += len(space) * parents.waiting
+        lost += len(space) * parents.lost
+    return StagePlan(stage, tuple(trials), waiting, lost)
+
+
+def _typed(cell: dict[str, Any]) -> dict[str, Any]:
+    """The cell's values as the settings hold them: `dropout: 0` is 0.0, so that equal values make equal ids."""
+    valid = Settings.model_validate(cell)
+    return {axis: getattr(valid, axis) for axis in cell}
+
+
+def groups(trials: Iterable[Trial], per: Iterable[str]) -> dict[tuple[Any, ...], list[Trial]]:
+    """Trials by their values of the axes `per`, in order of appearance; all in one group without axes."""
+    by_key: dict[tuple[Any, ...], list[Trial]] = {}
+    for trial in trials:
+        by_key.setdefault(tuple(getattr(trial.settings, axis) for axis in per), []).append(trial)
+    return by_key
+
+
+def best_cell(trials: Iterable[Trial], outcomes: Mapping[str, Outcome], metric: str) -> list[Trial]:
+    """The trials, one a seed, of the setting with the best mean validation score; empty where none finished.
+
+    A setting some of whose seeds did not finish loses to one that finished all; the earliest wins a tie.
+
+    Args:
+        metric: val_accuracy (highest) or val_loss (lowest).
+    """
+    by_setting: dict[str, list[Trial]] = {}
+    for trial in trials:
+        setting = trial.settings.model_copy(update={"seed": 0}).model_dump_json() + str(trial.parent_id)
+        by_setting.setdefault(setting, []).append(trial)
+    sign = 1 if metric == "val_accuracy" else -1
+    best: list[Trial] = []
+    best_score = (0, float("-inf"))
+    for members in by_setting.values():
+        done = [trial for trial in members if outcomes[trial.id].status is Status.DONE]
+        scores = [getattr(outcomes[trial.id], metric) for trial in done]
+        score = (len(done), sign * sum(scores) / len(done)) if done else (0, float("-inf"))
+        if score > best_score:
+            best, best_score = done, score
+    return best
+
+
+@dataclass
+class Queue:
+    """Hands out the trials that can run now, and learns of those that ended.
+
+    Executors take from it; it plans again when a group that a later stage chooses from is complete.
+    """
+
+    sweep: Sweep
+    data: str
+    outcomes: MutableMapping[str, Outcome]
+    """Trial id -> outcome; grows as trials end."""
+    cost: Callable[[Trial], float] = lambda trial: 0.0
+    """Expected seconds of a trial: the longest goes first, so that no core waits at the end."""
+    running: dict[str, Trial] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._replan()
+
+    @property
+    def is_exhausted(self) -> bool:
+        """Whether nothing can run any more, now or later."""
+        return not self._ready and not self.running
+
+    def take(self) -> Trial | None:
+        """The next trial, or None where there is none at the moment."""
+        if not self._ready:
+            return None
+        trial = self._ready.popleft()
+        self.running[trial.id] = trial
+        return trial
+
+    def finish(self, trial: Trial, outcome: Outcome) -> None:
+        """Record that a trial taken from here ended."""
+        self.running.pop(trial.id, None)
+        self.outcomes[trial.id] = outcome
+        for members in self._choices.get(trial.id, ()):
+            members.discard(trial.id)
+            if not members:
+                self._replan()
+                break
+
+    def _replan(self) -> None:
+        self.plan = make_plan(self.sweep, self.data, self.outcomes)
+        ready = [t for t in self.plan.trials.values() if t.id not in self.outcomes and t.id not in self.running]
+        self._ready = deque(sorted(ready, key=self.cost, reverse=True))
+        self._choices: dict[str, list[set[str]]] = {}
+        by_name = {stage.stage.name: stage for stage in self.plan.stages}
+        for stage in self.sweep.stages:
+            if stage.start_from is None:
+                continue
+            for group in groups(by_name[stage.start_from.stage].trials, stage.start_from.per).values():
+                members = {trial.id for trial in group if trial.id not in self.outcomes}
+                for member in members:
+                    self._choices.setdefault(member, []).append(members)

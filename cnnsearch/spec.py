@@ -1,0 +1,312 @@
+"""A sweep as frozen, validated objects. Everything downstream receives these; nothing reads the YAML again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal, Self, cast
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    Strict,
+    TypeAdapter,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
+
+from cnnsearch.document import KeyPath
+
+Int = Annotated[int, Strict()]
+Float = Annotated[float, Strict()]
+
+ModelName = Literal["plain", "residual"]
+Precision = Literal["auto", "fp32", "bf16"]
+
+
+class Part(BaseModel):
+    """Base of every part of a spec: immutable, and strict about unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class SpecProblemError(ValueError):
+    """A value that is well-formed and still impossible, with the key path it stands at."""
+
+    def __init__(self, path: KeyPath, message: str) -> None:
+        super().__init__(message)
+        self.path = path
+
+
+class FillSplit(Part):
+    """Walk the files in sorted order: fill training, then validation; the rest is test."""
+
+    method: Literal["fill"] = "fill"
+    train_per_class: Int = Field(50, ge=1, description="training images of each class")
+    val_per_class: Int = Field(20, ge=1, description="validation images of each class")
+
+
+class StratifiedSplit(Part):
+    """Shuffle each class with a seed, then deal it out; the rest is test."""
+
+    method: Literal["stratified"] = "stratified"
+    train: Annotated[Int | Float, Field(gt=0)] = Field(0.6, description="a fraction below 1, or images a class")
+    val: Annotated[Int | Float, Field(gt=0)] = Field(0.2, description="a fraction below 1, or images a class")
+    seed: Int = Field(0, ge=0, description="seed of the shuffle")
+
+
+Split = Annotated[FillSplit | StratifiedSplit, Field(discriminator="method")]
+
+
+class DataSpec(Part):
+    """Which images, at which size, split how."""
+
+    source: str = Field("fashion-mini", description="fashion-mini, a folder, or torchvision:NAME")
+    image_size: Int = Field(64, ge=8, le=1024, description="side of the square images, pixels")
+    split: Split = FillSplit()
+    on_bad_image: Literal["refuse", "skip"] = Field("refuse", description="what to do with unreadable images")
+
+
+class Recipe(Part):
+    """How a model is built and trained: what `train:` sets for all stages, and a stage's space may vary."""
+
+    model: ModelName = Field("residual", description="architecture")
+    width: Float = Field(1.0, gt=0, le=8, description="factor on the number of channels of every hidden layer")
+    dropout: Float = Field(0.0, ge=0, lt=1, description="probability that an activation is dropped")
+    lr: Float = Field(1e-3, gt=0, le=100, description="learning rate")
+    batch_size: Int = Field(32, ge=1, le=65536, description="images a step")
+    epochs: Int = Field(100, ge=1, le=1_000_000, description="passes over the training images")
+    optimizer: Literal["adam", "adamw", "sgd"] = Field("adam", description="optimizer")
+    weight_decay: Float = Field(0.0, ge=0, le=100, description="L2 penalty (adam, sgd) or decoupled decay (adamw)")
+    momentum: Float = Field(0.9, ge=0, lt=1, description="momentum of sgd; the others do not use it")
+    precision: Precision = Field("auto", description="auto takes bf16 where a probe finds it faster")
+    seed: Int = Field(0, ge=0, lt=2**31, description="seed of weights, data order and dropout")
+
+
+class Settings(Recipe):
+    """Every resolved hyperparameter of one trial."""
+
+    image_size: Int = Field(64, ge=8, le=1024, description="side of the square images, pixels")
+
+    def deciding(self) -> dict[str, Any]:
+        """The settings that can change the result: what has no effect is left out, so that it makes no new trial."""
+        settings = self.model_dump()
+        if self.optimizer != "sgd":
+            del settings["momentum"]
+        return settings
+
+
+AXES: dict[str, TypeAdapter[Any]] = {
+    name: TypeAdapter(cast(Any, Annotated[field.annotation, field])) for name, field in Settings.model_fields.items()
+}
+"""Everything a stage's space may vary, with the values allowed."""
+
+NUMERIC_KINDS = ("uniform", "loguniform", "int")
+LISTED_KINDS = ("grid", "choice")
+
+
+class Values(Part):
+    """The values of one axis: a constant, listed values (`grid`, `choice`) or a range."""
+
+    kind: Literal["constant", "grid", "choice", "uniform", "loguniform", "int"]
+    args: tuple[Any, ...]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_yaml(cls, raw: Any) -> Any:
+        if isinstance(raw, Values):
+            return {"kind": raw.kind, "args": raw.args}
+        if isinstance(raw, list):
+            raise ValueError(f"a list needs a kind: {{grid: {raw}}}")
+        if not isinstance(raw, dict):
+            return {"kind": "constant", "args": (raw,)}
+        if set(raw) == {"kind", "args"}:
+            return raw
+        kinds = (*LISTED_KINDS, *NUMERIC_KINDS)
+        if len(raw) != 1 or next(iter(raw)) not in kinds:
+            raise ValueError(f"given {raw!r}; allowed: a constant, or one of {', '.join(kinds)} with a list")
+        kind, args = next(iter(raw.items()))
+        if not isinstance(args, list) or not args:
+            raise ValueError(f"{kind} needs a list of values, given {args!r}")
+        if kind in LISTED_KINDS:
+            repeated = [value for index, value in enumerate(args) if value in args[:index]]
+            if repeated:
+                raise ValueError(f"{kind} has {repeated[0]!r} twice")
+        else:
+            numbers = [value for value in args if isinstance(value, int | float) and not isinstance(value, bool)]
+            if len(args) != 2 or len(numbers) != 2 or not args[0] < args[1]:
+                raise ValueError(f"{kind} needs [low, high] with low < high, given {args!r}")
+            if kind == "loguniform" and args[0] <= 0:
+                raise ValueError(f"loguniform needs low > 0, given {args!r}")
+            if kind == "int" and not all(isinstance(value, int) for value in args):
+                raise ValueError(f"int needs whole numbers, given {args!r}")
+        return {"kind": kind, "args": tuple(args)}
+
+    @model_serializer
+    def _to_yaml(self) -> Any:
+        return self.args[0] if self.kind == "constant" else {self.kind: list(self.args)}
+
+
+class StartFrom(Part):
+    """Carry the weights and settings of an earlier stage's best trials into this stage."""
+
+    stage: str = Field(description="name of an earlier stage")
+    best: Literal["val_accuracy", "val_loss"] = Field("val_accuracy", description="what makes a trial best")
+    per: Annotated[tuple[str, ...], BeforeValidator(lambda raw: (raw,) if isinstance(raw, str) else raw)] = Field(
+        (), description="axes of that stage: the best of each of their values is taken"
+    )
+
+
+class Search(Part):
+    """How a stage's cells are chosen from its space."""
+
+    method: Literal["grid", "random"] = Field("grid", description="every combination, or random draws")
+    trials: Int | None = Field(None, ge=1, le=1_000_000, description="number of draws (random)")
+    seed: Int = Field(0, ge=0, description="seed of the draws")
+
+
+class Stage(Part):
+    """Trials that can be planned together."""
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9_-]{0,39}$", description="lower-case word")
+    start_from: StartFrom | None = None
+    space: dict[str, Values] = Field(description="axis -> its values; the first axis varies slowest")
+    search: Search = Search()
+
+
+class RunSpec(Part):
+    """How the work is executed. Nothing here changes what a trial is, only how fast and where it runs."""
+
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto takes GPUs where there are any")
+    trials_at_once: Literal["auto"] | Int = Field("auto", description="auto: as many as the cores or GPUs allow")
+    threads_per_trial: Literal["auto"] | Int = Field("auto", description="CPU threads of a trial; auto: one")
+    gpus_per_trial: Float = Field(1.0, gt=0, le=64, description="GPUs of a trial; 0.25 puts four on one GPU")
+    checkpoint_seconds: Float = Field(60.0, ge=0, description="least time between checkpoints of a trial")
+    max_retries: Int = Field(2, ge=0, le=100, description="new starts of a trial whose process died")
+    dashboard: bool = Field(True, description="start the Ray dashboard (on this machine only)")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        for name in ("trials_at_once", "threads_per_trial"):
+            value = getattr(self, name)
+            if value != "auto" and value < 1:
+                raise SpecProblemError((name,), f"given {value}; allowed: auto, or a whole number from 1")
+        if self.gpus_per_trial > 1 and self.gpus_per_trial % 1:
+            raise SpecProblemError(
+                ("gpus_per_trial",),
+                f"given {self.gpus_per_trial}; allowed: a fraction up to 1, or a whole number",
+            )
+        return self
+
+
+class Sweep(Part):
+    """A question about hyperparameters, and the trials that answer it."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,79}$", description="names the results folder")
+    title: str = Field("", description="one line")
+    question: str = Field("", description="what the sweep is to find out")
+    data: DataSpec = DataSpec()
+    train: Recipe = Recipe()
+    seeds: tuple[Int, ...] = Field((), description="repeat every trial with each of these seeds")
+    run: RunSpec = RunSpec()
+    stages: tuple[Stage, ...] = Field(min_length=1, description="in order")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        for problem in _problems(self):
+            raise problem
+        return self
+
+    def stage(self, name: str) -> Stage:
+        """The stage of that name; KeyError where there is none."""
+        for stage in self.stages:
+            if stage.name == name:
+                return stage
+        raise KeyError(name)
+
+    def with_values(self, values: dict[str, Any]) -> Sweep:
+        """A changed sweep: dotted keys as in `--set`, such as `{"train.epochs": 5}`. Raises SpecError."""
+        from cnnsearch.sweepfile import changed
+
+        return changed(self, values)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, as `sweep.yaml` holds them; `Sweep.model_validate` reads them back."""
+        plain: dict[str, Any] = self.model_dump(mode="json", exclude_none=True)
+        return plain
+
+
+def _problems(sweep: Sweep) -> Iterator[SpecProblemError]:
+    """What no single field can know."""
+    if len(set(sweep.seeds)) < len(sweep.seeds):
+        yield SpecProblemError(("seeds",), f"has a seed twice: {list(sweep.seeds)}")
+    for seed in sweep.seeds:
+        if not 0 <= seed < 2**31:
+            yield SpecProblemError(("seeds",), f"given {seed}; allowed: 0 to {2**31 - 1}")
+    earlier: dict[str, Stage] = {}
+    for index, stage in enumerate(sweep.stages):
+        at: KeyPath = ("stages", index)
+        if stage.name in earlier:
+            yield SpecProblemError((*at, "name"), f"two stages are named {stage.name!r}")
+        yield from _space_problems(stage, (*at, "space"))
+        yield from _search_problems(stage, at)
+        if stage.start_from:
+            yield from _start_problems(stage, stage.start_from, earlier, at)
+        earlier[stage.name] = stage
+
+
+def _space_problems(stage: Stage, at: KeyPath) -> Iterator[SpecProblemError]:
+    for axis, values in stage.space.items():
+        if axis not in AXES:
+            yield SpecProblemError((*at, axis), "unknown axis")
+            continue
+        here = (*at, axis) if values.kind == "constant" else (*at, axis, values.kind)
+        for value in values.args:
+            try:
+                AXES[axis].validate_python(value)
+            except ValidationError as error:
+                yield SpecProblemError(here, value_message(value, error.errors()[0]["msg"]))
+        if values.kind in NUMERIC_KINDS and Settings.model_fields[axis].annotation not in (int, float):
+            yield SpecProblemError((*at, axis), f"{values.kind} needs a numeric axis; use {{choice: [...]}}")
+
+
+def _search_problems(stage: Stage, at: KeyPath) -> Iterator[SpecProblemError]:
+    if stage.search.method == "grid":
+        for axis, values in stage.space.items():
+            if values.kind not in ("constant", "grid"):
+                yield SpecProblemError(
+                    (*at, "space", axis),
+                    f"{values.kind} cannot be enumerated; give {{grid: [...]}}, "
+                    "or the stage search: {method: random, trials: N}",
+                )
+        if stage.search.trials is not None:
+            yield SpecProblemError((*at, "search", "trials"), "a grid has as many trials as cells; use method: random")
+    elif stage.search.trials is None:
+        yield SpecProblemError((*at, "search"), "method random needs trials: N")
+
+
+def _start_problems(
+    stage: Stage, start: StartFrom, earlier: dict[str, Stage], at: KeyPath
+) -> Iterator[SpecProblemError]:
+    here = (*at, "start_from")
+    if start.stage not in earlier:
+        known = ", ".join(earlier) or "no stage before it"
+        yield SpecProblemError((*here, "stage"), f"given {start.stage!r}; allowed: {known}")
+        return
+    for axis in start.per:
+        if axis not in AXES:
+            yield SpecProblemError((*here, "per"), f"given {axis!r}; allowed: {', '.join(AXES)}")
+    for axis in ("model", "width", "image_size", "seed"):
+        if axis in stage.space:
+            yield SpecProblemError(
+                (*at, "space", axis),
+                f"{axis} comes with the weights of stage {start.stage} and cannot vary here",
+            )
+
+
+def value_message(value: Any, message: str) -> str:
+    """Pydantic's words in our form: what was given, what is allowed."""
+    shown = repr(value) if len(repr(value)) <= 60 else repr(value)[:57] + "..."
+    return f"given {shown}; " + message.removeprefix("Value error, ").replace("Input should", "it should")

@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from cnnsearch.errors import SpecError
+from cnnsearch.spec import Sweep
+from cnnsearch.sweepfile import find, from_yaml, load_sweep, to_yaml
+
+MINIMAL = "name: mine\nstages:\n  - name: grid\n    space:\n      lr: {grid: [0.1, 0.01]}\n"
+
+
+def test_shipped_part1_is_the_assignment() -> None:
+    sweep = load_sweep("part1")
+    grid, dropout = sweep.stages
+    assert {axis: values.args for axis, values in grid.space.items()} == {
+        "model": ("plain", "residual"),
+        "lr": (0.0001, 0.001),
+        "batch_size": (16, 32),
+    }
+    assert dropout.start_from is not None
+    assert (dropout.start_from.stage, dropout.start_from.per) == ("grid", ("model",))
+    assert dropout.space["dropout"].args == (0.01, 0.1, 0.25, 0.5)
+    assert (sweep.data.image_size, sweep.train.epochs, sweep.train.width) == (64, 100, 1.0)
+
+
+def test_shipped_sweep_is_found_without_a_checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    file, shown = find("part1")
+    assert shown == "part1.yaml (shipped)"
+    assert load_sweep("part1").name == "part1"
+    assert file.is_file()
+
+
+def test_later_requests_win(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text(MINIMAL + "profiles:\n  fast: {train.epochs: 3, train.lr: 0.5}\n", encoding="utf-8")
+    sweep = load_sweep(file, profile="fast", values=["train.epochs=7"], data="/pictures", seeds=[1, 2])
+    assert (sweep.train.epochs, sweep.train.lr, sweep.data.source, sweep.seeds) == (7, 0.5, "/pictures", (1, 2))
+    assert load_sweep(file).train.epochs == 100
+
+
+def test_resolved_sweep_reads_back_equal() -> None:
+    sweep = load_sweep("part1", profile="quick", seeds=[3, 4], values=["data.split={method: stratified, train: 0.5}"])
+    assert from_yaml(to_yaml(sweep), "sweep.yaml") == sweep
+
+
+def test_changed_in_python() -> None:
+    sweep = load_sweep("part1").with_values({"stages.grid.space.lr.grid": [0.5], "train.epochs": 2})
+    assert sweep.stage("grid").space["lr"].args == (0.5,)
+    assert sweep.train.epochs == 2
+    with pytest.raises(SpecError, match=r"Did you mean train\.epochs"):
+        sweep.with_values({"train.epoch": 2})
+
+
+@pytest.mark.parametrize(
+    ("line", "complaint"),
+    [
+        ("train: {epoch: 5}", "mine.yaml, line 6: train.epoch is not a key. Did you mean train.epochs?"),
+        ("train: {epochs: -5}", "mine.yaml, line 6: train.epochs given -5; it should be greater than or equal to 1"),
+        ("train: {epochs: 5.5}", "train.epochs given 5.5"),
+        ("train: {lr: '0.1'}", "train.lr given '0.1'"),
+        ("train: {lr: true}", "train.lr given True"),
+        ("train: {lr: .nan}", "train.lr given nan"),
+        ("train: {model: resnet}", "train.model given 'resnet'; it should be 'plain' or 'residual'"),
+        ("train: {dropout: 1.0}", "train.dropout given 1.0; it should be less than 1"),
+        ("data: {split: {method: fil}}", "data.split.method given 'fil'; allowed: 'fill', 'stratified'"),
+        ("data: {split: {method: fill, train: 3}}", "known keys of data.split: method, train_per_class"),
+        ("run: {gpus_per_trial: 1.5}", "run.gpus_per_trial given 1.5; allowed: a fraction up to 1"),
+        ("run: {trials_at_once: 0}", "run.trials_at_once given 0; allowed: auto"),
+        ("seeds: [1, 1]", "seeds has a seed twice"),
+        ("stage: []", "stage is not a key. Did you mean stages?"),
+        ("profiles: {fast: {train.epoch: 3}}", "mine.yaml, line 6: train.epoch is not a key"),
+    ],
+)
+def test_mistakes_are_explained(tmp_path: Path, line: str, complaint: str) -> None:
+    (tmp_path / "mine.yaml").write_text(MINIMAL + line + "\n", encoding="utf-8")
+    with pytest.raises(SpecError) as caught:
+        load_sweep(tmp_path / "mine.yaml")
+    assert complaint in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("space", "complaint"),
+    [
+        ("lrr: {grid: [1]}", "stages.grid.space.lrr is not a key. Did you mean stages.grid.space.lr?"),
+        ("lr: {grid: [0]}", "stages.grid.space.lr.grid given 0; it should be greater than 0"),
+        ("lr: [0.1, 0.2]", "a list needs a kind: {grid: [0.1, 0.2]}"),
+        ("lr: {grid: []}", "grid needs a list of values"),
+        ("lr: {grid: [0.1, 0.1]}", "grid has 0.1 twice"),
+        ("lr: {uniform: [0.1, 0.2]}", "uniform cannot be enumerated"),
+        ("lr: {loguniform: [0, 1]}", "loguniform needs low > 0"),
+        ("lr: {uniform: [2, 1]}", "low < high"),
+        ("lr: {normal: [0, 1]}", "allowed: a constant, or one of grid, choice"),
+        ("model: {grid: [plain, vgg]}", "given 'vgg'"),
+    ],
+)
+def test_impossible_spaces_are_refused(tmp_path: Path, space: str, complaint: str) -> None:
+    text = f"name: mine\nstages:\n  - name: grid\n    space:\n      {space}\n"
+    (tmp_path / "mine.yaml").write_text(text, encoding="utf-8")
+    with pytest.raises(SpecError) as caught:
+        load_sweep(tmp_path / "mine.yaml")
+    assert complaint in str(caught.value)
+    assert "line 5" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("value", "complaint"),
+    [
+        ("stages.dropout.start_from.stage=x", "stages.dropout.start_from.stage given 'x'; allowed: grid"),
+        ("stages.dropout.start_from.per=lrr", "stages.dropout.start_from.per given 'lrr'"),
+        ("stages.dropout.space.width=0.5", "width comes with the weights of stage grid"),
+        ("stages.dropout.name=grid", "two stages are named 'grid'"),
+        ("stages.grid.search={method: random}", "method random needs trials"),
+        ("stages.grid.search={trials: 3}", "a grid has as many trials as cells"),
+        ("train.epochs", "--set train.epochs: give KEY=VALUE"),
+        ("name=../up", "name given '../up'"),
+    ],
+)
+def test_impossible_settings_are_refused(value: str, complaint: str) -> None:
+    with pytest.raises(SpecError) as caught:
+        load_sweep("part1", values=[value])
+    assert complaint in str(caught.value)
+
+
+def test_unknown_sweeps_files_and_profiles_are_named(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match=r"no sweep named 'part9'. Did you mean part1"):
+        load_sweep("part9")
+    with pytest.raises(SpecError, match=r"no sweep file .*none\.yaml"):
+        load_sweep(tmp_path / "none.yaml")
+    with pytest.raises(SpecError, match=r"no profile 'quik'. Did you mean quick"):
+        load_sweep("part1", profile="quik")
+
+
+def test_sweeps_folder_holds_the_shipped_sweeps() -> None:
+    shipped = Path(__file__).parents[1] / "cnnsearch" / "shipped"
+    for file in shipped.glob("*.yaml"):
+        assert (shipped.parents[1] / "sweeps" / file.name).read_bytes() == file.read_bytes()
+
+
+def test_a_sweep_is_frozen() -> None:
+    sweep: Sweep = load_sweep("part1")
+    with pytest.raises(ValueError, match="frozen"):
+        sweep.train.epochs = 3  # type: ignore[misc]
