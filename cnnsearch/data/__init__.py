@@ -1,0 +1,6 @@
+"""Images: where they come from, how they are decoded once and split, and what identifies them."""
+
+from cnnsearch.data.dataset import SPLITS, Dataset
+from cnnsearch.data.loading import load
+
+__all__ = ["SPLITS", "Dataset", "load"]

@@ -1,0 +1,40 @@
+"""1,700 images of Fashion-MNIST, small enough to ship: 10 classes of 170 greyscale images, 28×28.
+
+Made by `make.py`; where they come from and what they hash to is in README.md.
+"""
+
+from __future__ import annotations
+
+import io
+import lzma
+from importlib import resources
+
+import numpy as np
+from numpy.typing import NDArray
+
+FILE = "images.npy.xz"
+"""An xz-compressed .npy, uint8 [10, 170, 28, 28]: class, example, row, column."""
+
+CLASSES = (
+    "t-shirt",
+    "trouser",
+    "pullover",
+    "dress",
+    "coat",
+    "sandal",
+    "shirt",
+    "sneaker",
+    "bag",
+    "ankle-boot",
+)
+"""Class names in the order of Fashion-MNIST's labels, spelt so that they can be folder names."""
+
+TRAIN_PER_CLASS, VAL_PER_CLASS, TEST_PER_CLASS = 50, 20, 100
+"""Images of each class, in file order: the first two from the official training set, the last from the test set."""
+
+
+def images() -> NDArray[np.uint8]:
+    """All images, uint8 [10, 170, 28, 28], in the order of `CLASSES`."""
+    packed = resources.files(__name__).joinpath(FILE).read_bytes()
+    array: NDArray[np.uint8] = np.load(io.BytesIO(lzma.decompress(packed)), allow_pickle=False)
+    return array

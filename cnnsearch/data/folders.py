@@ -1,0 +1,201 @@
+"""A folder of images as a source: one sub-folder a class, or train/, val/ and test/ of such sub-folders."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from cnnsearch.data.contents import FileContent
+from cnnsearch.data.dataset import SPLITS
+from cnnsearch.data.listing import Example, Listing
+from cnnsearch.data.tree import EXTENSIONS, Found, is_image_name, is_litter, link_problem, walk
+from cnnsearch.data.wording import decoded, plural, printable, shortened
+from cnnsearch.errors import DataError
+
+_PARTS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+"""Folder name in lower case -> the part it holds."""
+
+_NAMED = 4
+"""Folder names quoted in one message."""
+
+
+def list_folder(source: str, known: Sequence[str] = ()) -> Listing:
+    """The images of a folder.
+
+    Classes and the files of a class are in the order of their names, by Unicode code point. Where the sub-folders are
+    exactly train/, val/ (or valid/, validation/) and test/, or train/ and test/, each holds the sub-folders of classes.
+
+    Args:
+        source: path of the folder.
+        known: names of other sources, to suggest where there is no such folder.
+
+    Raises:
+        DataError: no such folder, no images, one class only, or parts with different classes.
+    """
+    root = Path(os.path.expanduser(source))
+    _refuse_missing(source, root, known)
+    real, found = os.path.realpath(root), Found()
+    folders = _sub_folders(str(root), "", real, found)
+    parts = _parts(source, folders)
+    if parts is None:
+        classes = folders
+        examples = _examples(str(root), "", folders, None, real, found)
+    else:
+        of_part = {part: _sub_folders(str(root / name), f"{name}/", real, found) for part, name in parts.items()}
+        _refuse_other_classes(of_part, parts)
+        classes = of_part["train"]
+        examples = [
+            example
+            for part, name in parts.items()
+            for example in _examples(str(root / name), f"{name}/", classes, part, real, found)
+        ]
+    _refuse_too_little(source, root, classes, examples, found)
+    return Listing(
+        source,
+        tuple(decoded(name) for name in classes),
+        tuple(examples),
+        tuple(parts or ()),
+        tuple(found.problems),
+        _warnings(found),
+    )
+
+
+def _examples(
+    folder: str, prefix: str, classes: Sequence[str], part: str | None, real: str, found: Found
+) -> list[Example]:
+    """The examples of one folder of class folders, class by class."""
+    examples = []
+    for label, name in enumerate(classes):
+        start = len(found.images)
+        walk(os.path.join(folder, name), f"{prefix}{name}", real, found)
+        examples += [Example(name, label, part, FileContent(path)) for name, path in found.images[start:]]
+    return examples
+
+
+def _sub_folders(folder: str, prefix: str, real: str, found: Found) -> list[str]:
+    """Names of the sub-folders, sorted; other entries go to `found`."""
+    try:
+        entries = sorted(os.listdir(folder))
+    except OSError as error:
+        raise DataError(f"{_text(folder)} cannot be opened ({error.strerror}).") from None
+    folders = []
+    for entry in entries:
+        path = os.path.join(folder, entry)
+        if is_litter(entry) or not (os.path.isdir(path) or is_image_name(entry)):
+            found.ignored.append(decoded(prefix + entry))
+        elif not os.path.isdir(path):
+            found.loose.append(decoded(prefix + entry))
+        elif problem := link_problem(path, real):  # never skipped: that would drop a whole class
+            raise DataError(f"{_text(path)} {problem}.\nCopy that folder here, or give --data the folder it lies in.")
+        else:
+            folders.append(entry)
+    return folders
+
+
+def _parts(source: str, folders: Sequence[str]) -> dict[str, str] | None:
+    """Part -> folder, in the order train, val, test; None where the folders are classes."""
+    named = [(_PARTS[name.lower()], name) for name in folders if name.lower() in _PARTS]
+    parts = {part: name for part in SPLITS for meant, name in named if meant == part}
+    others = [name for name in folders if name.lower() not in _PARTS]
+    if len(parts) < 2 and (others or not named):  # a class may well be called "train"
+        return None
+    if others:
+        raise DataError(
+            f"{_text(source)} has {_quoted(list(parts.values()))} and also {_quoted(others)}.\n"
+            "Beside train/, val/ and test/ there must be no other folder."
+        )
+    if len(named) != len(parts):
+        raise DataError(f"{_text(source)} has {_quoted(folders)}: two of them mean the same part.")
+    missing = [part for part in ("train", "test") if part not in parts]
+    if missing:
+        raise DataError(
+            f"{_text(source)} has {_quoted(folders)} but no {missing[0]}/.\n"
+            "Give train/, val/ and test/; or train/ and test/; or one sub-folder per class and let data.split divide."
+        )
+    return parts
+
+
+def _refuse_other_classes(of_part: dict[str, list[str]], names: dict[str, str]) -> None:
+    train = of_part["train"]
+    lines = []
+    for part, classes in of_part.items():
+        lines += [
+            f'{names[part]}/ has no folder for class "{_text(name)}", which {names["train"]}/ has.'
+            for name in train
+            if name not in classes
+        ]
+        lines += [
+            f'{names[part]}/ has a folder for class "{_text(name)}", which {names["train"]}/ has not.'
+            for name in classes
+            if name not in train
+        ]
+    if lines:
+        raise DataError("\n".join(shortened(lines, "difference")))
+
+
+def _refuse_missing(source: str, root: Path, known: Sequence[str]) -> None:
+    try:
+        if source.strip() and root.is_dir():
+            return
+        exists = bool(source.strip()) and root.exists()
+        siblings = [] if exists else [entry.name for entry in root.parent.iterdir() if entry.is_dir()]
+    except (OSError, ValueError):  # no access, a NUL in the name, no such parent
+        exists, siblings = False, []
+    if exists:
+        raise DataError(f"{_text(source)} is a file, not a folder; unpack it if it is an archive.")
+    near = difflib.get_close_matches(root.name, siblings, 1)
+    candidates = [str(Path(source).parent / near[0])] if near else []
+    folded = {name.rpartition(":")[2].lower(): name for name in known} | {name.lower(): name for name in known}
+    candidates += [folded[close] for close in difflib.get_close_matches(source.lower(), folded, 1)]
+    hint = f" Did you mean {_text(candidates[0])}?" if candidates else ""
+    raise DataError(
+        f"no folder {_text(source) or '(empty name)'}.{hint}\n"
+        "--data takes fashion-mini, a folder with one sub-folder per class, or torchvision:NAME."
+    )
+
+
+def _refuse_too_little(
+    source: str, root: Path, classes: Sequence[str], examples: Sequence[Example], found: Found
+) -> None:
+    if not examples and not found.problems:
+        where = f"in its {plural(len(classes), 'sub-folder')}" if classes else "for one sub-folder per class"
+        looked = f"looked {where} with files named {', '.join('*' + extension for extension in EXTENSIONS)}."
+        raise DataError("\n".join([f"no images in {_text(source)}: {looked}", *_warnings(found)]))
+    if len(classes) < 2:
+        name = f', "{_text(classes[0])}"' if classes else ""
+        lines = [f"{_text(source)} has {plural(len(classes), 'class')}{name}; at least two are needed."]
+        inner = _inner_folders(root / classes[0]) if classes else []
+        if len(inner) > 1:
+            lines.append(f"It holds {_quoted(inner)}: did you mean {_text(str(Path(source) / classes[0]))}?")
+        lines += [f"{_text(name)} {reason}." for name, reason in found.problems[:_NAMED]]
+        raise DataError("\n".join(lines))
+
+
+def _inner_folders(folder: Path) -> list[str]:
+    return sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not is_litter(entry.name))
+
+
+def _warnings(found: Found) -> tuple[str, ...]:
+    kinds = (
+        (found.ignored, "entry that is not an image by its name", "entries that are not images by their names"),
+        (found.loose, "image that lies in no class folder", "images that lie in no class folder"),
+    )
+    return tuple(
+        f"Ignored 1 {one}: {_text(names[0])}."
+        if len(names) == 1
+        else f"Ignored {len(names):,} {many}, for example {_text(names[0])}."
+        for names, one, many in kinds
+        if names
+    )
+
+
+def _text(name: str) -> str:
+    return printable(decoded(name))
+
+
+def _quoted(names: Sequence[str]) -> str:
+    """`cat/, dog/ and 3 more`."""
+    shown = [f"{_text(name)}/" for name in names[:_NAMED]]
+    return ", ".join(shown) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")

@@ -1,0 +1,147 @@
+"""Remembers what files hash to, and which contents are not images, so that unchanged files are not read again."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import stat
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from cnnsearch.data.cache import write_whole
+from cnnsearch.data.images import RECIPE, BadImageError
+
+MAX_FILE_BYTES = 1 << 30
+"""Files larger than this are not read: no sane image is."""
+
+_VERSION = 1
+_SETTLED_NS = 20_000_000
+"""A file changed less than this before it was hashed could change again within the same tick of the file system's
+clock, so it is not remembered."""
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+class UnreadableError(BadImageError):
+    """The file cannot be read now; says nothing about its contents."""
+
+
+class Index:
+    """(path, size, modification and change time) -> SHA-256 of one source's files, and SHA-256 -> why it is bad.
+
+    Only a memory: a missing, foreign or corrupt file is an empty index. `digest` may be called from several threads.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._files, self._bad = _read(path)
+        self._changed = False
+
+    @classmethod
+    def of_source(cls, folder: Path, source: str) -> Index:
+        """The index of a source, by the name that identifies it (an absolute path for a folder)."""
+        key = hashlib.sha256(os.fsencode(source)).hexdigest()[:32]
+        return cls(folder / f"{key}.json")
+
+    def digest(self, path: str) -> str:
+        """SHA-256 of a file's contents, 64 hex digits.
+
+        Raises:
+            UnreadableError: it is not a regular file, is too large, or cannot be read.
+        """
+        try:
+            facts = os.stat(path)
+            _refuse_odd(facts)
+            signature = (facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns)
+            known = self._files.get(path)
+            if known is not None and known[:3] == signature:
+                return known[3]
+            started = time.time_ns()
+            with open(path, "rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            raise UnreadableError(f"cannot be read ({error.strerror})") from None
+        if started - max(signature[1:]) > _SETTLED_NS:
+            self._files[path] = (*signature, digest)
+            self._changed = True
+        return digest
+
+    def why_bad(self, digest: str) -> str | None:
+        """Why contents could not be decoded; None where nothing is known against them."""
+        return self._bad.get(digest)
+
+    def remember_bad(self, digest: str, reason: str) -> None:
+        """Contents that this version's decoder refuses."""
+        self._bad[digest] = reason
+        self._changed = True
+
+    def save(self, paths: Iterable[str]) -> None:
+        """Write it if something was learnt, keeping only these paths. A failure is ignored: it is only a memory."""
+        if not self._changed:
+            return
+        listed = set(paths)
+        files = {path: entry for path, entry in self._files.items() if path in listed}
+        text = json.dumps({"version": _VERSION, "recipe": RECIPE, "files": files, "bad": self._bad})
+        with contextlib.suppress(OSError):
+            write_whole(self._path, text.encode())
+            self._changed = False
+
+
+def read_unchanged(path: str, digest: str) -> bytes:
+    """The contents of a file, which must still hash to `digest`.
+
+    Raises:
+        UnreadableError: they do not, or it cannot be read.
+    """
+    try:
+        _refuse_odd(os.stat(path))
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise UnreadableError(f"cannot be read ({error.strerror})") from None
+    if hashlib.sha256(data).hexdigest() != digest:
+        raise UnreadableError("changed while it was being read")
+    return data
+
+
+def _refuse_odd(facts: os.stat_result) -> None:
+    if not stat.S_ISREG(facts.st_mode):
+        raise UnreadableError("is not a regular file")
+    if facts.st_size > MAX_FILE_BYTES:
+        raise UnreadableError(f"has {facts.st_size:,} bytes; the limit is {MAX_FILE_BYTES:,}")
+
+
+_Files = dict[str, tuple[int, int, int, str]]
+
+
+def _read(path: Path) -> tuple[_Files, dict[str, str]]:
+    """What the file says, without anything in it that is not as we write it."""
+    try:
+        stored = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return {}, {}
+    if not isinstance(stored, dict) or stored.get("version") != _VERSION:
+        return {}, {}
+    files, bad = stored.get("files"), stored.get("bad")
+    if not isinstance(files, dict) or not isinstance(bad, dict):
+        return {}, {}
+    return (
+        {name: (entry[0], entry[1], entry[2], entry[3]) for name, entry in files.items() if _is_entry(entry)},
+        # Another decoder may read what this one could not.
+        {digest: reason for digest, reason in bad.items() if isinstance(reason, str)}
+        if stored.get("recipe") == RECIPE
+        else {},
+    )
+
+
+def _is_entry(entry: Any) -> bool:
+    return (
+        isinstance(entry, list)
+        and len(entry) == 4
+        and all(isinstance(number, int) for number in entry[:3])
+        and isinstance(entry[3], str)
+        and _SHA256.fullmatch(entry[3]) is not None
+    )

@@ -1,0 +1,209 @@
+"""From a DataSpec to decoded data sets: list, split, hash, decode what is not kept yet, check."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cnnsearch.data import checks
+from cnnsearch.data.cache import cache_root
+from cnnsearch.data.contents import FileContent
+from cnnsearch.data.dataset import SPLITS, Dataset
+from cnnsearch.data.decoding import decode_all, hash_all
+from cnnsearch.data.fingerprint import fingerprint
+from cnnsearch.data.index import Index
+from cnnsearch.data.listing import Listing
+from cnnsearch.data.packs import Draft, Packs
+from cnnsearch.data.sources import identity, list_source
+from cnnsearch.data.splits import assign
+from cnnsearch.data.wording import LISTED, decoded, plural, printable, shortened
+from cnnsearch.errors import DataError
+from cnnsearch.spec import DataSpec, FillSplit
+
+Rows = NDArray[np.int64]
+
+
+def load(
+    data: DataSpec,
+    image_sizes: Sequence[int],
+    *,
+    cache: Path | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> dict[int, Dataset]:
+    """The images a spec asks for, decoded and resized, at each of several sizes.
+
+    The first call decodes every image once; later ones, with unchanged files, decode nothing and read no image file.
+    `data.image_size` is not looked at: `image_sizes` says what is wanted.
+
+    Args:
+        data: source, split, and what to do with unreadable images.
+        image_sizes: sides of the square images, pixels; repeats are fine.
+        cache: folder for derived files; `cache_root()` by default.
+        on_progress: called with (decoded, total) images while there is something to decode.
+
+    Returns:
+        Size -> data set. All have the same rows, split, fingerprint and warnings; images that the split does not use
+        are not in them.
+
+    Raises:
+        DataError: no such source, unreadable images, or too few for the split.
+    """
+    folder = (cache if cache is not None else cache_root()).absolute()
+    listing = list_source(data.source, folder)
+    index, packs = Index.of_source(folder / "index", identity(data.source)), Packs(folder / "images")
+    state = _State(listing, listing.labels(), index, packs, sorted(set(image_sizes)))
+    try:
+        state.settle(data, on_progress)
+    finally:
+        index.save(example.content.path for example in listing.examples if isinstance(example.content, FileContent))
+    if data.on_bad_image == "refuse" and state.reasons():
+        raise DataError(_refusal(state.reasons(), len(listing.examples) + len(listing.problems)))
+    return state.datasets(data)
+
+
+@dataclass
+class _State:
+    """What is known about a listing while unusable images are being found."""
+
+    listing: Listing
+    labels: Rows
+    """[N] of all examples."""
+    index: Index
+    packs: Packs
+    sizes: list[int]
+    bad: dict[int, str] = field(default_factory=dict)
+    """Row -> why it cannot be used."""
+    digests: dict[int, str] = field(default_factory=dict)
+    """Row -> SHA-256 of its contents; only of rows that some split used."""
+    indices: dict[str, Rows] = field(default_factory=dict)
+    """Split -> rows, without bad ones."""
+
+    def settle(self, data: DataSpec, on_progress: Callable[[int, int], None] | None) -> None:
+        """Split, hash and decode, and again without what turned out bad, until nothing does."""
+        earlier: Draft | None = None
+        draft: Draft | None = None
+        try:
+            while True:
+                self.indices = self._split(data)
+                rows = self.used()
+                if self._hash(rows):
+                    continue
+                digests = [self.digests[row] for row in rows]
+                missing = [size for size in self.sizes if not self.packs.holds(digests, size)]
+                if not missing:
+                    return
+                draft = self.packs.draft(digests, missing)
+                contents = [self.listing.examples[row].content for row in rows]
+                failed = decode_all(contents, draft, self.index, earlier, on_progress)
+                if not failed:
+                    self.packs.keep(draft)
+                    return
+                self.bad.update((rows[place], str(error)) for place, error in failed.items())
+                if earlier is not None:
+                    earlier.discard()
+                earlier, draft = draft, None
+        finally:
+            for unfinished in (earlier, draft):
+                if unfinished is not None:
+                    unfinished.discard()
+
+    def used(self) -> list[int]:
+        """Rows that are in some split, ascending."""
+        return sorted(int(row) for split in SPLITS for row in self.indices[split])
+
+    def reasons(self) -> list[str]:
+        """One phrase for each image that cannot be used: name and reason."""
+        bad = [(self.listing.examples[row].name, reason) for row, reason in sorted(self.bad.items())]
+        return [f"{self.listing.shown(name)} {reason}" for name, reason in (*self.listing.problems, *bad)]
+
+    def datasets(self, data: DataSpec) -> dict[int, Dataset]:
+        """The result, once settled."""
+        rows = self.used()
+        names = tuple(self.listing.examples[row].name for row in rows)
+        labels, digests = self.labels[rows], [self.digests[row] for row in rows]
+        indices = {split: np.searchsorted(rows, self.indices[split]).astype(np.int64) for split in SPLITS}
+        classes = self.listing.classes
+        warnings = (
+            *_skipped(self.reasons()),
+            *self.listing.warnings,
+            *self._unused(data),
+            *checks.imbalance(labels, indices, classes),
+            *checks.leakage(names, digests, indices),
+            *checks.contradictions(names, labels, digests, classes),
+        )
+        mark = fingerprint(classes, labels, digests, indices)
+        return {
+            size: Dataset(
+                source=decoded(data.source),
+                image_size=size,
+                classes=classes,
+                names=names,
+                labels=labels,
+                indices=indices,
+                images_path=self.packs.path(digests, size),
+                fingerprint=mark,
+                warnings=warnings,
+            )
+            for size in self.sizes
+        }
+
+    def _split(self, data: DataSpec) -> dict[str, Rows]:
+        """The split of what is not bad."""
+        good = np.array([row for row in range(len(self.labels)) if row not in self.bad], np.int64)
+        parts = [self.listing.examples[row].part for row in good]
+        try:
+            split = assign(self.listing.parts, parts, self.labels[good], self.listing.classes, data.split)
+        except DataError as error:
+            reasons = self.reasons()
+            if not reasons:
+                raise DataError("\n".join([str(error), *self.listing.warnings])) from None
+            if data.on_bad_image == "refuse":
+                raise DataError(_refusal(reasons, len(self.labels) + len(self.listing.problems))) from None
+            raise DataError("\n".join([str(error), *_skipped(reasons)])) from None
+        return {part: good[rows] for part, rows in split.items()}
+
+    def _hash(self, rows: Sequence[int]) -> bool:
+        """Hash the rows that are not hashed yet; whether some turned out bad."""
+        new = [row for row in rows if row not in self.digests]
+        results = hash_all([self.listing.examples[row].content for row in new], self.index)
+        bad = {row: str(result) for row, result in zip(new, results, strict=True) if not isinstance(result, str)}
+        self.digests.update((row, result) for row, result in zip(new, results, strict=True) if isinstance(result, str))
+        self.bad.update(bad)
+        return bool(bad)
+
+    def _unused(self, data: DataSpec) -> tuple[str, ...]:
+        """Sentences on images and settings that were given and not used."""
+        if "val" in self.listing.parts:
+            if data.split == FillSplit():
+                return ()
+            return (
+                f"data.split is not used: {printable(decoded(data.source))} has its own train, val and test parts.",
+            )
+        unused = len(self.indices.get("unused", ()))
+        if not unused:
+            return ()
+        verb = "is" if unused == 1 else "are"
+        return (f"{plural(unused, 'training image')} {verb} not used: data.split asks for fewer than there are.",)
+
+
+def _refusal(reasons: Sequence[str], total: int) -> str:
+    if len(reasons) == 1:
+        return f"{reasons[0]}.\nRemove it, or skip unreadable images with --set data.on_bad_image=skip"
+    return "\n".join(
+        [
+            f"{len(reasons):,} of {total:,} images cannot be read:",
+            *shortened([f"{reason}." for reason in reasons], "image"),
+            "Remove them, or skip unreadable images with --set data.on_bad_image=skip",
+        ]
+    )
+
+
+def _skipped(reasons: Sequence[str]) -> tuple[str, ...]:
+    if not reasons:
+        return ()
+    more = f"; and {len(reasons) - LISTED:,} more" if len(reasons) > LISTED else ""
+    return (f"Skipped {plural(len(reasons), 'unreadable image')}: {'; '.join(reasons[:LISTED])}{more}.",)

@@ -1,0 +1,145 @@
+"""Decoded images of one size, in one file that every process maps.
+
+A pack is NAME.npy, uint8 [N, S, S, 3], and NAME.json with its SHA-256. NAME is a hash of the contents of its images in
+their order, of their size and of how they were decoded, so a pack never goes stale and two processes that make the same
+one at once make the same bytes.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cnnsearch.data.cache import put_in_place, remove_abandoned, temporary_file, write_whole
+from cnnsearch.data.images import RECIPE
+from cnnsearch.errors import DataError
+
+
+class Packs:
+    """All packs of a cache folder."""
+
+    def __init__(self, folder: Path) -> None:
+        """Args: folder: made where missing. Raises: DataError: it cannot be written."""
+        self._folder = folder.absolute()
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise _no_room(self._folder, error) from None
+        remove_abandoned(self._folder)
+
+    def path(self, digests: Sequence[str], size: int) -> Path:
+        """Where the pack of these contents at this size is or would be."""
+        facts = json.dumps([RECIPE, size, list(digests)], separators=(",", ":"))
+        return self._folder / f"{hashlib.sha256(facts.encode()).hexdigest()[:32]}-{size}.npy"
+
+    def holds(self, digests: Sequence[str], size: int) -> bool:
+        """Whether that pack is there, complete and unharmed. Reads all of it."""
+        path = self.path(digests, size)
+        try:
+            stored = json.loads(_sidecar(path).read_bytes())
+            pack = np.load(path, mmap_mode="r", allow_pickle=False)
+            shaped = pack.dtype == np.uint8 and pack.shape == (len(digests), size, size, 3) and pack.flags.c_contiguous
+            return bool(shaped and stored == _facts(path))
+        except (OSError, ValueError, EOFError):
+            return False
+
+    def draft(self, digests: Sequence[str], sizes: Sequence[int]) -> Draft:
+        """Room for a pack of these contents at each size. Raises: DataError: the disk is full."""
+        return Draft(self._folder, digests, sizes)
+
+    def keep(self, draft: Draft) -> None:
+        """Give a complete draft's packs their names. Raises: DataError: they cannot be written."""
+        try:
+            for size, temporary in draft.release().items():
+                path = self.path(draft.digests, size)
+                facts = _facts(temporary)
+                put_in_place(temporary, path)
+                write_whole(_sidecar(path), json.dumps(facts).encode())
+        except OSError as error:
+            raise _no_room(self._folder, error) from None
+
+
+class Draft:
+    """Packs in the making, one for each size, in temporary files: the pixels never all sit in memory."""
+
+    def __init__(self, folder: Path, digests: Sequence[str], sizes: Sequence[int]) -> None:
+        self.digests = tuple(digests)
+        """[N] contents of each row."""
+        self._arrays: dict[int, NDArray[np.uint8]] = {}
+        self._paths: dict[int, Path] = {}
+        self._row_of: dict[str, int] = {}
+        try:
+            for size in sizes:
+                self._paths[size] = temporary_file(folder)
+                self._arrays[size] = _allocate(self._paths[size], (len(self.digests), size, size, 3))
+        except OSError as error:
+            self.discard()
+            raise _no_room(folder, error) from None
+
+    @property
+    def sizes(self) -> list[int]:
+        """Sides of the images, pixels."""
+        return list(self._arrays)
+
+    def write(self, row: int, squares: Sequence[NDArray[np.uint8]]) -> None:
+        """Set a row: uint8 [S, S, 3] for each of `sizes`. Different rows may be written by different threads."""
+        for array, square in zip(self._arrays.values(), squares, strict=True):
+            array[row] = square
+        self._row_of[self.digests[row]] = row
+
+    def read(self, digest: str, sizes: Sequence[int]) -> list[NDArray[np.uint8]] | None:
+        """What was written for some contents, uint8 [S, S, 3] for each size; None where it does not have them."""
+        row = self._row_of.get(digest)
+        if row is None or not set(sizes) <= set(self._arrays):
+            return None
+        return [self._arrays[size][row] for size in sizes]
+
+    def release(self) -> dict[int, Path]:
+        """Size -> its finished temporary file, which is now the caller's."""
+        for array in self._arrays.values():
+            array.flush()  # type: ignore[attr-defined]  # a memmap
+        paths, self._paths, self._arrays = self._paths, {}, {}
+        return paths
+
+    def discard(self) -> None:
+        """Remove what has not been released."""
+        self._arrays = {}
+        for path in self._paths.values():
+            path.unlink(missing_ok=True)
+        self._paths = {}
+
+
+def _allocate(path: Path, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    """A mapped .npy with its blocks reserved: writing to a map of a sparse file on a full disk kills the process."""
+    array = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
+    if hasattr(os, "posix_fallocate"):
+        with path.open("rb+") as file:
+            try:
+                os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+            except OSError as error:
+                if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                    raise
+    return array
+
+
+def _sidecar(path: Path) -> Path:
+    return path.with_suffix(".json")
+
+
+def _facts(path: Path) -> dict[str, object]:
+    with path.open("rb") as file:
+        return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+
+
+def _no_room(folder: Path, error: OSError) -> DataError:
+    return DataError(
+        f"decoded images cannot be kept in {folder} ({error.strerror}).\n"
+        "Free some space there, or set CNNSEARCH_CACHE to a folder that can be written."
+    )

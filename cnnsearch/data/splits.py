@@ -1,0 +1,195 @@
+"""Which images train, which validate, which test. Pure: labels in, row numbers out.
+
+Rows of a split are always in ascending order, which is the order of the files.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cnnsearch.data.dataset import SPLITS
+from cnnsearch.data.wording import plural, printable, shortened
+from cnnsearch.errors import DataError
+from cnnsearch.spec import FillSplit, StratifiedSplit
+
+Rows = NDArray[np.int64]
+Rest = Literal["test", "unused"]
+
+
+def fill(
+    labels: Rows, classes: Sequence[str], train_per_class: int, val_per_class: int, *, rest: Rest = "test"
+) -> dict[str, Rows]:
+    """Walk the rows in order: fill training, then validation; what is left of each class is the rest.
+
+    Args:
+        labels: [N] label of each row, an index into `classes`.
+        classes: class names.
+        train_per_class: training images of each class.
+        val_per_class: validation images of each class.
+        rest: what to call the remainder. "test" must hold at least one image a class; "unused" may be empty.
+
+    Returns:
+        "train", "val" and `rest`, each with its rows.
+
+    Raises:
+        DataError: a class has too few images.
+    """
+    return _deal(labels, classes, lambda size: (train_per_class, val_per_class), lambda label, rows: rows, rest)
+
+
+def stratified(
+    labels: Rows,
+    classes: Sequence[str],
+    train: int | float,
+    val: int | float,
+    seed: int,
+    *,
+    rest: Rest = "test",
+) -> dict[str, Rows]:
+    """Shuffle each class with a seed, then deal it out; what is left of each class is the rest.
+
+    The shuffle of a class is drawn from (seed, label) alone, so that other classes do not move it.
+
+    Args:
+        labels: [N] label of each row, an index into `classes`.
+        classes: class names.
+        train: below 1 a fraction of each class (rounded half up, at least one image), else images of each class.
+        val: the same for validation.
+        seed: seed of the shuffle.
+        rest: as for `fill`.
+
+    Returns:
+        "train", "val" and `rest`, each with its rows in ascending order.
+
+    Raises:
+        DataError: a class has too few images, the fractions leave nothing, or a count is not whole.
+    """
+    for key, amount in (("train", train), ("val", val)):
+        if amount <= 0 or not math.isfinite(amount) or (amount >= 1 and amount != int(amount)):
+            raise DataError(
+                f"data.split.{key} is {amount}; give a fraction below 1, or a whole number of images a class."
+            )
+    both_fractions = train < 1 and val < 1
+    if both_fractions and (train + val > 1 or (rest == "test" and train + val == 1)):
+        raise DataError(
+            f"data.split takes {train:g} of each class for training and {val:g} for validation; "
+            "nothing would be left to test on."
+        )
+
+    def shuffled(label: int, rows: Rows) -> Rows:
+        return np.random.default_rng([seed, label]).permutation(rows)
+
+    return _deal(labels, classes, lambda size: (_count(train, size), _count(val, size)), shuffled, rest)
+
+
+def assign(
+    given: Sequence[str],
+    parts: Sequence[str | None],
+    labels: Rows,
+    classes: Sequence[str],
+    split: FillSplit | StratifiedSplit,
+) -> dict[str, Rows]:
+    """The split of a source, which may have brought all of it, only its test part, or none of it.
+
+    Args:
+        given: the parts that the source brought: all of SPLITS, "train" and "test", or none.
+        parts: [N] which of them a row is in; None where there are none.
+        labels: [N] label of each row.
+        classes: class names.
+        split: how to split what the source did not. With an official test part, validation is taken from the training
+            part, and what is left of that part is "unused".
+
+    Returns:
+        Rows of each of SPLITS, and of "unused" where only the test part is official.
+
+    Raises:
+        DataError: a class has too few images in some part.
+    """
+    if not given:
+        return _split(labels, classes, split, "test")
+    official = {part: _rows(parts, part) for part in SPLITS if part in given}
+    if "val" in given:
+        _refuse_empty(official, labels, classes)
+        return official
+    _refuse_empty({"test": official["test"]}, labels, classes)
+    train = official["train"]
+    inner = _split(labels[train], classes, split, "unused")
+    return {**{part: train[rows] for part, rows in inner.items()}, "test": official["test"]}
+
+
+def _split(labels: Rows, classes: Sequence[str], split: FillSplit | StratifiedSplit, rest: Rest) -> dict[str, Rows]:
+    if isinstance(split, FillSplit):
+        return fill(labels, classes, split.train_per_class, split.val_per_class, rest=rest)
+    return stratified(labels, classes, split.train, split.val, split.seed, rest=rest)
+
+
+def _count(amount: int | float, size: int) -> int:
+    return int(amount) if amount >= 1 else max(1, math.floor(amount * size + 0.5))
+
+
+def _rows(parts: Sequence[str | None], part: str) -> Rows:
+    return np.array([row for row, given in enumerate(parts) if given == part], np.int64)
+
+
+def rows_of_classes(labels: Rows, class_count: int) -> list[Rows]:
+    """The rows of each class, ascending."""
+    order = np.argsort(labels, kind="stable").astype(np.int64)
+    return np.split(order, np.searchsorted(labels[order], np.arange(1, class_count)))
+
+
+@dataclass(frozen=True)
+class _Short:
+    name: str
+    has: int
+    train: int
+    val: int
+
+
+def _deal(
+    labels: Rows,
+    classes: Sequence[str],
+    wanted: Callable[[int], tuple[int, int]],
+    order: Callable[[int, Rows], Rows],
+    rest: Rest,
+) -> dict[str, Rows]:
+    """Deal each class out, in `order`, as its size's `wanted` (train, val); too few anywhere is refused."""
+    hands: dict[str, list[Rows]] = {"train": [], "val": [], rest: []}
+    short = []
+    for label, rows in enumerate(rows_of_classes(labels, len(classes))):
+        train, val = wanted(len(rows))
+        if len(rows) < train + val + (rest == "test"):
+            short.append(_Short(classes[label], len(rows), train, val))
+            continue
+        dealt = order(label, rows)
+        for part, hand in zip(hands, np.split(dealt, [train, train + val]), strict=True):
+            hands[part].append(hand)
+    if short:
+        raise DataError(_too_few(short, rest))
+    return {part: np.sort(np.concatenate(rows)) for part, rows in hands.items()}
+
+
+def _too_few(short: Sequence[_Short], rest: Rest) -> str:
+    noun, test, least = ("image", " + at least 1 test", 1) if rest == "test" else ("training image", "", 0)
+    lines = [
+        f'class "{printable(item.name)}" has {plural(item.has, noun)}; the split needs '
+        f"{item.train + item.val + least:,} ({item.train:,} train + {item.val:,} validation{test})."
+        for item in short
+    ]
+    return "\n".join(shortened(lines, "class"))
+
+
+def _refuse_empty(given: Mapping[str, Rows], labels: Rows, classes: Sequence[str]) -> None:
+    """A class without a single image in a part cannot be trained on, chosen by or tested."""
+    empty = [
+        f'class "{printable(classes[int(label)])}" has no {part} images.'
+        for part, rows in given.items()
+        for label in np.flatnonzero(np.bincount(labels[rows], minlength=len(classes)) == 0)
+    ]
+    if empty:
+        raise DataError("\n".join(shortened(empty, "class")))
