@@ -1,0 +1,87 @@
+"""The state of a process that decides a trial's numbers: threads, precision, seeds. Set anew for every trial."""
+
+from __future__ import annotations
+
+import hashlib
+import resource
+import sys
+import time
+from typing import Literal
+
+import torch
+from torch import nn
+
+BF16_GAIN = 1.15
+"""bf16 is chosen where a training step is at least this much faster than in fp32."""
+
+ResolvedPrecision = Literal["fp32", "bf16"]
+
+
+def derived_seed(purpose: str, *numbers: int) -> int:
+    """A seed for one purpose, in [0, 2^63): a pure function of its arguments.
+
+    Every draw of a trial comes from a generator seeded so, by trial seed and epoch. Hence a trial can go on from an
+    epoch without any saved generator state, and trials of one seed see the same data order.
+    """
+    text = ":".join([purpose, *map(str, numbers)])
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+
+
+def reset_process(threads: int) -> None:
+    """Undo whatever an earlier trial in this process may have left behind.
+
+    Args:
+        threads: CPU threads of an operation. The rounding of sums depends on it, so it is part of what is recorded.
+    """
+    torch.set_num_threads(threads)
+    torch.set_default_dtype(torch.float32)
+    torch.set_grad_enabled(True)
+    torch.manual_seed(0)
+    if torch.cuda.is_available():
+        torch.set_float32_matmul_precision("high")
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+
+
+def autocast(device: str, precision: ResolvedPrecision) -> torch.autocast:
+    """Matrix products and convolutions in `precision`; weights, statistics and losses stay fp32."""
+    return torch.autocast(device, torch.bfloat16, enabled=precision == "bf16")
+
+
+def probe_precision(device: str) -> ResolvedPrecision:
+    """Time a convolution's training step in both precisions on this device, on one thread; under a second.
+
+    bf16 is several times faster on a CPU with AMX and several times slower on one without: measured, never assumed.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        seconds = {precision: _probe_step(device, precision) for precision in ("fp32", "bf16")}
+    except RuntimeError:
+        return "fp32"
+    finally:
+        torch.set_num_threads(threads)
+    return "bf16" if seconds["fp32"] > BF16_GAIN * seconds["bf16"] else "fp32"
+
+
+def _probe_step(device: str, precision: ResolvedPrecision) -> float:
+    net = nn.Sequential(nn.Conv2d(64, 128, 3, padding=1), nn.ReLU(), nn.Conv2d(128, 64, 3, padding=1)).to(device)
+    net.to(memory_format=torch.channels_last)
+    images = torch.zeros(16, 64, 16, 16, device=device).to(memory_format=torch.channels_last)
+    times = []
+    for _ in range(5):
+        start = time.perf_counter()
+        with autocast(device, precision):
+            loss = net(images).float().square().mean()
+        loss.backward()
+        loss.item()
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+def peak_memory_bytes(device: str) -> int:
+    """Most memory used so far: of this process on a CPU (shared pages included), of the device's allocator on a GPU."""
+    if device == "cuda":
+        return int(torch.cuda.max_memory_reserved())
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

@@ -1,0 +1,56 @@
+"""Loss, accuracy and predictions of a model over one split."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+from torch.nn import functional as F
+
+from cnnsearch.device import ResolvedPrecision, autocast
+from cnnsearch.pixels import Pixels
+
+BATCH_SIZE = 128
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a model makes of the examples of a split, in the split's order."""
+
+    loss: float
+    """Mean cross-entropy over examples, nats."""
+    accuracy: float
+    """Fraction in [0, 1]."""
+    predicted: NDArray[np.int64]
+    """[n] most probable class."""
+    confidence: NDArray[np.float32]
+    """[n] probability of that class."""
+
+
+@torch.inference_mode()
+def evaluate(model: nn.Module, pixels: Pixels, split: str, *, precision: ResolvedPrecision) -> Evaluation:
+    """Evaluate in eval mode and leave the model in eval mode. The batch size is fixed, so that numbers repeat."""
+    model.eval()
+    device = pixels.images.device.type
+    loss = torch.zeros((), dtype=torch.float64, device=device)
+    probabilities, predicted, correct = [], [], torch.zeros((), dtype=torch.int64, device=device)
+    for rows in pixels.rows[split].split(BATCH_SIZE):
+        images, labels = pixels.batch(rows)
+        with autocast(device, precision):
+            logits = model(images)
+        logits = logits.float()
+        loss += F.cross_entropy(logits, labels, reduction="sum")
+        top, label = logits.softmax(dim=1).max(dim=1)
+        probabilities.append(top)
+        predicted.append(label)
+        correct += (label == labels).sum()
+    n = len(pixels.rows[split])
+    return Evaluation(
+        loss=loss.item() / n,
+        accuracy=int(correct.item()) / n,
+        predicted=torch.cat(predicted).cpu().numpy(),
+        confidence=torch.cat(probabilities).cpu().numpy(),
+    )

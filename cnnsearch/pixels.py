@@ -1,0 +1,63 @@
+"""From the shared uint8 images to normalised batches."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cnnsearch.data.dataset import Dataset
+
+_CHUNK = 1024
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """The images of a data set as tensors on a device, uint8 until a batch is taken.
+
+    On a CPU `images` maps the data set's file: every process shares one copy.
+    """
+
+    images: Tensor
+    """[N, S, S, 3] uint8."""
+    labels: Tensor
+    """[N] int64."""
+    rows: dict[str, Tensor]
+    """Split name -> [n] int64 rows of that split."""
+    mean: Tensor
+    """[3] float32, of the training images' channels, in 0–255."""
+    std: Tensor
+    """[3] float32."""
+
+    @classmethod
+    def of(cls, dataset: Dataset, device: str) -> Pixels:
+        """Put a data set on a device."""
+        mean, std = channel_statistics(dataset)
+        return cls(
+            torch.from_numpy(dataset.images).to(device),
+            torch.from_numpy(dataset.labels).to(device),
+            {split: torch.from_numpy(rows).to(device) for split, rows in dataset.indices.items()},
+            torch.tensor(mean, dtype=torch.float32, device=device),
+            torch.tensor(std, dtype=torch.float32, device=device),
+        )
+
+    def batch(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Normalised images [B, 3, S, S] float32 in channels_last order, and labels [B]."""
+        images = self.images[rows].float().sub_(self.mean).div_(self.std)
+        return images.permute(0, 3, 1, 2), self.labels[rows]
+
+
+def channel_statistics(dataset: Dataset) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation of each channel over the training images, in 0–255; from exact integer sums."""
+    rows = dataset.indices["train"]
+    total, squares = np.zeros(3, np.int64), np.zeros(3, np.int64)
+    for start in range(0, len(rows), _CHUNK):
+        pixels = dataset.images[rows[start : start + _CHUNK]].reshape(-1, 3)
+        total += pixels.sum(axis=0, dtype=np.int64)
+        squares += (pixels.astype(np.uint16) ** 2).sum(axis=0, dtype=np.int64)
+    count = len(rows) * dataset.image_size**2
+    mean = total / count
+    std = np.sqrt(np.maximum(squares / count - mean**2, 1.0))
+    return mean.tolist(), std.tolist()

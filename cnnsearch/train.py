@@ -1,0 +1,147 @@
+"""Training: one loop that reads top to bottom and yields a row an epoch. It knows nothing of files or of Ray."""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from cnnsearch.device import ResolvedPrecision, autocast, derived_seed
+from cnnsearch.evaluate import evaluate
+from cnnsearch.models import build
+from cnnsearch.pixels import Pixels
+from cnnsearch.spec import Settings
+
+Weights = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class EpochRow:
+    """Results of one epoch; epoch 0 is before training and has no training numbers.
+
+    Training loss and accuracy are means over the epoch's examples as the model met them, dropout on and weights
+    changing. Validation is measured after the epoch.
+    """
+
+    epoch: int
+    train_loss: float | None
+    train_accuracy: float | None
+    val_loss: float | None
+    val_accuracy: float | None
+    lr: float
+    seconds: float
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether the losses are numbers: a trial whose losses are not has diverged."""
+        return all(math.isfinite(loss) for loss in (self.train_loss, self.val_loss) if loss is not None)
+
+
+OPTIMIZERS: dict[str, Callable[[Iterator[nn.Parameter], Settings], torch.optim.Optimizer]] = {
+    "adam": lambda p, s: torch.optim.Adam(p, lr=s.lr, weight_decay=s.weight_decay, fused=True),
+    "adamw": lambda p, s: torch.optim.AdamW(p, lr=s.lr, weight_decay=s.weight_decay, fused=True),
+    "sgd": lambda p, s: torch.optim.SGD(p, lr=s.lr, weight_decay=s.weight_decay, momentum=s.momentum, fused=True),
+}
+
+
+@dataclass
+class TrainingState:
+    """All that training has changed: enough to go on from."""
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    rows: list[EpochRow] = field(default_factory=list)
+    best: EpochRow | None = None
+    """The epoch with the highest validation accuracy, the earliest on ties."""
+    best_weights: Weights = field(default_factory=dict)
+
+    @classmethod
+    def start(cls, settings: Settings, classes: int, device: str, weights: Weights | None = None) -> TrainingState:
+        """A fresh start from random weights drawn by the trial's seed, or from the given ones."""
+        torch.manual_seed(derived_seed("weights", settings.seed))
+        model = build(settings, classes)
+        if weights is not None:
+            model.load_state_dict(weights)
+        model.to(device)
+        model.to(memory_format=torch.channels_last)
+        return cls(model, OPTIMIZERS[settings.optimizer](model.parameters(), settings))
+
+    @property
+    def epoch(self) -> int:
+        """Epochs of training done."""
+        return self.rows[-1].epoch if self.rows else 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Tensors, numbers and strings only: `torch.load(weights_only=True)` reads it."""
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "rows": [vars(row) for row in self.rows],
+            "best": None if self.best is None else vars(self.best),
+            "best_weights": self.best_weights,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go back to a state of the same trial."""
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.rows = [EpochRow(**row) for row in state["rows"]]
+        self.best = None if state["best"] is None else EpochRow(**state["best"])
+        self.best_weights = state["best_weights"]
+
+
+def train(
+    state: TrainingState, pixels: Pixels, settings: Settings, *, precision: ResolvedPrecision
+) -> Iterator[EpochRow]:
+    """Train from where `state` stands to the last epoch; a row that is not finite is the last one.
+
+    The draws of an epoch depend on the trial's seed and the epoch's number alone, so stopping between epochs and going
+    on later changes nothing.
+    """
+    model, optimizer, device = state.model, state.optimizer, pixels.images.device.type
+    train_rows = pixels.rows["train"]
+    order_generator = torch.Generator()
+    for epoch in range(state.epoch + 1, settings.epochs + 1):
+        start = time.perf_counter()
+        order_generator.manual_seed(derived_seed("order", settings.seed, epoch))
+        order = train_rows[torch.randperm(len(train_rows), generator=order_generator).to(device)]
+        torch.manual_seed(derived_seed("dropout", settings.seed, epoch))
+        model.train()
+        # Summed where the model is: a GPU is not made to wait for the host at every step.
+        loss_sum = torch.zeros((), dtype=torch.float64, device=device)
+        correct = torch.zeros((), dtype=torch.int64, device=device)
+        for rows in order.split(settings.batch_size):
+            images, labels = pixels.batch(rows)
+            with autocast(device, precision):
+                logits = model(images)
+            logits = logits.float()
+            loss = F.cross_entropy(logits, labels)
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            loss_sum += loss.detach() * len(rows)
+            correct += (logits.detach().argmax(dim=1) == labels).sum()
+        validation = evaluate(model, pixels, "val", precision=precision)
+        row = EpochRow(
+            epoch=epoch,
+            train_loss=loss_sum.item() / len(train_rows),
+            train_accuracy=int(correct.item()) / len(train_rows),
+            val_loss=validation.loss,
+            val_accuracy=validation.accuracy,
+            lr=settings.lr,
+            seconds=time.perf_counter() - start,
+        )
+        state.rows.append(row)
+        if row.is_finite and (state.best is None or validation.accuracy > (state.best.val_accuracy or 0.0)):
+            state.best = row
+            state.best_weights = copy.deepcopy({name: value.cpu() for name, value in model.state_dict().items()})
+        yield row
+        if not row.is_finite:
+            return
