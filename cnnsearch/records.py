@@ -1,0 +1,409 @@
+"""The only writer of a results folder: where everything stands in it, and how it gets there whole.
+
+    results/<sweep>/
+      sweep.yaml, provenance.json, choices.json, data.json, pictures.json
+      trials/<trial_id>/
+        trial.json                what it is
+        epochs.jsonl              a line an epoch, as they happen
+        checkpoint.pt             training state; gone when the trial has ended
+        best.safetensors          weights of the best epoch
+        predictions.safetensors   class and confidence of every validation and test example
+        record.json               written last: it makes the trial count
+
+Every file but epochs.jsonl appears whole or not at all. A record carries its own checksum and those of the files
+beside it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import socket
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
+from safetensors import SafetensorError
+
+from cnnsearch.errors import ResultsError, RunError
+from cnnsearch.identity import canonical_json
+from cnnsearch.plan import Outcome, Status, Trial
+from cnnsearch.spec import Settings
+
+if TYPE_CHECKING:  # torch takes seconds to import, and reading results does not need it
+    from cnnsearch.train import EpochRow, Weights
+
+SCHEMA_VERSION = 1
+
+_UMASK = os.umask(0o022)
+os.umask(_UMASK)
+
+
+class Measures(BaseModel):
+    """Loss and accuracy of validation and test at one moment of a trial."""
+
+    model_config = ConfigDict(frozen=True)
+
+    val_loss: float
+    val_accuracy: float
+    test_loss: float
+    test_accuracy: float
+
+
+class Record(BaseModel):
+    """The durable account of one trial that ended. Unknown fields are ignored, so newer folders stay readable."""
+
+    model_config = ConfigDict(frozen=True)
+
+    trial_id: str
+    stage: str
+    settings: Settings
+    data: str
+    parent_id: str | None = None
+    status: Status
+    error: str | None = None
+    best_epoch: int | None = None
+    train_loss: float | None = None
+    train_accuracy: float | None = None
+    best: Measures | None = None
+    before: Measures | None = None
+    """Before any training of this trial; only of trials that start from another."""
+    parameters: int | None = None
+    """Trainable parameters."""
+    epochs_done: int = 0
+    seconds: float | None = None
+    """Time spent training and evaluating, over all attempts."""
+    images_per_second: float | None = None
+    """Training images, evaluation time included."""
+    peak_memory_bytes: int | None = None
+    precision: str | None = None
+    device: str | None = None
+    threads: int | None = None
+    host: str | None = None
+    started_at: datetime | None = None
+    schema_version: int = SCHEMA_VERSION
+    files: dict[str, str] = {}
+    """File name -> SHA-256, of the files the record vouches for."""
+
+    @property
+    def outcome(self) -> Outcome:
+        """What planning needs of it."""
+        best = self.best
+        return Outcome(self.status, best.val_accuracy, best.val_loss) if best else Outcome(self.status)
+
+
+@dataclass(frozen=True)
+class TrialFolder:
+    """The records of one trial. One process writes at a time."""
+
+    path: Path
+
+    @property
+    def record_file(self) -> Path:
+        return self.path / "record.json"
+
+    @property
+    def weights_file(self) -> Path:
+        return self.path / "best.safetensors"
+
+    @property
+    def predictions_file(self) -> Path:
+        return self.path / "predictions.safetensors"
+
+    @property
+    def epochs_file(self) -> Path:
+        return self.path / "epochs.jsonl"
+
+    @property
+    def checkpoint_file(self) -> Path:
+        return self.path / "checkpoint.pt"
+
+    def begin(self, trial: Trial, rows: list[EpochRow]) -> None:
+        """Open the folder for a (new or further) attempt that goes on after `rows`."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        for leftover in self.path.glob(".*.tmp"):
+            leftover.unlink(missing_ok=True)
+        facts = {
+            "trial_id": trial.id,
+            "stage": trial.stage,
+            "parent_id": trial.parent_id,
+            "data": trial.data,
+            "settings": trial.settings.model_dump(),
+        }
+        write_json(self.path / "trial.json", facts)
+        write_whole(self.epochs_file, "".join(_line(row) for row in rows).encode())
+
+    def append_epoch(self, row: EpochRow) -> None:
+        """Add one epoch's row."""
+        with self.epochs_file.open("a", encoding="utf-8") as file:
+            file.write(_line(row))
+
+    def epochs(self) -> list[dict[str, Any]]:
+        """The rows written so far; a line cut off by a crash is not one."""
+        rows = []
+        with contextlib.suppress(FileNotFoundError):
+            for line in self.epochs_file.read_text(encoding="utf-8").splitlines():
+                with contextlib.suppress(json.JSONDecodeError):
+                    rows.append(json.loads(line))
+        return rows
+
+    def save_checkpoint(self, state: dict[str, Any]) -> None:
+        """Replace the checkpoint by this training state (tensors, numbers and strings)."""
+        import torch
+
+        with replacing(self.checkpoint_file) as temporary:
+            torch.save(state, temporary)
+
+    def load_checkpoint(self) -> dict[str, Any] | None:
+        """The last whole checkpoint; None where there is none, or it is damaged."""
+        import torch
+
+        try:
+            state: dict[str, Any] = torch.load(self.checkpoint_file, map_location="cpu", weights_only=True)
+        except FileNotFoundError:
+            return None
+        except Exception:  # torch raises a dozen kinds for a damaged file; each means the same here
+            self.checkpoint_file.unlink(missing_ok=True)
+            return None
+        return state
+
+    def save_weights(self, weights: Weights) -> None:
+        """Write the best epoch's weights."""
+        from safetensors.torch import save_file
+
+        with replacing(self.weights_file) as temporary:
+            save_file({name: value.contiguous() for name, value in weights.items()}, temporary)
+
+    def load_weights(self) -> Weights:
+        """The best epoch's weights. Raises ResultsError where they are missing or not what was recorded."""
+        from safetensors.torch import load_file
+
+        record = self.record()
+        try:
+            if record is None or record.files.get(self.weights_file.name) != sha256(self.weights_file):
+                raise ResultsError(
+                    f"{self.weights_file} is not what its record says; remove {self.path} to train again"
+                )
+            return load_file(self.weights_file)
+        except (OSError, SafetensorError) as error:
+            raise ResultsError(f"{self.weights_file} cannot be read: {error}") from None
+
+    def save_predictions(self, predictions: Mapping[tuple[str, str], tuple[NDArray[Any], NDArray[Any]]]) -> None:
+        """Write (split, moment) -> predicted class [n] and its probability [n], in the split's order."""
+        from safetensors.numpy import save_file
+
+        arrays = {}
+        for (split, moment), (predicted, confidence) in predictions.items():
+            arrays[f"{split}/{moment}/predicted"] = predicted.astype(np.int32)
+            arrays[f"{split}/{moment}/confidence"] = confidence.astype(np.float32)
+        with replacing(self.predictions_file) as temporary:
+            save_file(arrays, temporary)
+
+    def predictions(self) -> dict[tuple[str, str], tuple[NDArray[np.int32], NDArray[np.float32]]]:
+        """What `save_predictions` wrote; empty where there is nothing."""
+        from safetensors.numpy import load_file
+
+        if not self.predictions_file.exists():
+            return {}
+        arrays = load_file(self.predictions_file)
+        moments = sorted({tuple(key.split("/")[:2]) for key in arrays})
+        return {
+            (split, moment): (arrays[f"{split}/{moment}/predicted"], arrays[f"{split}/{moment}/confidence"])
+            for split, moment in moments
+        }
+
+    def commit(self, record: Record) -> Record:
+        """Make the trial count: vouch for its files and write the record, last of all."""
+        files = [self.epochs_file, self.weights_file, self.predictions_file]
+        record = record.model_copy(update={"files": {file.name: sha256(file) for file in files if file.exists()}})
+        plain = record.model_dump(mode="json")
+        write_json(self.record_file, {"checksum": _checksum(plain), **plain})
+        self.checkpoint_file.unlink(missing_ok=True)
+        return record
+
+    def commit_failure(self, trial: Trial, error: str) -> Record:
+        """Record that a trial failed, in the place of whoever ran it."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        return self.commit(
+            Record(
+                trial_id=trial.id,
+                stage=trial.stage,
+                settings=trial.settings,
+                data=trial.data,
+                parent_id=trial.parent_id,
+                status=Status.FAILED,
+                error=error,
+            )
+        )
+
+    def record(self) -> Record | None:
+        """The record, or None where there is none that is whole."""
+        try:
+            plain = json.loads(self.record_file.read_bytes())
+        except (OSError, ValueError):
+            return None
+        if not isinstance(plain, dict) or plain.pop("checksum", None) != _checksum(plain):
+            return None
+        record = Record.model_validate(plain)
+        return record if record.trial_id == self.path.name else None
+
+
+@dataclass(frozen=True)
+class Results:
+    """The folder of one sweep."""
+
+    path: Path
+
+    @cached_property
+    def trials_path(self) -> Path:
+        return self.path / "trials"
+
+    @property
+    def sweep_file(self) -> Path:
+        return self.path / "sweep.yaml"
+
+    def trial(self, trial_id: str) -> TrialFolder:
+        """The folder of a trial, which may not exist yet."""
+        return TrialFolder(self.trials_path / trial_id)
+
+    def records(self) -> dict[str, Record]:
+        """Trial id -> record, of every trial that ended. A damaged record counts as none."""
+        found = {}
+        if self.trials_path.is_dir():
+            for entry in sorted(os.scandir(self.trials_path), key=lambda entry: entry.name):
+                record = TrialFolder(Path(entry.path)).record()
+                if record is not None:
+                    found[record.trial_id] = record
+        return found
+
+    def adopt(self, trial_ids: list[str]) -> list[str]:
+        """Take finished trials over from other sweeps under the same results root; which ones were.
+
+        Files are linked where the file system can, else copied.
+        """
+        siblings = [path / "trials" for path in self.path.parent.glob("*/") if path != self.path]
+        taken = []
+        for trial_id in trial_ids:
+            for sibling in siblings:
+                source = TrialFolder(sibling / trial_id)
+                record = source.record()
+                if record is not None and record.status.is_final:
+                    _take_over(source, self.trial(trial_id), record)
+                    taken.append(trial_id)
+                    break
+        return taken
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the folder for this process. Raises ResultsError where another holds it or it cannot be written.
+
+        The lock is the kernel's, so that it ends with its holder however that ends.
+        """
+        try:
+            self.trials_path.mkdir(parents=True, exist_ok=True)
+            lock = (self.path / ".lock").open("a+", encoding="utf-8")
+        except OSError as error:
+            raise ResultsError(f"{self.path} cannot be written: {error.strerror}. Choose another with --out") from None
+        with lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                lock.seek(0)
+                owner = lock.read().strip() or "another process"
+                raise ResultsError(
+                    f"{self.path} is in use by {owner}; wait for it, or choose another with --out"
+                ) from None
+            lock.truncate(0)
+            lock.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+            lock.flush()
+            yield
+
+    def write(self, name: str, value: Any) -> None:
+        """Write one of the folder's own files: text as it is, anything else as JSON."""
+        if isinstance(value, str):
+            write_whole(self.path / name, value.encode())
+        else:
+            write_json(self.path / name, value)
+
+    def read(self, name: str) -> Any:
+        """The JSON in one of the folder's own files; {} where there is none."""
+        try:
+            return json.loads((self.path / name).read_bytes())
+        except FileNotFoundError:
+            return {}
+        except ValueError as error:
+            raise ResultsError(f"{self.path / name} is damaged ({error}); remove it and run the sweep again") from None
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a JSON file, whole or not at all."""
+    write_whole(path, (json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode())
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file so that it is there whole or, after a crash, as it was before."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary file beside `path` that takes its place, durably, when the block ends well."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+            os.fchmod(file.fileno(), 0o666 & ~_UMASK)
+        temporary.replace(path)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise RunError(f"{path} cannot be written: {error.strerror or error}") from None
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _take_over(source: TrialFolder, target: TrialFolder, record: Record) -> None:
+    target.path.mkdir(parents=True, exist_ok=True)
+    for name in [*record.files, source.record_file.name]:
+        with contextlib.suppress(FileNotFoundError):
+            (target.path / name).unlink(missing_ok=True)
+            try:
+                os.link(source.path / name, target.path / name)
+            except OSError:
+                shutil.copy2(source.path / name, target.path / name)
+
+
+def sha256(file: Path) -> str:
+    """Hex SHA-256 of a file's content."""
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def _checksum(plain: dict[str, Any]) -> str:
+    return hashlib.sha256(canonical_json(plain).encode()).hexdigest()
+
+
+def _line(row: EpochRow) -> str:
+    """A row as a line of JSON; a loss that is not a number becomes null, which JSON can say."""
+    values = {
+        key: value if value is None or np.isfinite(value) else None for key, value in dataclasses.asdict(row).items()
+    }
+    return json.dumps(values) + "\n"

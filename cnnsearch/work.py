@@ -1,0 +1,173 @@
+"""One trial from its settings to its record: the unit of work that every executor runs the same way."""
+
+from __future__ import annotations
+
+import socket
+import time
+import traceback
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from cnnsearch.data.dataset import Dataset
+from cnnsearch.device import ResolvedPrecision, peak_memory_bytes, reset_process
+from cnnsearch.evaluate import Evaluation, evaluate
+from cnnsearch.pixels import Pixels
+from cnnsearch.plan import Status, Trial
+from cnnsearch.records import Measures, Record, Results
+from cnnsearch.train import EpochRow, TrainingState, train
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What was decided once for a sweep on one kind of device, and is used again when it goes on."""
+
+    device: str
+    """cpu or cuda."""
+    threads: int
+    """CPU threads of a trial."""
+    precision: ResolvedPrecision
+    """What `precision: auto` means."""
+
+
+@dataclass(frozen=True)
+class Workplace:
+    """What every trial of a sweep shares; small, and safe to send to another process."""
+
+    results: Path
+    datasets: dict[int, Dataset]
+    """Image size -> data."""
+    choices: Choices
+    checkpoint_seconds: float
+
+    def pixels(self, image_size: int) -> Pixels:
+        """The images of one size on the device; kept, so that trials of one process share them."""
+        dataset = self.datasets[image_size]
+        key = (dataset.fingerprint, image_size, self.choices.device)
+        if key not in _PIXELS:
+            _PIXELS[key] = Pixels.of(dataset, self.choices.device)
+        return _PIXELS[key]
+
+
+_PIXELS: dict[tuple[str, int, str], Pixels] = {}
+
+
+def run_trial(trial: Trial, place: Workplace) -> Iterator[EpochRow | Record]:
+    """Train and evaluate one trial, writing its records; yields a row an epoch, then the record.
+
+    Goes on from the trial's checkpoint where there is one. An exception becomes a `failed` record.
+    """
+    started_at = datetime.now(UTC)
+    try:
+        yield from _run(trial, place, started_at)
+    except Exception as error:
+        folder = Results(place.results).trial(trial.id)
+        folder.path.mkdir(parents=True, exist_ok=True)
+        yield folder.commit(
+            _record(trial, place, started_at).model_copy(update={"status": Status.FAILED, "error": explain(error)})
+        )
+
+
+def _run(trial: Trial, place: Workplace, started_at: datetime) -> Iterator[EpochRow | Record]:
+    settings, choices = trial.settings, place.choices
+    precision = choices.precision if settings.precision == "auto" else settings.precision
+    folder = Results(place.results).trial(trial.id)
+    reset_process(choices.threads)
+    pixels = place.pixels(settings.image_size)
+    classes = len(place.datasets[settings.image_size].classes)
+    parent = Results(place.results).trial(trial.parent_id).load_weights() if trial.parent_id else None
+    state = TrainingState.start(settings, classes, choices.device, parent)
+    # A trial that starts from another is first measured as it starts.
+    before: dict[str, Evaluation] = {}
+    if parent is not None:
+        before = {split: evaluate(state.model, pixels, split, precision=precision) for split in ("val", "test")}
+        state.rows.append(EpochRow(0, None, None, before["val"].loss, before["val"].accuracy, settings.lr, 0.0))
+    checkpoint = folder.load_checkpoint()
+    if checkpoint is not None:
+        state.load_state_dict(checkpoint)
+    folder.begin(trial, state.rows)
+
+    saved_at = time.monotonic()
+    for row in train(state, pixels, settings, precision=precision):
+        folder.append_epoch(row)
+        if time.monotonic() - saved_at >= place.checkpoint_seconds and row.epoch < settings.epochs:
+            folder.save_checkpoint(state.state_dict())
+            saved_at = time.monotonic()
+        yield row
+
+    record = _record(trial, place, started_at, state, precision)
+    if before:
+        record = record.model_copy(update={"before": _measures(before)})
+    if not state.rows[-1].is_finite:
+        reason = f"the loss was no longer a number in epoch {state.rows[-1].epoch}"
+        yield folder.commit(record.model_copy(update={"status": Status.DIVERGED, "error": reason}))
+        return
+    assert state.best is not None
+    state.model.load_state_dict(state.best_weights)
+    best = {split: evaluate(state.model, pixels, split, precision=precision) for split in ("val", "test")}
+    folder.save_weights(state.best_weights)
+    folder.save_predictions(
+        {
+            (split, moment): (evaluation.predicted, evaluation.confidence)
+            for moment, evaluations in (("before", before), ("best", best))
+            for split, evaluation in evaluations.items()
+        }
+    )
+    yield folder.commit(
+        record.model_copy(
+            update={
+                "best_epoch": state.best.epoch,
+                "train_loss": state.best.train_loss,
+                "train_accuracy": state.best.train_accuracy,
+                "best": _measures(best),
+            }
+        )
+    )
+
+
+def _record(
+    trial: Trial,
+    place: Workplace,
+    started_at: datetime,
+    state: TrainingState | None = None,
+    precision: ResolvedPrecision | None = None,
+) -> Record:
+    """What every record says, however the trial ended."""
+    trained = [row for row in state.rows if row.epoch > 0] if state else []
+    seconds = sum(row.seconds for row in trained)
+    images = len(place.datasets[trial.settings.image_size].indices["train"]) * len(trained)
+    parameters = sum(p.numel() for p in state.model.parameters() if p.requires_grad) if state else None
+    return Record(
+        trial_id=trial.id,
+        stage=trial.stage,
+        settings=trial.settings,
+        data=trial.data,
+        parent_id=trial.parent_id,
+        status=Status.DONE,
+        parameters=parameters,
+        epochs_done=len(trained),
+        seconds=seconds if state else None,
+        images_per_second=images / seconds if seconds else None,
+        peak_memory_bytes=peak_memory_bytes(place.choices.device),
+        precision=precision,
+        device=place.choices.device,
+        threads=place.choices.threads,
+        host=socket.gethostname(),
+        started_at=started_at,
+    )
+
+
+def _measures(evaluations: dict[str, Evaluation]) -> Measures:
+    val, test = evaluations["val"], evaluations["test"]
+    return Measures(val_loss=val.loss, val_accuracy=val.accuracy, test_loss=test.loss, test_accuracy=test.accuracy)
+
+
+def explain(error: BaseException) -> str:
+    """An exception in one line: its kind, its message, and the last frame of this package it passed through."""
+    ours = str(Path(__file__).parent)
+    frames = traceback.extract_tb(error.__traceback__)
+    frame = next((frame for frame in reversed(frames) if frame.filename.startswith(ours)), None)
+    where = f" ({Path(frame.filename).name}, line {frame.lineno}, in {frame.name})" if frame else ""
+    message = " ".join(str(error).split())
+    return f"{type(error).__name__}: {message[:300]}{where}"
