@@ -1,0 +1,94 @@
+"""Time real training steps of a sweep's own models on this machine, in a process of its own.
+
+Run as `python -m cnnsearch.calibrate`, with JSON on standard input and output, so that the command that plans a
+sweep never imports torch. See `estimate`, which caches what comes out.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from typing import Any
+
+import torch
+
+from cnnsearch.device import ResolvedPrecision, peak_memory_bytes, probe_precision, reset_process
+from cnnsearch.evaluate import evaluate
+from cnnsearch.pixels import Pixels
+from cnnsearch.spec import Settings
+from cnnsearch.train import TrainingState, train
+
+LONGEST_SECONDS = 1.0
+"""A workload is timed for about this long."""
+
+
+def main() -> None:
+    """Answer one request: `{"device", "threads", "classes", "precision", "workloads": [settings, ...]}`."""
+    request = json.load(sys.stdin)
+    device, threads = request["device"], request["threads"]
+    precision = request["precision"] or probe_precision(device)
+    # Smallest first: the peak of memory only ever rises.
+    measured = [
+        measure(Settings.model_validate(w), request["classes"], device, threads, precision)
+        for w in request["workloads"]
+    ]
+    json.dump({"precision": precision, "workloads": measured}, sys.stdout)
+
+
+def measure(
+    settings: Settings, classes: int, device: str, threads: int, precision: ResolvedPrecision
+) -> dict[str, Any]:
+    """Seconds a training step and an evaluated image take, and what memory and disk the trial needs, in bytes."""
+    reset_process(threads)
+    if settings.precision != "auto":
+        precision = settings.precision
+    images = settings.batch_size
+    pixels = _random_pixels(settings.image_size, classes, images, device)
+    # The learning rate costs nothing, and a large one would diverge.
+    settings = settings.model_copy(update={"epochs": 1_000_000, "lr": 1e-9})
+    state = TrainingState.start(settings, classes, device)
+    steps = train(state, pixels, settings, precision=precision)
+    next(steps)
+    step_seconds = eval_seconds = float("inf")
+    began = time.perf_counter()
+    while time.perf_counter() - began < LONGEST_SECONDS:
+        start = time.perf_counter()
+        evaluate(state.model, pixels, "test", precision=precision)
+        evaluated = time.perf_counter() - start
+        row = next(steps)
+        eval_seconds = min(eval_seconds, evaluated / len(pixels.rows["test"]))
+        step_seconds = min(step_seconds, row.seconds - len(pixels.rows["val"]) * eval_seconds)
+    weights = sum(value.nbytes for value in state.model.state_dict().values())
+    return {
+        "step_seconds": max(step_seconds, 1e-5),
+        "eval_image_seconds": eval_seconds,
+        "memory_bytes": peak_memory_bytes(device),
+        "weights_bytes": weights,
+        "parameters": sum(p.numel() for p in state.model.parameters()),
+    }
+
+
+def _random_pixels(image_size: int, classes: int, batch_size: int, device: str) -> Pixels:
+    """One batch of noise for training, one image for validation, and an evaluation batch."""
+    evaluated = 32
+    n = batch_size + 1 + evaluated
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (n, image_size, image_size, 3), dtype=torch.uint8, generator=generator)
+    labels = torch.arange(n) % classes
+    rows = torch.arange(n)
+    return Pixels(
+        images.to(device),
+        labels.to(device),
+        {
+            "train": rows[:batch_size].to(device),
+            "val": rows[batch_size : batch_size + 1].to(device),
+            "test": rows[-evaluated:].to(device),
+        },
+        torch.full((3,), 127.5, device=device),
+        torch.full((3,), 73.9, device=device),
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,216 @@
+"""The commands: read the request, call the steps in order, say what came out, choose the exit code."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import shlex
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+from cnnsearch.errors import CnnsearchError, RequestError
+
+if TYPE_CHECKING:
+    from cnnsearch.session import Finished, Prepared
+
+INTERRUPTED = 130
+
+def _plain_app(**options: Any) -> typer.Typer:
+    return typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False, **options)
+
+
+app = _plain_app(help="Hyperparameter sweeps for image classification with CNNs.", no_args_is_help=True)
+
+
+@app.command()
+def sweep(
+    sweep: Annotated[str, typer.Argument(help="Name of a sweep (part1), or path of a YAML file.", metavar="SWEEP")],
+    data: Annotated[
+        str | None,
+        typer.Option(help="fashion-mini, a folder with a sub-folder per class, or torchvision:NAME.", metavar="SOURCE"),
+    ] = None,
+    profile: Annotated[str | None, typer.Option(help="A profile of the sweep file.", metavar="NAME")] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Change the sweep: train.epochs=5. May be given again.", metavar="KEY=VALUE"),
+    ] = None,
+    seeds: Annotated[
+        str | None, typer.Option(help="Repeat every trial with each of these seeds.", metavar="0,1,2")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Where results go.", metavar="DIR")] = Path("results"),
+    address: Annotated[
+        str | None, typer.Option(help="Use a running Ray cluster: auto, or host:port.", metavar="RAY_ADDRESS")
+    ] = None,
+    serial: Annotated[bool, typer.Option("--serial", help="One trial after another in this process, no Ray.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and the estimate; start nothing.")] = False,
+    max_time: Annotated[
+        str | None, typer.Option(help="Stop after this long, such as 30m or 2h; report on what is done.", metavar="30m")
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object as the last line of standard output.")
+    ] = False,
+) -> None:
+    """Run a sweep, or go on with it, and write its tables and report."""
+    with _one_clear_message():
+        from cnnsearch.sweepfile import load_sweep
+
+        seconds = _seconds(max_time) if max_time else None
+        if serial and address:
+            raise RequestError("--serial runs in this process and --address on a cluster: give one of them")
+        chosen = load_sweep(sweep, profile=profile, values=set_ or (), data=data, seeds=_seeds(seeds))
+
+        from cnnsearch.session import prepared
+
+        with _stoppable(), prepared(chosen, out, dry_run=dry_run) as ready:
+            code, told = _dry(ready) if dry_run else _run(ready, address, serial, seconds)
+    if as_json:
+        print(json.dumps(told))
+    raise typer.Exit(code)
+
+
+@app.command()
+def report(
+    results: Annotated[list[Path], typer.Argument(help="Folders of results.", metavar="RESULTS_DIR...")],
+    out: Annotated[
+        Path | None, typer.Option(help="Where the report goes; default: the results folder.", metavar="DIR")
+    ] = None,
+) -> None:
+    """Make the report again from results alone."""
+    with _one_clear_message():
+        from cnnsearch.report import write
+        from cnnsearch.tables import load
+
+        if len(results) > 1:
+            raise RequestError("a report compares nothing yet: give one results folder")
+        folder = out or results[0]
+        tables = load(results[0])
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RequestError(f"--out {folder} cannot be written: {error.strerror}") from None
+        print(write(tables, folder))
+
+
+def main() -> None:
+    """Entry point of the console script `cnnsearch`."""
+    app()
+
+
+def run_alone(command: Callable[..., None]) -> None:
+    """Run one of the commands above as a program of its own."""
+    alone = _plain_app()
+    alone.command()(command)
+    alone()
+
+
+def _dry(ready: Prepared) -> tuple[int, dict[str, Any]]:
+    from cnnsearch.progress import plan_json, plan_text
+
+    print(plan_text(ready))
+    return 0, plan_json(ready)
+
+
+def _run(ready: Prepared, address: str | None, serial: bool, seconds: float | None) -> tuple[int, dict[str, Any]]:
+    from rich.console import Console
+
+    from cnnsearch.progress import LineView, LiveView, finished_text, plan_text
+    from cnnsearch.session import execute
+
+    console = Console(highlight=False)
+    print(plan_text(ready) + "\n", flush=True)
+    view = LiveView(ready, console) if console.is_terminal else LineView(ready, lambda line: print(line, flush=True))
+    try:
+        with view:
+            finished = execute(ready, address=address, serial=serial, listen=view, max_seconds=seconds)
+    except KeyboardInterrupt:
+        print(f"stopped: {view.state.done} of {ready.plan.total} trials done. {_how_to_go_on()}", file=sys.stderr)
+        raise typer.Exit(INTERRUPTED) from None
+    if finished.time_is_up:
+        print(f"time is up: {view.state.done} of {ready.plan.total} trials done. {_how_to_go_on()}")
+    answer = _answer(finished)
+    print(finished_text(finished, answer))
+    return finished.exit_code, _told(ready, finished, answer)
+
+
+def _answer(finished: Finished) -> list[tuple[str, str]]:
+    """The report's answer in a few labelled lines."""
+    from cnnsearch.report import summary_lines
+    from cnnsearch.tables import load
+
+    return summary_lines(load(finished.results)) if finished.report else []
+
+
+def _told(ready: Prepared, finished: Finished, answer: list[tuple[str, str]]) -> dict[str, Any]:
+    """What `--json` prints."""
+    return {
+        "sweep": ready.sweep.name,
+        "trials": finished.planned,
+        **{status: finished.counts.get(status, 0) for status in ("done", "failed", "diverged", "pruned")},
+        "time_is_up": finished.time_is_up,
+        "seconds": round(finished.seconds, 1),
+        "answer": dict(answer),
+        "results": str(finished.results),
+        "report": str(finished.report) if finished.report else None,
+    }
+
+
+def _how_to_go_on() -> str:
+    command = shlex.join(["python", "-m", "cnnsearch.sweep", *_arguments()])
+    return f"The same command goes on:\n  {command}"
+
+
+def _arguments() -> list[str]:
+    """The arguments of `sweep`, however it was called."""
+    return sys.argv[2:] if sys.argv[1:2] == ["sweep"] else sys.argv[1:]
+
+
+def _seconds(text: str) -> float:
+    """`90s`, `30m`, `2h` or `1d` in seconds."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text)
+    if not match or float(match[1]) == 0:
+        raise RequestError(f"--max-time {text}: give a number and s, m, h or d, such as 30m")
+    return float(match[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[match[2]]
+
+
+def _seeds(text: str | None) -> list[int]:
+    """`0,1,2` as numbers."""
+    try:
+        return [int(part) for part in text.split(",")] if text else []
+    except ValueError:
+        raise RequestError(f"--seeds {text}: give whole numbers with commas between, such as 0,1,2") from None
+
+
+@contextlib.contextmanager
+def _one_clear_message() -> Iterator[None]:
+    """Errors made for people end the command with their message and exit code, and no traceback."""
+    try:
+        yield
+    except CnnsearchError as error:
+        _end(f"error: {error}", error.exit_code)
+    except KeyboardInterrupt:
+        _end("stopped before any trial began", INTERRUPTED)
+
+
+def _end(message: str, code: int) -> NoReturn:
+    print(message, file=sys.stderr)
+    raise typer.Exit(code) from None
+
+
+@contextlib.contextmanager
+def _stoppable() -> Iterator[None]:
+    """SIGTERM stops like Ctrl-C."""
+
+    def stop(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,177 @@
+"""How long a sweep will take, from steps timed on this machine; and the choices a probe makes. Torch stays out."""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+import importlib.metadata
+import json
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cnnsearch import __version__
+from cnnsearch.data.cache import cache_root
+from cnnsearch.errors import RunError
+from cnnsearch.hardware import Hardware, Layout
+from cnnsearch.plan import Plan, Trial
+from cnnsearch.records import write_json
+from cnnsearch.space import cells
+from cnnsearch.spec import Settings
+
+START_SECONDS = 8.0
+"""From the command to the first training step, Ray's start included."""
+TRIAL_SECONDS = 0.3
+"""What a trial costs beside its steps: handing out, loading, writing records."""
+DRIVER_BYTES = 900 * 1024**2
+"""Memory of the command and of Ray's own processes on one machine."""
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Images in each split."""
+
+    train: int
+    val: int
+    test: int
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What trials are expected to take."""
+
+    trials: int
+    seconds: float
+    """Wall-clock, with the layout's trials at once."""
+    memory_bytes: int
+    disk_bytes: int
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Timed workloads of one machine."""
+
+    precision: str
+    """What `precision: auto` means here."""
+    workloads: Mapping[str, Mapping[str, Any]]
+    """`workload_key` -> step_seconds, eval_image_seconds, memory_bytes, weights_bytes, parameters."""
+
+    def seconds(self, settings: Settings, sizes: Sizes, *, starts_from: bool = False) -> float:
+        """Expected seconds of one trial."""
+        timed = self.workloads[workload_key(settings)]
+        steps = -(-sizes.train // settings.batch_size)
+        epoch = steps * timed["step_seconds"] + sizes.val * timed["eval_image_seconds"]
+        passes = 2 if starts_from else 1
+        final = passes * (sizes.val + sizes.test) * timed["eval_image_seconds"]
+        return float(settings.epochs * epoch + final + TRIAL_SECONDS)
+
+    def cost(self, trials: Iterable[Trial], sizes: Sizes, layout: Layout) -> Cost:
+        """Expected cost of trials that can all run at once."""
+        listed = list(trials)
+        seconds = [self.seconds(trial.settings, sizes, starts_from=trial.parent_id is not None) for trial in listed]
+        timed = [self.workloads[workload_key(trial.settings)] for trial in listed]
+        at_once = min(layout.trials_at_once, len(listed))
+        return Cost(
+            trials=len(listed),
+            seconds=_makespan(seconds, layout.trials_at_once),
+            memory_bytes=at_once * max((w["memory_bytes"] for w in timed), default=0),
+            disk_bytes=sum(w["weights_bytes"] + 100_000 for w in timed),
+        )
+
+
+def _makespan(seconds: Iterable[float], slots: int) -> float:
+    """Time until the last of these jobs ends when the longest starts first on the first free of `slots`."""
+    free = [0.0] * slots
+    for job in sorted(seconds, reverse=True):
+        heapq.heapreplace(free, free[0] + job)
+    return max(free)
+
+
+def workload_key(settings: Settings) -> str:
+    """Trials with equal keys take equally long a step."""
+    s = settings
+    return f"{s.model} {s.width:g} {s.image_size} {s.batch_size} {s.optimizer} {s.precision}"
+
+
+def representatives(plan: Plan) -> list[Trial]:
+    """The plan's trials, and for those not known yet one stand-in each, for estimating.
+
+    A trial that starts from another takes that one's settings: here those of the first trial it may start from.
+    """
+    trials = list(plan.trials.values())
+    for stage in plan.stages:
+        start = stage.stage.start_from
+        if not stage.waiting or start is None:
+            continue
+        parents = next(other.trials for other in plan.stages if other.stage.name == start.stage)
+        if not parents:
+            continue
+        space = cells(stage.stage)
+        keys: dict[tuple[Any, ...], Trial] = {}
+        for parent in parents:
+            keys.setdefault((parent.settings.seed, *(getattr(parent.settings, axis) for axis in start.per)), parent)
+        known = {(trial.settings.seed, *(getattr(trial.settings, a) for a in start.per)) for trial in stage.trials}
+        for key, parent in keys.items():
+            if key not in known:
+                trials += [
+                    Trial(stage.stage.name, parent.settings.model_copy(update=cell), parent.data, parent.id)
+                    for cell in space
+                ]
+    return trials
+
+
+def calibrate(trials: Iterable[Trial], classes: int, layout: Layout, hardware: Hardware) -> Calibration:
+    """Look up what these trials' steps take on this machine, timing what is not known yet (about 3 s a workload).
+
+    Raises RunError where the timing process fails.
+    """
+    file = _cache_file(hardware, layout)
+    known = _read(file)
+    needed = {workload_key(trial.settings): trial.settings for trial in trials}
+    missing = {key: settings for key, settings in needed.items() if key not in known.get("workloads", {})}
+    if missing or "precision" not in known:
+        ordered = sorted(missing.items(), key=lambda item: _size(item[1]))
+        answer = _measure([settings for _, settings in ordered], classes, layout, known.get("precision"))
+        timed = dict(zip((key for key, _ in ordered), answer["workloads"], strict=True))
+        known = {"precision": answer["precision"], "workloads": {**known.get("workloads", {}), **timed}}
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_json(file, known)
+    return Calibration(known["precision"], known["workloads"])
+
+
+def _size(settings: Settings) -> float:
+    return settings.width**2 * settings.image_size**2 * settings.batch_size
+
+
+def _measure(settings: list[Settings], classes: int, layout: Layout, precision: str | None) -> dict[str, Any]:
+    request = {
+        "device": layout.device,
+        "threads": layout.threads,
+        "classes": classes,
+        "precision": precision,
+        "workloads": [s.model_dump() for s in settings],
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "cnnsearch.calibrate"], input=json.dumps(request), capture_output=True, text=True
+    )
+    if done.returncode != 0:
+        last = done.stderr.strip().splitlines()[-1:] or ["no message"]
+        raise RunError(f"timing this sweep's models failed: {last[0]}")
+    answer: dict[str, Any] = json.loads(done.stdout)
+    return answer
+
+
+def _cache_file(hardware: Hardware, layout: Layout) -> Path:
+    facts = [hardware.key, layout.device, str(layout.threads), importlib.metadata.version("torch"), __version__]
+    return cache_root() / "machines" / f"{hashlib.sha256(' '.join(facts).encode()).hexdigest()[:16]}.json"
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        known = json.loads(file.read_bytes())
+        return known if isinstance(known, dict) else {}
+    except (OSError, ValueError):
+        return {}

@@ -1,0 +1,142 @@
+"""Where a setting errs: its confusion matrix on the test examples."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.collections import PatchCollection
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from numpy.typing import NDArray
+
+from cnnsearch.plots import style
+from cnnsearch.plots.evidence import Evidence, as_evidence
+from cnnsearch.plots.heatmaps import text_on_heat
+from cnnsearch.plots.settings import Setting
+
+if TYPE_CHECKING:
+    from cnnsearch.tables import Tables
+
+NUMBERS_UP_TO = 20  # classes; beyond that the cells are too small for counts
+_COMPACT_NUMBERS_UP_TO = 12
+
+
+class Mistake(NamedTuple):
+    """How often examples of class `label` were taken for `predicted`."""
+
+    label: str
+    predicted: str
+    times: int
+    of: int
+    """All examples of the class."""
+
+
+def counts(evidence: Evidence, setting: Setting, moment: str = "best", split: str = "test") -> NDArray[np.int64] | None:
+    """Examples by true class (rows) and predicted class (columns), summed over seeds; None where not recorded."""
+    size = len(evidence.classes)
+    matrix = np.zeros((size, size), dtype=np.int64)
+    for trial_id in setting.trial_ids:
+        answers = evidence.answers(trial_id, split, moment)
+        if answers is None:
+            return None
+        np.add.at(matrix, (evidence.labels[split], answers.predicted), 1)
+    return matrix if matrix.any() else None
+
+
+def most_confused(evidence: Evidence, setting: Setting, limit: int = 3) -> list[Mistake]:
+    """The pairs of classes most often mistaken for each other's, as shares of the true class."""
+    matrix = counts(evidence, setting)
+    if matrix is None:
+        return []
+    totals = matrix.sum(axis=1)
+    wrong = matrix.copy()
+    np.fill_diagonal(wrong, 0)
+    cells = [(i, j) for i, j in zip(*np.nonzero(wrong), strict=True)]
+    cells.sort(key=lambda cell: (-wrong[cell] / totals[cell[0]], -wrong[cell], cell))
+    names = evidence.classes
+    return [Mistake(names[i], names[j], int(wrong[i, j]), int(totals[i])) for i, j in cells[:limit]]
+
+
+def confusion_matrix(
+    source: Tables | Evidence, setting: Setting | None = None, moment: str = "best", *, compact: bool = False
+) -> Figure | None:
+    """Rows are true classes and normalised, columns predicted ones, cells count test examples.
+
+    Without `setting`, the best one. None where its predictions were not recorded.
+    """
+    evidence = as_evidence(source)
+    chosen = setting or evidence.best
+    matrix = counts(evidence, chosen, moment) if chosen else None
+    if chosen is None or matrix is None:
+        return None
+    with style.drawing():
+        figure = _draw(evidence.classes, matrix, compact=compact)
+        style.put_title(figure, confusion_title(evidence, chosen, moment))
+    return figure
+
+
+def confusion_title(evidence: Evidence, setting: Setting, moment: str = "best") -> str:
+    """The most frequent mistake, for the best setting; the setting's name for any other."""
+    if evidence.best is None or setting.key != evidence.best.key or moment != "best":
+        name = evidence.label(setting)
+        return f"{name}, before training on" if moment == "before" else name
+    worst = most_confused(evidence, setting, 1)
+    if not worst:
+        return "No test image is mistaken"
+    label, predicted = style.shorten(worst[0].label, 24), style.shorten(worst[0].predicted, 24)
+    return f"Most often, {label} is taken for {predicted}: {worst[0].times} of {worst[0].of}"
+
+
+def _draw(classes: list[str], matrix: NDArray[np.int64], *, compact: bool) -> Figure:
+    size = len(classes)
+    numbers = size <= (_COMPACT_NUMBERS_UP_TO if compact else NUMBERS_UP_TO)
+    cell = (0.27 if compact else 0.44) if size <= 12 else 0.3 if numbers else max(0.115, 4.5 / size)
+    if compact:
+        cell = min(cell, 3.2 / size)
+    font = min(8.5, 72 * cell * 0.62) if not compact else min(7.0, 72 * cell * 0.8)
+    limit = 22 if not compact else 12
+    names = [style.shorten(name, limit) for name in classes]
+    margin = 0.15 + 0.0095 * font * max(len(name) for name in names)
+    side = cell * size
+    figure = style.new_figure(margin + side + 0.2, 0.75 * margin + side + 0.45)
+    axes = style.axes_at(figure, margin + 0.15, 0.75 * margin + 0.25, side, side)
+    shares = matrix / np.maximum(1, matrix.sum(axis=1, keepdims=True))
+    _cells(axes, matrix, shares, numbers=numbers, font=7 if compact else 8.5)
+    axes.set_xlim(-0.5, size - 0.5)
+    axes.set_ylim(size - 0.5, -0.5)
+    axes.tick_params(length=0, labelsize=font, labelcolor=style.THEME["ink"], pad=2)
+    axes.xaxis.tick_top()
+    axes.set_xticks(range(size), names, rotation=45 if size <= 40 else 90, ha="left" if size <= 40 else "center")
+    for tick in axes.get_xticklabels():
+        tick.set_rotation_mode("anchor" if size <= 40 else "default")
+    axes.set_yticks(range(size), names)
+    if not compact:
+        axes.set_ylabel("true class")
+        axes.xaxis.set_label_position("top")
+        axes.set_xlabel("predicted class", loc="left")
+    for spine in axes.spines.values():
+        spine.set_visible(True)
+        spine.set_color(style.THEME["rule"])
+    return figure
+
+
+def _cells(axes: Axes, matrix: NDArray[np.int64], shares: NDArray[np.float64], *, numbers: bool, font: float) -> None:
+    """Only cells that hold something are drawn: with many classes most are empty."""
+    filled = list(zip(*np.nonzero(matrix), strict=True))
+    strengths = [0.06 + 0.89 * float(shares[cell]) for cell in filled]
+    for strength in sorted(set(strengths)):
+        boxes = [
+            Rectangle((j - 0.5, i - 0.5), 1, 1) for (i, j), s in zip(filled, strengths, strict=True) if s == strength
+        ]
+        axes.add_collection(
+            PatchCollection(boxes, facecolor=style.THEME["heat"], alpha=strength, linewidth=0, edgecolor="none")
+        )
+    if not numbers:
+        return
+    for (i, j), strength in zip(filled, strengths, strict=True):
+        axes.text(
+            j, i, str(matrix[i, j]), ha="center", va="center_baseline", fontsize=font, color=text_on_heat(strength),
+            fontweight="bold" if i == j else "normal",
+        )  # fmt: skip

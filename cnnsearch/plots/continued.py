@@ -1,0 +1,182 @@
+"""Stages that go on from others: accuracy before and after, side by side for validation and test."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from cnnsearch import stats
+from cnnsearch.plots import style
+from cnnsearch.plots.evidence import Comparison, Evidence, Score, as_evidence, best_of, distinct
+from cnnsearch.plots.settings import Setting, describe, words
+
+if TYPE_CHECKING:
+    from cnnsearch.tables import Tables
+
+_ROW = 0.34
+MOST = 40
+
+
+def before_after(source: Tables | Evidence, stage: str | None = None) -> Figure | None:
+    """One row a setting of a stage that starts from another: before, after, and both intervals.
+
+    Without `stage`, the first such. None where no stage continues another or nothing was measured before.
+    """
+    evidence = as_evidence(source)
+    name = stage or next((name for name in evidence.stages if evidence.continues(name)), None)
+    groups = families(evidence, name) if name else []
+    if not groups or name is None:
+        return None
+    with style.drawing():
+        figure = _draw(evidence, name, groups)
+        style.put_title(figure, before_after_title(evidence, name))
+    return figure
+
+
+def families(evidence: Evidence, stage: str) -> list[list[Setting]]:
+    """The settings of a stage with scores before and after, grouped by what they started from."""
+    groups: dict[str | None, list[Setting]] = {}
+    for setting in evidence.stage(stage):
+        if evidence.score(setting) and evidence.score(setting, moment="before"):
+            groups.setdefault(setting.parent, []).append(setting)
+    axes = evidence.axes(stage)
+
+    def order(setting: Setting) -> tuple[int, ...]:
+        return tuple(distinct(evidence.stage(stage), axis).index(setting.values[axis]) for axis in axes)
+
+    kept = [sorted(group, key=order) for group in groups.values()]
+    return [group[: MOST // max(1, len(kept))] for group in kept]
+
+
+def change(evidence: Evidence, setting: Setting) -> Comparison | None:
+    """After against before, on the same test examples."""
+    return evidence.compare([(setting, setting)], moments=("best", "before"))
+
+
+def before_after_title(evidence: Evidence, stage: str) -> str:
+    """What going on did to each model, where the test images show it: its best child by validation, else its worst."""
+    axes = evidence.axes(stage)
+    parts = []
+    for group in families(evidence, stage):
+        best = best_of(group)
+        changes = {
+            s.key: comparison for s in group if (comparison := change(evidence, s)) is not None and _clear(comparison)
+        }
+        name = group[0].model or stage
+        if best is not None and best.key in changes:
+            points = 100 * changes[best.key].difference.value
+            verb = "gains" if points > 0 else "loses"
+            parts.append(f"{name} {verb} {abs(points):.1f} points with {_own_values(best, axes)}")
+            continue
+        worst = min(group, key=lambda s: changes[s.key].difference.value if s.key in changes else 0.0)
+        lost = -100 * changes[worst.key].difference.value if worst.key in changes else 0.0
+        harm = f" and loses {lost:.1f} points with {_own_values(worst, axes)}" if lost > 0 else ""
+        parts.append(f"{name} gains nothing clear{harm}")
+    what = words(axes[0]).full if len(axes) == 1 else stage
+    return "; ".join(parts) if 0 < len(parts) <= 3 else f"What does {what} change?"
+
+
+def _clear(comparison: Comparison) -> bool:
+    return comparison.p_value < stats.SIGNIFICANCE and comparison.seeds_agree
+
+
+def _own_values(setting: Setting, axes: Sequence[str]) -> str:
+    return ", ".join(describe(axis, setting.values[axis]) for axis in axes)
+
+
+def _draw(evidence: Evidence, stage: str, groups: Sequence[Sequence[Setting]]) -> Figure:
+    axes_names = evidence.axes(stage)
+    labels = {s.key: " · ".join(describe(a, s.values[a]) for a in axes_names) for g in groups for s in g}
+    left = min(3.2, 0.3 + 0.08 * max(len(text) for text in [*labels.values(), *(_family(evidence, g) for g in groups)]))
+    width, gap, values = 2.5, 1.35, 1.3
+    rows = sum(len(group) for group in groups) + 0.9 * len(groups)
+    height, top = _ROW * rows, 0.62
+    figure = style.new_figure(left + 2 * width + gap + values, top + height + 0.5)
+    for index, split in enumerate(("val", "test")):
+        axes = style.axes_at(figure, left + index * (width + gap), top, width, height)
+        _panel(axes, evidence, groups, split, labels if index == 0 else {}, rows)
+        axes.set_title("validation" if split == "val" else "test", loc="left", fontsize=10, fontweight="bold", pad=6)
+    _share_x(figure)
+    _legend(figure, left)
+    return figure
+
+
+def _panel(
+    axes: Axes, evidence: Evidence, groups: Sequence[Sequence[Setting]], split: str, labels: dict[str, str], rows: float
+) -> None:
+    y = -0.5
+    for group in groups:
+        y += 0.5
+        colour = style.colour_of(group[0].model, evidence.models)
+        if labels:
+            _left(axes, y, _family(evidence, group), color=colour, fontweight="bold", x=-0.04)
+        y += 0.9
+        best = best_of(group)
+        for setting in group:
+            before, after = evidence.score(setting, split, "before"), evidence.score(setting, split)
+            if before is not None and after is not None:
+                _dumbbell(axes, y, before, after, colour, dashed=split == "val")
+                text = f"{100 * after.value:.1f} % ({100 * after.low:.1f}–{100 * after.high:.1f})"
+                weight = "bold" if best is not None and setting.key == best.key else "normal"
+                axes.text(
+                    1.03, y, text, transform=axes.get_yaxis_transform(), va="center_baseline", fontsize=style.SMALL,
+                    color=style.THEME["ink"], fontweight=weight,
+                )  # fmt: skip
+            if labels:
+                _left(axes, y, labels[setting.key], color=style.THEME["ink"], x=-0.04)
+            y += 1
+        y -= 0.5
+    axes.set_ylim(rows - 0.3, -0.6)
+    axes.set_yticks([])
+    axes.spines["left"].set_visible(False)
+    axes.grid(axis="x")
+    style.percent_axis(axes, "x")
+    axes.set_xlabel("accuracy, 95 % interval")
+
+
+def _family(evidence: Evidence, group: Sequence[Setting]) -> str:
+    """What the settings of a group started from."""
+    parent = evidence.by_key.get(group[0].parent or "")
+    axes = evidence.axes(group[0].stage)
+    return group[0].model if parent is None else evidence.label(parent, omit=axes, separator=" · ")
+
+
+def _left(axes: Axes, y: float, text: str, *, x: float, **options: Any) -> None:
+    axes.text(x, y, text, transform=axes.get_yaxis_transform(), ha="right", va="center_baseline", fontsize=9, **options)
+
+
+def _dumbbell(axes: Axes, y: float, before: Score, after: Score, colour: str, *, dashed: bool) -> None:
+    """Before (hollow) above after (filled), so that their intervals do not hide each other, joined by a line."""
+    lift = 0.16
+    paper = style.THEME["paper"]
+    dashes = style.VALIDATION_DASHES if dashed else "-"
+    axes.plot([before.low, before.high], [y - lift] * 2, color=colour, linewidth=1.2, alpha=0.55, linestyle=dashes)
+    axes.plot([after.low, after.high], [y + lift] * 2, color=colour, linewidth=1.6, linestyle=dashes)
+    axes.plot([before.value, after.value], [y - lift, y + lift], color=colour, linewidth=1)
+    axes.plot([before.value], [y - lift], "o", color=colour, markerfacecolor=paper, markersize=5, markeredgewidth=1.2)
+    axes.plot([after.value], [y + lift], "o", color=colour, markersize=5)
+
+
+def _share_x(figure: Figure) -> None:
+    low = min(axes.get_xlim()[0] for axes in figure.axes)
+    high = max(axes.get_xlim()[1] for axes in figure.axes)
+    for axes in figure.axes:
+        axes.set_xlim(max(0.0, low), min(1.0, high))
+
+
+def _legend(figure: Figure, left: float) -> None:
+    ink, paper = style.THEME["ink"], style.THEME["paper"]
+    handles = [
+        Line2D([], [], color=ink, marker="o", markerfacecolor=paper, linestyle="none", markersize=5, label="before"),
+        Line2D([], [], color=ink, marker="o", linestyle="none", markersize=5, label="after, at its best epoch"),
+        Line2D([], [], linestyle="none", label="bold: best by validation"),
+    ]
+    width, height = figure.get_size_inches()
+    figure.legend(
+        handles=handles, loc="upper left", bbox_to_anchor=((left - 0.1) / width, 1.0 - 0.05 / height), ncols=3,
+        fontsize=8.5, handletextpad=0.2, columnspacing=1.2, borderaxespad=0, labelcolor=style.THEME["muted"],
+    )  # fmt: skip

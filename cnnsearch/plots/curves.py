@@ -1,0 +1,246 @@
+"""Learning curves as small multiples: training solid, validation dashed, best epoch and turning point marked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from cnnsearch.plots import style
+from cnnsearch.plots.evidence import Evidence, as_evidence, distinct, main_stage
+from cnnsearch.plots.settings import Setting, Value, describe
+
+if TYPE_CHECKING:
+    from cnnsearch.tables import Tables
+
+Metric = Literal["loss", "accuracy"]
+
+MOST = 24
+_BEST_OF_MANY = 12
+_COLUMNS = 4
+_PANEL_HEIGHT, _GAP, _ROW_GAP = 1.3, 0.16, 0.34
+
+
+@dataclass(frozen=True)
+class _Panel:
+    title: str
+    row: str
+    setting: Setting | None
+
+
+def learning_curves(source: Tables | Evidence, metric: Metric = "loss", stage: str | None = None) -> Figure | None:
+    """A panel a setting of a stage: a row a model, a column a cell, shared axes.
+
+    Without `stage`, the main one. Of more than `MOST` settings the best by validation accuracy are shown. None where
+    no epoch was recorded.
+    """
+    evidence = as_evidence(source)
+    name = stage or main_stage(evidence) or ""
+    settings = [s for s in evidence.stage(name) if len(evidence.curve(s.trial_ids[0], f"val_{metric}")[0])]
+    if not settings:
+        return None
+    with style.drawing():
+        figure = _draw(evidence, _arrange(evidence, name, settings), metric)
+        style.put_title(figure, curves_title(evidence, settings, metric))
+    return figure
+
+
+def shown_note(evidence: Evidence, stage: str) -> str:
+    """Says so where not all settings of the stage are shown; else empty."""
+    count = len(evidence.stage(stage))
+    return f"The {_BEST_OF_MANY} best of {count} settings by validation accuracy." if count > MOST else ""
+
+
+def curves_title(evidence: Evidence, settings: Sequence[Setting], metric: Metric) -> str:
+    """Where validation loss turned, or how far training and validation accuracy part."""
+    trials = [trial for setting in settings for trial in setting.trial_ids]
+    unit = "settings" if len(trials) == len(settings) else "trials"
+    if metric == "loss":
+        turns = sorted(turn for trial in trials if (turn := evidence.turn(trial)) is not None)
+        if not turns:
+            last = max(int(evidence.curve(trial, "val_loss")[0][-1]) for trial in trials)
+            return f"Validation loss has not turned within {last} epochs"
+        span = f"epoch {turns[0]}" if turns[0] == turns[-1] else f"epochs {turns[0]} to {turns[-1]}"
+        if len(turns) == len(trials):
+            where = f"all {len(trials)} {unit}" if len(trials) > 1 else "the one setting"
+        else:
+            where = f"{len(turns)} of {len(trials)} {unit}"
+        return f"Validation loss turns at {span} in {where}"
+    gaps = []
+    for trial in trials:
+        train, val = evidence.curve(trial, "train_accuracy")[1], evidence.curve(trial, "val_accuracy")[1]
+        if len(train) and len(val):
+            gaps.append(100 * (train[-1] - val[-1]))
+    if not gaps:
+        return "How does accuracy change with training?"
+    gap = float(np.median(gaps))
+    side = "above" if gap >= 0 else "below"
+    typical = "" if len(gaps) == 1 else " in the median"
+    return f"Training accuracy ends {abs(gap):.0f} points {side} validation accuracy{typical}"
+
+
+def _arrange(evidence: Evidence, stage: str, settings: Sequence[Setting]) -> list[list[_Panel]]:
+    """Rows of panels: model by cell where that is a table of reasonable size, else the best ones in a row."""
+    if len(settings) > MOST:
+        best = sorted(settings, key=lambda s: (-s.val_accuracy, s.order))[:_BEST_OF_MANY]
+        panels = [_Panel(evidence.label(setting, separator=" · "), "", setting) for setting in best]
+        return [panels[i : i + _COLUMNS - 1] for i in range(0, len(panels), _COLUMNS - 1)]
+    axes = [axis for axis in evidence.axes(stage) if axis != "model"]
+    groups: dict[tuple[str, str | None], list[Setting]] = {}
+    for setting in settings:
+        groups.setdefault((setting.model, setting.parent), []).append(setting)
+    cells = sorted({_cell(setting, axes) for setting in settings}, key=lambda cell: _cell_order(cell, axes, settings))
+    models = [model for model, _ in groups]
+    rows = []
+    for (model, parent), members in groups.items():
+        name = model
+        if models.count(model) > 1 and parent in evidence.by_key:
+            name = evidence.label(evidence.by_key[parent])
+        of_cell = {_cell(setting, axes): setting for setting in members}
+        panels = [
+            _Panel(" · ".join(describe(a, v) for a, v in zip(axes, cell, strict=True)), name, of_cell.get(cell))
+            for cell in cells
+        ]
+        rows += [panels[i : i + _COLUMNS] for i in range(0, len(panels), _COLUMNS)]
+    return rows
+
+
+def _cell(setting: Setting, axes: Sequence[str]) -> tuple[Value, ...]:
+    return tuple(setting.values[axis] for axis in axes)
+
+
+def _cell_order(cell: tuple[Value, ...], axes: Sequence[str], settings: Sequence[Setting]) -> tuple[int, ...]:
+    return tuple(distinct(settings, axis).index(value) for axis, value in zip(axes, cell, strict=True))
+
+
+def _draw(evidence: Evidence, rows: list[list[_Panel]], metric: Metric) -> Figure:
+    columns = max(len(row) for row in rows)
+    width = {1: 4.0, 2: 3.4, 3: 2.85}.get(columns, 2.15)
+    titles = {panel.title: _title_lines(panel.title, width) for row in rows for panel in row}
+    extra = 0.16 * (max(text.count("\n") for text in titles.values()))
+    left, top = 0.62, 0.78 + extra
+    tall = _PANEL_HEIGHT + _ROW_GAP + extra
+    figure = style.new_figure(left + columns * (width + _GAP), top + len(rows) * tall + 0.3)
+    limits = _limits(evidence, [panel.setting for row in rows for panel in row if panel.setting], metric)
+    named = ""
+    for i, row in enumerate(rows):
+        for j, panel in enumerate(row):
+            axes = style.axes_at(figure, left + j * (width + _GAP), top + i * tall, width, _PANEL_HEIGHT)
+            axes.set_xlim(*limits[0])
+            axes.set_ylim(*limits[1])
+            if panel.setting is None:
+                axes.text(0.5, 0.5, "did not finish", transform=axes.transAxes, ha="center", color=style.THEME["muted"])
+                axes.axis("off")
+                continue
+            _draw_panel(axes, evidence, panel.setting, metric)
+            axes.set_title(titles[panel.title], loc="left", fontsize=9, color=style.THEME["ink"], pad=4)
+            axes.tick_params(labelleft=j == 0, labelbottom=i == len(rows) - 1 or len(rows[i + 1]) <= j)
+            axes.grid(axis="y")
+            if metric == "accuracy":
+                style.percent_axis(axes, "y")
+            if i == len(rows) - 1:
+                axes.set_xlabel("epoch")
+        if row[0].row and row[0].row != named and len(evidence.models) > 1:
+            named = row[0].row
+            model = next((panel.setting.model for panel in row if panel.setting), named)
+            colour = style.colour_of(model, evidence.models)
+            y = top + i * tall + _PANEL_HEIGHT / 2
+            style.put_text(
+                figure, 0.0, y, style.shorten(named, 26), rotation=90, ha="left", va="center", fontsize=10,
+                fontweight="bold", color=colour, rotation_mode="default",
+            )  # fmt: skip
+    _legend(figure, left, metric)
+    return figure
+
+
+def _title_lines(title: str, width: float) -> str:
+    """A panel's title in at most two lines that fit its width in inches."""
+    limit = int(width / 0.074)
+    lines = [""]
+    for part in title.split(" · "):
+        joined = f"{lines[-1]} · {part}" if lines[-1] else part
+        if len(joined) > limit and lines[-1] and len(lines) < 2:
+            lines.append(part)
+        else:
+            lines[-1] = joined
+    return "\n".join(style.shorten(line, limit) for line in lines)
+
+
+def _limits(
+    evidence: Evidence, settings: Sequence[Setting], metric: Metric
+) -> tuple[tuple[float, float], tuple[float, float]]:
+    """Axes shared by all panels. A few epochs of exploding loss are cut off rather than flatten all the rest."""
+    values, last = [], 1.0
+    for setting in settings:
+        for trial in setting.trial_ids:
+            for side in ("train", "val"):
+                epoch, value = evidence.curve(trial, f"{side}_{metric}")
+                values.append(value)
+                last = max(last, float(epoch.max(initial=1)))
+    flat = np.concatenate(values)
+    if metric == "accuracy":
+        low, high = float(flat.min()), float(flat.max())
+        pad = 0.05 * max(0.05, high - low)
+        return (0, last), (max(0.0, low - pad), min(1.02, high + pad))
+    high = min(float(flat.max()), 1.6 * float(np.quantile(flat, 0.98)))
+    return (0, last), (0.0, 1.05 * high)
+
+
+def _draw_panel(axes: Axes, evidence: Evidence, setting: Setting, metric: Metric) -> None:
+    colour = style.colour_of(setting.model, evidence.models)
+    several = len(setting.trial_ids) > 1
+    for trial in setting.trial_ids:
+        for side, dashes in (("train", "-"), ("val", style.VALIDATION_DASHES)):
+            epoch, value = evidence.curve(trial, f"{side}_{metric}")
+            marker = "o" if len(epoch) == 1 else None
+            axes.plot(
+                epoch, value, color=colour, linestyle=dashes, linewidth=0.9 if several else 1.5, marker=marker,
+                alpha=0.6 if several else 1, markersize=3,
+            )  # fmt: skip
+        _mark(axes, evidence, trial, metric, colour, small=several)
+
+
+def _mark(axes: Axes, evidence: Evidence, trial: str, metric: Metric, colour: str, *, small: bool) -> None:
+    epoch, value = evidence.curve(trial, f"val_{metric}")
+    at = dict(zip(epoch.tolist(), value.tolist(), strict=True))
+    best = evidence.best_epoch(trial)
+    if best is not None and best in at:
+        axes.plot([best], [at[best]], "o", color=colour, markersize=3.5 if small else 5, clip_on=False, zorder=3)
+    turn = evidence.turn(trial)
+    if turn is not None and turn in at:
+        axes.plot(
+            [turn], [at[turn]], "v", color=colour, markerfacecolor=style.THEME["paper"], markeredgewidth=1.2,
+            markersize=4.5 if small else 6, clip_on=False, zorder=4,
+        )  # fmt: skip
+        if not small and metric == "loss":
+            axes.annotate(
+                f"{turn}", (turn, at[turn]), xytext=(0, -5), textcoords="offset points", ha="center", va="top",
+                fontsize=style.SMALL, color=style.THEME["ink"],
+            )  # fmt: skip
+
+
+def _legend(figure: Figure, left: float, metric: Metric) -> None:
+    ink = style.THEME["ink"]
+    handles = [
+        Line2D([], [], color=ink, linestyle="-", label="training"),
+        Line2D([], [], color=ink, linestyle=style.VALIDATION_DASHES, label="validation"),
+        Line2D(
+            [], [], color=ink, marker="o", linestyle="none", markersize=5, label="best epoch by validation accuracy"
+        ),
+        Line2D(
+            [], [], color=ink, marker="v", markerfacecolor=style.THEME["paper"], linestyle="none", markersize=6,
+            label="validation loss turned",
+        ),
+    ]  # fmt: skip
+    width, height = figure.get_size_inches()
+    figure.legend(
+        handles=handles, loc="upper left", bbox_to_anchor=((left - 0.05) / width, 1 - 0.2 / height), fontsize=8.5,
+        ncols=4 if width > 6 else 2, handletextpad=0.5, columnspacing=1.6, borderaxespad=0,
+        labelcolor=style.THEME["muted"], handlelength=2.2,
+    )  # fmt: skip
+    style.put_text(figure, 0, 0.08, metric, fontsize=9, color=style.THEME["muted"], va="center")

@@ -1,0 +1,141 @@
+"""All settings as dots: test accuracy with its interval, grouped by model, beside the line of chance."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from cnnsearch.plots import style
+from cnnsearch.plots.evidence import Evidence, Score, as_evidence
+from cnnsearch.plots.settings import Setting
+
+if TYPE_CHECKING:
+    from cnnsearch.tables import Tables
+
+MOST = 40
+_ROW = 0.25  # inches a row
+
+
+def all_settings(source: Tables | Evidence) -> Figure | None:
+    """One dot a setting; None where nothing finished. Shows the `MOST` best by validation accuracy of many."""
+    evidence = as_evidence(source)
+    scored = [(setting, score) for setting in evidence.settings if (score := evidence.score(setting)) is not None]
+    if not scored:
+        return None
+    shown = sorted(scored, key=lambda item: (-item[0].val_accuracy, item[0].order))[:MOST]
+    with style.drawing():
+        return _draw(evidence, shown, len(scored))
+
+
+def settings_title(evidence: Evidence) -> str:
+    """What the figure shows: the best, and how many cannot be told from it."""
+    best = evidence.best
+    if best is None:
+        return "Which setting is best?"
+    if not evidence.beats_chance(best):
+        return "No setting is better than chance"
+    others, near = len(evidence.settings) - 1, len(evidence.near_best)
+    if others == 0:
+        return f"{evidence.label(best)}, the one setting tried, is better than chance"
+    if near == 0:
+        return f"{evidence.label(best)} is told apart from all {others} other settings"
+    if near == others:
+        return "The test images cannot tell any setting from the best"
+    return f"The test images cannot tell {near} of {others} other settings from the best"
+
+
+def _draw(evidence: Evidence, shown: list[tuple[Setting, Score]], total: int) -> Figure:
+    models = [model for model in evidence.models if any(setting.model == model for setting, _ in shown)] or [""]
+    headed = len(evidence.models) > 1
+    labels = {setting.key: evidence.label(setting, omit=("model",), separator=" · ") for setting, _ in shown}
+    left = min(3.4, 0.35 + 0.07 * max(len(text) for text in labels.values()))
+    width, right = 3.7, 1.85
+    top = 0.62
+    rows = len(shown) + (1.15 * len(models) if headed else 0)
+    height = _ROW * (rows + 0.5)
+    figure = style.new_figure(left + width + right, top + height + 0.5)
+    axes = style.axes_at(figure, left, top, width, height)
+    near = {setting.key for setting in evidence.near_best}
+    y = 0.0
+    for model in models:
+        group = sorted((item for item in shown if item[0].model == model), key=lambda item: -item[1].value)
+        colour = style.colour_of(model, evidence.models)
+        if headed:
+            y += 0.15
+            _beside(axes, -0.02, y, model, ha="right", color=colour, fontweight="bold")
+            y += 1
+        for setting, score in group:
+            is_best = evidence.best is not None and setting.key == evidence.best.key
+            _row(axes, y, labels[setting.key], score, colour, is_best=is_best, is_near=setting.key in near)
+            y += 1
+    _finish(axes, evidence, [score for _, score in shown], y)
+    note = f"best {len(shown)} of {total} settings by validation accuracy" if total > len(shown) else ""
+    _legend(figure, left, note)
+    style.put_title(figure, settings_title(evidence))
+    return figure
+
+
+def _row(axes: Axes, y: float, label: str, score: Score, colour: str, *, is_best: bool, is_near: bool) -> None:
+    strong = is_best or is_near
+    if is_best:
+        axes.axhspan(y - 0.5, y + 0.5, color=style.THEME["accent"], alpha=0.12, linewidth=0)
+    axes.plot(
+        [score.low, score.high], [y, y], color=colour, linewidth=1.6, alpha=1 if strong else 0.55, solid_capstyle="butt"
+    )
+    axes.plot(
+        [score.value], [y], "D" if is_best else "o", color=colour, markersize=6 if is_best else 5,
+        markerfacecolor=colour if strong else style.THEME["paper"], markeredgewidth=1.3,
+    )  # fmt: skip
+    ink = style.THEME["ink"] if strong else style.THEME["muted"]
+    weight = "bold" if is_best else "normal"
+    _beside(axes, -0.02, y, label, ha="right", color=ink, fontweight=weight)
+    text = f"{100 * score.value:.1f} % ({100 * score.low:.1f}–{100 * score.high:.1f})"
+    _beside(axes, 1.03, y, text, ha="left", color=ink, fontweight=weight)
+
+
+def _beside(axes: Axes, x: float, y: float, text: str, **options: Any) -> None:
+    """Text at a row, outside the axes: `x` in widths of the axes."""
+    axes.text(x, y, text, transform=axes.get_yaxis_transform(), va="center_baseline", fontsize=9, **options)
+
+
+def _finish(axes: Axes, evidence: Evidence, scores: list[Score], rows: float) -> None:
+    low = min([evidence.chance, *(score.low for score in scores)])
+    high = max([evidence.chance, *(score.high for score in scores)])
+    pad = 0.03 * (high - low)
+    axes.set_xlim(max(0.0, low - pad), min(1.0, high + pad))
+    axes.set_ylim(rows - 0.4, -0.6)
+    axes.axvline(evidence.chance, color=style.THEME["muted"], linewidth=1.1, linestyle=(0, (1, 1.5)))
+    axes.annotate(
+        f"chance {100 * evidence.chance:.3g} %", (evidence.chance, 1), xycoords=("data", "axes fraction"),
+        xytext=(0, 3), textcoords="offset points", ha="left", va="bottom", fontsize=style.SMALL,
+        color=style.THEME["muted"],
+    )  # fmt: skip
+    axes.set_yticks([])
+    axes.spines["left"].set_visible(False)
+    axes.grid(axis="x")
+    style.percent_axis(axes, "x")
+    axes.set_xlabel("test accuracy, 95 % interval")
+
+
+def _legend(figure: Figure, left: float, note: str) -> None:
+    """The three kinds of dots, drawn in ink above the axes, and a note where not all are shown."""
+    ink = style.THEME["ink"]
+    handles = [
+        _dot("D", ink, ink, "best by validation"),
+        _dot("o", ink, ink, "not told apart from it"),
+        _dot("o", ink, style.THEME["paper"], "told apart"),
+    ]
+    width, height = figure.get_size_inches()
+    figure.legend(
+        handles=handles, loc="lower left", bbox_to_anchor=(left / width - 0.01, 1 - 0.33 / height), ncols=3,
+        fontsize=8.5, handletextpad=0.2, columnspacing=1.2, borderaxespad=0, labelcolor=style.THEME["muted"],
+    )  # fmt: skip
+    if note:
+        style.put_text(figure, left, -0.02, note, fontsize=8.5, color=style.THEME["muted"], va="bottom")
+
+
+def _dot(marker: str, edge: str, face: str, label: str) -> Line2D:
+    return Line2D([], [], marker=marker, color=edge, markerfacecolor=face, linestyle="none", markersize=5, label=label)

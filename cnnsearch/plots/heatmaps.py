@@ -1,0 +1,271 @@
+"""Test accuracy over the axes of a stage: heatmaps, one a model on one colour scale; along a single axis, dots."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from cnnsearch import stats
+from cnnsearch.plots import style
+from cnnsearch.plots.evidence import (
+    Evidence,
+    Score,
+    as_evidence,
+    best_of,
+    distinct,
+    main_stage,
+    matched,
+    preferred,
+)
+from cnnsearch.plots.settings import Setting, Value, describe, format_value, words
+
+if TYPE_CHECKING:
+    from cnnsearch.tables import Tables
+
+_WORDED = 6  # columns that are named in full, with room for intervals in their cells
+_MOST_VALUES = 24  # of an axis as a row or column; beyond that it is a scale
+
+
+def heatmaps(source: Tables | Evidence, stage: str | None = None) -> Figure | None:
+    """Test accuracy over the two axes of a stage with most values; dots along the axis where there is only one.
+
+    Without `stage`, the first one that varies anything but the model. None where there is nothing to show.
+    """
+    evidence = as_evidence(source)
+    name = stage or main_stage(evidence)
+    used, _ = map_axes(evidence, name) if name else ([], [])
+    if name is None or not used:
+        return None
+    settings = [setting for setting in evidence.stage(name) if evidence.score(setting) is not None]
+    with style.drawing():
+        draw = _draw_maps if len(used) == 2 else _draw_dots
+        figure = draw(evidence, settings, *used)
+        style.put_title(figure, heatmaps_title(evidence, settings))
+    return figure
+
+
+def map_axes(evidence: Evidence, stage: str) -> tuple[list[str], list[str]]:
+    """The axes of a stage that `heatmaps` shows, and those it averages over.
+
+    Two axes (rows, columns) where the stage is a table over them, else the one with most values; none without any.
+    """
+    settings = [setting for setting in evidence.stage(stage) if evidence.score(setting) is not None]
+    counts = {axis: len(distinct(settings, axis)) for axis in evidence.axes(stage) if axis != "model"}
+    axes = sorted((axis for axis in counts if counts[axis] > 1), key=lambda axis: -counts[axis])
+    # Drawn at random, every value occurs once: that is a scale, not rows or columns.
+    tabular = [axis for axis in axes if 2 * counts[axis] <= len(settings) and counts[axis] <= _MOST_VALUES]
+    if len(tabular) < 2:
+        return axes[:1], []
+    first, second = tabular[:2]
+    used = [second, first] if counts[first] > counts[second] else sorted((first, second), key=list(counts).index)
+    return used, [axis for axis in axes if axis not in used]
+
+
+def heatmaps_title(evidence: Evidence, settings: Sequence[Setting]) -> str:
+    """Which of two models is ahead in every matched cell, where the test images show it; else the question."""
+    models = [m for m in evidence.models if any(s.model == m for s in settings)]
+    varied = [axis for axis in evidence.axes(settings[0].stage) if axis != "model"]
+    if len(models) == 2:
+        pairs = matched(settings, "model", models[1], models[0])
+        found = [comparison for pair in pairs if (comparison := evidence.compare([pair])) is not None]
+        for sign, ahead, behind in ((1, models[1], models[0]), (-1, models[0], models[1])):
+            gaps = [100 * sign * comparison.difference.value for comparison in found]
+            clear = all(comparison.p_value < stats.SIGNIFICANCE for comparison in found)
+            if len(found) >= 2 and clear and min(gaps) > 0:
+                span = (
+                    f"{min(gaps):.0f} to {max(gaps):.0f}" if round(min(gaps)) < round(max(gaps)) else f"{gaps[0]:.0f}"
+                )
+                which = f"all {len(found)} settings they share" if len(found) > 2 else "both settings they share"
+                return f"{ahead} is ahead of {behind} at {which}, by {span} points"
+    for axis in varied:
+        answer = axis_title(evidence, settings, axis)
+        if answer:
+            return answer
+    return f"How does test accuracy change with the {' and the '.join(words(axis).full for axis in varied[:2])}?"
+
+
+def axis_title(evidence: Evidence, settings: Sequence[Setting], axis: str) -> str:
+    """Which values the one that validation prefers is ahead of, where the test images show it; else empty."""
+    lead = preferred(settings, axis)
+    compared = [
+        (other, comparison)
+        for other in distinct(settings, axis)
+        if other != lead and (comparison := evidence.compare(matched(settings, axis, lead, other))) is not None
+    ]
+    adjusted = stats.holm([comparison.p_value for _, comparison in compared])
+    told = [
+        (format_value(other), comparison)
+        for (other, comparison), p_value in zip(compared, adjusted, strict=True)
+        if p_value < stats.SIGNIFICANCE and comparison.seeds_agree
+    ]
+    behind = [name for name, comparison in told if comparison.difference.value > 0]
+    if not behind or len(behind) < len(told):
+        return ""
+    name = format_value(lead) if isinstance(lead, str) else f"{words(axis).full} {format_value(lead)}"
+    if len(behind) == len(compared) > 1:
+        which = f"all {len(compared)} other values"
+    else:
+        which = behind[0] if len(behind) == 1 else f"{len(behind)} of {len(compared)} other values"
+    pairs = max(comparison.pairs for _, comparison in told)
+    return f"{name} is ahead of {which}" + (f", averaged over {pairs} settings" if pairs > 1 else "")
+
+
+def has_intervals(columns: Sequence[Value]) -> bool:
+    """Whether cells of a heatmap with these columns have room for intervals."""
+    return len(columns) <= _WORDED
+
+
+def _draw_maps(evidence: Evidence, settings: Sequence[Setting], row_axis: str, column_axis: str) -> Figure:
+    rows, columns = distinct(settings, row_axis), distinct(settings, column_axis)
+    models = [m for m in evidence.models if any(s.model == m for s in settings)] or [""]
+    cells = {
+        (model, row, column): _cell(evidence, settings, model, {row_axis: row, column_axis: column})
+        for model in models
+        for row in rows
+        for column in columns
+    }
+    values = [cell[0].value for cell in cells.values() if cell is not None]
+    low, high = min(values), max(values)
+    roomy = has_intervals(columns)
+    width, height = (1.3, 0.56) if roomy else (0.62, 0.34)
+    panel, tall, gap, left = width * len(columns), height * len(rows), 0.35, 0.95
+    top = 0.62 if len(columns) <= _WORDED else 0.8
+    across = len(models) * (panel + gap) <= 9  # inches; wider, models go below each other
+    if across:
+        figure = style.new_figure(left + len(models) * (panel + gap), top + tall + 0.1)
+    else:
+        figure = style.new_figure(left + panel + 0.1, len(models) * (top + tall + 0.15))
+    chosen = {model: best_of(s for s in settings if s.model == model) for model in models}
+    for index, model in enumerate(models):
+        x, y = (left + index * (panel + gap), top) if across else (left, top + index * (top + tall + 0.15))
+        axes = style.axes_at(figure, x, y, panel, tall)
+        for i, row in enumerate(rows):
+            for j, column in enumerate(columns):
+                cell = cells[model, row, column]
+                best = chosen[model]
+                picked = cell is not None and best is not None and best.key in cell[1]
+                share = (cell[0].value - low) / (high - low) if cell is not None and high > low else 0.5
+                _draw_cell(axes, j, i, None if cell is None else cell[0], share, roomy=roomy, picked=picked)
+        _name_cells(axes, rows, columns, row_axis if index == 0 or not across else None, column_axis)
+        if model and len(evidence.models) > 1:
+            colour = style.colour_of(model, evidence.models)
+            pad = 24 if len(columns) <= _WORDED else 36
+            axes.set_title(model, loc="left", color=colour, fontsize=10, fontweight="bold", pad=pad)
+    return figure
+
+
+def _cell(
+    evidence: Evidence, settings: Sequence[Setting], model: str, values: dict[str, Value]
+) -> tuple[Score, set[str]] | None:
+    """Mean accuracy of the cell's settings, with the keys of those it averages; None where it has none."""
+    inside = [
+        s for s in settings if s.model == model and all(s.values[axis] == value for axis, value in values.items())
+    ]
+    scores = [score for setting in inside if (score := evidence.score(setting)) is not None]
+    if not scores:
+        return None
+    mean, n = sum(score.value for score in scores) / len(scores), scores[0].n
+    return Score(mean, *stats.wilson(min(1.0, mean) * n, n), n), {setting.key for setting in inside}
+
+
+def _draw_cell(axes: Axes, x: int, y: int, score: Score | None, share: float, *, roomy: bool, picked: bool) -> None:
+    gap = 0.02
+    box = (x - 0.5 + gap, y - 0.5 + gap), 1 - 2 * gap, 1 - 2 * gap
+    if score is None:
+        axes.add_patch(
+            Rectangle(*box, fill=False, edgecolor=style.THEME["faint"], linestyle=(0, (1, 2)), linewidth=0.8)
+        )
+        axes.text(x, y, "–", ha="center", va="center", color=style.THEME["muted"])
+        return
+    strength = 0.08 + 0.87 * share
+    axes.add_patch(Rectangle(*box, facecolor=style.THEME["heat"], alpha=strength, linewidth=0))
+    if picked:
+        axes.add_patch(Rectangle(*box, fill=False, edgecolor=style.THEME["accent"], linewidth=2.2))
+    ink = text_on_heat(strength)
+    axes.text(
+        x, y + (0.13 if roomy else 0), f"{100 * score.value:.1f}" + (" %" if roomy else ""), ha="center",
+        va="center_baseline", color=ink, fontsize=10 if roomy else 7.5, fontweight="bold",
+    )  # fmt: skip
+    if roomy:
+        interval = f"({100 * score.low:.1f}–{100 * score.high:.1f})"
+        axes.text(x, y - 0.22, interval, ha="center", va="center_baseline", color=ink, fontsize=style.SMALL)
+
+
+def text_on_heat(strength: float) -> str:
+    """The colour of text on the heat colour at this opacity: readable in both themes."""
+    return style.THEME["ink"] if strength <= 0.62 else style.THEME["on-heat"]
+
+
+def _name_cells(
+    axes: Axes, rows: Sequence[Value], columns: Sequence[Value], row_axis: str | None, column_axis: str
+) -> None:
+    axes.set_xlim(-0.5, len(columns) - 0.5)
+    axes.set_ylim(-0.5, len(rows) - 0.5)  # larger values further up
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+    axes.tick_params(length=0, labelsize=9)
+    short = len(columns) > _WORDED
+    axes.set_xticks(range(len(columns)), [format_value(v) if short else describe(column_axis, v) for v in columns])
+    axes.xaxis.tick_top()
+    if short:
+        axes.set_xlabel(words(column_axis).full)
+        axes.xaxis.set_label_position("top")
+    names = [describe(row_axis, value) for value in rows] if row_axis else [""] * len(rows)
+    axes.set_yticks(range(len(rows)), names)
+
+
+def _draw_dots(evidence: Evidence, settings: Sequence[Setting], axis: str) -> Figure:
+    values = distinct(settings, axis)
+    numeric = all(isinstance(value, int | float) for value in values)
+    as_scale = numeric and len(values) > _MOST_VALUES
+    width = 5.6 if as_scale else min(8.0, max(3.4, 1.0 * len(values)))
+    figure = style.new_figure(width + 1.9, 3.3)
+    axes = style.axes_at(figure, 0.75, 0.1, width, 2.6)
+    models = [m for m in evidence.models if any(s.model == m for s in settings)] or [""]
+    ends: list[tuple[float, str, str]] = []
+    for index, model in enumerate(models):
+        colour = style.colour_of(model, evidence.models)
+        points: list[tuple[float, Score]] = []
+        for setting in settings:
+            score = evidence.score(setting)
+            if setting.model == model and score is not None:
+                value = setting.values[axis]
+                shift = 0.0 if as_scale else 0.1 * (index - (len(models) - 1) / 2)
+                points.append((float(value) if as_scale else values.index(value) + shift, score))  # type: ignore[arg-type]
+        points.sort(key=lambda point: point[0])
+        for x, score in points:
+            axes.plot([x, x], [score.low, score.high], color=colour, linewidth=1.6, alpha=0.6, solid_capstyle="butt")
+            axes.plot([x], [score.value], "o", color=colour, markersize=5)
+        if numeric and not as_scale and len({x for x, _ in points}) == len(points):
+            axes.plot([x for x, _ in points], [s.value for _, s in points], color=colour, linewidth=1, alpha=0.5)
+        ends.append((points[-1][1].value, model, colour))
+    if as_scale and min(values) > 0 and max(values) / min(values) > 50:  # type: ignore[operator,type-var]
+        axes.set_xscale("log")
+    if not as_scale:
+        axes.set_xlim(-0.5, len(values) - 0.5)
+        axes.set_xticks(range(len(values)), [style.shorten(format_value(value), 16) for value in values])
+    if len(models) > 1:
+        _name_ends(axes, ends)
+    axes.set_xlabel(words(axis).full)
+    axes.set_ylabel("test accuracy, 95 % interval")
+    axes.grid(axis="y")
+    style.percent_axis(axes, "y")
+    return figure
+
+
+def _name_ends(axes: Axes, ends: list[tuple[float, str, str]]) -> None:
+    """Model names at the right edge, at their last dot but never on top of each other."""
+    low, high = axes.get_ylim()
+    step = 0.07 * (high - low)
+    at = -np.inf
+    for y, model, colour in sorted(ends):
+        at = max(y, at + step)
+        axes.text(
+            1.02, at, style.shorten(model, 18), transform=axes.get_yaxis_transform(), color=colour,
+            fontweight="bold", va="center",
+        )  # fmt: skip

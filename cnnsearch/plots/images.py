@@ -1,0 +1,73 @@
+"""Images per class and split, as bars."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from matplotlib.figure import Figure
+
+from cnnsearch.plots import style
+from cnnsearch.plots.evidence import Evidence, as_evidence
+
+if TYPE_CHECKING:
+    from cnnsearch.tables import Tables
+
+MOST = 40
+_SPLITS = (("train", "training"), ("val", "validation"), ("test", "test"))
+
+
+def images_per_class(source: Tables | Evidence) -> Figure | None:
+    """A panel a split, a bar a class. Of more than `MOST` classes, those with most and with fewest images."""
+    evidence = as_evidence(source)
+    counts = {split: evidence.class_counts(split) for split, _ in _SPLITS}
+    classes = evidence.classes
+    if not classes or any(len(values) != len(classes) for values in counts.values()):
+        return None
+    order = list(range(len(classes)))
+    if len(order) > MOST:
+        totals = [sum(counts[split][i] for split, _ in _SPLITS) for i in order]
+        by_size = sorted(order, key=lambda i: (-totals[i], i))
+        order = [*by_size[: MOST // 2], *by_size[-MOST // 2 :]]
+    with style.drawing():
+        figure = _draw([classes[i] for i in order], {s: [counts[s][i] for i in order] for s, _ in _SPLITS})
+        style.put_title(figure, images_title(evidence))
+    return figure
+
+
+def images_title(evidence: Evidence) -> str:
+    """How many images of each class every split has."""
+    parts = []
+    for split, name in _SPLITS:
+        counts = evidence.class_counts(split)
+        if not counts:
+            continue
+        low, high = min(counts), max(counts)
+        parts.append(f"{low:,} {name}" if low == high else f"{low:,} to {high:,} {name}")
+    return f"{', '.join(parts[:-1])} and {parts[-1]} images of each class" if len(parts) > 1 else "Images per class"
+
+
+def _draw(classes: list[str], counts: dict[str, list[int]]) -> Figure:
+    names = [style.shorten(name, 26) for name in classes]
+    left = 0.3 + 0.075 * max(len(name) for name in names)
+    width, gap, row = 1.75, 0.5, 0.21
+    height = row * len(names)
+    figure = style.new_figure(left + 3 * (width + gap), height + 0.4)
+    for index, (split, name) in enumerate(_SPLITS):
+        axes = style.axes_at(figure, left + index * (width + gap), 0.32, width, height)
+        dashed = split == "val"
+        axes.barh(
+            range(len(names)), counts[split], height=0.66, color=style.THEME["paper" if dashed else "muted"],
+            edgecolor=style.THEME["muted"], linewidth=0.9, linestyle=style.VALIDATION_DASHES if dashed else "-",
+        )  # fmt: skip
+        for y, count in enumerate(counts[split]):
+            axes.annotate(
+                f"{count:,}", (count, y), xytext=(4, 0), textcoords="offset points", va="center_baseline",
+                fontsize=style.SMALL, color=style.THEME["ink"],
+            )  # fmt: skip
+        axes.set_ylim(len(names) - 0.4, -0.6)
+        axes.set_yticks(range(len(names)), names if index == 0 else [""] * len(names))
+        axes.tick_params(length=0, labelcolor=style.THEME["ink"])
+        axes.set_xticks([])
+        axes.spines["bottom"].set_visible(False)
+        axes.set_title(name, loc="left", fontsize=10, fontweight="bold", pad=6)
+    return figure

@@ -1,0 +1,201 @@
+"""Colours by meaning, layout in inches, and figures as PNG or as SVG that follows the page's theme.
+
+Figures are drawn in the colours of `THEME`. A PNG keeps them; in an SVG each is replaced by a CSS variable of the same
+name, so that one drawing serves light and dark. That works because every colour of the theme is a different hex
+code and nothing is drawn in any other.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import textwrap
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+
+# Name -> (light, dark). The `m` colours are Okabe & Ito's (2008), lightened for dark backgrounds.
+THEMES = {
+    "paper": ("#ffffff", "#15171b"),
+    "ink": ("#1c1f23", "#e6e8eb"),
+    "muted": ("#5f6873", "#a2abb6"),
+    "faint": ("#b4bbc4", "#5b646f"),
+    "rule": ("#e2e5ea", "#2b3037"),
+    "accent": ("#00785b", "#46c99f"),
+    "heat": ("#004b87", "#7db8e8"),
+    "on-heat": ("#fffffe", "#0c0e11"),
+    "m-blue": ("#0072b2", "#4ea8e0"),
+    "m-vermillion": ("#d55e00", "#f28a47"),
+    "m-green": ("#009e73", "#35c79b"),
+    "m-purple": ("#cc79a7", "#e29fc4"),
+    "m-orange": ("#e69f00", "#f0b637"),
+    "m-sky": ("#56b4e9", "#8fd0f5"),
+    "m-yellow": ("#c9b800", "#f0e442"),
+}
+THEME = {name: light for name, (light, _) in THEMES.items()}
+
+# A model keeps its colour in every report, so the known ones are fixed; others take what is left, in order.
+_FIXED = {"plain": "m-vermillion", "residual": "m-blue", "resnet18": "m-green"}
+_MODEL_COLOURS = [name for name in THEMES if name.startswith("m-")]
+
+_RC: Any = {
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],
+    "font.size": 9,
+    "text.parse_math": False,
+    "text.color": THEME["ink"],
+    "axes.edgecolor": THEME["faint"],
+    "axes.labelcolor": THEME["muted"],
+    "axes.labelsize": 9,
+    "axes.linewidth": 0.8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "axes.formatter.useoffset": False,
+    "grid.color": THEME["rule"],
+    "grid.linewidth": 0.8,
+    "xtick.color": THEME["faint"],
+    "ytick.color": THEME["faint"],
+    "xtick.labelcolor": THEME["muted"],
+    "ytick.labelcolor": THEME["muted"],
+    "xtick.labelsize": 8.5,
+    "ytick.labelsize": 8.5,
+    "xtick.major.size": 3,
+    "ytick.major.size": 3,
+    "lines.linewidth": 1.5,
+    "legend.frameon": False,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "cnnsearch",
+    "path.simplify_threshold": 0.2,
+}
+
+SMALL = 8
+VALIDATION_DASHES = (0, (3.2, 1.8))
+
+
+def colour_of(model: str, models: Sequence[str]) -> str:
+    """The colour of a model among `models`; past the last of seven colours they repeat."""
+    if model in _FIXED:
+        return THEME[_FIXED[model]]
+    taken = {_FIXED[name] for name in models if name in _FIXED}
+    free = [name for name in _MODEL_COLOURS if name not in taken]
+    others = [name for name in models if name not in _FIXED]
+    return THEME[free[others.index(model) % len(free)]] if model in others else THEME["muted"]
+
+
+@contextmanager
+def drawing() -> Iterator[None]:
+    """The settings in which figures are drawn and saved; restores what was set before."""
+    with mpl.rc_context(_RC), warnings.catch_warnings():
+        # Class names may use scripts the PNG font lacks; the SVG hands their text to the browser, which has them.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
+        yield
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure of this size in inches, outside pyplot."""
+    figure = Figure(figsize=(width, height))
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def axes_at(figure: Figure, left: float, top: float, width: float, height: float) -> Axes:
+    """Axes placed in inches from the figure's top left corner."""
+    whole_width, whole_height = figure.get_size_inches()
+    box = (left / whole_width, 1 - (top + height) / whole_height, width / whole_width, height / whole_height)
+    return figure.add_axes(box)
+
+
+def put_text(figure: Figure, x: float, y: float, text: str, **options: Any) -> Text:
+    """Text placed in inches from the figure's top left corner."""
+    width, height = figure.get_size_inches()
+    return figure.text(x / width, 1 - y / height, text, **options)
+
+
+def put_title(figure: Figure, title: str) -> None:
+    """What the figure shows, above everything else. A page that prints it itself leaves it out (see `to_svg`)."""
+    width, height = figure.get_size_inches()
+    lines = textwrap.wrap(title, max(24, int(width * 12.2))) or [""]
+    text = figure.text(0.02 / width, 1 + 0.12 / height, "\n".join(lines), ha="left", va="bottom")
+    text.set(fontsize=11, fontweight="bold", gid="title", color=THEME["ink"])
+
+
+def title_of(figure: Figure) -> str:
+    """The title given to `put_title`, in one line."""
+    return " ".join(text.get_text().replace("\n", " ") for text in figure.texts if text.get_gid() == "title")
+
+
+def shorten(name: str, limit: int) -> str:
+    """A name cut to `limit` characters, in one line."""
+    flat = " ".join(name.split())
+    return flat if len(flat) <= limit else flat[: limit - 1].rstrip() + "…"
+
+
+def percent_axis(axes: Axes, which: str) -> None:
+    """Tick labels in percent on an axis whose values are fractions."""
+    axis = axes.xaxis if which == "x" else axes.yaxis
+    axis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %" if abs(value) < 10 else "")
+
+
+def to_png(figure: Figure, dpi: int = 150) -> bytes:
+    """The figure with its title, on white."""
+    buffer = io.BytesIO()
+    with drawing():
+        figure.savefig(buffer, format="png", dpi=dpi, bbox_inches="tight", pad_inches=0.12, metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def to_svg(figure: Figure, prefix: str) -> str:
+    """The figure without its title as an `<svg>` element for inlining in HTML.
+
+    Colours are CSS variables, text is text in the page's font, ids start with `prefix`, nothing refers elsewhere, and
+    the same figure gives the same bytes.
+    """
+    titles = [text for text in figure.texts if text.get_gid() == "title"]
+    for text in titles:
+        text.set_visible(False)
+    buffer = io.BytesIO()
+    with drawing():
+        figure.savefig(
+            buffer,
+            format="svg",
+            transparent=True,
+            bbox_inches="tight",
+            pad_inches=0.04,
+            metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")),
+        )
+    for text in titles:
+        text.set_visible(True)
+    return _inlined(buffer.getvalue().decode(), prefix)
+
+
+_HEX = {light: name for name, light in THEME.items()}
+
+
+def _inlined(svg: str, prefix: str) -> str:
+    size = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', svg)
+    assert size is not None
+    width, height = float(size[1]), float(size[2])
+    body = svg[svg.index("</defs>", svg.index("<style")) + len("</defs>") : svg.rindex("</svg>")]
+    used = set(re.findall(r'(?:url\(#|xlink:href="#)([^)"]+)', body))
+
+    def tag(match: re.Match[str]) -> str:
+        text = re.sub(r' id="([^"]+)"', lambda m: f' id="{prefix}-{m[1]}"' if m[1] in used else "", match[0])
+        text = re.sub(r'(url\(#|xlink:href="#)', lambda m: m[1].replace("xlink:", "") + prefix + "-", text)
+        text = re.sub(r"font-family: [^;\"]+;? ?", "", text)
+        text = re.sub(r"#[0-9a-f]{6}\b", lambda m: f"var(--{_HEX[m[0]]})" if m[0] in _HEX else m[0], text)
+        text = re.sub(r' transform="rotate\(-?0 [^)]*\)"', "", text)
+        return re.sub(r"\d+\.\d{2,}", lambda m: f"{float(m[0]):.2f}".rstrip("0").rstrip("."), text)
+
+    body = re.sub(r"<[^>]*>", tag, body)  # tags only: what texts say stays as it is
+    body = re.sub(r"\s*\n\s*", "\n", body)
+    # matplotlib counts in points of 1/72 inch, CSS in pixels of 1/96.
+    box = f'viewBox="0 0 {width:.1f} {height:.1f}" width="{width / 0.75:.0f}" height="{height / 0.75:.0f}"'
+    return f"<svg {box}>{body}</svg>"

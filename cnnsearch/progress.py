@@ -1,0 +1,319 @@
+"""What people see in the terminal: the plan before, a live view or lines while it runs, the result after."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from cnnsearch.estimate import representatives
+from cnnsearch.events import Ended, EpochDone, Event, Ready, Started
+from cnnsearch.plan import Status, Trial
+from cnnsearch.records import Record
+from cnnsearch.session import Finished, Prepared
+from cnnsearch.words import accuracy, clock, duration, percent, setting, setting_parts, size, varied_axes
+
+if TYPE_CHECKING:
+    from cnnsearch.train import EpochRow
+
+LINE_SECONDS = 10.0
+"""Without a terminal, an epoch of a trial is reported at most this often."""
+
+
+def plan_text(ready: Prepared) -> str:
+    """The plan and its estimate, a line a subject."""
+    sweep, dataset, sizes = ready.sweep, ready.dataset, ready.sizes
+    rows = [
+        (
+            "data",
+            f"{dataset.source}: {len(dataset.classes)} classes, {sizes.train:,} train / {sizes.val:,} validation / "
+            f"{sizes.test:,} test, resized to {sweep.data.image_size}×{sweep.data.image_size}",
+        ),
+        *(("", f"note: {warning}") for warning in dataset.warnings),
+    ]
+    for planned in ready.plan.stages:
+        stage = planned.stage
+        axes = " × ".join(f"{axis} {len(values.args)}" for axis, values in stage.space.items() if len(values.args) > 1)
+        if stage.search.method == "random":
+            axes = f"random draws of {', '.join(stage.space)}"
+        if len(sweep.seeds) > 1:
+            axes += f" × seeds {len(sweep.seeds)}"
+        if stage.start_from:
+            each = f" of each {', '.join(stage.start_from.per)}" if stage.start_from.per else ""
+            axes += f", from the best{each}"
+        cost = ready.costs[stage.name]
+        when = f"about {duration(cost.seconds)}" if cost.trials else "already done"
+        rows.append((stage.name, f"{planned.total} trials   {axes}   {when}"))
+    rows.append(("on", f"{ready.layout.describe(ready.hardware)}, {ready.precision}"))
+    rows.append(("total", _total_text(ready)))
+    width = max(len(label) for label, _ in rows)
+    title = f"{sweep.name} · {sweep.title}" if sweep.title else sweep.name
+    return "\n".join([title, *(f"{label:<{width}}  {text}" for label, text in rows)])
+
+
+def _total_text(ready: Prepared) -> str:
+    text = f"{ready.plan.total} trials ({ready.done} already done)"
+    if not ready.remaining:
+        return text + ", nothing to run"
+    return (
+        f"{text}, about {duration(total_seconds(ready))}, {size(memory_bytes(ready))} memory, "
+        f"{size(sum(cost.disk_bytes for cost in ready.costs.values()))} disk"
+    )
+
+
+def total_seconds(ready: Prepared) -> float:
+    """Expected wall-clock of what is left."""
+    from cnnsearch.estimate import START_SECONDS
+
+    return START_SECONDS + sum(cost.seconds for cost in ready.costs.values()) if ready.remaining else 0.0
+
+
+def memory_bytes(ready: Prepared) -> int:
+    """Expected peak of the whole run on this machine."""
+    from cnnsearch.estimate import DRIVER_BYTES
+
+    return DRIVER_BYTES + max((cost.memory_bytes for cost in ready.costs.values()), default=0)
+
+
+def plan_json(ready: Prepared) -> dict[str, object]:
+    """The same for programs."""
+    return {
+        "sweep": ready.sweep.name,
+        "trials": ready.plan.total,
+        "done": ready.done,
+        "seconds": round(total_seconds(ready), 1),
+        "memory_bytes": memory_bytes(ready),
+        "disk_bytes": sum(cost.disk_bytes for cost in ready.costs.values()),
+        "trials_at_once": ready.layout.trials_at_once,
+        "threads": ready.layout.threads,
+        "precision": ready.precision,
+        "stages": {
+            stage.stage.name: {
+                "trials": stage.total,
+                "to_run": ready.costs[stage.stage.name].trials,
+                "seconds": round(ready.costs[stage.stage.name].seconds, 1),
+            }
+            for stage in ready.plan.stages
+        },
+        "results": str(ready.results.path),
+    }
+
+
+@dataclass
+class State:
+    """What is known of a run while it goes on; both views draw from it."""
+
+    ready: Prepared
+    clock: Callable[[], float] = time.monotonic
+    running: dict[str, tuple[Trial, EpochRow | None]] = field(default_factory=dict)
+    ended: dict[str, int] = field(default_factory=dict)
+    """Stage -> trials that need not run any more."""
+    counts: dict[Status, int] = field(default_factory=dict)
+    best: Record | None = None
+    dashboard: str | None = None
+
+    def __post_init__(self) -> None:
+        self.started_at = self.clock()
+        self.axes = varied_axes(self.ready.sweep)
+        planned = self.ready.plan.stages
+        for trial_id, trial in self.ready.plan.trials.items():
+            if (outcome := self.ready.outcomes.get(trial_id)) is not None:
+                self.ended[trial.stage] = self.ended.get(trial.stage, 0) + 1
+                self.counts[outcome.status] = self.counts.get(outcome.status, 0) + 1
+        self._unstarted = {stage.stage.name: stage.total - self.ended.get(stage.stage.name, 0) for stage in planned}
+        typical: dict[str, list[float]] = {}
+        for trial in representatives(self.ready.plan):
+            typical.setdefault(trial.stage, []).append(self._expected(trial))
+        self._typical = {stage: sum(seconds) / len(seconds) for stage, seconds in typical.items()}
+        self._expected_done = self._measured_done = 0.0
+
+    def _expected(self, trial: Trial) -> float:
+        starts_from = trial.parent_id is not None
+        return self.ready.calibration.seconds(trial.settings, self.ready.sizes, starts_from=starts_from)
+
+    @property
+    def done(self) -> int:
+        """Trials that ended, earlier or now."""
+        return sum(self.ended.values())
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the run began."""
+        return self.clock() - self.started_at
+
+    @property
+    def seconds_left(self) -> float:
+        """Expected seconds to the end, by the pace so far."""
+        pace = self._measured_done / self._expected_done if self._expected_done > 1 else 1.0
+        left = sum(self._typical.get(stage, 0.0) * max(count, 0) for stage, count in self._unstarted.items())
+        for trial, row in self.running.values():
+            left += self._expected(trial) * (1 - (row.epoch if row else 0) / trial.settings.epochs)
+        return left * pace / self.ready.layout.trials_at_once
+
+    def update(self, event: Event) -> None:
+        """Take in one event."""
+        match event:
+            case Ready():
+                self.dashboard = event.dashboard
+            case Started():
+                if event.trial.id not in self.running:  # a worker that died starts again
+                    self._unstarted[event.trial.stage] -= 1
+                self.running[event.trial.id] = (event.trial, None)
+            case EpochDone():
+                self.running[event.trial.id] = (event.trial, event.row)
+                if event.row.epoch > 0:
+                    self._expected_done += self._expected(event.trial) / event.trial.settings.epochs
+                    self._measured_done += event.row.seconds
+            case Ended():
+                self._take_end(event.trial, event.record)
+
+    def _take_end(self, trial: Trial, record: Record) -> None:
+        self.running.pop(trial.id, None)
+        self.ended[trial.stage] = self.ended.get(trial.stage, 0) + 1
+        self.counts[record.status] = self.counts.get(record.status, 0) + 1
+        if record.best and (self.best is None or record.best.val_accuracy > _val_accuracy(self.best)):
+            self.best = record
+
+    def describe(self, trial: Trial) -> str:
+        """A trial in words."""
+        return setting(trial.settings, self.axes) or trial.stage
+
+    def best_text(self) -> str:
+        """The best validation accuracy so far, with its interval."""
+        if self.best is None:
+            return ""
+        shown = accuracy(_val_accuracy(self.best), self.ready.sizes.val)
+        return f"{setting(self.best.settings, self.axes)}: val {shown} at epoch {self.best.best_epoch}"
+
+
+def _val_accuracy(record: Record) -> float:
+    assert record.best is not None
+    return record.best.val_accuracy
+
+
+def _rate(trial: Trial, row: EpochRow, train_images: int) -> str:
+    return f"{train_images / row.seconds:,.0f} images/s" if row.seconds and row.epoch else ""
+
+
+def _not_done(counts: dict[Status, int]) -> str:
+    bad = [f"{counts[s]} {s.value}" for s in (Status.FAILED, Status.DIVERGED, Status.PRUNED) if counts.get(s)]
+    return " · " + ", ".join(bad) if bad else ""
+
+
+class LiveView:
+    """A few lines redrawn in place on a terminal."""
+
+    def __init__(self, ready: Prepared, console: Console) -> None:
+        self.state = State(ready)
+        self._live = Live(get_renderable=self._draw, console=console, refresh_per_second=4, transient=True)
+
+    def __enter__(self) -> LiveView:
+        self._live.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._live.stop()
+
+    def __call__(self, event: Event) -> None:
+        self.state.update(event)
+
+    def _draw(self) -> RenderableType:
+        state, ready = self.state, self.state.ready
+        stages = " · ".join(
+            f"{stage.stage.name} {state.ended.get(stage.stage.name, 0)}/{stage.total}" for stage in ready.plan.stages
+        )
+        times = f"{clock(state.elapsed)} elapsed, about {clock(state.seconds_left)} left"
+        head = Table.grid(padding=(0, 1))
+        head.add_row(
+            ProgressBar(total=ready.plan.total, completed=state.done, width=28),
+            Text(f"{stages}{_not_done(state.counts)} · {times}"),
+        )
+        trials = Table.grid(padding=(0, 2))
+        for trial, row in list(state.running.values()):
+            parts = [" ".join(part) for part in setting_parts(trial.settings, state.axes)] or [trial.stage]
+            if row is None:
+                trials.add_row("", "  ".join(parts), "starting")
+                continue
+            trials.add_row(
+                "",
+                "  ".join(parts),
+                f"epoch {row.epoch}/{trial.settings.epochs}",
+                f"val {percent(row.val_accuracy)}" if row.val_accuracy is not None else "",
+                f"loss {row.val_loss:.3g}" if row.val_loss is not None else "",
+                _rate(trial, row, ready.sizes.train),
+            )
+        tail = [Text(f"best so far  {best}") for best in [state.best_text()] if best]
+        tail += [Text(f"dashboard {state.dashboard}")] if state.dashboard else []
+        return Group(head, trials, *tail) if state.running else Group(head, *tail)
+
+
+class LineView:
+    """A line an event, for pipes and log files; epochs are thinned out."""
+
+    def __init__(self, ready: Prepared, write: Callable[[str], None]) -> None:
+        self.state = State(ready)
+        self._write = write
+        self._told_at: dict[str, float] = {}
+
+    def __enter__(self) -> LineView:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        pass
+
+    def __call__(self, event: Event) -> None:
+        self.state.update(event)
+        line = self._line(event)
+        if line:
+            self._write(f"[{clock(self.state.elapsed)}] {line}")
+
+    def _line(self, event: Event) -> str:
+        state = self.state
+        match event:
+            case Ready():
+                return f"dashboard {event.dashboard}" if event.dashboard else ""
+            case Started():
+                return f"{event.trial.stage}: started {state.describe(event.trial)}"
+            case EpochDone():
+                now = state.clock()
+                if now - self._told_at.setdefault(event.trial.id, now) < LINE_SECONDS:
+                    return ""
+                self._told_at[event.trial.id] = now
+                row = event.row
+                loss = "" if row.val_loss is None else f", val loss {row.val_loss:.3g}"
+                val = "" if row.val_accuracy is None else f", val {percent(row.val_accuracy)}"
+                epochs = event.trial.settings.epochs
+                return f"{event.trial.stage}: {state.describe(event.trial)}: epoch {row.epoch}/{epochs}{val}{loss}"
+            case Ended():
+                how = f"{event.record.status.value}"
+                if event.record.best:
+                    shown = accuracy(event.record.best.val_accuracy, state.ready.sizes.val)
+                    how += f", val {shown} at epoch {event.record.best_epoch}, {duration(event.record.seconds or 0)}"
+                if event.record.error:
+                    how += f": {event.record.error}"
+                left = f"{state.done} of {state.ready.plan.total}, about {duration(state.seconds_left)} left"
+                return f"{event.trial.stage}: {state.describe(event.trial)}: {how} ({left})"
+
+
+def finished_text(finished: Finished, answer: list[tuple[str, str]]) -> str:
+    """The result in a few lines.
+
+    Args:
+        finished: how the run ended.
+        answer: (label, text) lines from the report, best first.
+    """
+    done = finished.counts.get("done", 0)
+    bad = ", ".join(f"{count} {status}" for status, count in finished.counts.items() if status != "done")
+    missing = finished.planned - sum(finished.counts.values())
+    bad += (", " if bad and missing else "") + (f"{missing} could not start" if missing else "")
+    head = f"{done} of {finished.planned} trials done in {duration(finished.seconds)}" + (f"; {bad}" if bad else "")
+    rows = [*answer, ("report", str(finished.report))] if finished.report else answer
+    width = max((len(label) for label, _ in rows), default=0)
+    return "\n".join([head, *(f"{label:<{width}}  {text}" for label, text in rows)])

@@ -1,0 +1,55 @@
+"""The report of a sweep: report.html, report.md and plots/, made from its tables alone.
+
+`findings` says what was found, `advice` what to try next, `figures` and `rows` show it, `page` puts all in order, and
+`html` and `markdown` write it down.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cnnsearch.errors import RunError
+from cnnsearch.plots.evidence import Evidence
+from cnnsearch.records import write_whole
+from cnnsearch.report import html, markdown
+from cnnsearch.report.findings import summary
+from cnnsearch.report.page import assemble, most_sure_and_wrong
+
+if TYPE_CHECKING:
+    from cnnsearch.tables import Tables
+
+__all__ = ["examples_wanted", "summary_lines", "write"]
+
+
+def write(tables: Tables, out: Path) -> Path:
+    """Write report.html, report.md and plots/*.png into `out`; returns the path of report.html.
+
+    Every file appears whole or not at all. Pictures an earlier report left in plots/ are removed. The same tables
+    give the same bytes. Raises RunError where `out` cannot be written.
+    """
+    page = assemble(Evidence(tables))
+    plots = out / "plots"
+    try:
+        plots.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"{plots} cannot be written: {error.strerror or error}") from None
+    pictures = {f"{picture.name}.png": picture.png for picture in page.pictures()}
+    for name, png in pictures.items():
+        write_whole(plots / name, png)
+    for old in plots.glob("*.png"):
+        if old.name not in pictures:
+            old.unlink(missing_ok=True)
+    write_whole(out / "report.md", markdown.render(page).encode())
+    write_whole(out / "report.html", html.render(page).encode())
+    return out / "report.html"
+
+
+def summary_lines(tables: Tables) -> list[tuple[str, str]]:
+    """The answer in a few labelled lines, for a terminal; empty where nothing finished."""
+    return summary(Evidence(tables))
+
+
+def examples_wanted(tables: Tables, limit: int = 24) -> list[str]:
+    """Names of the test examples the report shows pictures of: the best setting's wrong answers, surest first."""
+    return [wrong.example for wrong in most_sure_and_wrong(Evidence(tables), limit)]

@@ -1,0 +1,216 @@
+"""What to try next: past the edge of the grid, more seeds, more test images, longer training."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from cnnsearch import stats
+from cnnsearch.plots.continued import families
+from cnnsearch.plots.evidence import Evidence, Score, best_of
+from cnnsearch.plots.settings import Setting, describe, format_value, words
+from cnnsearch.report.effects import control_of
+from cnnsearch.report.words import capitalised, counted, listed, percent, points, share
+
+_EQUAL_FOR_ALL_PURPOSES = 100_000  # test images
+_MOST_EDGES = 3
+
+
+@dataclass(frozen=True)
+class Advice:
+    """One thing to try, with the command that does it where one does."""
+
+    text: str
+    command: str | None = None
+
+
+def advice(evidence: Evidence) -> list[Advice]:
+    """In the order in which to try."""
+    found = _unfinished(evidence)
+    best = evidence.best
+    if best is None:
+        return found
+    if not evidence.beats_chance(best):
+        return [*found, _learn_anything(evidence)]
+    edges = _edges(evidence)
+    found += edges[:_MOST_EDGES]
+    found += _controls(evidence, edges)
+    found += _longer(evidence, best)
+    found += _seeds(evidence)
+    found += _images(evidence, best)
+    return found
+
+
+def next_values(axis: str, grid: Sequence[float], *, upwards: bool) -> list[float | int]:
+    """Two values past an end of a grid: 1–3–10 steps for what works on a log scale, doublings for sizes.
+
+    Empty where there is no value to try: past 0, or towards a dropout of 1.
+    """
+    edge = max(grid) if upwards else min(grid)
+    if axis in ("batch_size", "image_size", "epochs", "width"):
+        steps = [edge * 2, edge * 4] if upwards else [edge / 2, edge / 4]
+        whole = axis != "width"
+        return [int(v) if whole else v for v in steps if not whole or (v >= 1 and v == int(v))]
+    if axis in ("lr", "weight_decay"):
+        return _one_three_ten(edge, upwards=upwards) if edge > 0 else []
+    if axis == "dropout":
+        tries = [0.5, 0.6, 0.7, 0.8, 0.9] if upwards else [0.0]
+        return [value for value in tries if (value > edge if upwards else value < edge)][:2]
+    return []
+
+
+def _one_three_ten(edge: float, *, upwards: bool) -> list[float | int]:
+    exponent = math.floor(math.log10(edge))
+    ladder = [float(f"{digit}e{exponent + step}") for step in range(-3, 4) for digit in (1, 3)]
+    # A hair's breadth, so that 0.00030000000000000003 does not come after 0.0003.
+    past = [v for v in ladder if (v > edge * 1.001 if upwards else v < edge * 0.999)]
+    return list(past[:2] if upwards else past[::-1][:2])
+
+
+def _command(evidence: Evidence, extra: str = "") -> str | None:
+    """The command that made these results, with something added; None where it is not recorded."""
+    runs = evidence.tables.provenance.get("runs") or []
+    command = runs[-1].get("command") if runs else None
+    return f"{command} {extra}".strip() if isinstance(command, str) and command else None
+
+
+def _grid_command(evidence: Evidence, stage: str, axis: str, values: Sequence[Any]) -> str | None:
+    listed_values = ", ".join(format_value(value) for value in values)
+    return _command(evidence, f"--set 'stages.{stage}.space.{axis}.grid=[{listed_values}]'")
+
+
+def _grid(evidence: Evidence, stage: str, axis: str) -> list[float]:
+    """The numbers of an axis's grid as planned, whether or not their trials finished."""
+    values = evidence.space(stage).get(axis)
+    grid = values.get("grid", []) if isinstance(values, dict) else []
+    return [v for v in grid if isinstance(v, int | float) and not isinstance(v, bool)]
+
+
+def _unfinished(evidence: Evidence) -> list[Advice]:
+    statuses = [str(status) for status in evidence.tables.trials["status"]]
+    waiting, failed = max(0, evidence.tables.planned - len(statuses)), statuses.count("failed")
+    parts = []
+    if waiting:
+        parts.append(
+            f"{counted(waiting, 'trial')} of {evidence.tables.planned} {'has' if waiting == 1 else 'have'} not run"
+        )
+    if failed:
+        parts.append(f"{counted(failed, 'trial')} failed")
+    if not parts:
+        return []
+    text = f"Finish the sweep: {listed(parts)}. The same command again runs only what is missing."
+    return [Advice(text, _command(evidence))]
+
+
+def _learn_anything(evidence: Evidence) -> Advice:
+    fits = max((s.scores["train_accuracy"] for s in evidence.settings if "train_accuracy" in s.scores), default=None)
+    seen = ""
+    counts = evidence.class_counts("train")
+    n = sum(counts)
+    if fits is not None and n:
+        seen = f" The best training accuracy is {percent(Score(fits, *stats.wilson(fits * n, n), n))}."
+    return Advice(
+        f"Nothing beats chance ({share(evidence.chance)}): look at the labels and the images before any other "
+        f"setting.{seen}"
+    )
+
+
+def _edges(evidence: Evidence) -> list[Advice]:
+    found = []
+    for stage in evidence.stages:
+        champion = best_of(evidence.stage(stage))
+        if champion is None:
+            continue
+        for axis in evidence.axes(stage):
+            grid = _grid(evidence, stage, axis)
+            value = champion.values[axis]
+            if len(set(grid)) < 2 or value not in (min(grid), max(grid)):
+                continue
+            upwards = value == max(grid)
+            tries = next_values(axis, grid, upwards=upwards)
+            if not tries:
+                continue
+            end = "largest" if upwards else "smallest"
+            shown = [format_value(v) for v in tries]
+            what = f"{capitalised(words(axis).full)} {format_value(value)}"
+            text = f"{what} is best by validation and the {end} in its grid: try {listed(shown)}."
+            found.append(Advice(text, _grid_command(evidence, stage, axis, sorted({*grid, *tries}))))
+    return found
+
+
+def _controls(evidence: Evidence, edges: Sequence[Advice]) -> list[Advice]:
+    """For a later stage without an arm that goes on unchanged: add that arm."""
+    found = []
+    for stage in evidence.stages:
+        axes, groups = evidence.axes(stage), families(evidence, stage) if evidence.continues(stage) else []
+        if len(axes) != 1 or not groups or any(control_of(evidence, stage, group) for group in groups):
+            continue
+        parents = [evidence.by_key[g[0].parent] for g in groups if g[0].parent in evidence.by_key]
+        values = {parent.values[axes[0]] for parent in parents}
+        grid = _grid(evidence, stage, axes[0])
+        if len(values) != 1 or not grid:
+            continue
+        value = next(iter(values))
+        command = _grid_command(evidence, stage, axes[0], [value, *grid])
+        if any(edge.command == command for edge in edges) or not isinstance(value, int | float):
+            continue
+        text = (
+            f"Go on with {describe(axes[0], value)} as well: only against that can the effect of {words(axes[0]).full} "
+            "be told from that of further training."
+        )
+        found.append(Advice(text, command))
+    return found
+
+
+def _longer(evidence: Evidence, best: Setting) -> list[Advice]:
+    epochs, at = best.values["epochs"], best.scores.get("best_epoch")
+    if not isinstance(epochs, int) or at is None or at < 0.9 * epochs:
+        return []
+    if any(evidence.turn(trial) is not None for trial in best.trial_ids):
+        return []
+    text = (
+        f"Train longer: the best epoch of the best setting is {at:.0f} of {epochs}, and its validation loss has not "
+        "turned."
+    )
+    return [Advice(text, _command(evidence, f"--set train.epochs={2 * epochs}"))]
+
+
+def _seeds(evidence: Evidence) -> list[Advice]:
+    seeds = sorted({seed for setting in evidence.settings for seed in setting.seeds})
+    if len(seeds) != 1:
+        return []
+    more = [seeds[0], seeds[0] + 1, seeds[0] + 2]
+    text = (
+        "Repeat with more seeds: each setting was trained once, so how much of a difference is the luck of its initial "
+        "weights and data order is not known."
+    )
+    return [Advice(text, _command(evidence, f"--seeds {','.join(map(str, more))}"))]
+
+
+def _images(evidence: Evidence, best: Setting) -> list[Advice]:
+    """How many test images would tell the best from the closest rival by validation."""
+    rivals = sorted(evidence.near_best, key=lambda s: (-s.val_accuracy, s.order))
+    for rival in rivals:
+        comparison, a, b = evidence.compare([(best, rival)]), evidence.score(best), evidence.score(rival)
+        if comparison is None or a is None or b is None or comparison.difference.value == 0:
+            continue
+        need = stats.test_images_needed(a.value, b.value, disagreement=comparison.disagreement)
+        if need is None or need <= a.n:
+            continue
+        sign = 1 if comparison.difference.value > 0 else -1
+        gap = f"{'behind' if sign == 1 else 'ahead'} by {points(comparison.difference, sign)}"
+        if need > _EQUAL_FOR_ALL_PURPOSES:
+            text = (
+                f"Treat the best and {evidence.label(rival)} as equal: at the difference seen, telling them apart takes "
+                f"more than {_EQUAL_FOR_ALL_PURPOSES:,} test images."
+            )
+        else:
+            rounded = round(need, -max(0, len(str(need)) - 2))
+            text = (
+                f"More test images: telling the best from {evidence.label(rival)}, which is {gap}, takes about "
+                f"{rounded:,} for a power of 80 % if that difference is real; there are {a.n:,}."
+            )
+        return [Advice(text)]
+    return []

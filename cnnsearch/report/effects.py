@@ -1,0 +1,348 @@
+"""The claims about what each axis, each later stage and training time do to accuracy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import median
+
+from cnnsearch import stats
+from cnnsearch.plots.continued import change, families
+from cnnsearch.plots.evidence import Comparison, Evidence, best_of, distinct, main_stage, matched, preferred
+from cnnsearch.plots.settings import Setting, Value, describe, format_value, words
+from cnnsearch.report.findings import CANNOT_TELL, CLEAR, SUGGESTIVE, Claim, Finding, Verdict
+from cnnsearch.report.words import capitalised, counted, listed, percent, points
+
+_MOST_LISTED = 4
+
+
+def of_model(evidence: Evidence) -> list[Claim]:
+    """The best setting of each model against the best of the best model, before any stage that goes on from it."""
+    stage = main_stage(evidence) or ""
+    settings = evidence.stage(stage)
+    champions = [best_of(s for s in settings if s.model == model) for model in evidence.models]
+    ranked = sorted((c for c in champions if c is not None), key=lambda s: (-s.val_accuracy, s.order))
+    if len(ranked) < 2:
+        return []
+    pairs = [(other, evidence.compare([(ranked[0], other)])) for other in ranked[1:]]
+    known = [(other, comparison) for other, comparison in pairs if comparison is not None]
+    if not known:
+        return []
+    if len(ranked) == 2:
+        return [_two_models(evidence, ranked[0], *known[0])]
+
+    def tell(verdicts: Sequence[Verdict]) -> Finding:
+        score = evidence.score(ranked[0])
+        parts = [_against(s.model, c, v) for (s, c), v in zip(known, verdicts, strict=True)]
+        gets = f" with {percent(score)} on the test images" if score else ""
+        sentence = f"Of {len(ranked)} models, {ranked[0].model} is best by validation{gets}: {'; '.join(parts)}."
+        return Finding(sentence, _overall(verdicts), "all-settings")
+
+    return [Claim(tuple(comparison for _, comparison in known), tell)]
+
+
+def _two_models(evidence: Evidence, first: Setting, second: Setting, comparison: Comparison) -> Claim:
+    sign = 1 if comparison.difference.value >= 0 else -1
+    ahead, behind = (first, second) if sign == 1 else (second, first)
+
+    def tell(verdicts: Sequence[Verdict]) -> Finding:
+        high, low = evidence.score(ahead), evidence.score(behind)
+        assert high is not None  # both were compared
+        assert low is not None
+        by = points(comparison.difference, sign)
+        if verdicts[0] == CANNOT_TELL:
+            sentence = (
+                f"The best {ahead.model} and the best {behind.model} network cannot be told apart: "
+                f"{percent(high)} against {percent(low)} on the test images, a difference of {by}."
+            )
+        else:
+            lead = {"residual": "Residual blocks help: the", "plain": "Residual blocks hurt: the"}
+            start = lead[ahead.model] if {ahead.model, behind.model} == set(lead) else "The"
+            sentence = (
+                f"{start} best {ahead.model} network gets {percent(high)} of the test images right, the best "
+                f"{behind.model} one {percent(low)}, a difference of {by}{_everywhere(evidence, ahead, behind)}."
+            )
+        return Finding(sentence, verdicts[0], "all-settings")
+
+    return Claim((comparison,), tell)
+
+
+def _everywhere(evidence: Evidence, ahead: Setting, behind: Setting) -> str:
+    """At how many of the settings both models were trained with the better one is ahead."""
+    pairs = matched(evidence.stage(ahead.stage), "model", ahead.model, behind.model)
+    if len(pairs) < 2:
+        return ""
+    wins = sum(a.scores.get("test_accuracy", 0) > b.scores.get("test_accuracy", 0) for a, b in pairs)
+    which = f"all {len(pairs)}" if wins == len(pairs) else f"{wins} of {len(pairs)}"
+    return f"; {ahead.model} is ahead at {which} settings they share"
+
+
+def of_axes(evidence: Evidence) -> list[Claim]:
+    """Every axis but the model of every stage that starts from scratch."""
+    claims = []
+    for stage in evidence.stages:
+        if not evidence.continues(stage):
+            for axis in evidence.axes(stage):
+                if axis != "model":
+                    claims += _of_axis(evidence, stage, axis)
+    return claims
+
+
+def _of_axis(evidence: Evidence, stage: str, axis: str) -> list[Claim]:
+    settings = evidence.stage(stage)
+    values = distinct(settings, axis)
+    lead = preferred(settings, axis)
+    others = sorted(
+        (value for value in values if value != lead), key=lambda value: -_mean_validation(settings, axis, value)
+    )
+    known = []
+    for other in others:
+        pairs = matched(settings, axis, lead, other)
+        comparison = evidence.compare(pairs)
+        if comparison is not None:
+            known.append((other, comparison))
+    if not known:
+        return []
+    if len(known) == 1:
+        other, comparison = known[0]
+        return [_opposed(evidence, settings, axis, lead, other) or _two_values(axis, lead, other, comparison)]
+    return [_many_values(axis, lead, known)]
+
+
+def _mean_validation(settings: Sequence[Setting], axis: str, value: Value) -> float:
+    scores = [setting.val_accuracy for setting in settings if setting.values[axis] == value]
+    return sum(scores) / len(scores)
+
+
+def _two_values(axis: str, lead: Value, other: Value, comparison: Comparison) -> Claim:
+    sign = 1 if comparison.difference.value >= 0 else -1
+    ahead, behind = (lead, other) if sign == 1 else (other, lead)
+
+    def tell(verdicts: Sequence[Verdict]) -> Finding:
+        by, name = points(comparison.difference, sign), words(axis)
+        over = f", averaged over {comparison.pairs} matched settings" if comparison.pairs > 1 else ""
+        a, b = format_value(ahead), format_value(behind)
+        if verdicts[0] == CANNOT_TELL:
+            sentence = f"{capitalised(name.plural)} {a} and {b} cannot be told apart: {a} is ahead by {by}{over}."
+        else:
+            sentence = f"{capitalised(name.full)} {a} is better than {b} by {by}{over}."
+        return Finding(sentence, verdicts[0], "heatmaps")
+
+    return Claim((comparison,), tell)
+
+
+def _opposed(evidence: Evidence, settings: Sequence[Setting], axis: str, lead: Value, other: Value) -> Claim | None:
+    """The claim that two models prefer opposite values, where each preference is significant; else None."""
+    found = []
+    for model in evidence.models:
+        pairs = matched([s for s in settings if s.model == model], axis, lead, other)
+        comparison = evidence.compare(pairs)
+        if comparison is not None and comparison.p_value < stats.SIGNIFICANCE and comparison.seeds_agree:
+            found.append((model, comparison))
+    if len({comparison.difference.value > 0 for _, comparison in found}) < 2:
+        return None
+
+    def tell(verdicts: Sequence[Verdict]) -> Finding:
+        parts = []
+        for model, comparison in found:
+            sign = 1 if comparison.difference.value > 0 else -1
+            a, b = (lead, other) if sign == 1 else (other, lead)
+            parts.append(f"{model} does better with {format_value(a)} than with {format_value(b)}, "
+                         f"by {points(comparison.difference, sign)}")  # fmt: skip
+        sentence = f"The better {words(axis).full} depends on the model: {'; '.join(parts)}."
+        return Finding(sentence, CLEAR if set(verdicts) == {CLEAR} else SUGGESTIVE, "heatmaps")
+
+    return Claim(tuple(comparison for _, comparison in found), tell)
+
+
+def _many_values(axis: str, lead: Value, known: Sequence[tuple[Value, Comparison]]) -> Claim:
+    def tell(verdicts: Sequence[Verdict]) -> Finding:
+        judged = [(value, c, v) for (value, c), v in zip(known, verdicts, strict=True)]
+        if len(judged) <= _MOST_LISTED:
+            text = "; ".join(_against(format_value(value), c, v) for value, c, v in judged)
+        else:
+            ahead = [c for _, c, v in judged if v != CANNOT_TELL and c.difference.value > 0]
+            runner_up, comparison, verdict = judged[0]
+            text = f"it is ahead of {len(ahead)} of {len(judged)} other values; the runner-up by validation: "
+            text += _against(format_value(runner_up), comparison, verdict)
+        pairs = max(comparison.pairs for _, comparison in known)
+        over = f", averaged over {pairs} matched settings" if pairs > 1 else ""
+        sentence = (
+            f"Of {len(known) + 1} {words(axis).plural}, {format_value(lead)} is best by validation{over}: {text}."
+        )
+        return Finding(sentence, _overall(verdicts), "heatmaps")
+
+    return Claim(tuple(comparison for _, comparison in known), tell)
+
+
+def _against(name: str, comparison: Comparison, verdict: Verdict) -> str:
+    """How the leader stands to one other, on the test images."""
+    value = comparison.difference.value
+    by = points(comparison.difference, 1 if value >= 0 else -1)
+    side = "ahead of" if value >= 0 else "behind"
+    if verdict == CANNOT_TELL:
+        return f"not told apart from {name}, {side.removesuffix(' of')} by {by}"
+    return f"{side} {name} by {by}"
+
+
+def _overall(verdicts: Sequence[Verdict]) -> Verdict:
+    """One verdict on a comparison with several others: clear only where each is."""
+    if set(verdicts) == {CLEAR}:
+        return CLEAR
+    return CANNOT_TELL if set(verdicts) == {CANNOT_TELL} else SUGGESTIVE
+
+
+def of_going_on(evidence: Evidence) -> list[Claim]:
+    """For each setting a later stage goes on from: its best child before and after, and against its siblings."""
+    claims = []
+    for stage in evidence.stages:
+        if evidence.continues(stage):
+            claims += [_of_family(evidence, stage, group) for group in families(evidence, stage)]
+    return [claim for claim in claims if claim is not None]
+
+
+def control_of(evidence: Evidence, stage: str, group: Sequence[Setting]) -> Setting | None:
+    """The child that goes on with its parent's own values: tells the stage's axes from mere further training."""
+    parent = evidence.by_key.get(group[0].parent or "")
+    if parent is None:
+        return None
+    axes = evidence.axes(stage)
+    return next((s for s in group if all(s.values[axis] == parent.values[axis] for axis in axes)), None)
+
+
+def _of_family(evidence: Evidence, stage: str, group: Sequence[Setting]) -> Claim | None:
+    best = best_of(group)
+    after_before = change(evidence, best) if best else None
+    if best is None or after_before is None:
+        return None
+    control = control_of(evidence, stage, group)
+    rivals = [s for s in group if s.key != best.key]
+    compared = [(s, c) for s in rivals if (c := evidence.compare([(best, s)])) is not None]
+    axes = evidence.axes(stage)
+
+    def tell(verdicts: Sequence[Verdict]) -> Finding:
+        judged = [(s, c, v) for (s, c), v in zip(compared, verdicts[1:], strict=True)]
+        sentence = _went_on(evidence, best, axes, after_before, verdicts[0])
+        sentence += _siblings(axes, best, judged) + "."
+        verdict = verdicts[0]
+        of_control = [(c, v) for s, c, v in judged if control is not None and s.key == control.key]
+        if of_control:
+            comparison, verdict = of_control[0]
+            sentence += f" Against going on unchanged the difference is {points(comparison.difference)}."
+        elif control is None and verdict != CANNOT_TELL and len(axes) == 1:
+            sentence += (
+                f" No arm goes on {_unchanged(axes[0], _parent_value(evidence, best, axes[0]))}, so the extra epochs "
+                "alone may explain it."
+            )
+        return Finding(sentence, verdict, f"continued-{stage}")
+
+    return Claim((after_before, *(comparison for _, comparison in compared)), tell)
+
+
+def _unchanged(axis: str, value: Value) -> str:
+    return f"with {describe(axis, value)}" if value else f"without {words(axis).full}"
+
+
+def _parent_value(evidence: Evidence, child: Setting, axis: str) -> Value:
+    parent = evidence.by_key.get(child.parent or "")
+    return parent.values[axis] if parent is not None else 0.0
+
+
+def _went_on(evidence: Evidence, best: Setting, axes: Sequence[str], comparison: Comparison, verdict: Verdict) -> str:
+    before, after = evidence.score(best, moment="before"), evidence.score(best)
+    assert before is not None  # both were compared
+    assert after is not None
+    what = ", ".join(describe(axis, best.values[axis]) for axis in axes)
+    epochs = best.values["epochs"]
+    more = f" for {counted(epochs, 'more epoch')}" if isinstance(epochs, int) else ""
+    start = f"Going on from the best {best.model} network with {what}{more}"
+    if verdict == CANNOT_TELL:
+        return (
+            f"{start} makes no difference that {after.n:,} test images can show: {percent(before)} before, "
+            f"{percent(after)} after, a change of {points(comparison.difference)}"
+        )
+    sign = 1 if comparison.difference.value >= 0 else -1
+    verb = "raises" if sign == 1 else "lowers"
+    by = points(comparison.difference, sign)
+    return f"{start} {verb} test accuracy from {percent(before)} to {percent(after)}, by {by}"
+
+
+def _siblings(axes: Sequence[str], best: Setting, judged: Sequence[tuple[Setting, Comparison, Verdict]]) -> str:
+    """Which of the other values cannot be told from the best one."""
+    if not judged:
+        return ""
+    near = [setting for setting, _, verdict in judged if verdict == CANNOT_TELL]
+    better = [setting for setting, c, verdict in judged if verdict != CANNOT_TELL and c.difference.value < 0]
+    name = words(axes[0]).full if len(axes) == 1 else "values"
+
+    def short(settings: Sequence[Setting]) -> str:
+        if len(settings) > _MOST_LISTED:
+            return f"{len(settings)} of {len(judged)} other values"
+        if len(axes) == 1:
+            return f"{name} {listed([format_value(setting.values[axes[0]]) for setting in settings])}"
+        return listed([", ".join(describe(axis, s.values[axis]) for axis in axes) for s in settings])
+
+    parts = []
+    if near:
+        parts.append(f"{short(near)} cannot be told apart from it")
+    if better:
+        parts.append(f"{short(better)} did better on the test images, though not in validation")
+    if not near and not better:
+        count = len(judged)
+        parts.append(f"the other {count} values are worse" if count > 1 else "the other value is worse")
+    return "; " + "; ".join(parts)
+
+
+def of_overfitting(evidence: Evidence) -> list[Claim]:
+    """Where validation loss turned in the main stage."""
+    stage = main_stage(evidence) or ""
+    trials = [(s.model, trial) for s in evidence.stage(stage) for trial in s.trial_ids]
+    trials = [(model, trial) for model, trial in trials if len(evidence.curve(trial, "val_loss")[0])]
+    if not trials:
+        return []
+    turned = [(model, trial, turn) for model, trial in trials if (turn := evidence.turn(trial)) is not None]
+    last = max(int(evidence.curve(trial, "val_loss")[0][-1]) for _, trial in trials)
+    whole = len(evidence.stage(stage)) == len(trials)
+    total = counted(len(trials), "setting" if whole else "trial")
+    if not turned:
+        sentence = f"No overfitting yet: validation loss has not turned within {last} epochs in any of {total}."
+        if len(trials) == 1:
+            sentence = f"No overfitting yet: validation loss has not turned within {last} epochs."
+        finding = Finding(sentence, CANNOT_TELL, "curves")
+        return [Claim((), lambda _: finding)]
+    sentence = _turning_sentence(evidence, turned, len(trials), total, last)
+    verdict = CLEAR if len(turned) >= 0.8 * len(trials) else SUGGESTIVE
+    return [Claim((), lambda _: Finding(sentence, verdict, "curves"))]
+
+
+def _turning_sentence(
+    evidence: Evidence, turned: Sequence[tuple[str, str, int]], trials: int, total: str, last: int
+) -> str:
+    turns = [turn for _, _, turn in turned]
+    models = list(dict.fromkeys(model for model, _, _ in turned))
+    by_model = [f"{model} {_span([turn for m, _, turn in turned if m == model])}" for model in models]
+    detail = f" ({', '.join(by_model)})" if len(models) > 1 and min(turns) < max(turns) else ""
+    some = f"{len(turns)} of {total}" if len(turns) < trials else f"all {total}" if trials > 2 else f"both {total[2:]}"
+    where = "" if trials == 1 else f" in {some}"
+    low, high = min(turns), max(turns)
+    when = f"at epoch {low}" if low == high else f"between epochs {low} and {high}"
+    sentence = f"Overfitting starts {when} of {last}: there validation loss turns{where}{detail}"
+    growth = []
+    falls = True
+    for _, trial, turn in turned:
+        epoch, loss = evidence.curve(trial, "val_loss")
+        at_turn = float(loss[epoch == turn][0])
+        if at_turn > 0:
+            growth.append(float(loss[-1]) / at_turn)
+        train_epoch, train = evidence.curve(trial, "train_loss")
+        falls = falls and len(train) > 0 and float(train[-1]) < float(train[train_epoch <= turn][-1])
+    if falls:
+        sentence += " while training loss goes on falling"
+    if growth:
+        typical = "" if len(growth) == 1 else " (median)"
+        sentence += f"; at the end it is {median(growth):.1f} times its minimum{typical}"
+    return sentence + "."
+
+
+def _span(epochs: Sequence[int]) -> str:
+    low, high = min(epochs), max(epochs)
+    return f"{low}" if low == high else f"{low} to {high}"

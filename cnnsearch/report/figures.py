@@ -1,0 +1,183 @@
+"""The report's figures: each drawn once, for the page and for `plots/`, with its caption and description."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from markupsafe import Markup
+from matplotlib.figure import Figure
+
+from cnnsearch import plots
+from cnnsearch.plots import continued, curves, style
+from cnnsearch.plots.confusion import NUMBERS_UP_TO
+from cnnsearch.plots.dots import MOST as MOST_DOTS
+from cnnsearch.plots.evidence import Evidence, best_of, distinct, main_stage
+from cnnsearch.plots.heatmaps import has_intervals, map_axes
+from cnnsearch.plots.settings import Setting, words
+from cnnsearch.report.words import capitalised, counted, listed, percent
+
+MOST_FOLDED = 24
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One figure of the report."""
+
+    name: str
+    """Of its file in plots/, and of its id on the page."""
+    title: str
+    """What it shows."""
+    caption: str
+    """How to read it."""
+    alt: str
+    """For those who cannot see it."""
+    svg: Markup
+    png: bytes
+
+
+def _picture(figure: Figure | None, name: str, caption: str, alt: str) -> Picture | None:
+    if figure is None:
+        return None
+    title = capitalised(style.title_of(figure))
+    # Stage names are part of it, and it becomes a file name.
+    name = re.sub(r"[^a-z0-9_-]+", "-", name.lower())
+    return Picture(name, title, caption, alt, Markup(plots.to_svg(figure, name)), plots.to_png(figure))
+
+
+def all_settings(evidence: Evidence) -> Picture | None:
+    """Section 3."""
+    total = len(evidence.settings)
+    alt = f"Dots with intervals: test accuracy of {counted(min(total, MOST_DOTS), 'setting')}. "
+    best, score = evidence.best, evidence.score(evidence.best) if evidence.best else None
+    if best is not None and score is not None:
+        alt += f"Best by validation: {evidence.label(best)}, {percent(score)}. "
+    alt += "The numbers are in the table of trials."
+    caption = (
+        "Share of the test images each setting gets right, with 95 % Wilson intervals, sorted within each model. Told "
+        "apart means: significantly different from the best on the same images (McNemar’s exact test, Holm-corrected). "
+        "Overlapping intervals do not settle that: they ignore that all settings saw the same images."
+    )
+    if total > MOST_DOTS:
+        caption += f" Shown are the {MOST_DOTS} best of {total} settings by validation accuracy; the table has all."
+    return _picture(plots.all_settings(evidence), "settings", caption, alt)
+
+
+def heatmaps(evidence: Evidence) -> Picture | None:
+    """Section 4."""
+    stage = main_stage(evidence)
+    if stage is None:
+        return None
+    used, averaged = map_axes(evidence, stage)
+    if not used:
+        return None
+    names = listed([words(axis).full for axis in used])
+    if len(used) == 2:
+        interval = has_intervals(distinct(evidence.stage(stage), used[1]))
+        caption = (
+            f"Test accuracy{' with its 95 % interval' if interval else ' in percent'}; stronger colour is higher, on "
+            "one scale for all models. The framed cell holds the setting of each model that validation prefers."
+        )
+        caption += "" if interval else " The intervals are in the table of trials."
+        if averaged:
+            caption += f" Each cell is the mean over {listed([words(axis).plural for axis in averaged])}."
+    else:
+        caption = "Test accuracy with its 95 % interval, a dot a setting."
+    models = listed(evidence.models) or "the model"
+    alt = f"Test accuracy by {names}, for {models}. The numbers are in the table of trials."
+    return _picture(plots.heatmaps(evidence, stage), "heatmaps", caption, alt)
+
+
+def learning_curves(evidence: Evidence, stage: str, prefix: str = "") -> list[Picture]:
+    """Section 5: loss, then accuracy, of one stage."""
+    found = []
+    note = curves.shown_note(evidence, stage)
+    for metric in ("loss", "accuracy"):
+        caption = "Training solid, validation dashed; all panels share their axes."
+        several = max((len(setting.trial_ids) for setting in evidence.stage(stage)), default=1) > 1
+        if metric == "loss" and not several:
+            caption += " The number under a triangle is the epoch at which validation loss turned."
+        caption += " One thin line a seed." if several else ""
+        caption += f" {note}" if note else ""
+        alt = f"Learning curves: {metric} of training and validation by epoch, for the settings of stage {stage}."
+        figure = plots.learning_curves(evidence, metric, stage)
+        picture = _picture(figure, f"{prefix}{metric}", caption, alt)
+        found += [picture] if picture else []
+    return found
+
+
+def before_after(evidence: Evidence, stage: str) -> Picture | None:
+    """Section 6, one a stage that goes on from another."""
+    caption = (
+        "Hollow: the weights carried over, before any further training. Filled: after it, at the epoch of best "
+        "validation accuracy. Lines are 95 % Wilson intervals, dashed for validation."
+    )
+    alt = f"Accuracy before and after stage {stage}, for validation and test. The numbers are in the table below."
+    return _picture(plots.before_after(evidence, stage), f"continued-{stage}", caption, alt)
+
+
+def best_confusion(evidence: Evidence) -> Picture | None:
+    """Section 7: the matrix of the best setting."""
+    best = evidence.best
+    if best is None:
+        return None
+    counts = ": counts" if len(evidence.classes) <= NUMBERS_UP_TO else ""
+    summed = f", summed over {len(best.trial_ids)} seeds" if len(best.trial_ids) > 1 else ""
+    caption = (
+        f"Test images of {evidence.label(best)}{counts}{summed}. The stronger the colour, the larger the share of "
+        "the row, that is, of the true class."
+    )
+    classes = counted(len(evidence.classes), "class", "classes")
+    alt = f"Confusion matrix of {evidence.label(best)} on the test images, {classes}."
+    return _picture(plots.confusion_matrix(evidence, best), "confusion", caption, alt)
+
+
+def other_confusions(evidence: Evidence) -> list[Picture]:
+    """Section 7: the best of each model in each stage; of stages that go on from others every setting and its start."""
+    chosen: list[tuple[Setting, str]] = []
+    for stage in evidence.stages:
+        settings = evidence.stage(stage)
+        if evidence.continues(stage):
+            for group in continued.families(evidence, stage):
+                chosen.append((group[0], "before"))
+                chosen += [(setting, "best") for setting in group]
+        else:
+            champions = [best_of(s for s in settings if s.model == model) for model in evidence.models or [""]]
+            chosen += [(setting, "best") for setting in champions if setting is not None]
+    skip = {(evidence.best.key, "best")} if evidence.best else set()
+    found = []
+    for setting, moment in [item for item in chosen if (item[0].key, item[1]) not in skip][:MOST_FOLDED]:
+        name = f"confusion-{setting.stage}-{setting.key[:8]}" + ("-before" if moment == "before" else "")
+        score = evidence.score(setting, moment=moment)
+        caption = f"Test accuracy {percent(score)}." if score else ""
+        alt = f"Confusion matrix of {evidence.label(setting)} on the test images."
+        figure = plots.confusion_matrix(evidence, setting, moment, compact=True)
+        if figure is None:
+            continue
+        # Before training the children of a parent are one and the same network: say which.
+        start = evidence.by_key.get(setting.parent or "") if moment == "before" else None
+        if start is not None:
+            figure.texts[-1].set_text(f"{evidence.label(start)}, before stage {setting.stage}")
+        picture = _picture(figure, name, caption, alt)
+        found += [picture] if picture else []
+    return found
+
+
+def images_per_class(evidence: Evidence) -> Picture | None:
+    """Section 9."""
+    counts = {split: sum(evidence.class_counts(split)) for split in ("train", "val", "test")}
+    classes = len(evidence.classes)
+    caption = (
+        f"{counts['train']:,} training, {counts['val']:,} validation and {counts['test']:,} test images in "
+        f"{counted(classes, 'class', 'classes')}."
+    )
+    if classes > plots.images.MOST:
+        caption += f" Shown are the {plots.images.MOST // 2} largest and the {plots.images.MOST // 2} smallest classes."
+    alt = "Images of each class in the training, validation and test split, as bars."
+    return _picture(plots.images_per_class(evidence), "images", caption, alt)
+
+
+def present(pictures: Sequence[Picture | None]) -> list[Picture]:
+    """Those that exist."""
+    return [picture for picture in pictures if picture is not None]

@@ -1,0 +1,236 @@
+"""What the tables show, in sentences, each with how sure one can be. Pure.
+
+Every comparison behind the sentences belongs to one family: Holm's correction covers all of them together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from cnnsearch import stats
+from cnnsearch.plots.evidence import Comparison, Evidence
+from cnnsearch.plots.settings import Setting, describe, is_missing
+from cnnsearch.report.words import counted, listed, percent, share
+
+Verdict = Literal["clear", "suggestive", "cannot tell"]
+CLEAR: Verdict = "clear"
+SUGGESTIVE: Verdict = "suggestive"
+CANNOT_TELL: Verdict = "cannot tell"
+
+MOST = 7
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing the sweep shows, or fails to."""
+
+    sentence: str
+    verdict: Verdict
+    anchor: str
+    """Id of the section of the report that holds the evidence."""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A finding in the making: its comparisons, and how to tell it once they are judged together with all others."""
+
+    comparisons: tuple[Comparison, ...]
+    tell: Callable[[Sequence[Verdict]], Finding]
+    """From one verdict a comparison."""
+
+    @property
+    def size(self) -> float:
+        """The largest difference it speaks of."""
+        return max((abs(comparison.difference.value) for comparison in self.comparisons), default=0.0)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The sweep's question answered in one sentence."""
+
+    sentence: str
+    verdict: Verdict
+
+
+def judge(comparison: Comparison, adjusted: float) -> Verdict:
+    """Clear: significant after correction, and seeds agree. Suggestive: the interval of this difference excludes 0."""
+    if adjusted < stats.SIGNIFICANCE and comparison.seeds_agree:
+        return CLEAR
+    excludes_zero = comparison.difference.low > 0 or comparison.difference.high < 0
+    return SUGGESTIVE if excludes_zero and comparison.seeds_agree else CANNOT_TELL
+
+
+def tell_all(claims: Sequence[Claim]) -> list[Finding]:
+    """The findings of these claims, their comparisons corrected together."""
+    comparisons = [comparison for claim in claims for comparison in claim.comparisons]
+    adjusted = iter(stats.holm([comparison.p_value for comparison in comparisons]))
+    return [claim.tell([judge(c, next(adjusted)) for c in claim.comparisons]) for claim in claims]
+
+
+def findings(evidence: Evidence) -> list[Finding]:
+    """At most `MOST` findings: the model, the axes by size of their effect, later stages, overfitting, trouble."""
+    from cnnsearch.report import effects
+
+    if not evidence.settings:
+        return []
+    before = effects.of_model(evidence)
+    axes = sorted(effects.of_axes(evidence), key=lambda claim: -claim.size)
+    after = [*effects.of_going_on(evidence), *effects.of_overfitting(evidence), *_of_chance(evidence)]
+    after += [*_of_divergence(evidence), *_of_nothing_to_compare(evidence)]
+    room = max(1, MOST - len(before) - len(after))
+    return tell_all([*before, *axes[:room], *after][:MOST])
+
+
+def answer(evidence: Evidence) -> Answer:
+    """The best setting with its test accuracy, and how many others cannot be told from it."""
+    best = evidence.best
+    if best is None:
+        ended = len(evidence.tables.trials)
+        trials = "no trial has ended yet" if ended == 0 else f"none of {counted(ended, 'trial')} finished"
+        return Answer(f"No answer: {trials}.", CANNOT_TELL)
+    score, name = evidence.score(best), evidence.label(best)
+    if score is None:
+        return Answer(f"Best by validation is {name}; its test accuracy was not measured.", CANNOT_TELL)
+    if not evidence.beats_chance(best):
+        return Answer(
+            f"No setting can be said to work: the best by validation, {name}, gets {percent(score)} of "
+            f"{score.n:,} test images right, and always naming the largest class gets {share(evidence.chance)}.",
+            CANNOT_TELL,
+        )
+    gets = f"gets {percent(score)} of {score.n:,} test images right"
+    others = len(evidence.settings) - 1
+    if others == 0:
+        return Answer(f"The one setting that finished, {name}, {gets}.", CANNOT_TELL)
+    return Answer(f"Best by validation is {name}: it {gets}{_rivals(evidence, best, others)}.", _sureness(evidence))
+
+
+def summary(evidence: Evidence) -> list[tuple[str, str]]:
+    """The answer as labelled lines: the best setting, its scores, and what cannot be told apart from it."""
+    best = evidence.best
+    if best is None:
+        return []
+    scores = [
+        f"{name} {percent(score)}"
+        for name, split in (("validation", "val"), ("test", "test"))
+        if (score := evidence.score(best, split)) is not None
+    ]
+    lines = [("best", evidence.label(best)), ("scores", ", ".join(scores) or "not measured")]
+    if not evidence.beats_chance(best):
+        lines.append(("warning", f"no better than chance ({share(evidence.chance)}) on the test images"))
+    near = evidence.near_best
+    if near:
+        names = _alternatives(evidence, best, near, conjunction="and", limit=4)
+        lines.append(("not told apart", names or f"{len(near)} of {len(evidence.settings) - 1} other settings"))
+    return lines
+
+
+def _sureness(evidence: Evidence) -> Verdict:
+    best, near = evidence.best, evidence.near_best
+    assert best is not None  # asked only where there is one
+    told = [s for s in evidence.settings if s is not best and s not in near]
+    if not told or any(_test(setting) > _test(best) for setting in told):
+        return CANNOT_TELL
+    return SUGGESTIVE if near else CLEAR
+
+
+def _rivals(evidence: Evidence, best: Setting, others: int) -> str:
+    """How the other settings stand to the best on the test images."""
+    near = evidence.near_best
+    keys = {setting.key for setting in near} | {best.key}
+    better = [s for s in evidence.settings if s.key not in keys and _test(s) > _test(best)]
+    worse = others - len(near) - len(better)
+    parts = []
+    if near:
+        alternatives = _alternatives(evidence, best, near)
+        alike = _shared(evidence, [best, *near])
+        each = "" if not alike else f", also {alike}," if len(near) == 1 else f", all {alike},"
+        if len(near) == others:
+            parts.append("the other setting" if others == 1 else f"none of the {others} other settings")
+            parts[-1] += " cannot be told apart from it" if others == 1 else " can be told apart from it"
+        elif alternatives:
+            parts.append(f"the same with {alternatives} cannot be told apart from it")
+        else:
+            parts.append(f"{len(near)} of {others} other settings{each} cannot be told apart from it")
+    if better:
+        leader = max(better, key=_test)
+        score = evidence.score(leader)
+        reached = f" with {percent(score)}" if score else ""
+        if len(better) == 1:
+            parts.append(f"{evidence.label(leader)}, which validation ranked lower, does better on them{reached}")
+        else:
+            up_to = reached.replace(" with ", " with up to ")
+            parts.append(f"{len(better)} of {others} that validation ranked lower do better on them{up_to}")
+    if worse and not near and not better:
+        parts.append("the other setting is worse" if others == 1 else f"all {others} other settings are worse")
+    return (", but " if near or better else ", and ") + ", and ".join(parts)
+
+
+def _alternatives(
+    evidence: Evidence, best: Setting, near: Sequence[Setting], *, conjunction: str = "or", limit: int = 3
+) -> str:
+    """A few rivals by what they change in the best; empty where they are more, or change too much to say."""
+    changed = [[axis for axis in evidence.varying if s.values[axis] != best.values[axis]] for s in near]
+    if len(near) > limit or any(not 1 <= len(axes) <= 2 for axes in changed):
+        return ""
+    texts = [
+        " and ".join(describe(axis, setting.values[axis]) for axis in axes)
+        for setting, axes in zip(near, changed, strict=True)
+    ]
+    return listed(texts, conjunction)
+
+
+def _test(setting: Setting) -> float:
+    return setting.scores.get("test_accuracy", 0.0)
+
+
+def _shared(evidence: Evidence, settings: Sequence[Setting]) -> str:
+    """The values these settings share and not every setting has: what the sweep does settle."""
+    shared = [
+        axis
+        for axis in evidence.varying
+        if len({s.values[axis] for s in settings}) == 1 and len({s.values[axis] for s in evidence.settings}) > 1
+    ]
+    return ", ".join(describe(axis, settings[0].values[axis]) for axis in shared)
+
+
+def _of_chance(evidence: Evidence) -> list[Claim]:
+    lost = [setting for setting in evidence.settings if not evidence.beats_chance(setting)]
+    if not lost:
+        return []
+    which = "" if len(lost) > 2 else f": {listed([evidence.label(setting) for setting in lost])}"
+    total = len(evidence.settings)
+    subject = f"None of {total} settings is" if len(lost) == total > 1 else f"{len(lost)} of {total} settings"
+    verb = "" if len(lost) == total > 1 else " is no" if len(lost) == 1 else " are no"
+    sentence = f"{subject}{verb} better than chance ({share(evidence.chance)}) on the test images{which}."
+    return [_plain(sentence, CANNOT_TELL, "all-settings")]
+
+
+def _of_divergence(evidence: Evidence) -> list[Claim]:
+    rows = evidence.tables.trials.to_dict("records")
+    lost = [row for row in rows if row["status"] == "diverged"]
+    if not lost:
+        return []
+    shared = [
+        describe(axis, lost[0][axis])
+        for axis in evidence.varying
+        if not is_missing(lost[0].get(axis)) and len({row[axis] for row in lost}) == 1
+    ]
+    with_what = f", {'all ' if len(lost) > 1 else ''}with {', '.join(shared)}" if shared else ""
+    return [_plain(f"{counted(len(lost), 'trial')} of {len(rows)} diverged{with_what}.", CLEAR, "trials")]
+
+
+def _of_nothing_to_compare(evidence: Evidence) -> list[Claim]:
+    if len(evidence.settings) == 1:
+        return [_plain("Only one setting finished, so there is nothing to compare it with.", CANNOT_TELL, "trials")]
+    if all(evidence.correct(setting) is None for setting in evidence.settings):
+        sentence = (
+            "The trials' answers on the test images are not recorded, so settings cannot be compared image by image."
+        )
+        return [_plain(sentence, CANNOT_TELL, "trials")]
+    return []
+
+
+def _plain(sentence: str, verdict: Verdict, anchor: str) -> Claim:
+    return Claim((), lambda _: Finding(sentence, verdict, anchor))

@@ -1,0 +1,76 @@
+"""The page as one self-contained HTML file."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import re
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
+
+from cnnsearch.plots.style import THEMES
+from cnnsearch.report.page import Page
+
+# Only the page needs it: the ground of code and pictures.
+_WELL = ("#f4f5f7", "#1f2329")
+
+_ANCHOR_NAMES = {
+    "all-settings": "all settings",
+    "heatmaps": "the grid",
+    "curves": "the curves",
+    "errors": "the errors",
+    "trials": "the trials",
+}
+
+# What must not be broken over two lines: "78.9 % (76.3–81.3)", "2.7 points (0.4 to 5.0)", "10 %".
+_NUMBERS = re.compile(r"−?\d[\d.,]* (?:%|points)(?: \([−\d][^()]*\))?")
+
+
+def environment() -> Environment:
+    """Jinja as the report uses it: everything escaped unless marked safe, and no undefined names."""
+    templates = Environment(
+        loader=PackageLoader("cnnsearch.report", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    templates.filters["numbers"] = keep_numbers_whole
+    templates.filters["base64"] = only_base64
+    return templates
+
+
+def render(page: Page) -> str:
+    """The page as HTML, with styles, script, figures and pictures inside."""
+    templates = environment()
+    style = templates.get_template("report.css").render(light=_variables(0), dark=_variables(1))
+    source, _, _ = templates.loader.get_source(templates, "table.js") if templates.loader else ("", "", None)
+    digest = base64.b64encode(hashlib.sha256(source.encode()).digest()).decode()
+    return templates.get_template("report.html.j2").render(
+        page=page,
+        style=Markup(style),
+        script=Markup(source),
+        script_hash=f"sha256-{digest}",
+        anchor_names={**_ANCHOR_NAMES, **{f"continued-{c.stage}": "before and after" for c in page.continued}},
+    )
+
+
+def keep_numbers_whole(text: str) -> Markup:
+    """Escaped text in which numbers stay on one line with their unit and interval."""
+    return Markup(_NUMBERS.sub(lambda match: f'<span class="n">{match[0]}</span>', str(escape(text))))
+
+
+def only_base64(text: str) -> str:
+    """The text if it is base64, else nothing: it goes into a URL."""
+    try:
+        base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError, TypeError):
+        return ""
+    return text
+
+
+def _variables(theme: int) -> str:
+    colours = {**{name: pair[theme] for name, pair in THEMES.items()}, "well": _WELL[theme]}
+    return " ".join(f"--{name}: {colour};" for name, colour in colours.items())

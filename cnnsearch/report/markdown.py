@@ -1,0 +1,37 @@
+"""The page as Markdown, with its figures in plots/."""
+
+from __future__ import annotations
+
+import re
+
+from markupsafe import Markup
+
+from cnnsearch.report.html import environment
+from cnnsearch.report.page import Page
+
+_SPECIAL = re.compile(r"([\\`*_\[\]|<>#$~])")
+_STARTS = re.compile(r"^(\d*)([-+.)])(?=\s)")
+
+
+def render(page: Page) -> str:
+    """The page as Markdown for readers and renderers alike."""
+    templates = environment()
+    templates.filters["md"] = plain
+    templates.filters["mdcode"] = code
+    text = templates.get_template("report.md.j2").render(page=page)
+    return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
+
+
+def plain(text: str) -> Markup:
+    """Text in one line in which nothing is markup: neither Markdown's nor HTML's."""
+    flat = " ".join(str(text).split()).replace("&", "&amp;")
+    flat = _SPECIAL.sub(r"\\\1", flat).replace("\\<", "&lt;").replace("\\>", "&gt;")
+    return Markup(_STARTS.sub(r"\1\\\2", flat))
+
+
+def code(text: str, indent: int = 0) -> Markup:
+    """A fenced block, with a fence longer than any in the text."""
+    longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
+    fence = "`" * max(3, longest + 1)
+    lines = [fence, *text.rstrip("\n").split("\n"), fence]
+    return Markup("\n".join(" " * indent + line for line in lines))

@@ -1,0 +1,169 @@
+"""How the numbers were made and what they mean: the report's last section."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import yaml
+
+from cnnsearch.plots.evidence import Evidence
+from cnnsearch.report.words import counted, listed, share
+from cnnsearch.words import duration, size
+
+
+@dataclass(frozen=True)
+class Run:
+    """One time the sweep's command ran."""
+
+    command: str
+    started: str
+    took: str
+
+
+@dataclass(frozen=True)
+class Method:
+    """What it takes to understand and to repeat the sweep."""
+
+    notes: tuple[tuple[str, str], ...]
+    """(heading, two sentences)."""
+    facts: tuple[tuple[str, str], ...]
+    """(name, value): versions, hardware, fingerprint."""
+    runs: tuple[Run, ...]
+    sweep: str
+    """The resolved sweep, YAML."""
+
+
+def method(evidence: Evidence) -> Method:
+    """From the sweep and its provenance; whatever was not recorded is left out."""
+    sweep = yaml.safe_dump(
+        evidence.tables.sweep, sort_keys=False, allow_unicode=True, width=100, default_flow_style=None
+    )
+    runs = [_run(run) for run in evidence.tables.provenance.get("runs") or []]
+    return Method(tuple(_notes(evidence)), tuple(_facts(evidence)), tuple(runs), sweep)
+
+
+def seeds_note(evidence: Evidence) -> str:
+    """What the seeds allow to say; empty where nothing finished."""
+    seeds = sorted({seed for setting in evidence.settings for seed in setting.seeds})
+    if not seeds:
+        return ""
+    if len(seeds) == 1:
+        return (
+            f"Each setting was trained once (seed {seeds[0]}). The intervals say how far other test images could move "
+            "a number; how far another seed could, one seed cannot say."
+        )
+    return (
+        f"Each setting was trained with {len(seeds)} seeds ({listed([str(seed) for seed in seeds])}); numbers are "
+        "means over them. A difference counts as clear only if it holds over both the test images and the seeds."
+    )
+
+
+def _notes(evidence: Evidence) -> list[tuple[str, str]]:
+    """Two sentences on each thing a reader may doubt."""
+    chosen = counted(len(evidence.settings), "setting")
+    seeds = max((len(setting.trial_ids) for setting in evidence.settings), default=1)
+    mean = " (mean over seeds)" if seeds > 1 else ""
+    over_seeds = " or, where that is wider, by Student’s t over the seeds" if seeds > 1 else ""
+    return [
+        (
+            "Selection",
+            f"The best setting is the one with the highest validation accuracy{mean}, each network taken at its epoch "
+            "of highest validation accuracy. Test images choose nothing: the winner’s validation score, the highest "
+            f"of {chosen}, is optimistic for that reason, and its test score is not.",
+        ),
+        (
+            "Intervals",
+            "An accuracy stands with its 95 % Wilson interval: the range of true accuracies that the score on this "
+            "many images is compatible with. A difference stands with a 95 % interval for paired proportions (Bonett "
+            f"and Price, 2012{over_seeds}), often narrower than two separate intervals suggest, because both sides saw "
+            "the same images.",
+        ),
+        (
+            "Tests",
+            "Two settings are compared on the test images only one of them gets right, by McNemar’s exact test; over "
+            "several matched pairs, by its generalisation, the exact sign-flip test. Holm’s correction covers all "
+            "comparisons in “What was found” together, and those of the best setting with all others together.",
+        ),
+        (
+            "Clear, suggestive, cannot tell",
+            "Clear: significant at 5 % after the correction; for what is not tested, such as overfitting, seen in at "
+            "least four of five cases. Suggestive: the interval leaves out zero but the correction takes significance "
+            "away, or only part of the comparisons are clear; cannot tell: neither.",
+        ),
+        (
+            "Turning point",
+            "Validation loss has turned at its minimum if the last fifth of the epochs lies above that by more than "
+            "5 % and by more than its noise from epoch to epoch. The curve is smoothed by a running median of three.",
+        ),
+        (
+            "Chance",
+            "Chance is what always naming the most frequent class of the test images scores, here "
+            f"{share(evidence.chance)}. Better than chance means significantly so in a one-sided exact binomial test "
+            "at 5 %.",
+        ),
+    ]
+
+
+def _run(run: Mapping[str, Any]) -> Run:
+    seconds = run.get("seconds")
+    return Run(
+        str(run.get("command") or ""),
+        date_of(run.get("started_at")),
+        duration(float(seconds)) if isinstance(seconds, int | float) else "",
+    )
+
+
+def date_of(moment: Any) -> str:
+    """ "1 March 2025, 10:00 UTC" from an ISO time; what is not one is left as it is."""
+    if not isinstance(moment, str):
+        return ""
+    try:
+        time = datetime.fromisoformat(moment)
+    except ValueError:
+        return moment
+    zone = f" {time.tzname()}" if time.tzname() else ""
+    return f"{time.day} {time:%B %Y, %H:%M}{zone}"
+
+
+def hardware(run: Mapping[str, Any]) -> str:
+    """Processor, cores and GPUs in one line; empty where not recorded."""
+    known = run.get("hardware") or {}
+    gpus = [str(gpu) for gpu in known.get("gpus") or []]
+    parts = [_counted_names(gpus)] if gpus else []
+    if known.get("cpu"):
+        parts.append(str(known["cpu"]))
+    if isinstance(known.get("cores"), int):
+        parts.append(counted(known["cores"], "core"))
+    return ", ".join(parts)
+
+
+def _counted_names(names: list[str]) -> str:
+    kinds = list(dict.fromkeys(names))
+    return listed([f"{names.count(kind)} × {kind}" if names.count(kind) > 1 else kind for kind in kinds])
+
+
+def _facts(evidence: Evidence) -> list[tuple[str, str]]:
+    provenance = evidence.tables.provenance
+    runs = provenance.get("runs") or []
+    last = runs[-1] if runs else {}
+    facts = [(str(name), str(version)) for name, version in (last.get("versions") or {}).items() if version]
+    if last.get("git_commit"):
+        facts.append(("git commit", str(last["git_commit"])))
+    if len({str(run.get("versions")) for run in runs}) > 1:
+        facts.append(("note", "the runs used different versions; these are the last one’s"))
+    machine, memory = hardware(last), (last.get("hardware") or {}).get("memory_bytes")
+    if machine:
+        facts.append(("hardware", machine + (f", {size(memory)} memory" if isinstance(memory, int | float) else "")))
+    facts += [
+        (str(name).replace("_", " "), _shown(choice)) for name, choice in (provenance.get("choices") or {}).items()
+    ]
+    return facts
+
+
+def _shown(choice: Any) -> str:
+    if isinstance(choice, Mapping):
+        return ", ".join(f"{name} {_shown(value)}" for name, value in choice.items())
+    return ", ".join(map(_shown, choice)) if isinstance(choice, list | tuple) else str(choice)

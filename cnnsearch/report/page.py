@@ -1,0 +1,230 @@
+"""Everything the report says, in order, before it becomes HTML or Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from cnnsearch.plots.confusion import Mistake, most_confused
+from cnnsearch.plots.continued import families
+from cnnsearch.plots.evidence import Evidence, main_stage
+from cnnsearch.plots.heatmaps import map_axes
+from cnnsearch.plots.settings import words
+from cnnsearch.report import figures, rows
+from cnnsearch.report.advice import Advice, advice
+from cnnsearch.report.figures import Picture
+from cnnsearch.report.findings import Answer, Finding, answer, findings
+from cnnsearch.report.method import Method, date_of, hardware, method, seeds_note
+from cnnsearch.report.words import capitalised, counted, percent
+from cnnsearch.words import duration
+
+_MOST_OF_A_CLASS = 8  # pictures on the contact sheet
+
+
+@dataclass(frozen=True)
+class Fact:
+    """One of the four figures under the answer."""
+
+    name: str
+    value: str
+    note: str
+
+
+@dataclass(frozen=True)
+class Continued:
+    """A stage that goes on from another."""
+
+    stage: str
+    heading: str
+    picture: Picture | None
+    table: rows.Table
+
+
+@dataclass(frozen=True)
+class Wrong:
+    """A test image the best setting was sure of and wrong about."""
+
+    example: str
+    label: str
+    predicted: str
+    confidence: float
+    png: str | None
+    """Base64, where there is a picture."""
+
+
+@dataclass(frozen=True)
+class Page:
+    """The report."""
+
+    title: str
+    overline: str
+    question: str
+    answer: Answer
+    facts: list[Fact]
+    findings: list[Finding]
+    seeds_note: str
+    advice: list[Advice]
+    settings: Picture | None
+    heatmaps_heading: str
+    heatmaps: Picture | None
+    curves: list[Picture]
+    more_curves: list[tuple[str, list[Picture]]]
+    continued: list[Continued]
+    confusion: Picture | None
+    confused: list[Mistake]
+    wrong: list[Wrong]
+    more_confusions: list[Picture]
+    trials: rows.Table
+    images: Picture | None
+    sheet: list[tuple[str, list[str]]]
+    data_facts: list[tuple[str, str]]
+    warnings: list[str]
+    method: Method
+
+    @property
+    def anchors(self) -> set[str]:
+        """Ids of the sections there are: a finding may point at one that has nothing to show."""
+        present = {
+            "all-settings": self.settings,
+            "heatmaps": self.heatmaps,
+            "curves": self.curves,
+            "errors": self.confusion,
+        }
+        continued = {f"continued-{stage.stage}" for stage in self.continued}
+        return {"trials", "data", "method", *continued, *(name for name, content in present.items() if content)}
+
+    def pictures(self) -> Iterator[Picture]:
+        """All figures, in order."""
+        continued = [stage.picture for stage in self.continued]
+        more = [picture for _, pictures in self.more_curves for picture in pictures]
+        yield from figures.present([self.settings, self.heatmaps, *self.curves, *more, *continued])
+        yield from figures.present([self.confusion, *self.more_confusions, self.images])
+
+
+def assemble(evidence: Evidence) -> Page:
+    """Compute and draw everything."""
+    sweep, data = evidence.tables.sweep, evidence.tables.data
+    main = main_stage(evidence)
+    fresh = [stage for stage in evidence.stages if stage != main]
+    used, _ = map_axes(evidence, main) if main else ([], [])
+    return Page(
+        title=str(sweep.get("title") or sweep.get("name") or "Sweep"),
+        overline=_overline(evidence),
+        question=str(sweep.get("question") or ""),
+        answer=answer(evidence),
+        facts=_facts(evidence),
+        findings=findings(evidence),
+        seeds_note=seeds_note(evidence),
+        advice=advice(evidence),
+        settings=figures.all_settings(evidence),
+        heatmaps_heading=capitalised(" × ".join(words(axis).full for axis in used)),
+        heatmaps=figures.heatmaps(evidence),
+        curves=figures.learning_curves(evidence, main) if main else [],
+        more_curves=[(stage, figures.learning_curves(evidence, stage, f"{stage}-")) for stage in fresh],
+        continued=[_continued(evidence, stage) for stage in evidence.stages if families(evidence, stage)],
+        confusion=figures.best_confusion(evidence),
+        confused=most_confused(evidence, evidence.best) if evidence.best else [],
+        wrong=most_sure_and_wrong(evidence, limit=24),
+        more_confusions=figures.other_confusions(evidence),
+        trials=rows.trials(evidence),
+        images=figures.images_per_class(evidence),
+        sheet=_sheet(evidence),
+        data_facts=_data_facts(data, sweep),
+        warnings=[str(warning) for warning in data.get("warnings") or []],
+        method=method(evidence),
+    )
+
+
+def _overline(evidence: Evidence) -> str:
+    sweep, data = evidence.tables.sweep, evidence.tables.data
+    runs = evidence.tables.provenance.get("runs") or [{}]
+    date = date_of(runs[-1].get("started_at")).split(",")[0]
+    return " · ".join(part for part in (str(sweep.get("name") or ""), str(data.get("source") or ""), date) if part)
+
+
+def _facts(evidence: Evidence) -> list[Fact]:
+    best = evidence.best
+    test = evidence.score(best) if best else None
+    validation = evidence.score(best, "val") if best else None
+    facts = []
+    if best is not None:
+        optimistic = ", optimistic because it was picked for it" if len(evidence.settings) > 1 else ""
+        note = f"validation {percent(validation)}{optimistic}" if validation else ""
+        facts.append(Fact("Best setting", evidence.label(best), note))
+    if test is not None:
+        facts.append(
+            Fact("Test accuracy", percent(test), f"of {test.n:,} images that took no part in choosing; 95 % interval")
+        )
+    statuses = [str(status) for status in evidence.tables.trials["status"]]
+    planned = max(evidence.tables.planned, len(statuses))
+    others = [f"{statuses.count(status)} {status}" for status in ("failed", "diverged", "pruned") if status in statuses]
+    if planned > len(statuses):
+        others.append(f"{planned - len(statuses)} not run")
+    facts.append(Fact("Trials", f"{statuses.count('done')} of {planned} done", ", ".join(others) or "none failed"))
+    runs = evidence.tables.provenance.get("runs") or []
+    seconds = [float(run["seconds"]) for run in runs if isinstance(run.get("seconds"), int | float)]
+    if seconds:
+        machine = hardware(runs[-1])
+        spread = f" in {len(seconds)} runs" if len(seconds) > 1 else ""
+        facts.append(Fact("Time", duration(sum(seconds)) + spread, f"on {machine}" if machine else ""))
+    return facts
+
+
+def _continued(evidence: Evidence, stage: str) -> Continued:
+    axes = evidence.axes(stage)
+    heading = capitalised(words(axes[0]).full if len(axes) == 1 else stage)
+    return Continued(stage, heading, figures.before_after(evidence, stage), rows.before_after(evidence, stage))
+
+
+def most_sure_and_wrong(evidence: Evidence, limit: int) -> list[Wrong]:
+    """The test images the best setting got wrong with most confidence (of several seeds, the first network's)."""
+    best = evidence.best
+    answers = evidence.answers(best.trial_ids[0]) if best else None
+    if answers is None:
+        return []
+    labels, examples, classes = evidence.labels["test"], evidence.examples["test"], evidence.classes
+    wrong = [i for i in range(len(labels)) if answers.predicted[i] != labels[i]]
+    wrong.sort(key=lambda i: (-answers.confidence[i], examples[i]))
+    pictures = evidence.tables.pictures.get("examples") or {}
+    return [
+        Wrong(
+            examples[i],
+            classes[labels[i]],
+            classes[answers.predicted[i]],
+            float(answers.confidence[i]),
+            pictures.get(examples[i]),
+        )
+        for i in wrong[:limit]
+    ]
+
+
+def _sheet(evidence: Evidence) -> list[tuple[str, list[str]]]:
+    sheet = evidence.tables.pictures.get("sheet") or {}
+    return [(str(name), list(images)[:_MOST_OF_A_CLASS]) for name, images in sheet.items() if images]
+
+
+def _data_facts(data: dict[str, Any], sweep: dict[str, Any]) -> list[tuple[str, str]]:
+    facts = [("source", str(data["source"]))] if data.get("source") else []
+    settings = sweep.get("data") or {}
+    if settings.get("image_size"):
+        facts.append(("resized to", f"{settings['image_size']}×{settings['image_size']} pixels"))
+    split = settings.get("split") or {}
+    if split:
+        facts.append(("split", _split_in_words(split)))
+    if data.get("classes"):
+        facts.append(("classes", counted(len(data["classes"]), "class", "classes")))
+    if data.get("fingerprint"):
+        facts.append(("fingerprint", str(data["fingerprint"])))
+    return facts
+
+
+def _split_in_words(split: dict[str, Any]) -> str:
+    method = split.get("method")
+    if method == "fill":
+        train, val = split.get("train_per_class"), split.get("val_per_class")
+        return f"in order: {train} training, then {val} validation images of each class; the rest is test"
+    if method == "stratified":
+        train, val, seed = split.get("train"), split.get("val"), split.get("seed")
+        return f"at random within each class (seed {seed}): {train} training, {val} validation; the rest is test"
+    return ", ".join(f"{str(name).replace('_', ' ')} {value}" for name, value in split.items())

@@ -1,0 +1,139 @@
+"""The report's tables: every trial, and stages that go on from others before and after."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from cnnsearch import stats
+from cnnsearch.plots.continued import change, families
+from cnnsearch.plots.evidence import Evidence, Score, best_of
+from cnnsearch.plots.settings import axis_values, format_value, is_missing, words
+from cnnsearch.report.words import percent, points
+from cnnsearch.words import duration
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What a cell says, and the number it sorts by where it holds one."""
+
+    text: str
+    sort: float | None = None
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a table."""
+
+    cells: tuple[Cell, ...]
+    is_best: bool = False
+    is_done: bool = True
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column's heading; numbers are set flush right."""
+
+    title: str
+    numeric: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """Columns and rows."""
+
+    columns: tuple[Column, ...]
+    rows: tuple[Row, ...]
+
+
+_NOTHING = Cell("–")
+
+
+def trials(evidence: Evidence) -> Table:
+    """Every trial that ended, in the order of the table."""
+    records = evidence.tables.trials.to_dict("records")
+    axes = evidence.varying or ["model"]
+    several_seeds = len({record["seed"] for record in records if not is_missing(record["seed"])}) > 1
+    several_stages = len({record["stage"] for record in records}) > 1
+    columns = [Column("stage")] if several_stages else []
+    columns += [Column(words(axis).short, numeric=_is_numeric(records, axis)) for axis in axes]
+    columns += [Column("seed", numeric=True)] if several_seeds else []
+    columns += [Column("validation accuracy", True), Column("test accuracy", True), Column("validation loss", True)]
+    columns += [Column("test loss", True), Column("best epoch", True), Column("time", True), Column("status")]
+    best = set(evidence.best.trial_ids) if evidence.best else set()
+    rows = []
+    for record in records:
+        values = axis_values(record)
+        cells = [Cell(str(record["stage"]))] if several_stages else []
+        cells += [_value_cell(values[axis]) for axis in axes]
+        cells += [_number(record.get("seed"), "{:.0f}")] if several_seeds else []
+        done = record["status"] == "done"
+        cells += [_accuracy(evidence, record, split) if done else _NOTHING for split in ("val", "test")]
+        cells += [_number(record.get(f"{split}_loss"), "{:.3f}") if done else _NOTHING for split in ("val", "test")]
+        cells += [_number(record.get("best_epoch"), "{:.0f}") if done else _NOTHING]
+        seconds: Any = record.get("seconds")
+        cells += [_NOTHING if is_missing(seconds) else Cell(duration(float(seconds)), float(seconds))]
+        reason = "" if is_missing(record.get("error")) else f": {record['error']}"
+        cells += [Cell(f"{record['status']}{reason}")]
+        rows.append(Row(tuple(cells), is_best=str(record["trial_id"]) in best, is_done=done))
+    return Table(tuple(columns), tuple(rows))
+
+
+def _is_numeric(records: list[dict[Any, Any]], axis: str) -> bool:
+    values = [record[axis] for record in records if not is_missing(record[axis])]
+    return bool(values) and not any(isinstance(value, str) for value in values)
+
+
+def _value_cell(value: Any) -> Cell:
+    if value is None:
+        return _NOTHING
+    return Cell(format_value(value), float(value) if isinstance(value, int | float) else None)
+
+
+def _number(value: Any, form: str) -> Cell:
+    return _NOTHING if is_missing(value) else Cell(form.format(float(value)), float(value))
+
+
+def _accuracy(evidence: Evidence, record: Mapping[Any, Any], split: str) -> Cell:
+    value: Any = record.get(f"{split}_accuracy")
+    n = evidence.size(split)
+    if is_missing(value) or n == 0:
+        return _NOTHING
+    fraction = min(1.0, float(value))
+    return Cell(percent(Score(fraction, *stats.wilson(fraction * n, n), n)), fraction)
+
+
+def before_after(evidence: Evidence, stage: str) -> Table:
+    """Accuracy and loss of each setting of a stage, before its training and after it."""
+    axes = evidence.axes(stage)
+    columns = [Column("from"), *(Column(words(axis).full, numeric=True) for axis in axes)]
+    for split in ("validation", "test"):
+        columns += [Column(f"{split} accuracy before", True), Column(f"{split} accuracy after", True)]
+    columns += [Column("change on test, points", True)]
+    columns += [Column("validation loss", True), Column("test loss", True)]
+    models = [group[0].model for group in families(evidence, stage)]
+    one_a_model = len(set(models)) == len(models)
+    rows = []
+    for group in families(evidence, stage):
+        best = best_of(group)
+        parent = evidence.by_key.get(group[0].parent or "")
+        start = group[0].model if parent is None or one_a_model else evidence.label(parent, omit=axes)
+        for setting in group:
+            cells = [Cell(start), *(_value_cell(setting.values[axis]) for axis in axes)]
+            for split in ("val", "test"):
+                for moment in ("before", "best"):
+                    score = evidence.score(setting, split, moment)
+                    cells.append(Cell(percent(score), score.value) if score else _NOTHING)
+            comparison = change(evidence, setting)
+            cells.append(
+                Cell(points(comparison.difference).replace(" points", ""), comparison.difference.value)
+                if comparison
+                else _NOTHING
+            )
+            for split in ("val", "test"):
+                before, after = (setting.scores.get(f"{split}_loss{moment}") for moment in ("_before", ""))
+                known = before is not None and after is not None
+                cells.append(Cell(f"{before:.2f} → {after:.2f}", after) if known else _NOTHING)
+            rows.append(Row(tuple(cells), is_best=best is not None and setting.key == best.key))
+    return Table(tuple(columns), tuple(rows))

@@ -1,0 +1,333 @@
+"""The steps of a sweep in order: data, plan, schedule, tables, report. The commands and notebooks both call these."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import functools
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from cnnsearch import data as images
+from cnnsearch.data import Dataset
+from cnnsearch.estimate import Calibration, Cost, Sizes, calibrate, representatives
+from cnnsearch.events import Event
+from cnnsearch.hardware import Hardware, Layout, detect, lay_out
+from cnnsearch.plan import Outcome, Plan, Queue, Status, Trial, make_plan
+from cnnsearch.records import Results
+from cnnsearch.space import cells
+from cnnsearch.spec import Sweep
+from cnnsearch.sweepfile import to_yaml
+from cnnsearch.tables import Tables, load
+
+SHEET_IMAGES = 8
+"""Images of each class in the report's contact sheet."""
+
+Executor = Callable[..., None]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A sweep with its data found, its trials planned and its cost estimated. Nothing has been started."""
+
+    sweep: Sweep
+    results: Results
+    datasets: dict[int, Dataset]
+    hardware: Hardware
+    layout: Layout
+    calibration: Calibration
+    outcomes: dict[str, Outcome]
+    """Of trials that need not run again."""
+    plan: Plan
+    costs: dict[str, Cost]
+    """Stage -> what is left to do of it."""
+
+    @property
+    def dataset(self) -> Dataset:
+        """The data at the sweep's own image size."""
+        return self.datasets[self.sweep.data.image_size]
+
+    @property
+    def sizes(self) -> Sizes:
+        """Images in each split."""
+        return Sizes(*(len(self.dataset.indices[split]) for split in images.SPLITS))
+
+    @property
+    def precision(self) -> str:
+        """What `precision: auto` means for this sweep: what it was begun with, else what the probe found here."""
+        chosen = self.results.read("choices.json").get(self.layout.device, {})
+        return str(chosen.get("precision", self.calibration.precision))
+
+    @property
+    def done(self) -> int:
+        """Trials of the plan that need not run."""
+        return sum(trial_id in self.outcomes for trial_id in self.plan.trials)
+
+    @property
+    def remaining(self) -> int:
+        """Trials still to run."""
+        return self.plan.total - self.plan.lost - self.done
+
+
+@dataclass(frozen=True)
+class Finished:
+    """How a run of a sweep ended."""
+
+    results: Path
+    planned: int
+    counts: dict[str, int]
+    """Status -> trials."""
+    seconds: float
+    report: Path | None
+    time_is_up: bool = False
+    """Whether the time limit ended the run before its last trial."""
+
+    @property
+    def exit_code(self) -> int:
+        """0 where every planned trial is done, or was pruned or left for later on purpose; else 1."""
+        missing = 0 if self.time_is_up else self.planned - sum(self.counts.values())
+        bad = self.counts.get(Status.FAILED, 0) + self.counts.get(Status.DIVERGED, 0)
+        return 1 if bad or missing else 0
+
+
+@contextlib.contextmanager
+def prepared(sweep: Sweep, out: Path | str, *, dry_run: bool = False) -> Iterator[Prepared]:
+    """Find the data, plan the trials, estimate their cost; hold the results folder meanwhile, unless it is a dry run.
+
+    Raises:
+        RequestError: the data, the folder or the machine do not allow what was asked for.
+    """
+    results = Results(Path(out).absolute() / sweep.name)
+    hardware = detect()
+    layout = lay_out(sweep.run, hardware)
+    datasets = images.load(sweep.data, image_sizes(sweep))
+    fingerprint = datasets[sweep.data.image_size].fingerprint
+    with contextlib.nullcontext() if dry_run else results.locked():
+        outcomes = final_outcomes(results)
+        plan = make_plan(sweep, fingerprint, outcomes)
+        if not dry_run:
+            # What another sweep in this root trained may choose parents, and so name trials not known before.
+            while results.adopt([trial_id for trial_id in plan.trials if trial_id not in outcomes]):
+                outcomes = final_outcomes(results)
+                plan = make_plan(sweep, fingerprint, outcomes)
+        trials = [trial for trial in representatives(plan) if trial.id not in outcomes]
+        calibration = calibrate(trials, len(datasets[sweep.data.image_size].classes), layout, hardware)
+        ready = Prepared(sweep, results, datasets, hardware, layout, calibration, outcomes, plan, {})
+        yield replace(ready, costs=stage_costs(ready, trials))
+
+
+def run(
+    sweep: Sweep,
+    out: Path | str = "results",
+    *,
+    address: str | None = None,
+    serial: bool = False,
+    listen: Callable[[Event], None] = lambda event: None,
+) -> Tables:
+    """Run a sweep to its end and read its tables: what a notebook wants.
+
+    Args:
+        sweep: from `load_sweep`.
+        out: results root; the sweep's folder in it is named after the sweep.
+        address: of a Ray cluster; None starts Ray on this machine.
+        serial: run in this process instead, one trial after another.
+        listen: called with every event.
+
+    Raises:
+        CnnsearchError: the request was wrong, or the run was stopped. Failed trials do not raise; see their status.
+    """
+    with prepared(sweep, out) as ready:
+        finished = execute(ready, address=address, serial=serial, listen=listen)
+    return load(finished.results)
+
+
+def execute(
+    ready: Prepared,
+    *,
+    address: str | None = None,
+    serial: bool = False,
+    listen: Callable[[Event], None] = lambda event: None,
+    max_seconds: float | None = None,
+) -> Finished:
+    """Run what remains, then write tables and the report. The folder must be held (see `prepared`).
+
+    After `max_seconds` the trials still running are stopped where they are; the same call goes on with them.
+    """
+    began, started_at = time.monotonic(), datetime.now(UTC)
+    results, time_is_up = ready.results, False
+    write_description(ready)
+    if ready.remaining:
+        executor = _executor(serial, address)
+        cost = functools.partial(_expected_seconds, ready)
+        queue = Queue(ready.sweep, ready.dataset.fingerprint, dict(ready.outcomes), cost)
+        try:
+            with _time_limit(max_seconds):
+                executor(queue, workplace(ready), ready.layout, ready.sweep.run, listen)
+        except _TimeIsUp:
+            time_is_up = True
+    seconds = time.monotonic() - began
+    if ready.remaining or not results.read("provenance.json"):
+        write_provenance(ready, started_at, seconds)
+    tables = load(results.path)
+    counts = {str(status): int(count) for status, count in Counter(tables.trials["status"]).items()}
+    page = write_report(ready, tables) if counts else None
+    return Finished(results.path, tables.planned, counts, seconds, page, time_is_up)
+
+
+class _TimeIsUp(BaseException):
+    """Not an Exception, so that no handler between the alarm and its owner takes it for a failure."""
+
+
+@contextlib.contextmanager
+def _time_limit(seconds: float | None) -> Iterator[None]:
+    """Raise _TimeIsUp in the main thread after some seconds."""
+    if seconds is None:
+        yield
+        return
+
+    def ring(number: int, frame: object) -> None:
+        raise _TimeIsUp
+
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def image_sizes(sweep: Sweep) -> list[int]:
+    """Every image size a trial of the sweep may need."""
+    varied = {int(cell["image_size"]) for stage in sweep.stages for cell in cells(stage) if "image_size" in cell}
+    return sorted({sweep.data.image_size} | varied)
+
+
+def final_outcomes(results: Results) -> dict[str, Outcome]:
+    """Outcomes of the recorded trials that running again could not change."""
+    return {trial_id: record.outcome for trial_id, record in results.records().items() if record.status.is_final}
+
+
+def stage_costs(ready: Prepared, trials: list[Trial]) -> dict[str, Cost]:
+    """What is left of each stage."""
+    by_stage: dict[str, list[Trial]] = {stage.name: [] for stage in ready.sweep.stages}
+    for trial in trials:
+        by_stage[trial.stage].append(trial)
+    return {name: ready.calibration.cost(some, ready.sizes, ready.layout) for name, some in by_stage.items()}
+
+
+def workplace(ready: Prepared) -> Any:
+    """What the workers of this sweep share."""
+    from cnnsearch.work import Choices, Workplace
+
+    choices = Choices(ready.layout.device, ready.layout.threads, ready.precision)  # type: ignore[arg-type]
+    return Workplace(ready.results.path, ready.datasets, choices, ready.sweep.run.checkpoint_seconds)
+
+
+def write_description(ready: Prepared) -> None:
+    """Write what the sweep is, before any trial: with it the records explain themselves."""
+    dataset, results = ready.dataset, ready.results
+    examples = {
+        split: {
+            "names": [dataset.names[row] for row in dataset.indices[split]],
+            "labels": dataset.labels[dataset.indices[split]].tolist(),
+        }
+        for split in ("val", "test")
+    }
+    results.write("sweep.yaml", to_yaml(ready.sweep))
+    results.write(
+        "data.json",
+        {
+            "source": dataset.source,
+            "fingerprint": dataset.fingerprint,
+            "classes": list(dataset.classes),
+            "counts": {split: dataset.counts(split) for split in images.SPLITS},
+            "warnings": list(dataset.warnings),
+            "examples": examples,
+        },
+    )
+    chosen = {"precision": ready.precision, "threads": ready.layout.threads}
+    results.write("choices.json", {**results.read("choices.json"), ready.layout.device: chosen})
+
+
+def write_provenance(ready: Prepared, started_at: datetime, seconds: float) -> None:
+    """Add this run to the folder's history."""
+    hardware = ready.hardware
+    packages = ("cnnsearch", "torch", "torchvision", "ray", "numpy", "pillow")
+    this = {
+        "command": shlex.join(["python", "-m", "cnnsearch.sweep", *sys.argv[1:]]) if sys.argv[1:] else "",
+        "started_at": started_at.isoformat(timespec="seconds"),
+        "seconds": round(seconds, 3),
+        "versions": {"python": sys.version.split()[0], **{name: metadata.version(name) for name in packages}},
+        "hardware": {
+            "cpu": hardware.cpu,
+            "cores": hardware.cores,
+            "memory_bytes": hardware.memory_bytes,
+            "gpus": list(hardware.gpus),
+        },
+        "layout": {"trials_at_once": ready.layout.trials_at_once, "threads": ready.layout.threads},
+        "git_commit": _git_commit(),
+    }
+    before = ready.results.read("provenance.json")
+    choices = ready.results.read("choices.json")
+    ready.results.write("provenance.json", {"runs": [*before.get("runs", []), this], "choices": choices})
+
+
+def write_report(ready: Prepared, tables: Tables) -> Path:
+    """Keep the pictures the report shows, then write it."""
+    from cnnsearch import report
+    from cnnsearch.data.pictures import png
+
+    dataset = ready.dataset
+    rows = {dataset.names[row]: int(row) for split in ("val", "test") for row in dataset.indices[split]}
+    sheet = {
+        name: [row for row in dataset.indices["train"] if dataset.labels[row] == label][:SHEET_IMAGES]
+        for label, name in enumerate(dataset.classes)
+    }
+    encoded = functools.partial(_encoded, png, dataset)
+    pictures = {
+        "sheet": {name: [encoded(int(row)) for row in some] for name, some in sheet.items()},
+        "examples": {name: encoded(rows[name]) for name in report.examples_wanted(tables) if name in rows},
+    }
+    ready.results.write("pictures.json", pictures)
+    return report.write(replace(tables, pictures=pictures), ready.results.path)
+
+
+def _encoded(png: Callable[[Dataset, int], bytes], dataset: Dataset, row: int) -> str:
+    return base64.b64encode(png(dataset, row)).decode("ascii")
+
+
+def _executor(serial: bool, address: str | None) -> Executor:
+    if serial:
+        from cnnsearch.serial import execute as in_process
+
+        return in_process
+    from cnnsearch.schedule import execute as with_ray
+
+    return functools.partial(with_ray, address=address)
+
+
+def _expected_seconds(ready: Prepared, trial: Trial) -> float:
+    return ready.calibration.seconds(trial.settings, ready.sizes, starts_from=trial.parent_id is not None)
+
+
+def _git_commit() -> str | None:
+    """Commit of the code, where it runs from a checkout."""
+    where = Path(__file__).parent
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(where), "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, timeout=5
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip() or None if done.returncode == 0 else None

@@ -1,0 +1,267 @@
+"""Intervals and tests behind every claim of a report. Pure: numbers in, numbers out.
+
+Accuracies are fractions in [0, 1]. "Correct" arrays hold one value per test example, in the same order for both
+sides of a comparison: 0 or 1 for one trained network, a fraction in [0, 1] for the mean of several. Examples are
+what is sampled: every interval and p-value here says how far the answer could move with other examples of the same
+kind. How far it could move with another seed is `mean_interval`'s business.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from statistics import NormalDist
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import special
+
+LEVEL = 0.95
+SIGNIFICANCE = 0.05
+
+# Above this many steps of the exact distribution the normal approximation is indistinguishable from it.
+_EXACT_STEPS = 200_000
+
+
+class Interval(NamedTuple):
+    """A confidence interval."""
+
+    low: float
+    high: float
+
+
+class Estimate(NamedTuple):
+    """A point estimate and its confidence interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+class AgainstChance(NamedTuple):
+    """How a score compares with guessing. `p_value` is one-sided: how often guessing would do as well or better."""
+
+    chance: float
+    p_value: float
+    better: bool
+
+
+def wilson(successes: float, n: int, level: float = LEVEL) -> Interval:
+    """Score interval of a proportion (Wilson 1927; recommended by Newcombe 1998, Stat. Med. 17:857).
+
+    `successes` may be fractional (a mean over several networks on the same `n` examples).
+
+    Raises:
+        ValueError: unless 0 <= successes <= n and n >= 1.
+    """
+    if n < 1 or not 0 <= successes <= n:
+        raise ValueError(f"successes must lie between 0 and n >= 1, got {successes} of {n}")
+    z = _normal_quantile(level)
+    p = successes / n
+    centre = p + z * z / (2 * n)
+    margin = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+    scale = 1 + z * z / n
+    # At 0 and n the closed form gives exactly 0 and 1 but for rounding.
+    low = 0.0 if successes == 0 else max(0.0, (centre - margin) / scale)
+    high = 1.0 if successes == n else min(1.0, (centre + margin) / scale)
+    return Interval(low, high)
+
+
+def mcnemar_exact(correct_a: ArrayLike, correct_b: ArrayLike) -> float:
+    """Two-sided exact p-value that A and B are right equally often, from the examples only one of them gets right.
+
+    Under the null each such example falls to A or B like a fair coin (McNemar 1947, exact binomial form).
+    Returns 1 when they never disagree.
+    """
+    return sign_flip_exact(_integers(correct_a) - _integers(correct_b))
+
+
+def sign_flip_exact(differences: ArrayLike) -> float:
+    """Two-sided exact p-value that paired integer `differences` are symmetric about 0 (Fisher's sign-flip test).
+
+    With differences of -1, 0 and 1 this is `mcnemar_exact`; larger ones arise when each example carries the sum over
+    several pairs of networks, so that an example counts once however many networks saw it.
+    """
+    values = np.abs(_integers(differences))
+    observed = abs(int(np.sum(_integers(differences))))
+    values = values[values > 0]
+    if values.size == 0:
+        return 1.0
+    unit = int(np.gcd.reduce(values))
+    values, observed = values // unit, observed // unit
+    steps = int(values.sum())
+    if int(values.max()) == 1:
+        return min(1.0, 2.0 * float(special.bdtr((steps - observed) // 2, steps, 0.5)))
+    if steps > _EXACT_STEPS:
+        return 2.0 * NormalDist().cdf(-observed / math.sqrt(float(np.sum(values.astype(np.float64) ** 2))))
+    return _sign_flip_tail(values, observed, steps)
+
+
+def _sign_flip_tail(values: NDArray[np.int64], observed: int, steps: int) -> float:
+    """P(|sum of randomly signed values| >= observed), from the characteristic function, a product of cosines."""
+    size = 2 * steps + 1
+    angles = 2 * np.pi * np.arange(size) / size
+    characteristic = np.ones(size)
+    for magnitude, count in zip(*np.unique(values, return_counts=True), strict=True):
+        characteristic *= np.cos(magnitude * angles) ** int(count)
+    probability = np.fft.ifft(characteristic).real  # index s holds P(sum = s), index size - s holds P(sum = -s)
+    if observed == 0:
+        return 1.0
+    return float(np.clip(2 * probability[observed : steps + 1].sum(), 0.0, 1.0))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """p-values adjusted for looking at all of them (Holm 1979), in the order given: R's `p.adjust(p, "holm")`."""
+    adjusted = [0.0] * len(p_values)
+    running = 0.0
+    for rank, index in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
+        running = max(running, min(1.0, (len(p_values) - rank) * p_values[index]))
+        adjusted[index] = running
+    return adjusted
+
+
+def paired_difference(correct_a: ArrayLike, correct_b: ArrayLike, level: float = LEVEL) -> Estimate:
+    """Accuracy of A minus accuracy of B on the same examples, with its interval.
+
+    Wald interval with the adjustment of Bonett & Price (2012, J. Educ. Behav. Stat. 37:479): one imagined example is
+    added that only A gets right and one that only B does. Fagerland, Lydersen & Laake (2014, Stat. Med. 33:2850)
+    recommend it for all sample sizes. Written in terms of the per-example difference it also holds for fractions,
+    where the variance is that of the per-example means.
+    """
+    differences = np.asarray(correct_a, dtype=np.float64) - np.asarray(correct_b, dtype=np.float64)
+    n = differences.size
+    if n == 0:
+        raise ValueError("no examples to compare on")
+    total, squares = float(differences.sum()), float((differences**2).sum())
+    centre = total / (n + 2)
+    variance = max(0.0, (squares + 2) / (n + 2) - centre**2)
+    margin = _normal_quantile(level) * math.sqrt(variance / (n + 2))
+    return Estimate(total / n, max(-1.0, centre - margin), min(1.0, centre + margin))
+
+
+def paired_bootstrap(
+    loss_a: ArrayLike, loss_b: ArrayLike, resamples: int = 10_000, seed: int = 0, level: float = LEVEL
+) -> Estimate:
+    """Mean loss of A minus mean loss of B, with the percentile interval over resampled examples.
+
+    The same resample is used for both sides, which is what keeps the comparison paired (Efron & Tibshirani 1993,
+    ch. 13).
+    """
+    differences = np.asarray(loss_a, dtype=np.float64) - np.asarray(loss_b, dtype=np.float64)
+    n = differences.size
+    if n == 0:
+        raise ValueError("no examples to compare on")
+    rng = np.random.default_rng(seed)
+    means = np.empty(resamples)
+    rows = max(1, 2_000_000 // n)  # of a block that stays below 16 MB
+    for start in range(0, resamples, rows):
+        stop = min(start + rows, resamples)
+        means[start:stop] = differences[rng.integers(0, n, size=(stop - start, n))].mean(axis=1)
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    return Estimate(float(differences.mean()), float(low), float(high))
+
+
+def mean_interval(values: Sequence[float], level: float = LEVEL) -> Estimate:
+    """Mean over seeds with Student's t-interval.
+
+    One value says nothing about its spread: the interval is then infinite on both sides.
+    """
+    n = len(values)
+    if n == 0:
+        raise ValueError("no values to average")
+    mean = math.fsum(values) / n
+    if n == 1:
+        return Estimate(mean, -math.inf, math.inf)
+    deviation = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (n - 1))
+    margin = float(special.stdtrit(n - 1, (1 + level) / 2)) * deviation / math.sqrt(n)
+    return Estimate(mean, mean - margin, mean + margin)
+
+
+def not_told_apart(correct: Mapping[str, ArrayLike], best: str, significance: float = SIGNIFICANCE) -> list[str]:
+    """The settings whose paired difference from `best` is not significant, in the order of `correct`.
+
+    `correct` maps each setting to its right answers, as 0/1 or, over several seeds, as counts; all on the same
+    examples. Holm's correction covers all comparisons with `best`.
+    """
+    others = [name for name in correct if name != best]
+    p_values = [mcnemar_exact(correct[best], correct[name]) for name in others]
+    adjusted = holm(p_values)
+    return [name for name, p_value in zip(others, adjusted, strict=True) if p_value >= significance]
+
+
+def test_images_needed(
+    p_a: float,
+    p_b: float,
+    power: float = 0.8,  # noqa: PT028 - images to test on, not a test
+    disagreement: float | None = None,  # noqa: PT028
+) -> int | None:
+    """Test images for a two-sided 5 % McNemar test to tell accuracies `p_a` and `p_b` apart with this `power`.
+
+    Connor (1987, Biometrics 43:207). `disagreement` is the share of images exactly one side gets right; without it,
+    the two are taken to err independently, which asks for more images than networks that err alike need.
+    Returns None where the accuracies are equal: no number is enough.
+    """
+    difference = abs(p_a - p_b)
+    if difference == 0:
+        return None
+    if disagreement is None:
+        disagreement = p_a * (1 - p_b) + p_b * (1 - p_a)
+    disagreement = max(disagreement, difference)  # they differ by no more than they disagree
+    z_alpha, z_beta = _normal_quantile(1 - SIGNIFICANCE), NormalDist().inv_cdf(power)
+    root = z_alpha * math.sqrt(disagreement) + z_beta * math.sqrt(disagreement - difference**2)
+    return math.ceil((root / difference) ** 2)
+
+
+# pytest collects any `test_*` it can see, wherever it was imported from.
+test_images_needed.__test__ = False  # type: ignore[attr-defined]
+
+
+def turning_epoch(val_loss: Sequence[float], first_epoch: int = 1) -> int | None:
+    """The epoch of least validation loss if the loss then clearly rises: where overfitting starts. Else None.
+
+    Clearly: the median of the last fifth of the epochs (as far as they come after the minimum) is above it by more
+    than 5 % (the "generalization loss" of Prechelt 1998, "Early stopping: but when?") and by more than three standard
+    deviations of the noise from epoch to epoch. Spikes do not count as minima: the curve is first smoothed by a running
+    median of three. `val_loss[0]` belongs to `first_epoch`; whatever follows the first non-finite value is ignored.
+    """
+    loss = np.asarray(val_loss, dtype=np.float64)
+    finite = np.isfinite(loss)
+    loss = loss if finite.all() else loss[: int(np.argmin(finite))]
+    if loss.size < 4:
+        return None
+    padded = np.concatenate([loss[:1], loss, loss[-1:]])
+    smooth = np.median(np.stack([padded[:-2], padded[1:-1], padded[2:]]), axis=0)
+    turn = int(np.argmin(smooth))
+    tail = loss[max(turn + 1, loss.size - max(1, loss.size // 5)) :]
+    if tail.size == 0:
+        return None
+    rise = float(np.median(tail)) - float(smooth[turn])
+    # Third differences cancel any smooth trend; sqrt(20) is their gain on white noise, 1.4826 that of the median.
+    noise = 1.4826 * float(np.median(np.abs(np.diff(loss, n=3)))) / math.sqrt(20)
+    if rise <= 0.05 * float(smooth[turn]) or rise <= 3 * noise:
+        return None
+    window = range(max(0, turn - 1), min(loss.size, turn + 2))
+    return first_epoch + min(window, key=lambda index: float(loss[index]))
+
+
+def better_than_chance(correct: float, n: int, classes: int | Sequence[int]) -> AgainstChance:
+    """One-sided exact binomial test that `correct` of `n` is more than guessing gets right, at 5 %.
+
+    `classes` is the number of classes (chance is 1/classes) or the examples of each class (chance is the share of the
+    largest: what always naming that class would score). A fractional `correct` is rounded down, against the claim.
+    """
+    chance = 1 / classes if isinstance(classes, int) else max(classes) / sum(classes)
+    if not 0 <= correct <= n or n < 1:
+        raise ValueError(f"correct must lie between 0 and n >= 1, got {correct} of {n}")
+    whole = math.floor(correct + 1e-9)
+    p_value = 1.0 if whole == 0 else float(special.bdtrc(whole - 1, n, chance))
+    return AgainstChance(chance, p_value, p_value < SIGNIFICANCE)
+
+
+def _normal_quantile(level: float) -> float:
+    return NormalDist().inv_cdf((1 + level) / 2)
+
+
+def _integers(values: ArrayLike) -> NDArray[np.int64]:
+    return np.asarray(values).astype(np.int64)

@@ -1,0 +1,364 @@
+"""The files: self-contained, escaped, complete, repeatable, and true to the tables."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import itertools
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cnnsearch import report
+from cnnsearch.errors import RunError
+from cnnsearch.plots.evidence import Evidence
+from cnnsearch.report.html import keep_numbers_whole, only_base64
+from cnnsearch.report.markdown import code, plain
+from cnnsearch.report.words import percent
+from cnnsearch.tables import Tables
+from tests.report import factory
+
+VARIANTS: dict[str, Callable[[], Tables]] = {
+    "part1": lambda: factory.part1(pictures=True),
+    "seeds": lambda: factory.part1(seeds=(0, 1, 2)),
+    "nasty": factory.nasty,
+    "with_trouble": factory.with_trouble,
+    "one_trial": factory.one_trial,
+    "all_failed": factory.all_failed,
+    "at_chance": factory.at_chance,
+    "two_classes": factory.two_classes,
+    "lr_only": factory.lr_only,
+    "optimizers": factory.optimizers,
+    "disagree": factory.validation_and_test_disagree,
+    "many": lambda: factory.many(300),
+}
+
+VOID = {"meta", "img", "br", "input", "link"}
+SVG = {"svg", "g", "path", "defs", "use", "text", "clippath", "rect"}
+PAGE = {
+    "html", "head", "meta", "title", "style", "body", "main", "header", "section", "h1", "h2", "h3", "p", "a", "dl",
+    "div", "dt", "dd", "ol", "ul", "li", "span", "code", "pre", "figure", "figcaption", "b", "bdi", "br", "img",
+    "details", "summary", "table", "thead", "tbody", "tr", "th", "td", "script",
+}  # fmt: skip
+
+
+class Page(HTMLParser):
+    """Tags with attributes, text by element, and whether elements are closed in order."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.text: list[str] = []
+        self.style: list[str] = []
+        self.script: list[str] = []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        {"style": self.style, "script": self.script}.get(self.open[-1] if self.open else "", self.text).append(data)
+
+    def names(self) -> set[str]:
+        return {tag for tag, _ in self.tags}
+
+    def attributes(self, name: str) -> list[str]:
+        return [attrs[name] or "" for _, attrs in self.tags if name in attrs]
+
+    def words(self) -> str:
+        return " ".join("".join(self.text).split())
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    """Variant name -> (folder of its report, its page); each is built once."""
+    known: dict[str, tuple[Path, Page]] = {}
+
+    def build(name: str) -> tuple[Path, Page]:
+        if name not in known:
+            out = tmp_path_factory.mktemp(name)
+            path = report.write(VARIANTS[name](), out)
+            assert path == out / "report.html"
+            known[name] = out, Page(path.read_text(encoding="utf-8"))
+        return known[name]
+
+    return build
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+class TestEveryReport:
+    def test_is_well_formed_and_made_of_known_elements(self, built, name):
+        _, page = built(name)
+        assert page.open == []
+        assert page.names() <= PAGE | SVG
+        assert not any(attr.startswith("on") for _, attrs in page.tags for attr in attrs)
+
+    def test_refers_to_nothing_outside(self, built, name):
+        out, page = built(name)
+        for link in page.attributes("href"):
+            assert link.startswith("#")
+        for source in page.attributes("src"):
+            assert source.startswith("data:image/png;base64,")
+        assert "http" not in (out / "report.html").read_text(encoding="utf-8").replace("http-equiv", "")
+        assert "url(" not in "".join(page.style)
+        assert "@import" not in "".join(page.style)
+
+    def test_every_link_has_its_target_and_every_id_is_one_elements(self, built, name):
+        _, page = built(name)
+        ids = page.attributes("id")
+        assert len(ids) == len(set(ids))
+        targets = [link[1:] for link in page.attributes("href")] + page.attributes("aria-labelledby")
+        assert set(targets) <= set(ids)
+
+    def test_only_its_own_script_may_run(self, built, name):
+        _, page = built(name)
+        (script,) = page.script
+        digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+        (policy,) = [attrs["content"] for tag, attrs in page.tags if tag == "meta" and "http-equiv" in attrs]
+        assert policy is not None
+        assert "default-src 'none'" in policy
+        assert f"script-src 'sha256-{digest}'" in policy
+
+    def test_can_be_read_without_eyes(self, built, name):
+        _, page = built(name)
+        assert page.tags[0][1]["lang"] == "en"
+        assert all(attrs.get("alt") for tag, attrs in page.tags if tag == "img")
+        levels = [int(tag[1]) for tag, _ in page.tags if tag in ("h1", "h2", "h3")]
+        assert levels[0] == 1
+        assert levels.count(1) == 1
+        assert all(after <= before + 1 for before, after in itertools.pairwise(levels))
+        for index, (tag, _) in enumerate(page.tags):
+            if tag == "svg":
+                assert page.tags[index - 1][1]["role"] == "img"
+                assert page.tags[index - 1][1]["aria-label"]
+
+    def test_sections_come_in_order(self, built, name):
+        _, page = built(name)
+        order = [
+            "found",
+            "all-settings",
+            "heatmaps",
+            "curves",
+            "continued-dropout",
+            "errors",
+            "trials",
+            "data",
+            "method",
+        ]
+        present = [attrs["id"] for tag, attrs in page.tags if tag == "h2"]
+        assert present == [section for section in order if section in present]
+        assert {"found", "trials", "data", "method"} <= set(present)
+
+    def test_markdown_shows_the_plots_that_are_there(self, built, name):
+        out, _ = built(name)
+        text = (out / "report.md").read_text(encoding="utf-8")
+        linked = set(re.findall(r"\]\(plots/([^)]+)\)", text))
+        assert linked == {path.name for path in (out / "plots").iterdir()}
+        assert all(path.read_bytes().startswith(b"\x89PNG") for path in (out / "plots").iterdir())
+
+    def test_every_trial_is_in_the_table(self, built, name):
+        out, _ = built(name)
+        table = (out / "report.html").read_text(encoding="utf-8").split("sortable")[1].split("</table>")[0]
+        assert table.count("<tr") - 1 == len(VARIANTS[name]().trials)
+        lines = (out / "report.md").read_text(encoding="utf-8").split("## Trials")[1].split("## Data")[0].splitlines()
+        assert sum(line.startswith("|") for line in lines) - 2 == len(VARIANTS[name]().trials)
+
+
+class TestPart1:
+    def test_size_and_sections(self, built):
+        out, page = built("part1")
+        assert (out / "report.html").stat().st_size < 3_000_000
+        assert [attrs["id"] for tag, attrs in page.tags if tag == "h2"] == [
+            "found", "all-settings", "heatmaps", "curves", "continued-dropout", "errors", "trials", "data", "method",
+        ]  # fmt: skip
+
+    def test_numbers_are_those_of_the_tables(self, built):
+        _, page = built("part1")
+        evidence = Evidence(VARIANTS["part1"]())
+        for setting in evidence.settings:
+            for split in ("val", "test"):
+                score = evidence.score(setting, split)
+                assert score is not None
+                assert percent(score) in page.words()
+
+    def test_the_best_row_is_marked_once(self, built):
+        out, _ = built("part1")
+        table = (out / "report.html").read_text(encoding="utf-8").split("sortable")[1].split("</table>")[0]
+        (row,) = re.findall(r'<tr class="best">.*', table)
+        evidence = Evidence(VARIANTS["part1"]())
+        assert evidence.best is not None
+        score = evidence.score(evidence.best)
+        assert score is not None
+        assert percent(score) in row
+        assert "best by validation" in row
+
+    def test_says_how_it_selected(self, built):
+        _, page = built("part1")
+        assert "Test images choose nothing" in page.words()
+        assert "optimistic because it was picked for it" in page.words()
+
+    def test_pictures_are_inside(self, built):
+        _, page = built("part1")
+        tables = VARIANTS["part1"]()
+        sources = page.attributes("src")
+        wanted = report.examples_wanted(tables)
+        assert len(wanted) == 24
+        assert len(sources) == 24 + 10 * 5
+        assert all(f"data:image/png;base64,{tables.pictures['examples'][name]}" in sources for name in wanted)
+
+    def test_works_without_pictures(self, tmp_path):
+        tables = factory.two_classes_grid()
+        page = Page(report.write(tables, tmp_path).read_text(encoding="utf-8"))
+        assert "img" not in page.names()
+        assert report.examples_wanted(tables, limit=3)[0] in page.words()
+
+    def test_the_same_tables_give_the_same_bytes(self, built, tmp_path):
+        out, _ = built("part1")
+        report.write(VARIANTS["part1"](), tmp_path)
+        names = sorted(path.relative_to(out) for path in out.rglob("*") if path.is_file())
+        assert names == sorted(path.relative_to(tmp_path) for path in tmp_path.rglob("*") if path.is_file())
+        for name in names:
+            assert (out / name).read_bytes() == (tmp_path / name).read_bytes(), name
+
+
+class TestWrong:
+    """`examples_wanted`: the test images the best setting is surest and wrong about."""
+
+    def test_they_are_wrong_and_surest_first(self):
+        tables = factory.part1()
+        best = Evidence(tables).best
+        assert best is not None
+        rows = tables.predictions.query("trial_id == @best.key and split == 'test' and moment == 'best'")
+        rows = rows.set_index("example").loc[report.examples_wanted(tables, limit=10)]
+        assert (rows["label"] != rows["predicted"]).all()
+        assert rows["confidence"].is_monotonic_decreasing
+        assert len(rows) == 10
+
+    def test_none_where_nothing_finished(self):
+        assert report.examples_wanted(factory.all_failed()) == []
+
+
+class TestTrouble:
+    def test_failures_show_their_reason_as_text(self, built):
+        out, page = built("with_trouble")
+        assert "failed: OutOfMemoryError: tried to allocate 2.00 GiB <b>now</b>" in page.words()
+        assert "diverged: training loss became nan in epoch 2" in page.words()
+        assert "5 of 8 done" in page.words()
+        assert "1 failed, 1 diverged, 1 pruned" in page.words()
+        assert "<b>now" not in (out / "report.md").read_text(encoding="utf-8")
+
+    def test_all_failed_says_so(self, built):
+        _, page = built("all_failed")
+        assert "No answer: none of 8 trials finished." in page.words()
+        assert "no space left on device" in page.words()
+        assert "svg" in page.names()  # the data is still shown
+
+    def test_chance_says_so(self, built):
+        _, page = built("at_chance")
+        assert "No setting can be said to work" in page.words()
+        assert "None of 8 settings is better than chance (10 %)" in page.words()
+
+    def test_validation_chooses(self, built):
+        _, page = built("disagree")
+        assert "Best by validation is batch 16" in page.words()
+
+    def test_of_many_settings_it_shows_the_best_and_says_so(self, built):
+        _, page = built("many")
+        assert "Shown are the 40 best of 300 settings by validation accuracy" in page.words()
+        assert "The 12 best of 300 settings by validation accuracy." in page.words()
+
+    def test_old_plots_are_removed_and_other_files_are_not(self, tmp_path):
+        (tmp_path / "plots").mkdir()
+        (tmp_path / "plots" / "confusion-old.png").write_bytes(b"")
+        (tmp_path / "plots" / "notes.txt").write_text("mine")
+        report.write(factory.one_trial(), tmp_path)
+        assert not (tmp_path / "plots" / "confusion-old.png").exists()
+        assert (tmp_path / "plots" / "notes.txt").exists()
+        assert not list(tmp_path.rglob("*.tmp"))
+
+    def test_a_folder_that_cannot_be_written_is_one_clear_error(self, tmp_path):
+        (tmp_path / "plots").write_text("a file where a folder should be")
+        with pytest.raises(RunError, match="cannot be written"):
+            report.write(factory.one_trial(), tmp_path)
+
+    @pytest.mark.parametrize("missing", ["provenance", "data", "pictures", "sweep"])
+    def test_missing_descriptions_leave_gaps_and_no_errors(self, tmp_path, missing):
+        gap: Any = {missing: {}}
+        tables = replace(factory.two_classes_grid(), **gap)
+        page = Page(report.write(tables, tmp_path).read_text(encoding="utf-8"))
+        assert "Best by validation is" in page.words()
+
+
+class TestNasty:
+    def test_names_are_text_everywhere(self, built):
+        _, page = built("nasty")
+        words = page.words()
+        for name in (
+            "<script>alert('owned')</script>",
+            "</style><img src=x onerror=alert(1)>",
+            "{{ jinja }} {% raw %}",
+        ):
+            assert name in words
+        assert len(page.script) == 1
+        assert "alert" not in "".join(page.script + page.style)
+        assert "x" not in page.attributes("src")
+
+    def test_names_are_text_in_markdown(self, built):
+        out, _ = built("nasty")
+        text = (out / "report.md").read_text(encoding="utf-8")
+        assert "<script>" not in text
+        assert "<img" not in text
+        assert r"under\_score\*star\*\`tick\`\|pipe" in text
+        rows = [line for line in text.splitlines() if line.startswith("| test/")]
+        assert rows
+        assert all(len(re.findall(r"(?<!\\)\|", row)) == 5 for row in rows)
+
+    def test_file_names_come_from_no_class(self, built):
+        out, _ = built("nasty")
+        assert all(re.fullmatch(r"[a-z0-9-]+\.png", path.name) for path in (out / "plots").iterdir())
+
+    def test_pictures_that_are_not_base64_do_not_reach_a_url(self):
+        assert only_base64(factory.picture(90))
+        assert only_base64('x" onerror="alert(1)') == ""
+        assert only_base64(None) == ""  # type: ignore[arg-type]
+
+
+class TestWriting:
+    def test_numbers_stay_whole(self):
+        text = str(keep_numbers_whole("gets 78.9 % (76.3–81.3), by −2.7 points (−5.0 to −0.4) & more"))
+        assert '<span class="n">78.9 % (76.3–81.3)</span>' in text
+        assert '<span class="n">−2.7 points (−5.0 to −0.4)</span>' in text
+        assert text.endswith("&amp; more")
+
+    @pytest.mark.parametrize(
+        ("given", "escaped"),
+        [
+            ("a|b", r"a\|b"),
+            ("*x* _y_ `z` [l](u)", r"\*x\* \_y\_ \`z\` \[l\](u)"),
+            ("<b> & &amp;", "&lt;b&gt; &amp; &amp;amp;"),
+            ("- no list", r"\- no list"),
+            ("1. no list", r"1\. no list"),
+            ("two\nlines", "two lines"),
+        ],
+    )
+    def test_markdown_is_escaped(self, given, escaped):
+        assert str(plain(given)) == escaped
+
+    def test_fences_are_longer_than_what_they_hold(self):
+        assert str(code("a ``` b")) == "````\na ``` b\n````"
+        assert str(code("x", indent=3)) == "   ```\n   x\n   ```"

@@ -1,0 +1,255 @@
+"""The commands as people call them: processes of their own, judged by output, exit code and what is on disk."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from PIL import Image
+
+from tests.conftest import SMALL
+
+SETTINGS = [part for value in SMALL for part in ("--set", value)]
+
+
+def call(*arguments: object, module: str = "cnnsearch.sweep", **options: Any) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", module, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=110, **options)
+
+
+def start(*arguments: object) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "cnnsearch.sweep", *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def last_json(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
+    told: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return told
+
+
+def folder_of_images(path: Path, per_class: int = 12, classes: tuple[str, ...] = ("cat", "dog")) -> Path:
+    for label, name in enumerate(classes):
+        (path / name).mkdir(parents=True)
+        for index in range(per_class):
+            colour = (label * 120, index * 10, 40)
+            Image.new("RGB", (10, 12), colour).save(path / name / f"{index:03}.png")
+    return path
+
+
+def test_part1_from_command_to_report_and_again(tmp_path: Path) -> None:
+    first = call("part1", *SETTINGS, "--serial", "--out", tmp_path, "--json")
+    assert first.returncode == 0, first.stderr
+    assert first.stderr == ""
+    told = last_json(first)
+    assert (told["trials"], told["done"], told["failed"]) == (16, 16, 0)
+    part1 = tmp_path / "part1"
+    assert Path(told["report"]) == part1 / "report.html"
+    for name in (
+        "trials.parquet",
+        "epochs.parquet",
+        "predictions.parquet",
+        "report.md",
+        "sweep.yaml",
+        "provenance.json",
+    ):
+        assert (part1 / name).stat().st_size > 0
+    assert "16 of 16 trials done" in first.stdout
+    records = {file: file.stat().st_mtime_ns for file in part1.glob("trials/*/record.json")}
+
+    # The same command trains nothing.
+    second = call("part1", *SETTINGS, "--serial", "--out", tmp_path, "--json")
+    assert second.returncode == 0
+    assert "16 trials (16 already done), nothing to run" in second.stdout
+    assert {file: file.stat().st_mtime_ns for file in part1.glob("trials/*/record.json")} == records
+
+    # One more learning rate trains its cells only.
+    more = call(
+        "part1", *SETTINGS, "--serial", "--out", tmp_path, "--dry-run", "--json",
+        "--set", "stages.grid.space.lr.grid=[0.0001, 0.001, 0.01]",
+    )  # fmt: skip
+    assert (last_json(more)["trials"], last_json(more)["stages"]["grid"]["to_run"]) == (20, 4)
+
+    # The report is made again from results alone.
+    (part1 / "report.html").unlink()
+    again = call(part1, module="cnnsearch.report")
+    assert again.returncode == 0, again.stderr
+    assert again.stdout.strip() == str(part1 / "report.html")
+    assert (part1 / "report.html").is_file()
+
+
+def test_dry_run_starts_and_writes_nothing(tmp_path: Path) -> None:
+    done = call("part1", *SETTINGS, "--dry-run", "--out", tmp_path / "results")
+    assert done.returncode == 0, done.stderr
+    assert "16 trials (0 already done), about" in done.stdout
+    assert "10 classes, 60 train / 40 validation / 1,600 test" in done.stdout
+    assert not (tmp_path / "results").exists()
+
+
+def test_own_images_random_search_and_failure_exit_code(tmp_path: Path) -> None:
+    images = folder_of_images(tmp_path / "images")
+    sweep = tmp_path / "mine.yaml"
+    sweep.write_text(
+        "name: mine\ndata: {image_size: 8, split: {method: stratified, train: 0.5, val: 0.25}}\n"
+        "train: {epochs: 4, width: 0.05, model: plain, precision: fp32, optimizer: sgd}\n"
+        "stages:\n  - name: draws\n    search: {method: random, trials: 2}\n"
+        "    space: {lr: {loguniform: [0.001, 0.1]}}\n"
+        "  - name: wild\n    space: {lr: 100}\n",
+        encoding="utf-8",
+    )
+    done = call(sweep, "--data", images, "--serial", "--out", tmp_path, "--json")
+    assert done.returncode == 1, done.stderr
+    told = last_json(done)
+    assert (told["trials"], told["done"], told["diverged"]) == (3, 2, 1)
+    assert "2 of 3 trials done" in done.stdout
+    assert "1 diverged" in done.stdout
+
+
+def wrong_requests(tmp_path: Path) -> dict[str, tuple[list[Any], str]]:
+    """Name -> (arguments, what the message must say)."""
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    one = folder_of_images(tmp_path / "one", classes=("cat",))
+    few = folder_of_images(tmp_path / "few", per_class=6)
+    text = folder_of_images(tmp_path / "text")
+    (text / "cat" / "x.png").write_text("this is not a picture, whatever its name says\n")
+    broken = folder_of_images(tmp_path / "broken")
+    whole = (broken / "dog" / "003.png").read_bytes()
+    (broken / "dog" / "003.png").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "file").touch()
+    split = ["--set", "data.split={method: fill, train_per_class: 6, val_per_class: 4}"]
+    return {
+        "unknown sweep": (["part9"], "no sweep named 'part9'. Did you mean part1?"),
+        "mistyped key": (["part1", "--set", "train.epoch=3"], "train.epoch is not a key. Did you mean train.epochs?"),
+        "out of range": (["part1", "--set", "train.lr=-1"], "train.lr given -1"),
+        "unknown profile": (["part1", "--profile", "fast"], "has no profile 'fast'"),
+        "seeds": (["part1", "--seeds", "a,b"], "--seeds a,b: give whole numbers"),
+        "time": (["part1", "--max-time", "soon"], "--max-time soon: give a number and s, m, h or d"),
+        "both executors": (["part1", "--serial", "--address", "auto"], "give one of them"),
+        "no folder": (["part1", "--data", tmp_path / "none"], "none"),
+        "no images": (["part1", "--data", empty], "empty"),
+        "one class": (["part1", "--data", one, *split], "one"),
+        "few images": (["part1", "--data", few, *split], 'class "cat" has 6 images; the split needs'),
+        "text as png": (["part1", "--data", text, *split], "cat/x.png"),
+        "truncated": (["part1", "--data", broken, *split], "dog/003.png"),
+        "out is a file": (["part1", "--out", tmp_path / "file"], "cannot be written"),
+        "too many threads": (["part1", "--set", "run.threads_per_trial=1000"], "run.threads_per_trial is 1000"),
+    }
+
+
+@pytest.mark.parametrize("case", [
+    "unknown sweep", "mistyped key", "out of range", "unknown profile", "seeds", "time", "both executors", "no folder",
+    "no images", "one class", "few images", "text as png", "truncated", "out is a file", "too many threads",
+])  # fmt: skip
+def test_wrong_requests_get_one_clear_message(tmp_path: Path, case: str) -> None:
+    cases = wrong_requests(tmp_path)
+    assert len(cases) == 15
+    arguments, complaint = cases[case]
+    out = [] if "--out" in arguments else ["--out", tmp_path / "results"]
+    done = call(*arguments, *out)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith("error: ")
+    assert complaint in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list(tmp_path.glob("results/*/trials/*"))
+
+
+def test_bad_images_can_be_skipped(tmp_path: Path) -> None:
+    images = folder_of_images(tmp_path / "images")
+    (images / "cat" / "x.png").write_text("not a picture")
+    split = "data.split={method: fill, train_per_class: 6, val_per_class: 4}"
+    done = call(
+        "part1", "--data", images, "--set", split, "--set", "data.on_bad_image=skip", "--dry-run", "--out", tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    assert "x.png" in done.stdout
+
+
+def test_report_on_what_is_no_results_folder(tmp_path: Path) -> None:
+    done = call(tmp_path, module="cnnsearch.report")
+    assert done.returncode == 2
+    assert "has no sweep.yaml" in done.stderr
+    missing = call(tmp_path / "none", module="cnnsearch.report")
+    assert missing.returncode == 2
+    assert "there is no folder" in missing.stderr
+
+
+def until(condition: Any, seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_stops_quickly_and_the_same_command_goes_on(tmp_path: Path, sign: signal.Signals) -> None:
+    arguments = ["part1", *SETTINGS, "--set", "train.epochs=60", "--set", "run.checkpoint_seconds=0", "--out", tmp_path]
+    running = start(*arguments)
+    until(lambda: list(tmp_path.glob("part1/trials/*/record.json")))
+    children = psutil.Process(running.pid).children(recursive=True)
+    began = time.monotonic()
+    running.send_signal(sign)
+    _, stderr = running.communicate(timeout=20)
+    assert time.monotonic() - began < 5
+    assert running.returncode == 130
+    assert " of 16 trials done" in stderr
+    assert "python -m cnnsearch.sweep part1" in stderr
+    assert "Traceback" not in stderr
+    until(lambda: not any(child.is_running() and child.status() != psutil.STATUS_ZOMBIE for child in children), 10)
+    finished = {file: file.stat().st_mtime_ns for file in tmp_path.glob("part1/trials/*/record.json")}
+    again = call(*arguments, "--serial", "--json")
+    assert again.returncode == 0, again.stderr
+    assert last_json(again)["done"] == 16
+    assert {file: file.stat().st_mtime_ns for file in finished} == finished
+
+
+def test_when_time_is_up_the_rest_is_left_for_later(tmp_path: Path) -> None:
+    arguments = ["part1", *SETTINGS, "--set", "train.epochs=100000", "--serial", "--out", tmp_path, "--json"]
+    done = call(*arguments, "--max-time", "2s")
+    assert done.returncode == 0, done.stderr
+    assert "time is up: 0 of 16 trials done" in done.stdout
+    told = last_json(done)
+    assert (told["time_is_up"], told["done"]) == (True, 0)
+
+
+def test_a_second_start_on_one_folder_is_refused(tmp_path: Path) -> None:
+    running = start("part1", *SETTINGS, "--set", "train.epochs=100000", "--serial", "--out", tmp_path)
+    try:
+        until(lambda: list(tmp_path.glob("part1/trials/*/epochs.jsonl")))
+        second = call("part1", *SETTINGS, "--serial", "--out", tmp_path)
+        assert second.returncode == 2
+        assert f"in use by process {running.pid} on" in second.stderr
+    finally:
+        running.kill()
+        running.communicate()
+
+
+def test_help_does_not_wait_for_torch_or_ray() -> None:
+    code = (
+        "import sys; from cnnsearch import cli, sweepfile; sweepfile.load_sweep('part1');"
+        "sys.exit(any(name in sys.modules for name in ('torch', 'ray', 'matplotlib', 'pandas')))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], env=os.environ).returncode == 0
+    shown = call("--help")
+    assert shown.returncode == 0
+    for flag in (
+        "--data",
+        "--profile",
+        "--set",
+        "--seeds",
+        "--out",
+        "--address",
+        "--serial",
+        "--dry-run",
+        "--max-time",
+        "--json",
+    ):
+        assert flag in shown.stdout

@@ -1,0 +1,323 @@
+"""Golden numbers from the papers (or counted by hand), scipy as a second opinion, and what must always hold."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from scipy import stats as reference
+
+from cnnsearch import stats
+
+Counts = NDArray[np.int_]
+
+outcomes = st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=60)
+differences = st.lists(st.integers(-4, 4), min_size=1, max_size=10)
+p_lists = st.lists(st.floats(0, 1), min_size=1, max_size=12)
+
+
+def sides(pairs: list[tuple[bool, bool]]) -> tuple[Counts, Counts]:
+    """Two arrays of 0 and 1 from pairs of booleans."""
+    return np.array([a for a, _ in pairs], int), np.array([b for _, b in pairs], int)
+
+
+def table(only_a: int, only_b: int, n: int) -> tuple[Counts, Counts]:
+    """Right answers of two sides that `only_a` and `only_b` examples tell apart."""
+    a, b = np.zeros(n, int), np.zeros(n, int)
+    a[:only_a] = 1
+    b[only_a : only_a + only_b] = 1
+    return a, b
+
+
+class TestWilson:
+    # Newcombe 1998, Stat. Med. 17:857, table I, method 3.
+    @pytest.mark.parametrize(
+        ("successes", "n", "low", "high"),
+        [(81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0.0, 0.1611), (1, 29, 0.0061, 0.1718)],
+    )
+    def test_agrees_with_newcombe(self, successes, n, low, high):
+        assert stats.wilson(successes, n) == pytest.approx((low, high), abs=5e-5)
+
+    def test_is_the_interval_of_the_sketch_in_the_specification(self):
+        low, high = stats.wilson(789, 1000)
+        assert (round(100 * low, 1), round(100 * high, 1)) == (76.3, 81.3)
+
+    @given(st.integers(1, 2000), st.data())
+    def test_agrees_with_scipy(self, n, data):
+        k = data.draw(st.integers(0, n))
+        expected = reference.binomtest(k, n).proportion_ci(0.9, method="wilson")
+        assert stats.wilson(k, n, 0.9) == pytest.approx((expected.low, expected.high), abs=1e-9)
+
+    @given(st.integers(1, 500), st.data())
+    def test_holds_the_estimate_and_mirrors(self, n, data):
+        k = data.draw(st.integers(0, n))
+        low, high = stats.wilson(k, n)
+        assert 0 <= low <= k / n <= high <= 1
+        assert stats.wilson(n - k, n) == pytest.approx((1 - high, 1 - low), abs=1e-12)
+
+    @pytest.mark.parametrize(("successes", "n"), [(1, 0), (-1, 10), (11, 10)])
+    def test_refuses_the_impossible(self, successes, n):
+        with pytest.raises(ValueError, match="successes must lie between 0 and n"):
+            stats.wilson(successes, n)
+
+
+class TestMcNemar:
+    # Discordant 1 and 7: 2 (C(8,0) + C(8,1)) / 2^8 by hand. The table of Bentur et al. in Fagerland et al. 2014.
+    def test_golden(self):
+        assert stats.mcnemar_exact(*table(1, 7, 21)) == pytest.approx(18 / 256)
+
+    def test_never_disagreeing_is_no_evidence(self):
+        assert stats.mcnemar_exact([1, 0, 1], [1, 0, 1]) == 1.0
+
+    @given(outcomes)
+    def test_is_the_binomial_test_of_the_discordant_examples(self, pairs):
+        a, b = sides(pairs)
+        only_a, only_b = int(np.sum(a > b)), int(np.sum(b > a))
+        expected = reference.binomtest(only_a, only_a + only_b).pvalue if only_a + only_b else 1.0
+        assert stats.mcnemar_exact(a, b) == pytest.approx(expected)
+        assert stats.mcnemar_exact(b, a) == pytest.approx(expected)
+
+
+class TestSignFlip:
+    @given(differences)
+    def test_counts_all_signs(self, values):
+        observed = abs(sum(values))
+        flips = itertools.product((-1, 1), repeat=len(values))
+        hits = sum(abs(sum(s * abs(v) for s, v in zip(signs, values, strict=True))) >= observed for signs in flips)
+        assert stats.sign_flip_exact(values) == pytest.approx(hits / 2 ** len(values), abs=1e-9)
+
+    @given(differences, st.integers(2, 5))
+    def test_does_not_depend_on_the_unit(self, values, unit):
+        assert stats.sign_flip_exact([unit * v for v in values]) == pytest.approx(stats.sign_flip_exact(values))
+
+    def test_many_steps_agree_with_the_exact_distribution(self, monkeypatch):
+        values = np.random.default_rng(0).integers(-4, 6, 200)
+        exact = stats.sign_flip_exact(values)
+        monkeypatch.setattr(stats, "_EXACT_STEPS", 1)
+        assert 1e-9 < exact < 0.05
+        assert stats.sign_flip_exact(values) == pytest.approx(exact, rel=0.15)
+
+
+class TestHolm:
+    def test_golden(self):
+        # R: p.adjust(c(0.01, 0.04, 0.03, 0.005), "holm")
+        assert stats.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+
+    @given(p_lists)
+    def test_lies_between_none_and_bonferroni_and_keeps_the_order(self, p_values):
+        adjusted = stats.holm(p_values)
+        assert all(p <= q <= min(1.0, len(p_values) * p) + 1e-12 for p, q in zip(p_values, adjusted, strict=True))
+        ordered = [adjusted[i] for i in sorted(range(len(p_values)), key=lambda i: p_values[i])]
+        assert ordered == sorted(ordered)
+
+    @given(p_lists, st.randoms())
+    def test_goes_with_its_p_value(self, p_values, random):
+        order = list(range(len(p_values)))
+        random.shuffle(order)
+        shuffled = stats.holm([p_values[i] for i in order])
+        assert shuffled == pytest.approx([stats.holm(p_values)[i] for i in order])
+
+
+class TestPairedDifference:
+    # Fagerland, Lydersen & Laake 2014, table V: airway hyper-responsiveness, discordant 1 and 7 of 21.
+    def test_golden(self):
+        estimate = stats.paired_difference(*table(1, 7, 21))
+        assert estimate.value == pytest.approx(-6 / 21)
+        # By hand: p12 = 2/23, p21 = 8/23, -6/23 -+ 1.96 sqrt((10/23 - 36/529) / 23)
+        half = 1.959964 * math.sqrt((10 / 23 - 36 / 529) / 23)
+        assert estimate[1:] == pytest.approx((-6 / 23 - half, -6 / 23 + half), abs=1e-6)
+        assert estimate[1:] == pytest.approx((-0.508, -0.013), abs=5e-4)
+
+    @given(outcomes)
+    def test_holds_the_difference_and_turns_round(self, pairs):
+        a, b = sides(pairs)
+        value, low, high = stats.paired_difference(a, b)
+        assert value == pytest.approx(a.mean() - b.mean())
+        assert -1 <= low <= value <= high <= 1
+        assert stats.paired_difference(b, a) == pytest.approx((-value, -high, -low))
+
+    @given(outcomes)
+    def test_never_claims_to_know_exactly(self, pairs):
+        a, b = sides(pairs)
+        _, low, high = stats.paired_difference(a, b)
+        assert high - low > 0
+
+    @given(outcomes)
+    def test_the_mean_of_two_equal_networks_is_one_of_them(self, pairs):
+        a, b = sides(pairs)
+        assert stats.paired_difference((a + a) / 2, (b + b) / 2) == stats.paired_difference(a, b)
+
+    def test_covers_the_truth_about_as_often_as_it_says(self):
+        rng = np.random.default_rng(1)
+        held = 0
+        for _ in range(800):
+            only_a, only_b, _ = rng.multinomial(120, [0.12, 0.05, 0.83])
+            _, low, high = stats.paired_difference(*table(only_a, only_b, 120))
+            held += low <= 0.07 <= high
+        assert 0.93 <= held / 800 <= 0.98
+
+    def test_refuses_nothing(self):
+        with pytest.raises(ValueError, match="no examples"):
+            stats.paired_difference([], [])
+
+
+class TestPairedBootstrap:
+    def test_agrees_with_students_t_where_that_is_right(self):
+        rng = np.random.default_rng(2)
+        a = rng.normal(1.0, 0.3, 400)
+        b = a - rng.normal(0.1, 0.2, 400)
+        value, low, high = stats.paired_bootstrap(a, b)
+        expected = stats.mean_interval((a - b).tolist())
+        assert (value, low, high) == pytest.approx(expected, abs=0.003)
+
+    def test_pairs(self):
+        """A constant difference is known exactly however much the losses vary."""
+        losses = np.random.default_rng(3).exponential(1, 50)
+        assert stats.paired_bootstrap(losses + 0.5, losses, resamples=200) == pytest.approx((0.5, 0.5, 0.5))
+
+    def test_repeats_with_its_seed_and_in_blocks(self):
+        rng = np.random.default_rng(4)
+        a, b = rng.random(30_000), rng.random(30_000)  # large enough for several blocks
+        assert stats.paired_bootstrap(a, b, 150) == stats.paired_bootstrap(a, b, 150)
+        assert stats.paired_bootstrap(a, b, 150) != stats.paired_bootstrap(a, b, 150, seed=1)
+
+
+class TestMeanInterval:
+    def test_golden(self):
+        # By hand: mean 4, s = 2, t(0.975, 2) = 4.302653, so 4 -+ 4.302653 * 2 / sqrt(3)
+        assert stats.mean_interval([2.0, 4.0, 6.0]) == pytest.approx((4.0, 4 - 4.96828, 4 + 4.96828), abs=1e-4)
+
+    def test_one_value_says_nothing_of_its_spread(self):
+        assert stats.mean_interval([0.7]) == (0.7, -math.inf, math.inf)
+
+    @given(st.lists(st.floats(-10, 10), min_size=2, max_size=8))
+    def test_agrees_with_scipy(self, values):
+        mean, low, high = stats.mean_interval(values)
+        error = np.std(values, ddof=1) / math.sqrt(len(values))
+        if error > 1e-9:
+            expected = reference.t.interval(0.95, len(values) - 1, np.mean(values), error)
+            assert (low, high) == pytest.approx(expected)
+        assert low <= mean <= high
+
+
+class TestNotToldApart:
+    def test_keeps_equals_and_drops_the_clearly_worse_and_the_clearly_better(self):
+        best = np.array([1] * 60 + [0] * 40)
+        equal = np.roll(best, 1)
+        worse, better = np.array([1] * 30 + [0] * 70), np.array([1] * 90 + [0] * 10)
+        correct = {"worse": worse, "best": best, "equal": equal, "better": better}
+        assert stats.not_told_apart(correct, "best") == ["equal"]
+
+    def test_holm_makes_it_harder_with_more_comparisons(self):
+        best = np.ones(100, int)
+        weak = best.copy()
+        weak[:7] = 0  # p = 2 / 2^7 = 0.016: significant alone, not among ten
+        alone = stats.not_told_apart({"best": best, "weak": weak}, "best")
+        among = stats.not_told_apart({"best": best, **{f"weak{i}": weak for i in range(10)}}, "best")
+        assert alone == []
+        assert len(among) == 10
+
+    @given(st.lists(st.lists(st.integers(0, 1), min_size=8, max_size=8), min_size=1, max_size=5))
+    def test_never_holds_the_best_and_always_its_equals(self, rows):
+        correct = {str(i): np.array(row) for i, row in enumerate(rows)} | {"copy": np.array(rows[0])}
+        near = stats.not_told_apart(correct, "0")
+        assert "0" not in near
+        assert "copy" in near
+
+
+class TestImagesNeeded:
+    # Connor 1987 as in powerandsamplesize.com (0.45, 0.05: 23) and clinicaltrials-tools (0.30, 0.15: 155).
+    @pytest.mark.parametrize(("only_a", "only_b", "n"), [(0.45, 0.05, 23), (0.30, 0.15, 155)])
+    def test_golden(self, only_a, only_b, n):
+        assert stats.test_images_needed(only_a, only_b, disagreement=only_a + only_b) == n
+
+    def test_that_many_images_give_that_power(self):
+        n = stats.test_images_needed(0.80, 0.75, disagreement=0.12)
+        assert n is not None
+        rng = np.random.default_rng(5)
+        p_values = []
+        for _ in range(1000):
+            only_a, only_b, _ = rng.multinomial(n, [0.085, 0.035, 0.88])
+            p_values.append(stats.mcnemar_exact(*table(only_a, only_b, n)))
+        assert 0.75 <= np.mean(np.array(p_values) < 0.05) <= 0.85
+
+    def test_equal_accuracies_never_part(self):
+        assert stats.test_images_needed(0.8, 0.8) is None
+
+    @given(st.floats(0.05, 0.95), st.floats(0.05, 0.95))
+    def test_independent_errors_need_the_most(self, p_a, p_b):
+        if abs(p_a - p_b) < 0.01:
+            return
+        independent = stats.test_images_needed(p_a, p_b)
+        alike = stats.test_images_needed(p_a, p_b, disagreement=abs(p_a - p_b))
+        assert independent is not None
+        assert alike is not None
+        assert 1 <= alike <= independent
+        assert stats.test_images_needed(p_b, p_a) == independent
+
+
+class TestTurningEpoch:
+    def test_golden(self):
+        assert stats.turning_epoch([1.5, 1.2, 1.1, 1.15, 1.3]) == 3
+        assert stats.turning_epoch([1.5, 1.2, 1.1, 1.15, 1.3], first_epoch=10) == 12
+
+    def test_a_falling_curve_has_not_turned(self):
+        assert stats.turning_epoch([2 * 0.9**i for i in range(40)]) is None
+
+    def test_a_plateau_has_not_turned(self):
+        assert stats.turning_epoch([*np.linspace(2, 1, 20), *[1.01] * 20]) is None
+
+    def test_a_spike_is_no_minimum(self):
+        loss = [*np.linspace(2, 0.5, 50), *np.linspace(0.5, 1.5, 50)]
+        loss[20] = 0.1
+        turn = stats.turning_epoch(loss)
+        assert turn is not None
+        assert abs(turn - 50) <= 2
+
+    def test_noise_alone_seldom_turns(self):
+        rng = np.random.default_rng(6)
+        turned = [stats.turning_epoch((1 + 0.1 * rng.normal(size=60)).tolist()) is not None for _ in range(300)]
+        assert np.mean(turned) < 0.05
+
+    def test_noise_on_a_turn_does_not_hide_it(self):
+        rng = np.random.default_rng(7)
+        curve = np.concatenate([np.linspace(2, 0.8, 30), np.linspace(0.8, 1.8, 70)])
+        turns = [stats.turning_epoch((curve + 0.05 * rng.normal(size=100)).tolist()) for _ in range(100)]
+        found = [turn for turn in turns if turn is not None]
+        assert len(found) == 100
+        assert np.median(np.abs(np.array(found) - 30)) <= 4
+
+    @given(st.lists(st.floats(0.01, 10), min_size=0, max_size=60), st.integers(-3, 100))
+    def test_lies_within_the_curve(self, loss, first):
+        turn = stats.turning_epoch(loss, first)
+        assert turn is None or (len(loss) >= 4 and first <= turn < first + len(loss))
+
+    @given(st.lists(st.floats(0.01, 10), min_size=4, max_size=40), st.lists(st.floats(0, 9), max_size=5))
+    def test_ignores_what_follows_a_breakdown(self, loss, rest):
+        assert stats.turning_epoch([*loss, math.nan, *rest]) == stats.turning_epoch(loss)
+
+
+class TestChance:
+    def test_golden(self):
+        # 1 - pbinom(29, 200, 0.1) in R
+        result = stats.better_than_chance(30, 200, 10)
+        assert result.chance == pytest.approx(0.1)
+        assert result.p_value == pytest.approx(reference.binomtest(30, 200, 0.1, "greater").pvalue)
+        assert result.p_value == pytest.approx(0.016327, abs=1e-6)
+        assert result.better
+
+    def test_chance_is_the_largest_class_where_classes_differ(self):
+        assert stats.better_than_chance(60, 100, [70, 30]).chance == pytest.approx(0.7)
+        assert not stats.better_than_chance(60, 100, [70, 30]).better
+        assert stats.better_than_chance(60, 100, 2).better
+
+    @given(st.integers(1, 300), st.integers(2, 50), st.data())
+    def test_more_right_answers_are_more_evidence(self, n, classes, data):
+        k = data.draw(st.integers(0, n - 1))
+        assert stats.better_than_chance(k + 1, n, classes).p_value <= stats.better_than_chance(k, n, classes).p_value
+        assert stats.better_than_chance(0, n, classes).p_value == 1.0
