@@ -285,6 +285,16 @@ class TestTitles:
             assert comparison is not None
             assert ("nothing clear" not in claim) == (comparison.p_value < 0.05)
 
+    def test_before_and_after_names_the_harm_where_there_is_no_gain(self):
+        def children(rows, plans):
+            return factory.dropout_plans(plans[-1:], gains=(0.0, 0.0, -0.5, -1.5))
+
+        tables = factory.make(factory.grid_plans()[-1:], [factory.GRID, factory.DROPOUT], children=children)
+        lost = tables.trials.iloc[-1]
+        points = 100 * (lost["test_accuracy_before"] - lost["test_accuracy"])
+        expected = f"residual gains nothing clear and loses {points:.1f} points with dropout 0.5"
+        assert continued.before_after_title(Evidence(tables), "dropout") == expected
+
 
 class TestStyle:
     @pytest.mark.parametrize("name", ALL)

@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from cnnsearch import estimate
+from cnnsearch.estimate import Calibration, Sizes, calibrate, representatives, workload_key
+from cnnsearch.hardware import Layout, detect
+from cnnsearch.plan import make_plan
+from cnnsearch.spec import Settings, Sweep
+
+LAYOUT = Layout("cpu", 2, 1, 0.0)
+SIZES = Sizes(train=100, val=50, test=50)
+
+
+def calibration(*settings: Settings, step: float = 0.1, image: float = 0.01) -> Calibration:
+    timed = {"step_seconds": step, "eval_image_seconds": image, "memory_bytes": 100, "weights_bytes": 1000}
+    return Calibration("fp32", {workload_key(s): timed for s in settings})
+
+
+def test_a_trials_seconds() -> None:
+    settings = Settings(model="plain", batch_size=32, epochs=10)
+    # 4 steps of 0.1 s and 50 images of 0.01 s an epoch; validation and test once at the end; the overhead.
+    expected = 10 * (4 * 0.1 + 50 * 0.01) + 100 * 0.01 + estimate.TRIAL_SECONDS
+    assert calibration(settings).seconds(settings, SIZES) == pytest.approx(expected)
+    assert calibration(settings).seconds(settings, SIZES, starts_from=True) == pytest.approx(expected + 1.0)
+
+
+def test_slots_share_the_work(small_sweep: Callable[..., Sweep]) -> None:
+    trials = list(make_plan(small_sweep(), "d" * 16, {}).trials.values())
+    timed = calibration(*(t.settings for t in trials))
+    alone = timed.cost(trials, SIZES, Layout("cpu", 1, 1, 0.0))
+    shared = timed.cost(trials, SIZES, LAYOUT)
+    assert alone.seconds == pytest.approx(sum(timed.seconds(t.settings, SIZES) for t in trials))
+    assert shared.seconds == pytest.approx(alone.seconds / 2)
+    assert (shared.memory_bytes, shared.trials) == (200, 8)
+
+
+def test_trials_not_known_yet_are_stood_in_for(small_sweep: Callable[..., Sweep]) -> None:
+    plan = make_plan(small_sweep("seeds=[0, 1]"), "d" * 16, {})
+    stand_ins = representatives(plan)
+    assert len(stand_ins) == plan.total == 32
+    assert sum(t.stage == "dropout" for t in stand_ins) == 16
+
+
+@pytest.fixture
+def _no_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CNNSEARCH_CACHE", str(tmp_path))
+
+
+@pytest.mark.usefixtures("_no_cache")
+def test_steps_are_timed_once_for_real(small_sweep: Callable[..., Sweep], monkeypatch: pytest.MonkeyPatch) -> None:
+    trials = [*make_plan(small_sweep("stages.grid.space.lr=100"), "d" * 16, {}).trials.values()][:2]
+    first = calibrate(trials, 10, LAYOUT, detect())
+    assert first.precision in ("fp32", "bf16")
+    timed = first.workloads[workload_key(trials[0].settings)]
+    assert 0 < timed["step_seconds"] < 5
+    assert 0 < timed["eval_image_seconds"] < 1
+    assert timed["memory_bytes"] > 50e6
+    assert timed["weights_bytes"] >= 4 * timed["parameters"]
+
+    def refuse(*args: object) -> None:
+        raise AssertionError("timed again")
+
+    monkeypatch.setattr(estimate, "_measure", refuse)
+    assert calibrate(trials, 10, LAYOUT, detect()) == first

@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from cnnsearch.events import Ended, EpochDone, Ready, Started
+from cnnsearch.plan import Status, Trial
+from cnnsearch.progress import LineView, LiveView, State, finished_text, plan_json, plan_text
+from cnnsearch.records import Measures, Record
+from cnnsearch.session import Finished, Prepared, prepared
+from cnnsearch.spec import Sweep
+from cnnsearch.train import EpochRow
+
+
+@pytest.fixture
+def ready(small_sweep: Callable[..., Sweep], tmp_path: Path) -> Iterator[Prepared]:
+    with prepared(small_sweep("train.epochs=10"), tmp_path, dry_run=True) as found:
+        yield found
+
+
+def record(trial: Trial, accuracy: float | None) -> Record:
+    best = accuracy and Measures(val_loss=1, val_accuracy=accuracy, test_loss=1, test_accuracy=accuracy)
+    return Record(
+        trial_id=trial.id,
+        stage=trial.stage,
+        settings=trial.settings,
+        data=trial.data,
+        status=Status.DONE if accuracy else Status.FAILED,
+        error=None if accuracy else "broke",
+        best=best or None,
+        best_epoch=3,
+        epochs_done=10,
+        seconds=5,
+    )
+
+
+def row(epoch: int, seconds: float = 1.0) -> EpochRow:
+    return EpochRow(epoch, 1.0, 0.5, 0.81, 0.715, 0.001, seconds)
+
+
+def test_plan_says_what_will_be_done(ready: Prepared) -> None:
+    text = plan_text(ready)
+    assert text.startswith("part1 · CNN classifiers trained from scratch\n")
+    assert "fashion-mini: 10 classes, 60 train / 40 validation / 1,600 test, resized to 8×8" in text
+    assert "8 trials   model 2 × lr 2 × batch_size 2   about" in text
+    assert "8 trials   dropout 4, from the best of each model   about" in text
+    assert "16 trials (0 already done), about" in text
+    told = plan_json(ready)
+    assert (told["trials"], told["done"]) == (16, 0)
+    assert isinstance(told["seconds"], float)
+    assert told["seconds"] > 8
+
+
+def test_time_left_falls_to_nothing(ready: Prepared) -> None:
+    """Also when the stage that waits turns out costlier or cheaper than thought."""
+    now = [0.0]
+    state = State(ready, clock=lambda: now[0])
+    left = [state.seconds_left]
+    for trial in ready.plan.stages[0].trials:
+        state.update(Started(trial))
+        for epoch in range(1, 11):
+            now[0] += 1
+            state.update(EpochDone(trial, row(epoch)))
+        state.update(Ended(trial, record(trial, 0.5)))
+        left.append(state.seconds_left)
+    parent = ready.plan.stages[0].trials[-1]
+    for dropout in range(8):
+        child = Trial("dropout", parent.settings.model_copy(update={"dropout": dropout / 10}), parent.data, parent.id)
+        state.update(Started(child))
+        state.update(Ended(child, record(child, 0.5)))
+    assert left[0] > 0
+    assert state.seconds_left == 0
+    assert state.done == 16
+    # One second an epoch, ten epochs, eight trials left on two slots, whatever the estimate said before.
+    assert left[8] == pytest.approx(8 * 10 / 2, rel=0.5)
+
+
+def test_lines_one_an_event(ready: Prepared) -> None:
+    lines: list[str] = []
+    view = LineView(ready, lines.append)
+    trial = ready.plan.stages[0].trials[0]
+    view(Ready("http://127.0.0.1:8265"))
+    view(Started(trial))
+    view(EpochDone(trial, row(1)))
+    view(Ended(trial, record(trial, 0.715)))
+    view(Ended(ready.plan.stages[0].trials[1], record(ready.plan.stages[0].trials[1], None)))
+    assert len(lines) == 4
+    assert "dashboard http://127.0.0.1:8265" in lines[0]
+    assert "grid: started plain, lr 0.0001, batch 16" in lines[1]
+    # 71.5 % of 40 validation images is 29 of them: Wilson 0.571 to 0.839.
+    assert "done, val 71.5 % (57.2–83.9) at epoch 3, 5 s (1 of 16, about" in lines[2]
+    assert "failed: broke" in lines[3]
+
+
+def test_live_view_shows_running_trials_and_the_best(ready: Prepared) -> None:
+    console = Console(file=io.StringIO(), force_terminal=True, width=110, color_system=None)
+    view = LiveView(ready, console)
+    first, second = ready.plan.stages[0].trials[:2]
+    view(Ready("http://127.0.0.1:8265"))
+    view(Started(first))
+    view(Ended(first, record(first, 0.5)))
+    view(Started(second))
+    view(EpochDone(second, row(7, seconds=0.5)))
+    with console.capture() as captured:
+        console.print(view._draw())
+    shown = captured.get()
+    assert "grid 1/8 · dropout 0/8" in shown
+    assert "epoch 7/10" in shown
+    assert "val 71.5 %" in shown
+    assert "120 images/s" in shown
+    assert "best so far  plain, lr 0.0001, batch 16: val 50.0 %" in shown
+    assert "dashboard http://127.0.0.1:8265" in shown
+    assert max(len(line) for line in shown.splitlines()) <= 110
+
+
+def test_the_end_is_told_honestly(tmp_path: Path) -> None:
+    finished = Finished(tmp_path, 16, {"done": 9, "failed": 2, "diverged": 1}, 161, tmp_path / "report.html")
+    text = finished_text(finished, [("best", "residual")])
+    assert text.startswith("9 of 16 trials done in 2 min 41 s; 2 failed, 1 diverged, 4 could not start\nbest")
+    assert finished.exit_code == 1
+    assert Finished(tmp_path, 16, {"done": 16}, 1, None).exit_code == 0
+    assert Finished(tmp_path, 16, {"done": 12}, 1, None).exit_code == 1
+    assert Finished(tmp_path, 16, {"done": 12}, 1, None, time_is_up=True).exit_code == 0
