@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 from safetensors import SafetensorError
 
 from cnnsearch.errors import ResultsError, RunError
@@ -95,6 +95,8 @@ class Record(BaseModel):
     schema_version: int = SCHEMA_VERSION
     files: dict[str, str] = {}
     """File name -> SHA-256, of the files the record vouches for."""
+    checksum: str = Field("", exclude=True)
+    """Of the record as it was written, whatever version wrote it."""
 
     @property
     def outcome(self) -> Outcome:
@@ -228,7 +230,8 @@ class TrialFolder:
         files = [self.epochs_file, self.weights_file, self.predictions_file]
         record = record.model_copy(update={"files": {file.name: sha256(file) for file in files if file.exists()}})
         plain = record.model_dump(mode="json")
-        write_json(self.record_file, {"checksum": _checksum(plain), **plain})
+        record = record.model_copy(update={"checksum": _checksum(plain)})
+        write_json(self.record_file, {"checksum": record.checksum, **plain})
         self.checkpoint_file.unlink(missing_ok=True)
         return record
 
@@ -253,9 +256,12 @@ class TrialFolder:
             plain = json.loads(self.record_file.read_bytes())
         except (OSError, ValueError):
             return None
-        if not isinstance(plain, dict) or plain.pop("checksum", None) != _checksum(plain):
+        if not isinstance(plain, dict):
             return None
-        record = Record.model_validate(plain)
+        checksum = plain.pop("checksum", None)
+        if checksum != _checksum(plain):
+            return None
+        record = Record.model_validate({**plain, "checksum": checksum})
         return record if record.trial_id == self.path.name else None
 
 

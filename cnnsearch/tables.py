@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from cnnsearch.errors import ResultsError, RunError
 from cnnsearch.plan import Plan, make_plan
-from cnnsearch.records import SCHEMA_VERSION, Measures, Record, Results, replacing
+from cnnsearch.records import Measures, Record, Results, replacing
 from cnnsearch.spec import Settings, Sweep
 from cnnsearch.sweepfile import from_yaml
 
@@ -96,8 +96,6 @@ PREDICTIONS = pa.schema(
 
 SCHEMAS = {"trials": TRIALS, "epochs": EPOCHS, "predictions": PREDICTIONS}
 
-_DIGEST = b"cnnsearch.digest"
-
 
 @dataclass(frozen=True)
 class Tables:
@@ -137,13 +135,15 @@ def load(folder: Path | str) -> Tables:
     sweep = from_yaml(text, str(results.sweep_file))
     data = results.read("data.json")
     records = results.records()
-    plan = make_plan(sweep, data["fingerprint"], {trial_id: record.outcome for trial_id, record in records.items()})
-    digest = _digest(text, data, plan, records)
-    tables = _stored(results, digest, any_digest=not records)
-    if tables is None:
-        tables = _build(results, sweep, data, plan, records)
+    digest = _digest(text, data, records)
+    stored = _stored(results, digest, any_digest=not records)
+    if stored is None:
+        plan = make_plan(sweep, data["fingerprint"], {id_: record.outcome for id_, record in records.items()})
+        tables, planned = _build(results, sweep, data, plan, records), plan.total
         with contextlib.suppress(RunError):  # a folder that cannot be written can still be read
-            _store(results, tables, digest)
+            _store(results, tables, digest, planned)
+    else:
+        tables, planned = stored
     data.pop("examples", None)  # they are in the predictions
     frames = {name: table.to_pandas() for name, table in tables.items()}
     return Tables(
@@ -153,29 +153,31 @@ def load(folder: Path | str) -> Tables:
         provenance=results.read("provenance.json"),
         data=data,
         pictures=results.read("pictures.json"),
-        planned=plan.total,
+        planned=planned,
     )
 
 
-def _digest(sweep: str, data: dict[str, Any], plan: Plan, records: dict[str, Record]) -> bytes:
-    """Changes whenever the tables would."""
-    parts = [sweep, str(data["fingerprint"]), str(SCHEMA_VERSION)]
-    parts += [f"{trial_id} {records[trial_id].model_dump_json()}" for trial_id in plan.trials if trial_id in records]
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest().encode()
+def _digest(sweep: str, data: dict[str, Any], records: dict[str, Record]) -> str:
+    """Changes whenever sweep, data or records do, and not with the version that reads them."""
+    parts = [sweep, str(data.get("fingerprint")), *(f"{id_} {records[id_].checksum}" for id_ in sorted(records))]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
-def _stored(results: Results, digest: bytes, *, any_digest: bool) -> dict[str, pa.Table] | None:
-    """The tables on disk, where they are whole and of these records."""
-    tables = {}
+def _stored(results: Results, digest: str, *, any_digest: bool) -> tuple[dict[str, pa.Table], int] | None:
+    """The tables on disk and the number of trials planned, where they are whole and of these records."""
+    tables, planned = {}, 0
     for name, schema in SCHEMAS.items():
         file = results.path / f"{name}.parquet"
         try:
-            if not any_digest and (pq.read_schema(file).metadata or {}).get(_DIGEST) != digest:
-                return None
-            tables[name] = _with_columns(pq.read_table(file), schema)
+            table = pq.read_table(file)
         except (OSError, pa.ArrowException):
             return None
-    return tables
+        written = table.schema.metadata or {}
+        if not any_digest and written.get(b"cnnsearch.digest") != digest.encode():
+            return None
+        planned = int(written.get(b"cnnsearch.planned", b"0"))
+        tables[name] = _with_columns(table, schema)
+    return tables, planned or len(tables["trials"])
 
 
 def _with_columns(table: pa.Table, schema: pa.Schema) -> pa.Table:
@@ -186,10 +188,11 @@ def _with_columns(table: pa.Table, schema: pa.Schema) -> pa.Table:
     return table.select(schema.names)
 
 
-def _store(results: Results, tables: dict[str, pa.Table], digest: bytes) -> None:
+def _store(results: Results, tables: dict[str, pa.Table], digest: str, planned: int) -> None:
+    metadata = {"cnnsearch.digest": digest, "cnnsearch.planned": str(planned)}
     for name, table in tables.items():
         with replacing(results.path / f"{name}.parquet") as temporary:
-            pq.write_table(table.replace_schema_metadata({_DIGEST: digest}), temporary, compression="zstd")
+            pq.write_table(table.replace_schema_metadata(metadata), temporary, compression="zstd")
 
 
 def _build(

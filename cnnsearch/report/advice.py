@@ -203,8 +203,8 @@ def _images(evidence: Evidence, best: Setting) -> list[Advice]:
         gap = f"{'behind' if sign == 1 else 'ahead'} by {points(comparison.difference, sign)}"
         if need > _EQUAL_FOR_ALL_PURPOSES:
             text = (
-                f"Treat the best and {evidence.label(rival)} as equal: at the difference seen, telling them apart takes "
-                f"more than {_EQUAL_FOR_ALL_PURPOSES:,} test images."
+                f"Treat the best and {evidence.label(rival)} as equal: at the difference seen, telling them apart "
+                f"takes more than {_EQUAL_FOR_ALL_PURPOSES:,} test images."
             )
         else:
             rounded = round(need, -max(0, len(str(need)) - 2))
