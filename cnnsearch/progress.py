@@ -236,14 +236,16 @@ class LiveView:
             Text(f"{stages}{_not_done(state.counts)} · {times}"),
         )
         trials = Table.grid(padding=(0, 2))
-        for trial, row in list(state.running.values()):
-            parts = [" ".join(part) for part in setting_parts(trial.settings, state.axes)] or [trial.stage]
+        running = list(state.running.values())
+        named = [[" ".join(part) for part in setting_parts(trial.settings, state.axes)] for trial, _ in running]
+        columns = max(map(len, named), default=0)
+        for (trial, row), parts in zip(running, named, strict=True):
+            cells = ["", *parts, *[""] * (columns - len(parts))] if columns else ["", trial.stage]
             if row is None:
-                trials.add_row("", "  ".join(parts), "starting")
+                trials.add_row(*cells, "starting")
                 continue
             trials.add_row(
-                "",
-                "  ".join(parts),
+                *cells,
                 f"epoch {row.epoch}/{trial.settings.epochs}",
                 f"val {percent(row.val_accuracy)}" if row.val_accuracy is not None else "",
                 f"loss {row.val_loss:.3g}" if row.val_loss is not None else "",

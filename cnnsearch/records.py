@@ -298,13 +298,15 @@ class Results:
 
         Files are linked where the file system can, else copied.
         """
-        siblings = [path / "trials" for path in self.path.parent.glob("*/") if path != self.path]
+        siblings = [path for path in sorted(self.path.parent.glob("*/trials")) if path != self.trials_path]
         taken = []
         for trial_id in trial_ids:
             for sibling in siblings:
                 source = TrialFolder(sibling / trial_id)
                 record = source.record()
-                if record is not None and record.status.is_final:
+                if record is None or not record.status.is_final:
+                    continue
+                if all((source.path / name).is_file() for name in record.files):
                     _take_over(source, self.trial(trial_id), record)
                     taken.append(trial_id)
                     break

@@ -97,7 +97,6 @@ def execute(
             ),
         )
         tuner.fit()
-        dispatcher.raise_error()
     if not queue.is_exhausted:
         raise RunError("Ray stopped before every trial had ended; the same command goes on")
 
@@ -138,11 +137,9 @@ class _Dispatcher(tune.Callback):  # type: ignore[misc]
         self._listen = listen
         self._results = Results(place.results)
         self._attempts = run.max_retries + 1
-        self._error: BaseException | None = None
 
-    def raise_error(self) -> None:
-        if self._error is not None:
-            raise self._error
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # Tune pickles its callbacks in order to restore them, which never happens here
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self._listen(Started(_from_config(trial.config)))
@@ -185,6 +182,9 @@ class _QueueSearcher(Searcher):  # type: ignore[misc]
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         pass
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # see _Dispatcher
 
     def save(self, checkpoint_path: str) -> None:
         pass

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -60,7 +61,13 @@ def test_ray_and_serial_give_the_same_numbers(
     events: list[Event] = []
     before = set(psutil.Process().children(recursive=True))
     capfd.readouterr()
-    queue = run(sweep, dataset, tmp_path / "ray", "ray", events.append)
+    lock = threading.Lock()  # a live view holds one, and Tune pickles whatever it gets hold of
+
+    def listen(event: Event) -> None:
+        with lock:
+            events.append(event)
+
+    queue = run(sweep, dataset, tmp_path / "ray", "ray", listen)
     printed = capfd.readouterr()
     assert printed.out == ""
     assert printed.err == ""

@@ -154,6 +154,10 @@ def test_finished_trials_are_adopted_from_other_sweeps(results: Results) -> None
     ended(other.trial(TRIAL.id))
     failed = other.trial("0" * 16)
     failed.commit_failure(TRIAL, "broke")
+    kept = other.trial(TRIAL.id).weights_file.read_bytes()
+    other.trial(TRIAL.id).weights_file.unlink()
+    assert results.adopt([TRIAL.id]) == []  # a record without its weights is no trial to go on from
+    other.trial(TRIAL.id).weights_file.write_bytes(kept)
     assert results.adopt([TRIAL.id, "0" * 16, "1" * 16]) == [TRIAL.id]
     assert results.records().keys() == {TRIAL.id}
     assert results.trial(TRIAL.id).load_weights().keys() == {"w"}
