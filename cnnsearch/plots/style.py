@@ -163,14 +163,7 @@ def to_svg(figure: Figure, prefix: str) -> str:
         text.set_visible(False)
     buffer = io.BytesIO()
     with drawing():
-        figure.savefig(
-            buffer,
-            format="svg",
-            transparent=True,
-            bbox_inches="tight",
-            pad_inches=0.04,
-            metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")),
-        )
+        figure.savefig(buffer, format="svg", transparent=True, bbox_inches="tight", pad_inches=0.04)
     for text in titles:
         text.set_visible(True)
     return _inlined(buffer.getvalue().decode(), prefix)
@@ -183,6 +176,7 @@ def _inlined(svg: str, prefix: str) -> str:
     size = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', svg)
     assert size is not None
     width, height = float(size[1]), float(size[2])
+    # What comes before the drawing (name spaces, a date, the tool's style) has no place in a page.
     body = svg[svg.index("</defs>", svg.index("<style")) + len("</defs>") : svg.rindex("</svg>")]
     used = set(re.findall(r'(?:url\(#|xlink:href="#)([^)"]+)', body))
 

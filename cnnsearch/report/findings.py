@@ -186,13 +186,15 @@ def _test(setting: Setting) -> float:
 
 
 def _shared(evidence: Evidence, settings: Sequence[Setting]) -> str:
-    """The values these settings share and not every setting has: what the sweep does settle."""
+    """What these settings share and not every setting has, which the sweep does settle: "residual with lr 0.001"."""
     shared = [
         axis
         for axis in evidence.varying
         if len({s.values[axis] for s in settings}) == 1 and len({s.values[axis] for s in evidence.settings}) > 1
     ]
-    return ", ".join(describe(axis, settings[0].values[axis]) for axis in shared)
+    kinds = [describe(axis, settings[0].values[axis]) for axis in shared if axis == "model"]
+    values = [describe(axis, settings[0].values[axis]) for axis in shared if axis != "model"]
+    return " ".join([*kinds, f"with {listed(values)}"] if values else kinds)
 
 
 def _of_chance(evidence: Evidence) -> list[Claim]:

@@ -18,7 +18,6 @@ _WELL = ("#f4f5f7", "#1f2329")
 
 _ANCHOR_NAMES = {
     "all-settings": "all settings",
-    "heatmaps": "the grid",
     "curves": "the curves",
     "errors": "the errors",
     "trials": "the trials",
@@ -53,8 +52,15 @@ def render(page: Page) -> str:
         style=Markup(style),
         script=Markup(source),
         script_hash=f"sha256-{digest}",
-        anchor_names={**_ANCHOR_NAMES, **{f"continued-{c.stage}": "before and after" for c in page.continued}},
+        anchor_names=_anchor_names(page),
     )
+
+
+def _anchor_names(page: Page) -> dict[str, str]:
+    """What a link to each section calls it."""
+    heading = page.heatmaps_heading
+    continued = {f"continued-{stage.stage}": "before and after" for stage in page.continued}
+    return {**_ANCHOR_NAMES, **continued, "heatmaps": heading[:1].lower() + heading[1:]}
 
 
 def keep_numbers_whole(text: str) -> Markup:

@@ -25,7 +25,7 @@ from tests.report import factory
 
 VARIANTS: dict[str, Callable[[], Tables]] = {
     "part1": lambda: factory.part1(pictures=True),
-    "seeds": lambda: factory.part1(seeds=(0, 1, 2)),
+    "seeds": lambda: factory.part1(seeds=(0, 1)),
     "nasty": factory.nasty,
     "with_trouble": factory.with_trouble,
     "one_trial": factory.one_trial,
@@ -228,8 +228,8 @@ class TestPart1:
         assert report.examples_wanted(tables, limit=3)[0] in page.words()
 
     def test_the_same_tables_give_the_same_bytes(self, built, tmp_path):
-        out, _ = built("part1")
-        report.write(VARIANTS["part1"](), tmp_path)
+        out, _ = built("with_trouble")
+        report.write(VARIANTS["with_trouble"](), tmp_path)
         names = sorted(path.relative_to(out) for path in out.rglob("*") if path.is_file())
         assert names == sorted(path.relative_to(tmp_path) for path in tmp_path.rglob("*") if path.is_file())
         for name in names:
