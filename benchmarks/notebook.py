@@ -33,7 +33,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from cnnsearch import data as images
 from cnnsearch.data.pictures import png
 from cnnsearch.hardware import detect
-from cnnsearch.models import build
+from cnnsearch.models.build import build
 from cnnsearch.plan import make_plan
 from cnnsearch.spec import Sweep
 from cnnsearch.sweepfile import from_yaml, load_sweep, to_yaml

@@ -12,9 +12,12 @@ import time
 from typing import Any
 
 import torch
+from torch import nn
 
 from cnnsearch.device import ResolvedPrecision, peak_memory_bytes, probe_precision, reset_process
 from cnnsearch.evaluate import evaluate
+from cnnsearch.features import Examples, Features, compute
+from cnnsearch.models.build import initial_model
 from cnnsearch.pixels import Pixels
 from cnnsearch.spec import Settings
 from cnnsearch.train import TrainingState, train
@@ -47,26 +50,50 @@ def measure(
     pixels = _random_pixels(settings.image_size, classes, images, device)
     # The learning rate costs nothing, and a large one would diverge.
     settings = settings.model_copy(update={"epochs": 1_000_000, "lr": 1e-9})
-    state = TrainingState.start(settings, classes, device)
-    steps = train(state, pixels, settings, precision=precision)
+    model = initial_model(settings, classes, device)
+    state, examples, prefix_seconds, features_bytes = _arrange(model, settings, classes, pixels, precision)
+    steps = train(state, examples, settings, precision=precision)
     next(steps)
     step_seconds = eval_seconds = float("inf")
     began = time.perf_counter()
     while time.perf_counter() - began < LONGEST_SECONDS:
         start = time.perf_counter()
-        evaluate(state.model, pixels, "test", precision=precision)
+        evaluate(state.trained, examples, "test", precision=precision)
         evaluated = time.perf_counter() - start
         row = next(steps)
-        eval_seconds = min(eval_seconds, evaluated / len(pixels.rows["test"]))
-        step_seconds = min(step_seconds, row.seconds - len(pixels.rows["val"]) * eval_seconds)
+        eval_seconds = min(eval_seconds, evaluated / len(examples.rows["test"]))
+        step_seconds = min(step_seconds, row.seconds - len(examples.rows["val"]) * eval_seconds)
     weights = sum(value.nbytes for value in state.model.state_dict().values())
     return {
         "step_seconds": max(step_seconds, 1e-5),
         "eval_image_seconds": eval_seconds,
+        "prefix_image_seconds": prefix_seconds,
+        "features_image_bytes": features_bytes,
         "memory_bytes": peak_memory_bytes(device),
         "weights_bytes": weights,
-        "parameters": sum(p.numel() for p in state.model.parameters()),
+        "parameters": sum(p.numel() for p in state.model.parameters() if p.requires_grad),
     }
+
+
+def _arrange(
+    model: nn.Module, settings: Settings, classes: int, pixels: Pixels, precision: ResolvedPrecision
+) -> tuple[TrainingState, Examples, float, int]:
+    """What trains on what; seconds and bytes an image of what frozen layers give once, 0 where nothing is shared."""
+    if settings.fine_tune == "full":
+        return TrainingState.start(model, settings), pixels, 0.0, 0
+    from cnnsearch.models.cut import cut, freeze
+
+    frozen = freeze(model, settings.fine_tune, classes)
+    halves = cut(frozen, settings.image_size)
+    if halves is None:
+        return TrainingState.start(model, settings, train_mode=frozen.train_mode), pixels, 0.0, 0
+    compute(halves.prefix, pixels, precision)
+    start = time.perf_counter()
+    values = compute(halves.prefix, pixels, precision)
+    n = len(pixels.labels)
+    seconds = (time.perf_counter() - start) / n
+    state = TrainingState.start(model, settings, halves.suffix, frozen.train_mode)
+    return state, Features(values, pixels.labels, pixels.rows), seconds, sum(v.nbytes for v in values) // n
 
 
 def _random_pixels(image_size: int, classes: int, batch_size: int, device: str) -> Pixels:

@@ -57,7 +57,7 @@ class Calibration:
     precision: str
     """What `precision: auto` means here."""
     workloads: Mapping[str, Mapping[str, Any]]
-    """`workload_key` -> step_seconds, eval_image_seconds, memory_bytes, weights_bytes, parameters."""
+    """`workload_key` -> what `calibrate.measure` returned."""
 
     def seconds(self, settings: Settings, sizes: Sizes, *, starts_from: bool = False) -> float:
         """Expected seconds of one trial."""
@@ -74,9 +74,12 @@ class Calibration:
         seconds = [self.seconds(trial.settings, sizes, starts_from=trial.parent_id is not None) for trial in listed]
         timed = [self.workloads[workload_key(trial.settings)] for trial in listed]
         at_once = min(layout.trials_at_once, len(listed))
+        images = sizes.train + sizes.val + sizes.test
+        shared = {workload_key(s).replace(f" {s.batch_size} ", " "): s for s in (t.settings for t in listed)}
+        frozen = sum(images * self.workloads[workload_key(s)]["prefix_image_seconds"] for s in shared.values())
         return Cost(
             trials=len(listed),
-            seconds=_makespan(seconds, layout.trials_at_once),
+            seconds=_makespan(seconds, layout.trials_at_once) + frozen,
             memory_bytes=at_once * max((w["memory_bytes"] for w in timed), default=0),
             disk_bytes=sum(w["weights_bytes"] + 100_000 for w in timed),
         )
@@ -93,7 +96,7 @@ def _makespan(seconds: Iterable[float], slots: int) -> float:
 def workload_key(settings: Settings) -> str:
     """Trials with equal keys take equally long a step."""
     s = settings
-    return f"{s.model} {s.width:g} {s.image_size} {s.batch_size} {s.optimizer} {s.precision}"
+    return f"{s.model} {s.width:g} {s.image_size} {s.batch_size} {s.optimizer} {s.precision} {s.fine_tune}"
 
 
 def representatives(plan: Plan) -> list[Trial]:

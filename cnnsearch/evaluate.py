@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from cnnsearch.device import ResolvedPrecision, autocast
-from cnnsearch.pixels import Pixels
+from cnnsearch.features import Examples
 
 BATCH_SIZE = 128
 
@@ -31,23 +31,23 @@ class Evaluation:
 
 
 @torch.inference_mode()
-def evaluate(model: nn.Module, pixels: Pixels, split: str, *, precision: ResolvedPrecision) -> Evaluation:
+def evaluate(model: nn.Module, examples: Examples, split: str, *, precision: ResolvedPrecision) -> Evaluation:
     """Evaluate in eval mode and leave the model in eval mode. The batch size is fixed, so that numbers repeat."""
     model.eval()
-    device = pixels.images.device.type
+    device = examples.device
     loss = torch.zeros((), dtype=torch.float64, device=device)
     probabilities, predicted, correct = [], [], torch.zeros((), dtype=torch.int64, device=device)
-    for rows in pixels.rows[split].split(BATCH_SIZE):
-        images, labels = pixels.batch(rows)
+    for rows in examples.rows[split].split(BATCH_SIZE):
+        inputs, labels = examples.batch(rows)
         with autocast(device, precision):
-            logits = model(images)
+            logits = model(*inputs)
         logits = logits.float()
         loss += F.cross_entropy(logits, labels, reduction="sum")
         top, label = logits.softmax(dim=1).max(dim=1)
         probabilities.append(top)
         predicted.append(label)
         correct += (label == labels).sum()
-    n = len(pixels.rows[split])
+    n = len(examples.rows[split])
     return Evaluation(
         loss=loss.item() / n,
         accuracy=int(correct.item()) / n,

@@ -14,7 +14,7 @@ RECIPE_VERSION = 1
 """Version of the training recipe: loss, initialisation, data order, normalisation, what the seed draws."""
 
 MODEL_VERSIONS = {"plain": 1, "residual": 1}
-"""Version of each model's definition."""
+"""Version of each model's definition; 1 for those of torchvision."""
 
 
 def canonical_json(value: Any) -> str:
@@ -22,19 +22,21 @@ def canonical_json(value: Any) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
 
 
-def trial_id(deciding: dict[str, Any], *, data: str, parent_id: str | None) -> str:
+def trial_id(deciding: dict[str, Any], *, data: str, parent_id: str | None, weights: str | None = None) -> str:
     """The first 16 hex digits of the SHA-256 of what decides a trial's result.
 
     Args:
         deciding: every resolved hyperparameter that can change the result, seed and model included.
         data: fingerprint of the data's contents and split.
         parent_id: id of the trial whose weights this one starts from.
+        weights: digest of the weights it starts from, where those come from a file.
     """
     facts = {
         "settings": deciding,
-        "model_version": MODEL_VERSIONS[deciding["model"]],
+        "model_version": MODEL_VERSIONS.get(deciding["model"], 1),
         "recipe_version": RECIPE_VERSION,
         "data": data,
         "parent": parent_id,
+        "weights": weights,
     }
     return hashlib.sha256(canonical_json(facts).encode()).hexdigest()[:16]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,9 +33,11 @@ class Pixels:
     """[3] float32."""
 
     @classmethod
-    def of(cls, dataset: Dataset, device: str) -> Pixels:
-        """Put a data set on a device."""
-        mean, std = channel_statistics(dataset)
+    def of(
+        cls, dataset: Dataset, device: str, statistics: tuple[Sequence[float], Sequence[float]] | None = None
+    ) -> Pixels:
+        """Put a data set on a device; without `statistics`, it is normalised by those of its training images."""
+        mean, std = statistics or channel_statistics(dataset)
         return cls(
             torch.from_numpy(dataset.images).to(device),
             torch.from_numpy(dataset.labels).to(device),
@@ -43,10 +46,15 @@ class Pixels:
             torch.tensor(std, dtype=torch.float32, device=device),
         )
 
-    def batch(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Normalised images [B, 3, S, S] float32 in channels_last order, and labels [B]."""
+    @property
+    def device(self) -> str:
+        """cpu or cuda."""
+        return self.images.device.type
+
+    def batch(self, rows: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
+        """A model's inputs, normalised images [B, 3, S, S] float32 in channels_last order; and labels [B]."""
         images = self.images[rows].float().sub_(self.mean).div_(self.std)
-        return images.permute(0, 3, 1, 2), self.labels[rows]
+        return (images.permute(0, 3, 1, 2),), self.labels[rows]
 
 
 def channel_statistics(dataset: Dataset) -> tuple[list[float], list[float]]:

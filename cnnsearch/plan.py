@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMappin
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
+from types import MappingProxyType
 from typing import Any
 
 from cnnsearch.identity import trial_id
@@ -47,11 +48,13 @@ class Trial:
     """Fingerprint of the data's contents and split."""
     parent_id: str | None = None
     """The trial whose best weights this one starts from."""
+    weights: str | None = None
+    """Digest of the pretrained weights it starts from, unless its parent's take their place."""
 
     @cached_property
     def id(self) -> str:
         """See `identity.trial_id`; the stage's name is not part of it."""
-        return trial_id(self.settings.deciding(), data=self.data, parent_id=self.parent_id)
+        return trial_id(self.settings.deciding(), data=self.data, parent_id=self.parent_id, weights=self.weights)
 
 
 @dataclass(frozen=True)
@@ -102,7 +105,13 @@ class Plan:
         return len(self.trials) + self.waiting + self.lost
 
 
-def make_plan(sweep: Sweep, data: str, outcomes: Mapping[str, Outcome]) -> Plan:
+WeightsDigests = Mapping[tuple[str, str], str]
+"""(model, weights as the sweep names them) -> digest of their contents."""
+
+
+def make_plan(
+    sweep: Sweep, data: str, outcomes: Mapping[str, Outcome], weights: WeightsDigests = MappingProxyType({})
+) -> Plan:
     """Every trial of the sweep that can be named now.
 
     A stage without `start_from` is known from the spec. The trials of a stage that starts from another are known
@@ -111,22 +120,25 @@ def make_plan(sweep: Sweep, data: str, outcomes: Mapping[str, Outcome]) -> Plan:
     Args:
         data: fingerprint of the data.
         outcomes: trial id -> outcome, of every trial that ended.
+        weights: digests of the pretrained weights the sweep names. KeyError where one is missing.
     """
     stages: dict[str, StagePlan] = {}
     for stage in sweep.stages:
         if stage.start_from is None:
-            stages[stage.name] = StagePlan(stage, tuple(_root_trials(sweep, stage, data)))
+            stages[stage.name] = StagePlan(stage, tuple(_root_trials(sweep, stage, data, weights)))
         else:
             stages[stage.name] = _child_plan(stage, stage.start_from, stages[stage.start_from.stage], outcomes)
     return Plan(tuple(stages.values()))
 
 
-def _root_trials(sweep: Sweep, stage: Stage, data: str) -> Iterator[Trial]:
+def _root_trials(sweep: Sweep, stage: Stage, data: str, weights: WeightsDigests) -> Iterator[Trial]:
     base = {**sweep.train.model_dump(), "image_size": sweep.data.image_size}
     for cell in cells(stage):
         seeds = (cell["seed"],) if "seed" in cell else sweep.seeds or (sweep.train.seed,)
         for seed in seeds:
-            yield Trial(stage.name, Settings.model_validate({**base, **cell, "seed": seed}), data)
+            settings = Settings.model_validate({**base, **cell, "seed": seed})
+            digest = None if settings.weights == "none" else weights[settings.model, settings.weights]
+            yield Trial(stage.name, settings, data, weights=digest)
 
 
 def _child_plan(stage: Stage, start: StartFrom, parents: StagePlan, outcomes: Mapping[str, Outcome]) -> StagePlan:
@@ -202,6 +214,8 @@ class Queue:
     data: str
     outcomes: MutableMapping[str, Outcome]
     """Trial id -> outcome; grows as trials end."""
+    weights: WeightsDigests = field(default_factory=dict)
+    """See `make_plan`."""
     cost: Callable[[Trial], float] = lambda trial: 0.0
     """Expected seconds of a trial: the longest goes first, so that no core waits at the end."""
     running: dict[str, Trial] = field(default_factory=dict)
@@ -233,7 +247,7 @@ class Queue:
                 break
 
     def _replan(self) -> None:
-        self.plan = make_plan(self.sweep, self.data, self.outcomes)
+        self.plan = make_plan(self.sweep, self.data, self.outcomes, self.weights)
         ready = [t for t in self.plan.trials.values() if t.id not in self.outcomes and t.id not in self.running]
         self._ready = deque(sorted(ready, key=self.cost, reverse=True))
         self._choices: dict[str, list[set[str]]] = {}

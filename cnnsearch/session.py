@@ -23,6 +23,7 @@ from cnnsearch.data import Dataset
 from cnnsearch.estimate import Calibration, Cost, Sizes, calibrate, representatives
 from cnnsearch.events import Event
 from cnnsearch.hardware import Hardware, Layout, detect, lay_out
+from cnnsearch.models.pretrained import Key, Pretrained, find_weights
 from cnnsearch.plan import Outcome, Plan, Queue, Status, Trial, make_plan
 from cnnsearch.records import Results
 from cnnsearch.space import cells
@@ -30,6 +31,8 @@ from cnnsearch.spec import Sweep
 from cnnsearch.sweepfile import to_yaml
 from cnnsearch.tables import Tables, load
 
+FEATURES_SHARE = 0.5
+"""Share of memory that the outputs of frozen layers may take, mapped once for all trials."""
 SHEET_IMAGES = 8
 """Images of each class in the report's contact sheet."""
 
@@ -43,6 +46,8 @@ class Prepared:
     sweep: Sweep
     results: Results
     datasets: dict[int, Dataset]
+    weights: dict[Key, Pretrained]
+    """Pretrained weights the sweep names."""
     hardware: Hardware
     layout: Layout
     calibration: Calibration
@@ -110,19 +115,21 @@ def prepared(sweep: Sweep, out: Path | str, *, dry_run: bool = False) -> Iterato
     results = Results(Path(out).absolute() / sweep.name)
     hardware = detect()
     layout = lay_out(sweep.run, hardware)
+    weights = find_weights(named_weights(sweep))
     datasets = images.load(sweep.data, image_sizes(sweep))
     fingerprint = datasets[sweep.data.image_size].fingerprint
+    plan_from = functools.partial(make_plan, sweep, fingerprint, weights=digests(weights))
     with contextlib.nullcontext() if dry_run else results.locked():
         outcomes = final_outcomes(results)
-        plan = make_plan(sweep, fingerprint, outcomes)
+        plan = plan_from(outcomes)
         if not dry_run:
             # What another sweep in this root trained may choose parents, and so name trials not known before.
             while results.adopt([trial_id for trial_id in plan.trials if trial_id not in outcomes]):
                 outcomes = final_outcomes(results)
-                plan = make_plan(sweep, fingerprint, outcomes)
+                plan = plan_from(outcomes)
         trials = [trial for trial in representatives(plan) if trial.id not in outcomes]
         calibration = calibrate(trials, len(datasets[sweep.data.image_size].classes), layout, hardware)
-        ready = Prepared(sweep, results, datasets, hardware, layout, calibration, outcomes, plan, {})
+        ready = Prepared(sweep, results, datasets, weights, hardware, layout, calibration, outcomes, plan, {})
         yield replace(ready, costs=stage_costs(ready, trials))
 
 
@@ -169,7 +176,8 @@ def execute(
     if ready.remaining:
         executor = _executor(serial, address)
         cost = functools.partial(_expected_seconds, ready)
-        queue = Queue(ready.sweep, ready.dataset.fingerprint, dict(ready.outcomes), cost)
+        found = digests(ready.weights)
+        queue = Queue(ready.sweep, ready.dataset.fingerprint, dict(ready.outcomes), found, cost)
         try:
             with _time_limit(max_seconds):
                 executor(queue, workplace(ready), ready.layout, ready.sweep.run, listen)
@@ -213,6 +221,18 @@ def image_sizes(sweep: Sweep) -> list[int]:
     return sorted({sweep.data.image_size} | varied)
 
 
+def named_weights(sweep: Sweep) -> set[Key]:
+    """Every pair of model and pretrained weights that a trial of the sweep starts from."""
+    base = {"model": sweep.train.model, "weights": sweep.train.weights}
+    used = [{**base, **cell} for stage in sweep.stages if stage.start_from is None for cell in cells(stage)]
+    return {(cell["model"], cell["weights"]) for cell in used if cell["weights"] != "none"}
+
+
+def digests(weights: dict[Key, Pretrained]) -> dict[Key, str]:
+    """What planning needs to know of weights."""
+    return {key: found.digest for key, found in weights.items()}
+
+
 def final_outcomes(results: Results) -> dict[str, Outcome]:
     """Outcomes of the recorded trials that running again could not change."""
     return {trial_id: record.outcome for trial_id, record in results.records().items() if record.status.is_final}
@@ -231,7 +251,14 @@ def workplace(ready: Prepared) -> Any:
     from cnnsearch.work import Choices, Workplace
 
     choices = Choices(ready.layout.device, ready.layout.threads, ready.precision)  # type: ignore[arg-type]
-    return Workplace(ready.results.path, ready.datasets, choices, ready.sweep.run.checkpoint_seconds)
+    return Workplace(
+        ready.results.path,
+        ready.datasets,
+        choices,
+        ready.sweep.run.checkpoint_seconds,
+        ready.weights,
+        int(FEATURES_SHARE * ready.hardware.memory_bytes),
+    )
 
 
 def write_description(ready: Prepared) -> None:
@@ -253,6 +280,7 @@ def write_description(ready: Prepared) -> None:
             "classes": list(dataset.classes),
             "counts": {split: dataset.counts(split) for split in images.SPLITS},
             "warnings": list(dataset.warnings),
+            "weights": [[*key, found.digest] for key, found in ready.weights.items()],
             "examples": examples,
         },
     )

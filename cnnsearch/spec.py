@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import difflib
+import itertools
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal, Self, cast
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -18,11 +21,21 @@ from pydantic import (
 )
 
 from cnnsearch.document import KeyPath
+from cnnsearch.models.names import KNOWN, OWN, PATCH_SIZES
 
 Int = Annotated[int, Strict()]
 Float = Annotated[float, Strict()]
 
-ModelName = Literal["plain", "residual"]
+
+def _known_model(name: str) -> str:
+    if name not in KNOWN:
+        near = difflib.get_close_matches(name, KNOWN, n=1)
+        hint = f" Did you mean {near[0]}?" if near else ""
+        raise ValueError(f"it should be plain, residual or a torchvision classification model.{hint}")
+    return name
+
+
+ModelName = Annotated[str, AfterValidator(_known_model)]
 Precision = Literal["auto", "fp32", "bf16"]
 
 
@@ -72,7 +85,11 @@ class DataSpec(Part):
 class Recipe(Part):
     """How a model is built and trained: what `train:` sets for all stages, and a stage's space may vary."""
 
-    model: ModelName = Field("residual", description="architecture")
+    model: ModelName = Field("residual", description="plain, residual, or torchvision's name of a model")
+    weights: str = Field("none", min_length=1, description="none, imagenet (torchvision's), or a file of weights")
+    fine_tune: str = Field(
+        "full", pattern=r"^(full|head|last-[1-9]\d*-convs)$", description="what trains: full, head, last-N-convs"
+    )
     width: Float = Field(1.0, gt=0, le=8, description="factor on the number of channels of every hidden layer")
     dropout: Float = Field(0.0, ge=0, lt=1, description="probability that an activation is dropped")
     lr: Float = Field(1e-3, gt=0, le=100, description="learning rate")
@@ -90,9 +107,23 @@ class Settings(Recipe):
 
     image_size: Int = Field(64, ge=8, le=1024, description="side of the square images, pixels")
 
+    @model_validator(mode="after")
+    def _fit_together(self) -> Self:
+        if self.model not in OWN and self.width != 1.0:
+            raise ValueError(f"width {self.width:g} with model {self.model}: only {' and '.join(OWN)} have a width")
+        if self.model in OWN and self.weights == "imagenet":
+            raise ValueError(f"weights imagenet with model {self.model}: only torchvision's models have them")
+        patch = PATCH_SIZES.get(self.model, 1)
+        if self.image_size % patch:
+            raise ValueError(f"image_size {self.image_size} with model {self.model}: it must be a multiple of {patch}")
+        return self
+
     def deciding(self) -> dict[str, Any]:
-        """The settings that can change the result: what has no effect is left out, so that it makes no new trial."""
-        settings = self.model_dump()
+        """The settings that can change the result: what has no effect is left out, so that it makes no new trial.
+
+        Weights are known by their contents, which the trial adds.
+        """
+        settings = self.model_dump(exclude={"weights"})
         if self.optimizer != "sgd":
             del settings["momentum"]
         return settings
@@ -250,7 +281,10 @@ def _problems(sweep: Sweep) -> Iterator[SpecProblemError]:
         at: KeyPath = ("stages", index)
         if stage.name in earlier:
             yield SpecProblemError((*at, "name"), f"two stages are named {stage.name!r}")
-        yield from _space_problems(stage, (*at, "space"))
+        problems = list(_space_problems(stage, (*at, "space")))
+        yield from problems
+        if not problems and stage.start_from is None:
+            yield from _combination_problems(sweep, stage, (*at, "space"))
         yield from _search_problems(stage, at)
         if stage.start_from:
             yield from _start_problems(stage, stage.start_from, earlier, at)
@@ -270,6 +304,18 @@ def _space_problems(stage: Stage, at: KeyPath) -> Iterator[SpecProblemError]:
                 yield SpecProblemError(here, value_message(value, error.errors()[0]["msg"]))
         if values.kind in NUMERIC_KINDS and Settings.model_fields[axis].annotation not in (int, float):
             yield SpecProblemError((*at, axis), f"{values.kind} needs a numeric axis; use {{choice: [...]}}")
+
+
+def _combination_problems(sweep: Sweep, stage: Stage, at: KeyPath) -> Iterator[SpecProblemError]:
+    """Combinations of values that are each fine, and together impossible."""
+    fixed = {"model": sweep.train.model, "weights": sweep.train.weights, "width": sweep.train.width}
+    fixed |= {"image_size": sweep.data.image_size}
+    lists = [stage.space[axis].args if axis in stage.space else (value,) for axis, value in fixed.items()]
+    for values in itertools.product(*lists):
+        try:
+            Settings.model_validate(dict(zip(fixed, values, strict=True)))
+        except ValidationError as error:
+            yield SpecProblemError(at, str(error.errors()[0]["msg"]).removeprefix("Value error, "))
 
 
 def _search_problems(stage: Stage, at: KeyPath) -> Iterator[SpecProblemError]:
@@ -298,7 +344,7 @@ def _start_problems(
     for axis in start.per:
         if axis not in AXES:
             yield SpecProblemError((*here, "per"), f"given {axis!r}; allowed: {', '.join(AXES)}")
-    for axis in ("model", "width", "image_size", "seed"):
+    for axis in ("model", "weights", "width", "image_size", "seed"):
         if axis in stage.space:
             yield SpecProblemError(
                 (*at, "space", axis),

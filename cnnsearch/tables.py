@@ -138,7 +138,9 @@ def load(folder: Path | str) -> Tables:
     digest = _digest(text, data, records)
     stored = _stored(results, digest, any_digest=not records)
     if stored is None:
-        plan = make_plan(sweep, data["fingerprint"], {id_: record.outcome for id_, record in records.items()})
+        outcomes = {id_: record.outcome for id_, record in records.items()}
+        weights = {(model, name): digest for model, name, digest in data.get("weights", [])}
+        plan = make_plan(sweep, data["fingerprint"], outcomes, weights)
         tables, planned = _build(results, sweep, data, plan, records), plan.total
         with contextlib.suppress(RunError):  # a folder that cannot be written can still be read
             _store(results, tables, digest, planned)
@@ -215,7 +217,7 @@ def _trial_row(sweep: str, stage: str, record: Record) -> dict[str, Any]:
     settings: Settings = record.settings
     best, before = record.best, record.before
     columns = {**settings.model_dump(), **record.model_dump(exclude={"settings", "best", "before"})}
-    columns |= {"sweep": sweep, "stage": stage, "status": record.status.value, "weights": "none", "fine_tune": "full"}
+    columns |= {"sweep": sweep, "stage": stage, "status": record.status.value}
     columns |= {"precision": record.precision or settings.precision}
     for name in Measures.model_fields:
         columns[name] = getattr(best, name) if best else None

@@ -15,8 +15,7 @@ from torch.nn import functional as F
 
 from cnnsearch.device import ResolvedPrecision, autocast, derived_seed
 from cnnsearch.evaluate import evaluate
-from cnnsearch.models import build
-from cnnsearch.pixels import Pixels
+from cnnsearch.features import Examples
 from cnnsearch.spec import Settings
 
 Weights = dict[str, Tensor]
@@ -44,7 +43,7 @@ class EpochRow:
         return all(math.isfinite(loss) for loss in (self.train_loss, self.val_loss) if loss is not None)
 
 
-OPTIMIZERS: dict[str, Callable[[Iterator[nn.Parameter], Settings], torch.optim.Optimizer]] = {
+OPTIMIZERS: dict[str, Callable[[list[nn.Parameter], Settings], torch.optim.Optimizer]] = {
     "adam": lambda p, s: torch.optim.Adam(p, lr=s.lr, weight_decay=s.weight_decay, fused=True),
     "adamw": lambda p, s: torch.optim.AdamW(p, lr=s.lr, weight_decay=s.weight_decay, fused=True),
     "sgd": lambda p, s: torch.optim.SGD(p, lr=s.lr, weight_decay=s.weight_decay, momentum=s.momentum, fused=True),
@@ -56,6 +55,11 @@ class TrainingState:
     """All that training has changed: enough to go on from."""
 
     model: nn.Module
+    """All of it, frozen layers included."""
+    trained: nn.Module
+    """What runs in training: the model, or what follows its frozen layers."""
+    train_mode: Callable[[], object]
+    """Puts into training mode what is to be in it."""
     optimizer: torch.optim.Optimizer
     rows: list[EpochRow] = field(default_factory=list)
     best: EpochRow | None = None
@@ -63,15 +67,24 @@ class TrainingState:
     best_weights: Weights = field(default_factory=dict)
 
     @classmethod
-    def start(cls, settings: Settings, classes: int, device: str, weights: Weights | None = None) -> TrainingState:
-        """A fresh start from random weights drawn by the trial's seed, or from the given ones."""
-        torch.manual_seed(derived_seed("weights", settings.seed))
-        model = build(settings, classes)
-        if weights is not None:
-            model.load_state_dict(weights)
-        model.to(device)
-        model.to(memory_format=torch.channels_last)
-        return cls(model, OPTIMIZERS[settings.optimizer](model.parameters(), settings))
+    def start(
+        cls,
+        model: nn.Module,
+        settings: Settings,
+        trained: nn.Module | None = None,
+        train_mode: Callable[[], object] | None = None,
+    ) -> TrainingState:
+        """The state before the first epoch.
+
+        Args:
+            model: on its device; parameters that do not require gradients stay as they are.
+            settings: optimizer and its hyperparameters.
+            trained: the part that runs in training; the whole model by default.
+            train_mode: by default, the whole model's.
+        """
+        parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        optimizer = OPTIMIZERS[settings.optimizer](parameters, settings)
+        return cls(model, trained or model, train_mode or model.train, optimizer)
 
     @property
     def epoch(self) -> int:
@@ -98,29 +111,29 @@ class TrainingState:
 
 
 def train(
-    state: TrainingState, pixels: Pixels, settings: Settings, *, precision: ResolvedPrecision
+    state: TrainingState, examples: Examples, settings: Settings, *, precision: ResolvedPrecision
 ) -> Iterator[EpochRow]:
     """Train from where `state` stands to the last epoch; a row that is not finite is the last one.
 
     The draws of an epoch depend on the trial's seed and the epoch's number alone, so stopping between epochs and going
     on later changes nothing.
     """
-    model, optimizer, device = state.model, state.optimizer, pixels.images.device.type
-    train_rows = pixels.rows["train"]
+    model, optimizer, device = state.trained, state.optimizer, examples.device
+    train_rows = examples.rows["train"]
     order_generator = torch.Generator()
     for epoch in range(state.epoch + 1, settings.epochs + 1):
         start = time.perf_counter()
         order_generator.manual_seed(derived_seed("order", settings.seed, epoch))
         order = train_rows[torch.randperm(len(train_rows), generator=order_generator).to(device)]
         torch.manual_seed(derived_seed("dropout", settings.seed, epoch))
-        model.train()
+        state.train_mode()
         # Summed where the model is: a GPU is not made to wait for the host at every step.
         loss_sum = torch.zeros((), dtype=torch.float64, device=device)
         correct = torch.zeros((), dtype=torch.int64, device=device)
         for rows in order.split(settings.batch_size):
-            images, labels = pixels.batch(rows)
+            inputs, labels = examples.batch(rows)
             with autocast(device, precision):
-                logits = model(images)
+                logits = model(*inputs)
             logits = logits.float()
             loss = F.cross_entropy(logits, labels)
             loss.backward()
@@ -128,7 +141,7 @@ def train(
             optimizer.zero_grad(set_to_none=True)
             loss_sum += loss.detach() * len(rows)
             correct += (logits.detach().argmax(dim=1) == labels).sum()
-        validation = evaluate(model, pixels, "val", precision=precision)
+        validation = evaluate(model, examples, "val", precision=precision)
         row = EpochRow(
             epoch=epoch,
             train_loss=loss_sum.item() / len(train_rows),
@@ -141,7 +154,8 @@ def train(
         state.rows.append(row)
         if row.is_finite and (state.best is None or validation.accuracy > (state.best.val_accuracy or 0.0)):
             state.best = row
-            state.best_weights = copy.deepcopy({name: value.cpu() for name, value in model.state_dict().items()})
+            everything = state.model.state_dict()
+            state.best_weights = copy.deepcopy({name: value.cpu() for name, value in everything.items()})
         yield row
         if not row.is_finite:
             return

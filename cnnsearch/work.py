@@ -5,17 +5,24 @@ from __future__ import annotations
 import socket
 import time
 import traceback
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+
+import torch
+from torch import nn
 
 from cnnsearch.data.dataset import Dataset
 from cnnsearch.device import ResolvedPrecision, peak_memory_bytes, reset_process
 from cnnsearch.evaluate import Evaluation, evaluate
+from cnnsearch.features import Examples, Features, bytes_needed, compute, shared
+from cnnsearch.models.build import initial_model
+from cnnsearch.models.pretrained import Key, Pretrained
 from cnnsearch.pixels import Pixels
 from cnnsearch.plan import Status, Trial
 from cnnsearch.records import Measures, Record, Results
+from cnnsearch.spec import Settings
 from cnnsearch.train import EpochRow, TrainingState, train
 
 
@@ -40,17 +47,33 @@ class Workplace:
     """Image size -> data."""
     choices: Choices
     checkpoint_seconds: float
+    weights: Mapping[Key, Pretrained] = field(default_factory=dict)
+    """Pretrained weights by model and name."""
+    features_bytes: int = 0
+    """Most that the outputs of frozen layers may take; beyond it they are computed anew in every epoch."""
 
-    def pixels(self, image_size: int) -> Pixels:
+    def pixels(self, settings: Settings) -> Pixels:
         """The images of one size on the device; kept, so that trials of one process share them."""
-        dataset = self.datasets[image_size]
-        key = (dataset.fingerprint, image_size, self.choices.device)
+        dataset = self.datasets[settings.image_size]
+        expected = self.expected_statistics(settings)
+        key = (dataset.fingerprint, settings.image_size, self.choices.device, expected)
         if key not in _PIXELS:
-            _PIXELS[key] = Pixels.of(dataset, self.choices.device)
+            _PIXELS[key] = Pixels.of(dataset, self.choices.device, expected)
         return _PIXELS[key]
 
+    def expected_statistics(self, settings: Settings) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+        """Channel means and deviations, in 0–255, that a trial's pretrained weights expect; None: the data's own."""
+        found = self.weights.get((settings.model, settings.weights))
+        if found is None or not found.mean:
+            return None
+        return tuple(255 * value for value in found.mean), tuple(255 * value for value in found.std)
 
-_PIXELS: dict[tuple[str, int, str], Pixels] = {}
+    def precision(self, settings: Settings) -> ResolvedPrecision:
+        """What a trial computes in."""
+        return self.choices.precision if settings.precision == "auto" else settings.precision
+
+
+_PIXELS: dict[tuple[object, ...], Pixels] = {}
 
 
 def run_trial(trial: Trial, place: Workplace) -> Iterator[EpochRow | Record]:
@@ -71,17 +94,16 @@ def run_trial(trial: Trial, place: Workplace) -> Iterator[EpochRow | Record]:
 
 def _run(trial: Trial, place: Workplace, started_at: datetime) -> Iterator[EpochRow | Record]:
     settings, choices = trial.settings, place.choices
-    precision = choices.precision if settings.precision == "auto" else settings.precision
+    precision = place.precision(settings)
     folder = Results(place.results).trial(trial.id)
     reset_process(choices.threads)
-    pixels = place.pixels(settings.image_size)
-    classes = len(place.datasets[settings.image_size].classes)
-    parent = Results(place.results).trial(trial.parent_id).load_weights() if trial.parent_id else None
-    state = TrainingState.start(settings, classes, choices.device, parent)
+    pixels = place.pixels(settings)
+    model = _model(trial, place)
+    state, examples = _arrange(model, trial, place, pixels)
     # A trial that starts from another is first measured as it starts.
     before: dict[str, Evaluation] = {}
-    if parent is not None:
-        before = {split: evaluate(state.model, pixels, split, precision=precision) for split in ("val", "test")}
+    if trial.parent_id is not None:
+        before = {split: evaluate(state.trained, examples, split, precision=precision) for split in ("val", "test")}
         state.rows.append(EpochRow(0, None, None, before["val"].loss, before["val"].accuracy, settings.lr, 0.0))
     checkpoint = folder.load_checkpoint()
     if checkpoint is not None:
@@ -89,7 +111,7 @@ def _run(trial: Trial, place: Workplace, started_at: datetime) -> Iterator[Epoch
     folder.begin(trial, state.rows)
 
     saved_at = time.monotonic()
-    for row in train(state, pixels, settings, precision=precision):
+    for row in train(state, examples, settings, precision=precision):
         folder.append_epoch(row)
         if time.monotonic() - saved_at >= place.checkpoint_seconds and row.epoch < settings.epochs:
             folder.save_checkpoint(state.state_dict())
@@ -105,7 +127,7 @@ def _run(trial: Trial, place: Workplace, started_at: datetime) -> Iterator[Epoch
         return
     assert state.best is not None
     state.model.load_state_dict(state.best_weights)
-    best = {split: evaluate(state.model, pixels, split, precision=precision) for split in ("val", "test")}
+    best = {split: evaluate(state.trained, examples, split, precision=precision) for split in ("val", "test")}
     folder.save_weights(state.best_weights)
     folder.save_predictions(
         {
@@ -124,6 +146,42 @@ def _run(trial: Trial, place: Workplace, started_at: datetime) -> Iterator[Epoch
             }
         )
     )
+
+
+def _model(trial: Trial, place: Workplace) -> nn.Module:
+    """The trial's model as it starts: its parent's weights, pretrained ones, or random ones."""
+    settings = trial.settings
+    classes = len(place.datasets[settings.image_size].classes)
+    model = initial_model(settings, classes, place.choices.device)
+    if trial.parent_id is not None:
+        model.load_state_dict(Results(place.results).trial(trial.parent_id).load_weights())
+    elif settings.weights != "none":
+        from cnnsearch.models.weights import load_into, read_state
+
+        file = place.weights[settings.model, settings.weights].file
+        load_into(model, read_state(file), classes, str(file))
+    return model
+
+
+def _arrange(model: nn.Module, trial: Trial, place: Workplace, pixels: Pixels) -> tuple[TrainingState, Examples]:
+    """Freeze what does not train, and take what frozen layers give from the features all trials share."""
+    settings = trial.settings
+    if settings.fine_tune == "full":
+        return TrainingState.start(model, settings), pixels
+    from cnnsearch.models.cut import cut, freeze
+
+    frozen = freeze(model, settings.fine_tune, len(place.datasets[settings.image_size].classes))
+    halves = cut(frozen, settings.image_size)
+    precision = place.precision(settings)
+    if halves is None or bytes_needed(halves.prefix, pixels, precision) > place.features_bytes:
+        return TrainingState.start(model, settings, train_mode=frozen.train_mode), pixels
+    start = trial.parent_id or trial.weights or f"seed {settings.seed}"
+    dataset = place.datasets[settings.image_size]
+    facts = (settings.model, settings.width, start, halves.name, dataset.fingerprint, settings.image_size)
+    key = f"{facts} {place.expected_statistics(settings)} {precision} {place.choices} {torch.__version__}"
+    values = shared(key, lambda: compute(halves.prefix, pixels, precision), pixels.device)
+    features = Features(values, pixels.labels, pixels.rows)
+    return TrainingState.start(model, settings, halves.suffix, frozen.train_mode), features
 
 
 def _record(

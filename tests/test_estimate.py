@@ -16,7 +16,13 @@ SIZES = Sizes(train=100, val=50, test=50)
 
 
 def calibration(*settings: Settings, step: float = 0.1, image: float = 0.01) -> Calibration:
-    timed = {"step_seconds": step, "eval_image_seconds": image, "memory_bytes": 100, "weights_bytes": 1000}
+    timed = {
+        "step_seconds": step,
+        "eval_image_seconds": image,
+        "prefix_image_seconds": 0,
+        "memory_bytes": 100,
+        "weights_bytes": 1000,
+    }
     return Calibration("fp32", {workload_key(s): timed for s in settings})
 
 

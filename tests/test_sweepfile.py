@@ -63,7 +63,7 @@ def test_changed_in_python() -> None:
         ("train: {lr: '0.1'}", "train.lr given '0.1'"),
         ("train: {lr: true}", "train.lr given True"),
         ("train: {lr: .nan}", "train.lr given nan"),
-        ("train: {model: resnet}", "train.model given 'resnet'; it should be 'plain' or 'residual'"),
+        ("train: {model: resnet}", "torchvision classification model. Did you mean resnet50?"),
         ("train: {dropout: 1.0}", "train.dropout given 1.0; it should be less than 1"),
         ("data: {split: {method: fil}}", "data.split.method given 'fil'; allowed: 'fill', 'stratified'"),
         ("data: {split: {method: fill, train: 3}}", "known keys of data.split: method, train_per_class"),
@@ -93,11 +93,17 @@ def test_mistakes_are_explained(tmp_path: Path, line: str, complaint: str) -> No
         ("lr: {loguniform: [0, 1]}", "loguniform needs low > 0"),
         ("lr: {uniform: [2, 1]}", "low < high"),
         ("lr: {normal: [0, 1]}", "allowed: a constant, or one of grid, choice"),
-        ("model: {grid: [plain, vgg]}", "given 'vgg'"),
+        ("model: {grid: [plain, resnet]}", "Did you mean resnet50?"),
+        ("{model: resnet18, width: 0.5}", "width 0.5 with model resnet18: only plain and residual have a width"),
+        ("{model: plain, weights: imagenet}", "only torchvision's models have them"),
+        ("{model: vit_b_16, image_size: 40}", "it must be a multiple of 16"),
+        ("{fine_tune: {grid: [head, last-0-convs]}}", "given 'last-0-convs'"),
     ],
 )
 def test_impossible_spaces_are_refused(tmp_path: Path, space: str, complaint: str) -> None:
     text = f"name: mine\nstages:\n  - name: grid\n    space:\n      {space}\n"
+    if space.startswith("{"):
+        text = f"name: mine\nstages:\n  - name: grid\n\n    space: {space}\n"
     (tmp_path / "mine.yaml").write_text(text, encoding="utf-8")
     with pytest.raises(SpecError) as caught:
         load_sweep(tmp_path / "mine.yaml")

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from cnnsearch.data.dataset import Dataset
 from cnnsearch.device import ResolvedPrecision, derived_seed, probe_precision, reset_process
 from cnnsearch.evaluate import evaluate
+from cnnsearch.models.build import initial_model
 from cnnsearch.pixels import Pixels, channel_statistics
 from cnnsearch.spec import Settings
 from cnnsearch.train import EpochRow, TrainingState, train
@@ -25,7 +26,7 @@ def settings(**changes: Any) -> Settings:
 
 def trained(dataset: Dataset, chosen: Settings) -> tuple[list[EpochRow], TrainingState]:
     reset_process(threads=1)
-    state = TrainingState.start(chosen, 2, "cpu")
+    state = TrainingState.start(initial_model(chosen, 2, "cpu"), chosen)
     return list(train(state, Pixels.of(dataset, "cpu"), chosen, precision="fp32")), state
 
 
@@ -64,13 +65,13 @@ def test_going_on_from_a_checkpoint_changes_nothing(dataset: Dataset, optimizer:
     chosen = settings(epochs=5, dropout=0.2, optimizer=optimizer)
     whole, end = trained(dataset, chosen)
     pixels = Pixels.of(dataset, "cpu")
-    state = TrainingState.start(chosen, 2, "cpu")
+    state = TrainingState.start(initial_model(chosen, 2, "cpu"), chosen)
     steps = train(state, pixels, chosen, precision="fp32")
     for _ in range(2):
         next(steps)
     saved = copy.deepcopy(state.state_dict())
     torch.manual_seed(5)
-    resumed = TrainingState.start(chosen, 2, "cpu")
+    resumed = TrainingState.start(initial_model(chosen, 2, "cpu"), chosen)
     resumed.load_state_dict(saved)
     list(train(resumed, pixels, chosen, precision="fp32"))
     assert numbers(resumed.rows) == numbers(whole)
@@ -98,7 +99,7 @@ def test_losses_are_means_over_examples_not_batches(dataset: Dataset) -> None:
     chosen = settings(model="plain", lr=1e-30, optimizer="sgd", epochs=1)
     rows, state = trained(dataset, chosen)
     pixels = Pixels.of(dataset, "cpu")
-    images, labels = pixels.batch(pixels.rows["train"])
+    (images,), labels = pixels.batch(pixels.rows["train"])
     with torch.inference_mode():
         logits = state.model.eval()(images)
     assert rows[0].train_loss == pytest.approx(F.cross_entropy(logits, labels).item(), rel=1e-5)
@@ -124,7 +125,7 @@ def test_evaluation_against_the_plain_way(dataset: Dataset) -> None:
     _, state = trained(dataset, settings())
     pixels = Pixels.of(dataset, "cpu")
     found = evaluate(state.model, pixels, "test", precision="fp32")
-    images, labels = pixels.batch(pixels.rows["test"])
+    (images,), labels = pixels.batch(pixels.rows["test"])
     with torch.inference_mode():
         logits = state.model.eval()(images)
     assert found.loss == pytest.approx(F.cross_entropy(logits, labels).item(), rel=1e-5)
@@ -138,7 +139,7 @@ def test_normalisation_uses_training_images_only(dataset: Dataset) -> None:
     mean, std = channel_statistics(dataset)
     assert mean == pytest.approx(train_images.mean(axis=0).tolist())
     assert std == pytest.approx(train_images.std(axis=0).tolist())
-    images, labels = Pixels.of(dataset, "cpu").batch(torch.from_numpy(dataset.indices["train"]))
+    (images,), labels = Pixels.of(dataset, "cpu").batch(torch.from_numpy(dataset.indices["train"]))
     assert images.shape == (24, 3, 8, 8)
     assert images.is_contiguous(memory_format=torch.channels_last)
     assert images.mean().item() == pytest.approx(0, abs=1e-5)
@@ -162,7 +163,7 @@ def test_bf16_and_fp32_agree_on_the_first_loss(dataset: Dataset) -> None:
     losses = {}
     precisions: tuple[ResolvedPrecision, ...] = ("fp32", "bf16")
     for precision in precisions:
-        state = TrainingState.start(settings(epochs=1), 2, "cpu")
+        state = TrainingState.start(initial_model(settings(epochs=1), 2, "cpu"), settings(epochs=1))
         row = next(train(state, pixels, settings(epochs=1), precision=precision))
         losses[precision] = row.train_loss
         assert all(p.dtype == torch.float32 for p in state.model.parameters())

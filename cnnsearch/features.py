@@ -1,0 +1,107 @@
+"""Outputs of frozen layers, computed once and shared: they are constants of weights, data and preprocessing."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from cnnsearch.data.cache import cache_root
+from cnnsearch.device import ResolvedPrecision, autocast
+from cnnsearch.pixels import Pixels
+
+BATCH_SIZE = 64
+"""Images whose features are computed at a time; fixed, so that their numbers repeat."""
+
+
+class Examples(Protocol):
+    """What training and evaluation read: images, or what frozen layers made of them."""
+
+    @property
+    def rows(self) -> dict[str, Tensor]:
+        """Split name -> [n] int64 rows."""
+
+    @property
+    def device(self) -> str:
+        """cpu or cuda."""
+
+    def batch(self, rows: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
+        """Inputs of the layers that train, each [B, ...]; and labels [B] int64."""
+
+
+@dataclass(frozen=True)
+class Features:
+    """What crosses the cut of a model, for every example."""
+
+    values: tuple[Tensor, ...]
+    """Each [N, ...] in the precision the frozen layers gave; maps [N, H, W, C], so that a batch is channels_last."""
+    labels: Tensor
+    """[N] int64."""
+    rows: dict[str, Tensor]
+    """Split name -> [n] int64 rows."""
+
+    @property
+    def device(self) -> str:
+        """cpu or cuda."""
+        return self.labels.device.type
+
+    def batch(self, rows: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
+        """See Examples.batch."""
+        taken = (value[rows] for value in self.values)
+        return tuple(v.permute(0, 3, 1, 2) if v.dim() == 4 else v for v in taken), self.labels[rows]
+
+
+@torch.no_grad()
+def compute(prefix: nn.Module, pixels: Pixels, precision: ResolvedPrecision) -> tuple[Tensor, ...]:
+    """Run all images through frozen layers, which are put into eval mode. Results as `Features.values` has them."""
+    prefix.eval()
+    parts: list[tuple[Tensor, ...]] = []
+    for rows in torch.arange(len(pixels.labels), device=pixels.device).split(BATCH_SIZE):
+        (images,), _ = pixels.batch(rows)
+        with autocast(pixels.device, precision):
+            found = prefix(images)
+        parts.append(tuple(v.permute(0, 2, 3, 1).contiguous() if v.dim() == 4 else v for v in found))
+    return tuple(torch.cat(values) for values in zip(*parts, strict=True))
+
+
+def bytes_needed(prefix: nn.Module, pixels: Pixels, precision: ResolvedPrecision) -> int:
+    """Size of all features, from those of one image."""
+    one = Pixels(pixels.images[:1], pixels.labels[:1], {}, pixels.mean, pixels.std)
+    return sum(value.nbytes for value in compute(prefix, one, precision)) * len(pixels.labels)
+
+
+def shared(key: str, make: Callable[[], tuple[Tensor, ...]], device: str) -> tuple[Tensor, ...]:
+    """Features by key, made by the first process of this machine that asks and mapped by all.
+
+    Args:
+        key: everything that decides the features.
+        make: computes them.
+        device: where they are wanted; on a CPU every process maps the same file.
+    """
+    folder = cache_root() / "features"
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.pt"
+    with (folder / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        found = _read(file)
+        if found is None:
+            made = tuple(value.cpu().contiguous() for value in make())
+            temporary = file.with_suffix(".tmp")
+            torch.save(list(made), temporary)
+            temporary.replace(file)
+            found = _read(file)
+    assert found is not None
+    return tuple(value.to(device) for value in found)
+
+
+def _read(file: Path) -> tuple[Tensor, ...] | None:
+    try:
+        return tuple(torch.load(file, mmap=True, weights_only=True))
+    except (OSError, RuntimeError, ValueError, EOFError):
+        return None
