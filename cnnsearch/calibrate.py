@@ -63,7 +63,7 @@ def measure(
         row = next(steps)
         eval_seconds = min(eval_seconds, evaluated / len(examples.rows["test"]))
         step_seconds = min(step_seconds, row.seconds - len(examples.rows["val"]) * eval_seconds)
-    weights = sum(value.nbytes for value in state.model.state_dict().values())
+    weights = sum(value.nbytes for name, value in state.model.state_dict().items() if name in state.keep)
     return {
         "step_seconds": max(step_seconds, 1e-5),
         "eval_image_seconds": eval_seconds,
@@ -86,13 +86,13 @@ def _arrange(
     frozen = freeze(model, settings.fine_tune, classes)
     halves = cut(frozen, settings.image_size)
     if halves is None:
-        return TrainingState.start(model, settings, train_mode=frozen.train_mode), pixels, 0.0, 0
+        return TrainingState.start(model, settings, model, frozen.train_mode, frozen.trained), pixels, 0.0, 0
     compute(halves.prefix, pixels, precision)
     start = time.perf_counter()
     values = compute(halves.prefix, pixels, precision)
     n = len(pixels.labels)
     seconds = (time.perf_counter() - start) / n
-    state = TrainingState.start(model, settings, halves.suffix, frozen.train_mode)
+    state = TrainingState.start(model, settings, halves.suffix, frozen.train_mode, frozen.trained)
     return state, Features(values, pixels.labels, pixels.rows), seconds, sum(v.nbytes for v in values) // n
 
 

@@ -60,6 +60,8 @@ class TrainingState:
     """What runs in training: the model, or what follows its frozen layers."""
     train_mode: Callable[[], object]
     """Puts into training mode what is to be in it."""
+    keep: frozenset[str]
+    """Names in the model's state dict that training can change: what is kept of the best epoch."""
     optimizer: torch.optim.Optimizer
     rows: list[EpochRow] = field(default_factory=list)
     best: EpochRow | None = None
@@ -73,6 +75,7 @@ class TrainingState:
         settings: Settings,
         trained: nn.Module | None = None,
         train_mode: Callable[[], object] | None = None,
+        keep: frozenset[str] | None = None,
     ) -> TrainingState:
         """The state before the first epoch.
 
@@ -81,10 +84,12 @@ class TrainingState:
             settings: optimizer and its hyperparameters.
             trained: the part that runs in training; the whole model by default.
             train_mode: by default, the whole model's.
+            keep: names in the state dict that can change; all by default.
         """
         parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         optimizer = OPTIMIZERS[settings.optimizer](parameters, settings)
-        return cls(model, trained or model, train_mode or model.train, optimizer)
+        names = frozenset(model.state_dict()) if keep is None else keep
+        return cls(model, trained or model, train_mode or model.train, names, optimizer)
 
     @property
     def epoch(self) -> int:
@@ -155,7 +160,7 @@ def train(
         if row.is_finite and (state.best is None or validation.accuracy > (state.best.val_accuracy or 0.0)):
             state.best = row
             everything = state.model.state_dict()
-            state.best_weights = copy.deepcopy({name: value.cpu() for name, value in everything.items()})
+            state.best_weights = copy.deepcopy({name: everything[name].cpu() for name in sorted(state.keep)})
         yield row
         if not row.is_finite:
             return

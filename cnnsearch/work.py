@@ -126,7 +126,7 @@ def _run(trial: Trial, place: Workplace, started_at: datetime) -> Iterator[Epoch
         yield folder.commit(record.model_copy(update={"status": Status.DIVERGED, "error": reason}))
         return
     assert state.best is not None
-    state.model.load_state_dict(state.best_weights)
+    state.model.load_state_dict(state.best_weights, strict=False)
     best = {split: evaluate(state.trained, examples, split, precision=precision) for split in ("val", "test")}
     folder.save_weights(state.best_weights)
     folder.save_predictions(
@@ -151,16 +151,25 @@ def _run(trial: Trial, place: Workplace, started_at: datetime) -> Iterator[Epoch
 def _model(trial: Trial, place: Workplace) -> nn.Module:
     """The trial's model as it starts: its parent's weights, pretrained ones, or random ones."""
     settings = trial.settings
-    classes = len(place.datasets[settings.image_size].classes)
-    model = initial_model(settings, classes, place.choices.device)
-    if trial.parent_id is not None:
-        model.load_state_dict(Results(place.results).trial(trial.parent_id).load_weights())
+    model = initial_model(settings, len(place.datasets[settings.image_size].classes), place.choices.device)
+    _load_start(model, settings, trial.parent_id, place)
+    return model
+
+
+def _load_start(model: nn.Module, settings: Settings, parent_id: str | None, place: Workplace) -> None:
+    """Put in the weights a trial of these settings starts from. A trial's file holds only what its training changed."""
+    if parent_id is not None:
+        folder = Results(place.results).trial(parent_id)
+        weights, parent = folder.load_weights(), folder.record()
+        assert parent is not None  # load_weights has read it
+        if len(weights) < len(model.state_dict()):
+            _load_start(model, parent.settings, parent.parent_id, place)
+        model.load_state_dict(weights, strict=False)
     elif settings.weights != "none":
         from cnnsearch.models.weights import load_into, read_state
 
         file = place.weights[settings.model, settings.weights].file
-        load_into(model, read_state(file), classes, str(file))
-    return model
+        load_into(model, read_state(file), len(place.datasets[settings.image_size].classes), str(file))
 
 
 def _arrange(model: nn.Module, trial: Trial, place: Workplace, pixels: Pixels) -> tuple[TrainingState, Examples]:
@@ -174,14 +183,14 @@ def _arrange(model: nn.Module, trial: Trial, place: Workplace, pixels: Pixels) -
     halves = cut(frozen, settings.image_size)
     precision = place.precision(settings)
     if halves is None or bytes_needed(halves.prefix, pixels, precision) > place.features_bytes:
-        return TrainingState.start(model, settings, train_mode=frozen.train_mode), pixels
+        return TrainingState.start(model, settings, model, frozen.train_mode, frozen.trained), pixels
     start = trial.parent_id or trial.weights or f"seed {settings.seed}"
     dataset = place.datasets[settings.image_size]
     facts = (settings.model, settings.width, start, halves.name, dataset.fingerprint, settings.image_size)
     key = f"{facts} {place.expected_statistics(settings)} {precision} {place.choices} {torch.__version__}"
     values = shared(key, lambda: compute(halves.prefix, pixels, precision), pixels.device)
     features = Features(values, pixels.labels, pixels.rows)
-    return TrainingState.start(model, settings, halves.suffix, frozen.train_mode), features
+    return TrainingState.start(model, settings, halves.suffix, frozen.train_mode, frozen.trained), features
 
 
 def _record(

@@ -311,9 +311,30 @@ def test_part_1_models_can_be_fine_tuned_too(
             assert record.parent_id is not None
             mine = results.trial(record.trial_id).load_weights()
             parent = results.trial(record.parent_id).load_weights()
-            changed = {name for name in mine if not torch.equal(mine[name], parent[name])}
-            assert "head.weight" in changed
-            assert len(changed) <= (2 if record.settings.fine_tune == "head" else 6)
+            assert len(mine) == (2 if record.settings.fine_tune == "head" else 6)  # only what can change is kept
+            assert mine.keys() <= parent.keys()
+            assert not torch.equal(mine["head.weight"], parent["head.weight"])
+
+
+def test_a_chain_of_partly_trained_trials_keeps_every_link(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pretrained, then two convs, then the head with dropout: each file holds its own part, a child needs all."""
+    monkeypatch.setenv("CNNSEARCH_CACHE", str(tmp_path / "cache"))
+    file = save_weights(tmp_path)
+    sweep = transfer_sweep(
+        file,
+        "stages=[{name: transfer, space: {fine_tune: last-2-convs}}, {name: tune, start_from: {stage: transfer}, "
+        "space: {fine_tune: head, dropout: {grid: [0.1]}}}]",
+    )
+    run(sweep, dataset, tmp_path / "p", file, features_bytes=2**30)
+    records = Results(tmp_path / "p").records().values()
+    (first,) = [record for record in records if record.stage == "transfer"]
+    (second,) = [record for record in records if record.stage == "tune"]
+    assert first.best is not None
+    assert second.before is not None
+    assert second.before.test_loss == pytest.approx(first.best.test_loss, rel=1e-5)
+    assert second.before.val_accuracy == first.best.val_accuracy
 
 
 def test_weights_are_known_by_their_contents(tmp_path: Path) -> None:
