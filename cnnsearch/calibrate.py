@@ -12,13 +12,17 @@ import time
 from typing import Any
 
 import torch
-from torch import nn
+from torch import fx, nn
 
 from cnnsearch.device import ResolvedPrecision, peak_memory_bytes, probe_precision, reset_process
 from cnnsearch.evaluate import evaluate
 from cnnsearch.features import Examples, Features, compute
+from cnnsearch.heads import Features as HeadFeatures
+from cnnsearch.heads import HeadState, evaluate_heads, train_heads
+from cnnsearch.jobs import only_head
 from cnnsearch.models.build import initial_model
 from cnnsearch.pixels import Pixels
+from cnnsearch.plan import HEADS_AT_ONCE
 from cnnsearch.spec import Settings
 from cnnsearch.train import TrainingState, train
 
@@ -52,6 +56,43 @@ def measure(
     settings = settings.model_copy(update={"epochs": 1_000_000, "lr": 1e-9})
     model = initial_model(settings, classes, device)
     state, examples, prefix_seconds, features_bytes = _arrange(model, settings, classes, pixels, precision)
+    if isinstance(state.trained, fx.GraphModule) and settings.fine_tune == "head" and only_head(state.trained):
+        assert isinstance(examples, Features)
+        step_seconds, eval_seconds = _time_heads(settings, classes, examples.values[0].shape[1])
+    else:
+        step_seconds, eval_seconds = _time_steps(state, examples, settings, precision)
+    weights = sum(value.nbytes for name, value in state.model.state_dict().items() if name in state.keep)
+    return {
+        "step_seconds": max(step_seconds, 1e-6),
+        "eval_image_seconds": eval_seconds,
+        "prefix_image_seconds": prefix_seconds,
+        "features_image_bytes": features_bytes,
+        "memory_bytes": peak_memory_bytes(device),
+        "weights_bytes": weights,
+        "parameters": sum(p.numel() for p in state.model.parameters() if p.requires_grad),
+    }
+
+
+def _time_heads(settings: Settings, classes: int, width: int) -> tuple[float, float]:
+    """Seconds of a step and of an evaluated image of one head, where many are trained together."""
+    steps, evaluated = 8, 32
+    n = steps * settings.batch_size
+    values = torch.rand(n + evaluated, width)
+    rows = torch.arange(n + evaluated)
+    features = HeadFeatures(values, rows % classes, {"train": rows[:n], "val": rows[n : n + 1], "test": rows[n:]})
+    settings = settings.model_copy(update={"epochs": 10})
+    states = [HeadState(settings, torch.zeros(classes, width), torch.zeros(classes)) for _ in range(HEADS_AT_ONCE)]
+    step_seconds = min(row.seconds for epoch in train_heads(features, states) for row in epoch if row) / steps
+    weight, bias = torch.stack([s.weight for s in states]), torch.stack([s.bias for s in states])
+    start = time.perf_counter()
+    evaluate_heads(features, "test", weight, bias)
+    return step_seconds, (time.perf_counter() - start) / evaluated / HEADS_AT_ONCE
+
+
+def _time_steps(
+    state: TrainingState, examples: Examples, settings: Settings, precision: ResolvedPrecision
+) -> tuple[float, float]:
+    """Seconds of a training step and of an evaluated image."""
     steps = train(state, examples, settings, precision=precision)
     next(steps)
     step_seconds = eval_seconds = float("inf")
@@ -63,16 +104,7 @@ def measure(
         row = next(steps)
         eval_seconds = min(eval_seconds, evaluated / len(examples.rows["test"]))
         step_seconds = min(step_seconds, row.seconds - len(examples.rows["val"]) * eval_seconds)
-    weights = sum(value.nbytes for name, value in state.model.state_dict().items() if name in state.keep)
-    return {
-        "step_seconds": max(step_seconds, 1e-5),
-        "eval_image_seconds": eval_seconds,
-        "prefix_image_seconds": prefix_seconds,
-        "features_image_bytes": features_bytes,
-        "memory_bytes": peak_memory_bytes(device),
-        "weights_bytes": weights,
-        "parameters": sum(p.numel() for p in state.model.parameters() if p.requires_grad),
-    }
+    return step_seconds, eval_seconds
 
 
 def _arrange(

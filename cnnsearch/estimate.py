@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cnnsearch import __version__
 from cnnsearch.data.cache import cache_root
 from cnnsearch.errors import RunError
 from cnnsearch.hardware import Hardware, Layout
@@ -22,10 +21,14 @@ from cnnsearch.records import write_json
 from cnnsearch.space import cells
 from cnnsearch.spec import Settings
 
+VERSION = "2"
+"""Of what `calibrate` measures: timings of another version are not used."""
 START_SECONDS = 8.0
 """From the command to the first training step, Ray's start included."""
 TRIAL_SECONDS = 0.3
 """What a trial costs beside its steps: handing out, loading, writing records."""
+HEAD_SECONDS = 0.03
+"""The same for a trial whose head is trained together with others."""
 DRIVER_BYTES = 900 * 1024**2
 """Memory of the command and of Ray's own processes on one machine."""
 
@@ -66,7 +69,8 @@ class Calibration:
         epoch = steps * timed["step_seconds"] + sizes.val * timed["eval_image_seconds"]
         passes = 2 if starts_from else 1
         final = passes * (sizes.val + sizes.test) * timed["eval_image_seconds"]
-        return float(settings.epochs * epoch + final + TRIAL_SECONDS)
+        overhead = HEAD_SECONDS if settings.fine_tune == "head" and timed["prefix_image_seconds"] else TRIAL_SECONDS
+        return float(settings.epochs * epoch + final + overhead)
 
     def cost(self, trials: Iterable[Trial], sizes: Sizes, layout: Layout) -> Cost:
         """Expected cost of trials that can all run at once."""
@@ -168,7 +172,7 @@ def _measure(settings: list[Settings], classes: int, layout: Layout, precision: 
 
 
 def _cache_file(hardware: Hardware, layout: Layout) -> Path:
-    facts = [hardware.key, layout.device, str(layout.threads), importlib.metadata.version("torch"), __version__]
+    facts = [hardware.key, layout.device, str(layout.threads), importlib.metadata.version("torch"), VERSION]
     return cache_root() / "machines" / f"{hashlib.sha256(' '.join(facts).encode()).hexdigest()[:16]}.json"
 
 

@@ -57,6 +57,33 @@ class Trial:
         return trial_id(self.settings.deciding(), data=self.data, parent_id=self.parent_id, weights=self.weights)
 
 
+HEADS_AT_ONCE = 16
+"""Trials of one job that trains heads together: enough to spread the cost of a call, few enough for weights, gradients
+and inputs to stay near a core's cache. Measured on one thread, 100 epochs of Adam on 400 examples in batches of 16,
+512 inputs, 10 classes: 0.047 s a head at 8 to 32 trials, 0.055 s at 128 and 256, 0.13 s alone, 0.49 s with autograd."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """Trials that one worker runs together: one, or heads on the same frozen layers."""
+
+    trials: tuple[Trial, ...]
+
+    @property
+    def id(self) -> str:
+        """The first trial's."""
+        return self.trials[0].id
+
+
+def head_key(trial: Trial) -> tuple[Any, ...] | None:
+    """Trials with equal keys train nothing but heads on the same features, step by step alike; None for others."""
+    s = trial.settings
+    if s.fine_tune != "head":
+        return None
+    start = trial.parent_id or trial.weights or s.seed
+    return (s.model, s.width, start, s.image_size, s.precision, s.batch_size, s.epochs, s.optimizer, trial.data)
+
+
 @dataclass(frozen=True)
 class StagePlan:
     """The trials of one stage, as far as they are known."""
@@ -218,23 +245,39 @@ class Queue:
     """See `make_plan`."""
     cost: Callable[[Trial], float] = lambda trial: 0.0
     """Expected seconds of a trial: the longest goes first, so that no core waits at the end."""
-    running: dict[str, Trial] = field(default_factory=dict)
+    slots: int = 1
+    """Jobs that will run at once: heads are spread over them."""
+    running: dict[str, Job] = field(default_factory=dict)
+    """Trial id -> the job it runs in."""
 
     def __post_init__(self) -> None:
+        self._ready: deque[Trial] = deque()
         self._replan()
+
+    @property
+    def jobs_running(self) -> int:
+        """Jobs of which some trial has not ended."""
+        return len({job.id for job in self.running.values()})
 
     @property
     def is_exhausted(self) -> bool:
         """Whether nothing can run any more, now or later."""
         return not self._ready and not self.running
 
-    def take(self) -> Trial | None:
-        """The next trial, or None where there is none at the moment."""
+    def take(self) -> Job | None:
+        """The next job, or None where there is none at the moment."""
         if not self._ready:
             return None
-        trial = self._ready.popleft()
-        self.running[trial.id] = trial
-        return trial
+        first = self._ready[0]
+        key = head_key(first)
+        alike = [first] if key is None else [trial for trial in self._ready if head_key(trial) == key]
+        alike.sort(key=lambda trial: trial.settings.seed)  # heads of one seed share their batches
+        size = max(1, min(HEADS_AT_ONCE, -(-len(alike) // self.slots)))
+        job = Job(tuple(alike[:size]))
+        taken = {trial.id for trial in job.trials}
+        self._ready = deque(trial for trial in self._ready if trial.id not in taken)
+        self.running |= dict.fromkeys(taken, job)
+        return job
 
     def finish(self, trial: Trial, outcome: Outcome) -> None:
         """Record that a trial taken from here ended."""

@@ -39,11 +39,12 @@ from ray.tune.search import Searcher
 from cnnsearch.errors import RequestError, RunError
 from cnnsearch.events import Ended, EpochDone, Event, Ready, Started
 from cnnsearch.hardware import Layout
-from cnnsearch.plan import Queue, Trial
+from cnnsearch.jobs import run_job
+from cnnsearch.plan import Job, Queue, Trial
 from cnnsearch.records import Record, Results
 from cnnsearch.spec import RunSpec, Settings
 from cnnsearch.train import EpochRow
-from cnnsearch.work import Workplace, run_trial
+from cnnsearch.work import Workplace
 
 OBJECT_STORE_BYTES = 128 * 1024**2
 """Images reach workers through a mapped file, so Ray's own store stays small."""
@@ -102,7 +103,7 @@ def execute(
 
 
 class _Worker(tune.Trainable):  # type: ignore[misc]
-    """A process that runs trials one after another; a step is an epoch."""
+    """A process that runs jobs one after another; a step is an epoch of each trial of the job."""
 
     def setup(self, config: dict[str, Any], place: Workplace) -> None:
         self._place = place
@@ -114,13 +115,19 @@ class _Worker(tune.Trainable):  # type: ignore[misc]
         return True
 
     def _begin(self, config: dict[str, Any]) -> Any:
-        return run_trial(_from_config(config), self._place)
+        job = _from_config(config)
+        self._left = {trial.id for trial in job.trials}
+        return run_job(job, self._place)
 
     def step(self) -> dict[str, Any]:
-        event = next(self._events)
-        if isinstance(event, Record):
-            return {"record": event.model_dump(mode="json"), "done": True}
-        return {"row": asdict(event), "done": False}
+        told = []
+        for trial, event in next(self._events):
+            if isinstance(event, Record):
+                self._left.discard(trial.id)
+                told.append({"trial": trial.id, "record": event.model_dump(mode="json")})
+            else:
+                told.append({"trial": trial.id, "row": asdict(event)})
+        return {"events": told, "done": not self._left}
 
     def cleanup(self) -> None:
         self._events.close()
@@ -142,26 +149,33 @@ class _Dispatcher(tune.Callback):  # type: ignore[misc]
         return {}  # Tune pickles its callbacks in order to restore them, which never happens here
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self._listen(Started(_from_config(trial.config)))
+        for one in _from_config(trial.config).trials:
+            if one.id not in self._queue.outcomes:
+                self._listen(Started(one))
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
-        work = _from_config(trial.config)
-        if "record" in result:
-            record = Record.model_validate(result["record"])
-            self._queue.finish(work, record.outcome)
-            self._listen(Ended(work, record))
-        elif "row" in result:
-            self._listen(EpochDone(work, EpochRow(**result["row"])))
+        trials_by_id = {one.id: one for one in _from_config(trial.config).trials}
+        for told in result.get("events", ()):
+            one = trials_by_id[told["trial"]]
+            if one.id in self._queue.outcomes:
+                continue  # a worker that died had told of it before
+            if "record" in told:
+                record = Record.model_validate(told["record"])
+                self._queue.finish(one, record.outcome)
+                self._listen(Ended(one, record))
+            else:
+                self._listen(EpochDone(one, EpochRow(**told["row"])))
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """The worker died more often than the limit allows: nobody else is left to write the record."""
-        work = _from_config(trial.config)
         reason = f"the worker process died {self._attempts} times; the last time: {_last_line(trial)}"
-        record = self._results.trial(work.id).commit_failure(work, reason)
-        self._queue.finish(work, record.outcome)
-        self._listen(Ended(work, record))
+        for one in _from_config(trial.config).trials:
+            if one.id not in self._queue.outcomes:
+                record = self._results.trial(one.id).commit_failure(one, reason)
+                self._queue.finish(one, record.outcome)
+                self._listen(Ended(one, record))
 
 
 class _QueueSearcher(Searcher):  # type: ignore[misc]
@@ -175,10 +189,10 @@ class _QueueSearcher(Searcher):  # type: ignore[misc]
     def suggest(self, trial_id: str) -> Any:
         if self._queue.is_exhausted:
             return Searcher.FINISHED
-        if len(self._queue.running) >= self._slots:
+        if self._queue.jobs_running >= self._slots:
             return None
-        trial = self._queue.take()
-        return None if trial is None else _to_config(trial)
+        job = self._queue.take()
+        return None if job is None else _to_config(job)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         pass
@@ -193,19 +207,18 @@ class _QueueSearcher(Searcher):  # type: ignore[misc]
         raise NotImplementedError("the queue is rebuilt from records, never restored")
 
 
-def _to_config(trial: Trial) -> dict[str, Any]:
-    return {
-        "id": trial.id,
-        "stage": trial.stage,
-        "settings": trial.settings.model_dump(),
-        "data": trial.data,
-        "parent_id": trial.parent_id,
-    }
+def _to_config(job: Job) -> dict[str, Any]:
+    return {"id": job.id, "trials": [{**vars(trial), "settings": trial.settings.model_dump()} for trial in job.trials]}
 
 
-def _from_config(config: dict[str, Any]) -> Trial:
-    settings = Settings.model_validate(config["settings"])
-    return Trial(config["stage"], settings, config["data"], config["parent_id"])
+def _from_config(config: dict[str, Any]) -> Job:
+    fields = ("stage", "data", "parent_id", "weights")
+    return Job(
+        tuple(
+            Trial(settings=Settings.model_validate(one["settings"]), **{name: one[name] for name in fields})
+            for one in config["trials"]
+        )
+    )
 
 
 def _name(trial: Any) -> str:

@@ -177,7 +177,9 @@ def execute(
         executor = _executor(serial, address)
         cost = functools.partial(_expected_seconds, ready)
         found = digests(ready.weights)
-        queue = Queue(ready.sweep, ready.dataset.fingerprint, dict(ready.outcomes), found, cost)
+        queue = Queue(
+            ready.sweep, ready.dataset.fingerprint, dict(ready.outcomes), found, cost, ready.layout.trials_at_once
+        )
         try:
             with _time_limit(max_seconds):
                 executor(queue, workplace(ready), ready.layout, ready.sweep.run, listen)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import time
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,7 +17,7 @@ from cnnsearch.data.dataset import Dataset
 from cnnsearch.device import ResolvedPrecision, peak_memory_bytes, reset_process
 from cnnsearch.evaluate import Evaluation, evaluate
 from cnnsearch.features import Examples, Features, bytes_needed, compute, shared
-from cnnsearch.models.build import initial_model
+from cnnsearch.models.build import initial_model, reset_head
 from cnnsearch.models.pretrained import Key, Pretrained
 from cnnsearch.pixels import Pixels
 from cnnsearch.plan import Status, Trial
@@ -88,7 +88,7 @@ def run_trial(trial: Trial, place: Workplace) -> Iterator[EpochRow | Record]:
         folder = Results(place.results).trial(trial.id)
         folder.path.mkdir(parents=True, exist_ok=True)
         yield folder.commit(
-            _record(trial, place, started_at).model_copy(update={"status": Status.FAILED, "error": explain(error)})
+            new_record(trial, place, started_at).model_copy(update={"status": Status.FAILED, "error": explain(error)})
         )
 
 
@@ -98,8 +98,8 @@ def _run(trial: Trial, place: Workplace, started_at: datetime) -> Iterator[Epoch
     folder = Results(place.results).trial(trial.id)
     reset_process(choices.threads)
     pixels = place.pixels(settings)
-    model = _model(trial, place)
-    state, examples = _arrange(model, trial, place, pixels)
+    model = starting_model(trial, place)
+    state, examples = arrange(model, trial, place, pixels)
     # A trial that starts from another is first measured as it starts.
     before: dict[str, Evaluation] = {}
     if trial.parent_id is not None:
@@ -118,12 +118,12 @@ def _run(trial: Trial, place: Workplace, started_at: datetime) -> Iterator[Epoch
             saved_at = time.monotonic()
         yield row
 
-    record = _record(trial, place, started_at, state, precision)
+    parameters = sum(p.numel() for p in state.model.parameters() if p.requires_grad)
+    record = new_record(trial, place, started_at, state.rows, parameters, precision)
     if before:
-        record = record.model_copy(update={"before": _measures(before)})
+        record = record.model_copy(update={"before": measures(before)})
     if not state.rows[-1].is_finite:
-        reason = f"the loss was no longer a number in epoch {state.rows[-1].epoch}"
-        yield folder.commit(record.model_copy(update={"status": Status.DIVERGED, "error": reason}))
+        yield folder.commit(record.model_copy(update=divergence(state.rows[-1])))
         return
     assert state.best is not None
     state.model.load_state_dict(state.best_weights, strict=False)
@@ -136,19 +136,10 @@ def _run(trial: Trial, place: Workplace, started_at: datetime) -> Iterator[Epoch
             for split, evaluation in evaluations.items()
         }
     )
-    yield folder.commit(
-        record.model_copy(
-            update={
-                "best_epoch": state.best.epoch,
-                "train_loss": state.best.train_loss,
-                "train_accuracy": state.best.train_accuracy,
-                "best": _measures(best),
-            }
-        )
-    )
+    yield folder.commit(record.model_copy(update=best_update(state.best, best)))
 
 
-def _model(trial: Trial, place: Workplace) -> nn.Module:
+def starting_model(trial: Trial, place: Workplace) -> nn.Module:
     """The trial's model as it starts: its parent's weights, pretrained ones, or random ones."""
     settings = trial.settings
     model = initial_model(settings, len(place.datasets[settings.image_size].classes), place.choices.device)
@@ -168,11 +159,13 @@ def _load_start(model: nn.Module, settings: Settings, parent_id: str | None, pla
     elif settings.weights != "none":
         from cnnsearch.models.weights import load_into, read_state
 
+        classes = len(place.datasets[settings.image_size].classes)
         file = place.weights[settings.model, settings.weights].file
-        load_into(model, read_state(file), len(place.datasets[settings.image_size].classes), str(file))
+        reset_head(model, classes, settings.seed)
+        load_into(model, read_state(file), classes, str(file))
 
 
-def _arrange(model: nn.Module, trial: Trial, place: Workplace, pixels: Pixels) -> tuple[TrainingState, Examples]:
+def arrange(model: nn.Module, trial: Trial, place: Workplace, pixels: Pixels) -> tuple[TrainingState, Examples]:
     """Freeze what does not train, and take what frozen layers give from the features all trials share."""
     settings = trial.settings
     if settings.fine_tune == "full":
@@ -193,18 +186,24 @@ def _arrange(model: nn.Module, trial: Trial, place: Workplace, pixels: Pixels) -
     return TrainingState.start(model, settings, halves.suffix, frozen.train_mode, frozen.trained), features
 
 
-def _record(
+def new_record(
     trial: Trial,
     place: Workplace,
     started_at: datetime,
-    state: TrainingState | None = None,
+    rows: Sequence[EpochRow] = (),
+    parameters: int | None = None,
     precision: ResolvedPrecision | None = None,
 ) -> Record:
-    """What every record says, however the trial ended."""
-    trained = [row for row in state.rows if row.epoch > 0] if state else []
+    """What every record says, however the trial ended.
+
+    Args:
+        rows: all epochs so far.
+        parameters: number of those that train.
+        precision: what it was computed in.
+    """
+    trained = [row for row in rows if row.epoch > 0]
     seconds = sum(row.seconds for row in trained)
     images = len(place.datasets[trial.settings.image_size].indices["train"]) * len(trained)
-    parameters = sum(p.numel() for p in state.model.parameters() if p.requires_grad) if state else None
     return Record(
         trial_id=trial.id,
         stage=trial.stage,
@@ -214,7 +213,7 @@ def _record(
         status=Status.DONE,
         parameters=parameters,
         epochs_done=len(trained),
-        seconds=seconds if state else None,
+        seconds=seconds if trained else None,
         images_per_second=images / seconds if seconds else None,
         peak_memory_bytes=peak_memory_bytes(place.choices.device),
         precision=precision,
@@ -225,9 +224,25 @@ def _record(
     )
 
 
-def _measures(evaluations: dict[str, Evaluation]) -> Measures:
+def measures(evaluations: dict[str, Evaluation]) -> Measures:
+    """Validation and test as a record has them."""
     val, test = evaluations["val"], evaluations["test"]
     return Measures(val_loss=val.loss, val_accuracy=val.accuracy, test_loss=test.loss, test_accuracy=test.accuracy)
+
+
+def best_update(row: EpochRow, evaluations: dict[str, Evaluation]) -> dict[str, object]:
+    """What a record says of the best epoch."""
+    return {
+        "best_epoch": row.epoch,
+        "train_loss": row.train_loss,
+        "train_accuracy": row.train_accuracy,
+        "best": measures(evaluations),
+    }
+
+
+def divergence(row: EpochRow) -> dict[str, object]:
+    """What a record says of a trial whose loss was no longer a number in this epoch."""
+    return {"status": Status.DIVERGED, "error": f"the loss was no longer a number in epoch {row.epoch}"}
 
 
 def explain(error: BaseException) -> str:

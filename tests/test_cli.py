@@ -126,7 +126,7 @@ def wrong_requests(tmp_path: Path) -> dict[str, tuple[list[Any], str]]:
     (tmp_path / "file").touch()
     split = ["--set", "data.split={method: fill, train_per_class: 6, val_per_class: 4}"]
     return {
-        "unknown sweep": (["part9"], "no sweep named 'part9'. Did you mean part1?"),
+        "unknown sweep": (["prt1"], "no sweep named 'prt1'. Did you mean part1?"),
         "mistyped key": (["part1", "--set", "train.epoch=3"], "train.epoch is not a key. Did you mean train.epochs?"),
         "out of range": (["part1", "--set", "train.lr=-1"], "train.lr given -1"),
         "unknown profile": (["part1", "--profile", "fast"], "has no profile 'fast'"),

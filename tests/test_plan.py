@@ -22,8 +22,9 @@ def done(accuracy: float, loss: float = 1.0) -> Outcome:
 
 def finish_all(sweep: Sweep, score: Callable[[Trial], Outcome]) -> Queue:
     queue = Queue(sweep, DATA, {})
-    while (trial := queue.take()) is not None:
-        queue.finish(trial, score(trial))
+    while (job := queue.take()) is not None:
+        for trial in job.trials:
+            queue.finish(trial, score(trial))
     return queue
 
 
@@ -62,9 +63,10 @@ def test_dropout_starts_from_the_best_of_each_model() -> None:
 
 def test_a_group_goes_on_before_the_other_is_complete() -> None:
     queue = Queue(load_sweep("part1"), DATA, {})
-    plain = [queue.take() for _ in range(4)]
-    for trial in plain:
-        assert trial is not None
+    for _ in range(4):
+        job = queue.take()
+        assert job is not None
+        (trial,) = job.trials
         queue.finish(trial, done(0.5))
     waiting = {stage.stage.name: stage.waiting for stage in queue.plan.stages}
     assert waiting == {"grid": 0, "dropout": 4}
@@ -136,8 +138,30 @@ def test_adding_a_value_adds_only_its_cells() -> None:
 def test_longest_first() -> None:
     queue = Queue(load_sweep("part1"), DATA, {}, cost=lambda t: t.settings.lr * t.settings.batch_size)
     order = [queue.take() for _ in range(8)]
-    costs = [t.settings.lr * t.settings.batch_size for t in order if t]
+    costs = [t.settings.lr * t.settings.batch_size for job in order if job for t in job.trials]
     assert costs == sorted(costs, reverse=True)
+
+
+def test_heads_on_the_same_features_are_one_job() -> None:
+    space = "{fine_tune: {grid: [head, full]}, lr: {grid: [0.1, 0.2, 0.3]}, batch_size: {grid: [4, 8]}}"
+    sweep = load_sweep("part2", values=["train.weights=w.pth", f"stages.transfer.space={space}"], seeds=[0, 1])
+    weights = {("resnet18", "w.pth"): "digest"}
+    queue = Queue(sweep, DATA, {}, weights, slots=1)
+    jobs = []
+    while (job := queue.take()) is not None:
+        jobs.append(job)
+        assert queue.jobs_running == len(jobs)
+    heads = [job for job in jobs if job.trials[0].settings.fine_tune == "head"]
+    assert sorted(len(job.trials) for job in jobs) == [1] * 12 + [6, 6]
+    assert all(len({trial.settings.batch_size for trial in job.trials}) == 1 for job in heads)
+    for trial in heads[0].trials[:-1]:
+        queue.finish(trial, done(0.5))
+    assert queue.jobs_running == len(jobs)
+    queue.finish(heads[0].trials[-1], done(0.5))
+    assert queue.jobs_running == len(jobs) - 1
+    spread = Queue(sweep, DATA, {}, weights, slots=3)
+    sizes = [len(job.trials) for job in iter(spread.take, None) if job.trials[0].settings.fine_tune == "head"]
+    assert sorted(sizes, reverse=True)[0] == 2
 
 
 @given(st.lists(st.floats(0, 1), min_size=16, max_size=16), st.integers(0, 1000))
@@ -154,9 +178,9 @@ def test_planning_again_from_what_is_recorded_gives_the_same_trials(scores: list
     recorded: dict[str, Outcome] = {}
     while True:
         queue = Queue(sweep, DATA, dict(recorded))
-        ready = []
-        while (trial := queue.take()) is not None:
-            ready.append(trial)
+        ready: list[Trial] = []
+        while (job := queue.take()) is not None:
+            ready += job.trials
         if not ready:
             break
         for trial in rng.sample(ready, max(1, len(ready) // 2)):

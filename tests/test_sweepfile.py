@@ -131,8 +131,8 @@ def test_impossible_settings_are_refused(value: str, complaint: str) -> None:
 
 
 def test_unknown_sweeps_files_and_profiles_are_named(tmp_path: Path) -> None:
-    with pytest.raises(SpecError, match=r"no sweep named 'part9'. Did you mean part1"):
-        load_sweep("part9")
+    with pytest.raises(SpecError, match=r"no sweep named 'prt1'. Did you mean part1"):
+        load_sweep("prt1")
     with pytest.raises(SpecError, match=r"no sweep file .*none\.yaml"):
         load_sweep(tmp_path / "none.yaml")
     with pytest.raises(SpecError, match=r"no profile 'quik'. Did you mean quick"):

@@ -290,9 +290,58 @@ def test_training_on_shared_features_gives_the_same_numbers(
     alone = run(sweep, dataset, tmp_path / "alone", file, features_bytes=0)
     assert sorted((tmp_path / "cache" / "features").glob("*.pt")) == made
     assert shared.keys() == alone.keys()
+    assert "transfer head 0.4" in shared
     for name, rows in shared.items():
+        if name == "transfer head 0.4":
+            continue  # heads draw their dropout for many trials at once; see test_heads
         for row, other in zip(rows, alone[name], strict=True):
             assert row == pytest.approx(other, rel=1e-4), name
+
+
+def test_heads_in_company_equal_heads_alone(dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bundled, each by itself, and the plain way on uncached images: mixed rates, seeds, dropout, some diverge."""
+    monkeypatch.setenv("CNNSEARCH_CACHE", str(tmp_path / "cache"))
+    file = save_weights(tmp_path)
+
+    def numbers(path: Path) -> dict[str, Any]:
+        results = Results(path)
+        return {
+            trial_id: (
+                record.status.value,
+                record.best_epoch,
+                record.best and record.best.model_dump(),
+                [(row["train_loss"], row["val_accuracy"]) for row in results.trial(trial_id).epochs()],
+            )
+            for trial_id, record in results.records().items()
+        }
+
+    def go(path: Path, *values: str, features_bytes: int = 2**30) -> None:
+        sweep = transfer_sweep(file, "train.fine_tune=head", "train.optimizer=sgd", *values)
+        found = Pretrained(file, "digest", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+        key = ("resnet18", str(file))
+        place = Workplace(path, {8: dataset}, Choices("cpu", 1, "fp32"), 60, {key: found}, features_bytes)
+        queue = Queue(sweep, dataset.fingerprint, {}, {key: found.digest})
+        serial.execute(queue, place, Layout("cpu", 1, 1, 0.0), sweep.run, lambda event: None)
+
+    space = "stages.transfer.space={{lr: {lr}, dropout: {dropout}, seed: {seed}}}"
+    go(
+        tmp_path / "all",
+        space.format(lr="{grid: [0.01, 0.1, 100]}", dropout="{grid: [0.0, 0.3]}", seed="{grid: [0, 1]}"),
+    )
+    together = numbers(tmp_path / "all")
+    assert len(together) == 12
+    for lr, dropout, seed in ((0.01, 0.0, 0), (0.1, 0.3, 1), (0.1, 0.0, 1)):
+        alone = tmp_path / f"{lr}-{dropout}-{seed}"
+        go(alone, space.format(lr=lr, dropout=dropout, seed=seed))
+        ((trial_id, found),) = numbers(alone).items()
+        assert found == together[trial_id]
+    # Without shared features the general loop trains the same head; its dropout draws others.
+    go(tmp_path / "plain", space.format(lr="{grid: [0.01, 0.1]}", dropout=0.0, seed="{grid: [0, 1]}"), features_bytes=0)
+    for trial_id, (status, best_epoch, best, rows) in numbers(tmp_path / "plain").items():
+        assert (status, best_epoch) == together[trial_id][:2]
+        assert best == pytest.approx(together[trial_id][2], rel=1e-3)
+        for mine, other in zip(rows, together[trial_id][3], strict=True):
+            assert mine == pytest.approx(other, rel=1e-3)
 
 
 def test_part_1_models_can_be_fine_tuned_too(

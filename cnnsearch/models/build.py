@@ -45,6 +45,16 @@ def build(settings: Settings, classes: int) -> nn.Module:
     return make(settings.model, settings, classes)
 
 
+def reset_head(model: nn.Module, classes: int, seed: int) -> None:
+    """Draw the last layer anew, whatever was drawn before it: a head is the same without building its backbone."""
+    from cnnsearch.models.backbones import head_name
+
+    head = model.get_submodule(head_name(model, classes))
+    assert isinstance(head, nn.Linear | nn.Conv2d)
+    torch.manual_seed(derived_seed("head", seed))
+    head.reset_parameters()
+
+
 def initial_model(settings: Settings, classes: int, device: str) -> nn.Module:
     """A model with random weights drawn by the trial's seed, on a device, its weights in channels_last order."""
     torch.manual_seed(derived_seed("weights", settings.seed))

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from numpy.typing import NDArray
 
 from cnnsearch.plots import style
 from cnnsearch.plots.evidence import Evidence, as_evidence, distinct, main_stage
@@ -19,8 +22,11 @@ if TYPE_CHECKING:
     from cnnsearch.tables import Tables
 
 Metric = Literal["loss", "accuracy"]
+Values = NDArray[np.float64]
 
 MOST = 24
+MOST_LINES = 8
+"""Seeds of a setting drawn one by one; more are drawn as their median and a band."""
 _BEST_OF_MANY = 12
 _COLUMNS = 4
 _PANEL_HEIGHT, _GAP, _ROW_GAP = 1.3, 0.16, 0.34
@@ -154,7 +160,8 @@ def _draw(evidence: Evidence, rows: list[list[_Panel]], metric: Metric) -> Figur
                 figure, 0.0, y, style.shorten(named, 26), rotation=90, ha="left", va="center", fontsize=10,
                 fontweight="bold", color=colour, rotation_mode="default",
             )  # fmt: skip
-    _legend(figure, left, metric)
+    banded = any(panel.setting and len(panel.setting.trial_ids) > MOST_LINES for row in rows for panel in row)
+    _legend(figure, left, metric, banded=banded)
     return figure
 
 
@@ -194,6 +201,10 @@ def _limits(
 def _draw_panel(axes: Axes, evidence: Evidence, setting: Setting, metric: Metric) -> None:
     colour = style.colour_of(setting.model, evidence.models)
     several = len(setting.trial_ids) > 1
+    if len(setting.trial_ids) > MOST_LINES:
+        for side, dashes in (("train", "-"), ("val", style.VALIDATION_DASHES)):
+            _draw_band(axes, [evidence.curve(t, f"{side}_{metric}") for t in setting.trial_ids], colour, dashes)
+        return
     for trial in setting.trial_ids:
         for side, dashes in (("train", "-"), ("val", style.VALIDATION_DASHES)):
             epoch, value = evidence.curve(trial, f"{side}_{metric}")
@@ -203,6 +214,14 @@ def _draw_panel(axes: Axes, evidence: Evidence, setting: Setting, metric: Metric
                 alpha=0.6 if several else 1, markersize=3,
             )  # fmt: skip
         _mark(axes, evidence, trial, metric, colour, small=several)
+
+
+def _draw_band(axes: Axes, curves: Sequence[tuple[Values, Values]], colour: str, dashes: Any) -> None:
+    """Median over seeds, and the band that holds the middle 80 % of them."""
+    table = pd.DataFrame({index: pd.Series(value, epoch) for index, (epoch, value) in enumerate(curves)})
+    low, middle, high = (table.quantile(share, axis=1) for share in (0.1, 0.5, 0.9))
+    axes.fill_between(table.index, low, high, color=colour, alpha=0.18, linewidth=0)
+    axes.plot(table.index, middle, color=colour, linestyle=dashes, linewidth=1.5)
 
 
 def _mark(axes: Axes, evidence: Evidence, trial: str, metric: Metric, colour: str, *, small: bool) -> None:
@@ -224,7 +243,7 @@ def _mark(axes: Axes, evidence: Evidence, trial: str, metric: Metric, colour: st
             )  # fmt: skip
 
 
-def _legend(figure: Figure, left: float, metric: Metric) -> None:
+def _legend(figure: Figure, left: float, metric: Metric, *, banded: bool) -> None:
     ink = style.THEME["ink"]
     handles = [
         Line2D([], [], color=ink, linestyle="-", label="training"),
@@ -237,6 +256,8 @@ def _legend(figure: Figure, left: float, metric: Metric) -> None:
             label="validation loss turned",
         ),
     ]  # fmt: skip
+    if banded:  # the marks are those of single seeds
+        handles[2:] = [Patch(color=ink, alpha=0.18, linewidth=0, label="middle 80 % of seeds")]  # type: ignore[list-item]
     width, height = figure.get_size_inches()
     figure.legend(
         handles=handles, loc="upper left", bbox_to_anchor=((left - 0.05) / width, 1 - 0.2 / height), fontsize=8.5,

@@ -39,6 +39,18 @@ class Comparison(NamedTuple):
     """Whether the interval over seeds leaves out zero; true with one seed, which cannot disagree."""
     disagreement: float
     """Share of examples that exactly one side of a pair gets right."""
+    networks: int = 1
+    """Pairs of networks compared: settings times seeds."""
+    ahead: int = 1
+    """Of those, where A is ahead."""
+
+    @property
+    def is_consistent(self) -> bool:
+        """Whether it repeats: over seeds where there are several, else over every pair of networks.
+
+        Without several seeds nothing else says that an average difference is not one lucky network's.
+        """
+        return self.seeds_agree and (self.seeds > 1 or self.ahead in (0, self.networks))
 
 
 class Answers(NamedTuple):
@@ -147,25 +159,25 @@ class Evidence:
     def _coded(self) -> tuple[dict[tuple[str, str, str], Answers], dict[str, NDArray[np.int64]]]:
         """(trial_id, split, moment) -> answers, of the trials that answered every example; and the labels."""
         frame = self.tables.predictions
-        position = {split: {name: i for i, name in enumerate(names)} for split, names in self.examples.items()}
         labels = {split: np.full(len(names), -1, dtype=np.int64) for split, names in self.examples.items()}
-        code = pd.Index(self.classes)
+        # Words become numbers a column at a time: a table may have millions of rows, and few different words.
+        true, predicted = (_codes(frame[column], self.classes) for column in ("label", "predicted"))
+        places = {split: _codes(frame["example"], names) for split, names in self.examples.items()}
+        confidence = frame["confidence"].to_numpy(dtype=np.float64, na_value=np.nan)
         answers = {}
         grouped = frame.groupby(["trial_id", "split", "moment"], sort=False, observed=True)
         for key, rows in cast("dict[tuple[str, str, str], NDArray[np.intp]]", grouped.indices).items():
             trial_id, split, moment = key
-            if split not in position:
+            if split not in places:
                 continue
-            part = frame.iloc[rows]
-            at = np.array([position[split][name] for name in part["example"]], dtype=np.int64)
-            labels[split][at] = code.get_indexer(pd.Index(part["label"].astype(object)))
-            if len(set(at.tolist())) != len(position[split]):
+            at = places[split][rows]
+            labels[split][at] = true[rows]
+            if len(np.unique(at)) != len(self.examples[split]):
                 continue
-            predicted = np.empty(len(at), dtype=np.int64)
-            confidence = np.empty(len(at))
-            predicted[at] = code.get_indexer(pd.Index(part["predicted"].astype(object)))
-            confidence[at] = part["confidence"].to_numpy(dtype=np.float64, na_value=np.nan)
-            answers[trial_id, split, moment] = Answers(predicted, confidence)
+            by_example = np.empty(len(at), dtype=np.int64)
+            surety = np.empty(len(at))
+            by_example[at], surety[at] = predicted[rows], confidence[rows]
+            answers[trial_id, split, moment] = Answers(by_example, surety)
         return answers, labels
 
     def answers(self, trial_id: str, split: str = "test", moment: str = "best") -> Answers | None:
@@ -206,7 +218,7 @@ class Evidence:
         Returns None without pairs or where predictions are missing.
         """
         sums = np.zeros(len(self.examples["test"]), dtype=np.int64)
-        disagreed, networks = 0.0, 0
+        disagreed, networks, ahead = 0.0, 0, 0
         by_seed: dict[int, list[float]] = {}
         for a, b in pairs:
             for seed, trial_a, trial_b in _seed_pairs(a, b):
@@ -220,6 +232,7 @@ class Evidence:
                 disagreed += float(np.mean(difference != 0))
                 by_seed.setdefault(seed, []).append(float(np.mean(difference)))
                 networks += 1
+                ahead += by_seed[seed][-1] > 0
         if networks == 0 or sums.size == 0:
             return None
         difference = stats.paired_difference(sums / networks, np.zeros(sums.size))
@@ -230,7 +243,14 @@ class Evidence:
             if over_seeds.high - over_seeds.low > difference.high - difference.low:
                 difference = stats.Estimate(difference.value, over_seeds.low, over_seeds.high)
         return Comparison(
-            difference, stats.sign_flip_exact(sums), len(pairs), len(by_seed), seeds_agree, disagreed / networks
+            difference,
+            stats.sign_flip_exact(sums),
+            len(pairs),
+            len(by_seed),
+            seeds_agree,
+            disagreed / networks,
+            networks,
+            ahead,
         )
 
     @cached_property
@@ -364,3 +384,9 @@ def _seed_pairs(a: Setting, b: Setting) -> list[tuple[int, str, str]]:
     of_b = dict(zip(b.seeds, b.trial_ids, strict=True))
     shared = [(seed, trial, of_b[seed]) for seed, trial in zip(a.seeds, a.trial_ids, strict=True) if seed in of_b]
     return shared or [(seed, one, other) for seed, one, other in zip(a.seeds, a.trial_ids, b.trial_ids, strict=False)]
+
+
+def _codes(column: pd.Series[Any], words: Sequence[str]) -> NDArray[np.int64]:
+    """Index of each value in `words`, -1 where it is not among them."""
+    values, unique = pd.factorize(column)
+    return np.append(pd.Index(words).get_indexer(pd.Index(unique.astype(object))), -1)[values].astype(np.int64)

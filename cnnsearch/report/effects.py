@@ -120,6 +120,9 @@ def _two_values(axis: str, lead: Value, other: Value, comparison: Comparison) ->
     def tell(verdicts: Sequence[Verdict]) -> Finding:
         by, name = points(comparison.difference, sign), words(axis)
         over = f", averaged over {comparison.pairs} matched settings" if comparison.pairs > 1 else ""
+        if verdicts[0] != CANNOT_TELL and not comparison.is_consistent:
+            wins = comparison.ahead if sign == 1 else comparison.networks - comparison.ahead
+            over += f", but ahead in only {wins} of {comparison.networks}"
         a, b = format_value(ahead), format_value(behind)
         if verdicts[0] == CANNOT_TELL:
             sentence = f"{capitalised(name.plural)} {a} and {b} cannot be told apart: {a} is ahead by {by}{over}."

@@ -55,8 +55,8 @@ class Answer:
 
 
 def judge(comparison: Comparison, adjusted: float) -> Verdict:
-    """Clear: significant after correction, and seeds agree. Suggestive: the interval of this difference excludes 0."""
-    if adjusted < stats.SIGNIFICANCE and comparison.seeds_agree:
+    """Clear: significant after correction, and it repeats. Suggestive: the interval of this difference excludes 0."""
+    if adjusted < stats.SIGNIFICANCE and comparison.is_consistent:
         return CLEAR
     excludes_zero = comparison.difference.low > 0 or comparison.difference.high < 0
     return SUGGESTIVE if excludes_zero and comparison.seeds_agree else CANNOT_TELL

@@ -1,0 +1,186 @@
+"""What a worker does with a job: one trial by itself, or many heads on the same features as batched products."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import torch
+from torch import Tensor, fx, nn
+
+from cnnsearch.device import derived_seed, reset_process
+from cnnsearch.evaluate import Evaluation
+from cnnsearch.features import Features
+from cnnsearch.heads import Features as HeadFeatures
+from cnnsearch.heads import HeadState, evaluate_heads, train_heads
+from cnnsearch.models.names import OWN
+from cnnsearch.plan import Job, Trial, head_key
+from cnnsearch.records import Record, Results
+from cnnsearch.spec import Settings
+from cnnsearch.train import EpochRow
+from cnnsearch.work import (
+    Workplace,
+    arrange,
+    best_update,
+    divergence,
+    explain,
+    measures,
+    new_record,
+    run_trial,
+    starting_model,
+)
+
+Events = list[tuple[Trial, EpochRow | Record]]
+SPLITS = ("val", "test")
+
+
+def run_job(job: Job, place: Workplace) -> Iterator[Events]:
+    """Run a job; yields what happened, an epoch of every trial at a time, each trial's record last.
+
+    A trial that trains its head only gives the same numbers by itself as in company.
+    """
+    if head_key(job.trials[0]) is None:
+        yield from _one_by_one(job, place)
+        return
+    started_at, ended = datetime.now(UTC), set()
+    try:
+        bundle = _bundle(job, place)
+        if bundle is None:
+            yield from _one_by_one(job, place)
+            return
+        for events in _train(job, bundle, place, started_at):
+            ended |= {trial.id for trial, event in events if isinstance(event, Record)}
+            yield events
+    except Exception as error:
+        left = [trial for trial in job.trials if trial.id not in ended]
+        yield [(trial, Results(place.results).trial(trial.id).commit_failure(trial, explain(error))) for trial in left]
+
+
+def _one_by_one(job: Job, place: Workplace) -> Iterator[Events]:
+    for trial in job.trials:
+        for event in run_trial(trial, place):
+            yield [(trial, event)]
+
+
+@dataclass(frozen=True)
+class _Bundle:
+    """Heads ready to be trained."""
+
+    features: HeadFeatures
+    states: list[HeadState]
+    names: tuple[str, str]
+    """Of the head's weight and bias in the model's state dict."""
+
+
+def _bundle(job: Job, place: Workplace) -> _Bundle | None:
+    """The features of a job's trials and their heads; None where more than one linear layer follows the cut."""
+    first = job.trials[0]
+    reset_process(place.choices.threads)
+    pixels = place.pixels(first.settings)
+    model = starting_model(first, place)
+    state, examples = arrange(model, first, place, pixels)
+    if not isinstance(examples, Features) or not isinstance(state.trained, fx.GraphModule):
+        return None
+    found = only_head(state.trained)
+    if found is None or len(examples.values) != 1 or examples.values[0].dim() != 2:
+        return None
+    name, own_dropout = found
+    head = model.get_submodule(name)
+    assert isinstance(head, nn.Linear)
+    heads = [(head.weight.detach(), head.bias.detach())] + [
+        _initial_head(trial, head, first) for trial in job.trials[1:]
+    ]
+    states = [
+        HeadState(_effective(trial, own_dropout), weight.clone(), bias.clone())
+        for trial, (weight, bias) in zip(job.trials, heads, strict=True)
+    ]
+    features = HeadFeatures(examples.values[0].float(), examples.labels, examples.rows)
+    return _Bundle(features, states, (f"{name}.weight", f"{name}.bias"))
+
+
+def only_head(suffix: fx.GraphModule) -> tuple[str, float | None] | None:
+    """Name of the one linear layer of a suffix, and the architecture's dropout before it (None: there is none)."""
+    modules = dict(suffix.named_modules())
+    called = [node for node in suffix.graph.nodes if node.op not in ("placeholder", "output")]
+    if any(node.op != "call_module" for node in called):
+        return None
+    layers = [(str(node.target), modules[str(node.target)]) for node in called]
+    name, head = layers[-1]
+    if not isinstance(head, nn.Linear) or head.bias is None:
+        return None
+    before = [layer for _, layer in layers[:-1]]
+    if not all(isinstance(layer, nn.Dropout) for layer in before) or len(before) > 1:
+        return None
+    return name, (float(before[0].p) if before else None)
+
+
+def _effective(trial: Trial, own_dropout: float | None) -> Settings:
+    """Settings with the dropout that acts before the head."""
+    settings = trial.settings
+    if settings.model in OWN:
+        return settings.model_copy(update={"dropout": 0.0})  # its dropout lies among frozen layers
+    if settings.dropout == 0 and own_dropout is not None:
+        return settings.model_copy(update={"dropout": own_dropout})
+    return settings
+
+
+def _initial_head(trial: Trial, head: nn.Linear, first: Trial) -> tuple[Tensor, Tensor]:
+    """The head a trial starts from, as `starting_model` would draw or load it; `head` is the first trial's."""
+    if trial.settings.seed != first.settings.seed and torch.equal(_drawn(first, head).weight, head.weight):
+        own = _drawn(trial, head)
+        return own.weight.detach(), own.bias.detach()
+    return head.weight.detach(), head.bias.detach()
+
+
+def _drawn(trial: Trial, like: nn.Linear) -> nn.Linear:
+    """See `models.build.reset_head`."""
+    torch.manual_seed(derived_seed("head", trial.settings.seed))
+    return nn.Linear(like.in_features, like.out_features).to(like.weight.device)
+
+
+def _train(job: Job, bundle: _Bundle, place: Workplace, started_at: datetime) -> Iterator[Events]:
+    zeros: list[list[EpochRow]] = [[] for _ in job.trials]
+    before: list[dict[str, Evaluation]] = [{} for _ in job.trials]
+    if job.trials[0].parent_id is not None:
+        before = _evaluate(bundle, [(state.weight, state.bias) for state in bundle.states])
+        for trial, rows, found in zip(job.trials, zeros, before, strict=True):
+            rows.append(EpochRow(0, None, None, found["val"].loss, found["val"].accuracy, trial.settings.lr, 0.0))
+        yield [(trial, rows[0]) for trial, rows in zip(job.trials, zeros, strict=True)]
+    for epoch in train_heads(bundle.features, bundle.states):
+        yield [(trial, row) for trial, row in zip(job.trials, epoch, strict=True) if row is not None]
+    # A trial without a best epoch is evaluated as it stands; the result is not used.
+    finals = [(s.best_weight, s.best_bias) if s.best else (s.weight, s.bias) for s in bundle.states]
+    best = _evaluate(bundle, finals)
+    for index, (trial, state) in enumerate(zip(job.trials, bundle.states, strict=True)):
+        folder = Results(place.results).trial(trial.id)
+        folder.begin(trial, zeros[index] + state.rows)
+        record = _record(trial, place, started_at, bundle, state)
+        if before[index]:
+            record = record.model_copy(update={"before": measures(before[index])})
+        if state.rows[-1].is_finite:
+            assert state.best is not None
+            weights = dict(zip(bundle.names, finals[index], strict=True))
+            folder.save_weights({name: value.cpu() for name, value in weights.items()})
+            folder.save_predictions(
+                {
+                    (split, moment): (found.predicted, found.confidence)
+                    for moment, evaluations in (("before", before[index]), ("best", best[index]))
+                    for split, found in evaluations.items()
+                }
+            )
+            record = record.model_copy(update=best_update(state.best, best[index]))
+        yield [(trial, folder.commit(record))]
+
+
+def _evaluate(bundle: _Bundle, heads: Sequence[tuple[Tensor, Tensor]]) -> list[dict[str, Evaluation]]:
+    """For each head its results on validation and test."""
+    weight, bias = torch.stack([w for w, _ in heads]), torch.stack([b for _, b in heads])
+    by_split = {split: evaluate_heads(bundle.features, split, weight, bias) for split in SPLITS}
+    return [{split: by_split[split][index] for split in SPLITS} for index in range(len(heads))]
+
+
+def _record(trial: Trial, place: Workplace, started_at: datetime, bundle: _Bundle, state: HeadState) -> Record:
+    parameters = state.weight.numel() + state.bias.numel()
+    record = new_record(trial, place, started_at, state.rows, parameters, place.precision(trial.settings))
+    return record if state.rows[-1].is_finite else record.model_copy(update=divergence(state.rows[-1]))
