@@ -1,7 +1,7 @@
 """N, the notebook way, against this project on the same work; ratios, and the share of the machine each one uses.
 
-    python benchmarks/notebook.py                      part 1's grid at 32×32, full width, 3 epochs, 2 rounds
-    python benchmarks/notebook.py --set train.width=0.25 --rounds 3
+    python benchmarks/notebook.py                          part 1's grid at 32×32, a quarter of the width, 3 epochs
+    python benchmarks/notebook.py --set train.width=1.0    at full width: about half an hour on two cores with AMX
 
 Both train the sweep's first stage on the same images, split, seeds and number of epochs, in turn, each as a process
 of its own timed from outside. N is what a careful student writes in a notebook: nested loops, a `Dataset` that decodes
@@ -39,7 +39,7 @@ from cnnsearch.spec import Sweep
 from cnnsearch.sweepfile import from_yaml, load_sweep, to_yaml
 from cnnsearch.words import duration
 
-DEFAULTS = ("data.image_size=32", "train.epochs=3", "run.dashboard=false")
+DEFAULTS = ("data.image_size=32", "train.width=0.25", "train.epochs=3", "run.dashboard=false")
 
 
 def main() -> None:
