@@ -15,6 +15,7 @@ import torch
 from torch import fx, nn
 
 from cnnsearch.device import ResolvedPrecision, peak_memory_bytes, probe_precision, reset_process
+from cnnsearch.errors import RequestError
 from cnnsearch.evaluate import evaluate
 from cnnsearch.features import Examples, Features, compute
 from cnnsearch.heads import Features as HeadFeatures
@@ -35,11 +36,14 @@ def main() -> None:
     request = json.load(sys.stdin)
     device, threads = request["device"], request["threads"]
     precision = request["precision"] or probe_precision(device)
-    # Smallest first: the peak of memory only ever rises.
-    measured = [
-        measure(Settings.model_validate(w), request["classes"], device, threads, precision)
-        for w in request["workloads"]
-    ]
+    measured = []
+    try:
+        for workload in request["workloads"]:  # smallest first: the peak of memory only ever rises
+            settings = Settings.model_validate(workload)
+            measured.append(measure(settings, request["classes"], device, threads, precision))
+    except RequestError as error:
+        json.dump({"error": f"model {settings.model}: {error}"}, sys.stdout)
+        return
     json.dump({"precision": precision, "workloads": measured}, sys.stdout)
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from cnnsearch.data.cache import cache_root
-from cnnsearch.errors import RunError
+from cnnsearch.errors import RequestError, RunError
 from cnnsearch.hardware import Hardware, Layout
 from cnnsearch.plan import Plan, Trial
 from cnnsearch.records import write_json
@@ -133,7 +133,7 @@ def representatives(plan: Plan) -> list[Trial]:
 def calibrate(trials: Iterable[Trial], classes: int, layout: Layout, hardware: Hardware) -> Calibration:
     """Look up what these trials' steps take on this machine, timing what is not known yet (about 3 s a workload).
 
-    Raises RunError where the timing process fails.
+    Raises RequestError where a model cannot be what is asked for, RunError where the timing process fails.
     """
     file = _cache_file(hardware, layout)
     known = _read(file)
@@ -168,6 +168,8 @@ def _measure(settings: list[Settings], classes: int, layout: Layout, precision: 
         last = done.stderr.strip().splitlines()[-1:] or ["no message"]
         raise RunError(f"timing this sweep's models failed: {last[0]}")
     answer: dict[str, Any] = json.loads(done.stdout)
+    if "error" in answer:
+        raise RequestError(answer["error"])
     return answer
 
 

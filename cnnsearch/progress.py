@@ -13,7 +13,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from cnnsearch.estimate import representatives
+from cnnsearch.estimate import representatives, workload_key
 from cnnsearch.events import Ended, EpochDone, Event, Ready, Started
 from cnnsearch.plan import Status, Trial
 from cnnsearch.records import Record
@@ -23,6 +23,8 @@ from cnnsearch.words import accuracy, clock, duration, percent, setting, setting
 if TYPE_CHECKING:
     from cnnsearch.train import EpochRow
 
+MOST_SHOWN = 8
+"""Running trials listed on a terminal; heads trained together are many."""
 LINE_SECONDS = 10.0
 """Without a terminal, an epoch of a trial is reported at most this often."""
 
@@ -51,11 +53,30 @@ def plan_text(ready: Prepared) -> str:
         cost = ready.costs[stage.name]
         when = f"about {duration(cost.seconds)}" if cost.trials else "already done"
         rows.append((stage.name, f"{planned.total} trials   {axes}   {when}"))
+        rows += [("", note) for note in frozen_notes(ready, stage.name)]
     rows.append(("on", f"{ready.layout.describe(ready.hardware)}, {ready.precision}"))
     rows.append(("total", _total_text(ready)))
     width = max(len(label) for label, _ in rows)
     title = f"{sweep.name} · {sweep.title}" if sweep.title else sweep.name
     return "\n".join([title, *(f"{label:<{width}}  {text}" for label, text in rows)])
+
+
+def frozen_notes(ready: Prepared, stage: str) -> list[str]:
+    """What becomes of the frozen layers of a stage's trials: computed once, or why not."""
+    images = ready.sizes.train + ready.sizes.val + ready.sizes.test
+    notes: dict[str, None] = {}
+    for trial in representatives(ready.plan):
+        timed = ready.calibration.workloads.get(workload_key(trial.settings), {})
+        if trial.stage != stage or trial.settings.fine_tune == "full" or not timed:
+            continue
+        needed, what = timed["features_image_bytes"] * images, f"{trial.settings.model} {trial.settings.fine_tune}"
+        if needed == 0:
+            notes[f"{what}: its first layer trains, so every epoch computes all layers"] = None
+        elif needed > ready.features_bytes:
+            notes[f"{what}: outputs of frozen layers ({size(needed)}) are too large to keep"] = None
+        else:
+            notes[f"{what}: frozen layers computed once, {size(needed)}"] = None
+    return list(notes)
 
 
 def _total_text(ready: Prepared) -> str:
@@ -236,7 +257,7 @@ class LiveView:
             Text(f"{stages}{_not_done(state.counts)} · {times}"),
         )
         trials = Table.grid(padding=(0, 2))
-        running = list(state.running.values())
+        running = list(state.running.values())[:MOST_SHOWN]
         named = [[" ".join(part) for part in setting_parts(trial.settings, state.axes)] for trial, _ in running]
         columns = max(map(len, named), default=0)
         for (trial, row), parts in zip(running, named, strict=True):
@@ -251,7 +272,9 @@ class LiveView:
                 f"loss {row.val_loss:.3g}" if row.val_loss is not None else "",
                 _rate(trial, row, ready.sizes.train),
             )
-        tail = [Text(f"best so far  {best}") for best in [state.best_text()] if best]
+        hidden = len(state.running) - len(running)
+        tail = [Text(f"  and {hidden} more")] if hidden > 0 else []
+        tail += [Text(f"best so far  {best}") for best in [state.best_text()] if best]
         tail += [Text(f"dashboard {state.dashboard}")] if state.dashboard else []
         return Group(head, trials, *tail) if state.running else Group(head, *tail)
 

@@ -74,6 +74,11 @@ class Prepared:
         return str(chosen.get("precision", self.calibration.precision))
 
     @property
+    def features_bytes(self) -> int:
+        """Most that the outputs of frozen layers may take."""
+        return int(FEATURES_SHARE * self.hardware.memory_bytes)
+
+    @property
     def done(self) -> int:
         """Trials of the plan that need not run."""
         return sum(trial_id in self.outcomes for trial_id in self.plan.trials)
@@ -259,7 +264,7 @@ def workplace(ready: Prepared) -> Any:
         choices,
         ready.sweep.run.checkpoint_seconds,
         ready.weights,
-        int(FEATURES_SHARE * ready.hardware.memory_bytes),
+        ready.features_bytes,
     )
 
 

@@ -132,6 +132,11 @@ def wrong_requests(tmp_path: Path) -> dict[str, tuple[list[Any], str]]:
         "unknown profile": (["part1", "--profile", "fast"], "has no profile 'fast'"),
         "seeds": (["part1", "--seeds", "a,b"], "--seeds a,b: give whole numbers"),
         "time": (["part1", "--max-time", "soon"], "--max-time soon: give a number and s, m, h or d"),
+        "too many convs": (
+            ["part1", *SETTINGS, "--set", "train.fine_tune=last-99-convs"],
+            "model plain: fine_tune last-99-convs: the model has 6 convolutions",
+        ),
+        "no weights": (["part2", "--set", "train.weights=/no/such.pth"], "there is no file of weights /no/such.pth"),
         "both executors": (["part1", "--serial", "--address", "auto"], "give one of them"),
         "no folder": (["part1", "--data", tmp_path / "none"], "none"),
         "no images": (["part1", "--data", empty], "empty"),
@@ -144,13 +149,17 @@ def wrong_requests(tmp_path: Path) -> dict[str, tuple[list[Any], str]]:
     }
 
 
-@pytest.mark.parametrize("case", [
+CASES = (
     "unknown sweep", "mistyped key", "out of range", "unknown profile", "seeds", "time", "both executors", "no folder",
-    "no images", "one class", "few images", "text as png", "truncated", "out is a file", "too many threads",
-])  # fmt: skip
+    "too many convs", "no weights", "no images", "one class", "few images", "text as png", "truncated",
+    "out is a file", "too many threads",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CASES)
 def test_wrong_requests_get_one_clear_message(tmp_path: Path, case: str) -> None:
     cases = wrong_requests(tmp_path)
-    assert len(cases) == 15
+    assert cases.keys() == set(CASES)
     arguments, complaint = cases[case]
     out = [] if "--out" in arguments else ["--out", tmp_path / "results"]
     done = call(*arguments, *out)

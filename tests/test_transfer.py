@@ -105,7 +105,7 @@ def test_convs_are_counted_in_the_order_they_compute() -> None:
     }
     three = freeze(model, "last-3-convs", CLASSES).trained
     assert {"blocks.4.conv1.weight", "blocks.4.conv2.weight", "blocks.4.shortcut.0.weight"} <= three
-    with pytest.raises(ValueError, match="the model has 16 convolutions"):
+    with pytest.raises(RequestError, match="the model has 16 convolutions"):
         freeze(model, "last-17-convs", CLASSES)
 
 

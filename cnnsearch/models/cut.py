@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, fx, nn
 from torchvision.ops import StochasticDepth
 
+from cnnsearch.errors import RequestError
 from cnnsearch.models.backbones import DropoutLinear, head_name
 
 RANDOM = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, StochasticDepth)
@@ -54,7 +55,7 @@ def freeze(model: nn.Module, fine_tune: str, classes: int) -> Frozen:
             the last layer), or `full`.
 
     Raises:
-        ValueError: the model has fewer convolutions.
+        RequestError: the model has fewer convolutions.
     """
     graph = _Tracer().trace(model)
     modules = dict(model.named_modules())
@@ -68,7 +69,7 @@ def freeze(model: nn.Module, fine_tune: str, classes: int) -> Frozen:
             convs = [name for name in dict.fromkeys(called) if isinstance(modules[name], nn.Conv2d) and name != head]
             count = int(match[1])
             if count > len(convs):
-                raise ValueError(
+                raise RequestError(
                     f"fine_tune {fine_tune}: the model has {len(convs)} convolutions before its last layer"
                 )
             layers |= set(convs[len(convs) - count :])
