@@ -32,7 +32,7 @@ format: $(INSTALLED_TEST)
 	$(BIN)/ruff format
 
 benchmark: install
-	$(BIN)/python benchmarks/notebook.py
+	$(BIN)/python -m benchmarks.notebook
 
 clean:
 	rm -rf $(VENV) build *.egg-info

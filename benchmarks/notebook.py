@@ -1,7 +1,7 @@
 """N, the notebook way, against this project on the same work; ratios, and the share of the machine each one uses.
 
-    python benchmarks/notebook.py                          part 1's grid at 32×32, a quarter of the width, 3 epochs
-    python benchmarks/notebook.py --set train.width=1.0    at full width: about half an hour on two cores with AMX
+    python -m benchmarks.notebook                          part 1's grid at 32×32, a quarter of the width, 3 epochs
+    python -m benchmarks.notebook --set train.width=1.0    at full width: about half an hour on two cores with AMX
 
 Both train the sweep's first stage on the same images, split, seeds and number of epochs, in turn, each as a process
 of its own timed from outside. N is what a careful student writes in a notebook: nested loops, a `Dataset` that decodes

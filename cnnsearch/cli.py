@@ -79,23 +79,29 @@ def sweep(
 def report(
     results: Annotated[list[Path], typer.Argument(help="Folders of results.", metavar="RESULTS_DIR...")],
     out: Annotated[
-        Path | None, typer.Option(help="Where the report goes; default: the results folder.", metavar="DIR")
+        Path | None,
+        typer.Option(
+            help="Where the report goes; default: the results folder, or comparison beside several.", metavar="DIR"
+        ),
     ] = None,
 ) -> None:
-    """Make the report again from results alone."""
+    """Make the report again from results alone; of several results folders, one that compares them."""
     with _one_clear_message():
-        from cnnsearch.report import write
+        from cnnsearch.report import write, write_comparison
+        from cnnsearch.report.comparison import beside, refuse_out, refuse_repeats
         from cnnsearch.tables import load
 
-        if len(results) > 1:
-            raise RequestError("a report compares nothing yet: give one results folder")
-        folder = out or results[0]
-        tables = load(results[0])
+        several = len(results) > 1
+        folder = out or (beside(results) if several else results[0])
+        if several:
+            refuse_repeats(results)
+            refuse_out(folder)
+        tables = [load(path) for path in results]
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise RequestError(f"--out {folder} cannot be written: {error.strerror}") from None
-        print(write(tables, folder))
+        print(write_comparison(tables, folder) if several else write(tables[0], folder))
 
 
 def main() -> None:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from cnnsearch.tables import Tables
 
 MOST = 40
-_ROW = 0.25  # inches a row
+ROW = 0.25  # inches a row
 
 
 def all_settings(source: Tables | Evidence) -> Figure | None:
@@ -41,7 +41,8 @@ def settings_title(evidence: Evidence) -> str:
     if others == 0:
         return f"{evidence.label(best)}, the one setting tried, is better than chance"
     if near == 0:
-        return f"{evidence.label(best)} is told apart from all {others} other settings"
+        which = "the other setting" if others == 1 else f"all {others} other settings"
+        return f"{evidence.label(best)} is told apart from {which}"
     if near == others:
         return "The test images cannot tell any setting from the best"
     return f"The test images cannot tell {near} of {others} other settings from the best"
@@ -55,7 +56,7 @@ def _draw(evidence: Evidence, shown: list[tuple[Setting, Score]], total: int) ->
     width, right = 3.7, 1.85
     top = 0.62
     rows = len(shown) + (1.15 * len(models) if headed else 0)
-    height = _ROW * (rows + 0.5)
+    height = ROW * (rows + 0.5)
     figure = style.new_figure(left + width + right, top + height + 0.5)
     axes = style.axes_at(figure, left, top, width, height)
     near = {setting.key for setting in evidence.near_best}
@@ -65,11 +66,11 @@ def _draw(evidence: Evidence, shown: list[tuple[Setting, Score]], total: int) ->
         colour = style.colour_of(model, evidence.models)
         if headed:
             y += 0.15
-            _beside(axes, -0.02, y, model, ha="right", color=colour, fontweight="bold")
+            beside(axes, -0.02, y, model, ha="right", color=colour, fontweight="bold")
             y += 1
         for setting, score in group:
             is_best = evidence.best is not None and setting.key == evidence.best.key
-            _row(axes, y, labels[setting.key], score, colour, is_best=is_best, is_near=setting.key in near)
+            draw_row(axes, y, labels[setting.key], score, colour, is_best=is_best, is_near=setting.key in near)
             y += 1
     _finish(axes, evidence, [score for _, score in shown], y)
     note = f"best {len(shown)} of {total} settings by validation accuracy" if total > len(shown) else ""
@@ -78,7 +79,8 @@ def _draw(evidence: Evidence, shown: list[tuple[Setting, Score]], total: int) ->
     return figure
 
 
-def _row(axes: Axes, y: float, label: str, score: Score, colour: str, *, is_best: bool, is_near: bool) -> None:
+def draw_row(axes: Axes, y: float, label: str, score: Score, colour: str, *, is_best: bool, is_near: bool) -> None:
+    """One setting at height `y`: its name, its dot with interval, its numbers."""
     strong = is_best or is_near
     if is_best:
         axes.axhspan(y - 0.5, y + 0.5, color=style.THEME["accent"], alpha=0.12, linewidth=0)
@@ -91,12 +93,12 @@ def _row(axes: Axes, y: float, label: str, score: Score, colour: str, *, is_best
     )  # fmt: skip
     ink = style.THEME["ink"] if strong else style.THEME["muted"]
     weight = "bold" if is_best else "normal"
-    _beside(axes, -0.02, y, label, ha="right", color=ink, fontweight=weight)
+    beside(axes, -0.02, y, label, ha="right", color=ink, fontweight=weight)
     text = f"{100 * score.value:.1f} % ({100 * score.low:.1f}–{100 * score.high:.1f})"
-    _beside(axes, 1.03, y, text, ha="left", color=ink, fontweight=weight)
+    beside(axes, 1.03, y, text, ha="left", color=ink, fontweight=weight)
 
 
-def _beside(axes: Axes, x: float, y: float, text: str, **options: Any) -> None:
+def beside(axes: Axes, x: float, y: float, text: str, **options: Any) -> None:
     """Text at a row, outside the axes: `x` in widths of the axes."""
     axes.text(x, y, text, transform=axes.get_yaxis_transform(), va="center_baseline", fontsize=9, **options)
 
@@ -124,9 +126,9 @@ def _legend(figure: Figure, left: float, note: str) -> None:
     """The three kinds of dots, drawn in ink above the axes, and a note where not all are shown."""
     ink = style.THEME["ink"]
     handles = [
-        _dot("D", ink, ink, "best by validation"),
-        _dot("o", ink, ink, "not told apart from it"),
-        _dot("o", ink, style.THEME["paper"], "told apart"),
+        dot("D", ink, ink, "best by validation"),
+        dot("o", ink, ink, "not told apart from it"),
+        dot("o", ink, style.THEME["paper"], "told apart"),
     ]
     width, height = figure.get_size_inches()
     figure.legend(
@@ -137,5 +139,6 @@ def _legend(figure: Figure, left: float, note: str) -> None:
         style.put_text(figure, left, -0.02, note, fontsize=8.5, color=style.THEME["muted"], va="bottom")
 
 
-def _dot(marker: str, edge: str, face: str, label: str) -> Line2D:
+def dot(marker: str, edge: str, face: str, label: str) -> Line2D:
+    """A dot of the legend."""
     return Line2D([], [], marker=marker, color=edge, markerfacecolor=face, linestyle="none", markersize=5, label=label)

@@ -106,7 +106,7 @@ def axis_title(evidence: Evidence, settings: Sequence[Setting], axis: str) -> st
     behind = [name for name, comparison in told if comparison.difference.value > 0]
     if not behind or len(behind) < len(told):
         return ""
-    name = format_value(lead) if isinstance(lead, str) else f"{words(axis).full} {format_value(lead)}"
+    name = describe(axis, lead) if isinstance(lead, str) else f"{words(axis).full} {format_value(lead)}"
     if len(behind) == len(compared) > 1:
         which = f"all {len(compared)} other values"
     else:

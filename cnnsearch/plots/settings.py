@@ -39,7 +39,7 @@ WORDS = {
 }
 
 # Said without their axis: "residual", not "model residual".
-_BARE = {"model", "optimizer", "precision", "fine_tune"}
+_BARE = {"model", "optimizer", "precision"}
 
 
 def words(axis: str) -> AxisWords:
@@ -59,11 +59,13 @@ def format_value(value: Value) -> str:
 
 
 def describe(axis: str, value: Value) -> str:
-    """One axis and its value, as in a label: "lr 0.001", "no dropout", "residual"."""
+    """One axis and its value, as in a label: "lr 0.001", "no dropout", "residual", "fine-tuning: head"."""
     if axis in ("dropout", "weight_decay") and not value:
         return f"no {words(axis).full}"
     if axis in _BARE and isinstance(value, str):
         return value
+    if axis == "fine_tune":
+        return f"fine-tuning: {format_value(value)}"
     return f"{words(axis).short} {format_value(value)}"
 
 
@@ -98,7 +100,7 @@ class Setting:
 
 _SCORES = (
     "best_epoch", "train_loss", "train_accuracy", "val_loss", "val_accuracy", "test_loss", "test_accuracy",
-    "val_accuracy_before", "test_accuracy_before", "val_loss_before", "test_loss_before", "seconds",
+    "val_accuracy_before", "test_accuracy_before", "val_loss_before", "test_loss_before", "seconds", "parameters",
 )  # fmt: skip
 
 

@@ -1,25 +1,27 @@
-"""The report of a sweep: report.html, report.md and plots/, made from its tables alone.
+"""The report of a sweep, or of several side by side: report.html, report.md and plots/, made from tables alone.
 
 `findings` says what was found, `advice` what to try next, `figures` and `rows` show it, `page` puts all in order, and
-`html` and `markdown` write it down.
+`html` and `markdown` write it down. `comparison` and `contrast` set several sweeps against each other.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cnnsearch.errors import RunError
 from cnnsearch.plots.evidence import Evidence
 from cnnsearch.records import write_whole
-from cnnsearch.report import html, markdown
+from cnnsearch.report import comparison, html, markdown
+from cnnsearch.report.figures import Picture
 from cnnsearch.report.findings import summary
 from cnnsearch.report.page import assemble, most_sure_and_wrong
 
 if TYPE_CHECKING:
     from cnnsearch.tables import Tables
 
-__all__ = ["examples_wanted", "summary_lines", "write"]
+__all__ = ["examples_wanted", "summary_lines", "write", "write_comparison"]
 
 
 def write(tables: Tables, out: Path) -> Path:
@@ -29,19 +31,33 @@ def write(tables: Tables, out: Path) -> Path:
     give the same bytes. Raises RunError where `out` cannot be written.
     """
     page = assemble(Evidence(tables))
+    return _write(out, page.pictures(), markdown.render(page), html.render(page))
+
+
+def write_comparison(tables: Sequence[Tables], out: Path) -> Path:
+    """Write the comparison of several sweeps into `out`, as `write` does; returns the path of its report.html.
+
+    Raises RequestError where a folder is given twice, or where `out` holds the results of a sweep.
+    """
+    comparison.refuse_out(out)
+    page = comparison.assemble(tables, out)
+    return _write(out, page.pictures, markdown.render_comparison(page), html.render_comparison(page))
+
+
+def _write(out: Path, drawn: Iterable[Picture], text: str, page: str) -> Path:
     plots = out / "plots"
     try:
         plots.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RunError(f"{plots} cannot be written: {error.strerror or error}") from None
-    pictures = {f"{picture.name}.png": picture.png for picture in page.pictures()}
+    pictures = {f"{picture.name}.png": picture.png for picture in drawn}
     for name, png in pictures.items():
         write_whole(plots / name, png)
     for old in plots.glob("*.png"):
         if old.name not in pictures:
             old.unlink(missing_ok=True)
-    write_whole(out / "report.md", markdown.render(page).encode())
-    write_whole(out / "report.html", html.render(page).encode())
+    write_whole(out / "report.md", text.encode())
+    write_whole(out / "report.html", page.encode())
     return out / "report.html"
 
 

@@ -10,7 +10,8 @@ from cnnsearch.plots.continued import change, families
 from cnnsearch.plots.evidence import Comparison, Evidence, best_of, distinct, main_stage, matched, preferred
 from cnnsearch.plots.settings import Setting, Value, describe, format_value, words
 from cnnsearch.report.findings import CANNOT_TELL, CLEAR, SUGGESTIVE, Claim, Finding, Verdict
-from cnnsearch.report.words import capitalised, counted, listed, percent, points
+from cnnsearch.report.words import capitalised, counted, listed, percent, points, trained_layers
+from cnnsearch.words import duration
 
 _MOST_LISTED = 4
 
@@ -104,7 +105,8 @@ def _of_axis(evidence: Evidence, stage: str, axis: str) -> list[Claim]:
         return []
     if len(known) == 1:
         other, comparison = known[0]
-        return [_opposed(evidence, settings, axis, lead, other) or _two_values(axis, lead, other, comparison)]
+        opposed = _opposed(evidence, settings, axis, lead, other)
+        return [opposed or _two_values(axis, lead, other, comparison, matched(settings, axis, lead, other))]
     return [_many_values(axis, lead, known)]
 
 
@@ -113,7 +115,9 @@ def _mean_validation(settings: Sequence[Setting], axis: str, value: Value) -> fl
     return sum(scores) / len(scores)
 
 
-def _two_values(axis: str, lead: Value, other: Value, comparison: Comparison) -> Claim:
+def _two_values(
+    axis: str, lead: Value, other: Value, comparison: Comparison, pairs: Sequence[tuple[Setting, Setting]]
+) -> Claim:
     sign = 1 if comparison.difference.value >= 0 else -1
     ahead, behind = (lead, other) if sign == 1 else (other, lead)
 
@@ -124,13 +128,37 @@ def _two_values(axis: str, lead: Value, other: Value, comparison: Comparison) ->
             wins = comparison.ahead if sign == 1 else comparison.networks - comparison.ahead
             over += f", but ahead in only {wins} of {comparison.networks}"
         a, b = format_value(ahead), format_value(behind)
-        if verdicts[0] == CANNOT_TELL:
+        if axis == "fine_tune":
+            costs = _costs([pair[::sign] for pair in pairs])
+            sentence = _fine_tuned(ahead, behind, f"{by}{over}", verdicts[0]) + costs
+        elif verdicts[0] == CANNOT_TELL:
             sentence = f"{capitalised(name.plural)} {a} and {b} cannot be told apart: {a} is ahead by {by}{over}."
         else:
             sentence = f"{capitalised(name.full)} {a} is better than {b} by {by}{over}."
         return Finding(sentence, verdicts[0], "heatmaps")
 
     return Claim((comparison,), tell)
+
+
+def _fine_tuned(ahead: Value, behind: Value, by: str, verdict: Verdict) -> str:
+    a, b = trained_layers(ahead), trained_layers(behind)
+    if verdict == CANNOT_TELL:
+        return f"Training {a} cannot be told apart from training {b}: it is ahead by {by}."
+    return f"Training {a} is better than {'' if behind == 'head' else 'training '}{b} by {by}."
+
+
+def _costs(pairs: Sequence[tuple[Setting, ...]]) -> str:
+    """What the first of each pair trains and how long, against the second."""
+    parts = []
+    for column, told in (("parameters", "trains {} parameters instead of {}"), ("seconds", "takes {} instead of {}")):
+        known = [(a.scores[column], b.scores[column]) for a, b in pairs if column in a.scores and column in b.scores]
+        if known:
+            shown = [
+                f"{value:,.0f}" if column == "parameters" else duration(value)
+                for value in map(median, zip(*known, strict=True))
+            ]
+            parts += [told.format(*shown)] if shown[0] != shown[1] else []
+    return f" It {' and '.join(parts)}{' (medians)' if len(pairs) > 1 else ''}." if parts else ""
 
 
 def _opposed(evidence: Evidence, settings: Sequence[Setting], axis: str, lead: Value, other: Value) -> Claim | None:
@@ -307,7 +335,8 @@ def of_overfitting(evidence: Evidence) -> list[Claim]:
     whole = len(evidence.stage(stage)) == len(trials)
     total = counted(len(trials), "setting" if whole else "trial")
     if not turned:
-        sentence = f"No overfitting yet: validation loss has not turned within {last} epochs in any of {total}."
+        which = f"either of {total}" if len(trials) == 2 else f"any of {total}"
+        sentence = f"No overfitting yet: validation loss has not turned within {last} epochs in {which}."
         if len(trials) == 1:
             sentence = f"No overfitting yet: validation loss has not turned within {last} epochs."
         finding = Finding(sentence, CANNOT_TELL, "curves")

@@ -15,8 +15,8 @@ from cnnsearch.plots.confusion import NUMBERS_UP_TO
 from cnnsearch.plots.dots import MOST as MOST_DOTS
 from cnnsearch.plots.evidence import Evidence, best_of, distinct, main_stage
 from cnnsearch.plots.heatmaps import has_intervals, map_axes
-from cnnsearch.plots.settings import Setting, words
-from cnnsearch.report.words import capitalised, counted, listed, percent
+from cnnsearch.plots.settings import Setting, Value, words
+from cnnsearch.report.words import capitalised, counted, in_label, listed, percent
 
 MOST_FOLDED = 24
 
@@ -37,7 +37,8 @@ class Picture:
     png: bytes
 
 
-def _picture(figure: Figure | None, name: str, caption: str, alt: str) -> Picture | None:
+def picture_of(figure: Figure | None, name: str, caption: str, alt: str) -> Picture | None:
+    """A figure as the page and plots/ take it; None where there is none."""
     if figure is None:
         return None
     title = capitalised(style.title_of(figure))
@@ -55,13 +56,14 @@ def all_settings(evidence: Evidence) -> Picture | None:
         alt += f"Best by validation: {evidence.label(best)}, {percent(score)}. "
     alt += "The numbers are in the table of trials."
     caption = (
-        "Share of the test images each setting gets right, with 95 % Wilson intervals, sorted within each model. Told "
+        "Share of the test images each setting gets right, with 95 % Wilson intervals, sorted"
+        f"{' within each model' if len(evidence.models) > 1 else ''}. Told "
         "apart means: significantly different from the best on the same images (McNemar’s exact test, Holm-corrected). "
         "Overlapping intervals do not settle that: they ignore that all settings saw the same images."
     )
     if total > MOST_DOTS:
         caption += f" Shown are the {MOST_DOTS} best of {total} settings by validation accuracy; the table has all."
-    return _picture(plots.all_settings(evidence), "settings", caption, alt)
+    return picture_of(plots.all_settings(evidence), "settings", caption, alt)
 
 
 def heatmaps(evidence: Evidence) -> Picture | None:
@@ -86,7 +88,7 @@ def heatmaps(evidence: Evidence) -> Picture | None:
         caption = "Test accuracy with its 95 % interval, a dot a setting."
     models = listed(evidence.models) or "the model"
     alt = f"Test accuracy by {names}, for {models}. The numbers are in the table of trials."
-    return _picture(plots.heatmaps(evidence, stage), "heatmaps", caption, alt)
+    return picture_of(plots.heatmaps(evidence, stage), "heatmaps", caption, alt)
 
 
 def learning_curves(evidence: Evidence, stage: str, prefix: str = "") -> list[Picture]:
@@ -102,7 +104,7 @@ def learning_curves(evidence: Evidence, stage: str, prefix: str = "") -> list[Pi
         caption += f" {note}" if note else ""
         alt = f"Learning curves: {metric} of training and validation by epoch, for the settings of stage {stage}."
         figure = plots.learning_curves(evidence, metric, stage)
-        picture = _picture(figure, f"{prefix}{metric}", caption, alt)
+        picture = picture_of(figure, f"{prefix}{metric}", caption, alt)
         found += [picture] if picture else []
     return found
 
@@ -114,7 +116,7 @@ def before_after(evidence: Evidence, stage: str) -> Picture | None:
         "validation accuracy. Lines are 95 % Wilson intervals, dashed for validation."
     )
     alt = f"Accuracy before and after stage {stage}, for validation and test. The numbers are in the table below."
-    return _picture(plots.before_after(evidence, stage), f"continued-{stage}", caption, alt)
+    return picture_of(plots.before_after(evidence, stage), f"continued-{stage}", caption, alt)
 
 
 def best_confusion(evidence: Evidence) -> Picture | None:
@@ -125,16 +127,17 @@ def best_confusion(evidence: Evidence) -> Picture | None:
     counts = ": counts" if len(evidence.classes) <= NUMBERS_UP_TO else ""
     summed = f", summed over {len(best.trial_ids)} seeds" if len(best.trial_ids) > 1 else ""
     caption = (
-        f"Test images of {evidence.label(best)}{counts}{summed}. The stronger the colour, the larger the share of "
+        f"Test images of {in_label(evidence, best)}{counts}{summed}. The stronger the colour, the larger the share of "
         "the row, that is, of the true class."
     )
     classes = counted(len(evidence.classes), "class", "classes")
-    alt = f"Confusion matrix of {evidence.label(best)} on the test images, {classes}."
-    return _picture(plots.confusion_matrix(evidence, best), "confusion", caption, alt)
+    alt = f"Confusion matrix of {in_label(evidence, best)} on the test images, {classes}."
+    return picture_of(plots.confusion_matrix(evidence, best), "confusion", caption, alt)
 
 
 def other_confusions(evidence: Evidence) -> list[Picture]:
-    """Section 7: the best of each model in each stage; of stages that go on from others every setting and its start."""
+    """Section 7: the best of each model and way to fine-tune it in each stage; of stages that go on from others every
+    setting and its start."""
     chosen: list[tuple[Setting, str]] = []
     for stage in evidence.stages:
         settings = evidence.stage(stage)
@@ -143,7 +146,10 @@ def other_confusions(evidence: Evidence) -> list[Picture]:
                 chosen.append((group[0], "before"))
                 chosen += [(setting, "best") for setting in group]
         else:
-            champions = [best_of(s for s in settings if s.model == model) for model in evidence.models or [""]]
+            kinds: dict[tuple[str, Value], list[Setting]] = {}
+            for setting in settings:
+                kinds.setdefault((setting.model, setting.values["fine_tune"]), []).append(setting)
+            champions = [best_of(group) for group in kinds.values()]
             chosen += [(setting, "best") for setting in champions if setting is not None]
     skip = {(evidence.best.key, "best")} if evidence.best else set()
     found = []
@@ -159,7 +165,7 @@ def other_confusions(evidence: Evidence) -> list[Picture]:
         start = evidence.by_key.get(setting.parent or "") if moment == "before" else None
         if start is not None:
             figure.texts[-1].set_text(f"{evidence.label(start)}, before stage {setting.stage}")
-        picture = _picture(figure, name, caption, alt)
+        picture = picture_of(figure, name, caption, alt)
         found += [picture] if picture else []
     return found
 
@@ -175,7 +181,7 @@ def images_per_class(evidence: Evidence) -> Picture | None:
     if classes > plots.images.MOST:
         caption += f" Shown are the {plots.images.MOST // 2} largest and the {plots.images.MOST // 2} smallest classes."
     alt = "Images of each class in the training, validation and test split, as bars."
-    return _picture(plots.images_per_class(evidence), "images", caption, alt)
+    return picture_of(plots.images_per_class(evidence), "images", caption, alt)
 
 
 def present(pictures: Sequence[Picture | None]) -> list[Picture]:

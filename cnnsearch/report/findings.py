@@ -12,7 +12,7 @@ from typing import Literal
 from cnnsearch import stats
 from cnnsearch.plots.evidence import Comparison, Evidence
 from cnnsearch.plots.settings import Setting, describe, is_missing
-from cnnsearch.report.words import counted, listed, percent, share
+from cnnsearch.report.words import counted, in_words, listed, percent, share
 
 Verdict = Literal["clear", "suggestive", "cannot tell"]
 CLEAR: Verdict = "clear"
@@ -90,7 +90,7 @@ def answer(evidence: Evidence) -> Answer:
         ended = len(evidence.tables.trials)
         trials = "no trial has ended yet" if ended == 0 else f"none of {counted(ended, 'trial')} finished"
         return Answer(f"No answer: {trials}.", CANNOT_TELL)
-    score, name = evidence.score(best), evidence.label(best)
+    score, name = evidence.score(best), in_words(evidence, best)
     if score is None:
         return Answer(f"Best by validation is {name}; its test accuracy was not measured.", CANNOT_TELL)
     if not evidence.beats_chance(best):
@@ -158,7 +158,7 @@ def _rivals(evidence: Evidence, best: Setting, others: int) -> str:
         score = evidence.score(leader)
         reached = f" with {percent(score)}" if score else ""
         if len(better) == 1:
-            parts.append(f"{evidence.label(leader)}, which validation ranked lower, does better on them{reached}")
+            parts.append(f"{in_words(evidence, leader)}, which validation ranked lower, does better on them{reached}")
         else:
             up_to = reached.replace(" with ", " with up to ")
             parts.append(f"{len(better)} of {others} that validation ranked lower do better on them{up_to}")

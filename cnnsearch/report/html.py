@@ -11,6 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from cnnsearch.plots.style import THEMES
+from cnnsearch.report.comparison import ComparisonPage
 from cnnsearch.report.page import Page
 
 # Only the page needs it: the ground of code and pictures.
@@ -23,8 +24,8 @@ _ANCHOR_NAMES = {
     "trials": "the trials",
 }
 
-# What must not be broken over two lines: "78.9 % (76.3–81.3)", "2.7 points (0.4 to 5.0)", "10 %".
-_NUMBERS = re.compile(r"−?\d[\d.,]* (?:%|points)(?: \([−\d][^()]*\))?")
+# What must not be broken over two lines: "78.9 % (76.3–81.3)", "2.7 points (0.4 to 5.0)", "10 %", "6 s", "p < 0.001".
+_NUMBERS = re.compile(r"−?\d[\d.,]* (?:%|points|(?:s|min|h|d)\b)(?: \([−\d][^()]*\))?|\bp (?:&lt;|=) [\d.e-]*\d")
 
 
 def environment() -> Environment:
@@ -43,16 +44,26 @@ def environment() -> Environment:
 
 def render(page: Page) -> str:
     """The page as HTML, with styles, script, figures and pictures inside."""
+    return _render("report.html.j2", page, _anchor_names(page))
+
+
+def render_comparison(page: ComparisonPage) -> str:
+    """The same for several sweeps side by side."""
+    names = {"best": "the best settings", "time": "accuracy against time", "table": "the table"}
+    return _render("comparison.html.j2", page, names)
+
+
+def _render(template: str, page: Page | ComparisonPage, anchor_names: dict[str, str]) -> str:
     templates = environment()
     style = templates.get_template("report.css").render(light=_variables(0), dark=_variables(1))
     source, _, _ = templates.loader.get_source(templates, "table.js") if templates.loader else ("", "", None)
     digest = base64.b64encode(hashlib.sha256(source.encode()).digest()).decode()
-    return templates.get_template("report.html.j2").render(
+    return templates.get_template(template).render(
         page=page,
         style=Markup(style),
         script=Markup(source),
         script_hash=f"sha256-{digest}",
-        anchor_names=_anchor_names(page),
+        anchor_names=anchor_names,
     )
 
 

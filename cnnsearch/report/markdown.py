@@ -6,6 +6,7 @@ import re
 
 from markupsafe import Markup
 
+from cnnsearch.report.comparison import ComparisonPage
 from cnnsearch.report.html import environment
 from cnnsearch.report.page import Page
 
@@ -15,10 +16,19 @@ _STARTS = re.compile(r"^(\d*)([-+.)])(?=\s)")
 
 def render(page: Page) -> str:
     """The page as Markdown for readers and renderers alike."""
+    return _render("report.md.j2", page)
+
+
+def render_comparison(page: ComparisonPage) -> str:
+    """The same for several sweeps side by side."""
+    return _render("comparison.md.j2", page)
+
+
+def _render(template: str, page: Page | ComparisonPage) -> str:
     templates = environment()
     templates.filters["md"] = plain
     templates.filters["mdcode"] = code
-    text = templates.get_template("report.md.j2").render(page=page)
+    text = templates.get_template(template).render(page=page)
     return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -10,6 +10,8 @@ from typing import Any
 import yaml
 
 from cnnsearch.plots.evidence import Evidence
+from cnnsearch.plots.parts import Part
+from cnnsearch.report.contrast import Contrast
 from cnnsearch.report.words import counted, listed, share
 from cnnsearch.words import duration, size
 
@@ -105,6 +107,54 @@ def _notes(evidence: Evidence) -> list[tuple[str, str]]:
             "at 5 %.",
         ),
     ]
+
+
+def comparison_notes(parts: Sequence[Part], found: Sequence[Contrast]) -> tuple[tuple[str, str], ...]:
+    """What a comparison of several sweeps selects, tests and times."""
+    unpaired = any(not contrast.is_paired for contrast in found)
+    paired = any(contrast.is_paired for contrast in found)
+    tests = []
+    if paired:
+        tests.append(
+            "Sweeps tested on the same images (same names and classes) are compared on the images only one of two "
+            "networks gets right, by McNemar’s exact test; with several seeds, by its generalisation, the exact "
+            "sign-flip test. The difference stands with a 95 % interval for paired proportions (Bonett and "
+            "Price, 2012)."
+        )
+    if unpaired:
+        tests.append(
+            "Sweeps tested on different images are compared as independent samples: by Fisher’s exact test and with "
+            "the 95 % interval of Newcombe (1998) for a difference of proportions. Such a comparison is suggestive at "
+            "most."
+        )
+    if len(found) > 1:
+        tests.append("Holm’s correction covers all pairs of sweeps, because the one ahead was found by looking.")
+    return (
+        (
+            "Selection",
+            "Each sweep stands with its best setting by validation accuracy; test images chose nothing within a sweep. "
+            "Which sweep is ahead, and which settings none beats, is read off the test images.",
+        ),
+        *([("Tests", " ".join(tests))] if tests else []),
+        (
+            "Time",
+            "Training time is that of a trial’s epochs, their validation included. Reading images and the outputs of "
+            "frozen layers, computed once for all trials, are not in it; networks trained together share their time "
+            "equally. It was measured once, beside whatever else ran: a difference in time is clear from twice as long "
+            "on one machine, and cannot be told below 1.2 times.",
+        ),
+        (
+            "Clear, suggestive, cannot tell",
+            "Clear: significant at 5 % after the correction, and over the seeds where there are several. Suggestive: "
+            "the interval leaves out zero but the correction takes significance away, or the test images differ, or "
+            "the setting was found by its test accuracy. Cannot tell: neither.",
+        ),
+        (
+            "Chance",
+            "Chance is what always naming the most frequent class of the test images scores: "
+            f"{listed([f'{share(part.evidence.chance)} in {part.name}' for part in parts if part.best is not None])}.",
+        ),
+    )
 
 
 def _run(run: Mapping[str, Any]) -> Run:

@@ -9,7 +9,7 @@ from typing import Any
 from cnnsearch import stats
 from cnnsearch.plots.continued import change, families
 from cnnsearch.plots.evidence import Evidence, Score, best_of
-from cnnsearch.plots.settings import axis_values, format_value, is_missing, words
+from cnnsearch.plots.settings import AXES, axis_values, format_value, is_missing, words
 from cnnsearch.report.words import percent, points
 from cnnsearch.words import duration
 
@@ -53,12 +53,14 @@ _NOTHING = Cell("–")
 def trials(evidence: Evidence) -> Table:
     """Every trial that ended, in the order of the table."""
     records = evidence.tables.trials.to_dict("records")
-    axes = evidence.varying or ["model"]
+    axes = _shown_axes(evidence, records)
     several_seeds = len({record["seed"] for record in records if not is_missing(record["seed"])}) > 1
     several_stages = len({record["stage"] for record in records}) > 1
     columns = [Column("stage")] if several_stages else []
     columns += [Column(words(axis).short, numeric=_is_numeric(records, axis)) for axis in axes]
     columns += [Column("seed", numeric=True)] if several_seeds else []
+    counted = any(not is_missing(record.get("parameters")) for record in records)
+    columns += [Column("trainable parameters", numeric=True)] if counted else []
     columns += [Column("validation accuracy", True), Column("test accuracy", True), Column("validation loss", True)]
     columns += [Column("test loss", True), Column("best epoch", True), Column("time", True), Column("status")]
     best = set(evidence.best.trial_ids) if evidence.best else set()
@@ -66,8 +68,9 @@ def trials(evidence: Evidence) -> Table:
     for record in records:
         values = axis_values(record)
         cells = [Cell(str(record["stage"]))] if several_stages else []
-        cells += [_value_cell(values[axis]) for axis in axes]
+        cells += [_weights_cell(values[axis]) if axis == "weights" else _value_cell(values[axis]) for axis in axes]
         cells += [_number(record.get("seed"), "{:.0f}")] if several_seeds else []
+        cells += [_number(record.get("parameters"), "{:,.0f}")] if counted else []
         done = record["status"] == "done"
         cells += [_accuracy(evidence, record, split) if done else _NOTHING for split in ("val", "test")]
         cells += [_number(record.get(f"{split}_loss"), "{:.3f}") if done else _NOTHING for split in ("val", "test")]
@@ -78,6 +81,20 @@ def trials(evidence: Evidence) -> Table:
         cells += [Cell(f"{record['status']}{reason}")]
         rows.append(Row(tuple(cells), is_best=str(record["trial_id"]) in best, is_done=done))
     return Table(tuple(columns), tuple(rows))
+
+
+def _shown_axes(evidence: Evidence, records: list[dict[Any, Any]]) -> list[str]:
+    """The axes that vary, and what is fine-tuned where that is not a whole network from scratch."""
+    usual = {"weights": {None, "none"}, "fine_tune": {None, "full"}}
+    rows = [axis_values(record) for record in records]
+    shown = set(evidence.varying or ["model"])
+    shown |= {axis for axis, values in usual.items() if any(row[axis] not in values for row in rows)}
+    return [axis for axis in AXES if axis in shown]
+
+
+def _weights_cell(value: Any) -> Cell:
+    """A file's name without its folder: the sweep's description has it in full."""
+    return _NOTHING if value is None else Cell(str(value).replace("\\", "/").rstrip("/").rsplit("/", 1)[-1])
 
 
 def _is_numeric(records: list[dict[Any, Any]], axis: str) -> bool:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
-from cnnsearch.plots.evidence import Score
+from cnnsearch.plots.evidence import Evidence, Score
+from cnnsearch.plots.settings import Setting, Value, format_value
 from cnnsearch.stats import Estimate
 
 
@@ -38,6 +40,39 @@ def listed(items: Sequence[str], conjunction: str = "and") -> str:
 def counted(count: int, singular: str, plural: str | None = None) -> str:
     """ "1 setting", "1,000 settings"."""
     return f"{count:,} {singular if count == 1 else plural or singular + 's'}"
+
+
+_SMALL_NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+
+
+def number_word(count: int) -> str:
+    """Up to ten in letters: "two"."""
+    return _SMALL_NUMBERS[count] if count < len(_SMALL_NUMBERS) else f"{count:,}"
+
+
+def trained_layers(fine_tune: Value) -> str:
+    """What a way to fine-tune trains: "the last layer alone", "the last two convolutions as well as the last layer"."""
+    if fine_tune == "head":
+        return "the last layer alone"
+    if fine_tune == "full":
+        return "all layers"
+    match = re.fullmatch(r"last-(\d+)-convs", str(fine_tune))
+    if match is None:
+        return format_value(fine_tune)
+    convolutions = "convolution" if match[1] == "1" else f"{number_word(int(match[1]))} convolutions"
+    return f"the last {convolutions} as well as the last layer"
+
+
+def in_words(evidence: Evidence, setting: Setting) -> str:
+    """A setting inside a sentence: its label, in plain words where it differs from others only in what it trains."""
+    if evidence.varying == ["fine_tune"]:
+        return f"training {trained_layers(setting.values['fine_tune'])}"
+    return in_label(evidence, setting)
+
+
+def in_label(evidence: Evidence, setting: Setting) -> str:
+    """A setting's label with no colon in it, for sentences that have one of their own."""
+    return evidence.label(setting).replace("fine-tuning: ", "fine-tuning ")
 
 
 def capitalised(text: str) -> str:

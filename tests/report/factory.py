@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -77,6 +78,24 @@ def dropout_plans(parents: Sequence[Plan], gains: Sequence[float] = (0.0, 0.2, 0
 def part1(seeds: Sequence[int] = (0,), **options: Any) -> Tables:
     """Part 1 as it comes out: 8 cells, then 4 dropout rates from the best of each model, for each seed."""
     return make(grid_plans(seeds), [GRID, DROPOUT], children=_dropout_of_best, **options)
+
+
+def part2(abilities: Sequence[float] = (0.3, 0.8), seeds: Sequence[int] = (0,), **options: Any) -> Tables:
+    """Part 2 as it comes out: a pretrained network of which the last layer trains, or two convolutions as well."""
+    cases = (("head", 5_130, 0.4), ("last-2-convs", 4_723_722, 16.0))
+    pretrained = {"model": "resnet18", "weights": "/w/resnet18.pth", "lr": 0.001, "batch_size": 16, "dropout": 0.0}
+    plans = [
+        Plan(
+            "transfer",
+            {**pretrained, "fine_tune": fine_tune, "parameters": parameters, "seconds": seconds},
+            ability=ability + 0.02 * seed,
+            seed=seed,
+        )
+        for (fine_tune, parameters, seconds), ability in zip(cases, abilities, strict=True)
+        for seed in seeds
+    ]
+    stage = {"name": "transfer", "space": {"fine_tune": {"grid": ["head", "last-2-convs"]}}}
+    return make(plans, [stage], **{"name": "part2", "folder": Path("results/part2"), **options})
 
 
 def _dropout_of_best(rows: list[dict[str, Any]], plans: Sequence[Plan]) -> list[Plan]:

@@ -1,0 +1,180 @@
+"""Several sweeps side by side: their best settings as dots, and accuracy against the time it took."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from cnnsearch.plots import style
+from cnnsearch.plots.dots import ROW, beside, dot, draw_row
+from cnnsearch.plots.evidence import Evidence
+from cnnsearch.plots.settings import Setting
+from cnnsearch.words import duration
+
+MOST_OF_A_PART = 5
+_COLOURS = ("m-purple", "m-orange", "m-sky", "m-yellow", "m-green", "m-vermillion", "m-blue")
+"""Of sweeps. Those that models go by come last, so that a colour means one thing as far as it can."""
+_TICKS = (
+    0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 60, 180, 600, 1800, 3600,
+    10_800, 36_000, 86_400, 259_200, 864_000,
+)  # fmt: skip
+_LEAST_SECONDS = 1e-3
+
+
+@dataclass(frozen=True)
+class Part:
+    """One sweep of several, under the name it goes by among them."""
+
+    name: str
+    evidence: Evidence
+
+    @property
+    def best(self) -> Setting | None:
+        """Its best setting by validation accuracy."""
+        return self.evidence.best
+
+    def seconds(self, setting: Setting) -> float | None:
+        """Training seconds of a network of this setting, with those of the networks it went on from."""
+        total, at = 0.0, setting
+        seen = set()
+        while True:
+            own = at.scores.get("seconds")
+            if own is None or at.key in seen:
+                return None
+            seen.add(at.key)
+            total += own
+            if at.parent is None:
+                return total
+            if at.parent not in self.evidence.by_key:
+                return None
+            at = self.evidence.by_key[at.parent]
+
+
+def colour_of_part(index: int) -> str:
+    """The colour of the sweep at this place; past the last they repeat."""
+    return style.THEME[_COLOURS[index % len(_COLOURS)]]
+
+
+def best_settings(parts: Sequence[Part], title: str) -> Figure | None:
+    """The `MOST_OF_A_PART` best settings of each sweep by validation; None where none has a test accuracy."""
+    groups = []
+    for index, part in enumerate(parts):
+        ranked = sorted(part.evidence.settings, key=lambda s: (s is not part.best, -s.val_accuracy, s.order))
+        scored = [(s, score) for s in ranked[:MOST_OF_A_PART] if (score := part.evidence.score(s)) is not None]
+        if scored:
+            groups.append((index, part, scored))
+    if not groups:
+        return None
+    longest = max(len(part.evidence.label(s, separator=" · ")) for _, part, scored in groups for s, _ in scored)
+    rows = sum(len(scored) + 1.15 for _, _, scored in groups)
+    left, width, right, top = min(3.9, 0.35 + 0.07 * longest), 3.4, 1.85, 0.62
+    with style.drawing():
+        figure = style.new_figure(left + width + right, top + ROW * (rows + 0.5) + 0.5)
+        axes = style.axes_at(figure, left, top, width, ROW * (rows + 0.5))
+        y = 0.0
+        for index, part, scored in groups:
+            y += 0.15
+            beside(
+                axes, -0.02, y, style.shorten(part.name, 40), ha="right", color=style.THEME["ink"], fontweight="bold"
+            )
+            y += 1
+            near = {setting.key for setting in part.evidence.near_best}
+            for setting, score in scored:
+                label = style.shorten(part.evidence.label(setting, separator=" · "), 56)
+                is_best = part.best is not None and setting.key == part.best.key
+                draw_row(axes, y, label, score, colour_of_part(index), is_best=is_best, is_near=setting.key in near)
+                y += 1
+        scores = [score for _, _, scored in groups for _, score in scored]
+        _accuracy_axis(axes, min(s.low for s in scores), max(s.high for s in scores))
+        axes.set_ylim(y - 0.4, -0.6)
+        _kinds(figure, left)
+        style.put_title(figure, title)
+    return figure
+
+
+def _accuracy_axis(axes: Axes, low: float, high: float) -> None:
+    pad = 0.06 * (high - low)
+    axes.set_xlim(max(0.0, low - pad), min(1.0, high + pad))
+    axes.set_yticks([])
+    axes.spines["left"].set_visible(False)
+    axes.grid(axis="x")
+    style.percent_axis(axes, "x")
+    axes.set_xlabel("test accuracy, 95 % interval")
+
+
+def _kinds(figure: Figure, left: float) -> None:
+    ink = style.THEME["ink"]
+    handles = [
+        dot("D", ink, ink, "best of its sweep by validation"),
+        dot("o", ink, ink, "not told apart from it"),
+        dot("o", ink, style.THEME["paper"], "told apart"),
+    ]
+    width, height = figure.get_size_inches()
+    figure.legend(
+        handles=handles, loc="lower left", bbox_to_anchor=(max(0.0, left / width - 0.12), 1 - 0.33 / height), ncols=3,
+        fontsize=8.5, handletextpad=0.2, columnspacing=1.2, borderaxespad=0, labelcolor=style.THEME["muted"],
+    )  # fmt: skip
+
+
+def accuracy_by_time(parts: Sequence[Part], title: str) -> Figure | None:
+    """Test accuracy of every finished setting against its training seconds; None where no time is recorded."""
+    points = [
+        (index, part, setting, score.value, max(seconds, _LEAST_SECONDS))
+        for index, part in enumerate(parts)
+        for setting in part.evidence.settings
+        if (score := part.evidence.score(setting)) is not None and (seconds := part.seconds(setting)) is not None
+    ]
+    if not points:
+        return None
+    with style.drawing():
+        figure = style.new_figure(7.6, 4.3)
+        axes = style.axes_at(figure, 0.65, 0.5, 6.6, 3.2)
+        axes.set_xscale("log")
+        for index, part, setting, value, seconds in points:
+            is_best = part.best is not None and setting.key == part.best.key
+            score = part.evidence.score(setting)
+            colour = colour_of_part(index)
+            if is_best and score is not None:
+                axes.plot([seconds] * 2, [score.low, score.high], color=colour, linewidth=1.4, alpha=0.7, zorder=3)
+            axes.plot(
+                [seconds], [value], "D" if is_best else "o", color=colour, markersize=7 if is_best else 5,
+                markerfacecolor=colour if is_best else style.THEME["paper"], markeredgewidth=1.3,
+                zorder=4 if is_best else 2,
+            )  # fmt: skip
+        _time_axis(axes, [seconds for *_, seconds in points])
+        axes.grid(axis="y")
+        style.percent_axis(axes, "y")
+        axes.set_ylabel("test accuracy")
+        _sweeps(figure, [(index, part) for index, part in enumerate(parts) if any(p[0] == index for p in points)])
+        style.put_title(figure, title)
+    return figure
+
+
+def _time_axis(axes: Axes, seconds: Sequence[float]) -> None:
+    low, high = min(seconds) / 1.6, max(seconds) * 1.6
+    axes.set_xlim(low, high)
+    ticks = [tick for tick in _TICKS if low <= tick <= high]
+    step = math.ceil(len(ticks) / 8) or 1
+    shown = ticks[::step] or [min(seconds)]
+    axes.set_xticks(shown, [duration(tick) if tick >= 1 else f"{tick:.1g} s" for tick in shown])
+    axes.set_xticks([], minor=True)
+    axes.set_xlabel("training time of a network, log scale")
+
+
+def _sweeps(figure: Figure, parts: Sequence[tuple[int, Part]]) -> None:
+    handles = [
+        Line2D([], [], marker="s", linestyle="none", color=colour_of_part(index), label=style.shorten(part.name, 30))
+        for index, part in parts
+    ]
+    ink = style.THEME["ink"]
+    handles += [dot("D", ink, ink, "best by validation"), dot("o", ink, style.THEME["paper"], "other settings")]
+    width, height = figure.get_size_inches()
+    figure.legend(
+        handles=handles, loc="lower left", bbox_to_anchor=(0.6 / width, 1 - 0.42 / height), ncols=min(5, len(handles)),
+        fontsize=8.5, handletextpad=0.2, columnspacing=1.2, borderaxespad=0, labelcolor=style.THEME["muted"],
+    )  # fmt: skip

@@ -1,0 +1,370 @@
+"""Several sweeps side by side: everything that page says, before it becomes HTML or Markdown."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+from cnnsearch.errors import RequestError
+from cnnsearch.plots import parts as drawn
+from cnnsearch.plots.evidence import Evidence
+from cnnsearch.plots.parts import Part
+from cnnsearch.report.contrast import Contrast, Entry, contrasts, entries, overall, same_test_images
+from cnnsearch.report.cost import (
+    LONGER,
+    machine,
+    of_rate,
+    of_time,
+    of_unbeaten,
+    rate,
+    rate_text,
+    timed,
+    times,
+    total_seconds,
+)
+from cnnsearch.report.figures import Picture, picture_of, present
+from cnnsearch.report.findings import CANNOT_TELL, Answer, Finding
+from cnnsearch.report.method import comparison_notes, date_of
+from cnnsearch.report.page import Fact
+from cnnsearch.report.rows import Cell, Column, Row, Table
+from cnnsearch.report.words import in_words, listed, number_word, percent, points, share
+from cnnsearch.words import duration
+
+if TYPE_CHECKING:
+    from cnnsearch.tables import Tables
+
+
+@dataclass(frozen=True)
+class Source:
+    """One of the sweeps compared, and where its own report is."""
+
+    name: str
+    title: str
+    question: str
+    ran: str
+    """When, how long and on what."""
+    link: str
+    """Relative URL of its report; empty where there is none."""
+
+
+@dataclass(frozen=True)
+class ComparisonPage:
+    """The comparison."""
+
+    title: str
+    overline: str
+    answer: Answer
+    facts: list[Fact]
+    warnings: list[str]
+    findings: list[Finding]
+    seeds_note: str
+    dots: Picture | None
+    time: Picture | None
+    table: Table
+    footnote: str
+    sources: list[Source]
+    notes: tuple[tuple[str, str], ...]
+
+    @property
+    def anchors(self) -> set[str]:
+        """Ids of the sections that have something to show."""
+        return {"table", *(name for name, content in (("best", self.dots), ("time", self.time)) if content)}
+
+    @property
+    def pictures(self) -> list[Picture]:
+        """All figures, in order."""
+        return present([self.dots, self.time])
+
+
+def refuse_repeats(folders: Sequence[Path]) -> None:
+    """Raises RequestError where a folder is given twice, or fewer than two are given."""
+    if len(folders) < 2:
+        raise RequestError("a comparison needs two results folders or more")
+    seen: dict[Path, Path] = {}
+    for folder in folders:
+        resolved = folder.resolve()
+        if resolved in seen:
+            raise RequestError(f"{folder} is given twice: a comparison needs different results folders")
+        seen[resolved] = folder
+
+
+def beside(folders: Sequence[Path]) -> Path:
+    """Where a comparison goes that is not told where: `comparison` in the folder that holds all of these."""
+    parents = [os.path.abspath(folder.parent if folder.name not in ("", "..") else folder / "..") for folder in folders]
+    common = Path(os.path.commonpath(parents)) / "comparison"
+    here = Path.cwd()
+    return common.relative_to(here) if common.is_relative_to(here) else common
+
+
+def refuse_out(out: Path) -> None:
+    """Raises RequestError where a comparison would overwrite the report of a sweep."""
+    if (out / "sweep.yaml").exists():
+        raise RequestError(f"{out} holds the results of a sweep: give the comparison another folder with --out")
+
+
+def assemble(tables: Sequence[Tables], out: Path) -> ComparisonPage:
+    """Compute and draw everything; links are relative to `out`."""
+    refuse_repeats([table.folder for table in tables])
+    names = _names(tables)
+    parts = [Part(name, Evidence(table)) for name, table in zip(names, tables, strict=True)]
+    ranked = entries(parts)
+    found = contrasts(ranked)
+    sources = [str(part.evidence.tables.data.get("source") or "") for part in parts]
+    return ComparisonPage(
+        title=f"{listed(names)} compared",
+        overline=" · ".join(["comparison", *dict.fromkeys(source for source in sources if source)]),
+        answer=_answer(parts, ranked, found),
+        facts=_facts(ranked, found),
+        warnings=_warnings(parts),
+        findings=_findings(parts, ranked, found),
+        seeds_note=_seeds_note(ranked),
+        dots=_dots(parts, ranked, found),
+        time=_time(parts, ranked),
+        table=_table(parts, ranked),
+        footnote=_FOOTNOTE,
+        sources=[_source(part, out) for part in parts],
+        notes=comparison_notes(parts, found),
+    )
+
+
+def _names(tables: Sequence[Tables]) -> list[str]:
+    """The sweeps' names; with their folders where several have the same."""
+    names = [str(table.sweep.get("name") or table.folder.name) for table in tables]
+    if len(set(names)) == len(names):
+        return names
+    folders = [table.folder.resolve() for table in tables]
+    common = Path(os.path.commonpath(folders))
+    return [
+        f"{name} ({folder.relative_to(common).as_posix()})" if names.count(name) > 1 else name
+        for name, folder in zip(names, folders, strict=True)
+    ]
+
+
+def _answer(parts: Sequence[Part], ranked: Sequence[Entry], found: Sequence[Contrast]) -> Answer:
+    if not ranked:
+        finished = any(part.best for part in parts)
+        reason = "no test accuracy was measured" if finished else "no trial of these sweeps finished"
+        return Answer(f"No answer: {reason}.", CANNOT_TELL)
+    first, rest = ranked[0], ranked[1:]
+    if not first.part.evidence.beats_chance(first.best):
+        each = "; ".join(f"{percent(entry.score)} for {entry.part.name}" for entry in ranked)
+        chance = share(first.part.evidence.chance)
+        return Answer(f"No sweep’s best setting can be said to work: {each}, and chance is {chance}.", CANNOT_TELL)
+    gets = f"gets {percent(first.score)} of {first.score.n:,} test images right"
+    if not rest:
+        return Answer(f"Nothing to compare: only {first.part.name} has a finished setting; its best, "
+                      f"{_words(first)}, {gets}.", CANNOT_TELL)  # fmt: skip
+    verdict = overall(found)
+    start = f"Best is {first.part.name}: its best setting by validation ({_words(first)}) {gets}"
+    if verdict == CANNOT_TELL:
+        start = (
+            f"The test images cannot tell {first.part.name} from {_untold(found)}: the best setting of "
+            f"{first.part.name} by validation ({_words(first)}) {gets}"
+        )
+    others = [
+        f"that of {c.behind.part.name} ({_words(c.behind)}) gets {percent(c.behind.score)}, a difference of "
+        f"{points(c.comparison.difference)}"
+        for c in found
+    ]
+    return Answer(f"{start}; {'; '.join(others)}.", verdict)
+
+
+def _words(entry: Entry) -> str:
+    return in_words(entry.part.evidence, entry.best)
+
+
+def _untold(found: Sequence[Contrast]) -> str:
+    return listed([c.behind.part.name for c in found if c.verdict == CANNOT_TELL], "or")
+
+
+def _facts(ranked: Sequence[Entry], found: Sequence[Contrast]) -> list[Fact]:
+    facts = [Fact(entry.part.name, percent(entry.score), f"test accuracy of {_label(entry)}") for entry in ranked[:4]]
+    if len(ranked) == 2:
+        on = f"on the same {ranked[0].score.n:,} test images" if found[0].is_paired else "on different test images"
+        facts.append(Fact("Difference", points(found[0].comparison.difference), on))
+        times = [entry.part.seconds(entry.best) for entry in ranked]
+        if times[0] is not None and times[1] is not None:
+            facts.append(
+                Fact("Training time", f"{duration(times[0])} against {duration(times[1])}", "of these two networks")
+            )
+    return facts
+
+
+def _label(entry: Entry) -> str:
+    return entry.part.evidence.label(entry.best)
+
+
+def _warnings(parts: Sequence[Part]) -> list[str]:
+    found = [f"{part.name} has no finished trial: it is left out." for part in parts if part.best is None]
+    parts = [part for part in parts if part.best is not None]
+    if len(parts) < 2:
+        return found
+    if len({frozenset(part.evidence.classes) for part in parts}) > 1:
+        found.append("The sweeps tell different classes apart: their accuracies do not measure the same task.")
+    prints = [str(part.evidence.tables.data.get("fingerprint") or "not recorded") for part in parts]
+    same = all(same_test_images(parts[0], part) for part in parts[1:])
+    if len(set(prints)) > 1:
+        named = listed([f"{part.name} {mark}" for part, mark in zip(parts, prints, strict=True)])
+        start = f"The sweeps did not use the same data (fingerprints: {named})."
+        end = "Their test images have the same names and classes, and are taken to be the same." if same else ""
+        found.append(f"{start} {end}".strip())
+    if not same:
+        found.append(
+            "The sweeps were not all tested on the same images, or their answers are not recorded: those are not "
+            "comparable image by image. Their intervals are for independent samples (Newcombe), and part of a "
+            "difference may be that one set of images is easier."
+        )
+    machines = [machine(part) or "not recorded" for part in parts]
+    if len(set(machines)) > 1:
+        named = "; ".join(f"{part.name}: {where}" for part, where in zip(parts, machines, strict=True))
+        found.append(f"The times are from different machines ({named}).")
+    return found
+
+
+def _findings(parts: Sequence[Part], ranked: Sequence[Entry], found: Sequence[Contrast]) -> list[Finding]:
+    told = [Finding(_accuracy_sentence(contrast), contrast.verdict, "best") for contrast in found]
+    told += of_time(ranked)
+    told += of_rate(ranked)
+    told += of_unbeaten(parts)
+    for entry in ranked:
+        if not entry.part.evidence.beats_chance(entry.best):
+            chance = share(entry.part.evidence.chance)
+            told.append(
+                Finding(
+                    f"The best setting of {entry.part.name} is no better than chance ({chance}).", CANNOT_TELL, "best"
+                )
+            )
+    return told
+
+
+def _accuracy_sentence(contrast: Contrast) -> str:
+    a, b = contrast.ahead, contrast.behind
+    by = points(contrast.comparison.difference)
+    p = "p < 0.001" if contrast.p_value < 0.001 else f"p = {contrast.p_value:.2g}"
+    if contrast.is_paired:
+        one_each = len(a.best.trial_ids) == len(b.best.trial_ids) == 1
+        test = "McNemar’s exact test" if one_each else "exact sign-flip test"
+        where = f"on the same {a.score.n:,} test images ({test}, {p})"
+    else:
+        where = f"on different test images, {a.score.n:,} and {b.score.n:,} (Fisher’s exact test, {p})"
+    if contrast.verdict == CANNOT_TELL:
+        names = f"{a.part.name} and {b.part.name}"
+        return f"The best settings of {names} cannot be told apart: {a.part.name} is ahead by {by} {where}."
+    return f"The best setting of {a.part.name} is more accurate than that of {b.part.name} by {by} {where}."
+
+
+def _seeds_note(ranked: Sequence[Entry]) -> str:
+    once = [entry.part.name for entry in ranked if len(entry.best.trial_ids) == 1]
+    if not once or len(ranked) < 2:
+        return ""
+    which = "Each of these networks" if len(once) == len(ranked) else f"The network of {listed(once)}"
+    return (
+        f"{which} was trained once. The intervals say how far other test images could move a number; how far another "
+        "seed could, one seed cannot say."
+    )
+
+
+def _dots(parts: Sequence[Part], ranked: Sequence[Entry], found: Sequence[Contrast]) -> Picture | None:
+    title = "How accurate is each sweep’s best setting?"
+    verdict = overall(found)
+    if len(ranked) > 1:
+        first, rest = ranked[0].part.name, listed([entry.part.name for entry in ranked[1:]])
+        title = f"The best setting of {first} is ahead of that of {rest}"
+        if verdict == CANNOT_TELL:
+            title = f"The test images cannot tell {first} from {_untold(found)}"
+    caption = (
+        f"Up to {number_word(drawn.MOST_OF_A_PART)} settings of each sweep, its best by validation first; test "
+        "accuracy with 95 % Wilson intervals. Told apart means: from the best of the same sweep (McNemar’s exact test, "
+        "Holm-corrected)."
+    )
+    alt = "Dots with intervals: " + "; ".join(f"{e.part.name}, {_label(e)}: {percent(e.score)}" for e in ranked) + "."
+    return picture_of(drawn.best_settings(parts, title), "best-settings", caption, alt)
+
+
+def _time(parts: Sequence[Part], ranked: Sequence[Entry]) -> Picture | None:
+    known = timed(ranked)
+    title = "How accurate is a network after how much training?"
+    if len(known) > 1 and known[-1][1] / known[0][1] >= LONGER:
+        (fast, least), (slow, most) = known[0], known[-1]
+        title = (
+            f"The best network of {slow.part.name} took {times(most / least)} as long to train as that of "
+            f"{fast.part.name}"
+        )
+    caption = (
+        "Each finished setting at its training time, that of the networks it went on from included. Diamonds are the "
+        "best of each sweep by validation, with 95 % Wilson intervals; up and left is better."
+    )
+    alt = "Test accuracy against training time for every finished setting. The numbers of the best are in the table."
+    return picture_of(drawn.accuracy_by_time(parts, title), "accuracy-by-time", caption, alt)
+
+
+_FOOTNOTE = (
+    "Validation and test accuracy with 95 % Wilson intervals; the validation scores are optimistic because they were "
+    "picked. Training time is that of this network (of several seeds, their mean), that of the networks it went on "
+    "from included. All trials: the training time of every trial of the sweep. Points above chance per minute: test "
+    "accuracy minus chance, in percentage points, divided by the minutes of training time."
+)
+
+
+def _table(parts: Sequence[Part], ranked: Sequence[Entry]) -> Table:
+    columns = (
+        Column("sweep"), Column("best setting"), Column("validation accuracy", True), Column("test accuracy", True),
+        Column("trainable parameters", True), Column("training time", True), Column("all trials", True),
+        Column("points above chance per minute", True),
+    )  # fmt: skip
+    leader = ranked[0].part if len(ranked) > 1 else None
+    return Table(columns, tuple(_row(part, is_best=part is leader) for part in parts))
+
+
+def _row(part: Part, *, is_best: bool) -> Row:
+    nothing, best = Cell("–"), part.best
+    total = total_seconds(part)
+    whole = Cell(duration(total), total) if total is not None else nothing
+    if best is None:
+        cells = (Cell(part.name), Cell("no finished trial"), *[nothing] * 4, whole, nothing)
+        return Row(cells, is_done=False)
+    scores = [part.evidence.score(best, split) for split in ("val", "test")]
+    parameters, seconds, speed = best.scores.get("parameters"), part.seconds(best), rate(part, best)
+    return Row(
+        (
+            Cell(part.name),
+            Cell(part.evidence.label(best)),
+            *(Cell(percent(score), score.value) if score else nothing for score in scores),
+            Cell(f"{parameters:,.0f}", parameters) if parameters is not None else nothing,
+            Cell(duration(seconds), seconds) if seconds is not None else nothing,
+            whole,
+            Cell(rate_text(speed), speed) if speed is not None else nothing,
+        ),
+        is_best=is_best,
+    )
+
+
+def _source(part: Part, out: Path) -> Source:
+    tables = part.evidence.tables
+    runs = tables.provenance.get("runs") or []
+    seconds = [float(run["seconds"]) for run in runs if isinstance(run.get("seconds"), int | float)]
+    ran = [
+        date_of(runs[-1].get("started_at")) if runs else "",
+        duration(sum(seconds)) if seconds else "",
+        machine(part),
+    ]
+    return Source(
+        part.name,
+        str(tables.sweep.get("title") or ""),
+        str(tables.sweep.get("question") or ""),
+        ", ".join(text for text in ran if text),
+        _link(tables.folder / "report.html", out),
+    )
+
+
+def _link(report: Path, out: Path) -> str:
+    if not report.is_file():
+        return ""
+    try:
+        return quote(Path(os.path.relpath(report.resolve(), out.resolve())).as_posix())
+    except ValueError:  # on another drive
+        return ""

@@ -1,0 +1,156 @@
+"""The best settings of several sweeps against each other on the test images, with what may be said of each pair. Pure.
+
+Sweeps tested on the same images are compared image by image, others as independent proportions.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import special
+
+from cnnsearch import stats
+from cnnsearch.plots.evidence import Comparison, Score
+from cnnsearch.plots.parts import Part
+from cnnsearch.plots.settings import Setting
+from cnnsearch.report.findings import CANNOT_TELL, CLEAR, SUGGESTIVE, Verdict, judge
+
+
+class Entry(NamedTuple):
+    """A sweep that has something to compare: its best setting by validation and that one's test accuracy."""
+
+    part: Part
+    best: Setting
+    score: Score
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """The more accurate of two entries against the other."""
+
+    ahead: Entry
+    behind: Entry
+    comparison: Comparison
+    """Of `ahead` minus `behind`."""
+    is_paired: bool
+    """Whether both were tested on the same images."""
+    p_value: float
+    """After Holm's correction over all pairs of entries."""
+
+    @property
+    def verdict(self) -> Verdict:
+        """At most suggestive where the images differ: some images are easier than others."""
+        verdict = judge(self.comparison, self.p_value)
+        return SUGGESTIVE if verdict == CLEAR and not self.is_paired else verdict
+
+
+def entries(parts: Sequence[Part]) -> list[Entry]:
+    """The sweeps whose best setting by validation has a test accuracy, most accurate first."""
+    found = [
+        Entry(part, part.best, score)
+        for part in parts
+        if part.best is not None and (score := part.evidence.score(part.best)) is not None
+    ]
+    return sorted(found, key=lambda entry: -entry.score.value)
+
+
+def contrasts(ranked: Sequence[Entry]) -> list[Contrast]:
+    """The first entry against each other. All pairs are corrected for: the first was chosen by its test accuracy."""
+    pairs = [(a, b) for i, a in enumerate(ranked) for b in ranked[i + 1 :]]
+    compared = [_compare(a, b) for a, b in pairs]
+    adjusted = stats.holm([comparison.p_value for comparison, _ in compared])
+    return [
+        Contrast(a, b, comparison, is_paired, p_value)
+        for (a, b), (comparison, is_paired), p_value in zip(pairs, compared, adjusted, strict=True)
+        if a is ranked[0]
+    ]
+
+
+def overall(found: Sequence[Contrast]) -> Verdict:
+    """One verdict on the first against all others: that of the least sure of them."""
+    verdicts = [contrast.verdict for contrast in found]
+    return next((v for v in (CANNOT_TELL, SUGGESTIVE) if v in verdicts), CLEAR if verdicts else CANNOT_TELL)
+
+
+def same_test_images(a: Part, b: Part) -> bool:
+    """Whether both were tested on images of the same names and true classes."""
+    names = a.evidence.examples["test"]
+    if not names or names != b.evidence.examples["test"]:
+        return False
+    return _true_classes(a) == _true_classes(b)
+
+
+def _true_classes(part: Part) -> list[str]:
+    return [part.evidence.classes[code] if code >= 0 else "" for code in part.evidence.labels["test"]]
+
+
+def newcombe(a: Score, b: Score) -> stats.Estimate:
+    """Difference of two independent proportions with its 95 % interval, from their Wilson intervals.
+
+    Method 10 of Newcombe (1998, Stat. Med. 17:873).
+    """
+    value = a.value - b.value
+    low = value - math.hypot(a.value - a.low, b.high - b.value)
+    high = value + math.hypot(a.high - a.value, b.value - b.low)
+    return stats.Estimate(value, low, high)
+
+
+def fisher_exact(right_a: int, n_a: int, right_b: int, n_b: int) -> float:
+    """Two-sided exact p-value that two independent proportions are equal (Fisher 1935): R's `fisher.test`."""
+    right = right_a + right_b
+    counts = np.arange(max(0, right - n_b), min(right, n_a) + 1)
+
+    def log_choose(n: int, k: NDArray[np.int64]) -> NDArray[np.float64]:
+        return np.asarray(special.gammaln(n + 1) - special.gammaln(k + 1) - special.gammaln(n - k + 1))
+
+    logs = log_choose(n_a, counts) + log_choose(n_b, right - counts)
+    shares = np.exp(logs - special.logsumexp(logs))
+    # A hair's breadth, so that equally likely tables count as equal; the same that R allows.
+    return min(1.0, float(shares[shares <= shares[right_a - counts[0]] * (1 + 1e-7)].sum()))
+
+
+def _compare(a: Entry, b: Entry) -> tuple[Comparison, bool]:
+    right = [entry.part.evidence.correct(entry.best) for entry in (a, b)]
+    seeds = min(len(a.best.trial_ids), len(b.best.trial_ids))
+    over_seeds = _over_seeds(a, b)
+    if right[0] is not None and right[1] is not None and same_test_images(a.part, b.part):
+        n_a, n_b = len(a.best.trial_ids), len(b.best.trial_ids)
+        estimate = stats.paired_difference(right[0] / n_a, right[1] / n_b)
+        p_value = stats.sign_flip_exact(right[0] * n_b - right[1] * n_a)
+        disagreement, is_paired = float(np.mean(np.abs(right[0] / n_a - right[1] / n_b))), True
+    else:
+        estimate = newcombe(a.score, b.score)
+        p_value = fisher_exact(round(a.score.value * a.score.n), a.score.n, round(b.score.value * b.score.n), b.score.n)
+        disagreement, is_paired = math.nan, False
+    agree = True
+    if over_seeds is not None:
+        agree = over_seeds.low > 0 or over_seeds.high < 0
+        if over_seeds.high - over_seeds.low > estimate.high - estimate.low:
+            estimate = stats.Estimate(estimate.value, over_seeds.low, over_seeds.high)
+    return Comparison(estimate, p_value, 1, seeds, agree, disagreement), is_paired
+
+
+def _over_seeds(a: Entry, b: Entry) -> stats.Estimate | None:
+    """Welch's interval of the difference over the seeds of both; None where either has only one."""
+    values = [_accuracies(entry) for entry in (a, b)]
+    if min(len(side) for side in values) < 2:
+        return None
+    parts = [float(np.var(side, ddof=1)) / len(side) for side in values]
+    total = sum(parts)
+    value = float(np.mean(values[0]) - np.mean(values[1]))
+    if total == 0:
+        return stats.Estimate(value, value, value)
+    freedom = total**2 / sum(part**2 / (len(side) - 1) for part, side in zip(parts, values, strict=True))
+    margin = float(special.stdtrit(freedom, (1 + stats.LEVEL) / 2)) * math.sqrt(total)
+    return stats.Estimate(value, value - margin, value + margin)
+
+
+def _accuracies(entry: Entry) -> list[float]:
+    trials = entry.part.evidence.tables.trials
+    mine = trials[trials["trial_id"].isin(entry.best.trial_ids)]["test_accuracy"]
+    return [float(value) for value in mine.dropna()]

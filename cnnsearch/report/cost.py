@@ -1,0 +1,127 @@
+"""What the networks of several sweeps cost to train, and what they reach for it. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from cnnsearch.plots.evidence import Score
+from cnnsearch.plots.parts import Part
+from cnnsearch.plots.settings import Setting, is_missing
+from cnnsearch.report.contrast import Entry
+from cnnsearch.report.findings import CANNOT_TELL, CLEAR, SUGGESTIVE, Finding, Verdict
+from cnnsearch.report.method import hardware
+from cnnsearch.report.words import counted, in_label, listed, number_word, percent
+from cnnsearch.words import duration
+
+LONGER = 1.2
+"""Times as long as another: below that, a time measured once says nothing."""
+_CLEARLY_LONGER = 2.0
+_MOST_UNBEATEN = 5
+
+
+def machine(part: Part) -> str:
+    """What the sweep last ran on; empty where not recorded."""
+    runs = part.evidence.tables.provenance.get("runs") or [{}]
+    return hardware(runs[-1])
+
+
+def timed(ranked: Sequence[Entry]) -> list[tuple[Entry, float]]:
+    """Entries with their training seconds, shortest first."""
+    known = [(entry, seconds) for entry in ranked if (seconds := entry.part.seconds(entry.best))]
+    return sorted(known, key=lambda item: item[1])
+
+
+def of_time(ranked: Sequence[Entry]) -> list[Finding]:
+    """How long the best networks took to train, and each sweep as a whole."""
+    known = timed(ranked)
+    if len(known) < 2:
+        return []
+    (first, least), rest = known[0], known[1:]
+    others = [f"that of {e.part.name} {duration(s)}, {times(s / least)} as long" for e, s in rest]
+    sentence = f"The best network of {first.part.name} took {duration(least)} to train, {listed(others)}."
+    totals = [(entry.part, total) for entry in ranked if (total := total_seconds(entry.part)) is not None]
+    whole = [f"{part.name} {duration(total)} for {counted(_ended(part), 'trial')}" for part, total in totals]
+    sentence += f" All trials of a sweep together: {listed(whole)}." if whole else ""
+    verdict = _how_much_longer(rest[0][1] / least, [entry for entry, _ in known])
+    return [Finding(sentence, verdict, "time")]
+
+
+def times(ratio: float) -> str:
+    """ "1.5 times", "1,200 times"."""
+    return f"{ratio:,.0f} times" if ratio >= 9.95 else f"{ratio:.1f} times"
+
+
+def _how_much_longer(ratio: float, compared: Sequence[Entry]) -> Verdict:
+    """Times were measured once, beside other trials: only large ratios on one machine are clear."""
+    if ratio < LONGER:
+        return CANNOT_TELL
+    same = len({machine(entry.part) for entry in compared}) == 1
+    return CLEAR if ratio >= _CLEARLY_LONGER and same else SUGGESTIVE
+
+
+def _ended(part: Part) -> int:
+    return len(part.evidence.tables.trials)
+
+
+def total_seconds(part: Part) -> float | None:
+    """Training seconds of all trials of a sweep; None where none is recorded."""
+    known = [float(value) for value in part.evidence.tables.trials["seconds"] if not is_missing(value)]
+    return sum(known) if known else None
+
+
+def rate(part: Part, setting: Setting) -> float | None:
+    """Points of test accuracy above chance per minute of training; None where either is not recorded."""
+    score, seconds = part.evidence.score(setting), part.seconds(setting)
+    if score is None or not seconds:
+        return None
+    return 100 * (score.value - part.evidence.chance) / (seconds / 60)
+
+
+def rate_text(value: float) -> str:
+    """A rate as people read it: "383", "4.2"."""
+    return (f"{value:,.0f}" if abs(value) >= 10 else f"{value:.1f}").replace("-", "−")
+
+
+def of_rate(ranked: Sequence[Entry]) -> list[Finding]:
+    """What the best networks reached per minute."""
+    rates = [(entry, value) for entry in ranked if (value := rate(entry.part, entry.best)) is not None]
+    rates.sort(key=lambda item: -item[1])
+    if len(rates) < 2:
+        return []
+    told = listed([f"that of {entry.part.name} {rate_text(value)}" for entry, value in rates[1:]])
+    sentence = (
+        f"Per minute of training, the best setting of {rates[0][0].part.name} reaches {rate_text(rates[0][1])} "
+        f"percentage points above chance, {told}."
+    )
+    high, low = rates[0][1], rates[1][1]
+    verdict = _how_much_longer(high / low, [entry for entry, _ in rates]) if low > 0 else CANNOT_TELL
+    return [Finding(sentence, verdict, "time")]
+
+
+def of_unbeaten(parts: Sequence[Part]) -> list[Finding]:
+    """The settings that none beats in both accuracy and time."""
+    known = [
+        (part, setting, score, seconds)
+        for part in parts
+        for setting in part.evidence.settings
+        if (score := part.evidence.score(setting)) is not None and (seconds := part.seconds(setting)) is not None
+    ]
+    known.sort(key=lambda item: (item[3], -item[2].value))
+    unbeaten: list[tuple[Part, Setting, Score, float]] = []
+    for item in known:
+        if not unbeaten or item[2].value > unbeaten[-1][2].value:
+            unbeaten.append(item)
+    if len(known) < 3 or len({part.name for part, *_ in known}) < 2 or len(unbeaten) > _MOST_UNBEATEN:
+        return []
+    shown = [
+        f"{part.name} ({in_label(part.evidence, setting)}) with {percent(score)} after {duration(seconds)}"
+        for part, setting, score, seconds in unbeaten
+    ]
+    if len(unbeaten) == 1:
+        sentence = f"One setting of {len(known)} is both fastest and most accurate on the test images: {shown[0]}."
+    else:
+        sentence = (
+            f"Of {len(known)} settings, {number_word(len(unbeaten))} are beaten by none in both test accuracy and "
+            f"time: {'; '.join(shown)}."
+        )
+    return [Finding(sentence, SUGGESTIVE, "time")]

@@ -1,0 +1,101 @@
+"""The report of a sweep over what is fine-tuned: its words, its table and its figures."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from cnnsearch import plots, report
+from cnnsearch.plots.evidence import Evidence
+from cnnsearch.plots.settings import describe
+from cnnsearch.report import figures, rows
+from cnnsearch.report.findings import answer, findings
+from cnnsearch.report.words import trained_layers
+from tests.report import factory
+
+
+@functools.cache
+def part2() -> Evidence:
+    return Evidence(factory.part2())
+
+
+def test_a_way_to_fine_tune_is_said_with_its_axis() -> None:
+    assert describe("fine_tune", "head") == "fine-tuning: head"
+    assert dict(report.summary_lines(part2().tables))["best"] == "fine-tuning: last-2-convs"
+    assert plots.style.title_of(plots.all_settings(part2())) == (  # type: ignore[arg-type]
+        "fine-tuning: last-2-convs is told apart from the other setting"
+    )
+
+
+@pytest.mark.parametrize(
+    ("fine_tune", "words"),
+    [
+        ("head", "the last layer alone"),
+        ("last-1-convs", "the last convolution as well as the last layer"),
+        ("last-2-convs", "the last two convolutions as well as the last layer"),
+        ("last-12-convs", "the last 12 convolutions as well as the last layer"),
+        ("full", "all layers"),
+        ("something-new", "something-new"),
+    ],
+)
+def test_what_trains_in_words(fine_tune: str, words: str) -> None:
+    assert trained_layers(fine_tune) == words
+
+
+def test_the_finding_says_what_helps_and_what_it_costs() -> None:
+    (finding,) = [f for f in findings(part2()) if f.anchor == "heatmaps"]
+    assert finding.verdict == "clear"
+    assert finding.sentence.startswith(
+        "Training the last two convolutions as well as the last layer is better than the last layer alone by "
+    )
+    assert finding.sentence.endswith("It trains 4,723,722 parameters instead of 5,130 and takes 16 s instead of 0.4 s.")
+    assert "best resnet18" not in " ".join(f.sentence for f in findings(part2()))
+
+
+def test_the_finding_when_the_last_layer_alone_is_ahead_or_nothing_is() -> None:
+    (finding,) = [f for f in findings(Evidence(factory.part2((0.8, 0.3)))) if f.anchor == "heatmaps"]
+    assert finding.sentence.startswith(
+        "Training the last layer alone is better than training the last two convolutions"
+    )
+    assert "It trains 5,130 parameters instead of 4,723,722" in finding.sentence
+    (finding,) = [f for f in findings(Evidence(factory.part2((0.5, 0.5)))) if f.anchor == "heatmaps"]
+    assert "cannot be told apart from training" in finding.sentence
+
+
+def test_the_answer_says_it_in_words() -> None:
+    assert answer(part2()).sentence.startswith(
+        "Best by validation is training the last two convolutions as well as the last layer: it gets "
+    )
+
+
+def test_the_table_has_what_trains_from_which_weights_and_how_long() -> None:
+    table = rows.trials(part2())
+    titles = [column.title for column in table.columns]
+    assert titles[:3] == ["weights", "fine-tune", "trainable parameters"]
+    cells = [dict(zip(titles, [cell.text for cell in row.cells], strict=True)) for row in table.rows]
+    assert [(c["weights"], c["fine-tune"], c["trainable parameters"], c["time"]) for c in cells] == [
+        ("resnet18.pth", "head", "5,130", "0.4 s"),
+        ("resnet18.pth", "last-2-convs", "4,723,722", "16 s"),
+    ]
+
+
+def test_from_scratch_the_table_says_nothing_of_fine_tuning() -> None:
+    tables = factory.two_classes_grid()
+    trials = tables.trials.assign(fine_tune="full", weights="none")
+    titles = [column.title for column in rows.trials(Evidence(replace(tables, trials=trials))).columns]
+    assert "fine-tune" not in titles
+    assert "weights" not in titles
+    assert "trainable parameters" in titles
+
+
+def test_both_cases_have_curves_and_a_confusion_matrix(tmp_path: Path) -> None:
+    loss = plots.learning_curves(part2(), "loss")
+    assert loss is not None
+    assert {axes.get_title(loc="left") for axes in loss.axes} == {"fine-tuning: head", "fine-tuning: last-2-convs"}
+    (other,) = figures.other_confusions(part2())
+    assert other.title == "Fine-tuning: head"
+    page = report.write(part2().tables, tmp_path).read_text(encoding="utf-8")
+    assert "<details open>" in page
