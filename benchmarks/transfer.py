@@ -1,7 +1,7 @@
 """Fine-tuning a ResNet-18: N, the notebook way, and R, a plain Ray Tune script, against this project; with ratios.
 
-    python -m benchmarks.transfer                             2 modes × 2 learning rates at 64×64, 3 epochs
-    python -m benchmarks.transfer --epochs 10 --rounds 3
+    python -m benchmarks.transfer                             2 modes × 4 learning rates at 64×64, 10 epochs
+    python -m benchmarks.transfer --epochs 30 --rounds 3
 
 All three train the same trials on the same PNG files, split and number of epochs from the same seeded weights, in
 turn, each as a process of its own timed from outside. N is nested loops with a `Dataset` that decodes every image
@@ -35,13 +35,13 @@ from cnnsearch.spec import Settings
 from cnnsearch.sweepfile import load_sweep, to_yaml
 
 MODES = ("head", "last-2-convs")
-RATES = (0.001, 0.0001)
+RATES = (0.003, 0.001, 0.0003, 0.0001)
 
 
 def main() -> None:
     """Run the three ways in turn and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--rounds", type=int, default=2, help="times each way runs, in turn")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures here")
     parser.add_argument("--run", choices=["notebook", "ray"], help=argparse.SUPPRESS)
