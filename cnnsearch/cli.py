@@ -134,7 +134,9 @@ def _run(ready: Prepared, address: str | None, serial: bool, seconds: float | No
     view = LiveView(ready, console) if console.is_terminal else LineView(ready, lambda line: print(line, flush=True))
     try:
         with view:
-            finished = execute(ready, address=address, serial=serial, listen=view, max_seconds=seconds)
+            finished = execute(
+                ready, address=address, serial=serial, listen=view, max_seconds=seconds, command=_command()
+            )
     except KeyboardInterrupt:
         print(f"stopped: {view.state.done} of {ready.plan.total} trials done. {_how_to_go_on()}", file=sys.stderr)
         raise typer.Exit(INTERRUPTED) from None
@@ -148,9 +150,8 @@ def _run(ready: Prepared, address: str | None, serial: bool, seconds: float | No
 def _answer(finished: Finished) -> list[tuple[str, str]]:
     """The report's answer in a few labelled lines."""
     from cnnsearch.report import summary_lines
-    from cnnsearch.tables import load
 
-    return summary_lines(load(finished.results)) if finished.report else []
+    return summary_lines(finished.tables) if finished.report else []
 
 
 def _told(ready: Prepared, finished: Finished, answer: list[tuple[str, str]]) -> dict[str, Any]:
@@ -168,13 +169,13 @@ def _told(ready: Prepared, finished: Finished, answer: list[tuple[str, str]]) ->
 
 
 def _how_to_go_on() -> str:
-    command = shlex.join(["python", "-m", "cnnsearch.sweep", *_arguments()])
-    return f"The same command goes on:\n  {command}"
+    return f"The same command goes on:\n  {_command()}"
 
 
-def _arguments() -> list[str]:
-    """The arguments of `sweep`, however it was called."""
-    return sys.argv[2:] if sys.argv[1:2] == ["sweep"] else sys.argv[1:]
+def _command() -> str:
+    """This command line, however `sweep` was called."""
+    arguments = sys.argv[2:] if sys.argv[1:2] == ["sweep"] else sys.argv[1:]
+    return shlex.join(["python", "-m", "cnnsearch.sweep", *arguments])
 
 
 def _seconds(text: str) -> float:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import contextlib
 import functools
-import shlex
 import signal
 import subprocess
 import sys
@@ -93,14 +92,23 @@ class Prepared:
 class Finished:
     """How a run of a sweep ended."""
 
-    results: Path
-    planned: int
+    tables: Tables
     counts: dict[str, int]
     """Status -> trials."""
     seconds: float
     report: Path | None
     time_is_up: bool = False
     """Whether the time limit ended the run before its last trial."""
+
+    @property
+    def results(self) -> Path:
+        """The sweep's folder."""
+        return self.tables.folder
+
+    @property
+    def planned(self) -> int:
+        """Trials the sweep has."""
+        return self.tables.planned
 
     @property
     def exit_code(self) -> int:
@@ -159,8 +167,7 @@ def run(
         CnnsearchError: the request was wrong, or the run was stopped. Failed trials do not raise; see their status.
     """
     with prepared(sweep, out) as ready:
-        finished = execute(ready, address=address, serial=serial, listen=listen)
-    return load(finished.results)
+        return execute(ready, address=address, serial=serial, listen=listen).tables
 
 
 def execute(
@@ -170,10 +177,12 @@ def execute(
     serial: bool = False,
     listen: Callable[[Event], None] = lambda event: None,
     max_seconds: float | None = None,
+    command: str = "",
 ) -> Finished:
     """Run what remains, then write tables and the report. The folder must be held (see `prepared`).
 
     After `max_seconds` the trials still running are stopped where they are; the same call goes on with them.
+    `command` is the command line this run came from, for its history; empty where there is none.
     """
     began, started_at = time.monotonic(), datetime.now(UTC)
     results, time_is_up = ready.results, False
@@ -192,11 +201,14 @@ def execute(
             time_is_up = True
     seconds = time.monotonic() - began
     if ready.remaining or not results.read("provenance.json"):
-        write_provenance(ready, started_at, seconds)
+        write_provenance(ready, started_at, seconds, command)
     tables = load(results.path)
     counts = {str(status): int(count) for status, count in Counter(tables.trials["status"]).items()}
-    page = write_report(ready, tables) if counts else None
-    return Finished(results.path, tables.planned, counts, seconds, page, time_is_up)
+    page = None
+    if counts:
+        tables = replace(tables, pictures=write_pictures(ready, tables))
+        page = write_report(tables)
+    return Finished(tables, counts, seconds, page, time_is_up)
 
 
 class _TimeIsUp(BaseException):
@@ -295,12 +307,12 @@ def write_description(ready: Prepared) -> None:
     results.write("choices.json", {**results.read("choices.json"), ready.layout.device: chosen})
 
 
-def write_provenance(ready: Prepared, started_at: datetime, seconds: float) -> None:
+def write_provenance(ready: Prepared, started_at: datetime, seconds: float, command: str) -> None:
     """Add this run to the folder's history."""
     hardware = ready.hardware
     packages = ("cnnsearch", "torch", "torchvision", "ray", "numpy", "pillow")
     this = {
-        "command": shlex.join(["python", "-m", "cnnsearch.sweep", *sys.argv[1:]]) if sys.argv[1:] else "",
+        "command": command,
         "started_at": started_at.isoformat(timespec="seconds"),
         "seconds": round(seconds, 3),
         "versions": {"python": sys.version.split()[0], **{name: metadata.version(name) for name in packages}},
@@ -318,8 +330,15 @@ def write_provenance(ready: Prepared, started_at: datetime, seconds: float) -> N
     ready.results.write("provenance.json", {"runs": [*before.get("runs", []), this], "choices": choices})
 
 
-def write_report(ready: Prepared, tables: Tables) -> Path:
-    """Keep the pictures the report shows, then write it."""
+def write_report(tables: Tables) -> Path:
+    """Write the report into the sweep's folder; its path."""
+    from cnnsearch import report
+
+    return report.write(tables, tables.folder)
+
+
+def write_pictures(ready: Prepared, tables: Tables) -> dict[str, Any]:
+    """Keep the pictures the report shows: with them it can be made again without the images."""
     from cnnsearch import report
     from cnnsearch.data.pictures import png
 
@@ -335,7 +354,7 @@ def write_report(ready: Prepared, tables: Tables) -> Path:
         "examples": {name: encoded(rows[name]) for name in report.examples_wanted(tables) if name in rows},
     }
     ready.results.write("pictures.json", pictures)
-    return report.write(replace(tables, pictures=pictures), ready.results.path)
+    return pictures
 
 
 def _encoded(png: Callable[[Dataset, int], bytes], dataset: Dataset, row: int) -> str:

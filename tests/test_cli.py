@@ -52,6 +52,8 @@ def test_part1_from_command_to_report_and_again(tmp_path: Path) -> None:
     assert (told["trials"], told["done"], told["failed"]) == (16, 16, 0)
     part1 = tmp_path / "part1"
     assert Path(told["report"]) == part1 / "report.html"
+    (first_run,) = json.loads((part1 / "provenance.json").read_text())["runs"]
+    assert first_run["command"].startswith("python -m cnnsearch.sweep part1 --set data.image_size=8 ")
     for name in (
         "trials.parquet",
         "epochs.parquet",

@@ -4,6 +4,7 @@ import io
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from rich.console import Console
 
@@ -13,6 +14,7 @@ from cnnsearch.progress import LineView, LiveView, State, finished_text, plan_js
 from cnnsearch.records import Measures, Record
 from cnnsearch.session import Finished, Prepared, prepared
 from cnnsearch.spec import Sweep
+from cnnsearch.tables import Tables
 from cnnsearch.train import EpochRow
 
 
@@ -118,10 +120,12 @@ def test_live_view_shows_running_trials_and_the_best(ready: Prepared) -> None:
 
 
 def test_the_end_is_told_honestly(tmp_path: Path) -> None:
-    finished = Finished(tmp_path, 16, {"done": 9, "failed": 2, "diverged": 1}, 161, tmp_path / "report.html")
+    empty = pd.DataFrame()
+    tables = Tables(tmp_path, empty, empty, empty, {}, {}, {}, {}, planned=16)
+    finished = Finished(tables, {"done": 9, "failed": 2, "diverged": 1}, 161, tmp_path / "report.html")
     text = finished_text(finished, [("best", "residual")])
     assert text.startswith("9 of 16 trials done in 2 min 41 s; 2 failed, 1 diverged, 4 could not start\nbest")
     assert finished.exit_code == 1
-    assert Finished(tmp_path, 16, {"done": 16}, 1, None).exit_code == 0
-    assert Finished(tmp_path, 16, {"done": 12}, 1, None).exit_code == 1
-    assert Finished(tmp_path, 16, {"done": 12}, 1, None, time_is_up=True).exit_code == 0
+    assert Finished(tables, {"done": 16}, 1, None).exit_code == 0
+    assert Finished(tables, {"done": 12}, 1, None).exit_code == 1
+    assert Finished(tables, {"done": 12}, 1, None, time_is_up=True).exit_code == 0

@@ -25,6 +25,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         finished = execute(ready, serial=True)
     assert finished.exit_code == 0
     assert finished.counts == {"done": 16}
+    assert finished.tables.provenance["runs"][0]["command"] == ""  # no command line: pytest's own is none
     return finished.results
 
 
