@@ -115,6 +115,11 @@ def _finish(axes: Axes, evidence: Evidence, scores: list[Score], rows: float) ->
         xytext=(0, 3), textcoords="offset points", ha="left", va="bottom", fontsize=style.SMALL,
         color=style.THEME["muted"],
     )  # fmt: skip
+    accuracy_axis(axes)
+
+
+def accuracy_axis(axes: Axes) -> None:
+    """Test accuracy along x, rows without ticks along y."""
     axes.set_yticks([])
     axes.spines["left"].set_visible(False)
     axes.grid(axis="x")
@@ -123,20 +128,24 @@ def _finish(axes: Axes, evidence: Evidence, scores: list[Score], rows: float) ->
 
 
 def _legend(figure: Figure, left: float, note: str) -> None:
-    """The three kinds of dots, drawn in ink above the axes, and a note where not all are shown."""
+    """The kinds of dots, and a note where not all are shown."""
+    kinds_legend(figure, left / figure.get_size_inches()[0] - 0.01, "best by validation")
+    if note:
+        style.put_text(figure, left, -0.02, note, fontsize=8.5, color=style.THEME["muted"], va="bottom")
+
+
+def kinds_legend(figure: Figure, left: float, best: str) -> None:
+    """The three kinds of dots, drawn in ink above the axes; `left` is a fraction of the figure's width."""
     ink = style.THEME["ink"]
     handles = [
-        dot("D", ink, ink, "best by validation"),
+        dot("D", ink, ink, best),
         dot("o", ink, ink, "not told apart from it"),
         dot("o", ink, style.THEME["paper"], "told apart"),
     ]
-    width, height = figure.get_size_inches()
     figure.legend(
-        handles=handles, loc="lower left", bbox_to_anchor=(left / width - 0.01, 1 - 0.33 / height), ncols=3,
+        handles=handles, loc="lower left", bbox_to_anchor=(left, 1 - 0.33 / figure.get_size_inches()[1]), ncols=3,
         fontsize=8.5, handletextpad=0.2, columnspacing=1.2, borderaxespad=0, labelcolor=style.THEME["muted"],
     )  # fmt: skip
-    if note:
-        style.put_text(figure, left, -0.02, note, fontsize=8.5, color=style.THEME["muted"], va="bottom")
 
 
 def dot(marker: str, edge: str, face: str, label: str) -> Line2D:

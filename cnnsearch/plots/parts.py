@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from cnnsearch.plots import style
-from cnnsearch.plots.dots import ROW, beside, dot, draw_row
+from cnnsearch.plots.dots import ROW, accuracy_axis, beside, dot, draw_row, kinds_legend
 from cnnsearch.plots.evidence import Evidence
 from cnnsearch.plots.settings import Setting
 from cnnsearch.words import duration
@@ -100,25 +100,12 @@ def best_settings(parts: Sequence[Part], title: str) -> Figure | None:
 def _accuracy_axis(axes: Axes, low: float, high: float) -> None:
     pad = 0.06 * (high - low)
     axes.set_xlim(max(0.0, low - pad), min(1.0, high + pad))
-    axes.set_yticks([])
-    axes.spines["left"].set_visible(False)
-    axes.grid(axis="x")
-    style.percent_axis(axes, "x")
-    axes.set_xlabel("test accuracy, 95 % interval")
+    accuracy_axis(axes)
 
 
 def _kinds(figure: Figure, left: float) -> None:
-    ink = style.THEME["ink"]
-    handles = [
-        dot("D", ink, ink, "best of its sweep by validation"),
-        dot("o", ink, ink, "not told apart from it"),
-        dot("o", ink, style.THEME["paper"], "told apart"),
-    ]
-    width, height = figure.get_size_inches()
-    figure.legend(
-        handles=handles, loc="lower left", bbox_to_anchor=(max(0.0, left / width - 0.12), 1 - 0.33 / height), ncols=3,
-        fontsize=8.5, handletextpad=0.2, columnspacing=1.2, borderaxespad=0, labelcolor=style.THEME["muted"],
-    )  # fmt: skip
+    at = max(0.0, left / figure.get_size_inches()[0] - 0.12)
+    kinds_legend(figure, at, "best of its sweep by validation")
 
 
 def accuracy_by_time(parts: Sequence[Part], title: str) -> Figure | None:
