@@ -32,4 +32,8 @@ class ResultsError(RequestError):
 
 
 class RunError(CnnsearchError):
-    """Something outside the trials stopped the run (Ray went away, the disk is full)."""
+    """Something outside the trials stopped the run, such as Ray going away."""
+
+
+class DiskError(RunError):
+    """A file cannot be written: the disk is full, read-only or gone."""

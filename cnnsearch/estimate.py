@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from cnnsearch.data.cache import cache_root
+from cnnsearch.durable import write_json
 from cnnsearch.errors import RequestError, RunError
 from cnnsearch.hardware import Hardware, Layout
 from cnnsearch.plan import Plan, Trial
-from cnnsearch.records import write_json
 from cnnsearch.space import cells
 from cnnsearch.spec import Settings
 

@@ -20,6 +20,7 @@ import contextlib
 import dataclasses
 import fcntl
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -36,7 +37,8 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 from safetensors import SafetensorError
 
-from cnnsearch.errors import ResultsError, RunError
+from cnnsearch.durable import remove_abandoned, sealed, sha256, unsealed, write_json, write_whole
+from cnnsearch.errors import DiskError, ResultsError
 from cnnsearch.identity import canonical_json
 from cnnsearch.plan import Outcome, Status, Trial
 from cnnsearch.spec import Settings
@@ -45,9 +47,6 @@ if TYPE_CHECKING:  # torch takes seconds to import, and reading results does not
     from cnnsearch.train import EpochRow, Weights
 
 SCHEMA_VERSION = 1
-
-_UMASK = os.umask(0o022)
-os.umask(_UMASK)
 
 
 class Measures(BaseModel):
@@ -134,8 +133,7 @@ class TrialFolder:
     def begin(self, trial: Trial, rows: list[EpochRow]) -> None:
         """Open the folder for a (new or further) attempt that goes on after `rows`."""
         self.path.mkdir(parents=True, exist_ok=True)
-        for leftover in self.path.glob(".*.tmp"):
-            leftover.unlink(missing_ok=True)
+        remove_abandoned(self.path)
         facts = {
             "trial_id": trial.id,
             "stage": trial.stage,
@@ -147,9 +145,12 @@ class TrialFolder:
         write_whole(self.epochs_file, "".join(_line(row) for row in rows).encode())
 
     def append_epoch(self, row: EpochRow) -> None:
-        """Add one epoch's row."""
-        with self.epochs_file.open("a", encoding="utf-8") as file:
-            file.write(_line(row))
+        """Add one epoch's row. Raises DiskError."""
+        try:
+            with self.epochs_file.open("a", encoding="utf-8") as file:
+                file.write(_line(row))
+        except OSError as error:
+            raise DiskError(f"{self.epochs_file} cannot be written: {error.strerror}") from None
 
     def epochs(self) -> list[dict[str, Any]]:
         """The rows written so far; a line cut off by a crash is not one."""
@@ -164,28 +165,29 @@ class TrialFolder:
         """Replace the checkpoint by this training state (tensors, numbers and strings)."""
         import torch
 
-        with replacing(self.checkpoint_file) as temporary:
-            torch.save(state, temporary)
+        content = io.BytesIO()
+        torch.save(state, content)
+        write_whole(self.checkpoint_file, sealed(content.getbuffer()))
 
     def load_checkpoint(self) -> dict[str, Any] | None:
         """The last whole checkpoint; None where there is none, or it is damaged."""
         import torch
 
         try:
-            state: dict[str, Any] = torch.load(self.checkpoint_file, map_location="cpu", weights_only=True)
+            content = unsealed(self.checkpoint_file.read_bytes())
         except FileNotFoundError:
             return None
-        except Exception:  # torch raises a dozen kinds for a damaged file; each means the same here
+        if content is None:
             self.checkpoint_file.unlink(missing_ok=True)
             return None
+        state: dict[str, Any] = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
         return state
 
     def save_weights(self, weights: Weights) -> None:
         """Write the best epoch's weights."""
-        from safetensors.torch import save_file
+        from safetensors.torch import save
 
-        with replacing(self.weights_file) as temporary:
-            save_file({name: value.contiguous() for name, value in weights.items()}, temporary)
+        write_whole(self.weights_file, save({name: value.contiguous() for name, value in weights.items()}))
 
     def load_weights(self) -> Weights:
         """The best epoch's weights. Raises ResultsError where they are missing or not what was recorded."""
@@ -203,14 +205,13 @@ class TrialFolder:
 
     def save_predictions(self, predictions: Mapping[tuple[str, str], tuple[NDArray[Any], NDArray[Any]]]) -> None:
         """Write (split, moment) -> predicted class [n] and its probability [n], in the split's order."""
-        from safetensors.numpy import save_file
+        from safetensors.numpy import save
 
         arrays = {}
         for (split, moment), (predicted, confidence) in predictions.items():
             arrays[f"{split}/{moment}/predicted"] = predicted.astype(np.int32)
             arrays[f"{split}/{moment}/confidence"] = confidence.astype(np.float32)
-        with replacing(self.predictions_file) as temporary:
-            save_file(arrays, temporary)
+        write_whole(self.predictions_file, save(arrays))
 
     def predictions(self) -> dict[tuple[str, str], tuple[NDArray[np.int32], NDArray[np.float32]]]:
         """What `save_predictions` wrote; empty where there is nothing."""
@@ -354,40 +355,6 @@ class Results:
             raise ResultsError(f"{self.path / name} is damaged ({error}); remove it and run the sweep again") from None
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write a JSON file, whole or not at all."""
-    write_whole(path, (json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode())
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file so that it is there whole or, after a crash, as it was before."""
-    with replacing(path) as temporary:
-        temporary.write_bytes(content)
-
-
-@contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A temporary file beside `path` that takes its place, durably, when the block ends well."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-            os.fchmod(file.fileno(), 0o666 & ~_UMASK)
-        temporary.replace(path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise RunError(f"{path} cannot be written: {error.strerror or error}") from None
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-
-
 def _take_over(source: TrialFolder, target: TrialFolder, record: Record) -> None:
     target.path.mkdir(parents=True, exist_ok=True)
     for name in [*record.files, source.record_file.name]:
@@ -397,12 +364,6 @@ def _take_over(source: TrialFolder, target: TrialFolder, record: Record) -> None
                 os.link(source.path / name, target.path / name)
             except OSError:
                 shutil.copy2(source.path / name, target.path / name)
-
-
-def sha256(file: Path) -> str:
-    """Hex SHA-256 of a file's content."""
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def _checksum(plain: dict[str, Any]) -> str:

@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from cnnsearch import data as images
-from cnnsearch.data import Dataset
+from cnnsearch.data.dataset import Dataset, Form
+from cnnsearch.data.images import Interpolation
 from cnnsearch.estimate import Calibration, Cost, Sizes, calibrate, representatives
 from cnnsearch.events import Event
 from cnnsearch.hardware import Hardware, Layout, detect, lay_out
@@ -44,7 +45,7 @@ class Prepared:
 
     sweep: Sweep
     results: Results
-    datasets: dict[int, Dataset]
+    datasets: dict[Form, Dataset]
     weights: dict[Key, Pretrained]
     """Pretrained weights the sweep names."""
     hardware: Hardware
@@ -59,7 +60,7 @@ class Prepared:
     @property
     def dataset(self) -> Dataset:
         """The data at the sweep's own image size."""
-        return self.datasets[self.sweep.data.image_size]
+        return self.datasets[self.sweep.data.image_size, "bilinear"]
 
     @property
     def sizes(self) -> Sizes:
@@ -129,9 +130,9 @@ def prepared(sweep: Sweep, out: Path | str, *, dry_run: bool = False) -> Iterato
     hardware = detect()
     layout = lay_out(sweep.run, hardware)
     weights = find_weights(named_weights(sweep))
-    datasets = images.load(sweep.data, image_sizes(sweep))
-    fingerprint = datasets[sweep.data.image_size].fingerprint
-    plan_from = functools.partial(make_plan, sweep, fingerprint, weights=digests(weights))
+    datasets = load_forms(sweep, weights)
+    dataset = datasets[sweep.data.image_size, "bilinear"]
+    plan_from = functools.partial(make_plan, sweep, dataset.fingerprint, weights=digests(weights))
     with contextlib.nullcontext() if dry_run else results.locked():
         outcomes = final_outcomes(results)
         plan = plan_from(outcomes)
@@ -141,7 +142,7 @@ def prepared(sweep: Sweep, out: Path | str, *, dry_run: bool = False) -> Iterato
                 outcomes = final_outcomes(results)
                 plan = plan_from(outcomes)
         trials = [trial for trial in representatives(plan) if trial.id not in outcomes]
-        calibration = calibrate(trials, len(datasets[sweep.data.image_size].classes), layout, hardware)
+        calibration = calibrate(trials, len(dataset.classes), layout, hardware)
         ready = Prepared(sweep, results, datasets, weights, hardware, layout, calibration, outcomes, plan, {})
         yield replace(ready, costs=stage_costs(ready, trials))
 
@@ -240,6 +241,15 @@ def image_sizes(sweep: Sweep) -> list[int]:
     return sorted({sweep.data.image_size} | varied)
 
 
+def load_forms(sweep: Sweep, weights: dict[Key, Pretrained]) -> dict[Form, Dataset]:
+    """The images at every size and in every interpolation that trials may need; the bilinear ones always."""
+    sizes = image_sizes(sweep)
+    ways: list[Interpolation] = ["bilinear"]
+    ways += sorted({found.preprocessing.interpolation for found in weights.values()} - {"bilinear"})
+    loaded = {way: images.load(sweep.data, sizes, interpolation=way) for way in ways}
+    return {(size, way): dataset for way in ways for size, dataset in loaded[way].items()}
+
+
 def named_weights(sweep: Sweep) -> set[Key]:
     """Every pair of model and pretrained weights that a trial of the sweep starts from."""
     base = {"model": sweep.train.model, "weights": sweep.train.weights}
@@ -249,7 +259,7 @@ def named_weights(sweep: Sweep) -> set[Key]:
 
 def digests(weights: dict[Key, Pretrained]) -> dict[Key, str]:
     """What planning needs to know of weights."""
-    return {key: found.digest for key, found in weights.items()}
+    return {key: found.identity for key, found in weights.items()}
 
 
 def final_outcomes(results: Results) -> dict[str, Outcome]:
@@ -299,7 +309,7 @@ def write_description(ready: Prepared) -> None:
             "classes": list(dataset.classes),
             "counts": {split: dataset.counts(split) for split in images.SPLITS},
             "warnings": list(dataset.warnings),
-            "weights": [[*key, found.digest] for key, found in ready.weights.items()],
+            "weights": [[*key, found.identity] for key, found in ready.weights.items()],
             "examples": examples,
         },
     )

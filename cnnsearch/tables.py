@@ -18,9 +18,10 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from cnnsearch.durable import replacing
 from cnnsearch.errors import ResultsError, RunError
 from cnnsearch.plan import Plan, make_plan
-from cnnsearch.records import Measures, Record, Results, replacing
+from cnnsearch.records import Measures, Record, Results
 from cnnsearch.spec import Settings, Sweep
 from cnnsearch.sweepfile import from_yaml
 

@@ -13,12 +13,12 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from cnnsearch.data.dataset import Dataset
+from cnnsearch.data.dataset import Dataset, Form
 from cnnsearch.device import ResolvedPrecision, peak_memory_bytes, reset_process
 from cnnsearch.evaluate import Evaluation, evaluate
 from cnnsearch.features import Examples, Features, bytes_needed, compute, shared
 from cnnsearch.models.build import initial_model, reset_head
-from cnnsearch.models.pretrained import Key, Pretrained
+from cnnsearch.models.pretrained import OWN_IMAGES, Key, Preprocessing, Pretrained
 from cnnsearch.pixels import Pixels
 from cnnsearch.plan import Status, Trial
 from cnnsearch.records import Measures, Record, Results
@@ -43,8 +43,8 @@ class Workplace:
     """What every trial of a sweep shares; small, and safe to send to another process."""
 
     results: Path
-    datasets: dict[int, Dataset]
-    """Image size -> data."""
+    datasets: Mapping[Form, Dataset]
+    """The images in every form that some trial takes."""
     choices: Choices
     checkpoint_seconds: float
     weights: Mapping[Key, Pretrained] = field(default_factory=dict)
@@ -52,21 +52,30 @@ class Workplace:
     features_bytes: int = 0
     """Most that the outputs of frozen layers may take; beyond it they are computed anew in every epoch."""
 
+    def dataset(self, settings: Settings) -> Dataset:
+        """The images in the form a trial takes."""
+        return self.datasets[settings.image_size, self.preprocessing(settings).interpolation]
+
+    def preprocessing(self, settings: Settings) -> Preprocessing:
+        """What a trial's pretrained weights expect of its images."""
+        found = self.weights.get((settings.model, settings.weights))
+        return OWN_IMAGES if found is None else found.preprocessing
+
     def pixels(self, settings: Settings) -> Pixels:
-        """The images of one size on the device; kept, so that trials of one process share them."""
-        dataset = self.datasets[settings.image_size]
+        """The images in one form on the device; kept, so that trials of one process share them."""
+        dataset = self.dataset(settings)
         expected = self.expected_statistics(settings)
-        key = (dataset.fingerprint, settings.image_size, self.choices.device, expected)
+        key = (dataset.images_path, dataset.fingerprint, self.choices.device, expected)
         if key not in _PIXELS:
             _PIXELS[key] = Pixels.of(dataset, self.choices.device, expected)
         return _PIXELS[key]
 
     def expected_statistics(self, settings: Settings) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
         """Channel means and deviations, in 0–255, that a trial's pretrained weights expect; None: the data's own."""
-        found = self.weights.get((settings.model, settings.weights))
-        if found is None or not found.mean:
+        expected = self.preprocessing(settings)
+        if not expected.mean:
             return None
-        return tuple(255 * value for value in found.mean), tuple(255 * value for value in found.std)
+        return tuple(255 * value for value in expected.mean), tuple(255 * value for value in expected.std)
 
     def precision(self, settings: Settings) -> ResolvedPrecision:
         """What a trial computes in."""
@@ -142,7 +151,7 @@ def _run(trial: Trial, place: Workplace, started_at: datetime) -> Iterator[Epoch
 def starting_model(trial: Trial, place: Workplace) -> nn.Module:
     """The trial's model as it starts: its parent's weights, pretrained ones, or random ones."""
     settings = trial.settings
-    model = initial_model(settings, len(place.datasets[settings.image_size].classes), place.choices.device)
+    model = initial_model(settings, len(place.dataset(settings).classes), place.choices.device)
     _load_start(model, settings, trial.parent_id, place)
     return model
 
@@ -159,7 +168,7 @@ def _load_start(model: nn.Module, settings: Settings, parent_id: str | None, pla
     elif settings.weights != "none":
         from cnnsearch.models.weights import load_into, read_state
 
-        classes = len(place.datasets[settings.image_size].classes)
+        classes = len(place.dataset(settings).classes)
         file = place.weights[settings.model, settings.weights].file
         reset_head(model, classes, settings.seed)
         load_into(model, read_state(file), classes, str(file))
@@ -172,15 +181,15 @@ def arrange(model: nn.Module, trial: Trial, place: Workplace, pixels: Pixels) ->
         return TrainingState.start(model, settings), pixels
     from cnnsearch.models.cut import cut, freeze
 
-    frozen = freeze(model, settings.fine_tune, len(place.datasets[settings.image_size].classes))
+    frozen = freeze(model, settings.fine_tune, len(place.dataset(settings).classes))
     halves = cut(frozen, settings.image_size)
     precision = place.precision(settings)
     if halves is None or bytes_needed(halves.prefix, pixels, precision) > place.features_bytes:
         return TrainingState.start(model, settings, model, frozen.train_mode, frozen.trained), pixels
     start = trial.parent_id or trial.weights or f"seed {settings.seed}"
-    dataset = place.datasets[settings.image_size]
+    dataset = place.dataset(settings)
     facts = (settings.model, settings.width, start, halves.name, dataset.fingerprint, settings.image_size)
-    key = f"{facts} {place.expected_statistics(settings)} {precision} {place.choices} {torch.__version__}"
+    key = f"{facts} {place.preprocessing(settings)} {precision} {place.choices} {torch.__version__}"
     values = shared(key, lambda: compute(halves.prefix, pixels, precision), pixels.device)
     features = Features(values, pixels.labels, pixels.rows)
     return TrainingState.start(model, settings, halves.suffix, frozen.train_mode, frozen.trained), features
@@ -203,7 +212,7 @@ def new_record(
     """
     trained = [row for row in rows if row.epoch > 0]
     seconds = sum(row.seconds for row in trained)
-    images = len(place.datasets[trial.settings.image_size].indices["train"]) * len(trained)
+    images = len(place.dataset(trial.settings).indices["train"]) * len(trained)
     return Record(
         trial_id=trial.id,
         stage=trial.stage,

@@ -27,7 +27,7 @@ LAYOUT = Layout("cpu", trials_at_once=2, threads=1, gpus=0.0)
 def run(
     sweep: Sweep, dataset: Dataset, path: Path, executor: str, listen: Callable[[Event], None] = lambda event: None
 ) -> Queue:
-    place = Workplace(path, {8: dataset}, Choices("cpu", 1, "fp32"), checkpoint_seconds=0)
+    place = Workplace(path, {(8, "bilinear"): dataset}, Choices("cpu", 1, "fp32"), checkpoint_seconds=0)
     queue = Queue(sweep, dataset.fingerprint, {})
     if executor == "serial":
         serial.execute(queue, place, LAYOUT, sweep.run, listen)

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import torch
 
-from cnnsearch.errors import ResultsError, RunError
+from cnnsearch.errors import ResultsError
 from cnnsearch.plan import Status, Trial
-from cnnsearch.records import Measures, Record, Results, TrialFolder, write_whole
+from cnnsearch.records import Measures, Record, Results, TrialFolder
 from cnnsearch.spec import Settings
 from cnnsearch.train import EpochRow
 
@@ -124,20 +124,6 @@ def test_beginning_again_keeps_only_the_rows_gone_on_from(results: Results) -> N
     assert len(folder.epochs()) == 3
     folder.begin(TRIAL, [ROW])
     assert len(folder.epochs()) == 1
-
-
-def test_files_appear_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    file = tmp_path / "a.json"
-    write_whole(file, b"old")
-
-    def broken(source: object, target: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(Path, "replace", broken)
-    with pytest.raises(RunError, match=r"a\.json cannot be written: No space left"):
-        write_whole(file, b"new")
-    assert file.read_bytes() == b"old"
-    assert list(tmp_path.iterdir()) == [file]
 
 
 def test_files_have_the_permissions_people_expect(results: Results) -> None:

@@ -8,23 +8,28 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
 from torch import nn
 
 from cnnsearch import serial
+from cnnsearch.data.colour import to_rgb
+from cnnsearch.data.contents import PixelContent
 from cnnsearch.data.dataset import Dataset
+from cnnsearch.data.sources import list_source
 from cnnsearch.errors import RequestError
 from cnnsearch.hardware import Layout
 from cnnsearch.models import weights as weights_module
 from cnnsearch.models.backbones import DropoutLinear, head_name, make
 from cnnsearch.models.build import build, initial_model
 from cnnsearch.models.cut import cut, freeze
-from cnnsearch.models.pretrained import Pretrained, find_weights
+from cnnsearch.models.pretrained import IMAGENET, Preprocessing, Pretrained, find_weights
 from cnnsearch.models.weights import load_into, read_state
 from cnnsearch.plan import Queue
 from cnnsearch.records import Results
+from cnnsearch.session import load_forms, named_weights
 from cnnsearch.spec import Settings, Sweep
 from cnnsearch.sweepfile import load_sweep
 from cnnsearch.work import Choices, Workplace
@@ -240,9 +245,48 @@ def test_published_weights_found_in_place_are_used(tmp_path: Path, monkeypatch: 
     save_weights(tmp_path).rename(place)
     found = find_weights({("resnet18", "imagenet")})["resnet18", "imagenet"]
     assert found.file == place
-    assert found.mean == (0.485, 0.456, 0.406)
+    assert found.preprocessing == IMAGENET
     again = find_weights({("resnet18", str(place))})["resnet18", str(place)]
     assert again.digest == found.digest
+
+
+def test_images_are_prepared_as_the_weights_expect(tmp_path: Path) -> None:
+    """Against torchvision's own transforms: their mean and deviation, and their filter, in the pixels that train."""
+    from torchvision import models
+
+    expected = weights_module.expected_preprocessing
+    assert expected("resnet18") == IMAGENET
+    assert expected("efficientnet_b0").interpolation == "bicubic"
+    assert expected("efficientnet_v2_l").mean == (0.5, 0.5, 0.5)
+    file = save_weights(tmp_path, "efficientnet_b0")
+    sweep = load_sweep(
+        "part2",
+        values=[f"train.weights={json.dumps(str(file))}", "stages.transfer.space.model={grid: [efficientnet_b0]}"],
+    )
+    weights = find_weights(named_weights(sweep))
+    datasets = load_forms(sweep, weights)
+    size = sweep.data.image_size
+    assert set(datasets) == {(size, "bilinear"), (size, "bicubic")}
+    place = Workplace(tmp_path, datasets, Choices("cpu", 1, "fp32"), 60, weights)
+    of_backbone = settings("efficientnet_b0", weights=str(file), image_size=size)
+    (batch,), _ = place.pixels(of_backbone).batch(torch.arange(4))
+    transform = models.get_model_weights("efficientnet_b0").DEFAULT.transforms(crop_size=size, resize_size=size)
+    fashion = list_source("fashion-mini", tmp_path)
+    for row, tensor in enumerate(batch):
+        content = fashion.examples[row].content
+        assert isinstance(content, PixelContent)
+        assert torch.allclose(tensor, transform(to_rgb(content.image())), atol=1 / 255 / 0.22)
+    own = place.dataset(settings("plain", image_size=size))
+    assert own.images_path == datasets[size, "bilinear"].images_path
+    assert not np.array_equal(own.images, place.dataset(of_backbone).images)
+
+
+def test_other_preprocessing_makes_another_trial(tmp_path: Path) -> None:
+    """And the usual one the same as ever: trials recorded before filters were told apart keep their ids."""
+    usual, other = Pretrained(tmp_path, "d", IMAGENET), Pretrained(tmp_path, "d", Preprocessing((0.5,) * 3, (0.5,) * 3))
+    assert usual.identity == "d"
+    assert other.identity != "d"
+    assert other.identity != Pretrained(tmp_path, "d", Preprocessing((0.5,) * 3, (0.5,) * 3, "bicubic")).identity
 
 
 def transfer_sweep(file: Path, *values: str) -> Sweep:
@@ -261,8 +305,8 @@ def transfer_sweep(file: Path, *values: str) -> Sweep:
 def run(sweep: Sweep, dataset: Dataset, path: Path, file: Path | None, features_bytes: int) -> dict[str, Any]:
     weights = {}
     if file is not None:
-        weights = {("resnet18", str(file)): Pretrained(file, "digest", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))}
-    place = Workplace(path, {8: dataset}, Choices("cpu", 1, "fp32"), 60, weights, features_bytes)
+        weights = {("resnet18", str(file)): Pretrained(file, "digest", IMAGENET)}
+    place = Workplace(path, {(8, "bilinear"): dataset}, Choices("cpu", 1, "fp32"), 60, weights, features_bytes)
     queue = Queue(sweep, dataset.fingerprint, {}, {key: found.digest for key, found in weights.items()})
     serial.execute(queue, place, Layout("cpu", 1, 1, 0.0), sweep.run, lambda event: None)
     records = Results(path).records()
@@ -317,9 +361,9 @@ def test_heads_in_company_equal_heads_alone(dataset: Dataset, tmp_path: Path, mo
 
     def go(path: Path, *values: str, features_bytes: int = 2**30) -> None:
         sweep = transfer_sweep(file, "train.fine_tune=head", "train.optimizer=sgd", *values)
-        found = Pretrained(file, "digest", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+        found = Pretrained(file, "digest", IMAGENET)
         key = ("resnet18", str(file))
-        place = Workplace(path, {8: dataset}, Choices("cpu", 1, "fp32"), 60, {key: found}, features_bytes)
+        place = Workplace(path, {(8, "bilinear"): dataset}, Choices("cpu", 1, "fp32"), 60, {key: found}, features_bytes)
         queue = Queue(sweep, dataset.fingerprint, {}, {key: found.digest})
         serial.execute(queue, place, Layout("cpu", 1, 1, 0.0), sweep.run, lambda event: None)
 

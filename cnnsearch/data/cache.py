@@ -1,15 +1,11 @@
-"""Where derived files are kept, and how they appear there: whole or not at all."""
+"""Where derived files are kept."""
 
 from __future__ import annotations
 
 import os
 import stat
 import tempfile
-import time
 from pathlib import Path
-
-_TEMPORARY = ".tmp-"
-_ABANDONED_SECONDS = 24 * 3600
 
 
 def cache_root() -> Path:
@@ -22,42 +18,6 @@ def cache_root() -> Path:
     if wanted is not None and _writable(wanted):
         return wanted
     return _temporary_root()
-
-
-def temporary_file(folder: Path) -> Path:
-    """A new empty file beside the one it is going to become."""
-    handle, name = tempfile.mkstemp(prefix=_TEMPORARY, dir=folder)
-    os.close(handle)
-    return Path(name)
-
-
-def put_in_place(temporary: Path, path: Path) -> None:
-    """Make a finished temporary file durable and give it its name; readers see the old file or the new one."""
-    with temporary.open("rb+") as file:
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-
-
-def write_whole(path: Path, data: bytes) -> None:
-    """Write a small file so that it appears whole or not at all; its folder is made where missing."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = temporary_file(path.parent)
-    try:
-        temporary.write_bytes(data)
-        put_in_place(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-
-
-def remove_abandoned(folder: Path) -> None:
-    """Delete temporary files that a killed process left behind more than a day ago."""
-    for path in folder.glob(f"{_TEMPORARY}*"):
-        try:
-            if time.time() - path.stat().st_mtime > _ABANDONED_SECONDS:
-                path.unlink()
-        except OSError:  # another process was faster
-            continue
 
 
 def _wanted_root() -> Path | None:

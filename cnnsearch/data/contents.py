@@ -28,9 +28,12 @@ class FileContent:
         """SHA-256 of the file's bytes."""
         return of_file(self.path)
 
-    def squares(self, sizes: Sequence[int], digest: str) -> list[NDArray[np.uint8]]:
+    def squares(
+        self, sizes: Sequence[int], digest: str, interpolation: images.Interpolation = "bilinear"
+    ) -> list[NDArray[np.uint8]]:
         """Decoded and resized: uint8 [S, S, 3] for each size."""
-        return images.decode(read_unchanged(self.path, digest), sizes, formats=self.formats)
+        data = read_unchanged(self.path, digest)
+        return images.decode(data, sizes, formats=self.formats, interpolation=interpolation)
 
 
 @dataclass(frozen=True)
@@ -46,9 +49,11 @@ class PixelContent:
         facts = f"{image.mode} {image.width}x{image.height}\n".encode()
         return hashlib.sha256(facts + image.tobytes()).hexdigest()
 
-    def squares(self, sizes: Sequence[int], digest: str) -> list[NDArray[np.uint8]]:
+    def squares(
+        self, sizes: Sequence[int], digest: str, interpolation: images.Interpolation = "bilinear"
+    ) -> list[NDArray[np.uint8]]:
         """Resized: uint8 [S, S, 3] for each size."""
-        return images.squares(to_rgb(self._plain()), sizes)
+        return images.squares(to_rgb(self._plain()), sizes, interpolation)
 
     def _plain(self) -> Image.Image:
         """The image without anything beside its pixels, such as a palette."""

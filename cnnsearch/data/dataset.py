@@ -10,7 +10,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from cnnsearch.data.images import Interpolation
+
 SPLITS = ("train", "val", "test")
+
+Form = tuple[int, Interpolation]
+"""Side of the square images, pixels; and how they were resized to it."""
 
 
 @dataclass(frozen=True)

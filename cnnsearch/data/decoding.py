@@ -57,7 +57,9 @@ def decode_all(
         digest = draft.digests[row]
         try:
             done = earlier.read(digest, draft.sizes) if earlier is not None else None
-            draft.write(row, done if done is not None else contents[row].squares(draft.sizes, digest))
+            if done is None:
+                done = contents[row].squares(draft.sizes, digest, draft.interpolation)
+            draft.write(row, done)
         except UnreadableError as error:
             return error
         except BadImageError as error:

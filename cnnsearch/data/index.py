@@ -13,8 +13,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from cnnsearch.data.cache import write_whole
 from cnnsearch.data.images import RECIPE, BadImageError
+from cnnsearch.durable import write_whole
+from cnnsearch.errors import DiskError
 
 MAX_FILE_BYTES = 1 << 30
 """Files larger than this are not read: no sane image is."""
@@ -86,7 +87,8 @@ class Index:
         listed = set(paths)
         files = {path: entry for path, entry in self._files.items() if path in listed}
         text = json.dumps({"version": _VERSION, "recipe": RECIPE, "files": files, "bad": self._bad})
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, DiskError):
+            self._path.parent.mkdir(parents=True, exist_ok=True)
             write_whole(self._path, text.encode())
             self._changed = False
 

@@ -9,6 +9,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from cnnsearch.data.images import Interpolation
 from cnnsearch.data.wording import printable
 
 
@@ -22,7 +23,7 @@ class Content(Protocol):
             BadImageError: the contents cannot be read.
         """
 
-    def squares(self, sizes: Sequence[int], digest: str) -> list[NDArray[np.uint8]]:
+    def squares(self, sizes: Sequence[int], digest: str, interpolation: Interpolation) -> list[NDArray[np.uint8]]:
         """Decoded and resized: uint8 [S, S, 3] for each size.
 
         Raises:

@@ -15,6 +15,7 @@ from cnnsearch.data.contents import FileContent
 from cnnsearch.data.dataset import SPLITS, Dataset
 from cnnsearch.data.decoding import decode_all, hash_all
 from cnnsearch.data.fingerprint import fingerprint
+from cnnsearch.data.images import Interpolation
 from cnnsearch.data.index import Index
 from cnnsearch.data.listing import Listing
 from cnnsearch.data.packs import Draft, Packs
@@ -31,6 +32,7 @@ def load(
     data: DataSpec,
     image_sizes: Sequence[int],
     *,
+    interpolation: Interpolation = "bilinear",
     cache: Path | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> dict[int, Dataset]:
@@ -42,6 +44,7 @@ def load(
     Args:
         data: source, split, and what to do with unreadable images.
         image_sizes: sides of the square images, pixels; repeats are fine.
+        interpolation: how images are resized.
         cache: folder for derived files; `cache_root()` by default.
         on_progress: called with (decoded, total) images while there is something to decode.
 
@@ -54,7 +57,8 @@ def load(
     """
     folder = (cache if cache is not None else cache_root()).absolute()
     listing = list_source(data.source, folder)
-    index, packs = Index.of_source(folder / "index", identity(data.source)), Packs(folder / "images")
+    index = Index.of_source(folder / "index", identity(data.source))
+    packs = Packs(folder / "images", interpolation)
     state = _State(listing, listing.labels(), index, packs, sorted(set(image_sizes)))
     try:
         state.settle(data, on_progress)

@@ -17,16 +17,17 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from cnnsearch.data.cache import put_in_place, remove_abandoned, temporary_file, write_whole
-from cnnsearch.data.images import RECIPE
-from cnnsearch.errors import DataError
+from cnnsearch.data.images import RECIPE, Interpolation
+from cnnsearch.durable import put_in_place, remove_abandoned, temporary_file, write_whole
+from cnnsearch.errors import DataError, DiskError
 
 
 class Packs:
-    """All packs of a cache folder."""
+    """All packs of a cache folder whose images were resized in one way."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, interpolation: Interpolation = "bilinear") -> None:
         """Args: folder: made where missing. Raises: DataError: it cannot be written."""
+        self._interpolation = interpolation
         self._folder = folder.absolute()
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
@@ -36,7 +37,8 @@ class Packs:
 
     def path(self, digests: Sequence[str], size: int) -> Path:
         """Where the pack of these contents at this size is or would be."""
-        facts = json.dumps([RECIPE, size, list(digests)], separators=(",", ":"))
+        recipe = RECIPE if self._interpolation == "bilinear" else f"{RECIPE}, {self._interpolation}"
+        facts = json.dumps([recipe, size, list(digests)], separators=(",", ":"))
         return self._folder / f"{hashlib.sha256(facts.encode()).hexdigest()[:32]}-{size}.npy"
 
     def holds(self, digests: Sequence[str], size: int) -> bool:
@@ -52,7 +54,7 @@ class Packs:
 
     def draft(self, digests: Sequence[str], sizes: Sequence[int]) -> Draft:
         """Room for a pack of these contents at each size. Raises: DataError: the disk is full."""
-        return Draft(self._folder, digests, sizes)
+        return Draft(self._folder, digests, sizes, self._interpolation)
 
     def keep(self, draft: Draft) -> None:
         """Give a complete draft's packs their names. Raises: DataError: they cannot be written."""
@@ -62,14 +64,18 @@ class Packs:
                 facts = _facts(temporary)
                 put_in_place(temporary, path)
                 write_whole(_sidecar(path), json.dumps(facts).encode())
-        except OSError as error:
+        except (OSError, DiskError) as error:
             raise _no_room(self._folder, error) from None
 
 
 class Draft:
     """Packs in the making, one for each size, in temporary files: the pixels never all sit in memory."""
 
-    def __init__(self, folder: Path, digests: Sequence[str], sizes: Sequence[int]) -> None:
+    def __init__(
+        self, folder: Path, digests: Sequence[str], sizes: Sequence[int], interpolation: Interpolation = "bilinear"
+    ) -> None:
+        self.interpolation: Interpolation = interpolation
+        """How images are to be resized."""
         self.digests = tuple(digests)
         """[N] contents of each row."""
         self._arrays: dict[int, NDArray[np.uint8]] = {}
@@ -138,8 +144,9 @@ def _facts(path: Path) -> dict[str, object]:
         return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
 
 
-def _no_room(folder: Path, error: OSError) -> DataError:
+def _no_room(folder: Path, error: OSError | DiskError) -> DataError:
+    reason = error.strerror if isinstance(error, OSError) else error
     return DataError(
-        f"decoded images cannot be kept in {folder} ({error.strerror}).\n"
+        f"decoded images cannot be kept in {folder} ({reason}).\n"
         "Free some space there, or set CNNSEARCH_CACHE to a folder that can be written."
     )

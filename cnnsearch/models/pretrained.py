@@ -7,11 +7,37 @@ import importlib.metadata
 import json
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
-from cnnsearch.data.cache import cache_root, write_whole
+from cnnsearch.data.cache import cache_root
+from cnnsearch.data.images import Interpolation
+from cnnsearch.durable import write_whole
 from cnnsearch.errors import RequestError, RunError
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """What weights expect of the images they are given."""
+
+    mean: tuple[float, ...] = ()
+    """[3] channel means, images in [0, 1]; empty for those of the training images."""
+    std: tuple[float, ...] = ()
+    """[3] the same for standard deviations."""
+    interpolation: Interpolation = "bilinear"
+    """How images are resized."""
+
+    @classmethod
+    def of(cls, plain: dict[str, Any]) -> Preprocessing:
+        """From what JSON keeps of `dataclasses.asdict`. Raises KeyError where something is missing."""
+        return cls(tuple(plain["mean"]), tuple(plain["std"]), plain["interpolation"])
+
+
+OWN_IMAGES = Preprocessing()
+"""Of weights from this package's own models: the images are normalised by their own statistics."""
+IMAGENET = Preprocessing((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+"""Of nearly all of torchvision's weights."""
 
 
 @dataclass(frozen=True)
@@ -21,10 +47,15 @@ class Pretrained:
     file: Path
     digest: str
     """First 16 hex digits of the SHA-256 of its contents."""
-    mean: tuple[float, ...]
-    """[3] channel means the weights expect, images in [0, 1]; empty for those of the training images."""
-    std: tuple[float, ...]
-    """[3] the same for standard deviations."""
+    preprocessing: Preprocessing = OWN_IMAGES
+
+    @property
+    def identity(self) -> str:
+        """What a trial's id takes from it: the contents, and the preprocessing where that is not the usual one."""
+        if self.preprocessing in (OWN_IMAGES, IMAGENET):
+            return self.digest
+        facts = f"{self.digest} {self.preprocessing}"
+        return hashlib.sha256(facts.encode()).hexdigest()[:16]
 
 
 Key = tuple[str, str]
@@ -47,7 +78,7 @@ def _find(model: str, weights: str) -> Pretrained:
         known = json.loads(note.read_bytes())
         digest = _digest(Path(known["file"]))
         if digest == known["digest"]:
-            return Pretrained(Path(known["file"]), digest, tuple(known["mean"]), tuple(known["std"]))
+            return Pretrained(Path(known["file"]), digest, Preprocessing.of(known))
     except (OSError, ValueError, KeyError):
         pass
     command = [sys.executable, "-m", "cnnsearch.models.weights", model, weights]
@@ -57,10 +88,11 @@ def _find(model: str, weights: str) -> Pretrained:
     answer = json.loads(done.stdout.splitlines()[-1])
     if "error" in answer:
         raise RequestError(answer["error"])
-    digest = _digest(Path(answer["file"]))
+    found = Pretrained(Path(answer["file"]), _digest(Path(answer["file"])), Preprocessing.of(answer))
     note.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(note, json.dumps({**answer, "digest": digest}).encode())
-    return Pretrained(Path(answer["file"]), digest, tuple(answer["mean"]), tuple(answer["std"]))
+    kept = {"file": str(found.file), "digest": found.digest, **asdict(found.preprocessing)}
+    write_whole(note, json.dumps(kept).encode())
+    return found
 
 
 def _digest(file: Path) -> str:

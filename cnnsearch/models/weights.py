@@ -10,7 +10,7 @@ import json
 import pickle
 import sys
 import urllib.error
-from dataclasses import dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +22,8 @@ from torch import Tensor, nn
 from cnnsearch.errors import RequestError
 from cnnsearch.models.backbones import IMAGENET_CLASSES, fit_position_embedding, head_name
 from cnnsearch.models.names import OWN
+from cnnsearch.models.pretrained import OWN_IMAGES, Preprocessing
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 LISTED = 5
 
 
@@ -113,36 +112,40 @@ def _older_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return renamed
 
 
-@dataclass(frozen=True)
-class Checked:
-    """Weights that fit their model."""
+def expected_preprocessing(model: str) -> Preprocessing:
+    """What torchvision's default weights of a model were trained on, but for image size and cropping."""
+    from torchvision import models
 
-    file: Path
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    transforms = models.get_model_weights(model).DEFAULT.transforms()
+    interpolation = transforms.interpolation.value
+    assert interpolation in ("bilinear", "bicubic"), f"{model} expects {interpolation}"
+    return Preprocessing(tuple(transforms.mean), tuple(transforms.std), interpolation)
 
 
-def check(model: str, weights: str) -> Checked:
-    """Find, fetch and try weights. Without `mean` and `std`, those of the training images are meant."""
+def check(model: str, weights: str) -> tuple[Path, Preprocessing]:
+    """Find, fetch and try weights: their file, and the preprocessing they expect.
+
+    A file for one of torchvision's models is taken to expect what torchvision's default weights of that model do.
+    """
     from cnnsearch.models.build import build
     from cnnsearch.spec import Settings
 
     file = imagenet_file(model) if weights == "imagenet" else Path(weights)
     state = read_state(file)
     if model in OWN:  # fitting them needs the sweep's width and image size
-        return Checked(file.absolute(), (), ())
+        return file.absolute(), OWN_IMAGES
     load_into(build(Settings(model=model, image_size=224), IMAGENET_CLASSES), state, IMAGENET_CLASSES, str(file))
-    return Checked(file.absolute(), IMAGENET_MEAN, IMAGENET_STD)
+    return file.absolute(), expected_preprocessing(model)
 
 
 def main() -> None:
     """Print what `check` finds, or its complaint, as JSON."""
     try:
-        found = check(*sys.argv[1:3])
+        file, preprocessing = check(*sys.argv[1:3])
     except RequestError as error:
         print(json.dumps({"error": str(error)}))
         return
-    print(json.dumps({"file": str(found.file), "mean": found.mean, "std": found.std}))
+    print(json.dumps({"file": str(file), **asdict(preprocessing)}))
 
 
 if __name__ == "__main__":

@@ -10,9 +10,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cnnsearch.durable import write_whole
 from cnnsearch.errors import RunError
 from cnnsearch.plots.evidence import Evidence
-from cnnsearch.records import write_whole
 from cnnsearch.report import comparison, html, markdown
 from cnnsearch.report.figures import Picture
 from cnnsearch.report.findings import summary

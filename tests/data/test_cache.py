@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cnnsearch.data import cache
-from cnnsearch.data.cache import cache_root, put_in_place, remove_abandoned, temporary_file, write_whole
+from cnnsearch.data.cache import cache_root
 
 
 @pytest.fixture(autouse=True)
@@ -66,38 +65,3 @@ def test_a_temporary_folder_of_another_user_is_not_used(tmp_path: Path, monkeypa
     monkeypatch.setattr(os, "getuid", lambda: 424242)
     (tmp_path / "tmp" / "cnnsearch-424242").mkdir()
     assert cache_root() != tmp_path / "tmp" / "cnnsearch-424242"
-
-
-def test_write_whole_replaces_and_leaves_nothing_behind(tmp_path: Path) -> None:
-    path = tmp_path / "new" / "file"
-    write_whole(path, b"one")
-    write_whole(path, b"two")
-    assert path.read_bytes() == b"two"
-    assert os.listdir(path.parent) == ["file"]
-
-
-def test_a_failed_write_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "file"
-    write_whole(path, b"old")
-
-    def fail(temporary: Path, path: Path) -> None:
-        raise OSError("disk full")
-
-    monkeypatch.setattr(cache, "put_in_place", fail)
-    with pytest.raises(OSError, match="disk full"):
-        write_whole(path, b"new")
-    assert path.read_bytes() == b"old"
-    assert set(os.listdir(tmp_path)) == {"file", "tmp"}
-
-
-def test_only_old_temporary_files_are_removed(tmp_path: Path) -> None:
-    folder = tmp_path / "x"
-    folder.mkdir()
-    young, old = temporary_file(folder), temporary_file(folder)
-    (folder / "kept").write_text("old but named")
-    for path in (old, folder / "kept"):
-        os.utime(path, (1, 1))
-    remove_abandoned(folder)
-    assert set(os.listdir(folder)) == {young.name, "kept"}
-    put_in_place(young, folder / "done")
-    assert set(os.listdir(folder)) == {"done", "kept"}

@@ -39,8 +39,9 @@ def test_a_kept_pack_is_found_with_its_pixels(tmp_path: Path) -> None:
 def test_other_contents_order_size_or_decoder_are_other_packs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     packs = Packs(tmp_path)
     paths = {packs.path(DIGESTS, 4), packs.path(DIGESTS[::-1], 4), packs.path(DIGESTS[:2], 4), packs.path(DIGESTS, 6)}
+    paths.add(Packs(tmp_path, "bicubic").path(DIGESTS, 4))
     monkeypatch.setattr(packs_module, "RECIPE", "another")
-    assert len({*paths, packs.path(DIGESTS, 4)}) == 5
+    assert len({*paths, packs.path(DIGESTS, 4)}) == 6
 
 
 def _flip(path: Path) -> None:

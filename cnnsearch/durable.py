@@ -1,0 +1,140 @@
+"""Files that appear whole or not at all, survive a crash once written, and whose damage is found.
+
+A file is written beside its place under a name that tells who writes it, synced, and renamed. Readers see the old
+file or the new one. What a killed process left behind is known by that name, and swept away.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import socket
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from cnnsearch.errors import DiskError
+
+_TEMPORARY = ".tmp-"
+_FOREIGN_SECONDS = 7 * 24 * 3600
+"""Age from which a temporary file of another machine, whose processes cannot be seen, is taken for left behind."""
+_SEAL = b"cnnsearch sealed 1 "
+
+_UMASK = os.umask(0o022)
+os.umask(_UMASK)
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary file beside `path` that takes its place, durably, when the block ends well.
+
+    Raises DiskError where that fails; `path` is then as it was.
+    """
+    try:
+        temporary = temporary_file(path.parent)
+        try:
+            yield temporary
+            put_in_place(temporary, path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise DiskError(f"{path} cannot be written: {error.strerror or error}") from None
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file so that it is there whole or, after a crash, as it was before. Raises DiskError."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a JSON file, whole or not at all. Raises DiskError."""
+    write_whole(path, (json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode())
+
+
+def temporary_file(folder: Path) -> Path:
+    """A new empty file in `folder`, to be filled and then `put_in_place`. Raises OSError."""
+    handle, name = tempfile.mkstemp(prefix=f"{_TEMPORARY}{_machine()}-{_boot()}-{os.getpid()}-", dir=folder)
+    os.close(handle)
+    return Path(name)
+
+
+def put_in_place(temporary: Path, path: Path) -> None:
+    """Make a finished temporary file durable and give it its name. Raises OSError."""
+    with temporary.open("rb") as file:
+        os.fsync(file.fileno())
+        os.fchmod(file.fileno(), 0o666 & ~_UMASK)
+    temporary.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def remove_abandoned(folder: Path) -> None:
+    """Delete the temporary files in `folder` whose writers are gone; those of this process count as in use."""
+    for path in folder.glob(f"{_TEMPORARY}*"):
+        with contextlib.suppress(OSError):  # another process was faster
+            if _is_abandoned(path):
+                path.unlink()
+
+
+def _is_abandoned(path: Path) -> bool:
+    machine, _, rest = path.name.removeprefix(_TEMPORARY).partition("-")
+    boot, _, rest = rest.partition("-")
+    process = rest.partition("-")[0]
+    if machine != _machine() or not process.isdigit():
+        return time.time() - path.stat().st_mtime > _FOREIGN_SECONDS
+    return boot != _boot() or not _is_running(int(process))
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # somebody else's
+        return True
+    return True
+
+
+def _machine() -> str:
+    """Tells apart places whose process numbers mean different processes: machines, containers."""
+    try:
+        space = os.readlink("/proc/self/ns/pid")
+    except OSError:
+        space = ""
+    return hashlib.sha256(f"{socket.gethostname()} {space}".encode()).hexdigest()[:8]
+
+
+def _boot() -> str:
+    """Tells apart the times between two starts of this machine."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii")[:8]
+    except OSError:
+        return "unknown"
+
+
+def sha256(file: Path) -> str:
+    """Hex SHA-256 of a file's content. Raises OSError."""
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def sealed(content: bytes | memoryview) -> bytes:
+    """Content with its checksum before it."""
+    return b"".join([_SEAL, hashlib.sha256(content).hexdigest().encode(), b"\n", content])
+
+
+def unsealed(stored: bytes) -> memoryview | None:
+    """What was sealed, without a copy; None where it is not what it was."""
+    end = len(_SEAL) + 65
+    content = memoryview(stored)[end:]
+    whole = stored[:end] == _SEAL + hashlib.sha256(content).hexdigest().encode() + b"\n"
+    return content if whole else None
