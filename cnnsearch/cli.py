@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 import shlex
 import signal
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from cnnsearch.errors import CnnsearchError, RequestError
+from cnnsearch.errors import CnnsearchError, DiskError, RequestError, RunError
 
 if TYPE_CHECKING:
     from cnnsearch.session import Finished, Prepared
@@ -68,7 +69,8 @@ def sweep(
 
         from cnnsearch.session import prepared
 
-        with _stoppable(), prepared(chosen, out, dry_run=dry_run) as ready:
+        with _stoppable() as stopper, prepared(chosen, out, dry_run=dry_run) as ready:
+            stopper.ready = ready
             code, told = _dry(ready) if dry_run else _run(ready, address, serial, seconds)
     if as_json:
         print(json.dumps(told))
@@ -140,6 +142,10 @@ def _run(ready: Prepared, address: str | None, serial: bool, seconds: float | No
     except KeyboardInterrupt:
         print(f"stopped: {view.state.done} of {ready.plan.total} trials done. {_how_to_go_on()}", file=sys.stderr)
         raise typer.Exit(INTERRUPTED) from None
+    except RunError as error:
+        first = "Free some space, then the same command goes on" if isinstance(error, DiskError) else ""
+        done = f"{view.state.done} of {ready.plan.total} trials done"
+        _end(f"error: {error}\n{done}. {_how_to_go_on(first)}", error.exit_code)
     if finished.time_is_up:
         print(f"time is up: {view.state.done} of {ready.plan.total} trials done. {_how_to_go_on()}")
     answer = _answer(finished)
@@ -168,8 +174,8 @@ def _told(ready: Prepared, finished: Finished, answer: list[tuple[str, str]]) ->
     }
 
 
-def _how_to_go_on() -> str:
-    return f"The same command goes on:\n  {_command()}"
+def _how_to_go_on(first: str = "") -> str:
+    return f"{first or 'The same command goes on'}:\n  {_command()}"
 
 
 def _command() -> str:
@@ -210,15 +216,30 @@ def _end(message: str, code: int) -> NoReturn:
     raise typer.Exit(code) from None
 
 
+class _Stopper:
+    """Ctrl-C and SIGTERM: the first asks for an orderly end, the second ends at once."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        self.ready: Prepared | None = None
+
+    def __call__(self, number: int, frame: object) -> None:
+        if not self.asked:
+            self.asked = True
+            raise KeyboardInterrupt
+        if self.ready is not None:
+            self.ready.warden.last_words("")
+        os.write(2, f"\nstopped at once; what was finished is kept. {_how_to_go_on()}\n".encode())
+        os._exit(INTERRUPTED)
+
+
 @contextlib.contextmanager
-def _stoppable() -> Iterator[None]:
-    """SIGTERM stops like Ctrl-C."""
-
-    def stop(number: int, frame: object) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, stop)
+def _stoppable() -> Iterator[_Stopper]:
+    """Stop in good order when asked once, at once when asked twice."""
+    stopper = _Stopper()
+    before = {number: signal.signal(number, stopper) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield
+        yield stopper
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

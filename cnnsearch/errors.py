@@ -35,5 +35,9 @@ class RunError(CnnsearchError):
     """Something outside the trials stopped the run, such as Ray going away."""
 
 
+class OutOfMemoryError(RunError):
+    """A trial needs more memory than it could get where it ran."""
+
+
 class DiskError(RunError):
     """A file cannot be written: the disk is full, read-only or gone."""

@@ -29,6 +29,10 @@ TRIAL_SECONDS = 0.3
 """What a trial costs beside its steps: handing out, loading, writing records."""
 HEAD_SECONDS = 0.03
 """The same for a trial whose head is trained together with others."""
+TRIAL_BYTES = 60_000
+"""Disk of a trial's records beside its weights."""
+CHECKPOINT_WEIGHTS = 4
+"""Size of a checkpoint in sizes of the weights: the model, two moments of each, and the best so far."""
 DRIVER_BYTES = 900 * 1024**2
 """Memory of the command and of Ray's own processes on one machine."""
 
@@ -65,15 +69,25 @@ class Calibration:
     def seconds(self, settings: Settings, sizes: Sizes, *, starts_from: bool = False) -> float:
         """Expected seconds of one trial."""
         timed = self.workloads[workload_key(settings)]
-        steps = -(-sizes.train // settings.batch_size)
-        epoch = steps * timed["step_seconds"] + sizes.val * timed["eval_image_seconds"]
+        epoch = self.epoch_seconds(settings, sizes)
         passes = 2 if starts_from else 1
         final = passes * (sizes.val + sizes.test) * timed["eval_image_seconds"]
         overhead = HEAD_SECONDS if settings.fine_tune == "head" and timed["prefix_image_seconds"] else TRIAL_SECONDS
         return float(settings.epochs * epoch + final + overhead)
 
-    def cost(self, trials: Iterable[Trial], sizes: Sizes, layout: Layout) -> Cost:
-        """Expected cost of trials that can all run at once."""
+    def epoch_seconds(self, settings: Settings, sizes: Sizes) -> float:
+        """Expected seconds of one epoch."""
+        timed = self.workloads[workload_key(settings)]
+        steps = -(-sizes.train // settings.batch_size)
+        return float(steps * timed["step_seconds"] + sizes.val * timed["eval_image_seconds"])
+
+    def image_seconds(self, settings: Settings) -> float:
+        """Expected seconds of computing one image: by frozen layers, or by all of them."""
+        timed = self.workloads[workload_key(settings)]
+        return float(timed["prefix_image_seconds"] + timed["eval_image_seconds"])
+
+    def cost(self, trials: Iterable[Trial], sizes: Sizes, layout: Layout, kept: int | None = None) -> Cost:
+        """Expected cost of trials that can all run at once; of `kept` of them the weights are kept, else of all."""
         listed = list(trials)
         seconds = [self.seconds(trial.settings, sizes, starts_from=trial.parent_id is not None) for trial in listed]
         timed = [self.workloads[workload_key(trial.settings)] for trial in listed]
@@ -85,8 +99,15 @@ class Calibration:
             trials=len(listed),
             seconds=_makespan(seconds, layout.trials_at_once) + frozen,
             memory_bytes=at_once * max((w["memory_bytes"] for w in timed), default=0),
-            disk_bytes=sum(w["weights_bytes"] + 100_000 for w in timed),
+            disk_bytes=_disk_bytes([w["weights_bytes"] for w in timed], at_once, kept),
         )
+
+
+def _disk_bytes(weights: list[int], at_once: int, kept: int | None) -> int:
+    """Peak: records of all, weights of those kept and of those not dropped yet, checkpoints of those running."""
+    largest = sorted(weights, reverse=True)
+    checkpoints = CHECKPOINT_WEIGHTS * sum(largest[:at_once])
+    return len(weights) * TRIAL_BYTES + checkpoints + sum(largest if kept is None else largest[:kept])
 
 
 def _makespan(seconds: Iterable[float], slots: int) -> float:

@@ -84,6 +84,15 @@ def lay_out(run: RunSpec, hardware: Hardware) -> Layout:
     return Layout(device, at_once, threads, run.gpus_per_trial if device == "cuda" else 0.0)
 
 
+def oom_kills() -> int:
+    """Processes of this machine that the kernel has killed for want of memory so far; 0 where it does not tell."""
+    try:
+        lines = Path("/proc/vmstat").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return 0
+    return sum(int(line.split()[1]) for line in lines if line.startswith("oom_kill "))
+
+
 def _cpu_name() -> str:
     try:
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():

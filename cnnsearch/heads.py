@@ -12,6 +12,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -60,10 +61,34 @@ class HeadState:
     """[C, D] of the best epoch; empty before there is one."""
     best_bias: Tensor = field(default_factory=lambda: torch.empty(0))
     """[C] of the best epoch; empty before there is one."""
+    moments: tuple[Tensor, ...] = ()
+    """[C, K] each: what the optimizer remembers, see `_Heads`; empty before the first epoch. Changed by the next."""
+
+    @property
+    def epoch(self) -> int:
+        """Epochs of training done."""
+        return self.rows[-1].epoch if self.rows else 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Tensors, numbers and strings only: `torch.load(weights_only=True)` reads it."""
+        tensors = {name: getattr(self, name) for name in _TENSORS}
+        rows = {"rows": [vars(row) for row in self.rows], "best": None if self.best is None else vars(self.best)}
+        return {"kind": "head", **tensors, **rows, "moments": [moment.clone() for moment in self.moments]}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go back to a state of the same trial."""
+        for name in _TENSORS:
+            setattr(self, name, state[name].to(self.weight.device))
+        self.rows = [EpochRow(**row) for row in state["rows"]]
+        self.best = None if state["best"] is None else EpochRow(**state["best"])
+        self.moments = tuple(moment.to(self.weight.device) for moment in state["moments"])
+
+
+_TENSORS = ("weight", "bias", "best_weight", "best_bias")
 
 
 def train_heads(features: Features, states: Sequence[HeadState]) -> Iterator[list[EpochRow | None]]:
-    """Train heads that share batch size, epochs and optimizer, each from the weights of its state.
+    """Train heads that share batch size, epochs and optimizer, each from its state; all have done as many epochs.
 
     Yields once an epoch, in the order of `states`: a trial's row, or None where it has stopped before. A row that is
     not finite is a trial's last one, and the call ends where all trials have stopped. The states are up to date at
@@ -75,13 +100,15 @@ def train_heads(features: Features, states: Sequence[HeadState]) -> Iterator[lis
     shared = states[0].settings
     for name in ("batch_size", "epochs", "optimizer"):
         assert len({getattr(state.settings, name) for state in states}) == 1, f"heads of one call differ in {name}"
-    assert not any(state.rows for state in states), "heads start at epoch 1"
+    done = states[0].epoch
+    assert all(state.epoch == done for state in states), "heads of one call go on from the same epoch"
     inputs, labels = _split(features, "train")
     val_inputs, val_labels = _split(features, "val")
     # Trials with dropout first: their inputs are then one slice.
     live = sorted(range(len(states)), key=lambda index: states[index].settings.dropout == 0)
-    heads = _Heads.start([states[index] for index in live])
-    for epoch in range(1, shared.epochs + 1):
+    steps = done * -(-len(labels) // shared.batch_size)
+    heads = _Heads.start([states[index] for index in live], steps)
+    for epoch in range(done + 1, shared.epochs + 1):
         start = time.perf_counter()
         train_losses, train_accuracies = _train_epoch(heads, epoch, inputs, labels)
         val_losses, val_accuracies = _validate(heads.weight, val_inputs, val_labels)
@@ -102,6 +129,7 @@ def train_heads(features: Features, states: Sequence[HeadState]) -> Iterator[lis
             rows[index] = row
             state.rows.append(row)
             state.weight, state.bias = weights[trial].clone(), biases[trial].clone()
+            state.moments = tuple(moment[trial] for moment in heads.moments)
             if row.is_finite and (state.best is None or val_accuracies[trial] > (state.best.val_accuracy or 0.0)):
                 state.best, state.best_weight, state.best_bias = row, state.weight.clone(), state.bias.clone()
         finite = [trial for trial, index in enumerate(live) if states[index].rows[-1].is_finite]
@@ -153,7 +181,7 @@ class _Heads:
     """Updates made."""
 
     @classmethod
-    def start(cls, states: list[HeadState]) -> _Heads:
+    def start(cls, states: list[HeadState], steps: int) -> _Heads:
         weight = _joined(torch.stack([s.weight for s in states]), torch.stack([s.bias for s in states]))
         settings = [state.settings for state in states]
 
@@ -164,12 +192,16 @@ class _Heads:
             settings,
             weight,
             gradient=torch.empty_like(weight),
-            moments=tuple(torch.zeros_like(weight) for _ in range(_MOMENTS[settings[0].optimizer])),
+            moments=tuple(
+                torch.stack([s.moments[index] for s in states]) if steps else torch.zeros_like(weight)
+                for index in range(_MOMENTS[settings[0].optimizer])
+            ),
             lr=column(s.lr for s in settings),
             momentum=column(s.momentum for s in settings),
             decay=column(s.weight_decay for s in settings),
             kept=column(1 - s.lr * s.weight_decay for s in settings),
             decays=any(s.weight_decay for s in settings),
+            steps=steps,
         )
 
     def only(self, trials: list[int]) -> _Heads:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 import torch
 from torch import Tensor, fx, nn
 
 from cnnsearch.device import derived_seed, reset_process
+from cnnsearch.errors import DiskError, OutOfMemoryError
 from cnnsearch.evaluate import Evaluation
 from cnnsearch.features import Features
 from cnnsearch.heads import Features as HeadFeatures
@@ -20,11 +21,13 @@ from cnnsearch.records import Record, Results
 from cnnsearch.spec import Settings
 from cnnsearch.train import EpochRow
 from cnnsearch.work import (
+    CheckpointTimes,
     Workplace,
     arrange,
     best_update,
     divergence,
     explain,
+    is_out_of_memory,
     measures,
     new_record,
     run_trial,
@@ -38,7 +41,10 @@ SPLITS = ("val", "test")
 def run_job(job: Job, place: Workplace) -> Iterator[Events]:
     """Run a job; yields what happened, an epoch of every trial at a time, each trial's record last.
 
-    A trial that trains its head only gives the same numbers by itself as in company.
+    A trial that trains its head only gives the same numbers by itself as in company. Where one breaks, the others of
+    its job are trained by themselves.
+
+    Raises OutOfMemoryError and DiskError, which are not the trials' own.
     """
     if head_key(job.trials[0]) is None:
         yield from _one_by_one(job, place)
@@ -49,12 +55,21 @@ def run_job(job: Job, place: Workplace) -> Iterator[Events]:
         if bundle is None:
             yield from _one_by_one(job, place)
             return
-        for events in _train(job, bundle, place, started_at):
-            ended |= {trial.id for trial, event in events if isinstance(event, Record)}
-            yield events
+        for part in bundle.parts():
+            for events in _train(part, place, started_at):
+                ended |= {trial.id for trial, event in events if isinstance(event, Record)}
+                yield events
+    except DiskError:
+        raise
     except Exception as error:
+        if is_out_of_memory(error):
+            raise OutOfMemoryError(explain(error)) from None
         left = [trial for trial in job.trials if trial.id not in ended]
-        yield [(trial, Results(place.results).trial(trial.id).commit_failure(trial, explain(error))) for trial in left]
+        if len(job.trials) > 1:
+            for trial in left:
+                yield from run_job(Job((trial,)), place)
+        else:
+            yield [(t, Results(place.results).trial(t.id).commit_failure(t, explain(error))) for t in left]
 
 
 def _one_by_one(job: Job, place: Workplace) -> Iterator[Events]:
@@ -65,12 +80,26 @@ def _one_by_one(job: Job, place: Workplace) -> Iterator[Events]:
 
 @dataclass(frozen=True)
 class _Bundle:
-    """Heads ready to be trained."""
+    """Heads ready to be trained, or trained on."""
 
+    trials: tuple[Trial, ...]
     features: HeadFeatures
+    starts: list[tuple[Tensor, Tensor]]
+    """Weight and bias each trial started from."""
     states: list[HeadState]
     names: tuple[str, str]
     """Of the head's weight and bias in the model's state dict."""
+
+    def parts(self) -> Iterator[_Bundle]:
+        """Bundles of the trials that have come equally far, which is all of them where none goes on."""
+        for epoch in sorted({state.epoch for state in self.states}):
+            chosen = [index for index, state in enumerate(self.states) if state.epoch == epoch]
+            yield replace(
+                self,
+                trials=tuple(self.trials[index] for index in chosen),
+                starts=[self.starts[index] for index in chosen],
+                states=[self.states[index] for index in chosen],
+            )
 
 
 def _bundle(job: Job, place: Workplace) -> _Bundle | None:
@@ -91,12 +120,14 @@ def _bundle(job: Job, place: Workplace) -> _Bundle | None:
     heads = [(head.weight.detach(), head.bias.detach())] + [
         _initial_head(trial, head, first) for trial in job.trials[1:]
     ]
-    states = [
-        HeadState(_effective(trial, own_dropout), weight.clone(), bias.clone())
-        for trial, (weight, bias) in zip(job.trials, heads, strict=True)
-    ]
+    states = []
+    for trial, (weight, bias) in zip(job.trials, heads, strict=True):
+        states.append(HeadState(_effective(trial, own_dropout), weight.clone(), bias.clone()))
+        checkpoint = Results(place.results).trial(trial.id).load_checkpoint("head")
+        if checkpoint is not None:
+            states[-1].load_state_dict(checkpoint)
     features = HeadFeatures(examples.values[0].float(), examples.labels, examples.rows)
-    return _Bundle(features, states, (f"{name}.weight", f"{name}.bias"))
+    return _Bundle(job.trials, features, heads, states, (f"{name}.weight", f"{name}.bias"))
 
 
 def only_head(suffix: fx.GraphModule) -> tuple[str, float | None] | None:
@@ -139,21 +170,30 @@ def _drawn(trial: Trial, like: nn.Linear) -> nn.Linear:
     return nn.Linear(like.in_features, like.out_features).to(like.weight.device)
 
 
-def _train(job: Job, bundle: _Bundle, place: Workplace, started_at: datetime) -> Iterator[Events]:
-    zeros: list[list[EpochRow]] = [[] for _ in job.trials]
-    before: list[dict[str, Evaluation]] = [{} for _ in job.trials]
-    if job.trials[0].parent_id is not None:
-        before = _evaluate(bundle, [(state.weight, state.bias) for state in bundle.states])
-        for trial, rows, found in zip(job.trials, zeros, before, strict=True):
+def _train(bundle: _Bundle, place: Workplace, started_at: datetime) -> Iterator[Events]:
+    trials, results = bundle.trials, Results(place.results)
+    zeros: list[list[EpochRow]] = [[] for _ in trials]
+    before: list[dict[str, Evaluation]] = [{} for _ in trials]
+    if trials[0].parent_id is not None:
+        before = _evaluate(bundle, bundle.starts)
+        for trial, rows, found in zip(trials, zeros, before, strict=True):
             rows.append(EpochRow(0, None, None, found["val"].loss, found["val"].accuracy, trial.settings.lr, 0.0))
-        yield [(trial, rows[0]) for trial, rows in zip(job.trials, zeros, strict=True)]
+        yield [(trial, rows[0]) for trial, rows in zip(trials, zeros, strict=True)]
+    due = CheckpointTimes(place)
     for epoch in train_heads(bundle.features, bundle.states):
-        yield [(trial, row) for trial, row in zip(job.trials, epoch, strict=True) if row is not None]
+        events = [(trial, row) for trial, row in zip(trials, epoch, strict=True) if row is not None]
+        number = max(row.epoch for _, row in events)
+        if number < trials[0].settings.epochs and due.now(number):
+            for (trial, _), state in zip(events, (s for s in bundle.states if s.epoch == number), strict=True):
+                folder = results.trial(trial.id)
+                folder.begin(trial, state.rows)
+                folder.save_checkpoint(state.state_dict())
+        yield list(events)
     # A trial without a best epoch is evaluated as it stands; the result is not used.
     finals = [(s.best_weight, s.best_bias) if s.best else (s.weight, s.bias) for s in bundle.states]
     best = _evaluate(bundle, finals)
-    for index, (trial, state) in enumerate(zip(job.trials, bundle.states, strict=True)):
-        folder = Results(place.results).trial(trial.id)
+    for index, (trial, state) in enumerate(zip(trials, bundle.states, strict=True)):
+        folder = results.trial(trial.id)
         folder.begin(trial, zeros[index] + state.rows)
         record = _record(trial, place, started_at, bundle, state)
         if before[index]:

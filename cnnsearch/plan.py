@@ -68,6 +68,9 @@ class Job:
     """Trials that one worker runs together: one, or heads on the same frozen layers."""
 
     trials: tuple[Trial, ...]
+    room: int = 1
+    """Places it takes: more than one after it ran out of memory in one."""
+    attempt: int = 1
 
     @property
     def id(self) -> str:
@@ -214,20 +217,32 @@ def best_cell(trials: Iterable[Trial], outcomes: Mapping[str, Outcome], metric: 
     Args:
         metric: val_accuracy (highest) or val_loss (lowest).
     """
-    by_setting: dict[str, list[Trial]] = {}
-    for trial in trials:
-        setting = trial.settings.model_copy(update={"seed": 0}).model_dump_json() + str(trial.parent_id)
-        by_setting.setdefault(setting, []).append(trial)
-    sign = 1 if metric == "val_accuracy" else -1
     best: list[Trial] = []
-    best_score = (0, float("-inf"))
-    for members in by_setting.values():
+    best_score = score([], metric)
+    for members in by_setting(trials):
         done = [trial for trial in members if outcomes[trial.id].status is Status.DONE]
-        scores = [getattr(outcomes[trial.id], metric) for trial in done]
-        score = (len(done), sign * sum(scores) / len(done)) if done else (0, float("-inf"))
-        if score > best_score:
-            best, best_score = done, score
+        reached = score([outcomes[trial.id] for trial in done], metric)
+        if reached > best_score:
+            best, best_score = done, reached
     return best
+
+
+def by_setting(trials: Iterable[Trial]) -> list[list[Trial]]:
+    """Trials that differ in nothing but their seeds, in order of appearance."""
+    found: dict[tuple[Any, ...], list[Trial]] = {}
+    for trial in trials:
+        values = vars(trial.settings)
+        key = (trial.parent_id, *(values[name] for name in Settings.model_fields if name != "seed"))
+        found.setdefault(key, []).append(trial)
+    return list(found.values())
+
+
+def score(done: list[Outcome], metric: str) -> tuple[int, float]:
+    """What settings are compared by: how many of their seeds finished, then the mean of the metric; more is better."""
+    if not done:
+        return 0, float("-inf")
+    sign = 1 if metric == "val_accuracy" else -1
+    return len(done), sign * sum(getattr(outcome, metric) for outcome in done) / len(done)
 
 
 @dataclass
@@ -245,28 +260,39 @@ class Queue:
     """See `make_plan`."""
     cost: Callable[[Trial], float] = lambda trial: 0.0
     """Expected seconds of a trial: the longest goes first, so that no core waits at the end."""
+    silence: Callable[[Job], float] = lambda job: 0.0
+    """Expected longest time in seconds between two signs of life of a job."""
     slots: int = 1
-    """Jobs that will run at once: heads are spread over them."""
+    """Places: jobs that may run at once. Heads are spread over them."""
     running: dict[str, Job] = field(default_factory=dict)
     """Trial id -> the job it runs in."""
 
     def __post_init__(self) -> None:
         self._ready: deque[Trial] = deque()
+        self._again: deque[Job] = deque()
         self._replan()
 
     @property
-    def jobs_running(self) -> int:
-        """Jobs of which some trial has not ended."""
-        return len({job.id for job in self.running.values()})
+    def places_taken(self) -> int:
+        """Places of the jobs of which some trial has not ended."""
+        return sum(job.room for job in {job.id: job for job in self.running.values()}.values())
 
     @property
     def is_exhausted(self) -> bool:
         """Whether nothing can run any more, now or later."""
-        return not self._ready and not self.running
+        return not self._ready and not self._again and not self.running
 
     def take(self) -> Job | None:
-        """The next job, or None where there is none at the moment."""
-        if not self._ready:
+        """The next job, or None where there is none at the moment that fits the places left."""
+        free = self.slots - self.places_taken
+        if self._again:
+            # Nothing overtakes what needs more room: it would never be free.
+            if self._again[0].room > free:
+                return None
+            job = self._again.popleft()
+            self.running |= {trial.id: job for trial in job.trials}
+            return job
+        if not self._ready or free < 1:
             return None
         first = self._ready[0]
         key = head_key(first)
@@ -278,6 +304,12 @@ class Queue:
         self._ready = deque(trial for trial in self._ready if trial.id not in taken)
         self.running |= dict.fromkeys(taken, job)
         return job
+
+    def retry(self, job: Job) -> None:
+        """Run trials again that were taken and did not end."""
+        for trial in job.trials:
+            self.running.pop(trial.id, None)
+        self._again.append(job)
 
     def finish(self, trial: Trial, outcome: Outcome) -> None:
         """Record that a trial taken from here ended."""
@@ -291,7 +323,8 @@ class Queue:
 
     def _replan(self) -> None:
         self.plan = make_plan(self.sweep, self.data, self.outcomes, self.weights)
-        ready = [t for t in self.plan.trials.values() if t.id not in self.outcomes and t.id not in self.running]
+        taken = self.outcomes.keys() | self.running.keys() | {trial.id for job in self._again for trial in job.trials}
+        ready = [trial for trial in self.plan.trials.values() if trial.id not in taken]
         self._ready = deque(sorted(ready, key=self.cost, reverse=True))
         self._choices: dict[str, list[set[str]]] = {}
         by_name = {stage.stage.name: stage for stage in self.plan.stages}

@@ -40,6 +40,9 @@ def plan_text(ready: Prepared) -> str:
         ),
         *(("", f"note: {warning}") for warning in dataset.warnings),
     ]
+    if ready.repeated:
+        many = f"{len(ready.repeated)} finished trial{'s' * (len(ready.repeated) > 1)}"
+        rows.append(("", f"note: {many} run again: others start from weights of theirs that are gone or damaged"))
     for planned in ready.plan.stages:
         stage = planned.stage
         axes = " × ".join(f"{axis} {len(values.args)}" for axis, values in stage.space.items() if len(values.args) > 1)

@@ -25,7 +25,7 @@ import json
 import os
 import shutil
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
@@ -142,6 +142,10 @@ class TrialFolder:
             "settings": trial.settings.model_dump(),
         }
         write_json(self.path / "trial.json", facts)
+        self.write_epochs(rows)
+
+    def write_epochs(self, rows: Sequence[EpochRow]) -> None:
+        """Replace the rows written so far, whoever wrote them."""
         write_whole(self.epochs_file, "".join(_line(row) for row in rows).encode())
 
     def append_epoch(self, row: EpochRow) -> None:
@@ -169,8 +173,8 @@ class TrialFolder:
         torch.save(state, content)
         write_whole(self.checkpoint_file, sealed(content.getbuffer()))
 
-    def load_checkpoint(self) -> dict[str, Any] | None:
-        """The last whole checkpoint; None where there is none, or it is damaged."""
+    def load_checkpoint(self, kind: str) -> dict[str, Any] | None:
+        """The last whole checkpoint; None where there is none of this kind (`model` or `head`), or it is damaged."""
         import torch
 
         try:
@@ -181,7 +185,7 @@ class TrialFolder:
             self.checkpoint_file.unlink(missing_ok=True)
             return None
         state: dict[str, Any] = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-        return state
+        return state if state.get("kind") == kind else None
 
     def save_weights(self, weights: Weights) -> None:
         """Write the best epoch's weights."""
@@ -202,6 +206,18 @@ class TrialFolder:
             return load_file(self.weights_file)
         except (OSError, SafetensorError) as error:
             raise ResultsError(f"{self.weights_file} cannot be read: {error}") from None
+
+    def has_weights(self) -> bool:
+        """Whether the best epoch's weights are there and what was recorded. Reads all of them."""
+        record = self.record()
+        try:
+            return record is not None and record.files.get(self.weights_file.name) == sha256(self.weights_file)
+        except OSError:
+            return False
+
+    def drop_weights(self) -> None:
+        """Remove the best epoch's weights, which nothing needs; the record still says what they were."""
+        self.weights_file.unlink(missing_ok=True)
 
     def save_predictions(self, predictions: Mapping[tuple[str, str], tuple[NDArray[Any], NDArray[Any]]]) -> None:
         """Write (split, moment) -> predicted class [n] and its probability [n], in the split's order."""
@@ -307,7 +323,9 @@ class Results:
                 record = source.record()
                 if record is None or not record.status.is_final:
                     continue
-                if all((source.path / name).is_file() for name in record.files):
+                # Weights that nothing needed there are not kept; where they are needed here, the trial runs again.
+                needed = [name for name in record.files if name != source.weights_file.name]
+                if all((source.path / name).is_file() for name in needed):
                     _take_over(source, self.trial(trial_id), record)
                     taken.append(trial_id)
                     break
@@ -336,6 +354,8 @@ class Results:
             lock.truncate(0)
             lock.write(f"process {os.getpid()} on {socket.gethostname()}\n")
             lock.flush()
+            for folder in (self.path, self.path / "plots"):
+                remove_abandoned(folder)
             yield
 
     def write(self, name: str, value: Any) -> None:

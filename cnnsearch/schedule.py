@@ -14,7 +14,7 @@ import signal
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,20 +32,28 @@ os.environ.update(
     }
 )
 
+import psutil
 import ray
 from ray import tune
 from ray.tune.search import Searcher
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from cnnsearch.errors import RequestError, RunError
+from cnnsearch import hardware
+from cnnsearch.errors import DiskError, OutOfMemoryError, RequestError, RunError
 from cnnsearch.events import Ended, EpochDone, Event, Ready, Started
 from cnnsearch.hardware import Layout
 from cnnsearch.jobs import run_job
-from cnnsearch.plan import Job, Queue, Trial
+from cnnsearch.plan import Job, Queue, Status, Trial
 from cnnsearch.records import Record, Results
+from cnnsearch.retries import Retries, Trouble
 from cnnsearch.spec import RunSpec, Settings
 from cnnsearch.train import EpochRow
+from cnnsearch.warden import Warden
+from cnnsearch.watchdog import Watchdog
 from cnnsearch.work import Workplace
 
+RECONNECT_SECONDS = 10
+"""Ray ends this process when its control process on this machine has not answered for so long; by default after 60."""
 OBJECT_STORE_BYTES = 128 * 1024**2
 """Images reach workers through a mapped file, so Ray's own store stays small."""
 
@@ -57,6 +65,7 @@ def execute(
     run: RunSpec,
     listen: Callable[[Event], None],
     address: str | None = None,
+    warden: Warden | None = None,
 ) -> None:
     """Run everything in the queue.
 
@@ -67,22 +76,29 @@ def execute(
         run: retries and the dashboard.
         listen: called with every event, from this thread.
         address: of a running Ray cluster; None starts Ray on this machine for the time of the run.
+        warden: is told of temporary folders.
 
     Raises:
-        RunError: Ray stopped before the work was done.
+        RunError: Ray stopped before the work was done, or the disk is full.
     """
-    with _ray(layout, run, address) as dashboard, tempfile.TemporaryDirectory(prefix="cnnsearch-tune-") as scratch:
+    with _ray(layout, run, address, warden) as dashboard, _scratch(warden) as scratch:
         listen(Ready(dashboard))
-        slots = _slots(layout) if address else layout.trials_at_once
+        queue.slots = _slots(layout) if address else layout.trials_at_once
         # By default Tune starts one worker at a time for a searcher of one's own, and drops it for a freed one.
-        os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(slots)
-        dispatcher = _Dispatcher(queue, slots, listen, place, run)
+        os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(queue.slots)
+        most_room = _most_room(layout)
+        heart = {} if address else _head_processes()
+        dispatcher = _Dispatcher(queue, listen, place, run, most_room, heart, warden)
+
+        def resources(config: dict[str, Any]) -> tune.PlacementGroupFactory:
+            room = config["room"]
+            on_gpus = {"CPU": layout.threads, "GPU": layout.gpus * room}
+            return tune.PlacementGroupFactory([on_gpus if layout.gpus else {"CPU": layout.threads * room}])
+
         tuner = tune.Tuner(
-            tune.with_resources(
-                tune.with_parameters(_Worker, place=place), {"cpu": layout.threads, "gpu": layout.gpus}
-            ),
+            tune.with_resources(tune.with_parameters(_Worker, place=place), resources),
             tune_config=tune.TuneConfig(
-                search_alg=dispatcher.searcher,
+                search_alg=_QueueSearcher(queue),
                 num_samples=-1,
                 reuse_actors=True,
                 trial_name_creator=_name,
@@ -93,13 +109,17 @@ def execute(
                 storage_path=scratch,
                 callbacks=[dispatcher],
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
-                failure_config=tune.FailureConfig(max_failures=run.max_retries),
+                failure_config=tune.FailureConfig(max_failures=0),
                 verbose=0,
             ),
         )
         tuner.fit()
     if not queue.is_exhausted:
         raise RunError("Ray stopped before every trial had ended; the same command goes on")
+
+
+class _UsedUpError(Exception):
+    """Raised in a worker that is not to run anything else: Tune throws such a worker away and starts another."""
 
 
 class _Worker(tune.Trainable):  # type: ignore[misc]
@@ -117,80 +137,179 @@ class _Worker(tune.Trainable):  # type: ignore[misc]
     def _begin(self, config: dict[str, Any]) -> Any:
         job = _from_config(config)
         self._left = {trial.id for trial in job.trials}
+        self._used_up = False
         return run_job(job, self._place)
 
+    def whereabouts(self) -> tuple[str, int]:
+        """Node and process, for whoever has to kill it."""
+        return ray.get_runtime_context().get_node_id(), os.getpid()
+
     def step(self) -> dict[str, Any]:
-        told = []
-        for trial, event in next(self._events):
-            if isinstance(event, Record):
-                self._left.discard(trial.id)
-                told.append({"trial": trial.id, "record": event.model_dump(mode="json")})
-            else:
-                told.append({"trial": trial.id, "row": asdict(event)})
-        return {"events": told, "done": not self._left}
+        if self._used_up:
+            raise _UsedUpError
+        told: list[dict[str, Any]] = []
+        try:
+            for trial, event in next(self._events):
+                if isinstance(event, Record):
+                    self._left.discard(trial.id)
+                    # An exception may have left anything behind in this process.
+                    self._used_up |= event.status is Status.FAILED
+                    told.append({"trial": trial.id, "record": event.model_dump(mode="json")})
+                else:
+                    told.append({"trial": trial.id, "row": asdict(event)})
+        except (OutOfMemoryError, DiskError) as error:
+            self._used_up = True
+            return {"events": [], "trouble": type(error).__name__, "reason": str(error), "done": False}
+        over = not self._left
+        self._used_up &= over
+        return {"events": told, "done": over and not self._used_up}
 
     def cleanup(self) -> None:
         self._events.close()
 
 
 class _Dispatcher(tune.Callback):  # type: ignore[misc]
-    """Stands between the queue and Tune: hands trials in, takes results out."""
+    """Stands between the queue and Tune: takes results out, and decides what becomes of jobs that go wrong."""
 
     def __init__(
-        self, queue: Queue, slots: int, listen: Callable[[Event], None], place: Workplace, run: RunSpec
+        self,
+        queue: Queue,
+        listen: Callable[[Event], None],
+        place: Workplace,
+        run: RunSpec,
+        most_room: int,
+        heart: dict[str, psutil.Process],
+        warden: Warden | None,
     ) -> None:
-        self.searcher = _QueueSearcher(queue, slots)
         self._queue = queue
         self._listen = listen
         self._results = Results(place.results)
-        self._attempts = run.max_retries + 1
+        self._retries = Retries(run.max_retries, most_room)
+        self._watchdog = Watchdog(run.patience_seconds)
+        self._heart = heart
+        self._warden = warden
+        self._troubles: dict[str, tuple[Trouble, str]] = {}
+        """Tune's trial id -> what is known of why it is about to fail."""
+        self._workers: dict[str, _Running] = {}
+        """Tune's trial id -> who runs it."""
+        self._fatal: RunError | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # Tune pickles its callbacks in order to restore them, which never happens here
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        for one in _from_config(trial.config).trials:
+        job = _from_config(trial.config)
+        actor = trial.temporary_state.ray_actor
+        self._workers[trial.trial_id] = _Running(actor, actor.whereabouts.remote(), hardware.oom_kills())
+        self._watchdog.started(trial.trial_id, self._queue.silence(job))
+        for one in job.trials:
             if one.id not in self._queue.outcomes:
                 self._listen(Started(one))
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
+        self._watchdog.heard(trial.trial_id)
+        if result.get("trouble") == DiskError.__name__:
+            self._fatal = DiskError(result["reason"])
+        elif "trouble" in result:
+            self._troubles[trial.trial_id] = (Trouble.MEMORY, result["reason"])
         trials_by_id = {one.id: one for one in _from_config(trial.config).trials}
         for told in result.get("events", ()):
             one = trials_by_id[told["trial"]]
             if one.id in self._queue.outcomes:
                 continue  # a worker that died had told of it before
             if "record" in told:
-                record = Record.model_validate(told["record"])
-                self._queue.finish(one, record.outcome)
-                self._listen(Ended(one, record))
+                self._end(one, Record.model_validate(told["record"]))
             else:
                 self._listen(EpochDone(one, EpochRow(**told["row"])))
 
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self._forget(trial)
+
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """The worker died more often than the limit allows: nobody else is left to write the record."""
-        reason = f"the worker process died {self._attempts} times; the last time: {_last_line(trial)}"
-        for one in _from_config(trial.config).trials:
-            if one.id not in self._queue.outcomes:
-                record = self._results.trial(one.id).commit_failure(one, reason)
-                self._queue.finish(one, record.outcome)
-                self._listen(Ended(one, record))
+        """The worker is gone: what it had not ended runs again, or is given up."""
+        running = self._forget(trial)
+        job = _from_config(trial.config)
+        left = [one for one in job.trials if one.id not in self._queue.outcomes]
+        if not left or self._fatal:
+            return
+        known = self._troubles.pop(trial.trial_id) if trial.trial_id in self._troubles else None
+        trouble, reason = _diagnosis(trial, running) if known is None else known
+        again, given_up = self._retries.after(job, left, trouble, reason)
+        for one, cause in given_up:
+            self._end(one, self._results.trial(one.id).commit_failure(one, cause))
+        for retried in again:
+            self._queue.retry(retried)
+
+    def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        """Called several times a second: the place for what nobody reports."""
+        for name, process in self._heart.items():
+            if not _is_alive(process):
+                self._fatal = RunError(f"Ray's process {name} has died; what is finished is kept")
+                if self._warden:  # Ray may end this process before it comes to say so
+                    self._warden.last_words(f"error: {self._fatal}. The same command goes on.")
+        if self._fatal:
+            raise self._fatal
+        for tune_id, seconds in self._watchdog.look():
+            self._troubles[tune_id] = (Trouble.SILENT, f"nothing was heard of it for {seconds:.0f} s")
+            self._workers[tune_id].kill()
+
+    def _end(self, trial: Trial, record: Record) -> None:
+        self._queue.finish(trial, record.outcome)
+        self._listen(Ended(trial, record))
+
+    def _forget(self, trial: Any) -> _Running | None:
+        self._watchdog.ended(trial.trial_id)
+        return self._workers.pop(trial.trial_id, None)
+
+
+@dataclass
+class _Running:
+    """The worker of a running job."""
+
+    actor: Any
+    whereabouts: Any
+    """Reference to (node, process)."""
+    oom_kills: int
+    """Processes that the kernel had killed for want of memory when the job began."""
+
+    def kill(self) -> None:
+        """End the worker, even where it is stopped and obeys nobody."""
+        ray.kill(self.actor)
+        ready, _ = ray.wait([self.whereabouts], timeout=0)
+        if not ready:
+            return
+        node, process = ray.get(ready[0])
+        if node == ray.get_runtime_context().get_node_id():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
+        else:
+            there = NodeAffinitySchedulingStrategy(node, soft=False)
+            ray.remote(os.kill).options(num_cpus=0, scheduling_strategy=there).remote(process, signal.SIGKILL)
+
+
+def _diagnosis(trial: Any, running: _Running | None) -> tuple[Trouble, str]:
+    """Why a worker is gone, as far as Ray and the kernel tell."""
+    error = trial.get_pickled_error() if trial.pickled_error_file else None
+    if isinstance(error, ray.exceptions.OutOfMemoryError):
+        return Trouble.MEMORY, "Ray killed the worker because the host's memory was nearly full"
+    if running is not None and hardware.oom_kills() > running.oom_kills:
+        return Trouble.MEMORY, "the kernel killed processes because the host's memory was full"
+    lines = str(error).strip().splitlines() if error else []
+    return Trouble.DIED, " ".join(lines[-1].split())[:300] if lines else "cause unknown"
 
 
 class _QueueSearcher(Searcher):  # type: ignore[misc]
     """Tune asks it for configurations; it takes them from the queue."""
 
-    def __init__(self, queue: Queue, slots: int) -> None:
+    def __init__(self, queue: Queue) -> None:
         super().__init__(metric="training_iteration", mode="max")
         self._queue = queue
-        self._slots = slots
 
     def suggest(self, trial_id: str) -> Any:
         if self._queue.is_exhausted:
             return Searcher.FINISHED
-        if self._queue.jobs_running >= self._slots:
-            return None
         job = self._queue.take()
         return None if job is None else _to_config(job)
 
@@ -208,7 +327,8 @@ class _QueueSearcher(Searcher):  # type: ignore[misc]
 
 
 def _to_config(job: Job) -> dict[str, Any]:
-    return {"id": job.id, "trials": [{**vars(trial), "settings": trial.settings.model_dump()} for trial in job.trials]}
+    trials = [{**vars(trial), "settings": trial.settings.model_dump()} for trial in job.trials]
+    return {"trials": trials, "room": job.room, "attempt": job.attempt}
 
 
 def _from_config(config: dict[str, Any]) -> Job:
@@ -217,12 +337,15 @@ def _from_config(config: dict[str, Any]) -> Job:
         tuple(
             Trial(settings=Settings.model_validate(one["settings"]), **{name: one[name] for name in fields})
             for one in config["trials"]
-        )
+        ),
+        room=config["room"],
+        attempt=config["attempt"],
     )
 
 
 def _name(trial: Any) -> str:
-    return str(trial.config["id"])
+    job = _from_config(trial.config)
+    return job.id if job.attempt == 1 else f"{job.id}-{job.attempt}"
 
 
 def _slots(layout: Layout) -> int:
@@ -239,17 +362,42 @@ def _slots(layout: Layout) -> int:
     return slots
 
 
-def _last_line(trial: Any) -> str:
-    error = trial.get_pickled_error() if trial.pickled_error_file else None
-    lines = str(error).strip().splitlines() if error else []
-    return " ".join(lines[-1].split())[:300] if lines else "cause unknown"
+def _most_room(layout: Layout) -> int:
+    """Places a single trial can have on one machine."""
+    if layout.gpus:
+        return max(1, int(1 / layout.gpus)) if layout.gpus <= 1 else 1
+    most = max((node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"]), default=1)
+    return max(1, int(most / layout.threads))
+
+
+def _head_processes() -> dict[str, psutil.Process]:
+    """The processes of a Ray started here without which nothing goes on, by name."""
+    children = {child.name(): child for child in psutil.Process().children()}
+    return {name: children[name] for name in ("gcs_server", "raylet") if name in children}
+
+
+def _is_alive(process: psutil.Process) -> bool:
+    try:
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
 
 
 @contextlib.contextmanager
-def _ray(layout: Layout, run: RunSpec, address: str | None) -> Iterator[str | None]:
+def _scratch(warden: Warden | None) -> Iterator[str]:
+    """A temporary folder for what Tune writes."""
+    with tempfile.TemporaryDirectory(prefix="cnnsearch-tune-", ignore_cleanup_errors=True) as folder:
+        if warden:
+            warden.remove(Path(folder))
+        yield folder
+
+
+@contextlib.contextmanager
+def _ray(layout: Layout, run: RunSpec, address: str | None, warden: Warden | None) -> Iterator[str | None]:
     """Ray, quiet, for the time of the block; yields the dashboard's URL. Never stops a cluster it did not start."""
     for name in ("ray", "ray.tune", "ray.data", "ray.train"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
+    ray._private.worker._worker_logs_enabled = False  # else it prints the raylet's log when that dies
     quiet = {"log_to_driver": False, "logging_level": logging.CRITICAL}
     scratch: Path | None = None
     on_sigterm = signal.getsignal(signal.SIGTERM)
@@ -260,8 +408,11 @@ def _ray(layout: Layout, run: RunSpec, address: str | None) -> Iterator[str | No
             except (ConnectionError, ValueError, RuntimeError) as error:
                 raise RequestError(f"no Ray cluster answers at --address {address}: {error}") from None
         else:
+            os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", str(RECONNECT_SECONDS))
             # Sockets live under it, and a socket's path has at most 107 bytes.
             scratch = Path(tempfile.mkdtemp(prefix="cnns-", dir="/tmp" if os.path.isdir("/tmp") else None))
+            if warden:
+                warden.remove(scratch)
             context = ray.init(
                 address="local",
                 num_cpus=layout.trials_at_once * layout.threads,
@@ -275,6 +426,14 @@ def _ray(layout: Layout, run: RunSpec, address: str | None) -> Iterator[str | No
         url = context.dashboard_url
         yield f"http://{url}" if url else None
     finally:
+        if scratch is not None and not all(map(_is_alive, _head_processes().values())):
+            _end_children()  # what is left of a broken Ray would be waited for
         ray.shutdown()
         if scratch is not None:
             shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _end_children() -> None:
+    for child in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            child.kill()

@@ -4,25 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from cnnsearch.errors import OutOfMemoryError
 from cnnsearch.events import Ended, EpochDone, Event, Ready, Started
 from cnnsearch.hardware import Layout
 from cnnsearch.jobs import run_job
 from cnnsearch.plan import Queue
-from cnnsearch.records import Record
+from cnnsearch.records import Record, Results
 from cnnsearch.spec import RunSpec
 from cnnsearch.work import Workplace
 
 
 def execute(queue: Queue, place: Workplace, layout: Layout, run: RunSpec, listen: Callable[[Event], None]) -> None:
-    """Run everything in the queue."""
+    """Run everything in the queue.
+
+    Raises DiskError where something cannot be written. A trial that runs out of memory had all there is, and fails.
+    """
     listen(Ready())
     while (job := queue.take()) is not None:
         for trial in job.trials:
             listen(Started(trial))
-        for events in run_job(job, place):
-            for trial, event in events:
-                if isinstance(event, Record):
-                    queue.finish(trial, event.outcome)
-                    listen(Ended(trial, event))
-                else:
-                    listen(EpochDone(trial, event))
+        try:
+            for events in run_job(job, place):
+                for trial, event in events:
+                    if isinstance(event, Record):
+                        queue.finish(trial, event.outcome)
+                        listen(Ended(trial, event))
+                    else:
+                        listen(EpochDone(trial, event))
+        except OutOfMemoryError as error:
+            for trial in job.trials:
+                if trial.id not in queue.outcomes:
+                    record = Results(place.results).trial(trial.id).commit_failure(trial, f"out of memory; {error}")
+                    queue.finish(trial, record.outcome)
+                    listen(Ended(trial, record))

@@ -18,21 +18,30 @@ from pathlib import Path
 from typing import Any
 
 from cnnsearch import data as images
+from cnnsearch import retention
 from cnnsearch.data.dataset import Dataset, Form
 from cnnsearch.data.images import Interpolation
 from cnnsearch.estimate import Calibration, Cost, Sizes, calibrate, representatives
-from cnnsearch.events import Event
+from cnnsearch.events import Ended, Event
 from cnnsearch.hardware import Hardware, Layout, detect, lay_out
 from cnnsearch.models.pretrained import Key, Pretrained, find_weights
-from cnnsearch.plan import Outcome, Plan, Queue, Status, Trial, make_plan
+from cnnsearch.plan import Job, Outcome, Plan, Queue, Status, Trial, groups, make_plan
 from cnnsearch.records import Results
 from cnnsearch.space import cells
 from cnnsearch.spec import Sweep
 from cnnsearch.sweepfile import to_yaml
 from cnnsearch.tables import Tables, load
+from cnnsearch.warden import Warden, watching
 
 FEATURES_SHARE = 0.5
 """Share of memory that the outputs of frozen layers may take, mapped once for all trials."""
+KEPT_AT_MOST = 20
+"""Trials whose weights are kept, needed or not, until what is not needed is dropped; more of a large sweep."""
+LAST_WORDS = (
+    "error: this run ended without a word: it was killed, or Ray took it down.\n"
+    "What is finished is kept; the same command goes on."
+)
+"""Said for a run that cannot say it itself."""
 SHEET_IMAGES = 8
 """Images of each class in the report's contact sheet."""
 
@@ -56,6 +65,10 @@ class Prepared:
     plan: Plan
     costs: dict[str, Cost]
     """Stage -> what is left to do of it."""
+    warden: Warden
+    """Cleans up after this run, however it ends."""
+    repeated: tuple[str, ...] = ()
+    """Finished trials that run again because another needs their weights, which are gone or damaged."""
 
     @property
     def dataset(self) -> Dataset:
@@ -133,7 +146,7 @@ def prepared(sweep: Sweep, out: Path | str, *, dry_run: bool = False) -> Iterato
     datasets = load_forms(sweep, weights)
     dataset = datasets[sweep.data.image_size, "bilinear"]
     plan_from = functools.partial(make_plan, sweep, dataset.fingerprint, weights=digests(weights))
-    with contextlib.nullcontext() if dry_run else results.locked():
+    with watching(LAST_WORDS) as warden, contextlib.nullcontext() if dry_run else results.locked():
         outcomes = final_outcomes(results)
         plan = plan_from(outcomes)
         if not dry_run:
@@ -141,9 +154,15 @@ def prepared(sweep: Sweep, out: Path | str, *, dry_run: bool = False) -> Iterato
             while results.adopt([trial_id for trial_id in plan.trials if trial_id not in outcomes]):
                 outcomes = final_outcomes(results)
                 plan = plan_from(outcomes)
+        repeated: list[str] = []
+        while lost := parents_without_weights(results, plan, outcomes):
+            repeated += lost
+            outcomes = {trial_id: outcome for trial_id, outcome in outcomes.items() if trial_id not in lost}
+            plan = plan_from(outcomes)
         trials = [trial for trial in representatives(plan) if trial.id not in outcomes]
         calibration = calibrate(trials, len(dataset.classes), layout, hardware)
-        ready = Prepared(sweep, results, datasets, weights, hardware, layout, calibration, outcomes, plan, {})
+        found = (datasets, weights, hardware, layout, calibration, outcomes, plan)
+        ready = Prepared(sweep, results, *found, {}, warden, tuple(repeated))
         yield replace(ready, costs=stage_costs(ready, trials))
 
 
@@ -189,17 +208,28 @@ def execute(
     results, time_is_up = ready.results, False
     write_description(ready)
     if ready.remaining:
-        executor = _executor(serial, address)
-        cost = functools.partial(_expected_seconds, ready)
-        found = digests(ready.weights)
+        executor = _executor(serial, address, ready.warden)
         queue = Queue(
-            ready.sweep, ready.dataset.fingerprint, dict(ready.outcomes), found, cost, ready.layout.trials_at_once
+            ready.sweep,
+            ready.dataset.fingerprint,
+            dict(ready.outcomes),
+            digests(ready.weights),
+            cost=functools.partial(_expected_seconds, ready),
+            silence=functools.partial(_expected_silence, ready),
+            slots=ready.layout.trials_at_once,
         )
+        keeper = _Keeper(results, queue)
+
+        def hear(event: Event) -> None:
+            keeper.hear(event)
+            listen(event)
+
         try:
             with _time_limit(max_seconds):
-                executor(queue, workplace(ready), ready.layout, ready.sweep.run, listen)
+                executor(queue, workplace(ready), ready.layout, ready.sweep.run, hear)
         except _TimeIsUp:
             time_is_up = True
+        keeper.drop()
     seconds = time.monotonic() - began
     if ready.remaining or not results.read("provenance.json"):
         write_provenance(ready, started_at, seconds, command)
@@ -210,6 +240,34 @@ def execute(
         tables = replace(tables, pictures=write_pictures(ready, tables))
         page = write_report(tables)
     return Finished(tables, counts, seconds, page, time_is_up)
+
+
+class _Keeper:
+    """Drops weights that nothing needs any more while trials end."""
+
+    def __init__(self, results: Results, queue: Queue) -> None:
+        self._results = results
+        self._queue = queue
+        self._ended: list[str] = []
+        """Trials of this run whose weights are still there."""
+
+    def hear(self, event: Event) -> None:
+        """Notice that a trial ended; now and then, drop."""
+        if isinstance(event, Ended) and event.record.status is Status.DONE:
+            self._ended.append(event.trial.id)
+            # Deciding reads the whole plan, so it is done less often the more trials there are.
+            if len(self._ended) > KEPT_AT_MOST + len(self._queue.plan.trials) // 20:
+                self.drop()
+
+    def drop(self) -> None:
+        """Drop what nothing needs."""
+        if self._queue.sweep.run.keep == "all":
+            return
+        kept = retention.needed(self._queue.sweep, self._queue.plan, self._queue.outcomes)
+        for trial_id in self._ended:
+            if trial_id not in kept:
+                self._results.trial(trial_id).drop_weights()
+        self._ended = [trial_id for trial_id in self._ended if trial_id in kept]
 
 
 class _TimeIsUp(BaseException):
@@ -267,12 +325,43 @@ def final_outcomes(results: Results) -> dict[str, Outcome]:
     return {trial_id: record.outcome for trial_id, record in results.records().items() if record.status.is_final}
 
 
+def parents_without_weights(results: Results, plan: Plan, outcomes: dict[str, Outcome]) -> list[str]:
+    """Finished trials that some trial to run starts from, and whose weights are gone or damaged."""
+    started = {trial.parent_id for trial in plan.trials.values() if trial.parent_id and trial.id not in outcomes}
+    lost: dict[str, None] = {}
+    checked: set[str] = set()
+    while started:
+        trial_id = started.pop()
+        checked.add(trial_id)
+        if not results.trial(trial_id).has_weights():
+            lost[trial_id] = None
+        # A fine-tuned trial keeps what its training changed; the rest is its parent's.
+        trial = plan.trials.get(trial_id)
+        if trial and trial.parent_id and trial.settings.fine_tune != "full":
+            started |= {trial.parent_id} - checked
+    return sorted(lost)
+
+
 def stage_costs(ready: Prepared, trials: list[Trial]) -> dict[str, Cost]:
     """What is left of each stage."""
     by_stage: dict[str, list[Trial]] = {stage.name: [] for stage in ready.sweep.stages}
     for trial in trials:
         by_stage[trial.stage].append(trial)
-    return {name: ready.calibration.cost(some, ready.sizes, ready.layout) for name, some in by_stage.items()}
+    return {
+        name: ready.calibration.cost(some, ready.sizes, ready.layout, weights_kept(ready, name))
+        for name, some in by_stage.items()
+    }
+
+
+def weights_kept(ready: Prepared, stage_name: str) -> int | None:
+    """At most how many trials of a stage keep their weights at a time; None for all."""
+    if ready.sweep.run.keep == "all":
+        return None
+    planned = next(planned for planned in ready.plan.stages if planned.stage.name == stage_name)
+    known = planned.trials or next(iter(ready.plan.stages)).trials
+    seeds = len({trial.settings.seed for trial in known})
+    chosen = sum(len(groups(known, per)) for per, _ in retention.choices(ready.sweep, planned.stage))
+    return chosen * seeds + KEPT_AT_MOST + len(ready.plan.trials) // 20
 
 
 def workplace(ready: Prepared) -> Any:
@@ -287,6 +376,7 @@ def workplace(ready: Prepared) -> Any:
         ready.sweep.run.checkpoint_seconds,
         ready.weights,
         ready.features_bytes,
+        ready.sweep.run.checkpoint_epochs,
     )
 
 
@@ -371,18 +461,27 @@ def _encoded(png: Callable[[Dataset, int], bytes], dataset: Dataset, row: int) -
     return base64.b64encode(png(dataset, row)).decode("ascii")
 
 
-def _executor(serial: bool, address: str | None) -> Executor:
+def _executor(serial: bool, address: str | None, warden: Warden) -> Executor:
     if serial:
         from cnnsearch.serial import execute as in_process
 
         return in_process
     from cnnsearch.schedule import execute as with_ray
 
-    return functools.partial(with_ray, address=address)
+    return functools.partial(with_ray, address=address, warden=warden)
 
 
 def _expected_seconds(ready: Prepared, trial: Trial) -> float:
     return ready.calibration.seconds(trial.settings, ready.sizes, starts_from=trial.parent_id is not None)
+
+
+def _expected_silence(ready: Prepared, job: Job) -> float:
+    """The longest a job is expected to say nothing: an epoch, or the pass through the frozen layers before it."""
+    sizes, calibration = ready.sizes, ready.calibration
+    first = job.trials[0].settings
+    epoch = sum(calibration.epoch_seconds(trial.settings, sizes) for trial in job.trials)
+    images = sizes.train + sizes.val + sizes.test
+    return epoch + images * calibration.image_seconds(first)
 
 
 def _git_commit() -> str | None:

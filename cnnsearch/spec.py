@@ -215,7 +215,14 @@ class RunSpec(Part):
     threads_per_trial: Literal["auto"] | Int = Field("auto", description="CPU threads of a trial; auto: one")
     gpus_per_trial: Float = Field(1.0, gt=0, le=64, description="GPUs of a trial; 0.25 puts four on one GPU")
     checkpoint_seconds: Float = Field(60.0, ge=0, description="least time between checkpoints of a trial")
-    max_retries: Int = Field(2, ge=0, le=100, description="new starts of a trial whose process died")
+    checkpoint_epochs: Int | None = Field(None, ge=1, description="epochs between checkpoints, whatever the time")
+    max_retries: Int = Field(2, ge=0, le=100, description="new starts of a trial whose process died or stood still")
+    patience_seconds: Float = Field(
+        120.0, gt=0, description="a trial silent this long, and for ten of its epochs, is taken to stand still"
+    )
+    keep: Literal["best", "all"] = Field(
+        "best", description="weights kept: of the best of each model and group that a stage starts from, or all"
+    )
     dashboard: bool = Field(True, description="start the Ray dashboard (on this machine only)")
 
     @model_validator(mode="after")

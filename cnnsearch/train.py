@@ -99,6 +99,7 @@ class TrainingState:
     def state_dict(self) -> dict[str, Any]:
         """Tensors, numbers and strings only: `torch.load(weights_only=True)` reads it."""
         return {
+            "kind": "model",
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "rows": [vars(row) for row in self.rows],

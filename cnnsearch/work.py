@@ -15,6 +15,7 @@ from torch import nn
 
 from cnnsearch.data.dataset import Dataset, Form
 from cnnsearch.device import ResolvedPrecision, peak_memory_bytes, reset_process
+from cnnsearch.errors import DiskError, OutOfMemoryError
 from cnnsearch.evaluate import Evaluation, evaluate
 from cnnsearch.features import Examples, Features, bytes_needed, compute, shared
 from cnnsearch.models.build import initial_model, reset_head
@@ -47,10 +48,13 @@ class Workplace:
     """The images in every form that some trial takes."""
     choices: Choices
     checkpoint_seconds: float
+    """Least time between checkpoints of a trial."""
     weights: Mapping[Key, Pretrained] = field(default_factory=dict)
     """Pretrained weights by model and name."""
     features_bytes: int = 0
     """Most that the outputs of frozen layers may take; beyond it they are computed anew in every epoch."""
+    checkpoint_epochs: int | None = None
+    """Epochs between checkpoints, whatever the time."""
 
     def dataset(self, settings: Settings) -> Dataset:
         """The images in the form a trial takes."""
@@ -88,12 +92,17 @@ _PIXELS: dict[tuple[object, ...], Pixels] = {}
 def run_trial(trial: Trial, place: Workplace) -> Iterator[EpochRow | Record]:
     """Train and evaluate one trial, writing its records; yields a row an epoch, then the record.
 
-    Goes on from the trial's checkpoint where there is one. An exception becomes a `failed` record.
+    Goes on from the trial's checkpoint where there is one. An exception becomes a `failed` record, unless it is the
+    machine's: OutOfMemoryError and DiskError are raised, and the trial may be run again.
     """
     started_at = datetime.now(UTC)
     try:
         yield from _run(trial, place, started_at)
+    except DiskError:
+        raise
     except Exception as error:
+        if is_out_of_memory(error):
+            raise OutOfMemoryError(explain(error)) from None
         folder = Results(place.results).trial(trial.id)
         folder.path.mkdir(parents=True, exist_ok=True)
         yield folder.commit(
@@ -114,19 +123,19 @@ def _run(trial: Trial, place: Workplace, started_at: datetime) -> Iterator[Epoch
     if trial.parent_id is not None:
         before = {split: evaluate(state.trained, examples, split, precision=precision) for split in ("val", "test")}
         state.rows.append(EpochRow(0, None, None, before["val"].loss, before["val"].accuracy, settings.lr, 0.0))
-    checkpoint = folder.load_checkpoint()
+    checkpoint = folder.load_checkpoint("model")
     if checkpoint is not None:
         state.load_state_dict(checkpoint)
     folder.begin(trial, state.rows)
 
-    saved_at = time.monotonic()
+    due = CheckpointTimes(place)
     for row in train(state, examples, settings, precision=precision):
         folder.append_epoch(row)
-        if time.monotonic() - saved_at >= place.checkpoint_seconds and row.epoch < settings.epochs:
+        if row.epoch < settings.epochs and due.now(row.epoch):
             folder.save_checkpoint(state.state_dict())
-            saved_at = time.monotonic()
         yield row
 
+    folder.write_epochs(state.rows)
     parameters = sum(p.numel() for p in state.model.parameters() if p.requires_grad)
     record = new_record(trial, place, started_at, state.rows, parameters, precision)
     if before:
@@ -146,6 +155,23 @@ def _run(trial: Trial, place: Workplace, started_at: datetime) -> Iterator[Epoch
         }
     )
     yield folder.commit(record.model_copy(update=best_update(state.best, best)))
+
+
+@dataclass
+class CheckpointTimes:
+    """Says after which epochs a checkpoint is due."""
+
+    place: Workplace
+    saved_at: float = field(default_factory=time.monotonic)
+
+    def now(self, epoch: int) -> bool:
+        """Whether one is due after this epoch; it is then taken to be made."""
+        every = self.place.checkpoint_epochs
+        by_epochs = every is not None and epoch % every == 0
+        if not by_epochs and time.monotonic() - self.saved_at < self.place.checkpoint_seconds:
+            return False
+        self.saved_at = time.monotonic()
+        return True
 
 
 def starting_model(trial: Trial, place: Workplace) -> nn.Module:
@@ -252,6 +278,16 @@ def best_update(row: EpochRow, evaluations: dict[str, Evaluation]) -> dict[str, 
 def divergence(row: EpochRow) -> dict[str, object]:
     """What a record says of a trial whose loss was no longer a number in this epoch."""
     return {"status": Status.DIVERGED, "error": f"the loss was no longer a number in epoch {row.epoch}"}
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception says that memory ran out, on the host or on a GPU."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in _NO_MEMORY)
+
+
+_NO_MEMORY = ("can't allocate memory", "alloc_cpu.cpp", "CUDA out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
 
 
 def explain(error: BaseException) -> str:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -354,6 +355,34 @@ def test_trials_of_one_call_share_what_they_must(changes: dict[str, Any]) -> Non
         next(train_heads(made(), [head(settings()), head(settings(**changes))]))
 
 
-def test_a_trained_head_does_not_start_again() -> None:
-    with pytest.raises(AssertionError, match="epoch 1"):
-        next(train_heads(made(), trained(made(), settings())))
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
+def test_heads_go_on_from_a_checkpoint_as_if_never_stopped(optimizer: str) -> None:
+    """Through a file, to the bit; also where another of the bundle diverged before."""
+    features = made()
+    chosen = [
+        settings(optimizer=optimizer, dropout=0.3, seed=1),
+        settings(optimizer=optimizer, lr=0.1, weight_decay=1e-3),
+        settings(optimizer=optimizer, lr=0.02, seed=2),
+    ]
+    whole = trained(features, *chosen)
+    stopped = [head(one) for one in chosen]
+    for epoch in train_heads(features, stopped):
+        if epoch[0] is not None and epoch[0].epoch == 5:
+            break
+    saved = io.BytesIO()
+    torch.save([state.state_dict() for state in stopped], saved)
+    saved.seek(0)
+    states = [head(one) for one in chosen]
+    for state, kept in zip(states, torch.load(saved, weights_only=True), strict=True):
+        state.load_state_dict(kept)
+    assert [state.epoch for state in states] == [5, 5, 5]
+    for _ in train_heads(features, states):
+        pass
+    assert all(same(one, other) for one, other in zip(whole, states, strict=True))
+
+
+def test_heads_that_have_come_unequally_far_are_not_trained_together() -> None:
+    features = made()
+    ahead = trained(features, settings(epochs=1))[0]
+    with pytest.raises(AssertionError, match="same epoch"):
+        next(train_heads(features, [ahead, head(settings(epochs=1))]))

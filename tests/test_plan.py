@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cnnsearch.identity import canonical_json, trial_id
-from cnnsearch.plan import Outcome, Queue, Status, Trial, best_cell, make_plan
+from cnnsearch.plan import Job, Outcome, Queue, Status, Trial, best_cell, make_plan
 from cnnsearch.spec import Settings, Sweep
 from cnnsearch.sweepfile import load_sweep
 
@@ -136,7 +136,7 @@ def test_adding_a_value_adds_only_its_cells() -> None:
 
 
 def test_longest_first() -> None:
-    queue = Queue(load_sweep("part1"), DATA, {}, cost=lambda t: t.settings.lr * t.settings.batch_size)
+    queue = Queue(load_sweep("part1"), DATA, {}, cost=lambda t: t.settings.lr * t.settings.batch_size, slots=8)
     order = [queue.take() for _ in range(8)]
     costs = [t.settings.lr * t.settings.batch_size for job in order if job for t in job.trials]
     assert costs == sorted(costs, reverse=True)
@@ -150,18 +150,34 @@ def test_heads_on_the_same_features_are_one_job() -> None:
     jobs = []
     while (job := queue.take()) is not None:
         jobs.append(job)
-        assert queue.jobs_running == len(jobs)
+        for trial in job.trials:
+            assert queue.places_taken == 1
+            assert queue.take() is None
+            queue.finish(trial, done(0.5))
+        assert queue.places_taken == 0
+    assert queue.is_exhausted
     heads = [job for job in jobs if job.trials[0].settings.fine_tune == "head"]
     assert sorted(len(job.trials) for job in jobs) == [1] * 12 + [6, 6]
     assert all(len({trial.settings.batch_size for trial in job.trials}) == 1 for job in heads)
-    for trial in heads[0].trials[:-1]:
-        queue.finish(trial, done(0.5))
-    assert queue.jobs_running == len(jobs)
-    queue.finish(heads[0].trials[-1], done(0.5))
-    assert queue.jobs_running == len(jobs) - 1
     spread = Queue(sweep, DATA, {}, weights, slots=3)
-    sizes = [len(job.trials) for job in iter(spread.take, None) if job.trials[0].settings.fine_tune == "head"]
-    assert sorted(sizes, reverse=True)[0] == 2
+    first = [spread.take() for _ in range(3)]
+    assert [len(job.trials) for job in first if job] == [2, 2, 2]
+
+
+def test_what_needs_more_room_waits_for_it_and_is_not_overtaken() -> None:
+    queue = Queue(load_sweep("part1"), DATA, {}, slots=2)
+    one, other = queue.take(), queue.take()
+    assert one
+    assert other
+    queue.retry(Job(one.trials, room=2, attempt=2))
+    assert queue.take() is None
+    queue.finish(other.trials[0], done(0.5))
+    again = queue.take()
+    assert again
+    assert (again.id, again.room, again.attempt) == (one.id, 2, 2)
+    assert queue.take() is None
+    queue.finish(one.trials[0], done(0.5))
+    assert queue.take() is not None
 
 
 @given(st.lists(st.floats(0, 1), min_size=16, max_size=16), st.integers(0, 1000))

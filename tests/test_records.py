@@ -104,13 +104,13 @@ def test_unknown_fields_of_a_newer_version_are_ignored(results: Results) -> None
 def test_checkpoints_round_trip_and_damaged_ones_are_dropped(results: Results) -> None:
     folder = results.trial(TRIAL.id)
     folder.begin(TRIAL, [])
-    assert folder.load_checkpoint() is None
-    folder.save_checkpoint({"model": {"w": torch.ones(3)}, "rows": [vars(ROW)], "best": None})
-    loaded = folder.load_checkpoint()
+    assert folder.load_checkpoint("model") is None
+    folder.save_checkpoint({"kind": "model", "model": {"w": torch.ones(3)}, "rows": [vars(ROW)], "best": None})
+    loaded = folder.load_checkpoint("model")
     assert loaded is not None
     assert torch.equal(loaded["model"]["w"], torch.ones(3))
     folder.checkpoint_file.write_bytes(folder.checkpoint_file.read_bytes()[:100])
-    assert folder.load_checkpoint() is None
+    assert folder.load_checkpoint("model") is None
     assert not folder.checkpoint_file.exists()
 
 
@@ -140,13 +140,23 @@ def test_finished_trials_are_adopted_from_other_sweeps(results: Results) -> None
     ended(other.trial(TRIAL.id))
     failed = other.trial("0" * 16)
     failed.commit_failure(TRIAL, "broke")
-    kept = other.trial(TRIAL.id).weights_file.read_bytes()
-    other.trial(TRIAL.id).weights_file.unlink()
-    assert results.adopt([TRIAL.id]) == []  # a record without its weights is no trial to go on from
-    other.trial(TRIAL.id).weights_file.write_bytes(kept)
+    kept = other.trial(TRIAL.id).predictions_file.read_bytes()
+    other.trial(TRIAL.id).predictions_file.unlink()
+    assert results.adopt([TRIAL.id]) == []  # a record without what it vouches for is none
+    other.trial(TRIAL.id).predictions_file.write_bytes(kept)
     assert results.adopt([TRIAL.id, "0" * 16, "1" * 16]) == [TRIAL.id]
     assert results.records().keys() == {TRIAL.id}
     assert results.trial(TRIAL.id).load_weights().keys() == {"w"}
+
+
+def test_trials_whose_weights_nothing_needed_are_adopted_without(results: Results) -> None:
+    other = Results(results.path.parent / "other")
+    ended(other.trial(TRIAL.id))
+    assert other.trial(TRIAL.id).has_weights()
+    other.trial(TRIAL.id).drop_weights()
+    assert results.adopt([TRIAL.id]) == [TRIAL.id]
+    assert results.records().keys() == {TRIAL.id}
+    assert not results.trial(TRIAL.id).has_weights()
 
 
 def _hold(path: Path, held: Any) -> None:

@@ -1,0 +1,130 @@
+"""A small process beside a run that cleans up after it, however it ends.
+
+Nobody can tidy up after being killed. The warden holds the other end of a pipe: when that closes, the run is over,
+and every process it started and every temporary folder it made is removed. If the run did not say that it was ending,
+the warden says so in its place.
+
+The processes of a run carry its mark in their environment, so that they are known even when whatever started them
+is gone. Standard library and psutil only: it starts in a few hundredths of a second.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+MARK = "CNNSEARCH_RUN"
+"""Environment variable that every process of a run inherits."""
+LEAVE_SECONDS = 10.0
+"""How long a run that ends waits for the warden to have cleaned up."""
+
+
+class Warden:
+    """This run's end of the pipe."""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self._process = process
+
+    def remove(self, folder: Path) -> None:
+        """Have a temporary folder removed when the run is over."""
+        self._tell({"remove": str(folder)})
+
+    def last_words(self, text: str) -> None:
+        """What to say on standard error if this process dies without a word; empty for nothing."""
+        self._tell({"last_words": text})
+
+    def leave(self) -> None:
+        """The run is over: wait until everything is cleaned up."""
+        self._tell({"bye": True})
+        assert self._process.stdin is not None
+        with contextlib.suppress(OSError):
+            self._process.stdin.close()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(LEAVE_SECONDS)
+
+    def _tell(self, message: dict[str, Any]) -> None:
+        assert self._process.stdin is not None
+        with contextlib.suppress(OSError):  # killed itself: then there is nobody to clean up
+            self._process.stdin.write(json.dumps(message).encode() + b"\n")
+            self._process.stdin.flush()
+
+
+@contextlib.contextmanager
+def watching(last_words: str = "") -> Iterator[Warden]:
+    """A warden for the time of the block; processes started in it carry the run's mark."""
+    mark = uuid.uuid4().hex
+    environment = {name: value for name, value in os.environ.items() if name != MARK}
+    process = subprocess.Popen(
+        [sys.executable, "-P", str(Path(__file__)), mark, str(os.getpid())],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        env=environment,
+        start_new_session=True,  # Ctrl-C in a terminal goes to the whole group
+    )
+    warden = Warden(process)
+    warden.last_words(last_words)
+    before = os.environ.get(MARK)
+    os.environ[MARK] = mark
+    try:
+        yield warden
+    finally:
+        if before is None:
+            del os.environ[MARK]
+        else:
+            os.environ[MARK] = before
+        warden.leave()
+
+
+def main(mark: str, owner: int, pipe: IO[bytes]) -> None:
+    """Wait for the end of the pipe, then clean up after run `mark`, which process `owner` led."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    folders: list[str] = []
+    last_words, said_bye = "", False
+    for line in pipe:
+        with contextlib.suppress(ValueError):  # a line cut off by the end of its writer
+            message = json.loads(line)
+            said_bye |= "bye" in message
+            last_words = message.get("last_words", last_words)
+            folders += [message["remove"]] if "remove" in message else []
+    _end_processes(mark, owner)
+    for folder in folders:
+        shutil.rmtree(folder, ignore_errors=True)
+    if last_words and not said_bye:
+        print(last_words, file=sys.stderr, flush=True)
+
+
+def _end_processes(mark: str, owner: int) -> None:
+    """Kill what carries the mark, and what that may have started meanwhile."""
+    import psutil
+
+    for _ in range(20):
+        found = [process for process in psutil.process_iter() if process.pid != owner and _carries(process, mark)]
+        if not found:
+            return
+        for process in found:
+            with contextlib.suppress(psutil.Error):
+                process.kill()
+        psutil.wait_procs(found, timeout=0.5)
+
+
+def _carries(process: Any, mark: str) -> bool:
+    import psutil
+
+    try:
+        return bool(process.environ().get(MARK) == mark and process.status() != psutil.STATUS_ZOMBIE)
+    except (psutil.Error, OSError):  # gone, or somebody else's
+        return False
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]), sys.stdin.buffer)
