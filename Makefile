@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 INSTALLED_TEST := $(VENV)/.installed-test
 
-.PHONY: install quickstart test test-slow lint format benchmark clean
+.PHONY: install quickstart test test-slow test-faults lint format benchmark clean
 
 install: $(INSTALLED)
 
@@ -21,6 +21,10 @@ test: $(INSTALLED_TEST) lint
 
 test-slow: $(INSTALLED_TEST)
 	$(BIN)/python -m pytest -m slow
+
+# Everything that is done to a run on purpose, with a table of what came of it: see docs/durability.md.
+test-faults: $(INSTALLED_TEST)
+	$(BIN)/python -m pytest tests/faults -m '' --faults-table
 
 lint: $(INSTALLED_TEST)
 	$(BIN)/ruff check

@@ -17,25 +17,71 @@ import yaml
 from cnnsearch.errors import SpecError
 
 MAX_BYTES = 1_000_000
-MAX_NODES = 100_000
+MAX_NODES = 20_000
+"""Values of all kinds: about a second's reading."""
 MAX_DEPTH = 40
+MAX_KEY = 200
+"""Characters of a key."""
+MAX_NUMBER = 40
+"""Characters of a number: turning digits into a number takes time quadratic in them."""
 
 Key = str | int
 KeyPath = tuple[Key, ...]
 
 
-class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader with YAML 1.2 booleans and floats."""
+_TAG = "tag:yaml.org,2002:"
+_PLAIN = {f"{_TAG}{kind}" for kind in ("str", "int", "float", "bool", "null")}
+"""Tags that a scalar may have."""
 
 
+_TOO_MANY = f"has too many values; a sweep has at most {MAX_NODES:,}"
+_TOO_DEEP = f"is nested more than {MAX_DEPTH} deep"
+
+
+class _TooLargeError(Exception):
+    """More values, or deeper nesting, than a sweep file may have."""
+
+
+class _Bounded(yaml.SafeLoader):
+    """PyYAML's safe loader, which gives up on what is too large while it reads."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self._nodes = self._depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        self._nodes += 1
+        if self._nodes > MAX_NODES:
+            raise _TooLargeError(_TOO_MANY)
+        if self._depth > MAX_DEPTH:
+            raise _TooLargeError(_TOO_DEEP)
+        self._depth += 1
+        node: yaml.Node | None = super().compose_node(parent, index)
+        self._depth -= 1
+        return node
+
+
+class _Loader(_Bounded):
+    """The same with YAML 1.2 booleans and numbers."""
+
+
+def _whole_number(loader: _Loader, node: yaml.ScalarNode) -> int:
+    text = node.value.replace("_", "")
+    return int(text, 16 if "x" in text else 10)
+
+
+_REPLACED = {f"{_TAG}{kind}" for kind in ("bool", "int", "float", "timestamp", "merge", "value")}
 _Loader.yaml_implicit_resolvers = {
     first: [(tag, regexp) for tag, regexp in resolvers if tag not in _REPLACED]
-    for _REPLACED in [{"tag:yaml.org,2002:bool", "tag:yaml.org,2002:float", "tag:yaml.org,2002:timestamp"}]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
-_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(true|True|false|False)$"), list("tTfF"))
+_Loader.add_constructor(f"{_TAG}int", _whole_number)
 _Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
+    f"{_TAG}int", re.compile(r"^[-+]?\d[\d_]*$|^[-+]?0x[\da-fA-F]+$", re.ASCII), list("-+0123456789")
+)
+_Loader.add_implicit_resolver(f"{_TAG}bool", re.compile(r"^(true|True|false|False)$"), list("tTfF"))
+_Loader.add_implicit_resolver(
+    f"{_TAG}float",
     re.compile(r"^[-+]?(\d+\.\d*|\.\d+|\d+)([eE][-+]?\d+)?$|^[-+]?\.(inf|Inf)$|^\.(nan|NaN)$"),
     list("-+.0123456789"),
 )
@@ -65,7 +111,7 @@ class Document:
             if isinstance(at, list):
                 names = [item.get("name") if isinstance(item, dict) else None for item in at]
                 if part not in names:
-                    known = ", ".join(str(name) for name in names if name)
+                    known = ", ".join(shown(name) for name in names if name)
                     raise SpecError(f"{'.'.join(map(str, path))} has no item named {part!r}; there is {known}")
                 path.append(names.index(part))
                 at = at[names.index(part)]
@@ -110,49 +156,64 @@ def read(file: Path, name: str | None = None) -> Document:
     return document
 
 
+def read_back(text: str, name: str) -> Any:
+    """The plain values that `yaml.safe_dump` wrote, under the same limits as a file of a person's.
+
+    Its words and numbers are YAML 1.1's, as it wrote them: `1e-4` without a dot is a word there.
+    """
+    return _construct(_compose(text, name, _Bounded), name, {}, loader=_Bounded(""))
+
+
 def parse_value(text: str, place: str) -> Any:
     """The YAML value in a `--set KEY=VALUE`."""
     return _construct(_compose(text, place), place, {}, with_lines=False)
 
 
 def _parse(text: str, name: str, places: dict[KeyPath, str]) -> dict[str, Any]:
-    tree = _construct(_compose(text, name), name, places, with_lines=True)
+    tree = _construct(_compose(text, name), name, places)
     if not isinstance(tree, dict):
         given = "nothing" if tree is None else f"a {type(tree).__name__}"
         raise SpecError(f"{name} holds {given}; a sweep is a mapping with name, data, train and stages")
     return tree
 
 
-def _compose(text: str, name: str) -> yaml.Node | None:
+def _compose(text: str, name: str, loader: type[_Bounded] = _Loader) -> yaml.Node | None:
     try:
-        return yaml.compose(text, Loader=_Loader)
+        return yaml.compose(text, Loader=loader)
     except yaml.MarkedYAMLError as error:
         line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
         raise SpecError(f"{name}{line} is not YAML: {error.problem or error}") from None
     except (yaml.YAMLError, ValueError) as error:
         raise SpecError(f"{name} is not YAML: {error}") from None
-    except RecursionError:
-        raise SpecError(f"{name} is nested more than {MAX_DEPTH} deep") from None
+    except _TooLargeError as error:
+        raise SpecError(f"{name} {error}") from None
 
 
-def _construct(root: yaml.Node | None, name: str, places: dict[KeyPath, str], *, with_lines: bool) -> Any:
+def _construct(
+    root: yaml.Node | None,
+    name: str,
+    places: dict[KeyPath, str],
+    *,
+    with_lines: bool = True,
+    loader: _Bounded | None = None,
+) -> Any:
     """Build plain values from a composed document, counting nodes as aliases repeat them."""
-    loader = _Loader("")
+    loader = loader or _Loader("")
     counted = iter(range(MAX_NODES))
 
     def build(node: yaml.Node, path: KeyPath) -> Any:
         line = f"{name}, line {node.start_mark.line + 1}" if with_lines else name
         if next(counted, None) is None or len(path) > MAX_DEPTH:
-            raise SpecError(f"{line}: too many values, or nested more than {MAX_DEPTH} deep")
+            raise SpecError(f"{name} {_TOO_DEEP if len(path) > MAX_DEPTH else _TOO_MANY}")
         places.setdefault(path, line)
         if isinstance(node, yaml.MappingNode):
             _refuse_tag(node, "map", line)
             mapping: dict[str, Any] = {}
             for key_node, value_node in node.value:
                 key_line = f"{name}, line {key_node.start_mark.line + 1}" if with_lines else name
-                key = loader.construct_object(key_node) if isinstance(key_node, yaml.ScalarNode) else None
-                if not isinstance(key, str):
-                    raise SpecError(f"{key_line}: a key must be a word, given {key_node.value!r}")
+                key = key_node.value if isinstance(key_node, yaml.ScalarNode) else "a list or mapping"
+                if key_node.tag != f"{_TAG}str" or len(key) > MAX_KEY or not key.isprintable():
+                    raise SpecError(f"{key_line}: a key must be a word, given {shown(key)}")
                 if key in mapping:
                     raise SpecError(f"{key_line}: {key} is given twice")
                 places[(*path, key)] = key_line
@@ -161,17 +222,27 @@ def _construct(root: yaml.Node | None, name: str, places: dict[KeyPath, str], *,
         if isinstance(node, yaml.SequenceNode):
             _refuse_tag(node, "seq", line)
             return [build(item, (*path, index)) for index, item in enumerate(node.value)]
+        if node.tag not in _PLAIN:
+            _refuse_tag(node, "str", line)
+        if node.tag in (f"{_TAG}int", f"{_TAG}float") and len(node.value) > MAX_NUMBER:
+            raise SpecError(f"{line}: a number of {len(node.value):,} characters; at most {MAX_NUMBER}")
         try:
             return loader.construct_object(node)
-        except (yaml.YAMLError, ValueError):
-            raise SpecError(f"{line}: {node.tag} is not allowed here; plain values only") from None
+        except (yaml.YAMLError, ValueError, KeyError):
+            raise SpecError(f"{line}: {shown(node.value)} is not what its tag says, {shown(node.tag)}") from None
 
     return None if root is None else build(root, ())
 
 
 def _refuse_tag(node: yaml.Node, kind: str, line: str) -> None:
-    if node.tag != f"tag:yaml.org,2002:{kind}":
-        raise SpecError(f"{line}: {node.tag} is not allowed here; plain values only")
+    if node.tag != f"{_TAG}{kind}":
+        raise SpecError(f"{line}: {shown(node.tag)} is not allowed here; plain values only")
+
+
+def shown(value: Any) -> str:
+    """A value from a file as a message shows it: short, on one line, nothing that moves a terminal's cursor."""
+    text = value if isinstance(value, str) and value.isprintable() else repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def dotted(path: KeyPath, tree: Any) -> str:
@@ -187,4 +258,4 @@ def _dotted_parts(path: KeyPath, tree: Any) -> Iterator[str]:
         except (KeyError, IndexError, TypeError):
             at = None
         named = isinstance(part, int) and isinstance(at, dict) and isinstance(at.get("name"), str)
-        yield at["name"] if named and at is not None else str(part)
+        yield shown(at["name"]) if named and at is not None else str(part)

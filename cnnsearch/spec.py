@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 import itertools
-from collections.abc import Iterator
+import math
+from collections.abc import Hashable, Iterator
 from typing import Annotated, Any, Literal, Self, cast
 
 from pydantic import (
@@ -22,6 +23,9 @@ from pydantic import (
 
 from cnnsearch.document import KeyPath
 from cnnsearch.models.names import KNOWN, OWN, PATCH_SIZES
+
+MAX_TRIALS = 1_000_000
+"""Of one stage."""
 
 Int = Annotated[int, Strict()]
 Float = Annotated[float, Strict()]
@@ -162,9 +166,8 @@ class Values(Part):
         if not isinstance(args, list) or not args:
             raise ValueError(f"{kind} needs a list of values, given {args!r}")
         if kind in LISTED_KINDS:
-            repeated = [value for index, value in enumerate(args) if value in args[:index]]
-            if repeated:
-                raise ValueError(f"{kind} has {repeated[0]!r} twice")
+            if (repeated := _repeated(args)) is not None:
+                raise ValueError(f"{kind} has {repeated!r} twice")
         else:
             numbers = [value for value in args if isinstance(value, int | float) and not isinstance(value, bool)]
             if len(args) != 2 or len(numbers) != 2 or not args[0] < args[1]:
@@ -178,6 +181,18 @@ class Values(Part):
     @model_serializer
     def _to_yaml(self) -> Any:
         return self.args[0] if self.kind == "constant" else {self.kind: list(self.args)}
+
+
+def _repeated(values: list[Any]) -> Any:
+    """The first value that was there before; None where there is none, or where no axis has such values."""
+    seen = set()
+    for value in values:
+        if not isinstance(value, Hashable):
+            return None
+        if value in seen:
+            return value
+        seen.add(value)
+    return None
 
 
 class StartFrom(Part):
@@ -194,7 +209,7 @@ class Search(Part):
     """How a stage's cells are chosen from its space."""
 
     method: Literal["grid", "random"] = Field("grid", description="every combination, or random draws")
-    trials: Int | None = Field(None, ge=1, le=1_000_000, description="number of draws (random)")
+    trials: Int | None = Field(None, ge=1, le=MAX_TRIALS, description="number of draws (random)")
     seed: Int = Field(0, ge=0, description="seed of the draws")
 
 
@@ -290,6 +305,8 @@ def _problems(sweep: Sweep) -> Iterator[SpecProblemError]:
             yield SpecProblemError((*at, "name"), f"two stages are named {stage.name!r}")
         problems = list(_space_problems(stage, (*at, "space")))
         yield from problems
+        if not problems:
+            yield from _size_problems(sweep, stage, at)
         if not problems and stage.start_from is None:
             yield from _combination_problems(sweep, stage, (*at, "space"))
         yield from _search_problems(stage, at)
@@ -311,6 +328,15 @@ def _space_problems(stage: Stage, at: KeyPath) -> Iterator[SpecProblemError]:
                 yield SpecProblemError(here, value_message(value, error.errors()[0]["msg"]))
         if values.kind in NUMERIC_KINDS and Settings.model_fields[axis].annotation not in (int, float):
             yield SpecProblemError((*at, axis), f"{values.kind} needs a numeric axis; use {{choice: [...]}}")
+
+
+def _size_problems(sweep: Sweep, stage: Stage, at: KeyPath) -> Iterator[SpecProblemError]:
+    """More trials than could ever be listed, let alone run."""
+    listed = stage.search.method == "grid"
+    chosen = math.prod(len(values.args) for values in stage.space.values()) if listed else stage.search.trials or 1
+    trials = chosen * max(1, len(sweep.seeds))
+    if trials > MAX_TRIALS:
+        yield SpecProblemError((*at, "space"), f"makes {trials:,} trials; a stage has at most {MAX_TRIALS:,}")
 
 
 def _combination_problems(sweep: Sweep, stage: Stage, at: KeyPath) -> Iterator[SpecProblemError]:

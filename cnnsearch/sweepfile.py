@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from cnnsearch.document import Document, KeyPath, dotted, parse_value, read
+from cnnsearch.document import Document, KeyPath, dotted, parse_value, read, read_back, shown
 from cnnsearch.errors import SpecError
 from cnnsearch.spec import (
     AXES,
@@ -96,7 +96,7 @@ def changed(sweep: Sweep, values: Mapping[str, Any]) -> Sweep:
 
 def from_yaml(text: str, name: str) -> Sweep:
     """Read back a resolved `sweep.yaml`. Raises SpecError."""
-    return _validated(Document(name, yaml.safe_load(text)))
+    return _validated(Document(name, read_back(text, name)))
 
 
 def to_yaml(sweep: Sweep) -> str:
@@ -150,8 +150,8 @@ def _explain(error: ValidationError, document: Document) -> str:
     if first["type"] == "extra_forbidden" or (isinstance(cause, SpecProblemError) and str(cause) == "unknown axis"):
         return _unknown_key(place, path, document.tree)
     if first["type"] == "union_tag_invalid":
-        tag = first["ctx"]["tag"]
-        return f"{place}: {key}.method given {tag!r}; allowed: {first['ctx']['expected_tags']}"
+        tag = repr(first["ctx"]["tag"])
+        return f"{place}: {key}.method given {shown(tag)}; allowed: {first['ctx']['expected_tags']}"
     if first["type"] == "missing":
         return f"{place}: {key} is missing"
     if cause is not None:

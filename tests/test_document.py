@@ -3,8 +3,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import yaml
 
-from cnnsearch.document import Document, dotted, parse_value, read
+from cnnsearch.document import MAX_NODES, Document, dotted, parse_value, read, read_back
 from cnnsearch.errors import SpecError
 
 
@@ -23,7 +24,20 @@ def test_remembers_the_line_of_every_value(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "value"),
-    [("1e-4", 1e-4), ("0.5", 0.5), ("5", 5), ("no", "no"), ("on", "on"), ("true", True), ("2020-01-01", "2020-01-01")],
+    [
+        ("1e-4", 1e-4),
+        ("0.5", 0.5),
+        ("5", 5),
+        ("no", "no"),
+        ("on", "on"),
+        ("1_000", 1000),
+        ("010", 10),
+        ("0x1f", 31),
+        ("1:30", "1:30"),
+        ("=", "="),
+        ("true", True),
+        ("2020-01-01", "2020-01-01"),
+    ],
 )
 def test_scalars_are_what_people_mean(text: str, value: object) -> None:
     parsed = parse_value(text, "--set x")
@@ -41,6 +55,8 @@ def test_scalars_are_what_people_mean(text: str, value: object) -> None:
         ("- 1\n", "holds a list"),
         ("", "holds nothing"),
         ("1: 2\n", "line 1: a key must be a word"),
+        ("<<: {a: 1}\n? [a]\n: 1\n", "line 2: a key must be a word, given a list or mapping"),
+        ("a: !!int x\n", "line 1: x is not what its tag says"),
         ("a: " + "[" * 60 + "]" * 60, "nested more than"),
         ("a: " + "[" * 5000, "nested more than"),
     ],
@@ -56,6 +72,13 @@ def test_alias_bomb_is_refused_quickly(tmp_path: Path) -> None:
     levels += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 10)]
     with pytest.raises(SpecError, match="too many values"):
         document(tmp_path, "\n".join(levels))
+
+
+def test_what_was_written_is_read_back(tmp_path: Path) -> None:
+    plain = {"title": "1e-4", "numbers": [1e-5, 0.1, 3, True, None], "words": ["no", "<<", "2020-01-01", "0o17", "="]}
+    assert read_back(yaml.safe_dump(plain), "sweep.yaml") == plain
+    with pytest.raises(SpecError, match="too many values"):
+        read_back(yaml.safe_dump(list(range(MAX_NODES))), "sweep.yaml")
 
 
 def test_ten_megabytes_are_refused_unread(tmp_path: Path) -> None:

@@ -62,7 +62,7 @@ def _write(out: Path, drawn: Iterable[Picture], text: str, page: str) -> Path:
 
 
 def summary_lines(tables: Tables) -> list[tuple[str, str]]:
-    """The answer in a few labelled lines, for a terminal; empty where nothing finished."""
+    """The answer in a few labelled lines, for a terminal."""
     return summary(Evidence(tables))
 
 

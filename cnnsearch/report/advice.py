@@ -31,7 +31,7 @@ def advice(evidence: Evidence) -> list[Advice]:
     found = _unfinished(evidence)
     best = evidence.best
     if best is None:
-        return found
+        return [*found, *_smaller_steps(evidence)]
     if not evidence.beats_chance(best):
         return [*found, _learn_anything(evidence)]
     edges = _edges(evidence)
@@ -102,6 +102,16 @@ def _unfinished(evidence: Evidence) -> list[Advice]:
         return []
     text = f"Finish the sweep: {listed(parts)}. The same command again runs only what is missing."
     return [Advice(text, _command(evidence))]
+
+
+def _smaller_steps(evidence: Evidence) -> list[Advice]:
+    """Where trials diverged and none finished, the steps were too large, or the images are not what they should be."""
+    rates = [float(row["lr"]) for row in evidence.tables.trials.to_dict("records") if row["status"] == "diverged"]
+    if not rates:
+        return []
+    shown = listed([format_value(min(rates) / 10), format_value(min(rates) / 100)], "or")
+    many = "every trial that ran" if len(rates) > 1 else "the trial that ran"
+    return [Advice(f"Take smaller steps: {many} diverged; try learning rate {shown}.")]
 
 
 def _learn_anything(evidence: Evidence) -> Advice:

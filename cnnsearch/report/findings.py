@@ -87,9 +87,7 @@ def answer(evidence: Evidence) -> Answer:
     """The best setting with its test accuracy, and how many others cannot be told from it."""
     best = evidence.best
     if best is None:
-        ended = len(evidence.tables.trials)
-        trials = "no trial has ended yet" if ended == 0 else f"none of {counted(ended, 'trial')} finished"
-        return Answer(f"No answer: {trials}.", CANNOT_TELL)
+        return Answer(f"No answer: {_why_none(evidence)}.", CANNOT_TELL)
     score, name = evidence.score(best), in_words(evidence, best)
     if score is None:
         return Answer(f"Best by validation is {name}; its test accuracy was not measured.", CANNOT_TELL)
@@ -106,11 +104,26 @@ def answer(evidence: Evidence) -> Answer:
     return Answer(f"Best by validation is {name}: it {gets}{_rivals(evidence, best, others)}.", _sureness(evidence))
 
 
+def _why_none(evidence: Evidence) -> str:
+    """Why there is no best setting."""
+    statuses = [str(status) for status in evidence.tables.trials["status"]]
+    if not statuses:
+        return "no trial has ended yet"
+    kinds = [status for status in ("failed", "diverged", "pruned") if status in statuses]
+    if len(kinds) > 1:
+        parts = listed([f"{statuses.count(kind)} {kind}" for kind in kinds])
+        return f"none of {len(statuses)} trials finished: {parts}"
+    ran = " that ran" if len(statuses) < evidence.tables.planned else ""
+    which = f"the one trial{ran}" if len(statuses) == 1 else f"all {len(statuses)} trials{ran}"
+    meaning = ": the loss was no longer a number" if kinds == ["diverged"] else ""
+    return f"{which} {kinds[0]}{meaning}"
+
+
 def summary(evidence: Evidence) -> list[tuple[str, str]]:
     """The answer as labelled lines: the best setting, its scores, and what cannot be told apart from it."""
     best = evidence.best
     if best is None:
-        return []
+        return [("no answer", _why_none(evidence))]
     scores = [
         f"{name} {percent(score)}"
         for name, split in (("validation", "val"), ("test", "test"))

@@ -13,6 +13,7 @@ from markupsafe import Markup, escape
 from cnnsearch.plots.style import THEMES
 from cnnsearch.report.comparison import ComparisonPage
 from cnnsearch.report.page import Page
+from cnnsearch.report.words import visible
 
 # Only the page needs it: the ground of code and pictures.
 _WELL = ("#f4f5f7", "#1f2329")
@@ -29,11 +30,12 @@ _NUMBERS = re.compile(r"−?\d[\d.,]* (?:%|points|(?:s|min|h|d)\b)(?: \([−\d][
 
 
 def environment() -> Environment:
-    """Jinja as the report uses it: everything escaped unless marked safe, and no undefined names."""
+    """Jinja as the report uses it: everything escaped and visible unless marked safe, and no undefined names."""
     templates = Environment(
         loader=PackageLoader("cnnsearch.report", "templates"),
         autoescape=True,
         undefined=StrictUndefined,
+        finalize=_finalized,
         trim_blocks=True,
         lstrip_blocks=True,
     )
@@ -76,7 +78,11 @@ def _anchor_names(page: Page) -> dict[str, str]:
 
 def keep_numbers_whole(text: str) -> Markup:
     """Escaped text in which numbers stay on one line with their unit and interval."""
-    return Markup(_NUMBERS.sub(lambda match: f'<span class="n">{match[0]}</span>', str(escape(text))))
+    return Markup(_NUMBERS.sub(lambda match: f'<span class="n">{match[0]}</span>', str(escape(visible(text)))))
+
+
+def _finalized(value: object) -> object:
+    return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def only_base64(text: str) -> str:

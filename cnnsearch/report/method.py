@@ -66,6 +66,7 @@ def seeds_note(evidence: Evidence) -> str:
 def _notes(evidence: Evidence) -> list[tuple[str, str]]:
     """Two sentences on each thing a reader may doubt."""
     chosen = counted(len(evidence.settings), "setting")
+    optimistic = f"the winner’s validation score, the highest of {chosen}, is optimistic for that reason, and its"
     seeds = max((len(setting.trial_ids) for setting in evidence.settings), default=1)
     mean = " (mean over seeds)" if seeds > 1 else ""
     over_seeds = " or, where that is wider, by Student’s t over the seeds" if seeds > 1 else ""
@@ -73,8 +74,8 @@ def _notes(evidence: Evidence) -> list[tuple[str, str]]:
         (
             "Selection",
             f"The best setting is the one with the highest validation accuracy{mean}, each network taken at its epoch "
-            "of highest validation accuracy. Test images choose nothing: the winner’s validation score, the highest "
-            f"of {chosen}, is optimistic for that reason, and its test score is not.",
+            "of highest validation accuracy; trials that diverged or failed take no part. Test images choose nothing"
+            + (f": {optimistic} test score is not." if evidence.settings else "."),
         ),
         (
             "Intervals",

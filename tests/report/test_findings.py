@@ -244,7 +244,7 @@ class TestAnswer:
         [
             ("lr_only", "Best by validation is lr 0.001", "clear"),
             ("one_trial", "The one setting that finished, residual, lr 0.001, batch 32, gets", "cannot tell"),
-            ("all_failed", "No answer: none of 8 trials finished.", "cannot tell"),
+            ("all_failed", "No answer: all 8 trials failed.", "cannot tell"),
             ("at_chance", "No setting can be said to work", "cannot tell"),
         ],
     )
@@ -266,6 +266,16 @@ def test_divergence_is_a_finding_with_what_the_lost_share():
     assert finding.sentence == "4 trials of 8 diverged, all with lr 0.001."
 
 
+def test_where_none_finished_it_says_how_they_ended():
+    def sentence(*statuses: str) -> str:
+        plans = [replace(p, status=s) for p, s in zip(factory.grid_plans(), statuses, strict=False)]
+        return answer(Evidence(factory.make(plans, [factory.GRID]))).sentence
+
+    assert sentence("diverged") == "No answer: the one trial diverged: the loss was no longer a number."
+    assert sentence(*["diverged"] * 8) == "No answer: all 8 trials diverged: the loss was no longer a number."
+    assert sentence("diverged", "failed") == "No answer: none of 2 trials finished: 1 failed and 1 diverged."
+
+
 def test_without_predictions_it_says_that_nothing_can_be_compared():
     tables = factory.part1()
     found = findings(Evidence(replace(tables, predictions=tables.predictions.iloc[:0])))
@@ -279,4 +289,4 @@ def test_summary_lines_for_the_terminal():
     assert re.fullmatch(r"validation \d+\.\d % \(.*\), test \d+\.\d % \(.*\)", lines["scores"])
     assert lines["not told apart"] == "dropout 0.25"
     assert "no better than chance" in dict(summary_lines(factory.at_chance()))["warning"]
-    assert summary_lines(factory.all_failed()) == []
+    assert summary_lines(factory.all_failed()) == [("no answer", "all 8 trials failed")]

@@ -264,7 +264,7 @@ class TestTrouble:
 
     def test_all_failed_says_so(self, built):
         _, page = built("all_failed")
-        assert "No answer: none of 8 trials finished." in page.words()
+        assert "No answer: all 8 trials failed." in page.words()
         assert "no space left on device" in page.words()
         assert "svg" in page.names()  # the data is still shown
 
@@ -354,6 +354,7 @@ class TestWriting:
             ("- no list", r"\- no list"),
             ("1. no list", r"1\. no list"),
             ("two\nlines", "two lines"),
+            ("a\u202etxt.exe \x1b[2J", r"a\\u202etxt.exe \\x1b\[2J"),
         ],
     )
     def test_markdown_is_escaped(self, given, escaped):

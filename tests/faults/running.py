@@ -1,0 +1,102 @@
+"""Runs the commands as people do, in processes of their own, on sweeps that take seconds."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+LIMIT_SECONDS = 110
+"""After which a command is killed: less than a test may take."""
+
+TWO_TRIALS = """\
+name: tiny
+data: {image_size: 8, split: {method: fill, train_per_class: 6, val_per_class: 4}}
+train: {model: plain, width: 0.05, epochs: 2, precision: fp32, optimizer: sgd}
+run: {dashboard: false}
+stages:
+  - name: grid
+    space: {lr: {grid: [0.01, 0.1]}}
+"""
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a command ended, and what it took."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+    cpu_seconds: float
+    """Of it and all it waited for: other work on the machine does not count, as it does on the wall's clock."""
+    peak_bytes: int
+    """Largest resident memory, of it or of a process it waited for."""
+
+    @property
+    def told(self) -> dict[str, Any]:
+        """What `--json` printed."""
+        told: dict[str, Any] = json.loads(self.stdout.splitlines()[-1])
+        return told
+
+
+def call(
+    *arguments: object,
+    module: str = "cnnsearch.sweep",
+    before: Sequence[str] = (),
+    env: Mapping[str, str] | None = None,
+) -> Ended:
+    """Run a command to its end. `before` are words before the Python that runs it; `env` is added to ours."""
+    command = [*before, sys.executable, "-m", module, *map(str, arguments)]
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
+        process = subprocess.Popen(command, stdout=out, stderr=err, env={**os.environ, **(env or {})})
+        watchdog = threading.Timer(LIMIT_SECONDS, process.kill)
+        watchdog.start()
+        try:
+            _, status, usage = os.wait4(process.pid, 0)
+        finally:
+            watchdog.cancel()
+        process.returncode = os.waitstatus_to_exitcode(status)
+        out.seek(0)
+        err.seek(0)
+        return Ended(
+            process.returncode, out.read(), err.read(), usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024
+        )
+
+
+def sweep_file(folder: Path, text: str = TWO_TRIALS, name: str = "tiny.yaml") -> Path:
+    """A sweep file in `folder`."""
+    (folder / name).write_text(text, encoding="utf-8")
+    return folder / name
+
+
+def images(folder: Path, classes: Sequence[str] = ("cat", "dog"), per_class: int = 12) -> Path:
+    """A folder of small images, each of its own colour."""
+    for label, name in enumerate(classes):
+        (folder / name).mkdir(parents=True)
+        for index in range(per_class):
+            save(folder / name / f"{index:03}.png", label, index)
+    return folder
+
+
+def save(path: Path, label: int, index: int) -> None:
+    """One small image, of a colour of its own."""
+    Image.new("RGB", (10, 12), (label * 40 % 256, index * 10, 40)).save(path, "PNG")
+
+
+def assert_refused(ended: Ended, complaint: str) -> None:
+    """Exit 2 and one clear message, before anything was started."""
+    assert ended.returncode == 2, ended
+    assert ended.stdout == ""
+    assert ended.stderr.startswith("error: ")
+    assert ended.stderr.count("error:") == 1
+    assert complaint in ended.stderr
+    assert "Traceback" not in ended.stderr
