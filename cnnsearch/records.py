@@ -351,9 +351,15 @@ class Results:
                 raise ResultsError(
                     f"{self.path} is in use by {owner}; wait for it, or choose another with --out"
                 ) from None
-            lock.truncate(0)
-            lock.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-            lock.flush()
+            try:
+                lock.truncate(0)
+                lock.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+                lock.flush()
+            except OSError as error:
+                lock.truncate(0)
+                with contextlib.suppress(OSError):  # what is still to be written of it
+                    lock.close()
+                raise DiskError(f"{self.path} cannot be written: {error.strerror}") from None
             for folder in (self.path, self.path / "plots"):
                 remove_abandoned(folder)
             yield

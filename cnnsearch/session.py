@@ -248,15 +248,18 @@ class _Keeper:
     def __init__(self, results: Results, queue: Queue) -> None:
         self._results = results
         self._queue = queue
-        self._ended: list[str] = []
-        """Trials of this run whose weights are still there."""
+        self._ended = [trial_id for trial_id in queue.plan.trials if trial_id in queue.outcomes]
+        """Trials whose weights may be there: also of runs that were cut off before they dropped any."""
+        self._since = 0
+        """Trials that ended since anything was dropped."""
 
     def hear(self, event: Event) -> None:
         """Notice that a trial ended; now and then, drop."""
         if isinstance(event, Ended) and event.record.status is Status.DONE:
             self._ended.append(event.trial.id)
+            self._since += 1
             # Deciding reads the whole plan, so it is done less often the more trials there are.
-            if len(self._ended) > KEPT_AT_MOST + len(self._queue.plan.trials) // 20:
+            if self._since >= KEPT_AT_MOST + len(self._queue.plan.trials) // 20:
                 self.drop()
 
     def drop(self) -> None:
@@ -268,6 +271,7 @@ class _Keeper:
             if trial_id not in kept:
                 self._results.trial(trial_id).drop_weights()
         self._ended = [trial_id for trial_id in self._ended if trial_id in kept]
+        self._since = 0
 
 
 class _TimeIsUp(BaseException):

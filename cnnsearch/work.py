@@ -287,7 +287,14 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(words in str(error) for words in _NO_MEMORY)
 
 
-_NO_MEMORY = ("can't allocate memory", "alloc_cpu.cpp", "CUDA out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+_NO_MEMORY = (
+    "can't allocate memory",
+    "alloc_cpu.cpp",
+    "could not create a primitive",  # what oneDNN says for its status out_of_memory
+    "could not create a memory",
+    "CUDA out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+)
 
 
 def explain(error: BaseException) -> str:

@@ -20,6 +20,7 @@ from cnnsearch.plan import Queue, Status
 from cnnsearch.records import Results
 from cnnsearch.spec import Sweep
 from cnnsearch.work import Choices, Workplace
+from tests.recorded import numbers
 
 LAYOUT = Layout("cpu", trials_at_once=2, threads=1, gpus=0.0)
 
@@ -36,21 +37,6 @@ def run(
 
         schedule.execute(queue, place, LAYOUT, sweep.run, listen)
     return queue
-
-
-def numbers(path: Path) -> dict[str, Any]:
-    """Everything recorded that does not depend on time and place."""
-    varying = {"seconds", "images_per_second", "peak_memory_bytes", "host", "started_at"}
-    results = Results(path)
-    return {
-        trial_id: (
-            record.model_dump(exclude={*varying, "files"}),
-            record.files["best.safetensors"],
-            record.files["predictions.safetensors"],
-            [{k: v for k, v in row.items() if k != "seconds"} for row in results.trial(trial_id).epochs()],
-        )
-        for trial_id, record in results.records().items()
-    }
 
 
 def test_ray_and_serial_give_the_same_numbers(

@@ -1,0 +1,310 @@
+"""The command is killed, interrupted, or loses Ray: the same command goes on, and nothing stays behind."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from cnnsearch.durable import write_whole
+from cnnsearch.records import Results
+from cnnsearch.warden import MARK
+from tests.faults.running import call
+from tests.recorded import numbers
+
+SWEEP = """
+name: tiny
+data: {image_size: 8, split: {method: fill, train_per_class: 6, val_per_class: 4}}
+train: {model: residual, width: 0.05, epochs: 30, precision: fp32}
+run: {dashboard: false, checkpoint_epochs: 5}
+stages:
+  - name: grid
+    space: {lr: {grid: [0.001, 0.002]}, batch_size: {grid: [16, 32]}}
+  - name: dropout
+    start_from: {stage: grid}
+    space: {dropout: {grid: [0.1, 0.2]}}
+"""
+TRIALS = 6
+
+
+class Started:
+    """A running command in a session of its own, as a terminal would start it."""
+
+    def __init__(self, *arguments: object) -> None:
+        self.output = tempfile.TemporaryFile("w+")  # noqa: SIM115
+        self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "cnnsearch.sweep", *map(str, arguments)],
+            stdout=self.output,
+            stderr=self.errors,
+            start_new_session=True,
+        )
+        self.began = time.monotonic()
+        self.folders = set(temporary_folders())
+
+    def until(self, condition: Callable[[], Any], seconds: float = 90) -> None:
+        deadline = time.monotonic() + seconds
+        while not condition():
+            assert self.process.poll() is None, self.stderr
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+
+    def child(self, name: str) -> psutil.Process:
+        (found,) = [child for child in psutil.Process(self.process.pid).children() if child.name() == name]
+        return found
+
+    def ended(self, seconds: float = 60) -> int:
+        try:
+            return self.process.wait(seconds)
+        finally:
+            self.process.kill()
+
+    @property
+    def stderr(self) -> str:
+        self.errors.seek(0)
+        return self.errors.read()
+
+    @property
+    def stdout(self) -> str:
+        self.output.seek(0)
+        return self.output.read()
+
+
+def temporary_folders() -> Iterator[Path]:
+    for place in {tempfile.gettempdir(), "/tmp"}:
+        yield from Path(place).glob("cnns-*")
+        yield from Path(place).glob("cnnsearch-tune-*")
+
+
+def marked() -> set[int]:
+    """Processes of any run that this test's runs could have started."""
+    found = set()
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get("CNNSEARCH_TEST_OWNER") == str(os.getpid()):
+                found |= {process.pid} if process.status() != psutil.STATUS_ZOMBIE else set()
+        except psutil.Error:
+            continue
+    return found
+
+
+@pytest.fixture(autouse=True)
+def _nothing_stays_behind(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Row 23, after every test here: no process that a run started, none of its temporary folders."""
+    monkeypatch.setenv("CNNSEARCH_TEST_OWNER", str(os.getpid()))
+    monkeypatch.delenv(MARK, raising=False)
+    monkeypatch.setenv("TMPDIR", tempfile.mkdtemp(prefix="cnnt-"))  # Ray's own lies under /tmp, whatever this says
+    tempfile.tempdir = None
+    before = set(temporary_folders())
+    yield
+    deadline = time.monotonic() + 15
+    while (left := (marked(), own_folders(before))) != (set(), set()) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    for pid in left[0]:
+        psutil.Process(pid).kill()
+    tempfile.tempdir = None
+    assert left == (set(), set())
+
+
+def own_folders(before: set[Path]) -> set[Path]:
+    """New temporary folders that no living process of another run uses."""
+    used = " ".join(" ".join(process.info["cmdline"] or []) for process in psutil.process_iter(["cmdline"]))
+    new = set(temporary_folders()) - before
+    return {folder for folder in new if str(folder).startswith(os.environ["TMPDIR"]) or folder.name not in used}
+
+
+@pytest.fixture
+def arguments(tmp_path: Path) -> list[object]:
+    (tmp_path / "tiny.yaml").write_text(SWEEP, encoding="utf-8")
+    return [tmp_path / "tiny.yaml", "--out", tmp_path / "out"]
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Path:
+    return tmp_path / "out" / "tiny"
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    folder = tmp_path_factory.mktemp("undisturbed")
+    (folder / "tiny.yaml").write_text(SWEEP, encoding="utf-8")
+    ended = call(folder / "tiny.yaml", "--out", folder, "--serial")
+    assert ended.returncode == 0, ended.stderr
+    return numbers(folder / "tiny")
+
+
+def records(results: Path) -> dict[Path, bytes]:
+    return {file: file.read_bytes() for file in results.glob("trials/*/record.json")}
+
+
+def ends_as_if_undisturbed(arguments: list[object], results: Path, expected: dict[str, Any]) -> None:
+    """The same command ends well, keeps what was finished as it was, and comes to the same numbers."""
+    finished = records(results)
+    last = call(*arguments, "--json")
+    assert last.returncode == 0, last.stderr
+    assert (last.told["trials"], last.told["done"]) == (TRIALS, TRIALS)
+    assert {file: file.read_bytes() for file in finished} == finished
+    assert numbers(results) == expected
+    assert not list(results.rglob(".tmp-*"))
+    assert not list(results.rglob("checkpoint.pt"))
+
+
+def killed_at(instants: list[float], arguments: list[object], results: Path) -> int:
+    """Start the command again and again, killing it so many seconds after its start; how often it was alive then."""
+    hits = 0
+    for instant in instants:
+        finished = records(results)
+        started = Started(*arguments)
+        time.sleep(instant)
+        if started.process.poll() is None:
+            hits += 1
+            os.kill(started.process.pid, signal.SIGKILL)
+        started.ended()
+        # What was finished is never touched again, let alone trained again.
+        assert {file: file.read_bytes() for file in finished} == finished
+    return hits
+
+
+@pytest.mark.row(3)
+@pytest.mark.row(23)
+@pytest.mark.timeout(600)
+def test_the_command_killed_at_random_instants(
+    arguments: list[object], results: Path, undisturbed: dict[str, Any]
+) -> None:
+    rng = random.Random(3)
+    assert killed_at([rng.uniform(0.1, 16) for _ in range(5)], arguments, results) >= 3
+    ends_as_if_undisturbed(arguments, results, undisturbed)
+
+
+@pytest.mark.slow
+@pytest.mark.row(3)
+@pytest.mark.row(23)
+@pytest.mark.timeout(3600)
+def test_the_command_killed_at_fifty_random_instants(tmp_path: Path, undisturbed: dict[str, Any]) -> None:
+    """In rounds: a folder is finished after a few kills, and then a new one begins."""
+    rng = random.Random(50)
+    hits = 0
+    for number in range(10):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        (folder / "tiny.yaml").write_text(SWEEP, encoding="utf-8")
+        arguments: list[object] = [folder / "tiny.yaml", "--out", folder]
+        instants = [rng.uniform(0.1, 4), *(rng.uniform(0.5, 20) for _ in range(4))]
+        hits += killed_at(instants, arguments, folder / "tiny")
+        ends_as_if_undisturbed(arguments, folder / "tiny", undisturbed)
+    assert hits >= 40
+
+
+@pytest.mark.row(3)
+def test_a_killed_command_says_so_after_all(arguments: list[object], results: Path) -> None:
+    started = Started(*arguments, "--serial", "--set", "train.epochs=100000")
+    started.until(lambda: list(results.glob("trials/*/epochs.jsonl")))
+    os.kill(started.process.pid, signal.SIGKILL)
+    assert started.ended() == -signal.SIGKILL
+    deadline = time.monotonic() + 10
+    while "the same command goes on" not in started.stderr and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert started.stderr.startswith("error: this run ended without a word")
+
+
+@pytest.mark.row(5)
+@pytest.mark.row(23)
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("name", ["gcs_server", "raylet"])
+def test_ray_dies(arguments: list[object], results: Path, undisturbed: dict[str, Any], name: str) -> None:
+    started = Started(*arguments)
+    started.until(lambda: list(results.glob("trials/*/epochs.jsonl")))
+    process, began = started.child(name), time.monotonic()
+    process.kill()
+    assert started.ended(100) == 1
+    assert time.monotonic() - began < 90
+    deadline = time.monotonic() + 10
+    while "goes on" not in started.stderr and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert f"error: Ray's process {name} has died; what is finished is kept" in started.stderr
+    assert "Traceback" not in started.stderr
+    assert "(raylet)" not in started.stdout
+    ends_as_if_undisturbed(arguments, results, undisturbed)
+
+
+@pytest.mark.row(7)
+@pytest.mark.row(23)
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_once(
+    arguments: list[object], results: Path, undisturbed: dict[str, Any], number: signal.Signals
+) -> None:
+    """Ctrl-C in a terminal goes to the whole group of processes; SIGTERM to the command."""
+    started = Started(*arguments, "--set", "train.epochs=30")
+    started.until(lambda: list(results.glob("trials/*/record.json")))
+    began = time.monotonic()
+    if number == signal.SIGINT:
+        os.killpg(started.process.pid, number)
+    else:
+        os.kill(started.process.pid, number)
+    assert started.ended() == 130
+    assert time.monotonic() - began < 5
+    assert f" of {TRIALS} trials done. The same command goes on:" in started.stderr
+    assert started.stderr.startswith("stopped: ")
+    ends_as_if_undisturbed(arguments, results, undisturbed)
+
+
+@pytest.mark.row(7)
+@pytest.mark.row(23)
+@pytest.mark.timeout(300)
+def test_interrupted_twice(arguments: list[object], results: Path, undisturbed: dict[str, Any]) -> None:
+    started = Started(*arguments)
+    started.until(lambda: list(results.glob("trials/*/epochs.jsonl")))
+    os.killpg(started.process.pid, signal.SIGINT)
+    time.sleep(0.1)
+    began = time.monotonic()
+    os.killpg(started.process.pid, signal.SIGINT)
+    assert started.ended() == 130
+    assert time.monotonic() - began < 1
+    assert "Traceback" not in started.stderr
+    assert started.stderr.count("goes on") == 1
+    ends_as_if_undisturbed(arguments, results, undisturbed)
+
+
+@pytest.mark.row(7)
+def test_interrupted_while_it_plans(arguments: list[object], results: Path) -> None:
+    started = Started(*arguments)
+    time.sleep(0.7)
+    os.killpg(started.process.pid, signal.SIGINT)
+    assert started.ended() in (130, -signal.SIGINT)  # before Python has come to our code, it is Python's to end
+    assert "trials done" not in started.stderr
+    assert not list(results.glob("trials/*"))
+
+
+@pytest.mark.row(9)
+@pytest.mark.timeout(300)
+def test_of_two_starts_at_once_one_is_refused(arguments: list[object], results: Path) -> None:
+    both = [Started(*arguments, "--serial", "--set", "train.epochs=100000") for _ in range(2)]
+    deadline = time.monotonic() + 60
+    while all(started.process.poll() is None for started in both) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    refused = [started for started in both if started.process.poll() is not None]
+    (running,) = [started for started in both if started not in refused]
+    assert refused[0].process.returncode == 2
+    assert f"is in use by process {running.process.pid} on {os.uname().nodename}" in refused[0].stderr
+    running.process.kill()
+    running.ended()
+
+
+@pytest.mark.row(9)
+def test_a_lock_left_behind_is_taken_over(arguments: list[object], results: Path) -> None:
+    """By a crash, or by a reboot: then the process it names may be anybody's by now."""
+    results.mkdir(parents=True)
+    write_whole(results / ".lock", f"process {os.getpid()} on {os.uname().nodename}\n".encode())
+    with Results(results).locked():
+        assert (results / ".lock").read_text().startswith(f"process {os.getpid()} ")

@@ -1,0 +1,232 @@
+"""Workers that are killed, stand still, run out of memory or break: what becomes of their trials and of the others."""
+
+from __future__ import annotations
+
+import os
+import resource
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from cnnsearch.events import Ended, EpochDone, Event, Started
+from cnnsearch.plan import Status
+from cnnsearch.session import Finished, execute, prepared
+from cnnsearch.sweepfile import load_sweep
+from tests.recorded import numbers
+
+RESIDUAL = """
+name: tiny
+data: {image_size: 8, split: {method: fill, train_per_class: 6, val_per_class: 4}}
+train: {model: residual, width: 0.05, epochs: 24, precision: fp32}
+run: {dashboard: false, checkpoint_epochs: 4}
+stages:
+  - name: grid
+    space: {lr: {grid: [0.001, 0.002]}}
+  - name: dropout
+    start_from: {stage: grid}
+    space: {dropout: 0.2}
+"""
+HEADS = """
+name: heads
+data: {image_size: 16, split: {method: fill, train_per_class: 6, val_per_class: 4}}
+train: {model: plain, width: 0.05, fine_tune: head, epochs: 200, precision: fp32}
+run: {dashboard: false, checkpoint_epochs: 20, trials_at_once: 1}
+stages:
+  - name: grid
+    space: {lr: {grid: [0.001, 0.002, 0.004]}}
+"""
+
+
+def run(text: str, out: Path, listen: Callable[[Event], None], *values: str, serial: bool = False) -> Finished:
+    out.mkdir()
+    (out / "sweep.yaml").write_text(text, encoding="utf-8")
+    with prepared(load_sweep(str(out / "sweep.yaml"), values=values), out) as ready:
+        return execute(ready, serial=serial, listen=listen)
+
+
+def undisturbed(text: str, out: Path) -> dict[str, object]:
+    finished = run(text, out, lambda event: None, serial=True)
+    return numbers(finished.results)
+
+
+def workers() -> Iterator[psutil.Process]:
+    """The processes that run trials."""
+    for child in psutil.Process().children(recursive=True):
+        if any("_Worker" in part for part in child.cmdline()):
+            yield child
+
+
+class Disturber:
+    """Does something to all workers, once a trial has come to an epoch; keeps what it heard."""
+
+    def __init__(self, act: Callable[[psutil.Process], None], epoch: int, times: int = 1) -> None:
+        self.act = act
+        self.epoch = epoch
+        self.times = times
+        self.acts = 0
+        self.epochs: dict[str, list[int]] = {}
+        self.ended: list[Ended] = []
+        self.started: dict[str, int] = {}
+
+    def __call__(self, event: Event) -> None:
+        match event:
+            case Started():
+                self.started[event.trial.id] = self.started.get(event.trial.id, 0) + 1
+            case Ended():
+                self.ended.append(event)
+            case EpochDone():
+                self.epochs.setdefault(event.trial.id, []).append(event.row.epoch)
+                # Once an attempt: of a worker just killed, the driver may hear another epoch or two.
+                attempt = self.started[event.trial.id]
+                if event.row.epoch >= self.epoch and self.acts < min(self.times, attempt):
+                    self.acts += 1
+                    for worker in workers():
+                        self.act(worker)
+
+
+def repeated(epochs: list[int]) -> list[int]:
+    return [epoch for index, epoch in enumerate(epochs) if epoch in epochs[:index]]
+
+
+@pytest.mark.row(1)
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize(("text", "epoch", "every"), [(RESIDUAL, 10, 4), (HEADS, 90, 20)])
+def test_a_killed_worker_s_trials_go_on_from_their_checkpoints(
+    tmp_path: Path, text: str, epoch: int, every: int
+) -> None:
+    """Optimizer, data order, BatchNorm and dropout: the end is the same to the bit, and little is repeated."""
+    disturber = Disturber(psutil.Process.kill, epoch)
+    finished = run(text, tmp_path / "killed", disturber)
+    assert disturber.acts == 1
+    assert finished.exit_code == 0
+    assert max(disturber.started.values()) == 2
+    # Between two checkpoints at most; the driver may hear of an epoch or two that came after a killed worker's last.
+    assert all(len(repeated(epochs)) <= every for epochs in disturber.epochs.values())
+    assert numbers(finished.results) == undisturbed(text, tmp_path / "quiet")
+    assert not list(finished.results.glob("trials/*/checkpoint.pt"))
+
+
+@pytest.mark.row(2)
+@pytest.mark.timeout(300)
+def test_a_trial_that_keeps_killing_its_worker_fails_alone(tmp_path: Path) -> None:
+    """One trial at a time, so that only one is hit; the second stage goes on from what is left."""
+    first: list[str] = []
+
+    class Poison(Disturber):
+        def __call__(self, event: Event) -> None:
+            if isinstance(event, Started):
+                first[:] = first or [event.trial.id]
+            if not isinstance(event, EpochDone) or event.trial.id == first[0]:
+                super().__call__(event)
+
+    disturber = Poison(psutil.Process.kill, 1, times=100)
+    finished = run(RESIDUAL, tmp_path / "out", disturber, "run.trials_at_once=1", "run.max_retries=1")
+    assert disturber.started[first[0]] == 2
+    assert finished.exit_code == 1
+    assert finished.counts == {"failed": 1, "done": 2}
+    trials = finished.tables.trials
+    (error,) = trials[trials["status"] == "failed"]["error"]
+    assert error.startswith("the worker process died 2 times; the last time: ")
+    assert finished.report is not None
+    assert "the worker process died 2 times" in finished.report.with_name("report.md").read_text()
+
+
+@pytest.mark.row(2)
+@pytest.mark.timeout(300)
+def test_heads_that_ran_with_a_killer_do_not_fail_with_it(tmp_path: Path) -> None:
+    disturber = Disturber(psutil.Process.kill, 1, times=2)
+    finished = run(
+        HEADS, tmp_path / "out", disturber, "run.max_retries=1", "train.epochs=600", "run.checkpoint_epochs=100"
+    )
+    # The bundle dies once, then the first of its trials by itself; the other two never do again.
+    assert sorted(ended.record.status for ended in disturber.ended) == [Status.DONE, Status.DONE, Status.FAILED]
+    assert finished.exit_code == 1
+
+
+@pytest.mark.row(6)
+@pytest.mark.timeout(300)
+def test_a_worker_that_stands_still_is_killed_and_its_trial_goes_on(tmp_path: Path) -> None:
+    stopped: list[psutil.Process] = []
+
+    def stop(worker: psutil.Process) -> None:
+        worker.suspend()
+        stopped.append(worker)
+
+    disturber = Disturber(stop, 6)
+    finished = run(RESIDUAL, tmp_path / "out", disturber, "run.patience_seconds=4", "run.max_retries=5")
+    assert stopped
+    assert not any(worker.is_running() and worker.status() != psutil.STATUS_ZOMBIE for worker in stopped)
+    assert finished.exit_code == 0
+    assert numbers(finished.results) == undisturbed(RESIDUAL, tmp_path / "quiet")
+
+
+LARGE = """
+name: large
+data: {image_size: 64, split: {method: fill, train_per_class: 6, val_per_class: 4}}
+train: {model: plain, width: 0.2, batch_size: 16, precision: fp32}
+run: {dashboard: false, checkpoint_epochs: 1, max_retries: 3}
+stages:
+  - name: grid
+    space: {batch_size: {grid: [60, 16]}, epochs: 3}
+"""
+
+
+@pytest.mark.row(14)
+@pytest.mark.timeout(300)
+def test_what_runs_out_of_memory_runs_again_with_more_room(tmp_path: Path) -> None:
+    """The workers may take no memory beyond what they have after an epoch of the other trial."""
+
+    def starve(worker: psutil.Process) -> None:
+        used = worker.memory_info().vms
+        worker.rlimit(resource.RLIMIT_AS, (used - 150 * 2**20, used - 150 * 2**20))
+
+    disturber = Disturber(starve, 1)
+    finished = run(LARGE, tmp_path / "out", disturber)
+    assert disturber.acts == 1
+    assert finished.exit_code == 0, finished.tables.trials["error"].tolist()
+    assert max(disturber.started.values()) == 2
+    assert numbers(finished.results) == undisturbed(LARGE, tmp_path / "quiet")
+
+
+@pytest.mark.row(14)
+@pytest.mark.timeout(300)
+def test_what_never_has_enough_memory_fails_and_the_others_finish(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A batch of 60 at 64×64 needs more than any worker may have from the start."""
+    inject(monkeypatch, "memory")
+    finished = run(LARGE, tmp_path / "out", Disturber(psutil.Process.kill, 10**9))
+    trials = {row["batch_size"]: row for row in finished.tables.trials.to_dict("records")}
+    assert trials[16]["status"] == "done"
+    assert trials[60]["status"] == "failed"
+    assert trials[60]["error"].startswith("out of memory, also with more room; the last time: ")
+    assert finished.exit_code == 1
+
+
+def inject(monkeypatch: pytest.MonkeyPatch, fault: str) -> None:
+    """Have every Python process started from now on break in this way; see `tests/faults/injected`."""
+    folder = Path(__file__).parent / "injected"
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")]))
+    monkeypatch.setenv("CNNSEARCH_TEST_FAULT", fault)
+
+
+@pytest.mark.row(15)
+@pytest.mark.timeout(300)
+def test_an_exception_fails_its_trial_and_the_worker_is_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The injected fault also spoils the process it happens in: a trial run there afterwards would break too."""
+    inject(monkeypatch, "exception")
+    text = RESIDUAL.replace("[0.001, 0.002]", "[0.001, 0.5, 0.002, 0.003]")
+    finished = run(text, tmp_path / "out", Disturber(psutil.Process.kill, 10**9), "run.trials_at_once=1")
+    trials = finished.tables.trials
+    failed = trials[trials["status"] == "failed"]
+    assert failed["lr"].tolist() == [0.5]
+    (error,) = failed["error"]
+    assert error == "ArithmeticError: injected for lr 0.5 and more (work.py, line " + error.partition("line ")[2]
+    assert (trials["status"] == "done").sum() == len(trials) - 1 == 4
+    assert finished.exit_code == 1
+    assert finished.report is not None
+    assert "injected for lr 0.5" in finished.report.with_name("report.md").read_text()
