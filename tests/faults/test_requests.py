@@ -76,6 +76,22 @@ def test_odd_entries_among_the_trials_are_not_trials(tmp_path: Path) -> None:
     assert (ended.returncode, ended.told["done"], ended.stderr) == (0, 2, "")
 
 
+@pytest.mark.row(19)
+@pytest.mark.xfail(strict=True, reason="a link in the place of a trial's folder is followed")
+def test_a_link_in_the_place_of_a_trial_s_folder_is_not_followed(tmp_path: Path) -> None:
+    file = sweep_file(tmp_path, TWO_TRIALS.replace("[0.01, 0.1]", "[0.01]"))
+    assert call(file, "--serial", "--out", tmp_path).returncode == 0
+    (trial,) = (tmp_path / "tiny" / "trials").iterdir()
+    outside = trial.rename(tmp_path / "outside")
+    trial.symlink_to(outside)
+    (outside / "record.json").write_text("not a record", encoding="utf-8")
+    before = {path.name: path.read_bytes() for path in outside.iterdir()}
+    ended = call(file, "--serial", "--out", tmp_path, "--json")
+    assert (ended.returncode, ended.told["done"], ended.stderr) == (0, 1, "")
+    assert {path.name: path.read_bytes() for path in outside.iterdir()} == before
+    assert not trial.is_symlink()
+
+
 @pytest.mark.row(20)
 @pytest.mark.parametrize("kind", ["a bare pickle", "torch.save", "named .safetensors"])
 def test_weights_that_are_a_program_are_refused_and_not_run(tmp_path: Path, kind: str) -> None:
