@@ -72,9 +72,10 @@ def lay_out(run: RunSpec, hardware: Hardware) -> Layout:
     if threads > hardware.cores:
         raise RequestError(f"run.threads_per_trial is {threads}, and this machine has {hardware.cores} cores")
     device = "cuda" if hardware.gpus and run.device != "cpu" else "cpu"
+    # One GPU or a part of one is no request: without any, device auto takes the CPU.
+    if run.device != "cpu" and run.gpus_per_trial > max(1, len(hardware.gpus)):
+        raise RequestError(f"run.gpus_per_trial is {run.gpus_per_trial:g}, and there are {len(hardware.gpus)} GPUs")
     if device == "cuda":
-        if run.gpus_per_trial > len(hardware.gpus):
-            raise RequestError(f"run.gpus_per_trial is {run.gpus_per_trial:g}, and there are {len(hardware.gpus)} GPUs")
         room = max(1, min(int(len(hardware.gpus) / run.gpus_per_trial + 1e-9), hardware.cores // threads))
     else:
         room = hardware.cores // threads

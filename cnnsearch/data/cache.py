@@ -20,6 +20,30 @@ def cache_root() -> Path:
     return _temporary_root()
 
 
+def matplotlib_environment() -> dict[str, str]:
+    """What has to be in the environment before matplotlib is imported: a folder, where it has none of its own.
+
+    It keeps an index of fonts at home; where that cannot be written it warns and makes the index again each time.
+    """
+    if "MPLCONFIGDIR" in os.environ:
+        return {}
+    try:
+        home = Path.home()
+        config = Path(os.environ.get("XDG_CONFIG_HOME") or home / ".config")
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or home / ".cache")
+        if _can_be_made(config / "matplotlib") and _can_be_made(cache / "matplotlib"):
+            return {}
+    except RuntimeError:  # no home at all
+        pass
+    return {"MPLCONFIGDIR": str(cache_root() / "matplotlib")}
+
+
+def _can_be_made(folder: Path) -> bool:
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    return os.access(folder, os.W_OK | os.X_OK)
+
+
 def _wanted_root() -> Path | None:
     """The folder asked for; None where there is not even a home folder."""
     try:

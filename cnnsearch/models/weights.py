@@ -10,6 +10,7 @@ import json
 import pickle
 import sys
 import urllib.error
+import warnings
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -58,7 +59,8 @@ def read_state(file: Path) -> dict[str, Tensor]:
     try:
         if file.suffix == ".safetensors":
             return load_file(file)
-        state: Any = torch.load(file, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(action="ignore"):  # it warns of pickles it does not know, and then refuses them
+            state: Any = torch.load(file, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise RequestError(f"there is no file of weights {file}") from None
     except pickle.UnpicklingError:

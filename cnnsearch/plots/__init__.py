@@ -7,6 +7,12 @@ Every function takes a `Tables` (or a `Evidence` made of one, to share the work 
     plots.learning_curves(tables, metric="loss")
 """
 
+import os
+
+from cnnsearch.data.cache import matplotlib_environment
+
+os.environ.update(matplotlib_environment())
+
 from cnnsearch.plots.confusion import confusion_matrix
 from cnnsearch.plots.continued import before_after
 from cnnsearch.plots.curves import learning_curves

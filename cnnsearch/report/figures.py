@@ -16,7 +16,7 @@ from cnnsearch.plots.dots import MOST as MOST_DOTS
 from cnnsearch.plots.evidence import Evidence, best_of, distinct, main_stage
 from cnnsearch.plots.heatmaps import has_intervals, map_axes
 from cnnsearch.plots.settings import Setting, Value, words
-from cnnsearch.report.words import capitalised, counted, in_label, listed, percent
+from cnnsearch.report.words import capitalised, counted, in_label, listed, percent, visible
 
 MOST_FOLDED = 24
 
@@ -44,7 +44,7 @@ def picture_of(figure: Figure | None, name: str, caption: str, alt: str) -> Pict
     title = capitalised(style.title_of(figure))
     # Stage names are part of it, and it becomes a file name.
     name = re.sub(r"[^a-z0-9_-]+", "-", name.lower())
-    return Picture(name, title, caption, alt, Markup(plots.to_svg(figure, name)), plots.to_png(figure))
+    return Picture(name, title, caption, alt, Markup(visible(plots.to_svg(figure, name))), plots.to_png(figure))
 
 
 def all_settings(evidence: Evidence) -> Picture | None:

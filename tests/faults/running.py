@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,7 +41,7 @@ class Ended:
     cpu_seconds: float
     """Of it and all it waited for: other work on the machine does not count, as it does on the wall's clock."""
     peak_bytes: int
-    """Largest resident memory, of it or of a process it waited for."""
+    """Largest resident memory of the command itself."""
 
     @property
     def told(self) -> dict[str, Any]:
@@ -61,15 +63,26 @@ def call(
         watchdog = threading.Timer(LIMIT_SECONDS, process.kill)
         watchdog.start()
         try:
+            peak_bytes = _watch_memory(process.pid)
             _, status, usage = os.wait4(process.pid, 0)
         finally:
             watchdog.cancel()
         process.returncode = os.waitstatus_to_exitcode(status)
         out.seek(0)
         err.seek(0)
-        return Ended(
-            process.returncode, out.read(), err.read(), usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024
-        )
+        return Ended(process.returncode, out.read(), err.read(), usage.ru_utime + usage.ru_stime, peak_bytes)
+
+
+def _watch_memory(process: int) -> int:
+    """Largest resident memory of a process, looked at until it ends. What `wait4` tells counts its parent's too."""
+    peak = 0
+    while True:
+        status = Path(f"/proc/{process}/status").read_text(encoding="utf-8")
+        found = re.search(r"^VmHWM:\s+(\d+) kB", status, re.MULTILINE)
+        if found is None:  # a zombie has no memory
+            return peak
+        peak = int(found[1]) * 1024
+        time.sleep(0.02)
 
 
 def sweep_file(folder: Path, text: str = TWO_TRIALS, name: str = "tiny.yaml") -> Path:
