@@ -130,9 +130,15 @@ class TrialFolder:
     def checkpoint_file(self) -> Path:
         return self.path / "checkpoint.pt"
 
+    def make(self) -> None:
+        """Make the folder. A link in its place, which would lead out of the results, is removed, not followed."""
+        if self.path.is_symlink():
+            self.path.unlink()
+        self.path.mkdir(parents=True, exist_ok=True)
+
     def begin(self, trial: Trial, rows: list[EpochRow]) -> None:
         """Open the folder for a (new or further) attempt that goes on after `rows`."""
-        self.path.mkdir(parents=True, exist_ok=True)
+        self.make()
         remove_abandoned(self.path)
         facts = {
             "trial_id": trial.id,
@@ -254,7 +260,7 @@ class TrialFolder:
 
     def commit_failure(self, trial: Trial, error: str) -> Record:
         """Record that a trial failed, in the place of whoever ran it."""
-        self.path.mkdir(parents=True, exist_ok=True)
+        self.make()
         return self.commit(
             Record(
                 trial_id=trial.id,
@@ -268,7 +274,9 @@ class TrialFolder:
         )
 
     def record(self) -> Record | None:
-        """The record, or None where there is none that is whole."""
+        """The record, or None where there is none that is whole. A link is no trial's folder."""
+        if self.path.is_symlink():
+            return None
         try:
             plain = json.loads(self.record_file.read_bytes())
         except (OSError, ValueError):
@@ -339,30 +347,27 @@ class Results:
         """
         try:
             self.trials_path.mkdir(parents=True, exist_ok=True)
-            lock = (self.path / ".lock").open("a+", encoding="utf-8")
+            lock = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
         except OSError as error:
             raise ResultsError(f"{self.path} cannot be written: {error.strerror}. Choose another with --out") from None
-        with lock:
+        try:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
-                lock.seek(0)
-                owner = lock.read().strip() or "another process"
+                owner = os.pread(lock, 1000, 0).decode(errors="replace").strip() or "another process"
                 raise ResultsError(
                     f"{self.path} is in use by {owner}; wait for it, or choose another with --out"
                 ) from None
             try:
-                lock.truncate(0)
-                lock.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-                lock.flush()
+                os.ftruncate(lock, 0)
+                os.pwrite(lock, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
             except OSError as error:
-                lock.truncate(0)
-                with contextlib.suppress(OSError):  # what is still to be written of it
-                    lock.close()
                 raise DiskError(f"{self.path} cannot be written: {error.strerror}") from None
             for folder in (self.path, self.path / "plots"):
                 remove_abandoned(folder)
             yield
+        finally:
+            os.close(lock)
 
     def write(self, name: str, value: Any) -> None:
         """Write one of the folder's own files: text as it is, anything else as JSON."""
@@ -382,7 +387,7 @@ class Results:
 
 
 def _take_over(source: TrialFolder, target: TrialFolder, record: Record) -> None:
-    target.path.mkdir(parents=True, exist_ok=True)
+    target.make()
     for name in [*record.files, source.record_file.name]:
         with contextlib.suppress(FileNotFoundError):
             (target.path / name).unlink(missing_ok=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import secrets
 import shutil
 import signal
 import tempfile
@@ -52,6 +53,8 @@ from cnnsearch.warden import Warden
 from cnnsearch.watchdog import Watchdog
 from cnnsearch.work import Workplace
 
+_TOKEN = secrets.token_hex(32)
+"""Who knows it may run code on the Ray this process starts; one a process, since Ray remembers the first it saw."""
 RECONNECT_SECONDS = 10
 """Ray ends this process when its control process on this machine has not answered for so long; by default after 60."""
 OBJECT_STORE_BYTES = 128 * 1024**2
@@ -409,6 +412,9 @@ def _ray(layout: Layout, run: RunSpec, address: str | None, warden: Warden | Non
                 raise RequestError(f"no Ray cluster answers at --address {address}: {error}") from None
         else:
             os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", str(RECONNECT_SECONDS))
+            # Ray would keep a token in the home folder, where others may read it, or where it cannot be written.
+            if "RAY_AUTH_TOKEN_PATH" not in os.environ:
+                os.environ.setdefault("RAY_AUTH_TOKEN", _TOKEN)
             # Sockets live under it, and a socket's path has at most 107 bytes.
             scratch = Path(tempfile.mkdtemp(prefix="cnns-", dir="/tmp" if os.path.isdir("/tmp") else None))
             if warden:

@@ -104,7 +104,7 @@ def run_trial(trial: Trial, place: Workplace) -> Iterator[EpochRow | Record]:
         if is_out_of_memory(error):
             raise OutOfMemoryError(explain(error)) from None
         folder = Results(place.results).trial(trial.id)
-        folder.path.mkdir(parents=True, exist_ok=True)
+        folder.make()
         yield folder.commit(
             new_record(trial, place, started_at).model_copy(update={"status": Status.FAILED, "error": explain(error)})
         )

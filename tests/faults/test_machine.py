@@ -59,7 +59,6 @@ def test_a_home_that_cannot_be_written_is_no_matter(tmp_path: Path) -> None:
 @needs_mounts
 @pytest.mark.slow
 @pytest.mark.row(22)
-@pytest.mark.xfail(strict=True, reason="Ray wants to write a token into the home folder")
 def test_ray_runs_with_a_home_that_cannot_be_written(tmp_path: Path) -> None:
     home = tmp_path / "home"
     before = with_mounts(f"-o ro tmpfs {home}")

@@ -77,7 +77,6 @@ def test_odd_entries_among_the_trials_are_not_trials(tmp_path: Path) -> None:
 
 
 @pytest.mark.row(19)
-@pytest.mark.xfail(strict=True, reason="a link in the place of a trial's folder is followed")
 def test_a_link_in_the_place_of_a_trial_s_folder_is_not_followed(tmp_path: Path) -> None:
     file = sweep_file(tmp_path, TWO_TRIALS.replace("[0.01, 0.1]", "[0.01]"))
     assert call(file, "--serial", "--out", tmp_path).returncode == 0

@@ -14,6 +14,7 @@ from cnnsearch.events import Ended, EpochDone, Event, Started
 from cnnsearch.plan import Status
 from cnnsearch.session import Finished, execute, prepared
 from cnnsearch.sweepfile import load_sweep
+from tests.faults.running import images
 from tests.recorded import numbers
 
 RESIDUAL = """
@@ -164,7 +165,7 @@ def test_a_worker_that_stands_still_is_killed_and_its_trial_goes_on(tmp_path: Pa
 
 LARGE = """
 name: large
-data: {image_size: 64, split: {method: fill, train_per_class: 6, val_per_class: 4}}
+data: {source: IMAGES, image_size: 64, split: {method: fill, train_per_class: 30, val_per_class: 4}}
 train: {model: plain, width: 0.2, batch_size: 16, precision: fp32}
 run: {dashboard: false, checkpoint_epochs: 1, max_retries: 3}
 stages:
@@ -183,11 +184,12 @@ def test_what_runs_out_of_memory_runs_again_with_more_room(tmp_path: Path) -> No
         worker.rlimit(resource.RLIMIT_AS, (used - 150 * 2**20, used - 150 * 2**20))
 
     disturber = Disturber(starve, 1)
-    finished = run(LARGE, tmp_path / "out", disturber)
+    text = LARGE.replace("IMAGES", str(images(tmp_path / "images", per_class=40)))
+    finished = run(text, tmp_path / "out", disturber)
     assert disturber.acts == 1
     assert finished.exit_code == 0, finished.tables.trials["error"].tolist()
     assert max(disturber.started.values()) == 2
-    assert numbers(finished.results) == undisturbed(LARGE, tmp_path / "quiet")
+    assert numbers(finished.results) == undisturbed(text, tmp_path / "quiet")
 
 
 @pytest.mark.row(14)
@@ -197,7 +199,8 @@ def test_what_never_has_enough_memory_fails_and_the_others_finish(
 ) -> None:
     """A batch of 60 at 64×64 needs more than any worker may have from the start."""
     inject(monkeypatch, "memory")
-    finished = run(LARGE, tmp_path / "out", Disturber(psutil.Process.kill, 10**9))
+    text = LARGE.replace("IMAGES", str(images(tmp_path / "images", per_class=40)))
+    finished = run(text, tmp_path / "out", Disturber(psutil.Process.kill, 10**9))
     trials = {row["batch_size"]: row for row in finished.tables.trials.to_dict("records")}
     assert trials[16]["status"] == "done"
     assert trials[60]["status"] == "failed"
