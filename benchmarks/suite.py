@@ -64,14 +64,15 @@ class Bench:
     @property
     def slots(self) -> int:
         """Trials at once."""
-        return detect().cores
+        return len(detect().gpus) or detect().cores
 
     def sample(self, rival: str) -> tuple[Settings, ...]:
         """The trials a rival really runs."""
         if rival not in self.size.samples:
             return self.trials
         count, epochs = self.size.samples[rival]
-        chosen = random.Random(0).sample(self.trials, count)
+        distinct = list({settings.model_dump_json(): settings for settings in self.trials}.values())
+        chosen = distinct if count == len(distinct) else random.Random(0).sample(distinct, count)
         return tuple(settings.model_copy(update={"epochs": epochs}) for settings in chosen)
 
     def flop(self) -> float:
@@ -98,6 +99,7 @@ def seeded_resnet18() -> dict[str, Any]:
 def run_rival(bench: Bench, rival: str) -> Run:
     """One run of a rival, its answer checked."""
     trials = bench.sample(rival)
+    sampled = trials != bench.trials
     scratch = bench.folder / "scratch"
     scratch.mkdir()
     task, answer = bench.folder / "task.json", bench.folder / "answer.json"
@@ -111,7 +113,7 @@ def run_rival(bench: Bench, rival: str) -> Run:
     plain = json.loads(answer.read_text(encoding="utf-8"))
     outcomes = [Outcome(**one) for one in plain["outcomes"]]
     seconds = done.seconds
-    if sampled := rival in bench.size.samples:
+    if sampled:
         seconds = arithmetic.extrapolated(
             done.seconds,
             plain["work_seconds"],

@@ -15,7 +15,6 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -138,7 +137,7 @@ def train_heads(
         best_weight = torch.where(better.repeat_interleave(classes)[:, None], weight, best_weight)
         epoch_seconds.append((time.perf_counter() - began) / len(some))
     test = _accuracies(best_weight, inputs["test"], classes).tolist()
-    by_trial = np.array(torch.stack(val, 1)).tolist()
+    by_trial = torch.stack(val, 1).tolist()
     seconds = (time.perf_counter() - start) / len(some)
     return [Outcome(n, by_trial[i], test[i], epoch_seconds, seconds) for i, n in enumerate(numbers)]
 
