@@ -99,7 +99,7 @@ _ALL = (
         "part 1's grid at 32×32",
         {
             "tiny": Size(8, 1, TINY_GRID, FEW, width=0.05),
-            "short": Size(32, 2, GRID, width=0.25),
+            "short": Size(32, 1, GRID, width=0.25),
             "full": Size(32, 2, GRID),
         },
     ),

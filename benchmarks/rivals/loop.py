@@ -1,8 +1,8 @@
 """S, the best hand-written loop without an orchestrator: a lower bound on what any tool could take here.
 
 Images are decoded once. One process a core is forked, each with one thread, and takes one trial after another, the
-longest first: for small networks that is faster than one process with all threads. Training is that of `careful`. Frozen
-layers are computed once, and heads that see the same batches are trained as one matrix product with the gradient
+longest first: for small networks that is faster than one process with all threads. Training is that of `careful`.
+Frozen layers are computed once, and heads that see the same batches are trained as one matrix product with the gradient
 written out. Nothing is written to disk, nothing can be continued, and a failure loses everything.
 """
 
