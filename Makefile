@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 INSTALLED_TEST := $(VENV)/.installed-test
 
-.PHONY: install quickstart test test-slow test-faults lint format benchmark clean
+.PHONY: install quickstart test test-slow test-faults lint format benchmark bench-check clean
 
 install: $(INSTALLED)
 
@@ -35,8 +35,12 @@ format: $(INSTALLED_TEST)
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
+# make benchmark OPTIONS='--workloads grid-32 --rounds 1'; benchmarks/README.md says more
 benchmark: install
-	$(BIN)/python -m benchmarks.notebook
+	$(BIN)/python -m benchmarks $(OPTIONS)
+
+bench-check: install
+	$(BIN)/python -m benchmarks.check
 
 clean:
 	rm -rf $(VENV) build *.egg-info

@@ -1,0 +1,138 @@
+"""Report and tables for very many trials: records are made up, through the package's own writer, and read in the time
+measured, by `python -m cnnsearch.report` as a process of its own. There is nothing to compare with."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.figures import Run, summarise
+from benchmarks.processes import run
+from benchmarks.workloads import Scale
+from cnnsearch.plan import Status, Trial, make_plan
+from cnnsearch.records import Measures, Record, Results
+from cnnsearch.spec import Sweep
+from cnnsearch.sweepfile import to_yaml
+from cnnsearch.train import EpochRow
+
+NAME = "report"
+SIZES: dict[Scale, tuple[int, int]] = {"tiny": (16, 5), "short": (500, 20), "full": (10_000, 100)}
+"""Trials and epochs."""
+FINGERPRINT = "f" * 16
+CLASSES = tuple(f"class {number}" for number in range(8))
+IMAGES = {"train": 400, "val": 160, "test": 229}
+
+
+def measure(scale: Scale, rounds: int, say: Callable[[str], None]) -> Any:
+    """The figures, as `suite.measure` gives them."""
+    trials, epochs = SIZES[scale]
+    first, again = "tables and report", "report, tables kept"
+    runs: dict[str, list[Run]] = {first: [], again: []}
+    with tempfile.TemporaryDirectory(prefix="cnnsearch-benchmark-") as scratch:
+        folder = Path(scratch) / "results" / NAME
+        write_results(folder, trials, epochs)
+        for number in range(1, rounds + 1):
+            for table in folder.glob("*.parquet"):
+                table.unlink()
+            for name in (first, again):
+                done = run([sys.executable, "-m", "cnnsearch.report", str(folder)], Path(scratch) / "log.txt")
+                runs[name].append(Run(done.seconds, done.peak_bytes, done.failure))
+                say(f"{NAME}, round {number}, {name}: {done.failure or f'{done.seconds:.1f} s'}")
+    rows = summarise(runs, flop=None, rate=1.0, slots=1)
+    return {"work": f"{trials:,} trials of {epochs} epochs, read and reported", "scale": scale, "rows": rows}
+
+
+def write_results(folder: Path, trials: int, epochs: int) -> None:
+    """A results folder of a sweep that was never run."""
+    sweep = make_sweep(trials, epochs)
+    results = Results(folder)
+    results.trials_path.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    labels = {split: rng.integers(0, len(CLASSES), count) for split, count in IMAGES.items()}
+    results.write("sweep.yaml", to_yaml(sweep))
+    results.write("data.json", _data(labels))
+    results.write("provenance.json", {"runs": [], "choices": {}})
+    synced = os.fsync
+    os.fsync = lambda file: None  # type: ignore[assignment]  # nobody's work is lost with these
+    try:
+        for trial in make_plan(sweep, FINGERPRINT, {}).trials.values():
+            _write_trial(results, trial, labels, rng)
+    finally:
+        os.fsync = synced
+
+
+def make_sweep(trials: int, epochs: int) -> Sweep:
+    """A sweep of that many trials, a multiple of 4: two models, two batch sizes, learning rates and seeds."""
+    seeds = 10 if trials >= 400 else 1
+    rates = np.geomspace(1e-5, 1e-1, trials // (4 * seeds)).tolist()
+    space = {
+        "model": {"grid": ["plain", "residual"]},
+        "lr": {"grid": [float(f"{rate:.4g}") for rate in rates]},
+        "batch_size": {"grid": [16, 32]},
+    }
+    train = {"epochs": epochs}
+    stages = [{"name": "grid", "space": space}]
+    return Sweep.model_validate({"name": NAME, "train": train, "seeds": list(range(seeds)), "stages": stages})
+
+
+def _data(labels: dict[str, NDArray[np.int64]]) -> dict[str, Any]:
+    examples = {
+        split: {"names": [f"{split}/{row:04}.png" for row in range(IMAGES[split])], "labels": labels[split].tolist()}
+        for split in ("val", "test")
+    }
+    counts = {split: np.bincount(some, minlength=len(CLASSES)).tolist() for split, some in labels.items()}
+    facts = {"source": "made up", "fingerprint": FINGERPRINT, "classes": list(CLASSES), "warnings": [], "weights": []}
+    return {**facts, "counts": counts, "examples": examples}
+
+
+def _write_trial(
+    results: Results, trial: Trial, labels: dict[str, NDArray[np.int64]], rng: np.random.Generator
+) -> None:
+    """Curves that rise and settle, and predictions that are as good as they say."""
+    n, skill = trial.settings.epochs, rng.uniform(0.3, 0.8)
+    rise = skill * (1 - np.exp(-np.arange(1, n + 1) / (n / 5)))
+    accuracy = np.clip(rise + rng.normal(0, 0.02, n), 0.05, 0.95).round(4).tolist()
+    rows = [
+        EpochRow(epoch, 2.1 - value, min(value * 1.1, 1.0), 2.2 - value, value, trial.settings.lr, 1.0)
+        for epoch, value in enumerate(accuracy, start=1)
+    ]
+    best = max(rows, key=lambda row: row.val_accuracy or 0.0)
+    folder = results.trial(trial.id)
+    folder.begin(trial, rows)
+    predictions, right = {}, {}
+    for split in ("val", "test"):
+        hit = rng.random(len(labels[split])) < skill
+        predicted = np.where(hit, labels[split], rng.integers(0, len(CLASSES), len(hit)))
+        right[split] = float((predicted == labels[split]).mean())
+        predictions[split, "best"] = (predicted, rng.uniform(0.2, 1.0, len(hit)))
+    folder.save_predictions(predictions)
+    measures = Measures(val_loss=1.5, val_accuracy=right["val"], test_loss=1.6, test_accuracy=right["test"])
+    folder.commit(
+        Record(
+            trial_id=trial.id,
+            stage=trial.stage,
+            settings=trial.settings,
+            data=trial.data,
+            status=Status.DONE,
+            best_epoch=best.epoch,
+            train_loss=best.train_loss,
+            train_accuracy=best.train_accuracy,
+            best=measures,
+            parameters=1_000_000,
+            epochs_done=n,
+            seconds=float(n),
+            images_per_second=float(IMAGES["train"]),
+            peak_memory_bytes=10**9,
+            precision="fp32",
+            device="cpu",
+            threads=1,
+            host="made-up",
+        )
+    )
