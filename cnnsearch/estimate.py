@@ -63,8 +63,10 @@ class Calibration:
     """`workload_key` -> what `calibrate.measure` returned."""
 
     def seconds(self, settings: Settings, sizes: Sizes, *, starts_from: bool = False) -> float:
-        """Expected seconds of one trial."""
-        timed = self.workloads[workload_key(settings)]
+        """Expected seconds of one trial; 0 where it was not timed, because all trials like it are done."""
+        timed = self.workloads.get(workload_key(settings))
+        if timed is None:
+            return 0.0
         steps = -(-sizes.train // settings.batch_size)
         epoch = steps * timed["step_seconds"] + sizes.val * timed["eval_image_seconds"]
         passes = 2 if starts_from else 1
