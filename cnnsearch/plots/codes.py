@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 def coded(column: pd.Series[Any]) -> tuple[NDArray[np.integer[Any]], list[str]]:
     """A column of words as codes into a list of those that occur; -1 where there is none."""
     if isinstance(column.dtype, pd.CategoricalDtype):
-        codes, words = np.asarray(column.cat.codes), column.cat.categories
+        codes: NDArray[np.integer[Any]] = column.cat.codes.to_numpy()
+        words = column.cat.categories
         used = set(np.unique(codes).tolist())
         if len(words) == len(used - {-1}):
             return codes, [str(word) for word in words]
@@ -26,7 +27,8 @@ def places(column: pd.Series[Any], words: Sequence[str], dtype: Any = np.int16) 
     """Index of each value in `words`, -1 where it is not among them."""
     codes, unique = coded(column)
     found: NDArray[Any] = np.append(pd.Index(words).get_indexer(pd.Index(unique, dtype=object)), -1).astype(dtype)
-    return found[codes]
+    taken: NDArray[Any] = found[codes]
+    return taken
 
 
 def runs(frame: pd.DataFrame) -> Iterator[tuple[tuple[str, str, str], slice | NDArray[np.intp]]]:

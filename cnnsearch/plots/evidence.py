@@ -302,17 +302,26 @@ class Evidence:
         return stats.better_than_chance(score.value * score.n, score.n, counts).better
 
     @cached_property
-    def _epochs(self) -> dict[str, pd.DataFrame]:
-        frame = self.tables.epochs
-        return {str(trial_id): part.sort_values("epoch") for trial_id, part in frame.groupby("trial_id", sort=False)}
+    def _epochs(self) -> tuple[pd.DataFrame, dict[str, slice]]:
+        """All epochs as numbers, a trial's together and in order; and which rows are its."""
+        frame = self.tables.epochs.sort_values(["trial_id", "epoch"], kind="stable")
+        numbers = frame.drop(columns="trial_id").astype(np.float64)
+        ids = frame["trial_id"].to_numpy(dtype=object)
+        starts = np.flatnonzero(np.append(True, ids[1:] != ids[:-1])) if len(ids) else np.zeros(0, np.int64)
+        ends = np.append(starts[1:], len(ids))
+        return numbers, {str(ids[start]): slice(start, end) for start, end in zip(starts, ends, strict=False)}
+
+    @cached_property
+    def _columns(self) -> dict[str, NDArray[np.float64]]:
+        numbers = self._epochs[0]
+        return {str(name): numbers[name].to_numpy(dtype=np.float64, na_value=np.nan) for name in numbers.columns}
 
     def curve(self, trial_id: str, column: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Epochs and a column's values of a trial, where measured; epoch 0 is before training."""
-        part = self._epochs.get(trial_id)
-        if part is None:
+        rows = self._epochs[1].get(trial_id)
+        if rows is None:
             return np.empty(0), np.empty(0)
-        epoch = part["epoch"].to_numpy(dtype=np.float64, na_value=np.nan)
-        value = part[column].to_numpy(dtype=np.float64, na_value=np.nan)
+        epoch, value = self._columns["epoch"][rows], self._columns[column][rows]
         known = np.isfinite(value)
         return epoch[known], value[known]
 
