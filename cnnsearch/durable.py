@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from cnnsearch.errors import DiskError
+from cnnsearch.identity import canonical_json
 
 _TEMPORARY = ".tmp-"
 _FOREIGN_SECONDS = 7 * 24 * 3600
@@ -55,6 +56,33 @@ def write_whole(path: Path, content: bytes) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write a JSON file, whole or not at all. Raises DiskError."""
     write_whole(path, (json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode())
+
+
+def write_checked(path: Path, facts: dict[str, Any]) -> None:
+    """Write a JSON object with its own checksum in it, whole or not at all. Raises DiskError."""
+    write_json(path, {"checksum": checksum(facts), **facts})
+
+
+def read_checked(path: Path) -> dict[str, Any] | None:
+    """What `write_checked` wrote, its checksum included; None where there is none or it is not what it was."""
+    try:
+        stored = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return None
+    return stored if isinstance(stored, dict) and is_whole(stored) else None
+
+
+def is_whole(stored: dict[str, Any]) -> bool:
+    """Whether an object carries the checksum of the rest of it."""
+    return stored.get("checksum") == checksum({key: value for key, value in stored.items() if key != "checksum"})
+
+
+def checksum(facts: dict[str, Any]) -> str:
+    """Of what a JSON object says, whatever the order of its keys; empty where it says NaN, as no file of ours does."""
+    try:
+        return hashlib.sha256(canonical_json(facts).encode()).hexdigest()
+    except ValueError:
+        return ""
 
 
 def temporary_file(folder: Path) -> Path:

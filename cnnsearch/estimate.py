@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import heapq
 import importlib.metadata
@@ -14,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from cnnsearch.data.cache import cache_root
-from cnnsearch.durable import write_json
-from cnnsearch.errors import RequestError, RunError
+from cnnsearch.durable import read_checked, write_checked
+from cnnsearch.errors import DiskError, RequestError, RunError
 from cnnsearch.hardware import Hardware, Layout
 from cnnsearch.plan import Plan, Trial
 from cnnsearch.space import cells
@@ -67,8 +68,10 @@ class Calibration:
     """`workload_key` -> what `calibrate.measure` returned."""
 
     def seconds(self, settings: Settings, sizes: Sizes, *, starts_from: bool = False) -> float:
-        """Expected seconds of one trial."""
-        timed = self.workloads[workload_key(settings)]
+        """Expected seconds of one trial; 0 where it was not timed, because all trials like it are done."""
+        timed = self.workloads.get(workload_key(settings))
+        if timed is None:
+            return 0.0
         epoch = self.epoch_seconds(settings, sizes)
         passes = 2 if starts_from else 1
         final = passes * (sizes.val + sizes.test) * timed["eval_image_seconds"]
@@ -157,7 +160,7 @@ def calibrate(trials: Iterable[Trial], classes: int, layout: Layout, hardware: H
     Raises RequestError where a model cannot be what is asked for, RunError where the timing process fails.
     """
     file = _cache_file(hardware, layout)
-    known = _read(file)
+    known = read_checked(file) or {}
     needed = {workload_key(trial.settings): trial.settings for trial in trials}
     missing = {key: settings for key, settings in needed.items() if key not in known.get("workloads", {})}
     if missing or "precision" not in known:
@@ -165,8 +168,9 @@ def calibrate(trials: Iterable[Trial], classes: int, layout: Layout, hardware: H
         answer = _measure([settings for _, settings in ordered], classes, layout, known.get("precision"))
         timed = dict(zip((key for key, _ in ordered), answer["workloads"], strict=True))
         known = {"precision": answer["precision"], "workloads": {**known.get("workloads", {}), **timed}}
-        file.parent.mkdir(parents=True, exist_ok=True)
-        write_json(file, known)
+        with contextlib.suppress(OSError, DiskError):  # it is only a memory
+            file.parent.mkdir(parents=True, exist_ok=True)
+            write_checked(file, known)
     return Calibration(known["precision"], known["workloads"])
 
 
@@ -197,11 +201,3 @@ def _measure(settings: list[Settings], classes: int, layout: Layout, precision: 
 def _cache_file(hardware: Hardware, layout: Layout) -> Path:
     facts = [hardware.key, layout.device, str(layout.threads), importlib.metadata.version("torch"), VERSION]
     return cache_root() / "machines" / f"{hashlib.sha256(' '.join(facts).encode()).hexdigest()[:16]}.json"
-
-
-def _read(file: Path) -> dict[str, Any]:
-    try:
-        known = json.loads(file.read_bytes())
-        return known if isinstance(known, dict) else {}
-    except (OSError, ValueError):
-        return {}

@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 from cnnsearch.data.cache import cache_root
 from cnnsearch.device import ResolvedPrecision, autocast
+from cnnsearch.durable import read_checked, remove_abandoned, replacing, sha256, write_checked
+from cnnsearch.errors import DiskError
 from cnnsearch.pixels import Pixels
 
 BATCH_SIZE = 64
@@ -83,25 +85,53 @@ def shared(key: str, make: Callable[[], tuple[Tensor, ...]], device: str) -> tup
         key: everything that decides the features.
         make: computes them.
         device: where they are wanted; on a CPU every process maps the same file.
+
+    A file that is not what was written is made again. Raises DiskError where it cannot be written.
     """
-    folder = cache_root() / "features"
-    folder.mkdir(parents=True, exist_ok=True)
-    file = folder / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.pt"
-    with (folder / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        found = _read(file)
-        if found is None:
-            made = tuple(value.cpu().contiguous() for value in make())
-            temporary = file.with_suffix(".tmp")
-            torch.save(list(made), temporary)
-            temporary.replace(file)
+    try:
+        folder = cache_root() / "features"
+        folder.mkdir(parents=True, exist_ok=True)
+        file = folder / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.pt"
+        with (folder / ".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            remove_abandoned(folder)
             found = _read(file)
-    assert found is not None
+            if found is None:
+                _write(file, tuple(value.cpu().contiguous() for value in make()))
+                found = _read(file)
+    except OSError as error:
+        raise DiskError(f"outputs of frozen layers cannot be kept: {error}") from None
+    if found is None:
+        raise DiskError(f"{file} is not what was just written to it")
     return tuple(value.to(device) for value in found)
 
 
+_CHECKED: dict[Path, tuple[int, int, int]] = {}
+"""Files this process has compared with their checksum, as they were then: inode, size, modification time."""
+
+
+def _write(file: Path, values: tuple[Tensor, ...]) -> None:
+    """Write features, then their checksum beside them."""
+    with replacing(file) as temporary:
+        try:
+            with temporary.open("wb") as opened:  # by its name torch would refuse it
+                torch.save(list(values), opened)
+        except RuntimeError as error:  # torch's own words for a full disk
+            raise DiskError(f"{file} cannot be written: {error}") from None
+        found = sha256(temporary)
+    write_checked(file.with_suffix(".json"), {"sha256": found})
+
+
 def _read(file: Path) -> tuple[Tensor, ...] | None:
+    """Features, mapped; None where there are none that are what was written."""
     try:
+        facts = file.stat()
+        state = (facts.st_ino, facts.st_size, facts.st_mtime_ns)
+        if _CHECKED.get(file) != state:
+            note = read_checked(file.with_suffix(".json"))
+            if note is None or note["sha256"] != sha256(file):
+                return None
+            _CHECKED[file] = state
         return tuple(torch.load(file, mmap=True, weights_only=True))
     except (OSError, RuntimeError, ValueError, EOFError):
         return None

@@ -11,283 +11,28 @@
         record.json               written last: it makes the trial count
 
 Every file but epochs.jsonl appears whole or not at all. A record carries its own checksum and those of the files
-beside it.
+beside it; the folder's JSON files carry theirs.
 """
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import fcntl
-import hashlib
-import io
 import json
 import os
 import shutil
 import socket
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
-from safetensors import SafetensorError
-
-from cnnsearch.durable import remove_abandoned, sealed, sha256, unsealed, write_json, write_whole
+from cnnsearch.durable import is_whole, remove_abandoned, write_checked, write_whole
 from cnnsearch.errors import DiskError, ResultsError
-from cnnsearch.identity import canonical_json
-from cnnsearch.plan import Outcome, Status, Trial
-from cnnsearch.spec import Settings
+from cnnsearch.trial_folder import SCHEMA_VERSION, Damage, Measures, Record, TrialFolder
 
-if TYPE_CHECKING:  # torch takes seconds to import, and reading results does not need it
-    from cnnsearch.train import EpochRow, Weights
-
-SCHEMA_VERSION = 1
-
-
-class Measures(BaseModel):
-    """Loss and accuracy of validation and test at one moment of a trial."""
-
-    model_config = ConfigDict(frozen=True)
-
-    val_loss: float
-    val_accuracy: float
-    test_loss: float
-    test_accuracy: float
-
-
-class Record(BaseModel):
-    """The durable account of one trial that ended. Unknown fields are ignored, so newer folders stay readable."""
-
-    model_config = ConfigDict(frozen=True)
-
-    trial_id: str
-    stage: str
-    settings: Settings
-    data: str
-    parent_id: str | None = None
-    status: Status
-    error: str | None = None
-    best_epoch: int | None = None
-    train_loss: float | None = None
-    train_accuracy: float | None = None
-    best: Measures | None = None
-    before: Measures | None = None
-    """Before any training of this trial; only of trials that start from another."""
-    parameters: int | None = None
-    """Trainable parameters."""
-    epochs_done: int = 0
-    seconds: float | None = None
-    """Time spent training and evaluating, over all attempts."""
-    images_per_second: float | None = None
-    """Training images, evaluation time included."""
-    peak_memory_bytes: int | None = None
-    precision: str | None = None
-    device: str | None = None
-    threads: int | None = None
-    host: str | None = None
-    started_at: datetime | None = None
-    schema_version: int = SCHEMA_VERSION
-    files: dict[str, str] = {}
-    """File name -> SHA-256, of the files the record vouches for."""
-    checksum: str = Field("", exclude=True)
-    """Of the record as it was written, whatever version wrote it."""
-
-    @property
-    def outcome(self) -> Outcome:
-        """What planning needs of it."""
-        best = self.best
-        return Outcome(self.status, best.val_accuracy, best.val_loss) if best else Outcome(self.status)
-
-
-@dataclass(frozen=True)
-class TrialFolder:
-    """The records of one trial. One process writes at a time."""
-
-    path: Path
-
-    @property
-    def record_file(self) -> Path:
-        return self.path / "record.json"
-
-    @property
-    def weights_file(self) -> Path:
-        return self.path / "best.safetensors"
-
-    @property
-    def predictions_file(self) -> Path:
-        return self.path / "predictions.safetensors"
-
-    @property
-    def epochs_file(self) -> Path:
-        return self.path / "epochs.jsonl"
-
-    @property
-    def checkpoint_file(self) -> Path:
-        return self.path / "checkpoint.pt"
-
-    def make(self) -> None:
-        """Make the folder. A link in its place, which would lead out of the results, is removed, not followed."""
-        if self.path.is_symlink():
-            self.path.unlink()
-        self.path.mkdir(parents=True, exist_ok=True)
-
-    def begin(self, trial: Trial, rows: list[EpochRow]) -> None:
-        """Open the folder for a (new or further) attempt that goes on after `rows`."""
-        self.make()
-        remove_abandoned(self.path)
-        facts = {
-            "trial_id": trial.id,
-            "stage": trial.stage,
-            "parent_id": trial.parent_id,
-            "data": trial.data,
-            "settings": trial.settings.model_dump(),
-        }
-        write_json(self.path / "trial.json", facts)
-        self.write_epochs(rows)
-
-    def write_epochs(self, rows: Sequence[EpochRow]) -> None:
-        """Replace the rows written so far, whoever wrote them."""
-        write_whole(self.epochs_file, "".join(_line(row) for row in rows).encode())
-
-    def append_epoch(self, row: EpochRow) -> None:
-        """Add one epoch's row. Raises DiskError."""
-        try:
-            with self.epochs_file.open("a", encoding="utf-8") as file:
-                file.write(_line(row))
-        except OSError as error:
-            raise DiskError(f"{self.epochs_file} cannot be written: {error.strerror}") from None
-
-    def epochs(self) -> list[dict[str, Any]]:
-        """The rows written so far; a line cut off by a crash is not one."""
-        rows = []
-        with contextlib.suppress(FileNotFoundError):
-            for line in self.epochs_file.read_text(encoding="utf-8").splitlines():
-                with contextlib.suppress(json.JSONDecodeError):
-                    rows.append(json.loads(line))
-        return rows
-
-    def save_checkpoint(self, state: dict[str, Any]) -> None:
-        """Replace the checkpoint by this training state (tensors, numbers and strings)."""
-        import torch
-
-        content = io.BytesIO()
-        torch.save(state, content)
-        write_whole(self.checkpoint_file, sealed(content.getbuffer()))
-
-    def load_checkpoint(self, kind: str) -> dict[str, Any] | None:
-        """The last whole checkpoint; None where there is none of this kind (`model` or `head`), or it is damaged."""
-        import torch
-
-        try:
-            content = unsealed(self.checkpoint_file.read_bytes())
-        except FileNotFoundError:
-            return None
-        if content is None:
-            self.checkpoint_file.unlink(missing_ok=True)
-            return None
-        state: dict[str, Any] = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-        return state if state.get("kind") == kind else None
-
-    def save_weights(self, weights: Weights) -> None:
-        """Write the best epoch's weights."""
-        from safetensors.torch import save
-
-        write_whole(self.weights_file, save({name: value.contiguous() for name, value in weights.items()}))
-
-    def load_weights(self) -> Weights:
-        """The best epoch's weights. Raises ResultsError where they are missing or not what was recorded."""
-        from safetensors.torch import load_file
-
-        record = self.record()
-        try:
-            if record is None or record.files.get(self.weights_file.name) != sha256(self.weights_file):
-                raise ResultsError(
-                    f"{self.weights_file} is not what its record says; remove {self.path} to train again"
-                )
-            return load_file(self.weights_file)
-        except (OSError, SafetensorError) as error:
-            raise ResultsError(f"{self.weights_file} cannot be read: {error}") from None
-
-    def has_weights(self) -> bool:
-        """Whether the best epoch's weights are there and what was recorded. Reads all of them."""
-        record = self.record()
-        try:
-            return record is not None and record.files.get(self.weights_file.name) == sha256(self.weights_file)
-        except OSError:
-            return False
-
-    def drop_weights(self) -> None:
-        """Remove the best epoch's weights, which nothing needs; the record still says what they were."""
-        self.weights_file.unlink(missing_ok=True)
-
-    def save_predictions(self, predictions: Mapping[tuple[str, str], tuple[NDArray[Any], NDArray[Any]]]) -> None:
-        """Write (split, moment) -> predicted class [n] and its probability [n], in the split's order."""
-        from safetensors.numpy import save
-
-        arrays = {}
-        for (split, moment), (predicted, confidence) in predictions.items():
-            arrays[f"{split}/{moment}/predicted"] = predicted.astype(np.int32)
-            arrays[f"{split}/{moment}/confidence"] = confidence.astype(np.float32)
-        write_whole(self.predictions_file, save(arrays))
-
-    def predictions(self) -> dict[tuple[str, str], tuple[NDArray[np.int32], NDArray[np.float32]]]:
-        """What `save_predictions` wrote; empty where there is nothing."""
-        from safetensors.numpy import load_file
-
-        if not self.predictions_file.exists():
-            return {}
-        arrays = load_file(self.predictions_file)
-        moments = sorted({tuple(key.split("/")[:2]) for key in arrays})
-        return {
-            (split, moment): (arrays[f"{split}/{moment}/predicted"], arrays[f"{split}/{moment}/confidence"])
-            for split, moment in moments
-        }
-
-    def commit(self, record: Record) -> Record:
-        """Make the trial count: vouch for its files and write the record, last of all."""
-        files = [self.epochs_file, self.weights_file, self.predictions_file]
-        record = record.model_copy(update={"files": {file.name: sha256(file) for file in files if file.exists()}})
-        plain = record.model_dump(mode="json")
-        record = record.model_copy(update={"checksum": _checksum(plain)})
-        write_json(self.record_file, {"checksum": record.checksum, **plain})
-        self.checkpoint_file.unlink(missing_ok=True)
-        return record
-
-    def commit_failure(self, trial: Trial, error: str) -> Record:
-        """Record that a trial failed, in the place of whoever ran it."""
-        self.make()
-        return self.commit(
-            Record(
-                trial_id=trial.id,
-                stage=trial.stage,
-                settings=trial.settings,
-                data=trial.data,
-                parent_id=trial.parent_id,
-                status=Status.FAILED,
-                error=error,
-            )
-        )
-
-    def record(self) -> Record | None:
-        """The record, or None where there is none that is whole. A link is no trial's folder."""
-        if self.path.is_symlink():
-            return None
-        try:
-            plain = json.loads(self.record_file.read_bytes())
-        except (OSError, ValueError):
-            return None
-        if not isinstance(plain, dict):
-            return None
-        checksum = plain.pop("checksum", None)
-        if checksum != _checksum(plain):
-            return None
-        record = Record.model_validate({**plain, "checksum": checksum})
-        return record if record.trial_id == self.path.name else None
+__all__ = ["SCHEMA_VERSION", "Damage", "Measures", "Record", "Results", "TrialFolder"]
 
 
 @dataclass(frozen=True)
@@ -318,6 +63,48 @@ class Results:
                     found[record.trial_id] = record
         return found
 
+    def damaged(self, records: Mapping[str, Record], *, checkpoints: bool = False) -> dict[str, dict[str, Damage]]:
+        """Trial id -> file name -> what is wrong with it, of records and of what the tables are made from.
+
+        A trial whose record, epochs or predictions are damaged counts as not done. Weights are large, and checked
+        where they are used.
+
+        Args:
+            records: what `records` found.
+            checkpoints: look at those too. Only while no trial of this folder runs.
+        """
+        found = {}
+        if self.trials_path.is_dir():
+            for entry in sorted(os.scandir(self.trials_path), key=lambda entry: entry.name):
+                folder, record = TrialFolder(Path(entry.path)), records.get(entry.name)
+                if record is not None:
+                    names = folder.damage(record, (folder.epochs_file.name, folder.predictions_file.name))
+                else:
+                    names = {}
+                    if folder.record_file.exists():
+                        names[folder.record_file.name] = Damage.CHANGED
+                    if checkpoints and folder.has_damaged_checkpoint():
+                        names[folder.checkpoint_file.name] = Damage.CHANGED
+                if names:
+                    found[entry.name] = names
+        return found
+
+    def set_damaged_aside(self) -> list[str]:
+        """Give the folder's damaged JSON files another name, so that a run can write them again; their names.
+
+        The choices a sweep was begun with are taken from its history instead, where that has them.
+        """
+        aside = []
+        for name in ("data.json", "pictures.json", "provenance.json", "choices.json"):
+            try:
+                self.read(name)
+            except ResultsError:
+                (self.path / name).replace(self.path / f"{name}.damaged")
+                aside.append(name)
+        if "choices.json" in aside and (choices := self.read("provenance.json").get("choices")):
+            self.write("choices.json", choices)
+        return aside
+
     def adopt(self, trial_ids: list[str]) -> list[str]:
         """Take finished trials over from other sweeps under the same results root; which ones were.
 
@@ -332,8 +119,8 @@ class Results:
                 if record is None or not record.status.is_final:
                     continue
                 # Weights that nothing needed there are not kept; where they are needed here, the trial runs again.
-                needed = [name for name in record.files if name != source.weights_file.name]
-                if all((source.path / name).is_file() for name in needed):
+                kept = [name for name in record.files if name != source.weights_file.name]
+                if not source.damage(record, kept):
                     _take_over(source, self.trial(trial_id), record)
                     taken.append(trial_id)
                     break
@@ -369,21 +156,32 @@ class Results:
         finally:
             os.close(lock)
 
-    def write(self, name: str, value: Any) -> None:
-        """Write one of the folder's own files: text as it is, anything else as JSON."""
+    def write(self, name: str, value: str | dict[str, Any]) -> None:
+        """Write one of the folder's own files: text as it is, an object as JSON that carries its checksum."""
         if isinstance(value, str):
             write_whole(self.path / name, value.encode())
         else:
-            write_json(self.path / name, value)
+            write_checked(self.path / name, value)
 
-    def read(self, name: str) -> Any:
-        """The JSON in one of the folder's own files; {} where there is none."""
+    def read(self, name: str) -> dict[str, Any]:
+        """The object in one of the folder's own JSON files; {} where there is none.
+
+        Raises ResultsError where it is damaged. Files of older versions carry no checksum, and are taken as they are.
+        """
         try:
-            return json.loads((self.path / name).read_bytes())
+            stored = json.loads((self.path / name).read_bytes())
         except FileNotFoundError:
             return {}
-        except ValueError as error:
-            raise ResultsError(f"{self.path / name} is damaged ({error}); remove it and run the sweep again") from None
+        except (OSError, ValueError, RecursionError) as error:
+            raise self._damaged(name, str(error)) from None
+        if not isinstance(stored, dict):
+            raise self._damaged(name, "it holds no object")
+        if "checksum" in stored and not is_whole(stored):
+            raise self._damaged(name, "it does not have its checksum")
+        return {key: value for key, value in stored.items() if key != "checksum"}
+
+    def _damaged(self, name: str, reason: str) -> ResultsError:
+        return ResultsError(f"{self.path / name} is damaged ({reason}); run the sweep again, which puts it right")
 
 
 def _take_over(source: TrialFolder, target: TrialFolder, record: Record) -> None:
@@ -395,15 +193,3 @@ def _take_over(source: TrialFolder, target: TrialFolder, record: Record) -> None
                 os.link(source.path / name, target.path / name)
             except OSError:
                 shutil.copy2(source.path / name, target.path / name)
-
-
-def _checksum(plain: dict[str, Any]) -> str:
-    return hashlib.sha256(canonical_json(plain).encode()).hexdigest()
-
-
-def _line(row: EpochRow) -> str:
-    """A row as a line of JSON; a loss that is not a number becomes null, which JSON can say."""
-    values = {
-        key: value if value is None or np.isfinite(value) else None for key, value in dataclasses.asdict(row).items()
-    }
-    return json.dumps(values) + "\n"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import functools
+import logging
 import signal
 import subprocess
 import sys
@@ -46,6 +47,8 @@ SHEET_IMAGES = 8
 """Images of each class in the report's contact sheet."""
 
 Executor = Callable[..., None]
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -147,6 +150,9 @@ def prepared(sweep: Sweep, out: Path | str, *, dry_run: bool = False) -> Iterato
     dataset = datasets[sweep.data.image_size, "bilinear"]
     plan_from = functools.partial(make_plan, sweep, dataset.fingerprint, weights=digests(weights))
     with watching(LAST_WORDS) as warden, contextlib.nullcontext() if dry_run else results.locked():
+        if not dry_run:
+            for name in results.set_damaged_aside():
+                _LOG.warning("%s was damaged: it is kept as %s.damaged", results.path / name, name)
         outcomes = final_outcomes(results)
         plan = plan_from(outcomes)
         if not dry_run:
@@ -236,7 +242,7 @@ def execute(
     tables = load(results.path)
     counts = {str(status): int(count) for status, count in Counter(tables.trials["status"]).items()}
     page = None
-    if counts:
+    if counts and (page := current_report(tables)) is None:
         tables = replace(tables, pictures=write_pictures(ready, tables))
         page = write_report(tables)
     return Finished(tables, counts, seconds, page, time_is_up)
@@ -325,8 +331,17 @@ def digests(weights: dict[Key, Pretrained]) -> dict[Key, str]:
 
 
 def final_outcomes(results: Results) -> dict[str, Outcome]:
-    """Outcomes of the recorded trials that running again could not change."""
-    return {trial_id: record.outcome for trial_id, record in results.records().items() if record.status.is_final}
+    """Outcomes of the recorded trials that running again could not change. A trial with damaged files is not done."""
+    records = results.records()
+    damaged = results.damaged(records, checkpoints=True)
+    for trial_id, files in damaged.items():
+        told = ", ".join(f"{name} is {what}" for name, what in files.items())
+        _LOG.warning("trial %s: %s; it counts as not done", trial_id, told)
+    return {
+        trial_id: record.outcome
+        for trial_id, record in records.items()
+        if record.status.is_final and trial_id not in damaged
+    }
 
 
 def parents_without_weights(results: Results, plan: Plan, outcomes: dict[str, Outcome]) -> list[str]:
@@ -439,6 +454,13 @@ def write_report(tables: Tables) -> Path:
     from cnnsearch import report
 
     return report.write(tables, tables.folder)
+
+
+def current_report(tables: Tables) -> Path | None:
+    """The report in the sweep's folder, where it is the one these tables would give again."""
+    from cnnsearch import report
+
+    return report.current(tables, tables.folder)
 
 
 def write_pictures(ready: Prepared, tables: Tables) -> dict[str, Any]:

@@ -7,20 +7,21 @@ means over examples, times are seconds. Columns are only ever added.
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
-from cnnsearch.durable import replacing
+from cnnsearch import parquet
 from cnnsearch.errors import ResultsError, RunError
-from cnnsearch.plan import Plan, make_plan
+from cnnsearch.plan import Plan, Trial, WeightsDigests, make_plan
 from cnnsearch.records import Measures, Record, Results
 from cnnsearch.spec import Settings, Sweep
 from cnnsearch.sweepfile import from_yaml
@@ -98,6 +99,19 @@ PREDICTIONS = pa.schema(
 SCHEMAS = {"trials": TRIALS, "epochs": EPOCHS, "predictions": PREDICTIONS}
 
 
+class _WhenAsked:
+    """A field that may be given as a function, which is called when the field is first looked at."""
+
+    def __get__(self, owner: Any, kind: type) -> pd.DataFrame:
+        if callable(found := owner.__dict__["_predictions"]):
+            found = owner.__dict__["_predictions"] = found()
+        frame: pd.DataFrame = found
+        return frame
+
+    def __set__(self, owner: Any, value: pd.DataFrame | Callable[[], pd.DataFrame]) -> None:
+        owner.__dict__["_predictions"] = value
+
+
 @dataclass(frozen=True)
 class Tables:
     """Everything a report is made from."""
@@ -108,7 +122,8 @@ class Tables:
     epochs: pd.DataFrame
     """A row a trial and epoch; columns of `EPOCHS`."""
     predictions: pd.DataFrame
-    """A row a trial, split, moment and example; columns of `PREDICTIONS`."""
+    """A row a trial, split, moment and example; columns of `PREDICTIONS`, strings as categories. It may be long, and is
+    read when it is first looked at."""
     sweep: dict[str, Any]
     """The resolved sweep, as in sweep.yaml."""
     provenance: dict[str, Any]
@@ -119,6 +134,13 @@ class Tables:
     """Base64 PNGs of some examples; may be empty."""
     planned: int
     """Trials the sweep has, ended or not."""
+    damaged: tuple[str, ...] = ()
+    """Ids of trials whose record, or a file it vouches for, is not what was written: they count as not done."""
+    checksums: Mapping[str, str] = field(default_factory=dict)
+    """SHA-256 of the files the frames stand in; empty where they stand in none."""
+
+
+Tables.predictions = _WhenAsked()  # type: ignore[assignment]
 
 
 def load(folder: Path | str) -> Tables:
@@ -137,27 +159,51 @@ def load(folder: Path | str) -> Tables:
     data = results.read("data.json")
     records = results.records()
     digest = _digest(text, data, records)
-    stored = _stored(results, digest, any_digest=not records)
+    stored = parquet.read(results.path, SCHEMAS, digest, any_digest=not records)
+    damaged = () if stored and records else tuple(results.damaged(records))
     if stored is None:
-        outcomes = {id_: record.outcome for id_, record in records.items()}
         weights = {(model, name): digest for model, name, digest in data.get("weights", [])}
-        plan = make_plan(sweep, data["fingerprint"], outcomes, weights)
-        tables, planned = _build(results, sweep, data, plan, records), plan.total
+        whole = {id_: record for id_, record in records.items() if id_ not in damaged}
+        plan, ended = _ended(sweep, data["fingerprint"], whole, weights)
+        tables, checksums = _build(results, sweep, data, ended), {}
+        # What is left out may be put right without a change to any record: then these would not be tables of it all.
+        digest = "" if damaged else digest
         with contextlib.suppress(RunError):  # a folder that cannot be written can still be read
-            _store(results, tables, digest, planned)
-    else:
-        tables, planned = stored
+            checksums = parquet.store(results.path, tables, SCHEMAS, digest, plan.total)
+            del tables["predictions"]
+        stored = parquet.Stored(tables, plan.total, checksums)
     data.pop("examples", None)  # they are in the predictions
-    frames = {name: table.to_pandas() for name, table in tables.items()}
+    later: Any = functools.partial(_read_predictions, results.path, stored.checksums, data)
+    held = stored.tables.get("predictions")
     return Tables(
         folder=results.path,
-        **frames,
+        trials=stored.tables["trials"].to_pandas(),
+        epochs=stored.tables["epochs"].to_pandas(),
+        predictions=later if held is None else _predictions_frame(held, data),
         sweep=sweep.to_dict(),
         provenance=results.read("provenance.json"),
         data=data,
         pictures=results.read("pictures.json"),
-        planned=planned,
+        planned=stored.planned,
+        damaged=damaged,
+        checksums=stored.checksums,
     )
+
+
+def _read_predictions(folder: Path, checksums: Mapping[str, str], data: dict[str, Any]) -> pd.DataFrame:
+    return _predictions_frame(parquet.read_predictions(folder, PREDICTIONS, checksums["predictions.parquet"]), data)
+
+
+def _predictions_frame(table: pa.Table, data: dict[str, Any]) -> pd.DataFrame:
+    """Labels and predictions get the same categories, the classes in their order, so that they can be compared."""
+    frame: pd.DataFrame = table.to_pandas(split_blocks=True, self_destruct=True)
+    words = [str(name) for name in data.get("classes", [])]
+    answers = {name: frame[name].astype("category") for name in ("label", "predicted")}
+    seen = {str(word) for column in answers.values() for word in column.cat.categories}
+    words += sorted(seen - set(words))
+    for name, column in answers.items():
+        frame[name] = column.cat.set_categories(words)
+    return frame
 
 
 def _digest(sweep: str, data: dict[str, Any], records: dict[str, Record]) -> str:
@@ -166,58 +212,56 @@ def _digest(sweep: str, data: dict[str, Any], records: dict[str, Record]) -> str
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
-def _stored(results: Results, digest: str, *, any_digest: bool) -> tuple[dict[str, pa.Table], int] | None:
-    """The tables on disk and the number of trials planned, where they are whole and of these records."""
-    tables, planned = {}, 0
-    for name, schema in SCHEMAS.items():
-        file = results.path / f"{name}.parquet"
-        try:
-            table = pq.read_table(file)
-        except (OSError, pa.ArrowException):
-            return None
-        written = table.schema.metadata or {}
-        if not any_digest and written.get(b"cnnsearch.digest") != digest.encode():
-            return None
-        planned = int(written.get(b"cnnsearch.planned", b"0"))
-        tables[name] = _with_columns(table, schema)
-    return tables, planned or len(tables["trials"])
+def _ended(
+    sweep: Sweep, data: str, records: Mapping[str, Record], weights: WeightsDigests
+) -> tuple[Plan, list[tuple[Trial, Record]]]:
+    """The plan, and those of its trials that ended with their records, in its order.
+
+    Another version may have given the same trials other ids. Where no trial has a record under its id of today, the
+    records are those of the same settings: all of them, so that numbers of two versions are never mixed.
+    """
+    plan = make_plan(sweep, data, {id_: record.outcome for id_, record in records.items()}, weights)
+    if records and not records.keys() & plan.trials.keys():
+        records = _under_ids_of_today(records, weights)
+        plan = make_plan(sweep, data, {id_: record.outcome for id_, record in records.items()}, weights)
+    return plan, [(trial, records[id_]) for id_, trial in plan.trials.items() if id_ in records]
 
 
-def _with_columns(table: pa.Table, schema: pa.Schema) -> pa.Table:
-    """A table of an older schema with the columns it lacks, null."""
-    for column in schema:
-        if column.name not in table.column_names:
-            table = table.append_column(column, pa.nulls(len(table), column.type))
-    return table.select(schema.names)
-
-
-def _store(results: Results, tables: dict[str, pa.Table], digest: str, planned: int) -> None:
-    metadata = {"cnnsearch.digest": digest, "cnnsearch.planned": str(planned)}
-    for name, table in tables.items():
-        with replacing(results.path / f"{name}.parquet") as temporary:
-            pq.write_table(table.replace_schema_metadata(metadata), temporary, compression="zstd")
+def _under_ids_of_today(records: Mapping[str, Record], weights: WeightsDigests) -> dict[str, Record]:
+    found: dict[str, Record] = {}
+    today: dict[str, str] = {}
+    left = dict(records)
+    while ready := [record for record in left.values() if record.parent_id not in left]:
+        for record in ready:
+            settings, parent = record.settings, record.parent_id
+            digest = None if parent else weights.get((settings.model, settings.weights))
+            trial = Trial(record.stage, settings, record.data, parent and today.get(parent, parent), digest)
+            found[trial.id] = record
+            today[record.trial_id] = trial.id
+        for record in ready:
+            del left[record.trial_id]
+    return found
 
 
 def _build(
-    results: Results, sweep: Sweep, data: dict[str, Any], plan: Plan, records: dict[str, Record]
+    results: Results, sweep: Sweep, data: dict[str, Any], ended: Sequence[tuple[Trial, Record]]
 ) -> dict[str, pa.Table]:
-    stages = {trial_id: trial.stage for trial_id, trial in plan.trials.items()}
-    ended = [records[trial_id] for trial_id in plan.trials if trial_id in records]
-    rows = [_trial_row(sweep.name, stages[record.trial_id], record) for record in ended]
+    rows = [_trial_row(sweep.name, trial.stage, record) for trial, record in ended]
     epochs = [
-        {"trial_id": record.trial_id, **row} for record in ended for row in results.trial(record.trial_id).epochs()
+        {"trial_id": record.trial_id, **row} for _, record in ended for row in results.trial(record.trial_id).epochs()
     ]
     return {
         "trials": pa.Table.from_pylist(rows, schema=TRIALS),
         "epochs": pa.Table.from_pylist(epochs, schema=EPOCHS),
-        "predictions": pa.Table.from_batches(_prediction_batches(results, data, ended), schema=PREDICTIONS),
+        "predictions": _predictions(results, data, [record.trial_id for _, record in ended]),
     }
 
 
 def _trial_row(sweep: str, stage: str, record: Record) -> dict[str, Any]:
     settings: Settings = record.settings
     best, before = record.best, record.before
-    columns = {**settings.model_dump(), **record.model_dump(exclude={"settings", "best", "before"})}
+    # What an older version did not record stays null: `Settings` has today's default there.
+    columns = {**settings.model_dump(exclude_unset=True), **record.model_dump(exclude={"settings", "best", "before"})}
     columns |= {"sweep": sweep, "stage": stage, "status": record.status.value}
     columns |= {"precision": record.precision or settings.precision}
     for name in Measures.model_fields:
@@ -226,29 +270,37 @@ def _trial_row(sweep: str, stage: str, record: Record) -> dict[str, Any]:
     return {name: columns.get(name) for name in TRIALS.names}
 
 
-def _prediction_batches(results: Results, data: dict[str, Any], ended: Sequence[Record]) -> Iterator[pa.RecordBatch]:
-    classes = pa.array(data["classes"], pa.string())
-    examples = {
-        split: (pa.array(listed["names"], pa.string()), classes.take(pa.array(listed["labels"], pa.int64())))
-        for split, listed in data.get("examples", {}).items()
-    }
-    for record in ended:
-        for (split, moment), (predicted, confidence) in results.trial(record.trial_id).predictions().items():
-            names, labels = examples[split]
-            n = len(predicted)
-            yield pa.record_batch(
-                [
-                    _repeated(record.trial_id, n),
-                    _repeated(split, n),
-                    _repeated(moment, n),
-                    names,
-                    labels,
-                    classes.take(pa.array(predicted)),
-                    pa.array(confidence),
-                ],
-                schema=PREDICTIONS,
-            )
-
-
-def _repeated(value: str, n: int) -> pa.Array:
-    return pa.array([value]).take(pa.array(np.zeros(n, np.int8)))
+def _predictions(results: Results, data: dict[str, Any], trial_ids: Sequence[str]) -> pa.Table:
+    """All predictions, strings as dictionaries: a few bytes a row."""
+    listed = data.get("examples", {})
+    splits, moments = sorted(listed), ["before", "best"]
+    names = [str(name) for split in splits for name in listed[split]["names"]]
+    true = np.concatenate([np.zeros(0, np.int32), *(np.asarray(listed[split]["labels"], np.int32) for split in splits)])
+    sizes = [len(listed[split]["names"]) for split in splits]
+    numbers = np.split(np.arange(len(names), dtype=np.int32), np.cumsum(sizes)[:-1])
+    parts: list[tuple[int, int, int, NDArray[np.int32], NDArray[np.int16], NDArray[np.float32]]] = []
+    for index, trial_id in enumerate(trial_ids):
+        for (split, moment), (predicted, confidence) in results.trial(trial_id).predictions().items():
+            place = splits.index(split)
+            if len(predicted) != sizes[place]:
+                raise ResultsError(f"{results.trial(trial_id).predictions_file} does not fit data.json")
+            parts.append((index, place, moments.index(moment), numbers[place], predicted.astype(np.int16), confidence))
+    lengths = [len(part[3]) for part in parts]
+    ids, of_split, of_moment = (
+        np.repeat(np.array([part[place] for part in parts], dtype), lengths)
+        for place, dtype in ((0, np.int32), (1, np.int8), (2, np.int8))
+    )
+    examples, predicted = (
+        np.concatenate([np.zeros(0, np.int32), *(part[place] for part in parts)]) for place in (3, 4)
+    )
+    confidence = np.concatenate([np.zeros(0, np.float32), *(part[5] for part in parts)])
+    coded = [
+        (ids, trial_ids),
+        (of_split, splits),
+        (of_moment, moments),
+        (examples, names),
+        (true[examples] if len(examples) else examples, data["classes"]),
+        (predicted, data["classes"]),
+    ]
+    columns = [pa.DictionaryArray.from_arrays(pa.array(codes), pa.array(words, pa.string())) for codes, words in coded]
+    return pa.Table.from_arrays([*columns, pa.array(confidence)], names=PREDICTIONS.names)

@@ -94,10 +94,10 @@ def test_unknown_fields_of_a_newer_version_are_ignored(results: Results) -> None
     ended(folder)
     plain = json.loads(folder.record_file.read_text())
     del plain["checksum"]
-    from cnnsearch.records import _checksum
+    from cnnsearch.durable import checksum
 
     newer = {**plain, "flops": 1}
-    folder.record_file.write_text(json.dumps({"checksum": _checksum(newer), **newer}))
+    folder.record_file.write_text(json.dumps({"checksum": checksum(newer), **newer}))
     assert results.records()[TRIAL.id].status is Status.DONE
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from cnnsearch.data.images import RECIPE, BadImageError
-from cnnsearch.durable import write_whole
+from cnnsearch.durable import checksum, read_checked, write_whole
 from cnnsearch.errors import DiskError
 
 MAX_FILE_BYTES = 1 << 30
@@ -86,10 +86,10 @@ class Index:
             return
         listed = set(paths)
         files = {path: entry for path, entry in self._files.items() if path in listed}
-        text = json.dumps({"version": _VERSION, "recipe": RECIPE, "files": files, "bad": self._bad})
+        learnt = {"version": _VERSION, "recipe": RECIPE, "files": files, "bad": self._bad}
         with contextlib.suppress(OSError, DiskError):
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(self._path, text.encode())
+            write_whole(self._path, json.dumps({"checksum": checksum(learnt), **learnt}).encode())
             self._changed = False
 
 
@@ -121,11 +121,8 @@ _Files = dict[str, tuple[int, int, int, str]]
 
 def _read(path: Path) -> tuple[_Files, dict[str, str]]:
     """What the file says, without anything in it that is not as we write it."""
-    try:
-        stored = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
-        return {}, {}
-    if not isinstance(stored, dict) or stored.get("version") != _VERSION:
+    stored = read_checked(path)
+    if stored is None or stored.get("version") != _VERSION:
         return {}, {}
     files, bad = stored.get("files"), stored.get("bad")
     if not isinstance(files, dict) or not isinstance(bad, dict):

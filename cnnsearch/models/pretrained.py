@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.metadata
 import json
@@ -13,8 +14,8 @@ from typing import Any
 
 from cnnsearch.data.cache import cache_root
 from cnnsearch.data.images import Interpolation
-from cnnsearch.durable import write_whole
-from cnnsearch.errors import RequestError, RunError
+from cnnsearch.durable import read_checked, write_checked
+from cnnsearch.errors import DiskError, RequestError, RunError
 
 
 @dataclass(frozen=True)
@@ -74,13 +75,11 @@ def find_weights(named: set[Key]) -> dict[Key, Pretrained]:
 
 def _find(model: str, weights: str) -> Pretrained:
     note = cache_root() / "weights" / f"{_name(model, weights)}.json"
-    try:
-        known = json.loads(note.read_bytes())
-        digest = _digest(Path(known["file"]))
-        if digest == known["digest"]:
-            return Pretrained(Path(known["file"]), digest, Preprocessing.of(known))
-    except (OSError, ValueError, KeyError):
-        pass
+    if (known := read_checked(note)) is not None:
+        with contextlib.suppress(OSError):
+            digest = _digest(Path(known["file"]))
+            if digest == known["digest"]:
+                return Pretrained(Path(known["file"]), digest, Preprocessing.of(known))
     command = [sys.executable, "-m", "cnnsearch.models.weights", model, weights]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True)  # its progress bar may be seen
     if done.returncode != 0:
@@ -89,9 +88,10 @@ def _find(model: str, weights: str) -> Pretrained:
     if "error" in answer:
         raise RequestError(answer["error"])
     found = Pretrained(Path(answer["file"]), _digest(Path(answer["file"])), Preprocessing.of(answer))
-    note.parent.mkdir(parents=True, exist_ok=True)
     kept = {"file": str(found.file), "digest": found.digest, **asdict(found.preprocessing)}
-    write_whole(note, json.dumps(kept).encode())
+    with contextlib.suppress(OSError, DiskError):  # it is only a memory
+        note.parent.mkdir(parents=True, exist_ok=True)
+        write_checked(note, kept)
     return found
 
 

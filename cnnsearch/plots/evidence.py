@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from cnnsearch import stats
+from cnnsearch.plots.codes import coded, places, runs
 from cnnsearch.plots.settings import AXES, Setting, Value, axis_values, collect, describe, is_missing
 
 if TYPE_CHECKING:
@@ -56,8 +57,8 @@ class Comparison(NamedTuple):
 class Answers(NamedTuple):
     """What one trial said of each example of a split: codes into `Evidence.classes`, and its confidence."""
 
-    predicted: NDArray[np.int64]
-    confidence: NDArray[np.float64]
+    predicted: NDArray[np.int16]
+    confidence: NDArray[np.float32]
 
 
 class Evidence:
@@ -139,16 +140,19 @@ class Evidence:
         """Class names, in the order of the data."""
         named = [str(name) for name in self.tables.data.get("classes", [])]
         frame = self.tables.predictions
-        seen = set(frame["label"].unique()) | set(frame["predicted"].unique()) if len(frame) else set()
-        return named + sorted(str(name) for name in seen if name not in set(named))
+        seen = {str(name) for column in ("label", "predicted") for name in coded(frame[column])[1]}
+        return named + sorted(seen - set(named))
 
     @cached_property
     def examples(self) -> dict[str, list[str]]:
         """Split -> its examples in the order of every array below."""
         frame = self.tables.predictions
-        splits = frame["split"].to_numpy(dtype=object)
-        names = frame["example"].to_numpy(dtype=object)
-        return {split: sorted(set(names[splits == split])) for split in ("val", "test")}
+        (split_codes, splits), (name_codes, names) = coded(frame["split"]), coded(frame["example"])
+        found: dict[str, list[str]] = {"val": [], "test": []}
+        for code, split in enumerate(splits):
+            if split in found:
+                found[split] = sorted(names[one] for one in np.unique(name_codes[split_codes == code]))
+        return found
 
     @cached_property
     def labels(self) -> dict[str, NDArray[np.int64]]:
@@ -161,21 +165,22 @@ class Evidence:
         frame = self.tables.predictions
         labels = {split: np.full(len(names), -1, dtype=np.int64) for split, names in self.examples.items()}
         # Words become numbers a column at a time: a table may have millions of rows, and few different words.
-        true, predicted = (_codes(frame[column], self.classes) for column in ("label", "predicted"))
-        places = {split: _codes(frame["example"], names) for split, names in self.examples.items()}
-        confidence = frame["confidence"].to_numpy(dtype=np.float64, na_value=np.nan)
+        true, predicted = (places(frame[column], self.classes) for column in ("label", "predicted"))
+        at_place = {split: places(frame["example"], names, np.int32) for split, names in self.examples.items()}
+        confidence = frame["confidence"].to_numpy(dtype=np.float32, na_value=np.nan)
         answers = {}
-        grouped = frame.groupby(["trial_id", "split", "moment"], sort=False, observed=True)
-        for key, rows in cast("dict[tuple[str, str, str], NDArray[np.intp]]", grouped.indices).items():
-            trial_id, split, moment = key
-            if split not in places:
+        known: dict[str, NDArray[np.int32]] = {}  # orders that hold every example once: mostly the same for all trials
+        for (trial_id, split, moment), rows in runs(frame):
+            if split not in at_place:
                 continue
-            at = places[split][rows]
-            labels[split][at] = true[rows]
-            if len(np.unique(at)) != len(self.examples[split]):
-                continue
-            by_example = np.empty(len(at), dtype=np.int64)
-            surety = np.empty(len(at))
+            at = at_place[split][rows]
+            if not np.array_equal(at, known.get(split, ())):
+                labels[split][at] = true[rows]
+                if len(np.unique(at)) != len(self.examples[split]):
+                    continue
+                known[split] = at
+            by_example = np.empty(len(at), dtype=np.int16)
+            surety = np.empty(len(at), dtype=np.float32)
             by_example[at], surety[at] = predicted[rows], confidence[rows]
             answers[trial_id, split, moment] = Answers(by_example, surety)
         return answers, labels
@@ -297,17 +302,26 @@ class Evidence:
         return stats.better_than_chance(score.value * score.n, score.n, counts).better
 
     @cached_property
-    def _epochs(self) -> dict[str, pd.DataFrame]:
-        frame = self.tables.epochs
-        return {str(trial_id): part.sort_values("epoch") for trial_id, part in frame.groupby("trial_id", sort=False)}
+    def _epochs(self) -> tuple[pd.DataFrame, dict[str, slice]]:
+        """All epochs as numbers, a trial's together and in order; and which rows are its."""
+        frame = self.tables.epochs.sort_values(["trial_id", "epoch"], kind="stable")
+        numbers = frame.drop(columns="trial_id").astype(np.float64)
+        ids = frame["trial_id"].to_numpy(dtype=object)
+        starts = np.flatnonzero(np.append(True, ids[1:] != ids[:-1])) if len(ids) else np.zeros(0, np.int64)
+        ends = np.append(starts[1:], len(ids))
+        return numbers, {str(ids[start]): slice(start, end) for start, end in zip(starts, ends, strict=False)}
+
+    @cached_property
+    def _columns(self) -> dict[str, NDArray[np.float64]]:
+        numbers = self._epochs[0]
+        return {str(name): numbers[name].to_numpy(dtype=np.float64, na_value=np.nan) for name in numbers.columns}
 
     def curve(self, trial_id: str, column: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Epochs and a column's values of a trial, where measured; epoch 0 is before training."""
-        part = self._epochs.get(trial_id)
-        if part is None:
+        rows = self._epochs[1].get(trial_id)
+        if rows is None:
             return np.empty(0), np.empty(0)
-        epoch = part["epoch"].to_numpy(dtype=np.float64, na_value=np.nan)
-        value = part[column].to_numpy(dtype=np.float64, na_value=np.nan)
+        epoch, value = self._columns["epoch"][rows], self._columns[column][rows]
         known = np.isfinite(value)
         return epoch[known], value[known]
 
@@ -384,9 +398,3 @@ def _seed_pairs(a: Setting, b: Setting) -> list[tuple[int, str, str]]:
     of_b = dict(zip(b.seeds, b.trial_ids, strict=True))
     shared = [(seed, trial, of_b[seed]) for seed, trial in zip(a.seeds, a.trial_ids, strict=True) if seed in of_b]
     return shared or [(seed, one, other) for seed, one, other in zip(a.seeds, a.trial_ids, b.trial_ids, strict=False)]
-
-
-def _codes(column: pd.Series[Any], words: Sequence[str]) -> NDArray[np.int64]:
-    """Index of each value in `words`, -1 where it is not among them."""
-    values, unique = pd.factorize(column)
-    return np.append(pd.Index(words).get_indexer(pd.Index(unique.astype(object))), -1)[values].astype(np.int64)

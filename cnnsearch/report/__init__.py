@@ -1,19 +1,21 @@
 """The report of a sweep, or of several side by side: report.html, report.md and plots/, made from tables alone.
 
 `findings` says what was found, `advice` what to try next, `figures` and `rows` show it, `page` puts all in order, and
-`html` and `markdown` write it down. `comparison` and `contrast` set several sweeps against each other.
+`html` and `markdown` write it down; `freshness` knows whether it need be. `comparison` and `contrast` set several
+sweeps against each other.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cnnsearch.durable import write_whole
 from cnnsearch.errors import RunError
 from cnnsearch.plots.evidence import Evidence
-from cnnsearch.report import comparison, html, markdown
+from cnnsearch.report import comparison, freshness, html, markdown
 from cnnsearch.report.figures import Picture
 from cnnsearch.report.findings import summary
 from cnnsearch.report.page import assemble, most_sure_and_wrong
@@ -21,7 +23,7 @@ from cnnsearch.report.page import assemble, most_sure_and_wrong
 if TYPE_CHECKING:
     from cnnsearch.tables import Tables
 
-__all__ = ["examples_wanted", "summary_lines", "write", "write_comparison"]
+__all__ = ["current", "examples_wanted", "summary_lines", "write", "write_comparison"]
 
 
 def write(tables: Tables, out: Path) -> Path:
@@ -30,8 +32,16 @@ def write(tables: Tables, out: Path) -> Path:
     Every file appears whole or not at all. Pictures an earlier report left in plots/ are removed. The same tables
     give the same bytes. Raises RunError where `out` cannot be written.
     """
-    page = assemble(Evidence(tables))
-    return _write(out, page.pictures(), markdown.render(page), html.render(page))
+    evidence = Evidence(tables)
+    page, made_from = assemble(evidence), freshness.made_from(tables)
+    path = _write(out, page.pictures(), markdown.render(page), html.render(page))
+    freshness.note(out, made_from, summary(evidence))
+    return path
+
+
+def current(tables: Tables, out: Path) -> Path | None:
+    """The report.html that `write` would give, where it is there already: made by this version from the same."""
+    return out / "report.html" if freshness.noted(out, tables) is not None else None
 
 
 def write_comparison(tables: Sequence[Tables], out: Path) -> Path:
@@ -63,9 +73,14 @@ def _write(out: Path, drawn: Iterable[Picture], text: str, page: str) -> Path:
 
 def summary_lines(tables: Tables) -> list[tuple[str, str]]:
     """The answer in a few labelled lines, for a terminal."""
-    return summary(Evidence(tables))
+    noted = freshness.noted(tables.folder, tables)
+    return summary(Evidence(tables)) if noted is None else noted
 
 
 def examples_wanted(tables: Tables, limit: int = 24) -> list[str]:
     """Names of the test examples the report shows pictures of: the best setting's wrong answers, surest first."""
-    return [wrong.example for wrong in most_sure_and_wrong(Evidence(tables), limit)]
+    best = Evidence(tables).best
+    if best is None:
+        return []
+    answers = tables.predictions[tables.predictions["trial_id"] == best.trial_ids[0]]
+    return [wrong.example for wrong in most_sure_and_wrong(Evidence(replace(tables, predictions=answers)), limit)]

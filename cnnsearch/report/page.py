@@ -19,6 +19,7 @@ from cnnsearch.report.method import Method, date_of, hardware, method, seeds_not
 from cnnsearch.report.words import capitalised, counted, percent
 from cnnsearch.words import duration
 
+_MOST_NAMED = 8  # damaged trials
 _MOST_OF_A_CLASS = 8  # pictures on the contact sheet
 
 
@@ -131,9 +132,18 @@ def assemble(evidence: Evidence) -> Page:
         images=figures.images_per_class(evidence),
         sheet=_sheet(evidence),
         data_facts=_data_facts(data, sweep),
-        warnings=[str(warning) for warning in data.get("warnings") or []],
+        warnings=[str(warning) for warning in data.get("warnings") or []] + _damage(evidence),
         method=method(evidence),
     )
+
+
+def _damage(evidence: Evidence) -> list[str]:
+    damaged = evidence.tables.damaged
+    if not damaged:
+        return []
+    named = ", ".join(damaged[:_MOST_NAMED]) + (", …" if len(damaged) > _MOST_NAMED else "")
+    trials = counted(len(damaged), "trial")
+    return [f"{trials} with damaged files count as not done ({named}): the same sweep trains them again."]
 
 
 def _overline(evidence: Evidence) -> str:

@@ -1,0 +1,66 @@
+"""Whether a report is still the one its tables would give: it is made again only where it is not.
+
+report.json, written last, says what a report was made from and what its files hash to.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cnnsearch.durable import read_checked, sha256, write_checked
+
+if TYPE_CHECKING:
+    from cnnsearch.tables import Tables
+
+Lines = list[tuple[str, str]]
+
+
+def made_from(tables: Tables) -> str:
+    """Changes with anything a report shows and with the code that makes it; empty where the tables are not stored."""
+    if not tables.checksums:
+        return ""
+    facts = [
+        _code(),
+        tables.checksums,
+        tables.sweep,
+        tables.provenance,
+        tables.data,
+        tables.pictures,
+        tables.planned,
+        tables.damaged,
+    ]
+    return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def note(out: Path, made: str, summary: Lines) -> None:
+    """Remember what the report in `out` was made from, and its answer. Raises DiskError."""
+    files = ["report.html", "report.md", *(f"plots/{file.name}" for file in (out / "plots").glob("*.png"))]
+    facts = {"made_from": made, "summary": summary, "files": {name: sha256(out / name) for name in sorted(files)}}
+    write_checked(out / "report.json", facts)
+
+
+def noted(out: Path, tables: Tables) -> Lines | None:
+    """The answer of the report in `out`; None where it would be another today, or a file of it is not as it was."""
+    stored = read_checked(out / "report.json")
+    if stored is None or not stored["made_from"] or stored["made_from"] != made_from(tables):
+        return None
+    try:
+        whole = all(sha256(out / name) == expected for name, expected in stored["files"].items())
+    except OSError:
+        return None
+    return [(label, line) for label, line in stored["summary"]] if whole else None
+
+
+@functools.cache
+def _code() -> str:
+    """Of this package as it stands, and of what draws the figures."""
+    package = Path(__file__).parents[1]
+    found = hashlib.sha256(f"matplotlib {metadata.version('matplotlib')}".encode())
+    for file in sorted([*package.rglob("*.py"), *package.rglob("templates/*")]):
+        found.update(f"{file.relative_to(package)} {sha256(file)}".encode())
+    return found.hexdigest()

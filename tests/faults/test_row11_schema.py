@@ -1,0 +1,112 @@
+"""A results folder of an older version reads, and gives a report; columns it did not have are null.
+
+older.tar.xz is such a folder, without weights and pictures: part 1 with one model, two learning rates and one dropout,
+run by a version before there was fine-tuning, whose trial ids are therefore not those of today.
+"""
+
+from __future__ import annotations
+
+import json
+import tarfile
+from pathlib import Path
+
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+
+from cnnsearch import report
+from cnnsearch.durable import checksum, write_checked
+from cnnsearch.plan import make_plan
+from cnnsearch.records import Results
+from cnnsearch.sweepfile import from_yaml
+from cnnsearch.tables import EPOCHS, PREDICTIONS, TRIALS, load
+
+pytestmark = pytest.mark.row(11)
+
+NEW = ["weights", "fine_tune"]
+"""Settings that came after."""
+
+
+@pytest.fixture
+def older(tmp_path: Path) -> Path:
+    with tarfile.open(Path(__file__).with_name("older.tar.xz")) as archive:
+        archive.extractall(tmp_path / "part1", filter="data")
+    return tmp_path / "part1"
+
+
+def _without_tables(folder: Path) -> None:
+    for file in folder.glob("*.parquet"):
+        file.unlink()
+
+
+def test_the_folder_is_older(older: Path) -> None:
+    assert not (older / "tables.json").exists()
+    records = Results(older).records()
+    written = json.loads(Results(older).trial(next(iter(records))).record_file.read_text())
+    assert not set(NEW) & written["settings"].keys()
+    data = Results(older).read("data.json")
+    sweep = from_yaml((older / "sweep.yaml").read_text(), "sweep.yaml")
+    outcomes = {trial_id: record.outcome for trial_id, record in records.items()}
+    assert not records.keys() & make_plan(sweep, data["fingerprint"], outcomes).trials.keys()
+
+
+@pytest.mark.parametrize("tables_too", [True, False])
+def test_an_older_folder_reads_with_nulls_and_gives_a_report(older: Path, tables_too: bool) -> None:
+    written = {name: pq.read_table(older / f"{name}.parquet") for name in ("trials", "epochs", "predictions")}
+    if not tables_too:
+        _without_tables(older)
+    tables = load(older)
+    assert list(tables.trials.columns) == TRIALS.names
+    assert list(tables.epochs.columns) == EPOCHS.names
+    assert list(tables.predictions.columns) == PREDICTIONS.names
+    assert tables.planned == 3
+    assert tables.trials[NEW].isna().all().all()
+    kept = [name for name in TRIALS.names if name not in NEW]
+    pd.testing.assert_frame_equal(tables.trials[kept], written["trials"].to_pandas()[kept])
+    pd.testing.assert_frame_equal(tables.epochs, written["epochs"].to_pandas())
+    assert tables.predictions.astype(str).equals(written["predictions"].to_pandas().astype(str))
+    page = report.write(tables, older).read_text()
+    assert "lr 0.001" in page
+    assert "dropout" in page
+
+
+def test_older_tables_read_where_the_records_are_gone(older: Path, tmp_path: Path) -> None:
+    (older / "trials").rename(tmp_path / "elsewhere")
+    written = pq.read_table(older / "trials.parquet")
+    pq.write_table(written.drop_columns(["parameters", "width"]), older / "trials.parquet")
+    tables = load(older)
+    assert len(tables.trials) == 3
+    assert tables.trials[["parameters", "width"]].isna().all().all()
+    assert tables.trials["val_accuracy"].tolist() == written["val_accuracy"].to_pylist()
+    assert report.write(tables, older).is_file()
+
+
+def test_fields_a_record_did_not_have_are_null(older: Path) -> None:
+    """Still older: no parameters, memory or settings of the optimizer, and a lower schema version."""
+    results = Results(older)
+    for trial_id in results.records():
+        file = results.trial(trial_id).record_file
+        plain = json.loads(file.read_text())
+        for name in ("checksum", "parameters", "peak_memory_bytes"):
+            del plain[name]
+        for name in ("weight_decay", "momentum"):
+            del plain["settings"][name]
+        write_checked(file, {**plain, "schema_version": 0})
+        assert results.trial(trial_id).record().checksum == checksum({**plain, "schema_version": 0})  # type: ignore[union-attr]
+    _without_tables(older)
+    tables = load(older)
+    assert len(tables.trials) == 3
+    assert (tables.trials["schema_version"] == 0).all()
+    assert tables.trials[["parameters", "peak_memory_bytes", "weight_decay", "momentum", *NEW]].isna().all().all()
+    assert tables.trials["val_accuracy"].notna().all()
+    assert report.write(tables, older).is_file()
+
+
+def test_once_a_trial_is_recorded_by_this_version_the_older_ones_stand_back(older: Path) -> None:
+    results = Results(older)
+    plan = make_plan(
+        from_yaml((older / "sweep.yaml").read_text(), "sweep.yaml"), results.read("data.json")["fingerprint"], {}
+    )
+    trial = next(iter(plan.trials.values()))
+    results.trial(trial.id).commit_failure(trial, "broke")
+    assert list(load(older).trials["trial_id"]) == [trial.id]
