@@ -18,7 +18,8 @@ import typer
 from cnnsearch.errors import CnnsearchError, DiskError, RequestError, RunError
 
 if TYPE_CHECKING:
-    from cnnsearch.session import Finished, Prepared
+    from cnnsearch.prepare import Prepared
+    from cnnsearch.session import Finished
 
 INTERRUPTED = 130
 
@@ -67,7 +68,7 @@ def sweep(
             raise RequestError("--serial runs in this process and --address on a cluster: give one of them")
         chosen = load_sweep(sweep, profile=profile, values=set_ or (), data=data, seeds=_seeds(seeds))
 
-        from cnnsearch.session import prepared
+        from cnnsearch.prepare import prepared
 
         with _stoppable() as stopper, prepared(chosen, out, dry_run=dry_run) as ready:
             stopper.ready = ready

@@ -16,8 +16,9 @@ from rich.text import Text
 from cnnsearch.estimate import representatives, workload_key
 from cnnsearch.events import Ended, EpochDone, Event, Ready, Started
 from cnnsearch.plan import Status, Trial
+from cnnsearch.prepare import Prepared
 from cnnsearch.records import Record
-from cnnsearch.session import Finished, Prepared
+from cnnsearch.session import Finished
 from cnnsearch.words import accuracy, clock, duration, percent, setting, setting_parts, size, varied_axes
 
 if TYPE_CHECKING:

@@ -1,11 +1,10 @@
-"""The steps of a sweep in order: data, plan, schedule, tables, report. The commands and notebooks both call these."""
+"""What a run does, once prepared: schedule, tables, report. The commands and notebooks both call this."""
 
 from __future__ import annotations
 
 import base64
 import contextlib
 import functools
-import logging
 import signal
 import subprocess
 import sys
@@ -20,89 +19,20 @@ from typing import Any
 
 from cnnsearch import data as images
 from cnnsearch import retention
-from cnnsearch.data.dataset import Dataset, Form
-from cnnsearch.data.images import Interpolation
-from cnnsearch.estimate import Calibration, Cost, Sizes, calibrate, representatives
+from cnnsearch.data.dataset import Dataset
 from cnnsearch.events import Ended, Event
-from cnnsearch.hardware import Hardware, Layout, detect, lay_out
-from cnnsearch.models.pretrained import Key, Pretrained, find_weights
-from cnnsearch.plan import Job, Outcome, Plan, Queue, Status, Trial, groups, make_plan
+from cnnsearch.plan import Job, Queue, Status, Trial
+from cnnsearch.prepare import KEPT_AT_MOST, Prepared, digests, prepared
 from cnnsearch.records import Results
-from cnnsearch.space import cells
 from cnnsearch.spec import Sweep
 from cnnsearch.sweepfile import to_yaml
 from cnnsearch.tables import Tables, load
-from cnnsearch.warden import Warden, watching
+from cnnsearch.warden import Warden
 
-FEATURES_SHARE = 0.5
-"""Share of memory that the outputs of frozen layers may take, mapped once for all trials."""
-KEPT_AT_MOST = 20
-"""Trials whose weights are kept, needed or not, until what is not needed is dropped; more of a large sweep."""
-LAST_WORDS = (
-    "error: this run ended without a word: it was killed, or Ray took it down.\n"
-    "What is finished is kept; the same command goes on."
-)
-"""Said for a run that cannot say it itself."""
 SHEET_IMAGES = 8
 """Images of each class in the report's contact sheet."""
 
 Executor = Callable[..., None]
-
-_LOG = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """A sweep with its data found, its trials planned and its cost estimated. Nothing has been started."""
-
-    sweep: Sweep
-    results: Results
-    datasets: dict[Form, Dataset]
-    weights: dict[Key, Pretrained]
-    """Pretrained weights the sweep names."""
-    hardware: Hardware
-    layout: Layout
-    calibration: Calibration
-    outcomes: dict[str, Outcome]
-    """Of trials that need not run again."""
-    plan: Plan
-    costs: dict[str, Cost]
-    """Stage -> what is left to do of it."""
-    warden: Warden
-    """Cleans up after this run, however it ends."""
-    repeated: tuple[str, ...] = ()
-    """Finished trials that run again because another needs their weights, which are gone or damaged."""
-
-    @property
-    def dataset(self) -> Dataset:
-        """The data at the sweep's own image size."""
-        return self.datasets[self.sweep.data.image_size, "bilinear"]
-
-    @property
-    def sizes(self) -> Sizes:
-        """Images in each split."""
-        return Sizes(*(len(self.dataset.indices[split]) for split in images.SPLITS))
-
-    @property
-    def precision(self) -> str:
-        """What `precision: auto` means for this sweep: what it was begun with, else what the probe found here."""
-        chosen = self.results.read("choices.json").get(self.layout.device, {})
-        return str(chosen.get("precision", self.calibration.precision))
-
-    @property
-    def features_bytes(self) -> int:
-        """Most that the outputs of frozen layers may take."""
-        return int(FEATURES_SHARE * self.hardware.memory_bytes)
-
-    @property
-    def done(self) -> int:
-        """Trials of the plan that need not run."""
-        return sum(trial_id in self.outcomes for trial_id in self.plan.trials)
-
-    @property
-    def remaining(self) -> int:
-        """Trials still to run."""
-        return self.plan.total - self.plan.lost - self.done
 
 
 @dataclass(frozen=True)
@@ -133,43 +63,6 @@ class Finished:
         missing = 0 if self.time_is_up else self.planned - sum(self.counts.values())
         bad = self.counts.get(Status.FAILED, 0) + self.counts.get(Status.DIVERGED, 0)
         return 1 if bad or missing else 0
-
-
-@contextlib.contextmanager
-def prepared(sweep: Sweep, out: Path | str, *, dry_run: bool = False) -> Iterator[Prepared]:
-    """Find the data, plan the trials, estimate their cost; hold the results folder meanwhile, unless it is a dry run.
-
-    Raises:
-        RequestError: the data, the folder or the machine do not allow what was asked for.
-    """
-    results = Results(Path(out).absolute() / sweep.name)
-    hardware = detect()
-    layout = lay_out(sweep.run, hardware)
-    weights = find_weights(named_weights(sweep))
-    datasets = load_forms(sweep, weights)
-    dataset = datasets[sweep.data.image_size, "bilinear"]
-    plan_from = functools.partial(make_plan, sweep, dataset.fingerprint, weights=digests(weights))
-    with watching(LAST_WORDS) as warden, contextlib.nullcontext() if dry_run else results.locked():
-        if not dry_run:
-            for name in results.set_damaged_aside():
-                _LOG.warning("%s was damaged: it is kept as %s.damaged", results.path / name, name)
-        outcomes = final_outcomes(results)
-        plan = plan_from(outcomes)
-        if not dry_run:
-            # What another sweep in this root trained may choose parents, and so name trials not known before.
-            while results.adopt([trial_id for trial_id in plan.trials if trial_id not in outcomes]):
-                outcomes = final_outcomes(results)
-                plan = plan_from(outcomes)
-        repeated: list[str] = []
-        while lost := parents_without_weights(results, plan, outcomes):
-            repeated += lost
-            outcomes = {trial_id: outcome for trial_id, outcome in outcomes.items() if trial_id not in lost}
-            plan = plan_from(outcomes)
-        trials = [trial for trial in representatives(plan) if trial.id not in outcomes]
-        calibration = calibrate(trials, len(dataset.classes), layout, hardware)
-        found = (datasets, weights, hardware, layout, calibration, outcomes, plan)
-        ready = Prepared(sweep, results, *found, {}, warden, tuple(repeated))
-        yield replace(ready, costs=stage_costs(ready, trials))
 
 
 def run(
@@ -301,86 +194,6 @@ def _time_limit(seconds: float | None) -> Iterator[None]:
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
-
-
-def image_sizes(sweep: Sweep) -> list[int]:
-    """Every image size a trial of the sweep may need."""
-    varied = {int(cell["image_size"]) for stage in sweep.stages for cell in cells(stage) if "image_size" in cell}
-    return sorted({sweep.data.image_size} | varied)
-
-
-def load_forms(sweep: Sweep, weights: dict[Key, Pretrained]) -> dict[Form, Dataset]:
-    """The images at every size and in every interpolation that trials may need; the bilinear ones always."""
-    sizes = image_sizes(sweep)
-    ways: list[Interpolation] = ["bilinear"]
-    ways += sorted({found.preprocessing.interpolation for found in weights.values()} - {"bilinear"})
-    loaded = {way: images.load(sweep.data, sizes, interpolation=way) for way in ways}
-    return {(size, way): dataset for way in ways for size, dataset in loaded[way].items()}
-
-
-def named_weights(sweep: Sweep) -> set[Key]:
-    """Every pair of model and pretrained weights that a trial of the sweep starts from."""
-    base = {"model": sweep.train.model, "weights": sweep.train.weights}
-    used = [{**base, **cell} for stage in sweep.stages if stage.start_from is None for cell in cells(stage)]
-    return {(cell["model"], cell["weights"]) for cell in used if cell["weights"] != "none"}
-
-
-def digests(weights: dict[Key, Pretrained]) -> dict[Key, str]:
-    """What planning needs to know of weights."""
-    return {key: found.identity for key, found in weights.items()}
-
-
-def final_outcomes(results: Results) -> dict[str, Outcome]:
-    """Outcomes of the recorded trials that running again could not change. A trial with damaged files is not done."""
-    records = results.records()
-    damaged = results.damaged(records, checkpoints=True)
-    for trial_id, files in damaged.items():
-        told = ", ".join(f"{name} is {what}" for name, what in files.items())
-        _LOG.warning("trial %s: %s; it counts as not done", trial_id, told)
-    return {
-        trial_id: record.outcome
-        for trial_id, record in records.items()
-        if record.status.is_final and trial_id not in damaged
-    }
-
-
-def parents_without_weights(results: Results, plan: Plan, outcomes: dict[str, Outcome]) -> list[str]:
-    """Finished trials that some trial to run starts from, and whose weights are gone or damaged."""
-    started = {trial.parent_id for trial in plan.trials.values() if trial.parent_id and trial.id not in outcomes}
-    lost: dict[str, None] = {}
-    checked: set[str] = set()
-    while started:
-        trial_id = started.pop()
-        checked.add(trial_id)
-        if not results.trial(trial_id).has_weights():
-            lost[trial_id] = None
-        # A fine-tuned trial keeps what its training changed; the rest is its parent's.
-        trial = plan.trials.get(trial_id)
-        if trial and trial.parent_id and trial.settings.fine_tune != "full":
-            started |= {trial.parent_id} - checked
-    return sorted(lost)
-
-
-def stage_costs(ready: Prepared, trials: list[Trial]) -> dict[str, Cost]:
-    """What is left of each stage."""
-    by_stage: dict[str, list[Trial]] = {stage.name: [] for stage in ready.sweep.stages}
-    for trial in trials:
-        by_stage[trial.stage].append(trial)
-    return {
-        name: ready.calibration.cost(some, ready.sizes, ready.layout, weights_kept(ready, name))
-        for name, some in by_stage.items()
-    }
-
-
-def weights_kept(ready: Prepared, stage_name: str) -> int | None:
-    """At most how many trials of a stage keep their weights at a time; None for all."""
-    if ready.sweep.run.keep == "all":
-        return None
-    planned = next(planned for planned in ready.plan.stages if planned.stage.name == stage_name)
-    known = planned.trials or next(iter(ready.plan.stages)).trials
-    seeds = len({trial.settings.seed for trial in known})
-    chosen = sum(len(groups(known, per)) for per, _ in retention.choices(ready.sweep, planned.stage))
-    return chosen * seeds + KEPT_AT_MOST + len(ready.plan.trials) // 20
 
 
 def workplace(ready: Prepared) -> Any:

@@ -10,9 +10,10 @@ from rich.console import Console
 
 from cnnsearch.events import Ended, EpochDone, Ready, Started
 from cnnsearch.plan import Status, Trial
+from cnnsearch.prepare import Prepared, prepared
 from cnnsearch.progress import LineView, LiveView, State, finished_text, plan_json, plan_text
 from cnnsearch.records import Measures, Record
-from cnnsearch.session import Finished, Prepared, prepared
+from cnnsearch.session import Finished
 from cnnsearch.spec import Sweep
 from cnnsearch.tables import Tables
 from cnnsearch.train import EpochRow

@@ -8,8 +8,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from cnnsearch.errors import ResultsError
+from cnnsearch.prepare import prepared
 from cnnsearch.records import Results
-from cnnsearch.session import execute, prepared
+from cnnsearch.session import execute
 from cnnsearch.spec import Sweep
 from cnnsearch.tables import EPOCHS, PREDICTIONS, TRIALS, Tables, load
 

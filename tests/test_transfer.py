@@ -28,8 +28,8 @@ from cnnsearch.models.cut import cut, freeze
 from cnnsearch.models.pretrained import IMAGENET, Preprocessing, Pretrained, find_weights
 from cnnsearch.models.weights import load_into, read_state
 from cnnsearch.plan import Queue
+from cnnsearch.prepare import load_forms, named_weights
 from cnnsearch.records import Results
-from cnnsearch.session import load_forms, named_weights
 from cnnsearch.spec import Settings, Sweep
 from cnnsearch.sweepfile import load_sweep
 from cnnsearch.work import Choices, Workplace

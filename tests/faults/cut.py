@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from cnnsearch import serial, session
+from cnnsearch import prepare, serial, session
 from cnnsearch.report import html
 from cnnsearch.sweepfile import load_sweep
 from tests.recorded import numbers
@@ -78,7 +78,7 @@ def forked(work: Callable[[], None]) -> int:
 
 
 def sweep(folder: Path, out: Path) -> None:
-    with session.prepared(load_sweep(str(folder / "tiny.yaml")), out) as ready:
+    with prepare.prepared(load_sweep(str(folder / "tiny.yaml")), out) as ready:
         session.execute(ready, serial=True)
 
 

@@ -19,8 +19,9 @@ from cnnsearch.errors import ResultsError
 from cnnsearch.estimate import calibrate
 from cnnsearch.hardware import Layout, detect
 from cnnsearch.plan import Status, make_plan
+from cnnsearch.prepare import final_outcomes, prepared
 from cnnsearch.records import Damage, Record, Results
-from cnnsearch.session import execute, final_outcomes, prepared
+from cnnsearch.session import execute
 from cnnsearch.spec import Sweep
 from cnnsearch.sweepfile import load_sweep
 from cnnsearch.tables import Tables, load

@@ -12,7 +12,8 @@ import pytest
 
 from cnnsearch.events import Ended, EpochDone, Event, Started
 from cnnsearch.plan import Status
-from cnnsearch.session import Finished, execute, prepared
+from cnnsearch.prepare import prepared
+from cnnsearch.session import Finished, execute
 from cnnsearch.sweepfile import load_sweep
 from tests.faults.running import images
 from tests.recorded import numbers
