@@ -76,6 +76,8 @@ class Results:
         found = {}
         if self.trials_path.is_dir():
             for entry in sorted(os.scandir(self.trials_path), key=lambda entry: entry.name):
+                if not entry.is_dir(follow_symlinks=False):
+                    continue  # nothing of ours
                 folder, record = TrialFolder(Path(entry.path)), records.get(entry.name)
                 if record is not None:
                     names = folder.damage(record, (folder.epochs_file.name, folder.predictions_file.name))
@@ -119,8 +121,8 @@ class Results:
                 if record is None or not record.status.is_final:
                     continue
                 # Weights that nothing needed there are not kept; where they are needed here, the trial runs again.
-                kept = [name for name in record.files if name != source.weights_file.name]
-                if not source.damage(record, kept):
+                damage = source.damage(record)
+                if not damage or damage == {source.weights_file.name: Damage.MISSING}:
                     _take_over(source, self.trial(trial_id), record)
                     taken.append(trial_id)
                     break

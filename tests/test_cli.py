@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 from PIL import Image
 
@@ -178,7 +176,17 @@ def test_bad_images_can_be_skipped(tmp_path: Path) -> None:
     (images / "cat" / "x.png").write_text("not a picture")
     split = "data.split={method: fill, train_per_class: 6, val_per_class: 4}"
     done = call(
-        "part1", "--data", images, "--set", split, "--set", "data.on_bad_image=skip", "--dry-run", "--out", tmp_path
+        "part1",
+        *SETTINGS,
+        "--data",
+        images,
+        "--set",
+        split,
+        "--set",
+        "data.on_bad_image=skip",
+        "--dry-run",
+        "--out",
+        tmp_path,
     )
     assert done.returncode == 0, done.stderr
     assert "x.png" in done.stdout
@@ -198,28 +206,6 @@ def until(condition: Any, seconds: float = 60) -> None:
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.05)
-
-
-@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
-def test_ctrl_c_stops_quickly_and_the_same_command_goes_on(tmp_path: Path, sign: signal.Signals) -> None:
-    arguments = ["part1", *SETTINGS, "--set", "train.epochs=60", "--set", "run.checkpoint_seconds=0", "--out", tmp_path]
-    running = start(*arguments)
-    until(lambda: list(tmp_path.glob("part1/trials/*/record.json")))
-    children = psutil.Process(running.pid).children(recursive=True)
-    began = time.monotonic()
-    running.send_signal(sign)
-    _, stderr = running.communicate(timeout=20)
-    assert time.monotonic() - began < 5
-    assert running.returncode == 130
-    assert " of 16 trials done" in stderr
-    assert "python -m cnnsearch.sweep part1" in stderr
-    assert "Traceback" not in stderr
-    until(lambda: not any(child.is_running() and child.status() != psutil.STATUS_ZOMBIE for child in children), 10)
-    finished = {file: file.stat().st_mtime_ns for file in tmp_path.glob("part1/trials/*/record.json")}
-    again = call(*arguments, "--serial", "--json")
-    assert again.returncode == 0, again.stderr
-    assert last_json(again)["done"] == 16
-    assert {file: file.stat().st_mtime_ns for file in finished} == finished
 
 
 def test_when_time_is_up_the_rest_is_left_for_later(tmp_path: Path) -> None:

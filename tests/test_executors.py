@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -115,36 +113,3 @@ def test_an_exception_is_recorded_with_its_cause(
     assert record.error is not None
     assert record.error.startswith("ValueError: no such thing (work.py, line ")
     assert queue.plan.lost == 1
-
-
-def _kill_worker(times: list[int], limit: int) -> Callable[[Event], None]:
-    """Kill the process of a trial at its first epoch, up to `limit` times."""
-
-    def listen(event: Event) -> None:
-        if isinstance(event, EpochDone) and len(times) < limit:
-            times.append(event.row.epoch)
-            for child in psutil.Process().children(recursive=True):
-                if "_Worker" in " ".join(child.cmdline()):
-                    os.kill(child.pid, signal.SIGKILL)
-
-    return listen
-
-
-def test_a_killed_worker_changes_nothing(small_sweep: Callable[..., Sweep], dataset: Dataset, tmp_path: Path) -> None:
-    sweep = small_sweep("stages.grid.space={model: residual, lr: {grid: [0.001, 0.002]}}", "train.epochs=30")
-    kills: list[int] = []
-    run(sweep, dataset, tmp_path / "killed", "ray", _kill_worker(kills, 1))
-    assert kills
-    run(sweep, dataset, tmp_path / "quiet", "serial")
-    assert numbers(tmp_path / "killed") == numbers(tmp_path / "quiet")
-
-
-def test_a_worker_that_keeps_dying_fails_its_trial_only(
-    small_sweep: Callable[..., Sweep], dataset: Dataset, tmp_path: Path
-) -> None:
-    sweep = small_sweep("stages=[{name: grid, space: {model: plain}}]", "run.max_retries=1", "train.epochs=200")
-    kills: list[int] = []
-    run(sweep, dataset, tmp_path / "p", "ray", _kill_worker(kills, 1000))
-    (record,) = Results(tmp_path / "p").records().values()
-    assert record.status is Status.FAILED
-    assert "the worker process died 2 times" in (record.error or "")

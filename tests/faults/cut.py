@@ -24,7 +24,7 @@ from cnnsearch.report import html
 from cnnsearch.sweepfile import load_sweep
 from tests.recorded import numbers
 
-SOME = 5
+SOME = 3
 """Boundaries tried with `some`, spread over all."""
 
 

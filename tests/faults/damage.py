@@ -7,6 +7,8 @@ from pathlib import Path
 from hypothesis import HealthCheck, settings
 
 MANY = settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+FEW = settings(MANY, max_examples=4)
+"""For what takes a second each."""
 
 
 def flip(file: Path, place: int) -> None:

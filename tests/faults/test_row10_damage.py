@@ -26,7 +26,7 @@ from cnnsearch.spec import Sweep
 from cnnsearch.sweepfile import load_sweep
 from cnnsearch.tables import Tables, load
 from tests.conftest import SMALL
-from tests.faults.damage import MANY, flip, truncate
+from tests.faults.damage import FEW, MANY, flip, truncate
 
 pytestmark = pytest.mark.row(10)
 
@@ -64,7 +64,7 @@ def assert_same(one: Tables, other: Tables) -> None:
 
 @pytest.mark.parametrize("name", TABLE_FILES)
 @given(place=LARGE)
-@MANY
+@FEW
 def test_any_flipped_bit_in_a_table_is_found_and_it_is_built_again(
     finished: Path, whole: Tables, name: str, place: int
 ) -> None:

@@ -135,6 +135,7 @@ def test_a_trial_that_keeps_killing_its_worker_fails_alone(tmp_path: Path) -> No
     assert "the worker process died 2 times" in finished.report.with_name("report.md").read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.row(2)
 @pytest.mark.timeout(300)
 def test_heads_that_ran_with_a_killer_do_not_fail_with_it(tmp_path: Path) -> None:
