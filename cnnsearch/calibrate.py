@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from cnnsearch.device import ResolvedPrecision, peak_memory_bytes, probe_precision, reset_process
+from cnnsearch.device import peak_memory_bytes, probe_precision, reset_process
 from cnnsearch.errors import RequestError
 from cnnsearch.evaluate import evaluate
 from cnnsearch.features import Examples, Features, compute
@@ -24,7 +24,7 @@ from cnnsearch.jobs import only_head
 from cnnsearch.models.build import initial_model
 from cnnsearch.pixels import Pixels
 from cnnsearch.plan import HEADS_AT_ONCE
-from cnnsearch.spec import Settings
+from cnnsearch.spec import ResolvedPrecision, Settings
 from cnnsearch.train import TrainingState, train
 
 LONGEST_SECONDS = 1.0

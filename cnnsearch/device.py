@@ -6,15 +6,14 @@ import hashlib
 import resource
 import sys
 import time
-from typing import Literal
 
 import torch
 from torch import nn
 
+from cnnsearch.spec import ResolvedPrecision
+
 BF16_GAIN = 1.15
 """bf16 is chosen where a training step is at least this much faster than in fp32."""
-
-ResolvedPrecision = Literal["fp32", "bf16"]
 
 
 def derived_seed(purpose: str, *numbers: int) -> int:

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional as F
 
-from cnnsearch.device import ResolvedPrecision, autocast
+from cnnsearch.device import autocast
 from cnnsearch.features import Examples
+from cnnsearch.spec import ResolvedPrecision
 
 BATCH_SIZE = 128
 

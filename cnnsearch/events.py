@@ -9,7 +9,7 @@ from cnnsearch.plan import Trial
 from cnnsearch.records import Record
 
 if TYPE_CHECKING:
-    from cnnsearch.train import EpochRow
+    from cnnsearch.epoch import EpochRow
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from cnnsearch.data.cache import cache_root
-from cnnsearch.device import ResolvedPrecision, autocast
+from cnnsearch.device import autocast
 from cnnsearch.durable import read_checked, remove_abandoned, replacing, sha256, write_checked
 from cnnsearch.errors import DiskError
 from cnnsearch.pixels import Pixels
+from cnnsearch.spec import ResolvedPrecision
 
 BATCH_SIZE = 64
 """Images whose features are computed at a time; fixed, so that their numbers repeat."""

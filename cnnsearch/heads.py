@@ -19,9 +19,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from cnnsearch.device import derived_seed
+from cnnsearch.epoch import EpochRow
 from cnnsearch.evaluate import Evaluation
 from cnnsearch.spec import Settings
-from cnnsearch.train import EpochRow
 
 BLOCK_STEPS = 32
 """Steps whose logits are kept, so that losses and accuracies are computed for all of them in one call."""

@@ -10,19 +10,18 @@ import torch
 from torch import Tensor, fx, nn
 
 from cnnsearch.device import derived_seed, reset_process
+from cnnsearch.epoch import EpochRow
 from cnnsearch.errors import DiskError, OutOfMemoryError
 from cnnsearch.evaluate import Evaluation
 from cnnsearch.features import Features
 from cnnsearch.heads import Features as HeadFeatures
 from cnnsearch.heads import HeadState, evaluate_heads, train_heads
 from cnnsearch.models.names import OWN
+from cnnsearch.pixels import Pixels
 from cnnsearch.plan import Job, Trial, head_key
 from cnnsearch.records import Record, Results
 from cnnsearch.spec import Settings
-from cnnsearch.train import EpochRow
 from cnnsearch.work import (
-    CheckpointTimes,
-    Workplace,
     arrange,
     best_update,
     divergence,
@@ -33,6 +32,7 @@ from cnnsearch.work import (
     run_trial,
     starting_model,
 )
+from cnnsearch.workplace import CheckpointTimes, Workplace
 
 Events = list[tuple[Trial, EpochRow | Record]]
 SPLITS = ("val", "test")
@@ -106,7 +106,8 @@ def _bundle(job: Job, place: Workplace) -> _Bundle | None:
     """The features of a job's trials and their heads; None where more than one linear layer follows the cut."""
     first = job.trials[0]
     reset_process(place.choices.threads)
-    pixels = place.pixels(first.settings)
+    statistics = place.expected_statistics(first.settings)
+    pixels = Pixels.shared(place.dataset(first.settings), place.choices.device, statistics)
     model = starting_model(first, place)
     state, examples = arrange(model, first, place, pixels)
     if not isinstance(examples, Features) or not isinstance(state.trained, fx.GraphModule):

@@ -46,6 +46,16 @@ class Pixels:
             torch.tensor(std, dtype=torch.float32, device=device),
         )
 
+    @classmethod
+    def shared(
+        cls, dataset: Dataset, device: str, statistics: tuple[Sequence[float], Sequence[float]] | None = None
+    ) -> Pixels:
+        """As `of`, made once for all trials of this process."""
+        key = (dataset.images_path, dataset.fingerprint, device, statistics)
+        if key not in _SHARED:
+            _SHARED[key] = cls.of(dataset, device, statistics)
+        return _SHARED[key]
+
     @property
     def device(self) -> str:
         """cpu or cuda."""
@@ -55,6 +65,9 @@ class Pixels:
         """A model's inputs, normalised images [B, 3, S, S] float32 in channels_last order; and labels [B]."""
         images = self.images[rows].float().sub_(self.mean).div_(self.std)
         return (images.permute(0, 3, 1, 2),), self.labels[rows]
+
+
+_SHARED: dict[tuple[object, ...], Pixels] = {}
 
 
 def channel_statistics(dataset: Dataset) -> tuple[list[float], list[float]]:

@@ -22,7 +22,7 @@ from cnnsearch.session import Finished
 from cnnsearch.words import accuracy, clock, duration, percent, setting, setting_parts, size, varied_axes
 
 if TYPE_CHECKING:
-    from cnnsearch.train import EpochRow
+    from cnnsearch.epoch import EpochRow
 
 MOST_SHOWN = 8
 """Running trials listed on a terminal; heads trained together are many."""

@@ -40,18 +40,17 @@ from ray.tune.search import Searcher
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from cnnsearch import hardware
+from cnnsearch.epoch import EpochRow
 from cnnsearch.errors import DiskError, OutOfMemoryError, RequestError, RunError
 from cnnsearch.events import Ended, EpochDone, Event, Ready, Started
 from cnnsearch.hardware import Layout
-from cnnsearch.jobs import run_job
 from cnnsearch.plan import Job, Queue, Status, Trial
 from cnnsearch.records import Record, Results
 from cnnsearch.retries import Retries, Trouble
 from cnnsearch.spec import RunSpec, Settings
-from cnnsearch.train import EpochRow
 from cnnsearch.warden import Warden
 from cnnsearch.watchdog import Watchdog
-from cnnsearch.work import Workplace
+from cnnsearch.workplace import Workplace
 
 _TOKEN = secrets.token_hex(32)
 """Who knows it may run code on the Ray this process starts; one a process, since Ray remembers the first it saw."""
@@ -87,6 +86,8 @@ def execute(
     with _ray(layout, run, address, warden) as dashboard, _scratch(warden) as scratch:
         listen(Ready(dashboard))
         queue.slots = _slots(layout) if address else layout.trials_at_once
+        if not address:
+            _warm_up(layout)
         # By default Tune starts one worker at a time for a searcher of one's own, and drops it for a freed one.
         os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(queue.slots)
         most_room = _most_room(layout)
@@ -141,6 +142,8 @@ class _Worker(tune.Trainable):  # type: ignore[misc]
         job = _from_config(config)
         self._left = {trial.id for trial in job.trials}
         self._used_up = False
+        from cnnsearch.jobs import run_job  # imports torch, which only workers need
+
         return run_job(job, self._place)
 
     def whereabouts(self) -> tuple[str, int]:
@@ -363,6 +366,17 @@ def _slots(layout: Layout) -> int:
             f"{there.get('CPU', 0):g} CPUs and {there.get('GPU', 0):g} GPUs"
         )
     return slots
+
+
+def _warm_up(layout: Layout) -> None:
+    """Have the processes that will become workers import torch while Tune gets ready; nobody waits for it."""
+    importing = ray.remote(_import_torch).options(num_cpus=layout.threads)
+    for _ in range(layout.trials_at_once):
+        importing.remote()
+
+
+def _import_torch() -> None:
+    import cnnsearch.jobs  # noqa: F401
 
 
 def _most_room(layout: Layout) -> int:

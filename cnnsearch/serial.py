@@ -11,7 +11,7 @@ from cnnsearch.jobs import run_job
 from cnnsearch.plan import Queue
 from cnnsearch.records import Record, Results
 from cnnsearch.spec import RunSpec
-from cnnsearch.work import Workplace
+from cnnsearch.workplace import Workplace
 
 
 def execute(queue: Queue, place: Workplace, layout: Layout, run: RunSpec, listen: Callable[[Event], None]) -> None:

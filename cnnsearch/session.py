@@ -198,7 +198,7 @@ def _time_limit(seconds: float | None) -> Iterator[None]:
 
 def workplace(ready: Prepared) -> Any:
     """What the workers of this sweep share."""
-    from cnnsearch.work import Choices, Workplace
+    from cnnsearch.workplace import Choices, Workplace
 
     choices = Choices(ready.layout.device, ready.layout.threads, ready.precision)  # type: ignore[arg-type]
     return Workplace(

@@ -41,6 +41,7 @@ def _known_model(name: str) -> str:
 
 ModelName = Annotated[str, AfterValidator(_known_model)]
 Precision = Literal["auto", "fp32", "bf16"]
+ResolvedPrecision = Literal["fp32", "bf16"]
 
 
 class Part(BaseModel):

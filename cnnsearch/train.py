@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -13,34 +12,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cnnsearch.device import ResolvedPrecision, autocast, derived_seed
+from cnnsearch.device import autocast, derived_seed
+from cnnsearch.epoch import EpochRow
 from cnnsearch.evaluate import evaluate
 from cnnsearch.features import Examples
-from cnnsearch.spec import Settings
+from cnnsearch.spec import ResolvedPrecision, Settings
 
 Weights = dict[str, Tensor]
-
-
-@dataclass(frozen=True)
-class EpochRow:
-    """Results of one epoch; epoch 0 is before training and has no training numbers.
-
-    Training loss and accuracy are means over the epoch's examples as the model met them, dropout on and weights
-    changing. Validation is measured after the epoch.
-    """
-
-    epoch: int
-    train_loss: float | None
-    train_accuracy: float | None
-    val_loss: float | None
-    val_accuracy: float | None
-    lr: float
-    seconds: float
-
-    @property
-    def is_finite(self) -> bool:
-        """Whether the losses are numbers: a trial whose losses are not has diverged."""
-        return all(math.isfinite(loss) for loss in (self.train_loss, self.val_loss) if loss is not None)
 
 
 OPTIMIZERS: dict[str, Callable[[list[nn.Parameter], Settings], torch.optim.Optimizer]] = {

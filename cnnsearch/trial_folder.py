@@ -35,7 +35,8 @@ from cnnsearch.plan import Outcome, Status, Trial
 from cnnsearch.spec import Settings
 
 if TYPE_CHECKING:  # torch takes seconds to import, and reading results does not need it
-    from cnnsearch.train import EpochRow, Weights
+    from cnnsearch.epoch import EpochRow
+    from cnnsearch.train import Weights
 
 SCHEMA_VERSION = 1
 

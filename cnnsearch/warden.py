@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import select
 import shutil
 import signal
 import subprocess
@@ -47,10 +48,13 @@ class Warden:
         """The run is over: wait until everything is cleaned up."""
         self._tell({"bye": True})
         assert self._process.stdin is not None
+        assert self._process.stdout is not None
         with contextlib.suppress(OSError):
             self._process.stdin.close()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(LEAVE_SECONDS)
+        # It writes nothing: its standard output ends when it does.
+        if select.select([self._process.stdout], [], [], LEAVE_SECONDS)[0]:
+            self._process.wait()
+        self._process.stdout.close()
 
     def _tell(self, message: dict[str, Any]) -> None:
         assert self._process.stdin is not None
@@ -67,7 +71,7 @@ def watching(last_words: str = "") -> Iterator[Warden]:
     process = subprocess.Popen(
         [sys.executable, "-P", str(Path(__file__)), mark, str(os.getpid())],
         stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
         env=environment,
         start_new_session=True,  # Ctrl-C in a terminal goes to the whole group
     )

@@ -3,90 +3,26 @@
 from __future__ import annotations
 
 import socket
-import time
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from cnnsearch.data.dataset import Dataset, Form
-from cnnsearch.device import ResolvedPrecision, peak_memory_bytes, reset_process
+from cnnsearch.device import peak_memory_bytes, reset_process
+from cnnsearch.epoch import EpochRow
 from cnnsearch.errors import DiskError, OutOfMemoryError
 from cnnsearch.evaluate import Evaluation, evaluate
 from cnnsearch.features import Examples, Features, bytes_needed, compute, shared
 from cnnsearch.models.build import initial_model, reset_head
-from cnnsearch.models.pretrained import OWN_IMAGES, Key, Preprocessing, Pretrained
 from cnnsearch.pixels import Pixels
 from cnnsearch.plan import Status, Trial
 from cnnsearch.records import Measures, Record, Results
-from cnnsearch.spec import Settings
-from cnnsearch.train import EpochRow, TrainingState, train
-
-
-@dataclass(frozen=True)
-class Choices:
-    """What was decided once for a sweep on one kind of device, and is used again when it goes on."""
-
-    device: str
-    """cpu or cuda."""
-    threads: int
-    """CPU threads of a trial."""
-    precision: ResolvedPrecision
-    """What `precision: auto` means."""
-
-
-@dataclass(frozen=True)
-class Workplace:
-    """What every trial of a sweep shares; small, and safe to send to another process."""
-
-    results: Path
-    datasets: Mapping[Form, Dataset]
-    """The images in every form that some trial takes."""
-    choices: Choices
-    checkpoint_seconds: float
-    """Least time between checkpoints of a trial."""
-    weights: Mapping[Key, Pretrained] = field(default_factory=dict)
-    """Pretrained weights by model and name."""
-    features_bytes: int = 0
-    """Most that the outputs of frozen layers may take; beyond it they are computed anew in every epoch."""
-    checkpoint_epochs: int | None = None
-    """Epochs between checkpoints, whatever the time."""
-
-    def dataset(self, settings: Settings) -> Dataset:
-        """The images in the form a trial takes."""
-        return self.datasets[settings.image_size, self.preprocessing(settings).interpolation]
-
-    def preprocessing(self, settings: Settings) -> Preprocessing:
-        """What a trial's pretrained weights expect of its images."""
-        found = self.weights.get((settings.model, settings.weights))
-        return OWN_IMAGES if found is None else found.preprocessing
-
-    def pixels(self, settings: Settings) -> Pixels:
-        """The images in one form on the device; kept, so that trials of one process share them."""
-        dataset = self.dataset(settings)
-        expected = self.expected_statistics(settings)
-        key = (dataset.images_path, dataset.fingerprint, self.choices.device, expected)
-        if key not in _PIXELS:
-            _PIXELS[key] = Pixels.of(dataset, self.choices.device, expected)
-        return _PIXELS[key]
-
-    def expected_statistics(self, settings: Settings) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
-        """Channel means and deviations, in 0–255, that a trial's pretrained weights expect; None: the data's own."""
-        expected = self.preprocessing(settings)
-        if not expected.mean:
-            return None
-        return tuple(255 * value for value in expected.mean), tuple(255 * value for value in expected.std)
-
-    def precision(self, settings: Settings) -> ResolvedPrecision:
-        """What a trial computes in."""
-        return self.choices.precision if settings.precision == "auto" else settings.precision
-
-
-_PIXELS: dict[tuple[object, ...], Pixels] = {}
+from cnnsearch.spec import ResolvedPrecision, Settings
+from cnnsearch.train import TrainingState, train
+from cnnsearch.workplace import CheckpointTimes, Workplace
 
 
 def run_trial(trial: Trial, place: Workplace) -> Iterator[EpochRow | Record]:
@@ -115,7 +51,7 @@ def _run(trial: Trial, place: Workplace, started_at: datetime) -> Iterator[Epoch
     precision = place.precision(settings)
     folder = Results(place.results).trial(trial.id)
     reset_process(choices.threads)
-    pixels = place.pixels(settings)
+    pixels = Pixels.shared(place.dataset(settings), choices.device, place.expected_statistics(settings))
     model = starting_model(trial, place)
     state, examples = arrange(model, trial, place, pixels)
     # A trial that starts from another is first measured as it starts.
@@ -155,23 +91,6 @@ def _run(trial: Trial, place: Workplace, started_at: datetime) -> Iterator[Epoch
         }
     )
     yield folder.commit(record.model_copy(update=best_update(state.best, best)))
-
-
-@dataclass
-class CheckpointTimes:
-    """Says after which epochs a checkpoint is due."""
-
-    place: Workplace
-    saved_at: float = field(default_factory=time.monotonic)
-
-    def now(self, epoch: int) -> bool:
-        """Whether one is due after this epoch; it is then taken to be made."""
-        every = self.place.checkpoint_epochs
-        by_epochs = every is not None and epoch % every == 0
-        if not by_epochs and time.monotonic() - self.saved_at < self.place.checkpoint_seconds:
-            return False
-        self.saved_at = time.monotonic()
-        return True
 
 
 def starting_model(trial: Trial, place: Workplace) -> nn.Module:

@@ -17,7 +17,7 @@ from cnnsearch.hardware import Layout
 from cnnsearch.plan import Queue, Status
 from cnnsearch.records import Results
 from cnnsearch.spec import Sweep
-from cnnsearch.work import Choices, Workplace
+from cnnsearch.workplace import Choices, Workplace
 from tests.recorded import numbers
 
 LAYOUT = Layout("cpu", trials_at_once=2, threads=1, gpus=0.0)

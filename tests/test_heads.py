@@ -15,9 +15,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from cnnsearch.device import derived_seed
+from cnnsearch.epoch import EpochRow
 from cnnsearch.heads import EVALUATED_ROWS, Features, HeadState, _Dropout, evaluate_heads, train_heads
 from cnnsearch.spec import Settings
-from cnnsearch.train import EpochRow
 
 WIDTH, CLASSES = 24, 3
 LOSS_TOLERANCE = 2e-5

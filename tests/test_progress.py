@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
+from cnnsearch.epoch import EpochRow
 from cnnsearch.events import Ended, EpochDone, Ready, Started
 from cnnsearch.plan import Status, Trial
 from cnnsearch.prepare import Prepared, prepared
@@ -16,7 +17,6 @@ from cnnsearch.records import Measures, Record
 from cnnsearch.session import Finished
 from cnnsearch.spec import Sweep
 from cnnsearch.tables import Tables
-from cnnsearch.train import EpochRow
 
 
 @pytest.fixture

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 import torch
 
+from cnnsearch.epoch import EpochRow
 from cnnsearch.errors import ResultsError
 from cnnsearch.plan import Status, Trial
 from cnnsearch.records import Measures, Record, Results, TrialFolder
 from cnnsearch.spec import Settings
-from cnnsearch.train import EpochRow
 
 TRIAL = Trial("grid", Settings(model="plain", lr=0.1 + 0.2), "d" * 16)
 ROW = EpochRow(1, 1.5, 0.25, float("nan"), 0.5, 0.1, 2.0)

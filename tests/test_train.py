@@ -10,12 +10,13 @@ import torch
 from torch.nn import functional as F
 
 from cnnsearch.data.dataset import Dataset
-from cnnsearch.device import ResolvedPrecision, derived_seed, probe_precision, reset_process
+from cnnsearch.device import derived_seed, probe_precision, reset_process
+from cnnsearch.epoch import EpochRow
 from cnnsearch.evaluate import evaluate
 from cnnsearch.models.build import initial_model
 from cnnsearch.pixels import Pixels, channel_statistics
-from cnnsearch.spec import Settings
-from cnnsearch.train import EpochRow, TrainingState, train
+from cnnsearch.spec import ResolvedPrecision, Settings
+from cnnsearch.train import TrainingState, train
 
 SMALL = {"model": "residual", "image_size": 8, "width": 0.1, "epochs": 3, "batch_size": 5, "lr": 1e-3}
 

@@ -27,12 +27,13 @@ from cnnsearch.models.build import build, initial_model
 from cnnsearch.models.cut import cut, freeze
 from cnnsearch.models.pretrained import IMAGENET, Preprocessing, Pretrained, find_weights
 from cnnsearch.models.weights import load_into, read_state
+from cnnsearch.pixels import Pixels
 from cnnsearch.plan import Queue
 from cnnsearch.prepare import load_forms, named_weights
 from cnnsearch.records import Results
 from cnnsearch.spec import Settings, Sweep
 from cnnsearch.sweepfile import load_sweep
-from cnnsearch.work import Choices, Workplace
+from cnnsearch.workplace import Choices, Workplace
 
 BACKBONES = {
     "resnet18": 64,
@@ -269,7 +270,8 @@ def test_images_are_prepared_as_the_weights_expect(tmp_path: Path) -> None:
     assert set(datasets) == {(size, "bilinear"), (size, "bicubic")}
     place = Workplace(tmp_path, datasets, Choices("cpu", 1, "fp32"), 60, weights)
     of_backbone = settings("efficientnet_b0", weights=str(file), image_size=size)
-    (batch,), _ = place.pixels(of_backbone).batch(torch.arange(4))
+    pixels = Pixels.of(place.dataset(of_backbone), "cpu", place.expected_statistics(of_backbone))
+    (batch,), _ = pixels.batch(torch.arange(4))
     transform = models.get_model_weights("efficientnet_b0").DEFAULT.transforms(crop_size=size, resize_size=size)
     fashion = list_source("fashion-mini", tmp_path)
     for row, tensor in enumerate(batch):
