@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from cnnsearch.plan import Job, Trial
@@ -19,6 +19,8 @@ class Trouble(StrEnum):
     """Nothing was heard of it for so long that its worker was killed."""
     MEMORY = "memory"
     """There was not enough memory for it."""
+    SPOILED = "spoiled"
+    """Another of its trials broke, and the worker is replaced before the rest go on."""
 
 
 _TIMES = {
@@ -53,6 +55,8 @@ class Retries:
             trouble: what happened.
             reason: in one line.
         """
+        if trouble is Trouble.SPOILED:
+            return [replace(job, trials=tuple(left), attempt=job.attempt + 1)], []
         self._failed.update(trial.id for trial in left)
         room = job.room
         if trouble is Trouble.MEMORY and len(job.trials) == 1:

@@ -14,6 +14,7 @@ import shutil
 import signal
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -56,6 +57,10 @@ _TOKEN = secrets.token_hex(32)
 """Who knows it may run code on the Ray this process starts; one a process, since Ray remembers the first it saw."""
 RECONNECT_SECONDS = 10
 """Ray ends this process when its control process on this machine has not answered for so long; by default after 60."""
+DISK_FULL = "disk full"
+"""What a worker says that cannot write: the end of the run, not of a trial."""
+STEP_SECONDS = 0.25
+"""Epochs are reported together for this long: Tune takes some hundredths of a second for a report."""
 OBJECT_STORE_BYTES = 128 * 1024**2
 """Images reach workers through a mapped file, so Ray's own store stays small."""
 
@@ -127,7 +132,7 @@ class _UsedUpError(Exception):
 
 
 class _Worker(tune.Trainable):  # type: ignore[misc]
-    """A process that runs jobs one after another; a step is an epoch of each trial of the job."""
+    """A process that runs jobs one after another; a step is an epoch of a job's trials, or several quick ones."""
 
     def setup(self, config: dict[str, Any], place: Workplace) -> None:
         self._place = place
@@ -154,24 +159,32 @@ class _Worker(tune.Trainable):  # type: ignore[misc]
         if self._used_up:
             raise _UsedUpError
         told: list[dict[str, Any]] = []
+        failed, began = False, time.monotonic()
         try:
-            for trial, event in next(self._events):
-                if isinstance(event, Record):
-                    self._left.discard(trial.id)
-                    # An exception may have left anything behind in this process.
-                    self._used_up |= event.status is Status.FAILED
-                    told.append({"trial": trial.id, "record": event.model_dump(mode="json")})
-                else:
-                    told.append({"trial": trial.id, "row": asdict(event)})
+            while self._left and not failed and (not told or time.monotonic() - began < STEP_SECONDS):
+                for trial, event in next(self._events):
+                    told.append(_told(trial, event))
+                    if isinstance(event, Record):
+                        self._left.discard(trial.id)
+                        failed |= event.status is Status.FAILED
         except (OutOfMemoryError, DiskError) as error:
             self._used_up = True
-            return {"events": [], "trouble": type(error).__name__, "reason": str(error), "done": False}
-        over = not self._left
-        self._used_up &= over
-        return {"events": told, "done": over and not self._used_up}
+            trouble = DISK_FULL if isinstance(error, DiskError) else Trouble.MEMORY.value
+            return {"events": told, "trouble": trouble, "reason": str(error), "done": False}
+        # An exception may have left anything behind in this process.
+        self._used_up = failed
+        spoiled = {"trouble": Trouble.SPOILED.value, "reason": "another trial broke"} if failed and self._left else {}
+        return {"events": told, "done": not self._left and not failed, **spoiled}
 
     def cleanup(self) -> None:
         self._events.close()
+
+
+def _told(trial: Trial, event: EpochRow | Record) -> dict[str, Any]:
+    """An event as it travels: plain values."""
+    if isinstance(event, Record):
+        return {"trial": trial.id, "record": event.model_dump(mode="json")}
+    return {"trial": trial.id, "row": asdict(event)}
 
 
 class _Dispatcher(tune.Callback):  # type: ignore[misc]
@@ -216,10 +229,10 @@ class _Dispatcher(tune.Callback):  # type: ignore[misc]
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
         self._watchdog.heard(trial.trial_id)
-        if result.get("trouble") == DiskError.__name__:
+        if result.get("trouble") == DISK_FULL:
             self._fatal = DiskError(result["reason"])
         elif "trouble" in result:
-            self._troubles[trial.trial_id] = (Trouble.MEMORY, result["reason"])
+            self._troubles[trial.trial_id] = (Trouble(result["trouble"]), result["reason"])
         trials_by_id = {one.id: one for one in _from_config(trial.config).trials}
         for told in result.get("events", ()):
             one = trials_by_id[told["trial"]]
@@ -350,8 +363,7 @@ def _from_config(config: dict[str, Any]) -> Job:
 
 
 def _name(trial: Any) -> str:
-    job = _from_config(trial.config)
-    return job.id if job.attempt == 1 else f"{job.id}-{job.attempt}"
+    return f"{_from_config(trial.config).id}-{trial.trial_id}"  # the second part tells attempts apart
 
 
 def _slots(layout: Layout) -> int:

@@ -164,6 +164,23 @@ def test_heads_on_the_same_features_are_one_job() -> None:
     assert [len(job.trials) for job in first if job] == [2, 2, 2]
 
 
+def test_short_trials_are_handed_out_several_at_a_time() -> None:
+    """About a second of them, the longest first, and never so many that a place has nothing left to do."""
+    rates = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 2.0, 3.0]
+    values = [f"stages=[{{name: grid, space: {{lr: {{grid: {rates}}}}}}}]"]
+    queue = Queue(load_sweep("part1", values=values), DATA, {}, cost=lambda t: t.settings.lr, slots=2)
+    jobs = []
+    while (job := queue.take()) is not None:
+        jobs.append([trial.settings.lr for trial in job.trials])
+        for trial in job.trials:
+            queue.finish(trial, done(0.5))
+    assert jobs == [[3.0], [2.0], [1.0], [0.9], [0.8], [0.7], [0.6], [0.5, 0.4], [0.3], [0.2], [0.1]]
+    quick = Queue(load_sweep("part1", values=values), DATA, {}, cost=lambda t: t.settings.lr / 10, slots=2)
+    first = quick.take()
+    assert first
+    assert [trial.settings.lr for trial in first.trials] == [3.0, 2.0, 1.0]
+
+
 def test_what_needs_more_room_waits_for_it_and_is_not_overtaken() -> None:
     queue = Queue(load_sweep("part1"), DATA, {}, slots=2)
     one, other = queue.take(), queue.take()

@@ -49,3 +49,11 @@ def test_no_retries_are_allowed(trouble: Trouble) -> None:
     again, ((_, cause),) = Retries(limit=0).after(Job(TRIALS[:1]), TRIALS[:1], trouble, "gone")
     assert again == []
     assert cause.endswith(" once; gone")
+
+
+def test_the_rest_of_a_job_whose_worker_is_replaced_goes_on_uncounted() -> None:
+    retries = Retries(limit=0)
+    (job,), given_up = retries.after(Job(TRIALS, room=2), TRIALS[1:], Trouble.SPOILED, "another trial broke")
+    assert (job.trials, job.room, given_up) == (TRIALS[1:], 2, [])
+    (again,), _ = Retries(limit=1).after(job, job.trials[:1], Trouble.DIED, "killed")
+    assert again.trials == TRIALS[1:2]
