@@ -18,19 +18,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from cnnsearch.device import derived_seed
 from cnnsearch.epoch import EpochRow
 from cnnsearch.evaluate import Evaluation
+from cnnsearch.head_draws import Dropout, blocks, example_orders
 from cnnsearch.spec import Settings
-
-BLOCK_STEPS = 32
-"""Steps whose logits are kept, so that losses and accuracies are computed for all of them in one call."""
 
 EVALUATED_ROWS = 512
 """Examples of a split evaluated in one product. Fixed, so that numbers repeat."""
-
-_NOISE_LEVELS = 1 << 16
-"""Values of one draw of dropout: four of them come from one 64-bit number of the generator."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +89,7 @@ def train_heads(features: Features, states: Sequence[HeadState]) -> Iterator[lis
     every yield. A row's seconds are an equal share of the epoch, so that they add up over trials.
 
     This is `train.train` on `nn.Sequential(nn.Dropout(p), nn.Linear(D, C))`: the same data order, losses, updates and
-    measurements, in fp32, up to rounding. The draws of dropout are others than `nn.Dropout` makes, see `_Dropout`.
+    measurements, in fp32, up to rounding. The draws of dropout are others than `nn.Dropout` makes, see `Dropout`.
     """
     shared = states[0].settings
     for name in ("batch_size", "epochs", "optimizer"):
@@ -234,13 +228,13 @@ def _train_epoch(heads: _Heads, epoch: int, inputs: Tensor, labels: Tensor) -> t
     weight, gradient, settings = heads.weight, heads.gradient, heads.settings
     update = _UPDATES[settings[0].optimizer]
     trials, classes, width = weight.shape
-    dropout = _Dropout.of(settings, epoch, min(settings[0].batch_size, len(labels)), width - 1, weight.device)
+    dropout = Dropout.of(settings, epoch, min(settings[0].batch_size, len(labels)), width - 1, weight.device)
     loss = torch.zeros(trials, dtype=torch.float64, device=weight.device)
     correct = torch.zeros(trials, dtype=torch.int64, device=weight.device)
-    order = _orders(settings, epoch, len(labels)).to(weight.device)
+    order = example_orders(settings, epoch, len(labels)).to(weight.device)
     if dropout is None and len({s.seed for s in settings}) == 1:
         order = order[:1]  # All trials see the same inputs: one copy serves them all.
-    for rows in _blocks(order, settings[0].batch_size):
+    for rows in blocks(order, settings[0].batch_size):
         steps, orders, size = rows.shape
         block_labels = labels[rows]
         targets = weight.new_zeros(steps, orders, classes, size).scatter_(2, block_labels.unsqueeze(2), 1.0)
@@ -301,80 +295,6 @@ def _losses(logits: Tensor, labels: Tensor) -> Tensor:
     """Sums of cross-entropies, nats: logits [T, S, C, B] and labels [T, S, B] -> [T] float64."""
     losses = F.log_softmax(logits, dim=2).gather(2, labels.unsqueeze(2)).neg_()
     return losses.reshape(len(logits), -1).sum(dim=1, dtype=torch.float64)
-
-
-@dataclass
-class _Dropout:
-    """Masks of the trials with dropout in one epoch, drawn step by step.
-
-    Trials of one seed use the same noise, each against its own threshold: what they would draw from generators of their
-    own. The probability is rounded to a multiple of 2⁻¹⁶ (and kept inputs are scaled by the rounded one, so that means
-    are preserved): 16 bits a draw, cut from the generator's 64, take a seventh of the time of `bernoulli_`, which would
-    take several times as long as the rest of a step.
-    """
-
-    generators: list[torch.Generator]
-    """One for each distinct seed."""
-    bits: Tensor
-    """[G, W] int64, on the CPU like the next two: room for a full batch's draws of each generator."""
-    noise: Tensor
-    """[G, B, D] int16: the same memory."""
-    which: Tensor
-    """[k] int64: the generator of each trial."""
-    threshold: Tensor
-    """[k, 1, 1] float32: noise above it keeps an input."""
-    scale: Tensor
-    """[k, 1, 1] float32: one over the probability to keep."""
-    mask: Tensor
-    """[k, B, D] float32."""
-
-    @classmethod
-    def of(cls, settings: list[Settings], epoch: int, size: int, width: int, device: torch.device) -> _Dropout | None:
-        """For trials in the order of a bundle and batches [T, at most `size`, K]; None where no trial has dropout."""
-        dropped = [s for s in settings if s.dropout > 0]
-        if not dropped:
-            return None
-        seeds = list(dict.fromkeys(s.seed for s in dropped))
-        bits = torch.empty(len(seeds), -(-size * width // 4), dtype=torch.int64)
-        levels = torch.tensor([min(round(s.dropout * _NOISE_LEVELS), _NOISE_LEVELS - 1) for s in dropped])
-        lowest = torch.iinfo(torch.int16).min
-        return cls(
-            [torch.Generator().manual_seed(derived_seed("dropout", seed, epoch)) for seed in seeds],
-            bits,
-            bits.view(torch.int16)[:, : size * width].view(-1, size, width),
-            torch.tensor([seeds.index(s.seed) for s in dropped]),
-            (levels + (lowest - 1)).float()[:, None, None].to(device),
-            (_NOISE_LEVELS / (_NOISE_LEVELS - levels)).float()[:, None, None].to(device),
-            torch.empty(len(dropped), size, width, device=device),
-        )
-
-    def apply(self, batch: Tensor) -> None:
-        """Drop and scale the D inputs of the first k trials of a batch [T, B, K], in place; the bias has none."""
-        for bits, generator in zip(self.bits, self.generators, strict=True):
-            bits.random_(-(2**63), None, generator=generator)
-        mask = self.mask.copy_(self.noise.index_select(0, self.which)).gt_(self.threshold).mul_(self.scale)
-        trials, _, width = mask.shape
-        batch[:trials, :, :width].mul_(mask[:, : batch.shape[1]])
-
-
-def _orders(settings: list[Settings], epoch: int, n: int) -> Tensor:
-    """[T, n] int64: each trial's order of the training examples."""
-    orders = {
-        seed: torch.randperm(n, generator=torch.Generator().manual_seed(derived_seed("order", seed, epoch)))
-        for seed in {s.seed for s in settings}
-    }
-    return torch.stack([orders[s.seed] for s in settings])
-
-
-def _blocks(order: Tensor, batch_size: int) -> Iterator[Tensor]:
-    """Cut orders [T, n] into batches, given as blocks [S, T, B] of S steps; the rest is a smaller last batch."""
-    trials, n = order.shape
-    whole = n - n % batch_size
-    for start in range(0, whole, BLOCK_STEPS * batch_size):
-        block = order[:, start : min(start + BLOCK_STEPS * batch_size, whole)]
-        yield block.view(trials, -1, batch_size).transpose(0, 1).contiguous()
-    if whole < n:
-        yield order[:, whole:].unsqueeze(0).contiguous()
 
 
 def _adam(heads: _Heads) -> None:

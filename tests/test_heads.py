@@ -16,7 +16,8 @@ from torch.nn import functional as F
 
 from cnnsearch.device import derived_seed
 from cnnsearch.epoch import EpochRow
-from cnnsearch.heads import EVALUATED_ROWS, Features, HeadState, _Dropout, evaluate_heads, train_heads
+from cnnsearch.head_draws import Dropout
+from cnnsearch.heads import EVALUATED_ROWS, Features, HeadState, evaluate_heads, train_heads
 from cnnsearch.spec import Settings
 
 WIDTH, CLASSES = 24, 3
@@ -71,7 +72,7 @@ def same(a: HeadState, b: HeadState) -> bool:
 
 def masks(chosen: list[Settings], epoch: int, shape: tuple[int, int, int], steps: int = 1) -> Tensor:
     """[steps, T, B, D]: what dropout makes of inputs that are all one, the bias's input checked and cut off."""
-    dropout = _Dropout.of(chosen, epoch, shape[1], shape[2], torch.device("cpu"))
+    dropout = Dropout.of(chosen, epoch, shape[1], shape[2], torch.device("cpu"))
     found = torch.ones(steps, shape[0], shape[1], shape[2] + 1)
     for batch in found if dropout else ():
         assert dropout is not None
