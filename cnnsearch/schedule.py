@@ -91,8 +91,6 @@ def execute(
     with _ray(layout, run, address, warden) as dashboard, _scratch(warden) as scratch:
         listen(Ready(dashboard))
         queue.slots = _slots(layout) if address else layout.trials_at_once
-        if not address:
-            _warm_up(layout)
         # By default Tune starts one worker at a time for a searcher of one's own, and drops it for a freed one.
         os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(queue.slots)
         most_room = _most_room(layout)
@@ -378,17 +376,6 @@ def _slots(layout: Layout) -> int:
             f"{there.get('CPU', 0):g} CPUs and {there.get('GPU', 0):g} GPUs"
         )
     return slots
-
-
-def _warm_up(layout: Layout) -> None:
-    """Have the processes that will become workers import torch while Tune gets ready; nobody waits for it."""
-    importing = ray.remote(_import_torch).options(num_cpus=layout.threads)
-    for _ in range(layout.trials_at_once):
-        importing.remote()
-
-
-def _import_torch() -> None:
-    import cnnsearch.jobs  # noqa: F401
 
 
 def _most_room(layout: Layout) -> int:
