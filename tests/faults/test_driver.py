@@ -37,6 +37,10 @@ stages:
 TRIALS = 6
 
 
+COMMANDS: set[int] = set()
+"""Processes of the commands started here: Ray's folders carry the number of who started it."""
+
+
 class Started:
     """A running command in a session of its own, as a terminal would start it."""
 
@@ -49,8 +53,7 @@ class Started:
             stderr=self.errors,
             start_new_session=True,
         )
-        self.began = time.monotonic()
-        self.folders = set(temporary_folders())
+        COMMANDS.add(self.process.pid)
 
     def until(self, condition: Callable[[], Any], seconds: float = 90) -> None:
         deadline = time.monotonic() + seconds
@@ -80,12 +83,6 @@ class Started:
         return self.output.read()
 
 
-def temporary_folders() -> Iterator[Path]:
-    for place in {tempfile.gettempdir(), "/tmp"}:
-        yield from Path(place).glob("cnns-*")
-        yield from Path(place).glob("cnnsearch-tune-*")
-
-
 def marked() -> set[int]:
     """Processes of any run that this test's runs could have started."""
     found = set()
@@ -105,10 +102,10 @@ def _nothing_stays_behind(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.delenv(MARK, raising=False)
     monkeypatch.setenv("TMPDIR", tempfile.mkdtemp(prefix="cnnt-"))  # Ray's own lies under /tmp, whatever this says
     tempfile.tempdir = None
-    before = set(temporary_folders())
+    COMMANDS.clear()
     yield
     deadline = time.monotonic() + 15
-    while (left := (marked(), own_folders(before))) != (set(), set()) and time.monotonic() < deadline:
+    while (left := (marked(), own_folders())) != (set(), set()) and time.monotonic() < deadline:
         time.sleep(0.1)
     for pid in left[0]:
         psutil.Process(pid).kill()
@@ -116,11 +113,10 @@ def _nothing_stays_behind(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     assert left == (set(), set())
 
 
-def own_folders(before: set[Path]) -> set[Path]:
-    """New temporary folders that no living process of another run uses."""
-    used = " ".join(" ".join(process.info["cmdline"] or []) for process in psutil.process_iter(["cmdline"]))
-    new = set(temporary_folders()) - before
-    return {folder for folder in new if str(folder).startswith(os.environ["TMPDIR"]) or folder.name not in used}
+def own_folders() -> set[Path]:
+    """Temporary folders of the commands started here: in this test's own place, and Ray's, which lie in /tmp."""
+    in_place = set(Path(os.environ["TMPDIR"]).glob("cnn*"))
+    return in_place | {folder for pid in COMMANDS for folder in Path("/tmp").glob(f"cnns-*/session_*_{pid}")}
 
 
 @pytest.fixture
