@@ -22,6 +22,7 @@ import json
 import os
 import shutil
 import socket
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -143,9 +144,8 @@ class Results:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
-                owner = os.pread(lock, 1000, 0).decode(errors="replace").strip() or "another process"
                 raise ResultsError(
-                    f"{self.path} is in use by {owner}; wait for it, or choose another with --out"
+                    f"{self.path} is in use by {_owner(lock)}; wait for it, or choose another with --out"
                 ) from None
             try:
                 os.ftruncate(lock, 0)
@@ -154,7 +154,11 @@ class Results:
                 raise DiskError(f"{self.path} cannot be written: {error.strerror}") from None
             for folder in (self.path, self.path / "plots"):
                 remove_abandoned(folder)
-            yield
+            try:
+                yield
+            finally:
+                with contextlib.suppress(OSError):
+                    os.ftruncate(lock, 0)
         finally:
             os.close(lock)
 
@@ -184,6 +188,14 @@ class Results:
 
     def _damaged(self, name: str, reason: str) -> ResultsError:
         return ResultsError(f"{self.path / name} is damaged ({reason}); run the sweep again, which puts it right")
+
+
+def _owner(lock: int) -> str:
+    """Who holds a lock, as it says in its file; the holder writes that just after it has it."""
+    deadline = time.monotonic() + 2
+    while not (name := os.pread(lock, 1000, 0).decode(errors="replace").strip()) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return name or "another process"
 
 
 def _take_over(source: TrialFolder, target: TrialFolder, record: Record) -> None:
