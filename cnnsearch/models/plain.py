@@ -6,7 +6,11 @@ from itertools import pairwise
 from typing import cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
+
+from cnnsearch.models.layout import flatten
+
+fx.wrap("flatten")  # a step of its own in a traced graph
 
 CHANNELS = (32, 64, 128, 256, 512, 1024)
 
@@ -34,7 +38,7 @@ class Plain(nn.Module):
         x = self.dropout(self.pool(self.stem(images)))
         for conv in self.convs:
             x = torch.relu(conv(x))
-        return cast(Tensor, self.head(x.flatten(1)))
+        return cast(Tensor, self.head(flatten(x)))
 
 
 def scaled(channels: int, width: float) -> int:

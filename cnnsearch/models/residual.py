@@ -6,9 +6,12 @@ from itertools import pairwise
 from typing import cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
+from cnnsearch.models.layout import average
 from cnnsearch.models.plain import CHANNELS, scaled
+
+fx.wrap("average")  # a step of its own in a traced graph
 
 
 class Block(nn.Module):
@@ -57,4 +60,4 @@ class Residual(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         x = self.pool(torch.relu(self.dropout(self.bn(self.stem(images)))))
         x = self.blocks(x)
-        return cast(Tensor, self.head(x.mean(dim=(2, 3))))
+        return cast(Tensor, self.head(average(x)))
