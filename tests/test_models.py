@@ -93,12 +93,12 @@ def test_dropout_keeps_weights_and_changes_nothing_in_eval_mode(name: str) -> No
 
 def test_dropout_stands_where_the_assignment_put_it() -> None:
     plain = build(Settings(model="plain", image_size=8, width=0.1, dropout=0.3), 2)
-    assert kinds(plain)[:4] == ["Conv2d", "MaxPool2d", "Dropout", "Conv2d"]
+    assert kinds(plain)[:4] == ["Conv2d", "MaxPool2d", "Dropout", "Conv3x3"]
     assert kinds(plain).count("Dropout") == 1
     residual = build(Settings(model="residual", width=0.1, dropout=0.3), 2)
     assert kinds(residual)[:4] == ["Conv2d", "BatchNorm2d", "Dropout", "MaxPool2d"]
     block = next(module for module in residual.modules() if isinstance(module, Block))
-    assert kinds(block)[:5] == ["Conv2d", "BatchNorm2d", "Dropout", "Conv2d", "BatchNorm2d"]
+    assert kinds(block)[:5] == ["Conv3x3", "BatchNorm2d", "Dropout", "Conv3x3", "BatchNorm2d"]
     assert kinds(residual).count("Dropout") == 6
 
 

@@ -17,15 +17,17 @@ from torchvision.ops import StochasticDepth
 
 from cnnsearch.errors import RequestError
 from cnnsearch.models.backbones import DropoutLinear, head_name
+from cnnsearch.models.convolution import Conv3x3
 
 RANDOM = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, StochasticDepth)
 
 
 class _Tracer(fx.Tracer):
-    """Keeps modules whole that behave differently in training."""
+    """Keeps modules whole that behave differently in training, and layers that are one whatever they do inside."""
 
     def is_leaf_module(self, module: nn.Module, qualified_name: str) -> bool:
-        return isinstance(module, DropoutLinear | StochasticDepth) or super().is_leaf_module(module, qualified_name)
+        kept = isinstance(module, DropoutLinear | StochasticDepth | Conv3x3)
+        return kept or super().is_leaf_module(module, qualified_name)
 
 
 @dataclass(frozen=True)

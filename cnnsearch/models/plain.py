@@ -8,6 +8,7 @@ from typing import cast
 import torch
 from torch import Tensor, fx, nn
 
+from cnnsearch.models.convolution import Conv3x3
 from cnnsearch.models.layout import flatten
 
 fx.wrap("flatten")  # a step of its own in a traced graph
@@ -30,7 +31,7 @@ class Plain(nn.Module):
         self.stem = nn.Conv2d(3, channels[0], 3, padding=1)
         self.pool = nn.MaxPool2d(2, 2)
         self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
-        self.convs = nn.ModuleList(nn.Conv2d(before, after, 3, padding=1) for before, after in pairwise(channels))
+        self.convs = nn.ModuleList(Conv3x3(before, after) for before, after in pairwise(channels))
         side = image_size // 2
         self.head = nn.Linear(channels[-1] * side * side, classes)
 

@@ -8,6 +8,7 @@ from typing import cast
 import torch
 from torch import Tensor, fx, nn
 
+from cnnsearch.models.convolution import Conv3x3
 from cnnsearch.models.layout import average
 from cnnsearch.models.plain import CHANNELS, scaled
 
@@ -24,10 +25,10 @@ class Block(nn.Module):
 
     def __init__(self, before: int, after: int, dropout: float) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(before, after, 3, padding=1)
+        self.conv1 = Conv3x3(before, after)
         self.bn1 = nn.BatchNorm2d(after)
         self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
-        self.conv2 = nn.Conv2d(after, after, 3, padding=1)
+        self.conv2 = Conv3x3(after, after)
         self.bn2 = nn.BatchNorm2d(after)
         self.shortcut = (
             nn.Identity() if before == after else nn.Sequential(nn.Conv2d(before, after, 1), nn.BatchNorm2d(after))
