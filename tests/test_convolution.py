@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cnnsearch.models import convolution, plain, residual
+from cnnsearch.models import convolution, residual
 from cnnsearch.models.build import initial_model
 from cnnsearch.models.convolution import Conv3x3, gradients, has_amx, weight_gradient
 from cnnsearch.spec import Settings
@@ -107,7 +107,6 @@ def test_training_is_that_of_ordinary_layers_bit_for_bit(
     ours = steps(model, size, width, bf16, dropout=dropout)
     assert bool(seen) == bf16
     monkeypatch.setattr(Conv3x3, "forward", nn.Conv2d.forward)
-    monkeypatch.setattr(plain, "flatten", lambda x: x.flatten(1))
     monkeypatch.setattr(residual, "average", lambda x: x.mean(dim=(2, 3)))
     ordinary = steps(model, size, width, bf16, dropout=dropout)
     assert ours.keys() == ordinary.keys()

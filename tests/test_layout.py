@@ -8,10 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from cnnsearch.models.layout import average, flatten
+from cnnsearch.models.layout import average
 
 PAIRS: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]] = {
-    "flatten": (flatten, lambda x: x.flatten(1)),
     "average": (average, lambda x: x.mean(dim=(2, 3))),
 }
 some = st.integers(1, 70)

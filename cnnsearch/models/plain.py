@@ -6,12 +6,9 @@ from itertools import pairwise
 from typing import cast
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 
 from cnnsearch.models.convolution import Conv3x3
-from cnnsearch.models.layout import flatten
-
-fx.wrap("flatten")  # a step of its own in a traced graph
 
 CHANNELS = (32, 64, 128, 256, 512, 1024)
 
@@ -20,7 +17,8 @@ class Plain(nn.Module):
     """conv, max-pool, then five convs each with ReLU, then one linear layer over every position.
 
     The second conv follows the pool directly, as in the course assignment this architecture comes from. Dropout
-    stands before the second conv.
+    stands before the second conv. The linear layer's inputs are in the order [H, W, C], as the features lie in memory:
+    any other would have to be made at every step.
 
     Shapes: images [B, 3, S, S] float, S ≥ 2 -> logits [B, classes].
     """
@@ -39,7 +37,7 @@ class Plain(nn.Module):
         x = self.dropout(self.pool(self.stem(images)))
         for conv in self.convs:
             x = torch.relu(conv(x))
-        return cast(Tensor, self.head(flatten(x)))
+        return cast(Tensor, self.head(x.permute(0, 2, 3, 1).flatten(1)))
 
 
 def scaled(channels: int, width: float) -> int:

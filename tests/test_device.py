@@ -1,0 +1,40 @@
+from __future__ import annotations
+
+import resource
+import subprocess
+import sys
+
+import psutil
+import pytest
+import torch
+
+from cnnsearch.device import reset_process
+
+MIB = 2**20
+
+
+def faults() -> int:
+    """Pages this process has been given so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="of glibc's allocator")
+def test_memory_that_tensors_give_back_is_kept_until_the_next_trial() -> None:
+    """In a process of its own: what other tests have allocated would blur it."""
+    code = "from tests.test_device import check_memory; check_memory()"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def check_memory() -> None:
+    """The test's own process."""
+    reset_process(1)
+    for _ in range(5):
+        torch.ones(64 * MIB, dtype=torch.uint8)
+    before = faults()
+    for _ in range(20):
+        torch.ones(64 * MIB, dtype=torch.uint8)
+    assert faults() - before < 500  # 20 × 16,384 where each is new
+    process = psutil.Process()
+    kept = process.memory_info().rss
+    reset_process(1)
+    assert process.memory_info().rss < kept - 50 * MIB
