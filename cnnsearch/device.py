@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import ctypes
 import hashlib
-import os
 import resource
 import sys
 import time
@@ -12,6 +10,7 @@ import time
 import torch
 from torch import nn
 
+from cnnsearch.allocator import keep_memory
 from cnnsearch.spec import ResolvedPrecision
 
 BF16_GAIN = 1.15
@@ -34,7 +33,7 @@ def reset_process(threads: int) -> None:
     Args:
         threads: CPU threads of an operation. The rounding of sums depends on it, so it is part of what is recorded.
     """
-    _keep_memory()
+    keep_memory()
     torch.set_num_threads(threads)
     torch.set_default_dtype(torch.float32)
     torch.set_grad_enabled(True)
@@ -43,25 +42,6 @@ def reset_process(threads: int) -> None:
         torch.set_float32_matmul_precision("high")
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
-
-
-def _keep_memory() -> None:
-    """Have this process keep the memory that tensors give back, and take large tensors in large pages.
-
-    A training step takes and gives back the same hundreds of megabytes again and again, and the kernel would hand them
-    out anew each time, page by page: a fifth of a step of part 1's models at 64×64. What an earlier trial has left is
-    returned here. Does nothing where the C library is not glibc.
-    """
-    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # torch reads it before its first tensor
-    if not hasattr(_LIBC, "mallopt"):
-        return
-    _LIBC.mallopt(_M_MMAP_MAX, 0)
-    _LIBC.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
-    _LIBC.malloc_trim(0)
-
-
-_LIBC = ctypes.CDLL(None)
-_M_MMAP_MAX, _M_TRIM_THRESHOLD = -4, -1  # malloc.h
 
 
 def autocast(device: str, precision: ResolvedPrecision) -> torch.autocast:

@@ -7,6 +7,7 @@ import hashlib
 import heapq
 import importlib.metadata
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cnnsearch import allocator
 from cnnsearch.data.cache import cache_root
 from cnnsearch.durable import read_checked, write_checked
 from cnnsearch.errors import DiskError, RequestError, RunError
@@ -187,7 +189,11 @@ def _measure(settings: list[Settings], classes: int, layout: Layout, precision: 
         "workloads": [s.model_dump() for s in settings],
     }
     done = subprocess.run(
-        [sys.executable, "-m", "cnnsearch.calibrate"], input=json.dumps(request), capture_output=True, text=True
+        [sys.executable, "-m", "cnnsearch.calibrate"],
+        input=json.dumps(request),
+        capture_output=True,
+        text=True,
+        env=os.environ | allocator.environment(),
     )
     if done.returncode != 0:
         last = done.stderr.strip().splitlines()[-1:] or ["no message"]

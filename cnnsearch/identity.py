@@ -17,6 +17,11 @@ MODEL_VERSIONS = {"plain": 2, "residual": 1}
 """Version of each model's definition; 1 for those of torchvision."""
 
 
+def model_version(model: str) -> int:
+    """Of a model's definition."""
+    return MODEL_VERSIONS.get(model, 1)
+
+
 def canonical_json(value: Any) -> str:
     """JSON with sorted keys and floats in full: equal values give equal text, whatever the order of keys."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
@@ -33,7 +38,7 @@ def trial_id(deciding: dict[str, Any], *, data: str, parent_id: str | None, weig
     """
     facts = {
         "settings": deciding,
-        "model_version": MODEL_VERSIONS.get(deciding["model"], 1),
+        "model_version": model_version(deciding["model"]),
         "recipe_version": RECIPE_VERSION,
         "data": data,
         "parent": parent_id,

@@ -40,7 +40,7 @@ from ray import tune
 from ray.tune.search import Searcher
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from cnnsearch import hardware
+from cnnsearch import allocator, hardware
 from cnnsearch.epoch import EpochRow
 from cnnsearch.errors import DiskError, OutOfMemoryError, RequestError, RunError
 from cnnsearch.events import Ended, EpochDone, Event, Ready, Started
@@ -425,6 +425,7 @@ def _ray(layout: Layout, run: RunSpec, address: str | None, warden: Warden | Non
                 raise RequestError(f"no Ray cluster answers at --address {address}: {error}") from None
         else:
             os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", str(RECONNECT_SECONDS))
+            os.environ.update(allocator.environment())
             # Ray would keep a token in the home folder, where others may read it, or where it cannot be written.
             if "RAY_AUTH_TOKEN_PATH" not in os.environ:
                 os.environ.setdefault("RAY_AUTH_TOKEN", _TOKEN)

@@ -16,6 +16,7 @@ from cnnsearch.epoch import EpochRow
 from cnnsearch.errors import DiskError, OutOfMemoryError
 from cnnsearch.evaluate import Evaluation, evaluate
 from cnnsearch.features import Examples, Features, bytes_needed, compute, shared
+from cnnsearch.identity import model_version
 from cnnsearch.models.build import initial_model, reset_head
 from cnnsearch.pixels import Pixels
 from cnnsearch.plan import Status, Trial
@@ -133,7 +134,8 @@ def arrange(model: nn.Module, trial: Trial, place: Workplace, pixels: Pixels) ->
         return TrainingState.start(model, settings, model, frozen.train_mode, frozen.trained), pixels
     start = trial.parent_id or trial.weights or f"seed {settings.seed}"
     dataset = place.dataset(settings)
-    facts = (settings.model, settings.width, start, halves.name, dataset.fingerprint, settings.image_size)
+    model_is = (settings.model, model_version(settings.model), settings.width)
+    facts = (*model_is, start, halves.name, dataset.fingerprint, settings.image_size)
     key = f"{facts} {place.preprocessing(settings)} {precision} {place.choices} {torch.__version__}"
     values = shared(key, lambda: compute(halves.prefix, pixels, precision), pixels.device)
     features = Features(values, pixels.labels, pixels.rows)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from cnnsearch.models.convolution import Conv3x3
+from cnnsearch.models.linear import LongLinear
 
 CHANNELS = (32, 64, 128, 256, 512, 1024)
 
@@ -31,7 +32,7 @@ class Plain(nn.Module):
         self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
         self.convs = nn.ModuleList(Conv3x3(before, after) for before, after in pairwise(channels))
         side = image_size // 2
-        self.head = nn.Linear(channels[-1] * side * side, classes)
+        self.head = LongLinear(channels[-1] * side * side, classes)
 
     def forward(self, images: Tensor) -> Tensor:
         x = self.dropout(self.pool(self.stem(images)))
