@@ -1,0 +1,63 @@
+"""Images and outputs of frozen layers exist once on a machine, whatever the number of trials."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import psutil
+import pytest
+
+from cnnsearch.events import EpochDone, Event
+from cnnsearch.prepare import prepared
+from cnnsearch.session import execute
+from cnnsearch.sweepfile import load_sweep
+
+SWEEP = """
+name: memory
+data: {image_size: 32}
+train: {model: plain, width: 0.1, fine_tune: last-1-convs, epochs: 30, precision: fp32}
+run: {dashboard: false, trials_at_once: 2}
+stages:
+  - name: grid
+    space: {lr: {grid: [0.001, 0.002]}}
+"""
+
+
+class Mapped:
+    """Memory of this run's processes that maps a file, at the moment when they hold most of it."""
+
+    def __init__(self, *names: str) -> None:
+        self.found: dict[str, list[tuple[int, int]]] = {name: [] for name in names}
+        """Part of a file's path -> resident and proportional bytes in each process."""
+
+    def __call__(self, event: Event) -> None:
+        if not isinstance(event, EpochDone):
+            return
+        workers = [
+            child.memory_maps(grouped=True)
+            for child in psutil.Process().children(recursive=True)
+            if any("_Worker" in part for part in child.cmdline())
+        ]
+        for name, most in self.found.items():
+            now = [(part.rss, part.pss) for maps in workers for part in maps if name in part.path]
+            if sum(rss for rss, _ in now) >= sum(rss for rss, _ in most):
+                self.found[name] = now
+
+
+@pytest.mark.skipif(not hasattr(psutil.Process, "memory_maps"), reason="the system tells of no mappings")
+def test_two_trials_share_images_and_features(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each worker has what it needs of a file in its memory, and together they take that memory once."""
+    cache = tmp_path / "cache"
+    monkeypatch.setenv("CNNSEARCH_CACHE", str(cache))
+    (tmp_path / "sweep.yaml").write_text(SWEEP, encoding="utf-8")
+    with prepared(load_sweep(str(tmp_path / "sweep.yaml")), tmp_path / "out") as ready:
+        images = ready.dataset.images_path
+        mapped = Mapped(str(images), str(cache / "features"))
+        finished = execute(ready, listen=mapped)
+    assert finished.exit_code == 0
+    (features,) = (cache / "features").glob("*.pt")
+    for name, file in ((str(images), images), (str(cache / "features"), features)):
+        (rss, pss), (other_rss, other_pss) = mapped.found[name]
+        size = file.stat().st_size
+        assert rss + other_rss > 1.4 * size  # not 2: not every trial reads test images before its end
+        assert pss + other_pss < 1.02 * size + 2**16
