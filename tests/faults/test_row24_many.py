@@ -65,6 +65,7 @@ def _written(folder: Path) -> dict[str, int]:
     }
 
 
+@pytest.mark.slow
 def test_a_report_is_made_again_only_where_it_would_differ(tmp_path: Path) -> None:
     file = make(tmp_path, 1)
     folder = tmp_path / "many"

@@ -93,7 +93,9 @@ def repeated(epochs: list[int]) -> list[int]:
 
 @pytest.mark.row(1)
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize(("text", "epoch", "every"), [(RESIDUAL, 10, 4), (HEADS, 90, 20)])
+@pytest.mark.parametrize(
+    ("text", "epoch", "every"), [(RESIDUAL, 10, 4), pytest.param(HEADS, 90, 20, marks=pytest.mark.slow)]
+)
 def test_a_killed_worker_s_trials_go_on_from_their_checkpoints(
     tmp_path: Path, text: str, epoch: int, every: int
 ) -> None:
