@@ -34,7 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
     ]
     file = options.out / "figures.json"
     keep = functools.partial(suite.save, file=file)
-    figures = suite.run_suite(workloads, options.scale, options.rivals, options.rounds, say, keep)
+    figures = suite.run_suite(workloads, options.scale, options.rivals, options.rounds, say, keep, options.once)
     if report_load.NAME in options.workloads:
         figures["workloads"][report_load.NAME] = report_load.measure(options.scale, options.rounds, say)
         keep(figures)
@@ -60,6 +60,9 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--rivals", nargs="+", choices=RUNNERS, default=[*ALL_RIVALS, OURS], metavar="NAME")
     made.add_argument("--scale", choices=SCALES, default="full", help="size of the work (default: full)")
     made.add_argument("--rounds", type=int, default=3, help="times each rival runs, in turn (default: 3)")
+    made.add_argument(
+        "--once", nargs="*", choices=RUNNERS, default=[], metavar="NAME", help="rivals run in round 1 only"
+    )
     made.add_argument("--width", type=float, help="factor on the channels of part 1's networks")
     made.add_argument("--epochs", type=int, help="epochs of every trial")
     made.add_argument("--out", type=Path, default=Path("results/benchmarks"), help="where figures go")

@@ -30,6 +30,10 @@ class Run:
     """Sum over trials."""
     sampled: bool = False
     """Whether `seconds` is extrapolated."""
+    trials_wall: float | None = None
+    """Seconds from the start of the first trial to the end of the last; of this project only."""
+    foretold: tuple[float, int] | None = None
+    """Seconds and bytes that the plan said; of this project only."""
 
 
 def check_outcomes(outcomes: Sequence[Outcome], trials: int, epochs: Sequence[int]) -> str | None:
@@ -117,6 +121,10 @@ def summarise(
         }
         if flop is not None:
             rows[rival]["share_of_limit"] = flop / rate / statistics.median(seconds)
+        if foretold := [run.foretold for run in some if run.foretold]:
+            rows[rival]["foretold_seconds"], rows[rival]["foretold_bytes"] = foretold[0]
+        if walls := [run.trials_wall for run in some if run.trials_wall]:
+            rows[rival]["trials_wall_seconds"] = statistics.median(walls)
     ours = rows.get(OURS, {}).get("median_seconds")
     best = [run.trial_seconds for run in runs.get("loop", ()) if run.trial_seconds and not run.failure]
     for row in rows.values():
@@ -126,6 +134,8 @@ def summarise(
             row["ratio"] = row["median_seconds"] / ours
         if best:
             row["efficiency"] = statistics.median(best) / (slots * row["median_seconds"])
+        if best and "trials_wall_seconds" in row:
+            row["efficiency_while_trials_run"] = statistics.median(best) / (slots * row["trials_wall_seconds"])
     return rows
 
 

@@ -43,7 +43,21 @@ def table(name: str, measured: Mapping[str, Any]) -> str:
         memory = f"{row['peak_bytes'] / 1e9:.2f} GB"
         efficiency = f"{100 * row['efficiency']:.0f} %" if "efficiency" in row else ""
         lines.append(f"{label:<24}{seconds:<30}{ratio:>14}{share:>14}{memory:>13}{efficiency:>12}".rstrip())
+        if "foretold_seconds" in row:
+            lines.append(f"{'  the plan said':<24}{_foretold(row)}")
+        if "efficiency_while_trials_run" in row:
+            share = f"{100 * row['efficiency_while_trials_run']:.0f} %"
+            lines.append(f"{'  while trials ran':<24}{row['trials_wall_seconds']:<71,.1f}{share:>12}")
     return "\n".join(lines)
+
+
+def _foretold(row: Mapping[str, Any]) -> str:
+    """What was foretold, and how far what came lies from it."""
+    seconds, peak = row["median_seconds"] / row["foretold_seconds"] - 1, row["peak_bytes"] / row["foretold_bytes"] - 1
+    return (
+        f"{row['foretold_seconds']:,.1f} s and {row['foretold_bytes'] / 1e9:.2f} GB; "
+        f"it was {seconds:+.0%} and {peak:+.0%}"
+    )
 
 
 def head(figures: Mapping[str, Any]) -> str:

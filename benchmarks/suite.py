@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import shutil
+import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -140,9 +143,30 @@ def run_ours(bench: Bench, cache: Path | None) -> Run:
     if done.failure:
         result = Run(done.seconds, done.peak_bytes, done.failure)
     else:
-        result = judged(done, our_outcomes(out / bench.workload.name), bench.trials, done.seconds)
+        folder = out / bench.workload.name
+        result = judged(done, our_outcomes(folder), bench.trials, done.seconds)
+        if cache is not None:
+            result = replace(
+                result, trials_wall=trials_wall(folder), foretold=plan(bench, out.with_name("none"), cache)
+            )
     shutil.rmtree(out, ignore_errors=True)
     return result
+
+
+def plan(bench: Bench, out: Path, cache: Path) -> tuple[float, int]:
+    """Seconds and bytes of memory that the plan says the sweep will take."""
+    command = [*sweep_command(bench, out), "--dry-run", "--json"]
+    environment = os.environ | {"CNNSEARCH_CACHE": str(cache)}
+    said = subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout
+    facts = json.loads(said.splitlines()[-1])
+    return facts["seconds"], facts["memory_bytes"]
+
+
+def trials_wall(results: Path) -> float:
+    """Seconds from the start of the first trial to the last record."""
+    records = list(results.glob("trials/*/record.json"))
+    began = min(datetime.fromisoformat(json.loads(file.read_bytes())["started_at"]) for file in records)
+    return max(file.stat().st_mtime for file in records) - began.timestamp()
 
 
 def sweep_command(bench: Bench, out: Path) -> list[str]:
@@ -178,8 +202,15 @@ def judged(
     return Run(seconds, done.peak_bytes, None, arithmetic.mean_accuracy(outcomes), trial_seconds, sampled)
 
 
-def measure(workload: Workload, scale: Scale, rivals: Sequence[str], rounds: int, say: Callable[[str], None]) -> Any:
-    """All rounds of one workload; the figures as they are written to JSON."""
+def measure(
+    workload: Workload,
+    scale: Scale,
+    rivals: Sequence[str],
+    rounds: int,
+    say: Callable[[str], None],
+    once: Collection[str] = (),
+) -> Any:
+    """All rounds of one workload; the figures as they are written to JSON. Rivals in `once` run in the first only."""
     with tempfile.TemporaryDirectory(prefix="cnnsearch-benchmark-") as scratch:
         bench = Bench.prepare(workload, scale, Path(scratch))
         cache = bench.folder / "cache"
@@ -188,6 +219,8 @@ def measure(workload: Workload, scale: Scale, rivals: Sequence[str], rounds: int
         rate = matmul_rate()
         for number in range(1, rounds + 1):
             for rival in rivals:
+                if rival in once and number > 1:
+                    continue
                 if rival in (OURS, FIRST):
                     one = run_ours(bench, cache if rival == OURS else None)
                 else:
@@ -241,10 +274,11 @@ def run_suite(
     rounds: int,
     say: Callable[[str], None],
     keep: Callable[[dict[str, Any]], None] = lambda figures: None,
+    once: Collection[str] = (),
 ) -> dict[str, Any]:
     """Measure workload after workload; `keep` gets the figures after each, so that a long run loses nothing."""
     figures = empty_figures(rounds)
     for workload in workloads:
-        figures["workloads"][workload.name] = measure(workload, scale, rivals, rounds, say)
+        figures["workloads"][workload.name] = measure(workload, scale, rivals, rounds, say, once)
         keep(figures)
     return figures

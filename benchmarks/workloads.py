@@ -145,7 +145,7 @@ _ALL = (
         {
             "tiny": Size(8, 1, _short_trials(1, 1), FEW, width=0.05),
             "short": Size(8, 3, _short_trials(5, 2), FEW, width=0.05),
-            "full": Size(8, 3, _short_trials(10, 5), FEW, width=0.05),
+            "full": Size(8, 12, _short_trials(10, 5), FEW, width=0.05),
         },
         precision="fp32",
     ),

@@ -15,6 +15,7 @@ import torch
 from benchmarks import check, gpu, report_load, show, suite
 from benchmarks.__main__ import parser
 from benchmarks.figures import (
+    OURS,
     Run,
     check_outcomes,
     extrapolated,
@@ -275,3 +276,15 @@ def test_commands_parse_and_refuse(
     assert gpu.main([]) == 2
     detect.cache_clear()
     assert "no CUDA GPU" in capsys.readouterr().err
+
+
+def test_the_table_says_how_far_the_plan_was_off() -> None:
+    ours = Run(20.0, 3 * 10**9, trials_wall=10.0, foretold=(16.0, 2 * 10**9))
+    runs = {"loop": [Run(18.0, 10**9, trial_seconds=18.0)], OURS: [ours, ours]}
+    rows = summarise(runs, flop=None, rate=1.0, slots=2)
+    assert rows[OURS]["efficiency"] == pytest.approx(18 / (2 * 20))
+    assert rows[OURS]["efficiency_while_trials_run"] == pytest.approx(18 / (2 * 10))
+    lines = show.table("work", {"work": "some", "rows": rows}).splitlines()
+    assert any("16.0 s and 2.00 GB; it was +25% and +50%" in line for line in lines)
+    assert lines[-1].startswith("  while trials ran")
+    assert lines[-1].endswith("90 %")
