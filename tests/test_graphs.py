@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from cnnsearch import graphs
+from cnnsearch import calibrate, graphs
 from cnnsearch.data.dataset import Dataset
 from cnnsearch.device import reset_process
 from cnnsearch.graphs import WARM_UP_STEPS, ReplayedStep
@@ -169,6 +169,14 @@ def test_a_time_limit_is_not_taken_for_a_failure() -> None:
         take_step(torch.tensor([0]))
     with pytest.raises(KeyboardInterrupt):
         take_step(torch.tensor([0]))
+
+
+def test_a_workload_is_timed_and_weighed_with_its_step_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    log: list[str] = []
+    monkeypatch.setitem(graphs.RECORDERS, "cpu", lambda: StandIn(log))
+    monkeypatch.setattr(calibrate, "LONGEST_SECONDS", 0.0)
+    calibrate.measure(settings(), 2, "cpu", 1, "fp32")
+    assert log == [*["run"] * 3, "record", "replay", "replay", "run"]
 
 
 class FakeCuda:
