@@ -6,16 +6,23 @@
 This project runs everything, dropout stage included. The others run the grid's eight trials for a few epochs, which is
 then taken times the epochs and the sixteen trials: they would take hours, and an epoch takes as long as the one before.
 The limit is the rate of this GPU's best matrix product, bf16 or fp32, measured in the same run. Memory is the host's.
+What the plan picked is printed first (`--set run.gpus_per_trial=1` for one trial a GPU), and what a training step takes
+with its kernels launched one by one and as a CUDA graph.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
+import json
 import subprocess
 import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
+from unittest import mock
+
+import torch
 
 from benchmarks import figures as arithmetic
 from benchmarks import show, suite
@@ -23,10 +30,17 @@ from benchmarks.__main__ import say
 from benchmarks.figures import OURS, Run
 from benchmarks.limit import matmul_rate
 from benchmarks.workloads import GRID, Size, Workload, describe
+from cnnsearch.graphs import RECORDERS
 from cnnsearch.hardware import detect
+from cnnsearch.models.build import initial_model
+from cnnsearch.pixels import Pixels
+from cnnsearch.spec import Settings
 from cnnsearch.sweepfile import load_sweep, to_yaml
+from cnnsearch.train import TrainingState, train
 
 RIVALS = ("plain_ray", "tuned_ray", "notebook")
+STEPS = 50
+"""Of an epoch in which steps are timed."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -41,20 +55,23 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change this project's sweep")
     parser.add_argument("--rounds", type=int, default=1, help="times each runs, in turn (default: 1)")
     parser.add_argument("--out", type=Path, default=Path("results/benchmarks"), help="where gpu.json goes")
-    parser.add_argument("--rate", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--device-only", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if not detect().gpus:
         print("error: there is no CUDA GPU here; python -m benchmarks measures on a CPU", file=sys.stderr)
         return 2
-    if options.rate:
-        print(matmul_rate("cuda"))
+    if options.device_only:
+        print(json.dumps({"rate": matmul_rate("cuda"), "steps": step_milliseconds(options.width)}))
         return 0
     with tempfile.TemporaryDirectory(prefix="cnnsearch-benchmark-") as scratch:
         bench = prepare(Path(scratch), options)
         cache = bench.folder / "cache"
-        suite.warm_up(bench, cache)
+        plan = suite.warm_up(bench, cache)
+        say("plan: " + picked(plan))
+        rate, steps = measured(options.width)
+        for name, (launched, replayed) in steps.items():
+            say(f"a step of {name}: {launched:.3f} ms launched, {replayed:.3f} ms as a graph")
         runs: dict[str, list[Run]] = {name: [] for name in (*options.rivals, OURS)}
-        rate = measured_rate()
         for number in range(1, options.rounds + 1):
             for name, some in runs.items():
                 some.append(suite.run_ours(bench, cache) if name == OURS else suite.run_rival(bench, name))
@@ -63,6 +80,8 @@ def main(arguments: list[str] | None = None) -> int:
         figures = suite.empty_figures(options.rounds)
         figures["workloads"]["part1"] = {
             "work": describe(bench.workload, bench.size, len(bench.trials)),
+            "plan": picked(plan),
+            "step_milliseconds": steps,
             "tflop": flop / 1e12,
             "matmul_gflops": rate / 1e9,
             "limit_seconds": flop / rate,
@@ -96,12 +115,40 @@ def prepare(folder: Path, options: argparse.Namespace) -> suite.Bench:
     return replace(bench, size=replace(bench.size, samples=samples), trials=bench.trials * 2)
 
 
-def measured_rate() -> float:
-    """Operations a second of a matrix product, measured in a process of its own that gives the GPU back."""
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.gpu", "--rate"], check=True, capture_output=True, text=True
-    )
-    return float(done.stdout.split()[-1])
+def picked(plan: str) -> str:
+    """How trials share the GPUs, from a plan as it is printed; its last line where it has none, which is the error."""
+    lines = plan.strip().splitlines() or ["no plan"]
+    return next((line.removeprefix("on").strip() for line in lines if line.startswith("on ")), lines[-1])
+
+
+def measured(width: float) -> tuple[float, dict[str, list[float]]]:
+    """Operations a second of a matrix product, and `step_milliseconds`: in a process that gives the GPU back."""
+    command = [sys.executable, "-m", "benchmarks.gpu", "--device-only", "--width", str(width)]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    answer = json.loads(done.stdout.splitlines()[-1])
+    return answer["rate"], answer["steps"]
+
+
+def step_milliseconds(width: float) -> dict[str, list[float]]:
+    """Model and batch size -> milliseconds of a training step in bf16 at 64×64: launched one by one, and replayed."""
+    found = {}
+    for model, batch_size in itertools.product(("plain", "residual"), (16, 32)):
+        settings = Settings(model=model, batch_size=batch_size, width=width, epochs=4, lr=1e-9)
+        with mock.patch.dict(RECORDERS, clear=True):
+            launched = step_seconds(settings, "cuda")
+        found[f"{model}, batch {batch_size}"] = [1e3 * launched, 1e3 * step_seconds(settings, "cuda")]
+    return found
+
+
+def step_seconds(settings: Settings, device: str) -> float:
+    """Seconds of a training step in the fastest epoch, on noise."""
+    rows = torch.arange(STEPS * settings.batch_size, device=device)
+    shape = (len(rows), settings.image_size, settings.image_size, 3)
+    images = torch.randint(0, 256, shape, dtype=torch.uint8, device=device)
+    middle, spread = torch.full((3,), 127.5, device=device), torch.full((3,), 73.9, device=device)
+    pixels = Pixels(images, rows % 10, {"train": rows, "val": rows[:1]}, middle, spread)
+    state = TrainingState.start(initial_model(settings, 10, device), settings)
+    return min(row.seconds for row in train(state, pixels, settings, precision="bf16")) / STEPS
 
 
 if __name__ == "__main__":

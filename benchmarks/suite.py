@@ -243,10 +243,11 @@ def measure(
     }
 
 
-def warm_up(bench: Bench, cache: Path) -> None:
-    """Time this machine's steps once, as any second sweep on a machine finds it done."""
-    command = [*sweep_command(bench, bench.folder / "results"), "--dry-run"]
-    run(command, bench.folder / "logs" / "warm-up.txt", {"CNNSEARCH_CACHE": str(cache)})
+def warm_up(bench: Bench, cache: Path) -> str:
+    """Time this machine's steps once, as any second sweep on a machine finds it done; the plan, as it is printed."""
+    command, log = [*sweep_command(bench, bench.folder / "results"), "--dry-run"], bench.folder / "logs" / "warm-up.txt"
+    run(command, log, {"CNNSEARCH_CACHE": str(cache)})
+    return log.read_text(encoding="utf-8")
 
 
 def empty_figures(rounds: int) -> dict[str, Any]:

@@ -16,8 +16,10 @@ from torch import fx, nn
 
 from cnnsearch.device import peak_memory_bytes, probe_precision, reset_process
 from cnnsearch.errors import RequestError
+from cnnsearch.evaluate import BATCH_SIZE as EVALUATION_BATCH
 from cnnsearch.evaluate import evaluate
 from cnnsearch.features import Examples, Features, compute
+from cnnsearch.graphs import RECORDERS, WARM_UP_STEPS
 from cnnsearch.heads import Features as HeadFeatures
 from cnnsearch.heads import HeadState, evaluate_heads, train_heads
 from cnnsearch.jobs import only_head
@@ -101,13 +103,19 @@ def _time_steps(
     next(steps)
     step_seconds = eval_seconds = float("inf")
     began = time.perf_counter()
-    while time.perf_counter() - began < LONGEST_SECONDS:
+    # A step that a trial would replay is replayed here too: it takes less time then, and more memory.
+    least_left = WARM_UP_STEPS + 1 if examples.device in RECORDERS else 1
+    while least_left > 0 or time.perf_counter() - began < LONGEST_SECONDS:
+        least_left -= 1
         start = time.perf_counter()
         evaluate(state.trained, examples, "test", precision=precision)
         evaluated = time.perf_counter() - start
         row = next(steps)
         eval_seconds = min(eval_seconds, evaluated / len(examples.rows["test"]))
         step_seconds = min(step_seconds, row.seconds - len(examples.rows["val"]) * eval_seconds)
+    if examples.device in RECORDERS:
+        # A smaller last batch is not replayed: what it takes comes on top of the graph, which `steps` still holds.
+        next(train(state, examples, settings, precision=precision))
     return step_seconds, eval_seconds
 
 
@@ -133,8 +141,11 @@ def _arrange(
 
 
 def _random_pixels(image_size: int, classes: int, batch_size: int, device: str) -> Pixels:
-    """One batch of noise for training, one image for validation, and an evaluation batch."""
-    evaluated = 32
+    """One batch of noise for training, one image for validation, and an evaluation batch.
+
+    On a GPU a whole one: what a trial takes there decides how many share it.
+    """
+    evaluated = EVALUATION_BATCH if device == "cuda" else 32
     n = batch_size + 1 + evaluated
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (n, image_size, image_size, 3), dtype=torch.uint8, generator=generator)

@@ -46,7 +46,8 @@ def reset_process(threads: int) -> None:
 
 def autocast(device: str, precision: ResolvedPrecision) -> torch.autocast:
     """Matrix products and convolutions in `precision`; weights, statistics and losses stay fp32."""
-    return torch.autocast(device, torch.bfloat16, enabled=precision == "bf16")
+    # A CUDA graph must not read a copy of a weight that was made outside of it.
+    return torch.autocast(device, torch.bfloat16, enabled=precision == "bf16", cache_enabled=device != "cuda")
 
 
 def probe_precision(device: str) -> ResolvedPrecision:

@@ -24,8 +24,8 @@ from cnnsearch.plan import Plan, Trial
 from cnnsearch.space import cells
 from cnnsearch.spec import Settings
 
-VERSION = "3"
-"""Of what `calibrate` measures: timings of another version are not used."""
+VERSIONS = {"cpu": "3", "cuda": "4"}
+"""Device -> version of what `calibrate` measures on it: timings of another version are not used."""
 START_SECONDS = 8.0
 """From the command to the first training step, Ray's start included."""
 TRIAL_SECONDS = 0.3
@@ -90,6 +90,18 @@ class Calibration:
         """Expected seconds of computing one image: by frozen layers, or by all of them."""
         timed = self.workloads[workload_key(settings)]
         return float(timed["prefix_image_seconds"] + timed["eval_image_seconds"])
+
+    def device_bytes(self, settings: Settings, images: int, features_limit: int) -> int:
+        """Measured memory of one trial on its device, with the outputs of frozen layers of so many images.
+
+        Args:
+            settings: of a trial that was timed.
+            images: of all splits.
+            features_limit: most that these outputs may take, in bytes; beyond it there are none.
+        """
+        timed = self.workloads[workload_key(settings)]
+        features = images * timed["features_image_bytes"]
+        return int(timed["memory_bytes"] + (features if features <= features_limit else 0))
 
     def cost(self, trials: Iterable[Trial], sizes: Sizes, layout: Layout, kept: int | None = None) -> Cost:
         """Expected cost of trials that can all run at once; of `kept` of them the weights are kept, else of all."""
@@ -205,5 +217,11 @@ def _measure(settings: list[Settings], classes: int, layout: Layout, precision: 
 
 
 def _cache_file(hardware: Hardware, layout: Layout) -> Path:
-    facts = [hardware.key, layout.device, str(layout.threads), importlib.metadata.version("torch"), VERSION]
+    facts = [
+        hardware.key,
+        layout.device,
+        str(layout.threads),
+        importlib.metadata.version("torch"),
+        VERSIONS[layout.device],
+    ]
     return cache_root() / "machines" / f"{hashlib.sha256(' '.join(facts).encode()).hexdigest()[:16]}.json"

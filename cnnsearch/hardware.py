@@ -15,6 +15,15 @@ import psutil
 from cnnsearch.errors import RequestError
 from cnnsearch.spec import RunSpec
 
+MOST_ON_A_GPU = 8
+"""Trials that share a GPU at most, where nobody says how many. A guess, not measured."""
+GPU_MEMORY_USED = 0.9
+"""Share of a GPU's memory that trials are planned to take."""
+CUDA_CONTEXT_BYTES = 600 * 10**6
+"""GPU memory a process takes beside its tensors: its CUDA context and the kernels of libraries."""
+GPU_PARTS = 10_000
+"""Ray counts GPUs in parts this small."""
+
 
 @dataclass(frozen=True)
 class Hardware:
@@ -24,6 +33,8 @@ class Hardware:
     cores: int
     memory_bytes: int
     gpus: tuple[str, ...]
+    gpu_memory_bytes: int = 0
+    """Of the GPU that has least; 0 where it is not known, and without GPUs."""
 
     @property
     def key(self) -> str:
@@ -43,12 +54,16 @@ class Layout:
     """CPU threads of a trial."""
     gpus: float
     """GPUs of a trial; 0 on a CPU."""
+    gpu_bytes: int = 0
+    """GPU memory of a trial, where its share follows from that."""
 
     def describe(self, hardware: Hardware) -> str:
         """In words, for people."""
         many = f"{self.trials_at_once} trial{'s' * (self.trials_at_once > 1)} at a time"
         if self.device == "cuda":
-            return f"{len(hardware.gpus)} × {hardware.gpus[0]}, {many}, {self.gpus:g} GPU each"
+            each = f"{self.gpus:g} GPU each"
+            each += f" ({self.gpu_bytes / 1e9:.1f} GB measured)" if self.gpu_bytes else ""
+            return f"{len(hardware.gpus)} × {hardware.gpus[0]}, {many}, {each}"
         cores = f"{hardware.cores} CPU core{'s' * (hardware.cores > 1)}"
         return f"{cores}, {many}, {self.threads} thread{'s' * (self.threads > 1)} each"
 
@@ -56,13 +71,21 @@ class Layout:
 @functools.cache
 def detect() -> Hardware:
     """Look at this machine once."""
-    return Hardware(_cpu_name(), _cores(), _memory_bytes(), _gpus())
+    gpus = _gpus()
+    names = tuple(name for name, _ in gpus)
+    return Hardware(_cpu_name(), _cores(), _memory_bytes(), names, min((memory for _, memory in gpus), default=0))
 
 
-def lay_out(run: RunSpec, hardware: Hardware) -> Layout:
+def lay_out(run: RunSpec, hardware: Hardware, gpu_bytes: int | None = None) -> Layout:
     """Fit the request to the machine: one thread a trial and a trial a core, unless told otherwise.
 
     For the small networks this is made for, two trials on a core each are faster than one on two cores.
+
+    Args:
+        run: the request.
+        hardware: the machine.
+        gpu_bytes: GPU memory that a trial's process takes beside its CUDA context; None where that is not measured
+            yet, and a trial has a GPU to itself unless more are asked for.
 
     Raises RequestError where more is asked for than there is.
     """
@@ -72,17 +95,42 @@ def lay_out(run: RunSpec, hardware: Hardware) -> Layout:
     if threads > hardware.cores:
         raise RequestError(f"run.threads_per_trial is {threads}, and this machine has {hardware.cores} cores")
     device = "cuda" if hardware.gpus and run.device != "cpu" else "cpu"
+    asked = 1.0 if run.gpus_per_trial == "auto" else run.gpus_per_trial
     # One GPU or a part of one is no request: without any, device auto takes the CPU.
-    if run.device != "cpu" and run.gpus_per_trial > max(1, len(hardware.gpus)):
-        raise RequestError(f"run.gpus_per_trial is {run.gpus_per_trial:g}, and there are {len(hardware.gpus)} GPUs")
+    if run.device != "cpu" and asked > max(1, len(hardware.gpus)):
+        raise RequestError(f"run.gpus_per_trial is {asked:g}, and there are {len(hardware.gpus)} GPUs")
+    gpus, room = 0.0, hardware.cores // threads
     if device == "cuda":
-        room = max(1, min(int(len(hardware.gpus) / run.gpus_per_trial + 1e-9), hardware.cores // threads))
-    else:
-        room = hardware.cores // threads
+        if run.gpus_per_trial == "auto":
+            asked = 1 / _trials_on_a_gpu(run, hardware, threads, gpu_bytes)
+        gpus = _countable(asked)
+        room = max(1, min(places(len(hardware.gpus), gpus), hardware.cores // threads))
     at_once = room if run.trials_at_once == "auto" else run.trials_at_once
     if at_once > room:
         raise RequestError(f"run.trials_at_once is {at_once}, and there is room for {room} here")
-    return Layout(device, at_once, threads, run.gpus_per_trial if device == "cuda" else 0.0)
+    measured = gpu_bytes if device == "cuda" and run.gpus_per_trial == "auto" else None
+    return Layout(device, at_once, threads, gpus, measured or 0)
+
+
+def _trials_on_a_gpu(run: RunSpec, hardware: Hardware, threads: int, gpu_bytes: int | None) -> int:
+    """As many as its memory and the cores allow, and as are asked for; one where its memory is not known."""
+    asked = None if run.trials_at_once == "auto" else -(-run.trials_at_once // len(hardware.gpus))
+    if gpu_bytes is None:
+        fitting = asked or 1
+    else:
+        fitting = int(GPU_MEMORY_USED * hardware.gpu_memory_bytes / (gpu_bytes + CUDA_CONTEXT_BYTES))
+    cores = hardware.cores // threads // len(hardware.gpus)
+    return max(1, min(fitting, asked or MOST_ON_A_GPU, MOST_ON_A_GPU, cores))
+
+
+def places(gpus: float, share: float) -> int:
+    """Trials that fit so many GPUs at once: a trial takes whole GPUs, or a share of one."""
+    return int(gpus / share) if share >= 1 else int(gpus) * int(1 / share + 1e-9)
+
+
+def _countable(gpus: float) -> float:
+    """A number of GPUs, rounded down so that n trials of 1/n each fit one by Ray's count too."""
+    return gpus if gpus >= 1 else max(1, int(gpus * GPU_PARTS + 1e-6)) / GPU_PARTS
 
 
 def oom_kills() -> int:
@@ -128,14 +176,18 @@ def _memory_bytes() -> int:
         return total
 
 
-def _gpus() -> tuple[str, ...]:
+def _gpus() -> list[tuple[str, int]]:
+    """Names of the GPUs this process may use, and their memory in bytes; 0 where the driver does not tell."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if (visible is not None and visible.strip() in ("", "-1")) or shutil.which("nvidia-smi") is None:
-        return ()
-    query = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
+        return []
+    query = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader,nounits"]
     try:
         listed = subprocess.run(query, capture_output=True, text=True, timeout=20, check=True).stdout
     except (OSError, subprocess.SubprocessError):
-        return ()
-    names = tuple(line.strip() for line in listed.splitlines() if line.strip())
-    return names if visible is None else names[: len(visible.split(","))]
+        return []
+    rows = [line.rpartition(",") for line in listed.splitlines() if line.strip()]
+    # A slice of a GPU has less memory than is listed, and how much is not.
+    known = "MIG" not in (visible or "")
+    gpus = [(name.strip(), int(mib) * 2**20 if known and mib.strip().isdigit() else 0) for name, _, mib in rows]
+    return gpus if visible is None else gpus[: len(visible.split(","))]

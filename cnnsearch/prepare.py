@@ -76,7 +76,7 @@ class Prepared:
     @property
     def features_bytes(self) -> int:
         """Most that the outputs of frozen layers may take."""
-        return int(FEATURES_SHARE * self.hardware.memory_bytes)
+        return features_limit(self.hardware)
 
     @property
     def done(self) -> int:
@@ -121,9 +121,24 @@ def prepared(sweep: Sweep, out: Path | str, *, dry_run: bool = False) -> Iterato
             plan = plan_from(outcomes)
         trials = [trial for trial in representatives(plan) if trial.id not in outcomes]
         calibration = calibrate(trials, len(dataset.classes), layout, hardware)
+        if layout.device == "cuda" and trials:
+            layout = lay_out(sweep.run, hardware, _gpu_bytes(trials, calibration, datasets, hardware))
         found = (datasets, weights, hardware, layout, calibration, outcomes, plan)
         ready = Prepared(sweep, results, *found, {}, warden, tuple(repeated))
         yield replace(ready, costs=stage_costs(ready, trials))
+
+
+def features_limit(hardware: Hardware) -> int:
+    """Bytes that the outputs of frozen layers may take on a machine."""
+    return int(FEATURES_SHARE * hardware.memory_bytes)
+
+
+def _gpu_bytes(trials: list[Trial], calibration: Calibration, datasets: dict[Form, Dataset], hardware: Hardware) -> int:
+    """GPU memory of the largest trial, with the images: a process keeps them in every form it has met."""
+    pixels = sum(3 * size**2 * len(dataset.labels) for (size, _), dataset in datasets.items())
+    images = max(len(dataset.labels) for dataset in datasets.values())
+    limit = features_limit(hardware)
+    return pixels + max(calibration.device_bytes(trial.settings, images, limit) for trial in trials)
 
 
 def image_sizes(sweep: Sweep) -> list[int]:

@@ -93,14 +93,12 @@ def execute(
         queue.slots = _slots(layout) if address else layout.trials_at_once
         # By default Tune starts one worker at a time for a searcher of one's own, and drops it for a freed one.
         os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(queue.slots)
-        most_room = _most_room(layout)
+        most_room = _most_room(layout, queue.slots)
         heart = {} if address else _head_processes()
         dispatcher = _Dispatcher(queue, listen, place, run, most_room, heart, warden)
 
         def resources(config: dict[str, Any]) -> tune.PlacementGroupFactory:
-            room = config["room"]
-            on_gpus = {"CPU": layout.threads, "GPU": layout.gpus * room}
-            return tune.PlacementGroupFactory([on_gpus if layout.gpus else {"CPU": layout.threads * room}])
+            return tune.PlacementGroupFactory([_resources(layout, config["room"])])
 
         tuner = tune.Tuner(
             tune.with_resources(tune.with_parameters(_Worker, place=place), resources),
@@ -369,7 +367,7 @@ def _slots(layout: Layout) -> int:
     there = ray.cluster_resources()
     slots = int(there.get("CPU", 0) / layout.threads)
     if layout.gpus:
-        slots = min(slots, int(there.get("GPU", 0) / layout.gpus + 1e-9))
+        slots = min(slots, hardware.places(there.get("GPU", 0), layout.gpus))
     if slots < 1:
         raise RequestError(
             f"a trial needs {layout.threads} CPUs and {layout.gpus:g} GPUs, and the cluster has "
@@ -378,12 +376,21 @@ def _slots(layout: Layout) -> int:
     return slots
 
 
-def _most_room(layout: Layout) -> int:
-    """Places a single trial can have on one machine."""
+def _most_room(layout: Layout, slots: int) -> int:
+    """Places a single trial can have on one machine; never more than there are, for which the queue would wait."""
     if layout.gpus:
-        return max(1, int(1 / layout.gpus)) if layout.gpus <= 1 else 1
+        return max(1, min(hardware.places(1, layout.gpus), slots))
     most = max((node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"]), default=1)
     return max(1, int(most / layout.threads))
+
+
+def _resources(layout: Layout, room: int) -> dict[str, float]:
+    """What Ray sets aside for a job that takes so many places."""
+    if not layout.gpus:
+        return {"CPU": layout.threads * room}
+    # Above one, Ray gives out whole GPUs only: seven times a seventh must not come to a little more.
+    share = layout.gpus * room
+    return {"CPU": layout.threads, "GPU": share if layout.gpus >= 1 else min(1.0, share)}
 
 
 def _head_processes() -> dict[str, psutil.Process]:

@@ -229,7 +229,10 @@ class RunSpec(Part):
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto takes GPUs where there are any")
     trials_at_once: Literal["auto"] | Int = Field("auto", description="auto: as many as the cores or GPUs allow")
     threads_per_trial: Literal["auto"] | Int = Field("auto", description="CPU threads of a trial; auto: one")
-    gpus_per_trial: Float = Field(1.0, gt=0, le=64, description="GPUs of a trial; 0.25 puts four on one GPU")
+    gpus_per_trial: Literal["auto"] | Float = Field(
+        "auto",
+        description="GPUs of a trial; 0.25 puts four on one; auto: as many on one as measured memory allows, up to 8",
+    )
     checkpoint_seconds: Float = Field(60.0, ge=0, description="least time between checkpoints of a trial")
     checkpoint_epochs: Int | None = Field(None, ge=1, description="epochs between checkpoints, whatever the time")
     max_retries: Int = Field(2, ge=0, le=100, description="new starts of a trial whose process died or stood still")
@@ -247,10 +250,10 @@ class RunSpec(Part):
             value = getattr(self, name)
             if value != "auto" and value < 1:
                 raise SpecProblemError((name,), f"given {value}; allowed: auto, or a whole number from 1")
-        if self.gpus_per_trial > 1 and self.gpus_per_trial % 1:
+        gpus = self.gpus_per_trial
+        if gpus != "auto" and not (0 < gpus <= 64 and (gpus <= 1 or gpus % 1 == 0)):
             raise SpecProblemError(
-                ("gpus_per_trial",),
-                f"given {self.gpus_per_trial}; allowed: a fraction up to 1, or a whole number",
+                ("gpus_per_trial",), f"given {gpus:g}; allowed: a fraction up to 1, a whole number up to 64, or auto"
             )
         return self
 

@@ -16,6 +16,7 @@ from cnnsearch.device import autocast, derived_seed
 from cnnsearch.epoch import EpochRow
 from cnnsearch.evaluate import evaluate
 from cnnsearch.features import Examples
+from cnnsearch.graphs import RECORDERS, ReplayedStep
 from cnnsearch.spec import ResolvedPrecision, Settings
 
 Weights = dict[str, Tensor]
@@ -104,6 +105,25 @@ def train(
     """
     model, optimizer, device = state.trained, state.optimizer, examples.device
     train_rows = examples.rows["train"]
+    # Summed where the model is: a GPU is not made to wait for the host at every step.
+    loss_sum = torch.zeros((), dtype=torch.float64, device=device)
+    correct = torch.zeros((), dtype=torch.int64, device=device)
+
+    def step(rows: Tensor) -> None:
+        inputs, labels = examples.batch(rows)
+        with autocast(device, precision):
+            logits = model(*inputs)
+        logits = logits.float()
+        loss = F.cross_entropy(logits, labels)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        loss_sum.add_(loss.detach() * len(rows))
+        correct.add_((logits.detach().argmax(dim=1) == labels).sum())
+
+    take_step: Callable[[Tensor], None] = step
+    if device in RECORDERS:
+        take_step = ReplayedStep(step, optimizer, settings.batch_size, RECORDERS[device]())
     order_generator = torch.Generator()
     for epoch in range(state.epoch + 1, settings.epochs + 1):
         start = time.perf_counter()
@@ -111,20 +131,10 @@ def train(
         order = train_rows[torch.randperm(len(train_rows), generator=order_generator).to(device)]
         torch.manual_seed(derived_seed("dropout", settings.seed, epoch))
         state.train_mode()
-        # Summed where the model is: a GPU is not made to wait for the host at every step.
-        loss_sum = torch.zeros((), dtype=torch.float64, device=device)
-        correct = torch.zeros((), dtype=torch.int64, device=device)
+        loss_sum.zero_()
+        correct.zero_()
         for rows in order.split(settings.batch_size):
-            inputs, labels = examples.batch(rows)
-            with autocast(device, precision):
-                logits = model(*inputs)
-            logits = logits.float()
-            loss = F.cross_entropy(logits, labels)
-            loss.backward()
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-            loss_sum += loss.detach() * len(rows)
-            correct += (logits.detach().argmax(dim=1) == labels).sum()
+            take_step(rows)
         validation = evaluate(model, examples, "val", precision=precision)
         row = EpochRow(
             epoch=epoch,

@@ -214,6 +214,8 @@ _NO_MEMORY = (
     "could not create a primitive",  # what oneDNN says for its status out_of_memory
     "could not create a memory",
     "CUDA out of memory",
+    "CUDA error: out of memory",  # a context or a library, where PyTorch's allocator was not asked
+    "CUDNN_STATUS_ALLOC_FAILED",
     "CUBLAS_STATUS_ALLOC_FAILED",
 )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,8 +30,11 @@ from benchmarks.processes import run
 from benchmarks.rivals.task import Outcome
 from benchmarks.suite import Bench, run_ours, run_rival
 from benchmarks.workloads import SCALES, WORKLOADS, make_sweep, settings_of
+from cnnsearch.graphs import RECORDERS
 from cnnsearch.hardware import detect
-from cnnsearch.spec import Settings
+from cnnsearch.prepare import prepared
+from cnnsearch.progress import plan_text
+from cnnsearch.spec import Settings, Sweep
 from cnnsearch.tables import load
 
 RAY = ("plain_ray", "tuned_ray")
@@ -288,3 +292,24 @@ def test_the_table_says_how_far_the_plan_was_off() -> None:
     assert any("16.0 s and 2.00 GB; it was +25% and +50%" in line for line in lines)
     assert lines[-1].startswith("  while trials ran")
     assert lines[-1].endswith("90 %")
+
+
+def test_the_gpu_benchmark_tells_what_the_plan_picked(small_sweep: Callable[..., Sweep], tmp_path: Path) -> None:
+    with prepared(small_sweep(), tmp_path, dry_run=True) as ready:
+        assert gpu.picked(plan_text(ready)) == f"{ready.layout.describe(ready.hardware)}, {ready.precision}"
+    assert gpu.picked("error: no such sweep\n") == "error: no such sweep"
+
+
+def test_steps_are_timed_launched_and_replayed(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = Settings(model="residual", batch_size=2, width=0.05, image_size=8, epochs=2)
+    seen: list[tuple[str, bool]] = []
+
+    def timed(settings: Settings, device: str) -> float:
+        seen.append((settings.model, device in RECORDERS))
+        return 0.002
+
+    assert 0 < gpu.step_seconds(settings, "cpu") < 5
+    monkeypatch.setattr(gpu, "step_seconds", timed)
+    found = gpu.step_milliseconds(0.05)
+    assert found["plain, batch 16"] == [2.0, 2.0]
+    assert seen == [(model, graph) for model in ("plain", "residual") for graph in (False, True) * 2]

@@ -51,6 +51,13 @@ def test_trials_not_known_yet_are_stood_in_for(small_sweep: Callable[..., Sweep]
     assert sum(t.stage == "dropout" for t in stand_ins) == 16
 
 
+def test_memory_on_the_device_counts_features_that_are_kept() -> None:
+    settings = Settings(model="plain")
+    timed = Calibration("fp32", {workload_key(settings): {"memory_bytes": 100, "features_image_bytes": 7}})
+    assert timed.device_bytes(settings, images=10, features_limit=70) == 170
+    assert timed.device_bytes(settings, images=11, features_limit=70) == 100
+
+
 @pytest.fixture
 def _no_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CNNSEARCH_CACHE", str(tmp_path))
