@@ -36,8 +36,6 @@ TRIAL_BYTES = 60_000
 """Disk of a trial's records beside its weights."""
 CHECKPOINT_WEIGHTS = 4
 """Size of a checkpoint in sizes of the weights: the model, two moments of each, and the best so far."""
-DRIVER_BYTES = 900 * 1024**2
-"""Memory of the command and of Ray's own processes on one machine."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +88,10 @@ class Calibration:
         """Expected seconds of computing one image: by frozen layers, or by all of them."""
         timed = self.workloads[workload_key(settings)]
         return float(timed["prefix_image_seconds"] + timed["eval_image_seconds"])
+
+    def host_bytes(self, trials: Iterable[Trial]) -> int:
+        """Measured memory of the process that runs the largest of some trials on a CPU."""
+        return max(int(self.workloads[workload_key(trial.settings)]["memory_bytes"]) for trial in trials)
 
     def device_bytes(self, settings: Settings, images: int, features_limit: int) -> int:
         """Measured memory of one trial on its device, with the outputs of frozen layers of so many images.

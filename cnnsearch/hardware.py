@@ -15,6 +15,10 @@ import psutil
 from cnnsearch.errors import RequestError
 from cnnsearch.spec import RunSpec
 
+MEMORY_USED = 0.9
+"""Share of a machine's memory that a run is planned to take."""
+DRIVER_BYTES = 900 * 1024**2
+"""Memory of the command and of Ray's own processes on one machine."""
 MOST_ON_A_GPU = 8
 """Trials that share a GPU at most, where nobody says how many. A guess, not measured."""
 GPU_MEMORY_USED = 0.9
@@ -56,6 +60,8 @@ class Layout:
     """GPUs of a trial; 0 on a CPU."""
     gpu_bytes: int = 0
     """GPU memory of a trial, where its share follows from that."""
+    host_bytes: int = 0
+    """Memory of a trial, where no more trials run at a time because of it."""
 
     def describe(self, hardware: Hardware) -> str:
         """In words, for people."""
@@ -65,7 +71,8 @@ class Layout:
             each += f" ({self.gpu_bytes / 1e9:.1f} GB measured)" if self.gpu_bytes else ""
             return f"{len(hardware.gpus)} × {hardware.gpus[0]}, {many}, {each}"
         cores = f"{hardware.cores} CPU core{'s' * (hardware.cores > 1)}"
-        return f"{cores}, {many}, {self.threads} thread{'s' * (self.threads > 1)} each"
+        why = f" ({self.host_bytes / 1e9:.1f} GB each measured: memory allows no more)" if self.host_bytes else ""
+        return f"{cores}, {many}, {self.threads} thread{'s' * (self.threads > 1)} each{why}"
 
 
 @functools.cache
@@ -76,7 +83,7 @@ def detect() -> Hardware:
     return Hardware(_cpu_name(), _cores(), _memory_bytes(), names, min((memory for _, memory in gpus), default=0))
 
 
-def lay_out(run: RunSpec, hardware: Hardware, gpu_bytes: int | None = None) -> Layout:
+def lay_out(run: RunSpec, hardware: Hardware, gpu_bytes: int | None = None, host_bytes: int = 0) -> Layout:
     """Fit the request to the machine: one thread a trial and a trial a core, unless told otherwise.
 
     For the small networks this is made for, two trials on a core each are faster than one on two cores.
@@ -86,6 +93,8 @@ def lay_out(run: RunSpec, hardware: Hardware, gpu_bytes: int | None = None) -> L
         hardware: the machine.
         gpu_bytes: GPU memory that a trial's process takes beside its CUDA context; None where that is not measured
             yet, and a trial has a GPU to itself unless more are asked for.
+        host_bytes: memory that a trial's process takes on a CPU; 0 where that is not measured yet. Where a trial a
+            core would not fit, fewer run at a time; each keeps its threads, so that its numbers stay what they are.
 
     Raises RequestError where more is asked for than there is.
     """
@@ -108,8 +117,13 @@ def lay_out(run: RunSpec, hardware: Hardware, gpu_bytes: int | None = None) -> L
     at_once = room if run.trials_at_once == "auto" else run.trials_at_once
     if at_once > room:
         raise RequestError(f"run.trials_at_once is {at_once}, and there is room for {room} here")
-    measured = gpu_bytes if device == "cuda" and run.gpus_per_trial == "auto" else None
-    return Layout(device, at_once, threads, gpus, measured or 0)
+    if device == "cuda":
+        return Layout(device, at_once, threads, gpus, (gpu_bytes or 0) if run.gpus_per_trial == "auto" else 0)
+    if run.trials_at_once == "auto" and host_bytes:
+        fitting = int((MEMORY_USED * hardware.memory_bytes - DRIVER_BYTES) / host_bytes)
+        if fitting < at_once:
+            return Layout(device, max(1, fitting), threads, 0.0, host_bytes=host_bytes)
+    return Layout(device, at_once, threads, 0.0)
 
 
 def _trials_on_a_gpu(run: RunSpec, hardware: Hardware, threads: int, gpu_bytes: int | None) -> int:

@@ -123,6 +123,8 @@ def prepared(sweep: Sweep, out: Path | str, *, dry_run: bool = False) -> Iterato
         calibration = calibrate(trials, len(dataset.classes), layout, hardware)
         if layout.device == "cuda" and trials:
             layout = lay_out(sweep.run, hardware, _gpu_bytes(trials, calibration, datasets, hardware))
+        elif trials:
+            layout = lay_out(sweep.run, hardware, host_bytes=calibration.host_bytes(trials))
         found = (datasets, weights, hardware, layout, calibration, outcomes, plan)
         ready = Prepared(sweep, results, *found, {}, warden, tuple(repeated))
         yield replace(ready, costs=stage_costs(ready, trials))

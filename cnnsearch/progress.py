@@ -15,6 +15,7 @@ from rich.text import Text
 
 from cnnsearch.estimate import representatives, workload_key
 from cnnsearch.events import Ended, EpochDone, Event, Ready, Started
+from cnnsearch.hardware import DRIVER_BYTES
 from cnnsearch.plan import Status, Trial
 from cnnsearch.prepare import Prepared
 from cnnsearch.records import Record
@@ -102,8 +103,6 @@ def total_seconds(ready: Prepared) -> float:
 
 def memory_bytes(ready: Prepared) -> int:
     """Expected peak of the whole run on this machine."""
-    from cnnsearch.estimate import DRIVER_BYTES
-
     return DRIVER_BYTES + max((cost.memory_bytes for cost in ready.costs.values()), default=0)
 
 

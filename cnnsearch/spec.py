@@ -227,7 +227,9 @@ class RunSpec(Part):
     """How the work is executed. Nothing here changes what a trial is, only how fast and where it runs."""
 
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto takes GPUs where there are any")
-    trials_at_once: Literal["auto"] | Int = Field("auto", description="auto: as many as the cores or GPUs allow")
+    trials_at_once: Literal["auto"] | Int = Field(
+        "auto", description="auto: as many as cores, GPUs and measured memory allow"
+    )
     threads_per_trial: Literal["auto"] | Int = Field("auto", description="CPU threads of a trial; auto: one")
     gpus_per_trial: Literal["auto"] | Float = Field(
         "auto",

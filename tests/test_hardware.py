@@ -53,6 +53,16 @@ def test_more_than_there_is_is_refused(hardware: Hardware, request_: RunSpec, co
         lay_out(request_, hardware)
 
 
+def test_no_more_trials_than_memory_allows() -> None:
+    each = 3 * 2**30
+    layout = lay_out(run(), LAPTOP, host_bytes=each)
+    assert layout == Layout("cpu", 4, 1, 0, host_bytes=each)
+    assert "4 trials at a time, 1 thread each (3.2 GB each measured: memory allows no more)" in layout.describe(LAPTOP)
+    assert lay_out(run(), LAPTOP, host_bytes=2**30) == Layout("cpu", 8, 1, 0)
+    assert lay_out(run(), LAPTOP, host_bytes=2**40).trials_at_once == 1
+    assert lay_out(run(trials_at_once=7), LAPTOP, host_bytes=each).trials_at_once == 7  # who asks gets it
+
+
 def box(gpus: int = 1, cores: int = 64, memory: int = 80 * 10**9) -> Hardware:
     return Hardware("cpu", cores, 64 * 2**30, ("H100",) * gpus, memory)
 
