@@ -16,7 +16,7 @@ from torch import fx, nn
 
 from cnnsearch.device import peak_memory_bytes, probe_precision, reset_process
 from cnnsearch.errors import RequestError
-from cnnsearch.evaluate import BATCH_SIZE as EVALUATION_BATCH
+from cnnsearch.evaluate import batch_size as batch_size_of_evaluation
 from cnnsearch.evaluate import evaluate
 from cnnsearch.features import Examples, Features, compute
 from cnnsearch.graphs import RECORDERS, WARM_UP_STEPS
@@ -141,11 +141,8 @@ def _arrange(
 
 
 def _random_pixels(image_size: int, classes: int, batch_size: int, device: str) -> Pixels:
-    """One batch of noise for training, one image for validation, and an evaluation batch.
-
-    On a GPU a whole one: what a trial takes there decides how many share it.
-    """
-    evaluated = EVALUATION_BATCH if device == "cuda" else 32
+    """One batch of noise for training, one image for validation, and an evaluation batch."""
+    evaluated = batch_size_of_evaluation(3 * image_size**2)
     n = batch_size + 1 + evaluated
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (n, image_size, image_size, 3), dtype=torch.uint8, generator=generator)

@@ -14,7 +14,13 @@ from cnnsearch.device import autocast
 from cnnsearch.features import Examples
 from cnnsearch.spec import ResolvedPrecision
 
-BATCH_SIZE = 128
+NUMBERS_AT_ONCE = 400_000
+"""Inputs evaluated at once: 128 images of 32×32. More gains nothing on a CPU, and their activations take memory."""
+
+
+def batch_size(numbers: int) -> int:
+    """Examples evaluated at once where each is so many numbers: from 16 to 256, a power of two."""
+    return int(2 ** (min(max(NUMBERS_AT_ONCE // numbers, 16), 256).bit_length() - 1))
 
 
 @dataclass(frozen=True)
@@ -33,17 +39,17 @@ class Evaluation:
 
 @torch.inference_mode()
 def evaluate(model: nn.Module, examples: Examples, split: str, *, precision: ResolvedPrecision) -> Evaluation:
-    """Evaluate in eval mode and leave the model in eval mode. The batch size is fixed, so that numbers repeat."""
+    """Evaluate in eval mode and leave the model in eval mode. Results are those of each example by itself."""
     model.eval()
     device = examples.device
     loss = torch.zeros((), dtype=torch.float64, device=device)
     probabilities, predicted, correct = [], [], torch.zeros((), dtype=torch.int64, device=device)
-    for rows in examples.rows[split].split(BATCH_SIZE):
+    for rows in examples.rows[split].split(batch_size(examples.numbers)):
         inputs, labels = examples.batch(rows)
         with autocast(device, precision):
             logits = model(*inputs)
         logits = logits.float()
-        loss += F.cross_entropy(logits, labels, reduction="sum")
+        loss += F.cross_entropy(logits, labels, reduction="none").double().sum()
         top, label = logits.softmax(dim=1).max(dim=1)
         probabilities.append(top)
         predicted.append(label)

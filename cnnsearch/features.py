@@ -27,6 +27,10 @@ class Examples(Protocol):
     """What training and evaluation read: images, or what frozen layers made of them."""
 
     @property
+    def numbers(self) -> int:
+        """Numbers in the inputs of one example."""
+
+    @property
     def rows(self) -> dict[str, Tensor]:
         """Split name -> [n] int64 rows."""
 
@@ -48,6 +52,11 @@ class Features:
     """[N] int64."""
     rows: dict[str, Tensor]
     """Split name -> [n] int64 rows."""
+
+    @property
+    def numbers(self) -> int:
+        """See Examples.numbers."""
+        return sum(value[0].numel() for value in self.values)
 
     @property
     def device(self) -> str:

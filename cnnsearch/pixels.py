@@ -57,6 +57,11 @@ class Pixels:
         return _SHARED[key]
 
     @property
+    def numbers(self) -> int:
+        """Numbers in one image."""
+        return self.images[0].numel()
+
+    @property
     def device(self) -> str:
         """cpu or cuda."""
         return self.images.device.type

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from cnnsearch.data.dataset import Dataset
 from cnnsearch.device import derived_seed, probe_precision, reset_process
 from cnnsearch.epoch import EpochRow
-from cnnsearch.evaluate import evaluate
+from cnnsearch.evaluate import batch_size, evaluate
 from cnnsearch.models.build import initial_model
 from cnnsearch.pixels import Pixels, channel_statistics
 from cnnsearch.spec import ResolvedPrecision, Settings
@@ -176,3 +176,17 @@ def test_rows_that_are_not_numbers_are_told() -> None:
     assert EpochRow(0, None, None, 1.0, 0.5, 0.1, 0.0).is_finite
     assert not EpochRow(1, math.nan, 0.1, 1.0, 0.5, 0.1, 0.0).is_finite
     assert not EpochRow(1, 1.0, 0.1, math.inf, 0.5, 0.1, 0.0).is_finite
+
+
+def test_evaluation_batches_hold_about_as_many_numbers() -> None:
+    assert [batch_size(3 * side**2) for side in (8, 16, 32, 64, 128, 224)] == [256, 256, 128, 32, 16, 16]
+
+
+def test_an_evaluation_is_that_of_each_example_by_itself(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    pixels = Pixels.of(dataset, "cpu")
+    model = initial_model(settings(), 2, "cpu")
+    whole = evaluate(model, pixels, "train", precision="fp32")
+    monkeypatch.setattr("cnnsearch.evaluate.batch_size", lambda numbers: 5)
+    parts = evaluate(model, pixels, "train", precision="fp32")
+    assert parts.loss == pytest.approx(whole.loss, rel=1e-7)
+    assert np.array_equal(parts.predicted, whole.predicted)
