@@ -75,7 +75,8 @@ class Calibration:
         epoch = self.epoch_seconds(settings, sizes)
         passes = 2 if starts_from else 1
         final = passes * (sizes.val + sizes.test) * timed["eval_image_seconds"]
-        overhead = HEAD_SECONDS if settings.fine_tune == "head" and timed["prefix_image_seconds"] else TRIAL_SECONDS
+        in_company = settings.fine_tune == "head" and settings.has_ordinary_steps and timed["prefix_image_seconds"]
+        overhead = HEAD_SECONDS if in_company else TRIAL_SECONDS
         return float(settings.epochs * epoch + final + overhead)
 
     def epoch_seconds(self, settings: Settings, sizes: Sizes) -> float:
@@ -140,7 +141,9 @@ def _makespan(seconds: Iterable[float], slots: int) -> float:
 def workload_key(settings: Settings) -> str:
     """Trials with equal keys take equally long a step."""
     s = settings
-    return f"{s.model} {s.width:g} {s.image_size} {s.batch_size} {s.optimizer} {s.precision} {s.fine_tune}"
+    key = f"{s.model} {s.width:g} {s.image_size} {s.batch_size} {s.optimizer} {s.precision} {s.fine_tune}"
+    # The rest of what is not ordinary takes no time, but heads are not trained together then.
+    return key if s.has_ordinary_steps else f"{key} {s.augment}"
 
 
 def representatives(plan: Plan) -> list[Trial]:

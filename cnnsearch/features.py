@@ -31,6 +31,10 @@ class Examples(Protocol):
         """Numbers in the inputs of one example."""
 
     @property
+    def labels(self) -> Tensor:
+        """[N] int64."""
+
+    @property
     def rows(self) -> dict[str, Tensor]:
         """Split name -> [n] int64 rows."""
 

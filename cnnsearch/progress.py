@@ -20,6 +20,7 @@ from cnnsearch.plan import Status, Trial
 from cnnsearch.prepare import Prepared
 from cnnsearch.records import Record
 from cnnsearch.session import Finished
+from cnnsearch.spec import Values
 from cnnsearch.words import accuracy, clock, duration, percent, setting, setting_parts, size, varied_axes
 
 if TYPE_CHECKING:
@@ -47,7 +48,9 @@ def plan_text(ready: Prepared) -> str:
         rows.append(("", f"note: {many} run again: others start from weights of theirs that are gone or damaged"))
     for planned in ready.plan.stages:
         stage = planned.stage
-        axes = " × ".join(f"{axis} {len(values.args)}" for axis, values in stage.space.items() if len(values.args) > 1)
+        axes = " × ".join(
+            _axis_text(axis, values) for axis, values in stage.space.items() if len(values.args) > 1 or values.when
+        )
         if stage.search.method == "random":
             axes = f"random draws of {', '.join(stage.space)}"
         if len(sweep.seeds) > 1:
@@ -66,6 +69,12 @@ def plan_text(ready: Prepared) -> str:
     return "\n".join([title, *(f"{label:<{width}}  {text}" for label, text in rows)])
 
 
+def _axis_text(axis: str, values: Values) -> str:
+    """`lr 3`, `dropout 2 (plain only)`."""
+    only = " and ".join(" or ".join(map(str, wanted)) for wanted in values.when.values())
+    return f"{axis} {len(values.args)}" + (f" ({only} only)" if only else "")
+
+
 def frozen_notes(ready: Prepared, stage: str) -> list[str]:
     """What becomes of the frozen layers of a stage's trials: computed once, or why not."""
     images = ready.sizes.train + ready.sizes.val + ready.sizes.test
@@ -75,7 +84,9 @@ def frozen_notes(ready: Prepared, stage: str) -> list[str]:
         if trial.stage != stage or trial.settings.fine_tune == "full" or not timed:
             continue
         needed, what = timed["features_image_bytes"] * images, f"{trial.settings.model} {trial.settings.fine_tune}"
-        if needed == 0:
+        if trial.settings.augment != "none":
+            notes[f"{what}: images change before its frozen layers, so every epoch computes all layers"] = None
+        elif needed == 0:
             notes[f"{what}: its first layer trains, so every epoch computes all layers"] = None
         elif needed > ready.features_bytes:
             notes[f"{what}: outputs of frozen layers ({size(needed)}) are too large to keep"] = None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import zlib
 from typing import Any
 
@@ -22,19 +21,25 @@ def cells(stage: Stage) -> list[Cell]:
 
 
 def grid(space: dict[str, Values]) -> list[Cell]:
-    """Every combination of the axes' values."""
-    return [
-        dict(zip(space, combination, strict=True))
-        for combination in itertools.product(*(v.args for v in space.values()))
-    ]
+    """Every combination of the axes' values; an axis whose condition does not hold is not in the cell."""
+    found: list[Cell] = [{}]
+    for axis, values in space.items():
+        found = [
+            longer
+            for cell in found
+            for longer in ([{**cell, axis: value} for value in values.args] if values.applies(cell) else [cell])
+        ]
+    return found
 
 
 def draw(space: dict[str, Values], search: Search, index: int) -> Cell:
     """The cell with this index. It depends on neither the number of draws nor, axis by axis, on the other axes."""
-    return {
-        axis: _draw_value(values, np.random.default_rng([search.seed, index, zlib.crc32(axis.encode())]))
-        for axis, values in space.items()
-    }
+    cell: Cell = {}
+    for axis, values in space.items():
+        if values.applies(cell):
+            rng = np.random.default_rng([search.seed, index, zlib.crc32(axis.encode())])
+            cell[axis] = _draw_value(values, rng)
+    return cell
 
 
 def _draw_value(values: Values, rng: np.random.Generator) -> Any:

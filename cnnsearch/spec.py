@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import difflib
-import itertools
 import math
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterator, Mapping
 from typing import Annotated, Any, Literal, Self, cast
 
 from pydantic import (
@@ -103,8 +102,25 @@ class Recipe(Part):
     optimizer: Literal["adam", "adamw", "sgd"] = Field("adam", description="optimizer")
     weight_decay: Float = Field(0.0, ge=0, le=100, description="L2 penalty (adam, sgd) or decoupled decay (adamw)")
     momentum: Float = Field(0.9, ge=0, lt=1, description="momentum of sgd; the others do not use it")
+    lr_schedule: Literal["constant", "cosine", "one-cycle"] = Field(
+        "constant", description="how lr changes over the steps; one-cycle has a warm-up of its own"
+    )
+    warmup_epochs: Float = Field(0.0, ge=0, le=1000, description="epochs in which the learning rate rises from 0 to lr")
+    label_smoothing: Float = Field(0.0, ge=0, lt=1, description="share of a label given to all classes in training")
+    augment: str = Field(
+        "none",
+        pattern=r"^(none|flip|flip\+crop|rand-([1-9]|10))$",
+        description="random changes of training images: none, flip, flip+crop, rand-1 (weak) to rand-10 (strong)",
+    )
+    class_weights: Literal["none", "balanced"] = Field(
+        "none", description="balanced: in training, a class counts as much as any other however many images it has"
+    )
     precision: Precision = Field("auto", description="auto takes bf16 where a probe finds it faster")
-    seed: Int = Field(0, ge=0, lt=2**31, description="seed of weights, data order and dropout")
+    seed: Int = Field(0, ge=0, lt=2**31, description="seed of weights, data order, dropout and augmentation")
+
+
+ADDED = ("lr_schedule", "warmup_epochs", "label_smoothing", "augment", "class_weights")
+"""Hyperparameters that left every step as it was before they were there, at their defaults."""
 
 
 class Settings(Recipe):
@@ -121,6 +137,8 @@ class Settings(Recipe):
         patch = PATCH_SIZES.get(self.model, 1)
         if self.image_size % patch:
             raise ValueError(f"image_size {self.image_size} with model {self.model}: it must be a multiple of {patch}")
+        if self.lr_schedule == "one-cycle" and self.warmup_epochs:
+            raise ValueError("warmup_epochs with lr_schedule one-cycle: it has a warm-up of its own")
         return self
 
     def deciding(self) -> dict[str, Any]:
@@ -131,7 +149,16 @@ class Settings(Recipe):
         settings = self.model_dump(exclude={"weights"})
         if self.optimizer != "sgd":
             del settings["momentum"]
+        # Younger than the first trials: what changes nothing must not rename them.
+        for name in ADDED:
+            if settings[name] == Settings.model_fields[name].default:
+                del settings[name]
         return settings
+
+    @property
+    def has_ordinary_steps(self) -> bool:
+        """Whether a step is nothing but the gradient of the mean loss of unchanged examples times one rate."""
+        return all(getattr(self, name) == Settings.model_fields[name].default for name in ADDED)
 
 
 AXES: dict[str, TypeAdapter[Any]] = {
@@ -148,18 +175,23 @@ class Values(Part):
 
     kind: Literal["constant", "grid", "choice", "uniform", "loguniform", "int"]
     args: tuple[Any, ...]
+    when: dict[str, tuple[Any, ...]] = Field(
+        {}, description="axis that stands before -> its values with which this axis varies; with others `train:` holds"
+    )
 
     @model_validator(mode="before")
     @classmethod
     def _from_yaml(cls, raw: Any) -> Any:
         if isinstance(raw, Values):
-            return {"kind": raw.kind, "args": raw.args}
+            return {"kind": raw.kind, "args": raw.args, "when": raw.when}
         if isinstance(raw, list):
             raise ValueError(f"a list needs a kind: {{grid: {raw}}}")
         if not isinstance(raw, dict):
             return {"kind": "constant", "args": (raw,)}
-        if set(raw) == {"kind", "args"}:
+        if {"kind", "args"} <= set(raw):
             return raw
+        raw = dict(raw)
+        when = _conditions(raw.pop("when")) if "when" in raw else {}
         kinds = (*LISTED_KINDS, *NUMERIC_KINDS)
         if len(raw) != 1 or next(iter(raw)) not in kinds:
             raise ValueError(f"given {raw!r}; allowed: a constant, or one of {', '.join(kinds)} with a list")
@@ -177,11 +209,24 @@ class Values(Part):
                 raise ValueError(f"loguniform needs low > 0, given {args!r}")
             if kind == "int" and not all(isinstance(value, int) for value in args):
                 raise ValueError(f"int needs whole numbers, given {args!r}")
-        return {"kind": kind, "args": tuple(args)}
+        return {"kind": kind, "args": tuple(args), "when": when}
 
     @model_serializer
     def _to_yaml(self) -> Any:
-        return self.args[0] if self.kind == "constant" else {self.kind: list(self.args)}
+        if self.kind == "constant":
+            return self.args[0]
+        return {self.kind: list(self.args)} | ({"when": {k: list(v) for k, v in self.when.items()}} if self.when else {})
+
+    def applies(self, cell: Mapping[str, Any]) -> bool:
+        """Whether the axis varies with these values of the axes before it."""
+        return all(cell.get(axis) in values for axis, values in self.when.items())
+
+
+def _conditions(raw: Any) -> dict[str, tuple[Any, ...]]:
+    """`{model: plain}` or `{model: [plain, residual]}`."""
+    if not isinstance(raw, dict) or not raw:
+        raise ValueError(f"when needs axes with their values, such as {{model: plain}}, given {raw!r}")
+    return {axis: tuple(values) if isinstance(values, list) else (values,) for axis, values in raw.items()}
 
 
 def _repeated(values: list[Any]) -> Any:
@@ -332,8 +377,25 @@ def _space_problems(stage: Stage, at: KeyPath) -> Iterator[SpecProblemError]:
                 AXES[axis].validate_python(value)
             except ValidationError as error:
                 yield SpecProblemError(here, value_message(value, error.errors()[0]["msg"]))
+        yield from _when_problems(stage, axis, values, (*at, axis))
         if values.kind in NUMERIC_KINDS and Settings.model_fields[axis].annotation not in (int, float):
             yield SpecProblemError((*at, axis), f"{values.kind} needs a numeric axis; use {{choice: [...]}}")
+
+
+def _when_problems(stage: Stage, axis: str, values: Values, at: KeyPath) -> Iterator[SpecProblemError]:
+    """A condition on what is not known by then, or never comes."""
+    before = list(stage.space)[: list(stage.space).index(axis)]
+    for other, wanted in values.when.items():
+        if other not in before:
+            yield SpecProblemError((*at, "when"), f"given {other!r}; allowed: an axis that stands before {axis}")
+            continue
+        listed = stage.space[other]
+        if listed.kind in NUMERIC_KINDS:
+            yield SpecProblemError((*at, "when"), f"{other} takes values from a range, of which none can be named")
+            continue
+        for value in wanted:
+            if value not in listed.args:
+                yield SpecProblemError((*at, "when", other), f"given {value!r}; allowed: {list(listed.args)}")
 
 
 def _size_problems(sweep: Sweep, stage: Stage, at: KeyPath) -> Iterator[SpecProblemError]:
@@ -347,12 +409,17 @@ def _size_problems(sweep: Sweep, stage: Stage, at: KeyPath) -> Iterator[SpecProb
 
 def _combination_problems(sweep: Sweep, stage: Stage, at: KeyPath) -> Iterator[SpecProblemError]:
     """Combinations of values that are each fine, and together impossible."""
-    fixed = {"model": sweep.train.model, "weights": sweep.train.weights, "width": sweep.train.width}
-    fixed |= {"image_size": sweep.data.image_size}
-    lists = [stage.space[axis].args if axis in stage.space else (value,) for axis, value in fixed.items()]
-    for values in itertools.product(*lists):
+    from cnnsearch.space import grid
+
+    together = ("model", "weights", "width", "lr_schedule", "warmup_epochs")
+    fixed = {name: getattr(sweep.train, name) for name in together} | {"image_size": sweep.data.image_size}
+    needed = {axis for axis in stage.space if axis in fixed}
+    for axis in reversed(stage.space):  # and what decides whether those vary
+        if axis in needed:
+            needed |= stage.space[axis].when.keys()
+    for cell in grid({axis: values for axis, values in stage.space.items() if axis in needed}):
         try:
-            Settings.model_validate(dict(zip(fixed, values, strict=True)))
+            Settings.model_validate(fixed | {axis: value for axis, value in cell.items() if axis in fixed})
         except ValidationError as error:
             yield SpecProblemError(at, str(error.errors()[0]["msg"]).removeprefix("Value error, "))
 

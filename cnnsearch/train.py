@@ -12,20 +12,23 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from cnnsearch.augment import Augmentation
 from cnnsearch.device import autocast, derived_seed
 from cnnsearch.epoch import EpochRow
 from cnnsearch.evaluate import evaluate
 from cnnsearch.features import Examples
 from cnnsearch.graphs import RECORDERS, ReplayedStep
+from cnnsearch.learning_rate import rate
 from cnnsearch.spec import ResolvedPrecision, Settings
 
 Weights = dict[str, Tensor]
 
 
-OPTIMIZERS: dict[str, Callable[[list[nn.Parameter], Settings], torch.optim.Optimizer]] = {
-    "adam": lambda p, s: torch.optim.Adam(p, lr=s.lr, weight_decay=s.weight_decay, fused=True),
-    "adamw": lambda p, s: torch.optim.AdamW(p, lr=s.lr, weight_decay=s.weight_decay, fused=True),
-    "sgd": lambda p, s: torch.optim.SGD(p, lr=s.lr, weight_decay=s.weight_decay, momentum=s.momentum, fused=True),
+Optimizer = torch.optim.Optimizer
+OPTIMIZERS: dict[str, Callable[[list[nn.Parameter], Settings, Any], Optimizer]] = {
+    "adam": lambda p, s, lr: torch.optim.Adam(p, lr=lr, weight_decay=s.weight_decay, fused=True),
+    "adamw": lambda p, s, lr: torch.optim.AdamW(p, lr=lr, weight_decay=s.weight_decay, fused=True),
+    "sgd": lambda p, s, lr: torch.optim.SGD(p, lr=lr, weight_decay=s.weight_decay, momentum=s.momentum, fused=True),
 }
 
 
@@ -66,7 +69,9 @@ class TrainingState:
             keep: names in the state dict that can change; all by default.
         """
         parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        optimizer = OPTIMIZERS[settings.optimizer](parameters, settings)
+        # A step recorded on a GPU reads its learning rate from there.
+        lr = torch.tensor(settings.lr, device="cuda") if parameters[0].is_cuda else settings.lr
+        optimizer = OPTIMIZERS[settings.optimizer](parameters, settings, lr)
         names = frozenset(model.state_dict()) if keep is None else keep
         return cls(model, trained or model, train_mode or model.train, names, optimizer)
 
@@ -89,7 +94,10 @@ class TrainingState:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go back to a state of the same trial."""
         self.model.load_state_dict(state["model"])
+        rates = [group["lr"] for group in self.optimizer.param_groups]
         self.optimizer.load_state_dict(state["optimizer"])
+        for group, lr in zip(self.optimizer.param_groups, rates, strict=True):
+            group["lr"] = lr  # a function of the step; where it is a tensor, it stays the one it was
         self.rows = [EpochRow(**row) for row in state["rows"]]
         self.best = None if state["best"] is None else EpochRow(**state["best"])
         self.best_weights = state["best_weights"]
@@ -109,12 +117,17 @@ def train(
     loss_sum = torch.zeros((), dtype=torch.float64, device=device)
     correct = torch.zeros((), dtype=torch.int64, device=device)
 
+    augmentation = Augmentation.of(settings, len(examples.labels), device)
+    class_weights = balanced(examples.labels, train_rows) if settings.class_weights == "balanced" else None
+
     def step(rows: Tensor) -> None:
         inputs, labels = examples.batch(rows)
+        if augmentation is not None:
+            inputs = (augmentation(inputs[0], rows),)
         with autocast(device, precision):
             logits = model(*inputs)
         logits = logits.float()
-        loss = F.cross_entropy(logits, labels)
+        loss = F.cross_entropy(logits, labels, weight=class_weights, label_smoothing=settings.label_smoothing)
         loss.backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
@@ -133,7 +146,12 @@ def train(
         state.train_mode()
         loss_sum.zero_()
         correct.zero_()
-        for rows in order.split(settings.batch_size):
+        if augmentation is not None:
+            augmentation.draw(settings, epoch)
+        batches = order.split(settings.batch_size)
+        for number, rows in enumerate(batches, start=(epoch - 1) * len(batches)):
+            lr = rate(settings, number, len(batches))
+            set_lr(optimizer, lr)
             take_step(rows)
         validation = evaluate(model, examples, "val", precision=precision)
         row = EpochRow(
@@ -142,7 +160,7 @@ def train(
             train_accuracy=int(correct.item()) / len(train_rows),
             val_loss=validation.loss,
             val_accuracy=validation.accuracy,
-            lr=settings.lr,
+            lr=lr,
             seconds=time.perf_counter() - start,
         )
         state.rows.append(row)
@@ -153,3 +171,23 @@ def train(
         yield row
         if not row.is_finite:
             return
+
+
+def balanced(labels: Tensor, rows: Tensor) -> Tensor:
+    """Weights [classes] float32 by which each class has the same share of the loss; their mean over examples is 1.
+
+    Args:
+        labels: [N] int64, of all examples.
+        rows: [n] int64, of those that are trained on.
+    """
+    counts = torch.bincount(labels[rows], minlength=int(labels.max()) + 1)
+    return len(rows) / (len(counts) * counts.clamp(min=1)).float()
+
+
+def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    """Set the learning rate of the next step; in place where it is a tensor, which a recorded step reads."""
+    for group in optimizer.param_groups:
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(lr)
+        else:
+            group["lr"] = lr

@@ -38,7 +38,7 @@ if TYPE_CHECKING:  # torch takes seconds to import, and reading results does not
     from cnnsearch.epoch import EpochRow
     from cnnsearch.train import Weights
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 _LOG = logging.getLogger(__name__)
 

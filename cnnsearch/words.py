@@ -7,7 +7,17 @@ from collections.abc import Iterable, Sequence
 from cnnsearch.spec import Settings, Sweep
 from cnnsearch.stats import wilson
 
-SHORT = {"batch_size": "batch", "image_size": "size", "optimizer": "", "model": "", "weight_decay": "decay"}
+SHORT = {
+    "batch_size": "batch",
+    "image_size": "size",
+    "optimizer": "",
+    "model": "",
+    "weight_decay": "decay",
+    "lr_schedule": "",
+    "warmup_epochs": "warm-up",
+    "label_smoothing": "smoothing",
+    "class_weights": "weights",
+}
 """Axis -> what it is called where space is short; "" where the value speaks for itself."""
 
 
@@ -48,7 +58,7 @@ def accuracy(fraction: float, n: int) -> str:
 
 def varied_axes(sweep: Sweep) -> list[str]:
     """The axes that take more than one value, in order of appearance; `seed` where there are several."""
-    axes = [axis for stage in sweep.stages for axis, values in stage.space.items() if len(values.args) > 1]
+    axes = [axis for stage in sweep.stages for axis, values in stage.space.items() if len(values.args) > 1 or values.when]
     axes += ["seed"] if len(sweep.seeds) > 1 else []
     return list(dict.fromkeys(axes))
 

@@ -125,10 +125,11 @@ def arrange(model: nn.Module, trial: Trial, place: Workplace, pixels: Pixels) ->
     settings = trial.settings
     if settings.fine_tune == "full":
         return TrainingState.start(model, settings), pixels
+    augments = settings.augment != "none"
     from cnnsearch.models.cut import cut, freeze
 
     frozen = freeze(model, settings.fine_tune, len(place.dataset(settings).classes))
-    halves = cut(frozen, settings.image_size)
+    halves = None if augments else cut(frozen, settings.image_size)  # frozen layers see other images every epoch
     precision = place.precision(settings)
     if halves is None or bytes_needed(halves.prefix, pixels, precision) > place.features_bytes:
         return TrainingState.start(model, settings, model, frozen.train_mode, frozen.trained), pixels

@@ -57,3 +57,32 @@ def test_every_value_of_a_choice_is_drawn() -> None:
     search = Search(method="random", trials=1)
     drawn = {draw(SPACE, search, index)["batch_size"] for index in range(50)}
     assert drawn == {4, 5, 6}
+
+
+def space(**axes: object) -> dict[str, Values]:
+    return {axis: Values.model_validate(values) for axis, values in axes.items()}
+
+
+CONDITIONAL = space(
+    model={"grid": ["plain", "resnet18"]},
+    weights={"grid": ["none", "imagenet"], "when": {"model": "resnet18"}},
+    fine_tune={"grid": ["head", "full"], "when": {"weights": ["imagenet"]}},
+    dropout={"grid": [0.0, 0.5], "when": {"model": ["plain"]}},
+)
+
+
+def test_an_axis_varies_only_where_its_condition_holds() -> None:
+    assert grid(CONDITIONAL) == [
+        {"model": "plain", "dropout": 0.0},
+        {"model": "plain", "dropout": 0.5},
+        {"model": "resnet18", "weights": "none"},
+        {"model": "resnet18", "weights": "imagenet", "fine_tune": "head"},
+        {"model": "resnet18", "weights": "imagenet", "fine_tune": "full"},
+    ]
+
+
+def test_conditions_hold_for_draws_too() -> None:
+    listed = grid(CONDITIONAL)
+    drawn = [draw(CONDITIONAL, Search(method="random", trials=1), index) for index in range(60)]
+    assert all(cell in listed for cell in drawn)
+    assert all(cell in drawn for cell in listed)

@@ -96,6 +96,12 @@ def test_mistakes_are_explained(tmp_path: Path, line: str, complaint: str) -> No
         ("lr: {loguniform: [0, 1]}", "loguniform needs low > 0"),
         ("lr: {uniform: [2, 1]}", "low < high"),
         ("lr: {normal: [0, 1]}", "allowed: a constant, or one of grid, choice"),
+        ("lr: {grid: [0.1], when: plain}", "when needs axes with their values, such as {model: plain}"),
+        ("lr: {grid: [0.1], when: {model: plain}}", "allowed: an axis that stands before lr"),
+        (
+            "{model: {grid: [plain, residual]}, lr: {grid: [0.1], when: {model: plane}}}",
+            "given 'plane'; allowed: ['plain', 'residual']",
+        ),
         ("model: {grid: [plain, resnet]}", "Did you mean resnet50?"),
         ("{model: resnet18, width: 0.5}", "width 0.5 with model resnet18: only plain and residual have a width"),
         ("{model: plain, weights: imagenet}", "only torchvision's models have them"),

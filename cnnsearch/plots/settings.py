@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pandas as pd
 
+from cnnsearch.spec import ADDED, Settings
+
 if TYPE_CHECKING:
     from cnnsearch.tables import Tables
 
@@ -16,8 +18,11 @@ Value = float | int | str | bool | None
 # In the order in which a setting is described.
 AXES = (
     "model", "weights", "fine_tune", "width", "lr", "batch_size", "dropout", "optimizer", "weight_decay", "momentum",
-    "image_size", "epochs", "precision",
+    "lr_schedule", "warmup_epochs", "label_smoothing", "augment", "class_weights", "image_size", "epochs", "precision",
 )  # fmt: skip
+
+_WITHOUT = {"dropout": 0.0} | {name: Settings.model_fields[name].default for name in ADDED}
+"""Axis -> the value of trials that do without it, or were recorded before there was such an axis."""
 
 
 class AxisWords(NamedTuple):
@@ -35,6 +40,11 @@ WORDS = {
     "fine_tune": AxisWords("fine-tune", "fine-tuning mode", "fine-tuning modes"),
     "image_size": AxisWords("size", "image size", "image sizes"),
     "weights": AxisWords("weights", "initial weights", "initial weights"),
+    "lr_schedule": AxisWords("schedule", "learning-rate schedule", "learning-rate schedules"),
+    "warmup_epochs": AxisWords("warm-up", "warm-up", "lengths of warm-up"),
+    "label_smoothing": AxisWords("smoothing", "label smoothing", "amounts of label smoothing"),
+    "augment": AxisWords("augment", "augmentation", "augmentations"),
+    "class_weights": AxisWords("class weights", "class weighting", "class weightings"),
     "epochs": AxisWords("epochs", "number of epochs", "numbers of epochs"),
 }
 
@@ -60,7 +70,9 @@ def format_value(value: Value) -> str:
 
 def describe(axis: str, value: Value) -> str:
     """One axis and its value, as in a label: "lr 0.001", "no dropout", "residual", "fine-tuning: head"."""
-    if axis in ("dropout", "weight_decay") and not value:
+    if axis in ("dropout", "weight_decay", "warmup_epochs", "label_smoothing") and not value:
+        return f"no {words(axis).full}"
+    if axis in ("augment", "class_weights") and value == "none":
         return f"no {words(axis).full}"
     if axis in _BARE and isinstance(value, str):
         return value
@@ -112,13 +124,13 @@ def is_missing(value: Any) -> bool:
 def axis_values(row: Mapping[Any, Any]) -> dict[str, Value]:
     """The hyperparameters of one row of the trials table, as plain Python values.
 
-    No dropout and dropout 0 are the same network, so they are the same value.
+    No dropout and dropout 0 are the same network, so they are the same value; and so for what is in `_WITHOUT`.
     """
     values: dict[str, Value] = {}
     for axis in AXES:
         raw: Any = row.get(axis)
         if is_missing(raw):
-            values[axis] = 0.0 if axis == "dropout" else None
+            values[axis] = _WITHOUT.get(axis)
         elif axis in ("batch_size", "image_size", "epochs"):
             values[axis] = int(raw)  # a float where other rows are null
         else:
