@@ -28,7 +28,11 @@ VERSIONS = {"cpu": "4", "cuda": "5"}
 """Device -> version of what `calibrate` measures on it: timings of another version are not used."""
 START_SECONDS = 8.0
 """From the command to the first training step, Ray's start included."""
-TRIAL_SECONDS = 0.3
+REPORT_SECONDS = 4.5
+"""Tables, plots and report of a small sweep."""
+REPORTED_TRIAL_SECONDS = 0.0036
+"""What each trial of a sweep adds to that: 40 s for 10,000."""
+TRIAL_SECONDS = 0.1
 """What a trial costs beside its steps: handing out, loading, writing records."""
 HEAD_SECONDS = 0.03
 """The same for a trial whose head is trained together with others."""

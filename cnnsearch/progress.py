@@ -13,7 +13,13 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from cnnsearch.estimate import representatives, workload_key
+from cnnsearch.estimate import (
+    REPORT_SECONDS,
+    REPORTED_TRIAL_SECONDS,
+    START_SECONDS,
+    representatives,
+    workload_key,
+)
 from cnnsearch.events import Ended, EpochDone, Event, Ready, Started
 from cnnsearch.hardware import DRIVER_BYTES
 from cnnsearch.plan import Status, Trial
@@ -107,9 +113,10 @@ def _total_text(ready: Prepared) -> str:
 
 def total_seconds(ready: Prepared) -> float:
     """Expected wall-clock of what is left."""
-    from cnnsearch.estimate import START_SECONDS
-
-    return START_SECONDS + sum(cost.seconds for cost in ready.costs.values()) if ready.remaining else 0.0
+    if not ready.remaining:
+        return 0.0
+    around = START_SECONDS + REPORT_SECONDS + REPORTED_TRIAL_SECONDS * ready.plan.total
+    return around + sum(cost.seconds for cost in ready.costs.values())
 
 
 def memory_bytes(ready: Prepared) -> int:
