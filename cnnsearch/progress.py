@@ -54,9 +54,7 @@ def plan_text(ready: Prepared) -> str:
         rows.append(("", f"note: {many} run again: others start from weights of theirs that are gone or damaged"))
     for planned in ready.plan.stages:
         stage = planned.stage
-        axes = " × ".join(
-            _axis_text(axis, values) for axis, values in stage.space.items() if len(values.args) > 1 or values.when
-        )
+        axes = " × ".join(_axis_text(axis, values) for axis, values in stage.space.items() if values.varies)
         if stage.search.method == "random":
             axes = f"random draws of {', '.join(stage.space)}"
         if len(sweep.seeds) > 1:

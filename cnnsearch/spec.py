@@ -215,7 +215,13 @@ class Values(Part):
     def _to_yaml(self) -> Any:
         if self.kind == "constant":
             return self.args[0]
-        return {self.kind: list(self.args)} | ({"when": {k: list(v) for k, v in self.when.items()}} if self.when else {})
+        conditions = {axis: list(values) for axis, values in self.when.items()}
+        return {self.kind: list(self.args)} | ({"when": conditions} if conditions else {})
+
+    @property
+    def varies(self) -> bool:
+        """Whether trials of one stage can differ in it."""
+        return len(self.args) > 1 or bool(self.when)
 
     def applies(self, cell: Mapping[str, Any]) -> bool:
         """Whether the axis varies with these values of the axes before it."""

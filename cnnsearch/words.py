@@ -58,7 +58,7 @@ def accuracy(fraction: float, n: int) -> str:
 
 def varied_axes(sweep: Sweep) -> list[str]:
     """The axes that take more than one value, in order of appearance; `seed` where there are several."""
-    axes = [axis for stage in sweep.stages for axis, values in stage.space.items() if len(values.args) > 1 or values.when]
+    axes = [axis for stage in sweep.stages for axis, values in stage.space.items() if values.varies]
     axes += ["seed"] if len(sweep.seeds) > 1 else []
     return list(dict.fromkeys(axes))
 

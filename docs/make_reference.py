@@ -48,13 +48,12 @@ A stage's `space` gives each axis a constant or one of `{grid: [...]}`, `{choice
 of `train`, and `image_size`, is an axis. The first axis varies slowest. `profiles` names sets of changes, by dotted
 keys.
 
-An axis may vary on a condition, by the values of listed axes that stand before it; where it does not hold, `train:` does:
-`dropout: {grid: [0, 0.2], when: {model: plain}}`, `fine_tune: {grid: [head, full], when: {weights: [imagenet]}}`.
+An axis may vary on a condition, by the values of listed axes that stand before it; where it does not hold, `train:`
+does: `dropout: {grid: [0, 0.2], when: {model: plain}}`, `fine_tune: {grid: [head, full], when: {weights: [imagenet]}}`.
 
-A learning rate is a function of the step and, but for `constant` without warm-up, of the number of epochs: with another
-number of epochs the trial is another one. Augmentation is drawn by seed, epoch and image, so trials of one seed see the same
-images whatever their batch size; validation and test images stay as they are. With it, frozen layers see other images in
-every epoch and are computed anew.
+The learning rate is a function of the step. Augmentation is drawn by seed, epoch and image, so trials of one seed see
+the same images whatever their batch size; validation and test images stay as they are. With it, frozen layers see
+other images in every epoch and are computed anew.
 
 `--set` takes the same dotted keys with YAML values, stages by name: `--set stages.grid.space.lr=0.01`.
 """
