@@ -25,7 +25,7 @@ from cnnsearch.spec import DataSpec, ResolvedPrecision, Settings
 from cnnsearch.train import TrainingState, train
 
 SIZE = 12
-SEEDS = range(6)
+SEEDS = range(5)
 
 
 @pytest.fixture(scope="module")

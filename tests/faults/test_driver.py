@@ -216,7 +216,7 @@ def test_a_killed_command_says_so_after_all(arguments: list[object], results: Pa
 @pytest.mark.row(5)
 @pytest.mark.row(23)
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("name", ["gcs_server", "raylet"])
+@pytest.mark.parametrize("name", ["gcs_server", pytest.param("raylet", marks=pytest.mark.slow)])
 def test_ray_dies(arguments: list[object], results: Path, undisturbed: dict[str, Any], name: str) -> None:
     started = Started(*arguments)
     started.until(lambda: list(results.glob("trials/*/epochs.jsonl")))

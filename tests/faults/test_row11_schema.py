@@ -18,12 +18,13 @@ from cnnsearch import report
 from cnnsearch.durable import checksum, write_checked
 from cnnsearch.plan import make_plan
 from cnnsearch.records import Results
+from cnnsearch.spec import ADDED
 from cnnsearch.sweepfile import from_yaml
 from cnnsearch.tables import EPOCHS, PREDICTIONS, TRIALS, load
 
 pytestmark = pytest.mark.row(11)
 
-NEW = ["weights", "fine_tune"]
+NEW = ["weights", "fine_tune", *ADDED]
 """Settings that came after."""
 
 
