@@ -15,11 +15,11 @@ from cnnsearch.sweepfile import load_sweep
 SWEEP = """
 name: memory
 data: {image_size: 32}
-train: {model: plain, width: 0.1, fine_tune: last-1-convs, epochs: 30, precision: fp32}
+train: {model: plain, width: 0.1, fine_tune: last-1-convs, epochs: 60, precision: fp32}
 run: {dashboard: false, trials_at_once: 2}
 stages:
   - name: grid
-    space: {lr: {grid: [0.001, 0.002]}}
+    space: {lr: {grid: [0.001, 0.002, 0.003, 0.004]}}
 """
 
 
@@ -39,11 +39,15 @@ class Mapped:
             if any("_Worker" in part for part in child.cmdline())
         ]
         for name, most in self.found.items():
-            now = [(part.rss, part.pss) for maps in workers for part in maps if name in part.path]
-            if sum(rss for rss, _ in now) >= sum(rss for rss, _ in most):
+            # A worker that has just begun another trial maps a file twice.
+            parts = [[part for part in maps if name in part.path] for maps in workers]
+            now = [(max(part.rss for part in some), sum(part.pss for part in some)) for some in parts if some]
+            if (len(now), sum(rss for rss, _ in now)) >= (len(most), sum(rss for rss, _ in most)):
                 self.found[name] = now
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(300)
 @pytest.mark.skipif(not hasattr(psutil.Process, "memory_maps"), reason="the system tells of no mappings")
 def test_two_trials_share_images_and_features(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each worker has what it needs of a file in its memory, and together they take that memory once."""
