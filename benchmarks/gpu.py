@@ -74,7 +74,7 @@ def main(arguments: list[str] | None = None) -> int:
         runs: dict[str, list[Run]] = {name: [] for name in (*options.rivals, OURS)}
         for number in range(1, options.rounds + 1):
             for name, some in runs.items():
-                some.append(suite.run_ours(bench, cache) if name == OURS else suite.run_rival(bench, name))
+                some.append(suite.run_ours(bench, cache, plan) if name == OURS else suite.run_rival(bench, name))
                 say(f"round {number}, {name}: {some[-1].failure or f'{some[-1].seconds:.1f} s'}")
         flop = bench.flop()
         figures = suite.empty_figures(options.rounds)

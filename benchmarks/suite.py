@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import shutil
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Collection, Iterable, Sequence
@@ -128,12 +126,13 @@ def run_rival(bench: Bench, rival: str) -> Run:
     return judged(done, outcomes, trials, seconds, sampled=sampled)
 
 
-def run_ours(bench: Bench, cache: Path | None) -> Run:
+def run_ours(bench: Bench, cache: Path | None, plan: str = "") -> Run:
     """One run of this project.
 
     Args:
         cache: a cache whose timings of this machine are known; None for an empty one. Images are decoded, and outputs
             of frozen layers computed, in the time measured, as by every rival.
+        plan: what `warm_up` gave.
     """
     out = bench.folder / "results"
     with tempfile.TemporaryDirectory(prefix="cnnsearch-cache-") as fresh:
@@ -146,19 +145,17 @@ def run_ours(bench: Bench, cache: Path | None) -> Run:
         folder = out / bench.workload.name
         result = judged(done, our_outcomes(folder), bench.trials, done.seconds)
         if cache is not None:
-            result = replace(
-                result, trials_wall=trials_wall(folder), foretold=plan(bench, out.with_name("none"), cache)
-            )
+            result = replace(result, trials_wall=trials_wall(folder), foretold=foretold(plan))
     shutil.rmtree(out, ignore_errors=True)
     return result
 
 
-def plan(bench: Bench, out: Path, cache: Path) -> tuple[float, int]:
-    """Seconds and bytes of memory that the plan says the sweep will take."""
-    command = [*sweep_command(bench, out), "--dry-run", "--json"]
-    environment = os.environ | {"CNNSEARCH_CACHE": str(cache)}
-    said = subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout
-    facts = json.loads(said.splitlines()[-1])
+def foretold(plan: str) -> tuple[float, int] | None:
+    """Seconds and bytes of memory that a plan says the sweep will take; None where there is no plan."""
+    last = (plan.splitlines() or [""])[-1]
+    if not last.startswith("{"):
+        return None
+    facts = json.loads(last)
     return facts["seconds"], facts["memory_bytes"]
 
 
@@ -214,7 +211,7 @@ def measure(
     with tempfile.TemporaryDirectory(prefix="cnnsearch-benchmark-") as scratch:
         bench = Bench.prepare(workload, scale, Path(scratch))
         cache = bench.folder / "cache"
-        warm_up(bench, cache)
+        plan = warm_up(bench, cache)
         runs: dict[str, list[Run]] = {rival: [] for rival in rivals}
         rate = matmul_rate()
         for number in range(1, rounds + 1):
@@ -222,7 +219,7 @@ def measure(
                 if rival in once and number > 1:
                     continue
                 if rival in (OURS, FIRST):
-                    one = run_ours(bench, cache if rival == OURS else None)
+                    one = run_ours(bench, cache if rival == OURS else None, plan)
                 else:
                     one = run_rival(bench, rival)
                 runs[rival].append(one)
@@ -244,9 +241,13 @@ def measure(
 
 
 def warm_up(bench: Bench, cache: Path) -> str:
-    """Time this machine's steps once, as any second sweep on a machine finds it done; the plan, as it is printed."""
-    command, log = [*sweep_command(bench, bench.folder / "results"), "--dry-run"], bench.folder / "logs" / "warm-up.txt"
-    run(command, log, {"CNNSEARCH_CACHE": str(cache)})
+    """Time this machine's steps once, as any second sweep on a machine finds it done.
+
+    Returns:
+        the plan as it is printed, its JSON last.
+    """
+    command, log = sweep_command(bench, bench.folder / "results"), bench.folder / "logs" / "warm-up.txt"
+    run([*command, "--dry-run", "--json"], log, {"CNNSEARCH_CACHE": str(cache)})
     return log.read_text(encoding="utf-8")
 
 

@@ -30,6 +30,7 @@ class Augmentation:
     """What an epoch does to each image. What is done to one depends on its row, the seed and the epoch alone, so trials
     of one seed see the same images whatever their batch size."""
 
+    settings: Settings
     flip: Tensor
     """[N] bool: mirrored left to right."""
     affine: Tensor | None
@@ -44,13 +45,15 @@ class Augmentation:
             return None
         moves, colours = settings.augment != "flip", settings.augment.startswith("rand-")
         return cls(
+            settings,
             torch.zeros(images, dtype=torch.bool, device=device),
             torch.zeros(images, 2, 3, device=device) if moves else None,
             torch.zeros(images, 2, device=device) if colours else None,
         )
 
-    def draw(self, settings: Settings, epoch: int) -> None:
+    def draw(self, epoch: int) -> None:
         """Draw an epoch's changes, in place: a recorded step finds them where they were."""
+        settings = self.settings
         generator = torch.Generator().manual_seed(derived_seed("augment", settings.seed, epoch))
         n = len(self.flip)
         self.flip.copy_(torch.rand(n, generator=generator) < 0.5)

@@ -62,12 +62,7 @@ def measure(
     settings = settings.model_copy(update={"epochs": 1_000_000, "lr": 1e-9})
     model = initial_model(settings, classes, device)
     state, examples, prefix_seconds, features_bytes = _arrange(model, settings, classes, pixels, precision)
-    if (
-        isinstance(state.trained, fx.GraphModule)
-        and settings.fine_tune == "head"
-        and settings.has_ordinary_steps
-        and only_head(state.trained)
-    ):
+    if isinstance(state.trained, fx.GraphModule) and settings.fits_in_company and only_head(state.trained):
         assert isinstance(examples, Features)
         step_seconds, eval_seconds = _time_heads(settings, classes, examples.values[0].shape[1])
     else:
@@ -130,10 +125,10 @@ def _arrange(
     """What trains on what; seconds and bytes an image of what frozen layers give once, 0 where nothing is shared."""
     if settings.fine_tune == "full":
         return TrainingState.start(model, settings), pixels, 0.0, 0
-    from cnnsearch.models.cut import cut, freeze
+    from cnnsearch.models.cut import cut_for, freeze
 
     frozen = freeze(model, settings.fine_tune, classes)
-    halves = None if settings.augment != "none" else cut(frozen, settings.image_size)
+    halves = cut_for(settings, frozen)
     if halves is None:
         return TrainingState.start(model, settings, model, frozen.train_mode, frozen.trained), pixels, 0.0, 0
     compute(halves.prefix, pixels, precision)

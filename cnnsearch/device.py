@@ -8,7 +8,7 @@ import sys
 import time
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from cnnsearch.allocator import keep_memory
 from cnnsearch.spec import ResolvedPrecision
@@ -48,6 +48,15 @@ def autocast(device: str, precision: ResolvedPrecision) -> torch.autocast:
     """Matrix products and convolutions in `precision`; weights, statistics and losses stay fp32."""
     # A CUDA graph must not read a copy of a weight that was made outside of it.
     return torch.autocast(device, torch.bfloat16, enabled=precision == "bf16", cache_enabled=device != "cuda")
+
+
+def is_bf16_on_cpu(x: Tensor) -> bool:
+    """Whether a layer computes in bf16 on a CPU what it is now given."""
+    return (
+        x.device.type == "cpu"
+        and torch.is_autocast_enabled("cpu")
+        and torch.get_autocast_dtype("cpu") == torch.bfloat16
+    )
 
 
 def probe_precision(device: str) -> ResolvedPrecision:

@@ -79,8 +79,7 @@ class Calibration:
         epoch = self.epoch_seconds(settings, sizes)
         passes = 2 if starts_from else 1
         final = passes * (sizes.val + sizes.test) * timed["eval_image_seconds"]
-        in_company = settings.fine_tune == "head" and settings.has_ordinary_steps and timed["prefix_image_seconds"]
-        overhead = HEAD_SECONDS if in_company else TRIAL_SECONDS
+        overhead = HEAD_SECONDS if settings.fits_in_company and timed["prefix_image_seconds"] else TRIAL_SECONDS
         return float(settings.epochs * epoch + final + overhead)
 
     def epoch_seconds(self, settings: Settings, sizes: Sizes) -> float:
@@ -94,9 +93,9 @@ class Calibration:
         timed = self.workloads[workload_key(settings)]
         return float(timed["prefix_image_seconds"] + timed["eval_image_seconds"])
 
-    def host_bytes(self, trials: Iterable[Trial]) -> int:
-        """Measured memory of the process that runs the largest of some trials on a CPU."""
-        return max(int(self.workloads[workload_key(trial.settings)]["memory_bytes"]) for trial in trials)
+    def memory_bytes(self, trials: Iterable[Trial]) -> int:
+        """Measured memory of the largest of some trials; 0 where there are none."""
+        return max((int(self.workloads[workload_key(trial.settings)]["memory_bytes"]) for trial in trials), default=0)
 
     def device_bytes(self, settings: Settings, images: int, features_limit: int) -> int:
         """Measured memory of one trial on its device, with the outputs of frozen layers of so many images.
@@ -122,7 +121,7 @@ class Calibration:
         return Cost(
             trials=len(listed),
             seconds=_makespan(seconds, layout.trials_at_once) + frozen,
-            memory_bytes=at_once * max((w["memory_bytes"] for w in timed), default=0),
+            memory_bytes=at_once * self.memory_bytes(listed),
             disk_bytes=_disk_bytes([w["weights_bytes"] for w in timed], at_once, kept),
         )
 

@@ -16,13 +16,11 @@ from cnnsearch.errors import RequestError
 from cnnsearch.spec import RunSpec
 
 MEMORY_USED = 0.9
-"""Share of a machine's memory that a run is planned to take."""
+"""Share of memory, a machine's or a GPU's, that a run is planned to take."""
 DRIVER_BYTES = 900 * 1024**2
 """Memory of the command and of Ray's own processes on one machine."""
 MOST_ON_A_GPU = 8
 """Trials that share a GPU at most, where nobody says how many. A guess, not measured."""
-GPU_MEMORY_USED = 0.9
-"""Share of a GPU's memory that trials are planned to take."""
 CUDA_CONTEXT_BYTES = 600 * 10**6
 """GPU memory a process takes beside its tensors: its CUDA context and the kernels of libraries."""
 GPU_PARTS = 10_000
@@ -132,7 +130,7 @@ def _trials_on_a_gpu(run: RunSpec, hardware: Hardware, threads: int, gpu_bytes: 
     if gpu_bytes is None:
         fitting = asked or 1
     else:
-        fitting = int(GPU_MEMORY_USED * hardware.gpu_memory_bytes / (gpu_bytes + CUDA_CONTEXT_BYTES))
+        fitting = int(MEMORY_USED * hardware.gpu_memory_bytes / (gpu_bytes + CUDA_CONTEXT_BYTES))
     cores = hardware.cores // threads // len(hardware.gpus)
     return max(1, min(fitting, asked or MOST_ON_A_GPU, MOST_ON_A_GPU, cores))
 

@@ -85,7 +85,7 @@ class Job:
 def head_key(trial: Trial) -> tuple[Any, ...] | None:
     """Trials with equal keys train nothing but heads on the same features, step by step alike; None for others."""
     s = trial.settings
-    if s.fine_tune != "head" or not s.has_ordinary_steps:
+    if not s.fits_in_company:
         return None
     start = trial.parent_id or trial.weights or s.seed
     return (s.model, s.width, start, s.image_size, s.precision, s.batch_size, s.epochs, s.optimizer, trial.data)

@@ -121,10 +121,10 @@ def prepared(sweep: Sweep, out: Path | str, *, dry_run: bool = False) -> Iterato
             plan = plan_from(outcomes)
         trials = [trial for trial in representatives(plan) if trial.id not in outcomes]
         calibration = calibrate(trials, len(dataset.classes), layout, hardware)
-        if layout.device == "cuda" and trials:
-            layout = lay_out(sweep.run, hardware, _gpu_bytes(trials, calibration, datasets, hardware))
+        if layout.device == "cpu":
+            layout = lay_out(sweep.run, hardware, host_bytes=calibration.memory_bytes(trials))
         elif trials:
-            layout = lay_out(sweep.run, hardware, host_bytes=calibration.host_bytes(trials))
+            layout = lay_out(sweep.run, hardware, _gpu_bytes(trials, calibration, datasets, hardware))
         found = (datasets, weights, hardware, layout, calibration, outcomes, plan)
         ready = Prepared(sweep, results, *found, {}, warden, tuple(repeated))
         yield replace(ready, costs=stage_costs(ready, trials))

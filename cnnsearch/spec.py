@@ -160,6 +160,11 @@ class Settings(Recipe):
         """Whether a step is nothing but the gradient of the mean loss of unchanged examples times one rate."""
         return all(getattr(self, name) == Settings.model_fields[name].default for name in ADDED)
 
+    @property
+    def fits_in_company(self) -> bool:
+        """Whether it trains a head and nothing else, as many others do: they can be trained as one."""
+        return self.fine_tune == "head" and self.has_ordinary_steps
+
 
 AXES: dict[str, TypeAdapter[Any]] = {
     name: TypeAdapter(cast(Any, Annotated[field.annotation, field])) for name, field in Settings.model_fields.items()

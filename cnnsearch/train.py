@@ -24,8 +24,7 @@ from cnnsearch.spec import ResolvedPrecision, Settings
 Weights = dict[str, Tensor]
 
 
-Optimizer = torch.optim.Optimizer
-OPTIMIZERS: dict[str, Callable[[list[nn.Parameter], Settings, Any], Optimizer]] = {
+OPTIMIZERS: dict[str, Callable[[list[nn.Parameter], Settings, float | Tensor], torch.optim.Optimizer]] = {
     "adam": lambda p, s, lr: torch.optim.Adam(p, lr=lr, weight_decay=s.weight_decay, fused=True),
     "adamw": lambda p, s, lr: torch.optim.AdamW(p, lr=lr, weight_decay=s.weight_decay, fused=True),
     "sgd": lambda p, s, lr: torch.optim.SGD(p, lr=lr, weight_decay=s.weight_decay, momentum=s.momentum, fused=True),
@@ -70,7 +69,7 @@ class TrainingState:
         """
         parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         # A step recorded on a GPU reads its learning rate from there.
-        lr = torch.tensor(settings.lr, device="cuda") if parameters[0].is_cuda else settings.lr
+        lr = torch.tensor(settings.lr, device=parameters[0].device) if parameters[0].is_cuda else settings.lr
         optimizer = OPTIMIZERS[settings.optimizer](parameters, settings, lr)
         names = frozenset(model.state_dict()) if keep is None else keep
         return cls(model, trained or model, train_mode or model.train, names, optimizer)
@@ -147,7 +146,7 @@ def train(
         loss_sum.zero_()
         correct.zero_()
         if augmentation is not None:
-            augmentation.draw(settings, epoch)
+            augmentation.draw(epoch)
         batches = order.split(settings.batch_size)
         for number, rows in enumerate(batches, start=(epoch - 1) * len(batches)):
             lr = rate(settings, number, len(batches))

@@ -125,11 +125,10 @@ def arrange(model: nn.Module, trial: Trial, place: Workplace, pixels: Pixels) ->
     settings = trial.settings
     if settings.fine_tune == "full":
         return TrainingState.start(model, settings), pixels
-    augments = settings.augment != "none"
-    from cnnsearch.models.cut import cut, freeze
+    from cnnsearch.models.cut import cut_for, freeze
 
     frozen = freeze(model, settings.fine_tune, len(place.dataset(settings).classes))
-    halves = None if augments else cut(frozen, settings.image_size)  # frozen layers see other images every epoch
+    halves = cut_for(settings, frozen)
     precision = place.precision(settings)
     if halves is None or bytes_needed(halves.prefix, pixels, precision) > place.features_bytes:
         return TrainingState.start(model, settings, model, frozen.train_mode, frozen.trained), pixels

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from cnnsearch.data.dataset import Dataset
 from cnnsearch.spec import Sweep
@@ -48,3 +49,12 @@ def dataset(tmp_path: Path) -> Dataset:
     }
     names = tuple(f"{label}/{row:02}.png" for row, label in enumerate(labels))
     return Dataset("two", 8, ("dark", "light"), names, labels, indices, tmp_path / "images.npy", "f" * 16)
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Rounding as on one thread, whatever ran before."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -15,16 +14,9 @@ from cnnsearch.models.build import initial_model
 from cnnsearch.models.convolution import Conv3x3, gradients, has_amx, weight_gradient
 from cnnsearch.spec import Settings
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 needs_amx = pytest.mark.skipif(not has_amx(), reason="this CPU has no AMX: nothing is computed in blocks")
 CHANNELS_LAST = torch.channels_last
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def inputs(batch: int, before: int, after: int, height: int, width: int) -> tuple[Tensor, Tensor, Tensor]:

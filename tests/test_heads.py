@@ -3,7 +3,7 @@ from __future__ import annotations
 import io
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -20,17 +20,10 @@ from cnnsearch.head_draws import Dropout
 from cnnsearch.heads import EVALUATED_ROWS, Features, HeadState, evaluate_heads, train_heads
 from cnnsearch.spec import Settings
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 WIDTH, CLASSES = 24, 3
 LOSS_TOLERANCE = 2e-5
 """Relative, against autograd and `torch.optim`: the same arithmetic in another order, in fp32."""
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def settings(**changes: Any) -> Settings:

@@ -28,12 +28,8 @@ from cnnsearch.spec import ADDED, Settings
 from cnnsearch.train import TrainingState, balanced, train
 from cnnsearch.work import arrange
 from cnnsearch.workplace import Choices, Workplace
-
-SMALL = {"model": "residual", "image_size": 8, "width": 0.1, "epochs": 3, "batch_size": 5, "lr": 1e-3}
-
-
-def settings(**changes: Any) -> Settings:
-    return Settings.model_validate({**SMALL, **changes})
+from tests import test_train
+from tests.test_train import settings
 
 
 def started(chosen: Settings) -> TrainingState:
@@ -42,11 +38,7 @@ def started(chosen: Settings) -> TrainingState:
 
 
 def trained(dataset: Dataset, **changes: Any) -> TrainingState:
-    chosen = settings(**changes)
-    state = started(chosen)
-    for _ in train(state, Pixels.of(dataset, "cpu"), chosen, precision="fp32"):
-        pass
-    return state
+    return test_train.trained(dataset, settings(**changes))[1]
 
 
 def weights(state: TrainingState) -> torch.Tensor:
@@ -187,7 +179,7 @@ def augmented(name: str, n: int, epoch: int = 1, seed: int = 0, size: int = 8) -
     chosen = settings(augment=name, seed=seed, image_size=size)
     found = Augmentation.of(chosen, n, "cpu")
     assert found is not None
-    found.draw(chosen, epoch)
+    found.draw(epoch)
     before = images(n, size)
     return before, found(before, torch.arange(n))
 
@@ -232,7 +224,7 @@ def test_rand_changes_more_the_stronger_it_is() -> None:
         chosen = settings(augment=f"rand-{strength}", image_size=16)
         found = Augmentation.of(chosen, 200, "cpu")
         assert found is not None
-        found.draw(chosen, 1)
+        found.draw(1)
         found.flip.zero_()
         changes.append(float((found(smooth, torch.arange(200)) - smooth).abs().mean()))
     assert 0 < changes[0] < changes[1] < changes[2] < 1
@@ -243,7 +235,7 @@ def test_changes_depend_on_image_seed_and_epoch_alone(name: str) -> None:
     chosen = settings(augment=name)
     found = Augmentation.of(chosen, 30, "cpu")
     assert found is not None
-    found.draw(chosen, 4)
+    found.draw(4)
     before = images(30)
     together = found(before, torch.arange(30))
     order = torch.randperm(30)

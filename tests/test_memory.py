@@ -11,6 +11,7 @@ from cnnsearch.events import EpochDone, Event
 from cnnsearch.prepare import prepared
 from cnnsearch.session import execute
 from cnnsearch.sweepfile import load_sweep
+from tests.faults.running import workers
 
 SWEEP = """
 name: memory
@@ -33,14 +34,10 @@ class Mapped:
     def __call__(self, event: Event) -> None:
         if not isinstance(event, EpochDone):
             return
-        workers = [
-            child.memory_maps(grouped=True)
-            for child in psutil.Process().children(recursive=True)
-            if any("_Worker" in part for part in child.cmdline())
-        ]
+        mapped = [worker.memory_maps(grouped=True) for worker in workers()]
         for name, most in self.found.items():
             # A worker that has just begun another trial maps a file twice.
-            parts = [[part for part in maps if name in part.path] for maps in workers]
+            parts = [[part for part in maps if name in part.path] for maps in mapped]
             now = [(max(part.rss for part in some), sum(part.pss for part in some)) for some in parts if some]
             if (len(now), sum(rss for rss, _ in now)) >= (len(most), sum(rss for rss, _ in most)):
                 self.found[name] = now

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from cnnsearch.device import is_bf16_on_cpu
+
 BLOCK = 256
 """Channels of a block, in and out. Its sums, 9 · 256² fp32 numbers, take about what the second-level cache of a core
 holds (2 MiB on the CPUs that have AMX)."""
@@ -42,9 +44,7 @@ def _in_blocks(x: Tensor, weight: Tensor) -> bool:
     """Decided by what is computed and how, never by a timing. Several threads would cut the sums at other places."""
     return (
         weight.numel() > MOST_AT_ONCE
-        and x.device.type == "cpu"
-        and torch.is_autocast_enabled("cpu")
-        and torch.get_autocast_dtype("cpu") == torch.bfloat16
+        and is_bf16_on_cpu(x)
         and torch.is_grad_enabled()
         and weight.requires_grad
         and weight.is_contiguous(memory_format=torch.channels_last)

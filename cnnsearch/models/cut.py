@@ -19,6 +19,7 @@ from cnnsearch.errors import RequestError
 from cnnsearch.models.backbones import DropoutLinear, head_name
 from cnnsearch.models.convolution import Conv3x3
 from cnnsearch.models.linear import LongLinear
+from cnnsearch.spec import Settings
 
 RANDOM = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, StochasticDepth)
 
@@ -113,6 +114,11 @@ class Cut:
     """Those tensors -> logits [B, classes]. Shares its modules with the model."""
     name: str
     """The layers whose outputs cross the cut."""
+
+
+def cut_for(settings: Settings, frozen: Frozen) -> Cut | None:
+    """See `cut`; None, too, where the frozen layers see other images in every epoch."""
+    return cut(frozen, settings.image_size) if settings.augment == "none" else None
 
 
 def cut(frozen: Frozen, image_size: int) -> Cut | None:

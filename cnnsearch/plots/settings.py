@@ -18,7 +18,7 @@ Value = float | int | str | bool | None
 # In the order in which a setting is described.
 AXES = (
     "model", "weights", "fine_tune", "width", "lr", "batch_size", "dropout", "optimizer", "weight_decay", "momentum",
-    "lr_schedule", "warmup_epochs", "label_smoothing", "augment", "class_weights", "image_size", "epochs", "precision",
+    *ADDED, "image_size", "epochs", "precision",
 )  # fmt: skip
 
 _WITHOUT = {"dropout": 0.0} | {name: Settings.model_fields[name].default for name in ADDED}

@@ -10,11 +10,12 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 from PIL import Image
 
 LIMIT_SECONDS = 110
@@ -113,3 +114,10 @@ def assert_refused(ended: Ended, complaint: str) -> None:
     assert ended.stderr.count("error:") == 1
     assert complaint in ended.stderr
     assert "Traceback" not in ended.stderr
+
+
+def workers() -> Iterator[psutil.Process]:
+    """The processes that run trials of a sweep run by this process."""
+    for child in psutil.Process().children(recursive=True):
+        if any("_Worker" in part for part in child.cmdline()):
+            yield child

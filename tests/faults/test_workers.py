@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -14,7 +14,7 @@ from cnnsearch.plan import Status
 from cnnsearch.prepare import prepared
 from cnnsearch.session import Finished, execute
 from cnnsearch.sweepfile import load_sweep
-from tests.faults.running import images
+from tests.faults.running import images, workers
 from tests.recorded import numbers
 
 RESIDUAL = """
@@ -50,13 +50,6 @@ def run(text: str, out: Path, listen: Callable[[Event], None], *values: str, ser
 def undisturbed(text: str, out: Path) -> dict[str, object]:
     finished = run(text, out, lambda event: None, serial=True)
     return numbers(finished.results)
-
-
-def workers() -> Iterator[psutil.Process]:
-    """The processes that run trials."""
-    for child in psutil.Process().children(recursive=True):
-        if any("_Worker" in part for part in child.cmdline()):
-            yield child
 
 
 class Disturber:
