@@ -361,6 +361,7 @@ def _problems(sweep: Sweep) -> Iterator[SpecProblemError]:
         if not 0 <= seed < 2**31:
             yield SpecProblemError(("seeds",), f"given {seed}; allowed: 0 to {2**31 - 1}")
     earlier: dict[str, Stage] = {}
+    spaces: dict[str, dict[str, Values]] = {}
     for index, stage in enumerate(sweep.stages):
         at: KeyPath = ("stages", index)
         if stage.name in earlier:
@@ -369,11 +370,13 @@ def _problems(sweep: Sweep) -> Iterator[SpecProblemError]:
         yield from problems
         if not problems:
             yield from _size_problems(sweep, stage, at)
-        if not problems and stage.start_from is None:
-            yield from _combination_problems(sweep, stage, (*at, "space"))
         yield from _search_problems(stage, at)
         if stage.start_from:
             yield from _start_problems(stage, stage.start_from, earlier, at)
+        inherited = spaces.get(stage.start_from.stage, {}) if stage.start_from else {}
+        spaces[stage.name] = _with_inherited(stage.space, inherited)
+        if not problems:
+            yield from _combination_problems(sweep, spaces[stage.name], (*at, "space"))
         earlier[stage.name] = stage
 
 
@@ -418,17 +421,25 @@ def _size_problems(sweep: Sweep, stage: Stage, at: KeyPath) -> Iterator[SpecProb
         yield SpecProblemError((*at, "space"), f"makes {trials:,} trials; a stage has at most {MAX_TRIALS:,}")
 
 
-def _combination_problems(sweep: Sweep, stage: Stage, at: KeyPath) -> Iterator[SpecProblemError]:
+def _with_inherited(own: dict[str, Values], parents: dict[str, Values]) -> dict[str, Values]:
+    """All axes in which trials of a stage can differ, those of the stage they start from first."""
+    inherited = {axis: values for axis, values in parents.items() if axis not in own}
+    # What an axis hung on has another value by now, but it keeps the one it had.
+    freed = {axis: v.model_copy(update={"when": {}}) for axis, v in inherited.items() if v.when.keys() & own.keys()}
+    return inherited | freed | own
+
+
+def _combination_problems(sweep: Sweep, space: dict[str, Values], at: KeyPath) -> Iterator[SpecProblemError]:
     """Combinations of values that are each fine, and together impossible."""
     from cnnsearch.space import grid
 
     together = ("model", "weights", "width", "lr_schedule", "warmup_epochs")
     fixed = {name: getattr(sweep.train, name) for name in together} | {"image_size": sweep.data.image_size}
-    needed = {axis for axis in stage.space if axis in fixed}
-    for axis in reversed(stage.space):  # and what decides whether those vary
+    needed = {axis for axis in space if axis in fixed}
+    for axis in reversed(space):  # and what decides whether those vary
         if axis in needed:
-            needed |= stage.space[axis].when.keys()
-    for cell in grid({axis: values for axis, values in stage.space.items() if axis in needed}):
+            needed |= space[axis].when.keys()
+    for cell in grid({axis: values for axis, values in space.items() if axis in needed}):
         try:
             Settings.model_validate(fixed | {axis: value for axis, value in cell.items() if axis in fixed})
         except ValidationError as error:

@@ -51,8 +51,9 @@ keys.
 An axis may vary on a condition, by the values of listed axes that stand before it; where it does not hold, `train:`
 does: `dropout: {grid: [0, 0.2], when: {model: plain}}`, `fine_tune: {grid: [head, full], when: {weights: [imagenet]}}`.
 
-The learning rate is a function of the step. Augmentation is drawn by seed, epoch and image, so trials of one seed see
-the same images whatever their batch size; validation and test images stay as they are. With it, frozen layers see
+The learning rate is a function of the step. Training losses are what is minimised, smoothed labels and class weights
+included; validation and test losses are plain. Augmentation is drawn by seed, epoch and image, so trials of one seed
+see the same images whatever their batch size; validation and test images stay as they are. With it, frozen layers see
 other images in every epoch and are computed anew.
 
 `--set` takes the same dotted keys with YAML values, stages by name: `--set stages.grid.space.lr=0.01`.

@@ -126,6 +126,7 @@ def test_impossible_spaces_are_refused(tmp_path: Path, space: str, complaint: st
         ("stages.dropout.start_from.stage=x", "stages.dropout.start_from.stage given 'x'; allowed: grid"),
         ("stages.dropout.start_from.per=lrr", "stages.dropout.start_from.per given 'lrr'"),
         ("stages.dropout.space.width=0.5", "width comes with the weights of stage grid"),
+        ("stages.dropout.space.weights=imagenet", "weights comes with the weights of stage grid"),
         ("stages.dropout.name=grid", "two stages are named 'grid'"),
         ("stages.grid.search={method: random}", "method random needs trials"),
         ("stages.grid.search={trials: 3}", "a grid has as many trials as cells"),
@@ -137,6 +138,32 @@ def test_impossible_settings_are_refused(value: str, complaint: str) -> None:
     with pytest.raises(SpecError) as caught:
         load_sweep("part1", values=[value])
     assert complaint in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("grid", "tune", "fits"),
+    [
+        ("warmup_epochs: 1.0", "lr_schedule: one-cycle", False),
+        ("warmup_epochs: {grid: [0.0, 1.0]}", "lr_schedule: {grid: [cosine, one-cycle]}", False),
+        ("warmup_epochs: 1.0", "lr_schedule: {grid: [constant, cosine]}", True),
+        ("warmup_epochs: 1.0", "{warmup_epochs: 0.0, lr_schedule: one-cycle}", True),
+        (
+            "{lr_schedule: {grid: [cosine, constant]}, warmup_epochs: {grid: [1.0, 2.0], when: {lr_schedule: cosine}}}",
+            "lr_schedule: one-cycle",
+            False,
+        ),
+    ],
+)
+def test_what_a_stage_inherits_must_fit_too(tmp_path: Path, grid: str, tune: str, fits: bool) -> None:
+    spaces = [space if space.startswith("{") else f"{{{space}}}" for space in (grid, tune)]
+    text = f"name: mine\nstages:\n  - {{name: grid, space: {spaces[0]}}}\n"
+    text += f"  - {{name: tune, start_from: {{stage: grid}}, space: {spaces[1]}}}\n"
+    (tmp_path / "mine.yaml").write_text(text, encoding="utf-8")
+    if fits:
+        load_sweep(tmp_path / "mine.yaml")
+        return
+    with pytest.raises(SpecError, match=r"stages.tune.space.* one-cycle: it has a warm-up of its own"):
+        load_sweep(tmp_path / "mine.yaml")
 
 
 def test_unknown_sweeps_files_and_profiles_are_named(tmp_path: Path) -> None:
