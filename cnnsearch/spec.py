@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import re
 from collections.abc import Hashable, Iterator, Mapping
 from typing import Annotated, Any, Literal, Self, cast
 
@@ -38,7 +39,22 @@ def _known_model(name: str) -> str:
     return name
 
 
+def _spelled(pattern: str, allowed: str) -> AfterValidator:
+    """Words of a form, refused in terms of what is allowed."""
+
+    def check(word: str) -> str:
+        if not re.fullmatch(pattern, word):
+            raise ValueError(f"allowed: {allowed}")
+        return word
+
+    return AfterValidator(check)
+
+
 ModelName = Annotated[str, AfterValidator(_known_model)]
+FineTune = Annotated[str, _spelled(r"full|head|last-[1-9]\d*-convs", "full, head, last-N-convs")]
+Augment = Annotated[
+    str, _spelled(r"none|flip|flip\+crop|rand-([1-9]|10)", "none, flip, flip+crop, rand-1 (weak) to rand-10 (strong)")
+]
 Precision = Literal["auto", "fp32", "bf16"]
 ResolvedPrecision = Literal["fp32", "bf16"]
 
@@ -91,9 +107,7 @@ class Recipe(Part):
 
     model: ModelName = Field("residual", description="plain, residual, or torchvision's name of a model")
     weights: str = Field("none", min_length=1, description="none, imagenet (torchvision's), or a file of weights")
-    fine_tune: str = Field(
-        "full", pattern=r"^(full|head|last-[1-9]\d*-convs)$", description="what trains: full, head, last-N-convs"
-    )
+    fine_tune: FineTune = Field("full", description="what trains: full, head, last-N-convs")
     width: Float = Field(1.0, gt=0, le=8, description="factor on the number of channels of every hidden layer")
     dropout: Float = Field(0.0, ge=0, lt=1, description="probability that an activation is dropped")
     lr: Float = Field(1e-3, gt=0, le=100, description="learning rate")
@@ -107,9 +121,8 @@ class Recipe(Part):
     )
     warmup_epochs: Float = Field(0.0, ge=0, le=1000, description="epochs in which the learning rate rises from 0 to lr")
     label_smoothing: Float = Field(0.0, ge=0, lt=1, description="share of a label given to all classes in training")
-    augment: str = Field(
+    augment: Augment = Field(
         "none",
-        pattern=r"^(none|flip|flip\+crop|rand-([1-9]|10))$",
         description="random changes of training images: none, flip, flip+crop, rand-1 (weak) to rand-10 (strong)",
     )
     class_weights: Literal["none", "balanced"] = Field(

@@ -154,8 +154,10 @@ def _explain(error: ValidationError, document: Document) -> str:
         return f"{place}: {key}.method given {shown(tag)}; allowed: {first['ctx']['expected_tags']}"
     if first["type"] == "missing":
         return f"{place}: {key} is missing"
-    if cause is not None:
-        return f"{place}: {key} {cause}" if isinstance(cause, SpecProblemError) else f"{place}: {key}: {cause}"
+    if isinstance(cause, SpecProblemError):
+        return f"{place}: {key} {cause}"
+    if cause is not None and not isinstance(first["input"], str):  # of several values, and says which
+        return f"{place}: {key}: {cause}"
     return f"{place}: {key} {value_message(first['input'], first['msg'])}"
 
 

@@ -106,7 +106,8 @@ def test_mistakes_are_explained(tmp_path: Path, line: str, complaint: str) -> No
         ("{model: resnet18, width: 0.5}", "width 0.5 with model resnet18: only plain and residual have a width"),
         ("{model: plain, weights: imagenet}", "only torchvision's models have them"),
         ("{model: vit_b_16, image_size: 40}", "it must be a multiple of 16"),
-        ("{fine_tune: {grid: [head, last-0-convs]}}", "given 'last-0-convs'"),
+        ("{fine_tune: {grid: [head, last-0-convs]}}", "given 'last-0-convs'; allowed: full, head, last-N-convs"),
+        ("augment: {grid: [rand-11]}", "given 'rand-11'; allowed: none, flip, flip+crop, rand-1 (weak) to rand-10"),
     ],
 )
 def test_impossible_spaces_are_refused(tmp_path: Path, space: str, complaint: str) -> None:
