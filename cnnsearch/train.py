@@ -19,16 +19,10 @@ from cnnsearch.evaluate import evaluate
 from cnnsearch.features import Examples
 from cnnsearch.graphs import RECORDERS, ReplayedStep
 from cnnsearch.learning_rate import rate
+from cnnsearch.optimizers import Optimizer
 from cnnsearch.spec import ResolvedPrecision, Settings
 
 Weights = dict[str, Tensor]
-
-
-OPTIMIZERS: dict[str, Callable[[list[nn.Parameter], Settings, float | Tensor], torch.optim.Optimizer]] = {
-    "adam": lambda p, s, lr: torch.optim.Adam(p, lr=lr, weight_decay=s.weight_decay, fused=True),
-    "adamw": lambda p, s, lr: torch.optim.AdamW(p, lr=lr, weight_decay=s.weight_decay, fused=True),
-    "sgd": lambda p, s, lr: torch.optim.SGD(p, lr=lr, weight_decay=s.weight_decay, momentum=s.momentum, fused=True),
-}
 
 
 @dataclass
@@ -43,7 +37,7 @@ class TrainingState:
     """Puts into training mode what is to be in it."""
     keep: frozenset[str]
     """Names in the model's state dict that training can change: what is kept of the best epoch."""
-    optimizer: torch.optim.Optimizer
+    optimizer: Optimizer
     rows: list[EpochRow] = field(default_factory=list)
     best: EpochRow | None = None
     """The epoch with the highest validation accuracy, the earliest on ties."""
@@ -68,11 +62,8 @@ class TrainingState:
             keep: names in the state dict that can change; all by default.
         """
         parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        # A step recorded on a GPU reads its learning rate from there.
-        lr = torch.tensor(settings.lr, device=parameters[0].device) if parameters[0].is_cuda else settings.lr
-        optimizer = OPTIMIZERS[settings.optimizer](parameters, settings, lr)
         names = frozenset(model.state_dict()) if keep is None else keep
-        return cls(model, trained or model, train_mode or model.train, names, optimizer)
+        return cls(model, trained or model, train_mode or model.train, names, Optimizer(parameters, settings))
 
     @property
     def epoch(self) -> int:
@@ -93,10 +84,7 @@ class TrainingState:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go back to a state of the same trial."""
         self.model.load_state_dict(state["model"])
-        rates = [group["lr"] for group in self.optimizer.param_groups]
         self.optimizer.load_state_dict(state["optimizer"])
-        for group, lr in zip(self.optimizer.param_groups, rates, strict=True):
-            group["lr"] = lr  # a function of the step; where it is a tensor, it stays the one it was
         self.rows = [EpochRow(**row) for row in state["rows"]]
         self.best = None if state["best"] is None else EpochRow(**state["best"])
         self.best_weights = state["best_weights"]
@@ -129,13 +117,12 @@ def train(
         loss = F.cross_entropy(logits, labels, weight=class_weights, label_smoothing=settings.label_smoothing)
         loss.backward()
         optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
         loss_sum.add_(loss.detach() * len(rows))
         correct.add_((logits.detach().argmax(dim=1) == labels).sum())
 
     take_step: Callable[[Tensor], None] = step
     if device in RECORDERS:
-        take_step = ReplayedStep(step, optimizer, settings.batch_size, RECORDERS[device]())
+        take_step = ReplayedStep(step, optimizer.torch, settings.batch_size, RECORDERS[device]())
     order_generator = torch.Generator()
     for epoch in range(state.epoch + 1, settings.epochs + 1):
         start = time.perf_counter()
@@ -150,7 +137,7 @@ def train(
         batches = order.split(settings.batch_size)
         for number, rows in enumerate(batches, start=(epoch - 1) * len(batches)):
             lr = rate(settings, number, len(batches))
-            set_lr(optimizer, lr)
+            optimizer.set_lr(lr)
             take_step(rows)
         validation = evaluate(model, examples, "val", precision=precision)
         row = EpochRow(
@@ -181,12 +168,3 @@ def balanced(labels: Tensor, rows: Tensor) -> Tensor:
     """
     counts = torch.bincount(labels[rows], minlength=int(labels.max()) + 1)
     return len(rows) / (len(counts) * counts.clamp(min=1)).float()
-
-
-def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
-    """Set the learning rate of the next step; in place where it is a tensor, which a recorded step reads."""
-    for group in optimizer.param_groups:
-        if isinstance(group["lr"], Tensor):
-            group["lr"].fill_(lr)
-        else:
-            group["lr"] = lr

@@ -114,12 +114,13 @@ def test_warm_up_rises_in_equal_steps_before_the_schedule_begins() -> None:
         settings(lr_schedule="one-cycle", warmup_epochs=1.0)
 
 
-@pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
-def test_the_rate_reaches_the_optimizer_and_the_rows(dataset: Dataset, optimizer: str) -> None:
-    chosen = settings(lr_schedule="cosine", optimizer=optimizer)
+@pytest.mark.parametrize("name", ["adam", "adamw", "sgd"])
+def test_the_rate_reaches_the_optimizer_and_the_rows(dataset: Dataset, name: str) -> None:
+    chosen = settings(lr_schedule="cosine", optimizer=name)
     state = started(chosen)
     seen: list[float] = []
-    state.optimizer.register_step_pre_hook(lambda *_: seen.append(state.optimizer.param_groups[0]["lr"]))
+    optimizer = state.optimizer.torch
+    optimizer.register_step_pre_hook(lambda *_: seen.append(optimizer.param_groups[0]["lr"]))
     rows = list(train(state, Pixels.of(dataset, "cpu"), chosen, precision="fp32"))
     per_epoch = -(-len(dataset.indices["train"]) // chosen.batch_size)
     assert seen == [rate(chosen, step, per_epoch) for step in range(3 * per_epoch)]

@@ -84,11 +84,23 @@ def fast_way(dataset: Dataset, chosen: Settings, precision: ResolvedPrecision) -
     reset_process(threads=1)
     state = TrainingState.start(initial_model(chosen, len(dataset.classes), "cpu"), chosen)
     seen: list[dict[str, Tensor]] = []
-    state.optimizer.register_step_pre_hook(lambda *_: seen.append(gradients(state.model)) if not seen else None)
+
+    def look(*_: object) -> None:
+        if not seen:
+            stepped = zip(state.model.named_parameters(), state.optimizer.stepped, strict=True)
+            seen.append({name: in_shape(view.grad, parameter).clone() for (name, parameter), view in stepped})
+
+    state.optimizer.torch.register_step_pre_hook(look)
     rows = list(train(state, Pixels.of(dataset, "cpu"), chosen, precision=precision))
     assert rows[0].train_loss is not None
     assert rows[-1].val_accuracy is not None
     return Trained(rows[0].train_loss, seen[0], rows[-1].val_accuracy)
+
+
+def in_shape(grad: Tensor | None, parameter: Tensor) -> Tensor:
+    """The gradient of what is stepped, a view in the order of memory, as one of the parameter."""
+    assert grad is not None
+    return grad if grad.dim() < 4 else grad.permute(0, 3, 1, 2).view_as(parameter)
 
 
 def gradients(model: nn.Module) -> dict[str, Tensor]:
