@@ -14,12 +14,15 @@ RECIPE_VERSION = 1
 """Version of the training recipe: loss, initialisation, data order, normalisation, what the seed draws."""
 
 MODEL_VERSIONS = {"plain": 2, "residual": 1}
-"""Version of each model's definition; 1 for those of torchvision."""
+"""Version of the definition of each model of our own."""
+
+TORCHVISION_VERSION = 2
+"""Version of how torchvision's models are built and computed."""
 
 
 def model_version(model: str) -> int:
     """Of a model's definition."""
-    return MODEL_VERSIONS.get(model, 1)
+    return MODEL_VERSIONS.get(model, TORCHVISION_VERSION)
 
 
 def canonical_json(value: Any) -> str:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision import models
 
+from cnnsearch.models.small_maps import for_small_maps
 from cnnsearch.spec import Settings
 
 IMAGENET_CLASSES = 1000
@@ -30,7 +31,9 @@ class DropoutLinear(nn.Linear):
 
 
 def make(name: str, settings: Settings, classes: int) -> nn.Module:
-    """A torchvision model whose last layer, and nothing else, is replaced to give `classes` logits.
+    """A torchvision model whose last layer is replaced to give `classes` logits.
+
+    Wide convolutions compute small maps in a way of their own; names, parameters and results are torchvision's.
 
     `dropout` above zero sets the dropout before that layer: the architecture's own where it has one there, else one
     in the new layer. Zero leaves the architecture as it is.
@@ -44,6 +47,7 @@ def make(name: str, settings: Settings, classes: int) -> nn.Module:
         warnings.simplefilter("ignore")
         model = cast(nn.Module, models.get_model(name, weights=None, **options))
     replace_head(model, classes, settings.dropout)
+    for_small_maps(model)
     return model
 
 

@@ -19,6 +19,7 @@ from cnnsearch.errors import RequestError
 from cnnsearch.models.backbones import DropoutLinear, head_name
 from cnnsearch.models.convolution import Conv3x3
 from cnnsearch.models.linear import LongLinear
+from cnnsearch.models.small_maps import SmallMapConv2d
 from cnnsearch.spec import Settings
 
 RANDOM = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, StochasticDepth)
@@ -28,7 +29,7 @@ class _Tracer(fx.Tracer):
     """Keeps modules whole that behave differently in training, and layers that are one whatever they do inside."""
 
     def is_leaf_module(self, module: nn.Module, qualified_name: str) -> bool:
-        kept = isinstance(module, DropoutLinear | StochasticDepth | Conv3x3 | LongLinear)
+        kept = isinstance(module, DropoutLinear | StochasticDepth | Conv3x3 | SmallMapConv2d | LongLinear)
         return kept or super().is_leaf_module(module, qualified_name)
 
 
