@@ -63,7 +63,7 @@ and inputs to stay near a core's cache. Measured on one thread, 100 epochs of Ad
 512 inputs, 10 classes: 0.047 s a head at 8 to 32 trials, 0.055 s at 128 and 256, 0.13 s alone, 0.49 s with autograd."""
 
 
-SHORT_SECONDS = 1.0
+SHORT_SECONDS = 3.0
 """Expected length up to which trials are handed out several at a time: a job costs some hundredths of a second."""
 
 
@@ -312,7 +312,7 @@ class Queue:
         return job
 
     def _short(self) -> tuple[Trial, ...]:
-        """Trials that take a second together, or a place's share of those left; empty where the next one is longer."""
+        """Trials that take `SHORT_SECONDS` together, or a place's share of those left; empty where the next one is longer."""
         chosen: list[Trial] = []
         seconds = 0.0
         most = -(-len(self._ready) // (2 * self.slots))

@@ -59,7 +59,7 @@ RECONNECT_SECONDS = 10
 """Ray ends this process when its control process on this machine has not answered for so long; by default after 60."""
 DISK_FULL = "disk full"
 """What a worker says that cannot write: the end of the run, not of a trial."""
-STEP_SECONDS = 0.25
+STEP_SECONDS = 1.0
 """Epochs are reported together for this long: Tune takes some hundredths of a second for a report."""
 OBJECT_STORE_BYTES = 128 * 1024**2
 """Images reach workers through a mapped file, so Ray's own store stays small."""

@@ -165,17 +165,17 @@ def test_heads_on_the_same_features_are_one_job() -> None:
 
 
 def test_short_trials_are_handed_out_several_at_a_time() -> None:
-    """About a second of them, the longest first, and never so many that a place has nothing left to do."""
+    """About three seconds of them, the longest first, and never so many that a place has nothing left to do."""
     rates = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 2.0, 3.0]
     values = [f"stages=[{{name: grid, space: {{lr: {{grid: {rates}}}}}}}]"]
-    queue = Queue(load_sweep("part1", values=values), DATA, {}, cost=lambda t: t.settings.lr, slots=2)
+    queue = Queue(load_sweep("part1", values=values), DATA, {}, cost=lambda t: 3 * t.settings.lr, slots=2)
     jobs = []
     while (job := queue.take()) is not None:
         jobs.append([trial.settings.lr for trial in job.trials])
         for trial in job.trials:
             queue.finish(trial, done(0.5))
     assert jobs == [[3.0], [2.0], [1.0], [0.9], [0.8], [0.7], [0.6], [0.5, 0.4], [0.3], [0.2], [0.1]]
-    quick = Queue(load_sweep("part1", values=values), DATA, {}, cost=lambda t: t.settings.lr / 10, slots=2)
+    quick = Queue(load_sweep("part1", values=values), DATA, {}, cost=lambda t: 0.3 * t.settings.lr, slots=2)
     first = quick.take()
     assert first
     assert [trial.settings.lr for trial in first.trials] == [3.0, 2.0, 1.0]
