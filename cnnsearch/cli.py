@@ -55,6 +55,9 @@ def sweep(
     max_time: Annotated[
         str | None, typer.Option(help="Stop after this long, such as 30m or 2h; report on what is done.", metavar="30m")
     ] = None,
+    max_trials: Annotated[
+        int | None, typer.Option(help="Begin at most so many trials this time; report on what is done.", metavar="N")
+    ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object as the last line of standard output.")
     ] = False,
@@ -64,6 +67,8 @@ def sweep(
         from cnnsearch.sweepfile import load_sweep
 
         seconds = _seconds(max_time) if max_time else None
+        if max_trials is not None and max_trials < 1:
+            raise RequestError(f"--max-trials {max_trials}: give a whole number from 1")
         if serial and address:
             raise RequestError("--serial runs in this process and --address on a cluster: give one of them")
         chosen = load_sweep(sweep, profile=profile, values=set_ or (), data=data, seeds=_seeds(seeds))
@@ -72,7 +77,7 @@ def sweep(
 
         with _stoppable() as stopper, prepared(chosen, out, dry_run=dry_run) as ready:
             stopper.ready = ready
-            code, told = _dry(ready) if dry_run else _run(ready, address, serial, seconds)
+            code, told = _dry(ready) if dry_run else _run(ready, address, serial, seconds, max_trials)
     if as_json:
         print(json.dumps(told))
     raise typer.Exit(code)
@@ -126,7 +131,9 @@ def _dry(ready: Prepared) -> tuple[int, dict[str, Any]]:
     return 0, plan_json(ready)
 
 
-def _run(ready: Prepared, address: str | None, serial: bool, seconds: float | None) -> tuple[int, dict[str, Any]]:
+def _run(
+    ready: Prepared, address: str | None, serial: bool, seconds: float | None, trials: int | None
+) -> tuple[int, dict[str, Any]]:
     from rich.console import Console
 
     from cnnsearch.progress import LineView, LiveView, finished_text, plan_text
@@ -138,7 +145,13 @@ def _run(ready: Prepared, address: str | None, serial: bool, seconds: float | No
     try:
         with view:
             finished = execute(
-                ready, address=address, serial=serial, listen=view, max_seconds=seconds, command=_command()
+                ready,
+                address=address,
+                serial=serial,
+                listen=view,
+                max_seconds=seconds,
+                max_trials=trials,
+                command=_command(),
             )
     except KeyboardInterrupt:
         print(f"stopped: {view.state.done} of {ready.plan.total} trials done. {_how_to_go_on()}", file=sys.stderr)
@@ -147,8 +160,10 @@ def _run(ready: Prepared, address: str | None, serial: bool, seconds: float | No
         first = "Free some space, then the same command goes on" if isinstance(error, DiskError) else ""
         done = f"{view.state.done} of {ready.plan.total} trials done"
         _end(f"error: {error}\n{done}. {_how_to_go_on(first)}", error.exit_code)
-    if finished.time_is_up:
-        print(f"time is up: {view.state.done} of {ready.plan.total} trials done. {_how_to_go_on()}")
+    if finished.left_for_later:
+        why = "time is up" if finished.time_is_up else f"{trials} trial{'s' * (trials != 1)} begun, as asked"
+        ended = finished.planned - finished.left_for_later
+        print(f"{why}: {ended} of {finished.planned} trials done. {_how_to_go_on()}")
     answer = _answer(finished)
     print(finished_text(finished, answer))
     return finished.exit_code, _told(ready, finished, answer)
@@ -167,6 +182,7 @@ def _told(ready: Prepared, finished: Finished, answer: list[tuple[str, str]]) ->
         "sweep": ready.sweep.name,
         "trials": finished.planned,
         **{status: finished.counts.get(status, 0) for status in ("done", "failed", "diverged", "pruned")},
+        "left_for_later": finished.left_for_later,
         "time_is_up": finished.time_is_up,
         "seconds": round(finished.seconds, 1),
         "answer": dict(answer),

@@ -10,7 +10,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,8 +71,24 @@ class Calibration:
     workloads: Mapping[str, Mapping[str, Any]]
     """`workload_key` -> what `calibrate.measure` returned."""
 
-    def seconds(self, settings: Settings, sizes: Sizes, *, starts_from: bool = False) -> float:
-        """Expected seconds of one trial; 0 where it was not timed, because all trials like it are done."""
+    def seconds(
+        self,
+        settings: Settings,
+        sizes: Sizes,
+        *,
+        starts_from: bool = False,
+        epochs: float | None = None,
+        training_limit: float | None = None,
+    ) -> float:
+        """Expected seconds of one trial; 0 where it was not timed, because all trials like it are done.
+
+        Args:
+            settings: of the trial.
+            sizes: images.
+            starts_from: whether it starts from another, and is measured before training.
+            epochs: that it trains; all by default.
+            training_limit: seconds of training after which it ends with the epoch.
+        """
         timed = self.workloads.get(workload_key(settings))
         if timed is None:
             return 0.0
@@ -80,7 +96,10 @@ class Calibration:
         passes = 2 if starts_from else 1
         final = passes * (sizes.val + sizes.test) * timed["eval_image_seconds"]
         overhead = HEAD_SECONDS if settings.fits_in_company and timed["prefix_image_seconds"] else TRIAL_SECONDS
-        return float(settings.epochs * epoch + final + overhead)
+        training = (settings.epochs if epochs is None else epochs) * epoch
+        if training_limit is not None:
+            training = min(training, training_limit + epoch)
+        return float(training + final + overhead)
 
     def epoch_seconds(self, settings: Settings, sizes: Sizes) -> float:
         """Expected seconds of one epoch."""
@@ -109,10 +128,32 @@ class Calibration:
         features = images * timed["features_image_bytes"]
         return int(timed["memory_bytes"] + (features if features <= features_limit else 0))
 
-    def cost(self, trials: Iterable[Trial], sizes: Sizes, layout: Layout, kept: int | None = None) -> Cost:
-        """Expected cost of trials that can all run at once; of `kept` of them the weights are kept, else of all."""
+    def cost(
+        self,
+        trials: Iterable[Trial],
+        sizes: Sizes,
+        layout: Layout,
+        kept: int | None = None,
+        *,
+        seconds: Callable[[Trial], float] | None = None,
+        keep_state: bool = False,
+    ) -> Cost:
+        """Expected cost of trials that can all run at once.
+
+        Args:
+            trials: that are to run.
+            sizes: images.
+            layout: how many run at a time.
+            kept: trials whose weights are kept; all by default.
+            seconds: of a trial; of all its epochs by default.
+            keep_state: whether the training state of each is kept.
+        """
         listed = list(trials)
-        seconds = [self.seconds(trial.settings, sizes, starts_from=trial.parent_id is not None) for trial in listed]
+
+        def whole(trial: Trial) -> float:
+            return self.seconds(trial.settings, sizes, starts_from=trial.parent_id is not None)
+
+        each = [(seconds or whole)(trial) for trial in listed]
         timed = [self.workloads[workload_key(trial.settings)] for trial in listed]
         at_once = min(layout.trials_at_once, len(listed))
         images = sizes.train + sizes.val + sizes.test
@@ -120,16 +161,16 @@ class Calibration:
         frozen = sum(images * self.workloads[workload_key(s)]["prefix_image_seconds"] for s in shared.values())
         return Cost(
             trials=len(listed),
-            seconds=_makespan(seconds, layout.trials_at_once) + frozen,
+            seconds=_makespan(each, layout.trials_at_once) + frozen,
             memory_bytes=at_once * self.memory_bytes(listed),
-            disk_bytes=_disk_bytes([w["weights_bytes"] for w in timed], at_once, kept),
+            disk_bytes=_disk_bytes([w["weights_bytes"] for w in timed], len(timed) if keep_state else at_once, kept),
         )
 
 
-def _disk_bytes(weights: list[int], at_once: int, kept: int | None) -> int:
-    """Peak: records of all, weights of those kept and of those not dropped yet, checkpoints of those running."""
+def _disk_bytes(weights: list[int], checkpoints_kept: int, kept: int | None) -> int:
+    """Peak: records of all, weights of those kept and of those not dropped yet, checkpoints of those running or all."""
     largest = sorted(weights, reverse=True)
-    checkpoints = CHECKPOINT_WEIGHTS * sum(largest[:at_once])
+    checkpoints = CHECKPOINT_WEIGHTS * sum(largest[:checkpoints_kept])
     return len(weights) * TRIAL_BYTES + checkpoints + sum(largest if kept is None else largest[:kept])
 
 

@@ -81,12 +81,15 @@ class HeadState:
 _TENSORS = ("weight", "bias", "best_weight", "best_bias")
 
 
-def train_heads(features: Features, states: Sequence[HeadState]) -> Iterator[list[EpochRow | None]]:
+def train_heads(
+    features: Features, states: Sequence[HeadState], has_ended: Callable[[int], bool] = lambda index: False
+) -> Iterator[list[EpochRow | None]]:
     """Train heads that share batch size, epochs and optimizer, each from its state; all have done as many epochs.
 
     Yields once an epoch, in the order of `states`: a trial's row, or None where it has stopped before. A row that is
-    not finite is a trial's last one, and the call ends where all trials have stopped. The states are up to date at
-    every yield. A row's seconds are an equal share of the epoch, so that they add up over trials.
+    not finite is a trial's last one; so is one after which `has_ended` says so of the trial's place in `states`. The
+    call ends where all trials have stopped. The states are up to date at every yield. A row's seconds are an equal
+    share of the epoch, so that they add up over trials.
 
     This is `train.train` on `nn.Sequential(nn.Dropout(p), nn.Linear(D, C))`: the same data order, losses, updates and
     measurements, in fp32, up to rounding. The draws of dropout are others than `nn.Dropout` makes, see `Dropout`.
@@ -103,6 +106,11 @@ def train_heads(features: Features, states: Sequence[HeadState]) -> Iterator[lis
     steps = done * -(-len(labels) // shared.batch_size)
     heads = _Heads.start([states[index] for index in live], steps)
     for epoch in range(done + 1, shared.epochs + 1):
+        going = [trial for trial, index in enumerate(live) if not has_ended(index)]
+        if len(going) < len(live):
+            heads, live = heads.only(going), [live[trial] for trial in going]
+        if not live:
+            return
         start = time.perf_counter()
         train_losses, train_accuracies = _train_epoch(heads, epoch, inputs, labels)
         val_losses, val_accuracies = _validate(heads.weight, val_inputs, val_labels)

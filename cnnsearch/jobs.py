@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
@@ -21,16 +21,21 @@ from cnnsearch.pixels import Pixels
 from cnnsearch.plan import Job, Trial, head_key
 from cnnsearch.records import Record, Results
 from cnnsearch.spec import Settings
+from cnnsearch.stopping import Orders, Stop
 from cnnsearch.work import (
     arrange,
     best_update,
     divergence,
     explain,
     is_out_of_memory,
+    keeps_state,
     measures,
     new_record,
+    pruning,
     run_trial,
+    saved_state,
     starting_model,
+    stop_due,
 )
 from cnnsearch.workplace import CheckpointTimes, Workplace
 
@@ -38,8 +43,10 @@ Events = list[tuple[Trial, EpochRow | Record]]
 SPLITS = ("val", "test")
 
 
-def run_job(job: Job, place: Workplace) -> Iterator[Events]:
+def run_job(job: Job, place: Workplace, orders: Orders) -> Iterator[Events]:
     """Run a job; yields what happened, an epoch of every trial at a time, each trial's record last.
+
+    `orders` may change between two steps, and say that trials are to end early or that all are to be saved and left.
 
     A trial that trains its head only gives the same numbers by itself as in company. Where one breaks, the others of
     its job are trained by themselves.
@@ -47,16 +54,16 @@ def run_job(job: Job, place: Workplace) -> Iterator[Events]:
     Raises OutOfMemoryError and DiskError, which are not the trials' own.
     """
     if head_key(job.trials[0]) is None:
-        yield from _one_by_one(job, place)
+        yield from _one_by_one(job, place, orders)
         return
     started_at, ended = datetime.now(UTC), set()
     try:
         bundle = _bundle(job, place)
         if bundle is None:
-            yield from _one_by_one(job, place)
+            yield from _one_by_one(job, place, orders)
             return
         for part in bundle.parts():
-            for events in _train(part, place, started_at):
+            for events in _train(part, place, orders, started_at) if not orders.pause else ():
                 ended |= {trial.id for trial, event in events if isinstance(event, Record)}
                 yield events
     except DiskError:
@@ -67,14 +74,14 @@ def run_job(job: Job, place: Workplace) -> Iterator[Events]:
         left = [trial for trial in job.trials if trial.id not in ended]
         if len(job.trials) > 1:
             for trial in left:
-                yield from run_job(Job((trial,)), place)
+                yield from run_job(Job((trial,)), place, orders)
         else:
             yield [(t, Results(place.results).trial(t.id).commit_failure(t, explain(error))) for t in left]
 
 
-def _one_by_one(job: Job, place: Workplace) -> Iterator[Events]:
+def _one_by_one(job: Job, place: Workplace, orders: Orders) -> Iterator[Events]:
     for trial in job.trials:
-        for event in run_trial(trial, place):
+        for event in run_trial(trial, place, orders) if not orders.pause else ():
             yield [(trial, event)]
 
 
@@ -124,7 +131,7 @@ def _bundle(job: Job, place: Workplace) -> _Bundle | None:
     states = []
     for trial, (weight, bias) in zip(job.trials, heads, strict=True):
         states.append(HeadState(_effective(trial, own_dropout), weight.clone(), bias.clone()))
-        checkpoint = Results(place.results).trial(trial.id).load_checkpoint("head")
+        checkpoint = saved_state(trial, place, "head")
         if checkpoint is not None:
             states[-1].load_state_dict(checkpoint)
     features = HeadFeatures(examples.values[0].float(), examples.labels, examples.rows)
@@ -171,47 +178,97 @@ def _drawn(trial: Trial, like: nn.Linear) -> nn.Linear:
     return nn.Linear(like.in_features, like.out_features).to(like.weight.device)
 
 
-def _train(bundle: _Bundle, place: Workplace, started_at: datetime) -> Iterator[Events]:
-    trials, results = bundle.trials, Results(place.results)
+def _train(bundle: _Bundle, place: Workplace, orders: Orders, started_at: datetime) -> Iterator[Events]:
+    trials, states, results = bundle.trials, bundle.states, Results(place.results)
     zeros: list[list[EpochRow]] = [[] for _ in trials]
     before: list[dict[str, Evaluation]] = [{} for _ in trials]
     if trials[0].parent_id is not None:
         before = _evaluate(bundle, bundle.starts)
-        for trial, rows, found in zip(trials, zeros, before, strict=True):
-            rows.append(EpochRow(0, None, None, found["val"].loss, found["val"].accuracy, trial.settings.lr, 0.0))
+        for trial, rows, measured in zip(trials, zeros, before, strict=True):
+            val = measured["val"]
+            rows.append(EpochRow(0, None, None, val.loss, val.accuracy, trial.settings.lr, 0.0))
         yield [(trial, rows[0]) for trial, rows in zip(trials, zeros, strict=True)]
+
+    def save(index: int) -> None:
+        folder = results.trial(trials[index].id)
+        folder.begin(trials[index], states[index].rows)
+        folder.save_checkpoint(states[index].state_dict())
+
+    def ends(indices: Iterable[int]) -> Iterator[Events]:
+        for index, best in _best(bundle, list(indices)):
+            yield [(trials[index], _end(bundle, index, place, started_at, zeros[index], before[index], best, stops))]
+
+    stops: dict[int, Stop] = {}
+    ended: set[int] = set()
     due = CheckpointTimes(place)
-    for epoch in train_heads(bundle.features, bundle.states):
-        events = [(trial, row) for trial, row in zip(trials, epoch, strict=True) if row is not None]
-        number = max(row.epoch for _, row in events)
-        if number < trials[0].settings.epochs and due.now(number):
-            for (trial, _), state in zip(events, (s for s in bundle.states if s.epoch == number), strict=True):
-                folder = results.trial(trial.id)
-                folder.begin(trial, state.rows)
-                folder.save_checkpoint(state.state_dict())
-        yield list(events)
-    # A trial without a best epoch is evaluated as it stands; the result is not used.
-    finals = [(s.best_weight, s.best_bias) if s.best else (s.weight, s.bias) for s in bundle.states]
-    best = _evaluate(bundle, finals)
-    for index, (trial, state) in enumerate(zip(trials, bundle.states, strict=True)):
-        folder = results.trial(trial.id)
-        folder.begin(trial, zeros[index] + state.rows)
-        record = _record(trial, place, started_at, bundle, state)
-        if before[index]:
-            record = record.model_copy(update={"before": measures(before[index])})
-        if state.rows[-1].is_finite:
-            assert state.best is not None
-            weights = dict(zip(bundle.names, finals[index], strict=True))
+    epochs = train_heads(bundle.features, states, lambda index: index in ended)
+    while True:
+        left = [index for index in range(len(trials)) if index not in ended]
+        found = {index: stop_due(trials[index], states[index].rows, place, orders) for index in left}
+        stops |= {index: stop for index, stop in found.items() if stop}
+        stopped = stops.keys() - ended
+        yield from ends(sorted(stopped))
+        ended |= stopped
+        if (epoch := next(epochs, None)) is None:
+            break
+        at = [index for index, row in enumerate(epoch) if row is not None]
+        number = max(states[index].epoch for index in at)
+        is_last = number == trials[0].settings.epochs
+        if not is_last and due.now(number):
+            for index in at:
+                save(index)
+        yield [(trials[index], row) for index, row in enumerate(epoch) if row is not None]
+        if orders.pause and not is_last:
+            for index in at:
+                save(index)
+            return
+    yield from ends(index for index in range(len(trials)) if index not in ended)
+
+
+def _end(
+    bundle: _Bundle,
+    index: int,
+    place: Workplace,
+    started_at: datetime,
+    zeros: list[EpochRow],
+    before: dict[str, Evaluation],
+    best: dict[str, Evaluation],
+    stops: Mapping[int, Stop],
+) -> Record:
+    """Write all that is kept of one trial. See `_train`."""
+    trial, state, stop = bundle.trials[index], bundle.states[index], stops.get(index)
+    folder = Results(place.results).trial(trial.id)
+    folder.begin(trial, zeros + state.rows)
+    record = _record(trial, place, started_at, bundle, state)
+    keep_state = keeps_state(place, stop) and state.rows[-1].is_finite
+    if stop:
+        record = record.model_copy(update=pruning(stop))
+    if before:
+        record = record.model_copy(update={"before": measures(before)})
+    if state.rows[-1].is_finite:
+        assert state.best is not None
+        if keep_state:
+            folder.save_checkpoint(state.state_dict())
+        if record.outcome.is_comparable:
+            weights = dict(zip(bundle.names, (state.best_weight, state.best_bias), strict=True))
             folder.save_weights({name: value.cpu() for name, value in weights.items()})
-            folder.save_predictions(
-                {
-                    (split, moment): (found.predicted, found.confidence)
-                    for moment, evaluations in (("before", before[index]), ("best", best[index]))
-                    for split, found in evaluations.items()
-                }
-            )
-            record = record.model_copy(update=best_update(state.best, best[index]))
-        yield [(trial, folder.commit(record))]
+        folder.save_predictions(
+            {
+                (split, moment): (found.predicted, found.confidence)
+                for moment, evaluations in (("before", before), ("best", best))
+                for split, found in evaluations.items()
+            }
+        )
+        record = record.model_copy(update=best_update(state.best, best))
+    return folder.commit(record, keep_state=keep_state)
+
+
+def _best(bundle: _Bundle, indices: list[int]) -> Iterator[tuple[int, dict[str, Evaluation]]]:
+    """Each of some trials with the results of its best epoch; one without is evaluated as it stands, for nothing."""
+    if indices:
+        states = [bundle.states[index] for index in indices]
+        heads = [(s.best_weight, s.best_bias) if s.best else (s.weight, s.bias) for s in states]
+        yield from zip(indices, _evaluate(bundle, heads), strict=True)
 
 
 def _evaluate(bundle: _Bundle, heads: Sequence[tuple[Tensor, Tensor]]) -> list[dict[str, Evaluation]]:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import cached_property
 from types import MappingProxyType
 from typing import Any
 
+from cnnsearch.epoch import EpochRow
 from cnnsearch.identity import trial_id
 from cnnsearch.space import cells
-from cnnsearch.spec import Settings, Stage, StartFrom, Sweep
+from cnnsearch.spec import Settings, Stage, StartFrom, StopEarly, Sweep
+from cnnsearch.stopping import MAX_SECONDS, Stop, Stopper, curve_of
 
 
 class Status(StrEnum):
@@ -25,8 +29,11 @@ class Status(StrEnum):
 
     @property
     def is_final(self) -> bool:
-        """Whether running the same trial again could only give the same. A failure may have been the machine's."""
-        return self is not Status.FAILED
+        """Whether running the same trial again could only give the same, whatever the sweep.
+
+        A failure may have been the machine's. Whether a pruned trial is to go on depends on who asks: see `counts`.
+        """
+        return self in (Status.DONE, Status.DIVERGED)
 
 
 @dataclass(frozen=True)
@@ -36,6 +43,29 @@ class Outcome:
     status: Status
     val_accuracy: float | None = None
     val_loss: float | None = None
+    stopped_by: str | None = None
+    """What pruned it: the method of `stop_early`, or `max_seconds`."""
+    seconds: float | None = None
+    """Time it trained."""
+
+    @property
+    def is_comparable(self) -> bool:
+        """Whether its scores may be held against those of trials that trained to the end.
+
+        Those of a trial that got no better may: others were not asked when it was stopped.
+        """
+        return self.status is Status.DONE or self.stopped_by == "patience"
+
+    def counts(self, rule: StopEarly | None, max_seconds: float | None) -> bool:
+        """Whether a trial that ended like this need not run for a sweep with this rule and limit.
+
+        One that was stopped early counts where trials are stopped early; elsewhere it runs to its end.
+        """
+        if self.status is not Status.PRUNED:
+            return True
+        if self.stopped_by == MAX_SECONDS:
+            return max_seconds is not None and (self.seconds or 0.0) > max_seconds
+        return rule is not None
 
 
 @dataclass(frozen=True)
@@ -123,6 +153,23 @@ class Plan:
                 known.setdefault(trial.id, trial)
         return known
 
+    @cached_property
+    def rules(self) -> dict[str, StopEarly]:
+        """Trial id -> the rule that may stop it. What any stage lists without one is trained to the end."""
+        found: dict[str, StopEarly] = {}
+        whole: set[str] = set()
+        for planned in self.stages:
+            for trial in planned.trials:
+                if planned.stage.stop_early is None:
+                    whole.add(trial.id)
+                else:
+                    found.setdefault(trial.id, planned.stage.stop_early)
+        return {trial_id: rule for trial_id, rule in found.items() if trial_id not in whole}
+
+    def counted(self, outcomes: Mapping[str, Outcome], max_seconds: float | None) -> dict[str, Outcome]:
+        """The outcomes of trials that need not run any more."""
+        return {id_: ended for id_, ended in outcomes.items() if ended.counts(self.rules.get(id_), max_seconds)}
+
     @property
     def waiting(self) -> int:
         """Trials whose parent is not chosen yet."""
@@ -153,20 +200,22 @@ def make_plan(
 
     Args:
         data: fingerprint of the data.
-        outcomes: trial id -> outcome, of every trial that ended.
+        outcomes: trial id -> outcome, of every trial that ended; pruned ones that do not count here are left out.
         weights: digests of the pretrained weights the sweep names. KeyError where one is missing.
     """
-    stages: dict[str, StagePlan] = {}
+    stages = {
+        stage.name: StagePlan(stage, tuple(_root_trials(sweep, stage, data, weights)) if not stage.start_from else ())
+        for stage in sweep.stages
+    }
     for stage in sweep.stages:
-        if stage.start_from is None:
-            stages[stage.name] = StagePlan(stage, tuple(_root_trials(sweep, stage, data, weights)))
-        else:
-            stages[stage.name] = _child_plan(stage, stage.start_from, stages[stage.start_from.stage], outcomes)
+        if stage.start_from is not None:
+            ended = Plan(tuple(stages.values())).counted(outcomes, sweep.train.max_seconds)
+            stages[stage.name] = _child_plan(stage, stage.start_from, stages[stage.start_from.stage], ended)
     return Plan(tuple(stages.values()))
 
 
 def _root_trials(sweep: Sweep, stage: Stage, data: str, weights: WeightsDigests) -> Iterator[Trial]:
-    base = {**sweep.train.model_dump(), "image_size": sweep.data.image_size}
+    base = {**sweep.train.recipe, "image_size": sweep.data.image_size}
     for cell in cells(stage):
         seeds = (cell["seed"],) if "seed" in cell else sweep.seeds or (sweep.train.seed,)
         for seed in seeds:
@@ -249,6 +298,17 @@ def score(done: list[Outcome], metric: str) -> tuple[int, float]:
     return len(done), sign * sum(getattr(outcome, metric) for outcome in done) / len(done)
 
 
+def compared(sweep: Sweep, trial: Trial) -> tuple[Any, ...]:
+    """Trials with equal keys are held against each other by the rule that stops early.
+
+    They are of one stage and start from the same trial; what later stages choose the best of separately is compared
+    separately, so that each of their groups has a trial that finished.
+    """
+    starts = [stage.start_from for stage in sweep.stages if stage.start_from]
+    axes = sorted({axis for start in starts if start.stage == trial.stage for axis in start.per})
+    return (trial.stage, trial.parent_id, *(getattr(trial.settings, axis) for axis in axes))
+
+
 @dataclass
 class Queue:
     """Hands out the trials that can run now, and learns of those that ended.
@@ -259,7 +319,7 @@ class Queue:
     sweep: Sweep
     data: str
     outcomes: MutableMapping[str, Outcome]
-    """Trial id -> outcome; grows as trials end."""
+    """Trial id -> outcome, of those that need not run; grows as trials end."""
     weights: WeightsDigests = field(default_factory=dict)
     """See `make_plan`."""
     cost: Callable[[Trial], float] = lambda trial: 0.0
@@ -268,11 +328,22 @@ class Queue:
     """Expected longest time in seconds between two signs of life of a job."""
     slots: int = 1
     """Places: jobs that may run at once. Heads are spread over them."""
+    history: Callable[[str], Iterable[Mapping[str, Any]]] = lambda trial_id: ()
+    """Rows of a trial's epochs from before, as `epochs.jsonl` has them: what stopping early is judged by."""
+    max_trials: int | None = None
+    """Trials that are handed out at most."""
+    deadline: float = math.inf
+    """When the time is up, by the monotonic clock: executors then save what runs, and end."""
     running: dict[str, Job] = field(default_factory=dict)
     """Trial id -> the job it runs in."""
+    stops: dict[str, Stop] = field(default_factory=dict)
+    """Trial id -> when it is to end, of those that are not to train to their last epoch."""
 
     def __post_init__(self) -> None:
         self._ready: deque[Trial] = deque()
+        self._begun: set[str] = set()
+        self._stoppers: dict[tuple[Any, ...], Stopper] = {}
+        self._stopper_of: dict[str, Stopper] = {}
         self._again: deque[Job] = deque()
         self._replan()
 
@@ -284,10 +355,43 @@ class Queue:
     @property
     def is_exhausted(self) -> bool:
         """Whether nothing can run any more, now or later."""
-        return not self._ready and not self._again and not self.running
+        return (not self._ready or self.is_at_limit) and not self._again and not self.running
+
+    @property
+    def is_at_limit(self) -> bool:
+        """Whether as many trials were handed out as are wanted."""
+        return self.max_trials is not None and len(self._begun) >= self.max_trials
+
+    @property
+    def is_time_up(self) -> bool:
+        """Whether the deadline has passed."""
+        return time.monotonic() > self.deadline
 
     def take(self) -> Job | None:
         """The next job, or None where there is none at the moment that fits the places left."""
+        job = self._next()
+        for trial in job.trials if job else ():
+            self._begun.add(trial.id)
+            if stopper := self._stopper_of.get(trial.id):
+                self._note(trial, stopper.resume(trial.id, trial.settings.epochs))
+        return job
+
+    def hear(self, trial: Trial, row: EpochRow) -> Stop | None:
+        """Learn of an epoch of a running trial; when the trial is to end, where it is not to train to its last epoch.
+
+        Workers wait for the answer after each epoch at which it may be to end.
+        """
+        stopper = self._stopper_of.get(trial.id)
+        if stopper and row.epoch > 0 and row.is_finite:
+            value = getattr(row, stopper.rule.metric)
+            self._note(trial, stopper.hear(trial.id, row.epoch, value, trial.settings.epochs))
+        return self.stops.get(trial.id)
+
+    def _note(self, trial: Trial, stop: Stop | None) -> None:
+        if stop is not None:
+            self.stops[trial.id] = stop
+
+    def _next(self) -> Job | None:
         free = self.slots - self.places_taken
         if self._again:
             # Nothing overtakes what needs more room: it would never be free.
@@ -296,7 +400,7 @@ class Queue:
             job = self._again.popleft()
             self.running |= {trial.id: job for trial in job.trials}
             return job
-        if not self._ready or free < 1:
+        if not self._ready or free < 1 or self.is_at_limit:
             return None
         key = head_key(self._ready[0])
         if key is None:
@@ -306,6 +410,8 @@ class Queue:
             alike.sort(key=lambda trial: trial.settings.seed)  # heads of one seed share their batches
             size = max(1, min(HEADS_AT_ONCE, -(-len(alike) // self.slots)))
             job = Job(tuple(alike[:size]))
+        if self.max_trials is not None:
+            job = replace(job, trials=job.trials[: self.max_trials - len(self._begun)])
         taken = {trial.id for trial in job.trials}
         self._ready = deque(trial for trial in self._ready if trial.id not in taken)
         self.running |= dict.fromkeys(taken, job)
@@ -345,6 +451,12 @@ class Queue:
         taken = self.outcomes.keys() | self.running.keys() | {trial.id for job in self._again for trial in job.trials}
         ready = [trial for trial in self.plan.trials.values() if trial.id not in taken]
         self._ready = deque(sorted(ready, key=self.cost, reverse=True))
+        for trial in self.plan.trials.values():
+            if trial.id in self.plan.rules and trial.id not in self._stopper_of:
+                rule = self.plan.rules[trial.id]
+                stopper = self._stoppers.setdefault(compared(self.sweep, trial), Stopper(rule))
+                stopper.place(trial.id, curve_of(rule, self.history(trial.id)))
+                self._stopper_of[trial.id] = stopper
         self._choices: dict[str, list[set[str]]] = {}
         by_name = {stage.stage.name: stage for stage in self.plan.stages}
         for stage in self.sweep.stages:

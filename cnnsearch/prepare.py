@@ -5,21 +5,23 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from cnnsearch import data as images
 from cnnsearch import retention
+from cnnsearch.continuation import saved_epochs
 from cnnsearch.data.dataset import Dataset, Form
 from cnnsearch.data.images import Interpolation
 from cnnsearch.estimate import Calibration, Cost, Sizes, calibrate, representatives
 from cnnsearch.hardware import Hardware, Layout, detect, lay_out
 from cnnsearch.models.pretrained import Key, Pretrained, find_weights
-from cnnsearch.plan import Outcome, Plan, Trial, groups, make_plan
-from cnnsearch.records import Results
+from cnnsearch.plan import Outcome, Plan, Status, Trial, groups, make_plan
+from cnnsearch.records import Record, Results
 from cnnsearch.space import cells
-from cnnsearch.spec import Sweep
+from cnnsearch.spec import StopEarly, Sweep
+from cnnsearch.stopping import expected_epochs, is_expected
 from cnnsearch.warden import Warden, watching
 
 FEATURES_SHARE = 0.5
@@ -54,6 +56,10 @@ class Prepared:
     """Stage -> what is left to do of it."""
     warden: Warden
     """Cleans up after this run, however it ends."""
+    known_epochs: tuple[int, ...] = ()
+    """Numbers of epochs of trials whose training state was kept: longer ones may go on from them."""
+    saved_epochs: Mapping[str, int] = field(default_factory=dict)
+    """Trial id -> epochs that it need not train, since a shorter trial did."""
     repeated: tuple[str, ...] = ()
     """Finished trials that run again because another needs their weights, which are gone or damaged."""
 
@@ -107,13 +113,18 @@ def prepared(sweep: Sweep, out: Path | str, *, dry_run: bool = False) -> Iterato
         if not dry_run:
             for name in results.set_damaged_aside():
                 _LOG.warning("%s was damaged: it is kept as %s.damaged", results.path / name, name)
-        outcomes = final_outcomes(results)
-        plan = plan_from(outcomes)
+
+        def recorded() -> tuple[dict[str, Record], dict[str, Outcome], Plan]:
+            records = results.records()
+            ended = final_outcomes(results, records)
+            plan = plan_from(ended)
+            return records, plan.counted(ended, sweep.train.max_seconds), plan
+
+        records, outcomes, plan = recorded()
         if not dry_run:
             # What another sweep in this root trained may choose parents, and so name trials not known before.
             while results.adopt([trial_id for trial_id in plan.trials if trial_id not in outcomes]):
-                outcomes = final_outcomes(results)
-                plan = plan_from(outcomes)
+                records, outcomes, plan = recorded()
         repeated: list[str] = []
         while lost := parents_without_weights(results, plan, outcomes):
             repeated += lost
@@ -125,8 +136,11 @@ def prepared(sweep: Sweep, out: Path | str, *, dry_run: bool = False) -> Iterato
             layout = lay_out(sweep.run, hardware, host_bytes=calibration.memory_bytes(trials))
         elif trials:
             layout = lay_out(sweep.run, hardware, _gpu_bytes(trials, calibration, datasets, hardware))
+        kept = [trial_id for trial_id in records if results.trial(trial_id).checkpoint_file.exists()]
+        numbers = tuple(sorted({records[trial_id].settings.epochs for trial_id in kept}))
+        saved = saved_epochs(trials, records, kept)
         found = (datasets, weights, hardware, layout, calibration, outcomes, plan)
-        ready = Prepared(sweep, results, *found, {}, warden, tuple(repeated))
+        ready = Prepared(sweep, results, *found, {}, warden, numbers, saved, tuple(repeated))
         yield replace(ready, costs=stage_costs(ready, trials))
 
 
@@ -170,9 +184,11 @@ def digests(weights: dict[Key, Pretrained]) -> dict[Key, str]:
     return {key: found.identity for key, found in weights.items()}
 
 
-def final_outcomes(results: Results) -> dict[str, Outcome]:
-    """Outcomes of the recorded trials that running again could not change. A trial with damaged files is not done."""
-    records = results.records()
+def final_outcomes(results: Results, records: Mapping[str, Record]) -> dict[str, Outcome]:
+    """Outcomes of the recorded trials that running again could not change, and of those that were stopped early.
+
+    A trial with damaged files is not done.
+    """
     damaged = results.damaged(records, checkpoints=True)
     for trial_id, files in damaged.items():
         told = ", ".join(f"{name} is {what}" for name, what in files.items())
@@ -180,7 +196,7 @@ def final_outcomes(results: Results) -> dict[str, Outcome]:
     return {
         trial_id: record.outcome
         for trial_id, record in records.items()
-        if record.status.is_final and trial_id not in damaged
+        if record.status is not Status.FAILED and trial_id not in damaged
     }
 
 
@@ -201,20 +217,55 @@ def parents_without_weights(results: Results, plan: Plan, outcomes: dict[str, Ou
     return sorted(lost)
 
 
+def epochs_left(ready: Prepared, trial: Trial, after: int = 0) -> float:
+    """Epochs that a trial is expected to train yet, once it has come to `after`."""
+    done = max(after, ready.saved_epochs.get(trial.id, 0))
+    rule = stopping_rule(ready, trial)
+    return trial.settings.epochs - done if rule is None else expected_epochs(rule, trial.settings.epochs, done)
+
+
+def stopping_rule(ready: Prepared, trial: Trial) -> StopEarly | None:
+    """The rule that may stop a trial, also one that only stands in for those not known yet."""
+    known = trial.id in ready.plan.trials
+    return ready.plan.rules.get(trial.id) if known else ready.sweep.stage(trial.stage).stop_early
+
+
+def expected_seconds(ready: Prepared, trial: Trial) -> float:
+    """What is expected of a trial from its beginning here to its end."""
+    epochs, limit = epochs_left(ready, trial), ready.sweep.train.max_seconds
+    starts_from = trial.parent_id is not None
+    return ready.calibration.seconds(
+        trial.settings, ready.sizes, starts_from=starts_from, epochs=epochs, training_limit=limit
+    )
+
+
+def is_at_most(ready: Prepared, stage_name: str) -> bool:
+    """Whether the estimate of a stage is what it takes at most: its trials may end early, and who knows when."""
+    rule = ready.sweep.stage(stage_name).stop_early
+    return rule is not None and not is_expected(rule)
+
+
 def stage_costs(ready: Prepared, trials: list[Trial]) -> dict[str, Cost]:
     """What is left of each stage."""
     by_stage: dict[str, list[Trial]] = {stage.name: [] for stage in ready.sweep.stages}
     for trial in trials:
         by_stage[trial.stage].append(trial)
     return {
-        name: ready.calibration.cost(some, ready.sizes, ready.layout, weights_kept(ready, name))
+        name: ready.calibration.cost(
+            some,
+            ready.sizes,
+            ready.layout,
+            weights_kept(ready, name),
+            seconds=lambda trial: expected_seconds(ready, trial),
+            keep_state=ready.sweep.run.keep == "state",
+        )
         for name, some in by_stage.items()
     }
 
 
 def weights_kept(ready: Prepared, stage_name: str) -> int | None:
     """At most how many trials of a stage keep their weights at a time; None for all."""
-    if ready.sweep.run.keep == "all":
+    if ready.sweep.run.keep != "best":
         return None
     planned = next(planned for planned in ready.plan.stages if planned.stage.name == stage_name)
     known = planned.trials or next(iter(ready.plan.stages)).trials

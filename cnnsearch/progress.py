@@ -23,10 +23,11 @@ from cnnsearch.estimate import (
 from cnnsearch.events import Ended, EpochDone, Event, Ready, Started
 from cnnsearch.hardware import DRIVER_BYTES
 from cnnsearch.plan import Status, Trial
-from cnnsearch.prepare import Prepared
+from cnnsearch.prepare import Prepared, epochs_left, expected_seconds, is_at_most
 from cnnsearch.records import Record
 from cnnsearch.session import Finished
-from cnnsearch.spec import Values
+from cnnsearch.spec import Asha, Hyperband, Stage, Values
+from cnnsearch.stopping import expected_epochs, rungs
 from cnnsearch.words import accuracy, clock, duration, percent, setting, setting_parts, size, varied_axes
 
 if TYPE_CHECKING:
@@ -63,14 +64,29 @@ def plan_text(ready: Prepared) -> str:
             each = f" of each {', '.join(stage.start_from.per)}" if stage.start_from.per else ""
             axes += f", from the best{each}"
         cost = ready.costs[stage.name]
-        when = f"about {duration(cost.seconds)}" if cost.trials else "already done"
+        about = "at most" if is_at_most(ready, stage.name) else "about"
+        when = f"{about} {duration(cost.seconds)}" if cost.trials else "already done"
         rows.append((stage.name, f"{planned.total} trials   {axes}   {when}"))
-        rows += [("", note) for note in frozen_notes(ready, stage.name)]
+        rows += [("", note) for note in [*stopping_notes(ready, stage), *frozen_notes(ready, stage.name)]]
     rows.append(("on", f"{ready.layout.describe(ready.hardware)}, {ready.precision}"))
     rows.append(("total", _total_text(ready)))
     width = max(len(label) for label, _ in rows)
     title = f"{sweep.name} · {sweep.title}" if sweep.title else sweep.name
     return "\n".join([title, *(f"{label:<{width}}  {text}" for label, text in rows)])
+
+
+def stopping_notes(ready: Prepared, stage: Stage) -> list[str]:
+    """When trials of a stage end early, and what that makes of their epochs."""
+    rule, epochs = stage.stop_early, ready.sweep.train.epochs
+    if rule is None:
+        return []
+    if isinstance(rule, Asha | Hyperband):
+        share = expected_epochs(rule, epochs) / epochs
+        return [
+            f"{rule.method}: one in {rule.reduction_factor} goes on from epochs "
+            f"{', '.join(map(str, rungs(rule, epochs)))}; about {percent(share)} of all epochs are trained"
+        ]
+    return [f"{rule.method}: trials may be stopped after {rule.min_epochs} of {epochs} epochs, how many cannot be said"]
 
 
 def _axis_text(axis: str, values: Values) -> str:
@@ -103,8 +119,10 @@ def _total_text(ready: Prepared) -> str:
     text = f"{ready.plan.total} trials ({ready.done} already done)"
     if not ready.remaining:
         return text + ", nothing to run"
+    open_ended = any(is_at_most(ready, name) for name, cost in ready.costs.items() if cost.trials)
+    about = "at most" if open_ended else "about"
     return (
-        f"{text}, about {duration(total_seconds(ready))}, {size(memory_bytes(ready))} memory, "
+        f"{text}, {about} {duration(total_seconds(ready))}, {size(memory_bytes(ready))} memory, "
         f"{size(sum(cost.disk_bytes for cost in ready.costs.values()))} disk"
     )
 
@@ -139,6 +157,7 @@ def plan_json(ready: Prepared) -> dict[str, object]:
                 "trials": stage.total,
                 "to_run": ready.costs[stage.stage.name].trials,
                 "seconds": round(ready.costs[stage.stage.name].seconds, 1),
+                "seconds_are": "at most" if is_at_most(ready, stage.stage.name) else "expected",
             }
             for stage in ready.plan.stages
         },
@@ -170,7 +189,7 @@ class State:
         self._unstarted = {stage.stage.name: stage.total - self.ended.get(stage.stage.name, 0) for stage in planned}
         typical: dict[str, list[float]] = {}
         for trial in representatives(self.ready.plan):
-            typical.setdefault(trial.stage, []).append(self._expected(trial))
+            typical.setdefault(trial.stage, []).append(expected_seconds(self.ready, trial))
         self._typical = {stage: sum(seconds) / len(seconds) for stage, seconds in typical.items()}
         self._expected_done = self._measured_done = 0.0
 
@@ -194,7 +213,9 @@ class State:
         pace = self._measured_done / self._expected_done if self._expected_done > 1 else 1.0
         left = sum(self._typical.get(stage, 0.0) * max(count, 0) for stage, count in self._unstarted.items())
         for trial, row in self.running.values():
-            left += self._expected(trial) * (1 - (row.epoch if row else 0) / trial.settings.epochs)
+            left += (
+                self._expected(trial) * epochs_left(self.ready, trial, row.epoch if row else 0) / trial.settings.epochs
+            )
         return left * pace / self.ready.layout.trials_at_once
 
     def update(self, event: Event) -> None:
@@ -356,7 +377,8 @@ def finished_text(finished: Finished, answer: list[tuple[str, str]]) -> str:
     done = finished.counts.get("done", 0)
     bad = ", ".join(f"{count} {status}" for status, count in finished.counts.items() if status != "done")
     missing = finished.planned - sum(finished.counts.values())
-    bad += (", " if bad and missing else "") + (f"{missing} could not start" if missing else "")
+    why = "left for later" if finished.left_for_later else "could not start"
+    bad += (", " if bad and missing else "") + (f"{missing} {why}" if missing else "")
     head = f"{done} of {finished.planned} trials done in {duration(finished.seconds)}" + (f"; {bad}" if bad else "")
     rows = [*answer, ("report", str(finished.report))] if finished.report else answer
     width = max((len(label) for label, _ in rows), default=0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from cnnsearch.plan import Outcome, Plan, Status, Trial, by_setting, groups, score
+from cnnsearch.plan import Outcome, Plan, Trial, by_setting, groups, score
 from cnnsearch.spec import Stage, Sweep
 
 METRICS = ("val_accuracy", "val_loss")
@@ -45,7 +45,7 @@ def _contenders(trials: Iterable[Trial], outcomes: Mapping[str, Outcome], metric
         if any(trial.id not in outcomes for trial in members):
             contenders += members
             continue
-        done = [trial for trial in members if outcomes[trial.id].status is Status.DONE]
+        done = [trial for trial in members if outcomes[trial.id].is_comparable]
         reached = score([outcomes[trial.id] for trial in done], metric)
         if reached > best_score:
             best, best_score = done, reached

@@ -15,7 +15,7 @@ import signal
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -49,6 +49,7 @@ from cnnsearch.plan import Job, Queue, Status, Trial
 from cnnsearch.records import Record, Results
 from cnnsearch.retries import Retries, Trouble
 from cnnsearch.spec import RunSpec, Settings
+from cnnsearch.stopping import Orders, Stop
 from cnnsearch.warden import Warden
 from cnnsearch.watchdog import Watchdog
 from cnnsearch.workplace import Workplace
@@ -61,6 +62,8 @@ DISK_FULL = "disk full"
 """What a worker says that cannot write: the end of the run, not of a trial."""
 STEP_SECONDS = 1.0
 """Epochs are reported together for this long: Tune takes some hundredths of a second for a report."""
+SAVING_SECONDS = 30.0
+"""When the time is up, running trials may take so long to come to the end of an epoch and be saved."""
 OBJECT_STORE_BYTES = 128 * 1024**2
 """Images reach workers through a mapped file, so Ray's own store stays small."""
 
@@ -84,6 +87,8 @@ def execute(
         listen: called with every event, from this thread.
         address: of a running Ray cluster; None starts Ray on this machine for the time of the run.
         warden: is told of temporary folders.
+
+    When the queue's time is up, what runs is saved after its epoch, as far as that comes soon, and the call ends.
 
     Raises:
         RunError: Ray stopped before the work was done, or the disk is full.
@@ -118,9 +123,16 @@ def execute(
                 verbose=0,
             ),
         )
-        tuner.fit()
+        try:
+            tuner.fit()
+        except _TimeIsUpError:
+            return
     if not queue.is_exhausted:
         raise RunError("Ray stopped before every trial had ended; the same command goes on")
+
+
+class _TimeIsUpError(Exception):
+    """Raised where Tune calls us, to end it when all is saved."""
 
 
 class _UsedUpError(Exception):
@@ -143,9 +155,19 @@ class _Worker(tune.Trainable):  # type: ignore[misc]
         job = _from_config(config)
         self._left = {trial.id for trial in job.trials}
         self._used_up = False
+        self._orders = Orders({trial_id: Stop(**stop) for trial_id, stop in config["stops"].items()})
         from cnnsearch.jobs import run_job  # imports torch, which only workers need
 
-        return run_job(job, self._place)
+        return run_job(job, self._place, self._orders)
+
+    def end_early(self, stops: dict[str, dict[str, Any]]) -> None:
+        """Trials are to end. Ray calls an actor's methods in order: this one comes before the next step."""
+        self._orders.stops.update({trial_id: Stop(**stop) for trial_id, stop in stops.items()})
+
+    def pause(self) -> None:
+        """Save what runs; after the step that is being taken, at the end of an epoch."""
+        self._orders.pause = True
+        next(self._events, None)
 
     def whereabouts(self) -> tuple[str, int]:
         """Node and process, for whoever has to kill it."""
@@ -155,14 +177,16 @@ class _Worker(tune.Trainable):  # type: ignore[misc]
         if self._used_up:
             raise _UsedUpError
         told: list[dict[str, Any]] = []
-        failed, began = False, time.monotonic()
+        failed, asks, began = False, False, time.monotonic()
         try:
-            while self._left and not failed and (not told or time.monotonic() - began < STEP_SECONDS):
+            while self._left and not (failed or asks) and (not told or time.monotonic() - began < STEP_SECONDS):
                 for trial, event in next(self._events):
                     told.append(_told(trial, event))
                     if isinstance(event, Record):
                         self._left.discard(trial.id)
                         failed |= event.status is Status.FAILED
+                    else:
+                        asks |= self._place.awaits_word(trial, event.epoch)
         except (OutOfMemoryError, DiskError) as error:
             self._used_up = True
             trouble = DISK_FULL if isinstance(error, DiskError) else Trouble.MEMORY.value
@@ -230,6 +254,7 @@ class _Dispatcher(tune.Callback):  # type: ignore[misc]
         elif "trouble" in result:
             self._troubles[trial.trial_id] = (Trouble(result["trouble"]), result["reason"])
         trials_by_id = {one.id: one for one in _from_config(trial.config).trials}
+        stops: dict[str, Stop] = {}
         for told in result.get("events", ()):
             one = trials_by_id[told["trial"]]
             if one.id in self._queue.outcomes:
@@ -237,7 +262,12 @@ class _Dispatcher(tune.Callback):  # type: ignore[misc]
             if "record" in told:
                 self._end(one, Record.model_validate(told["record"]))
             else:
-                self._listen(EpochDone(one, EpochRow(**told["row"])))
+                row = EpochRow(**told["row"])
+                if (stop := self._queue.hear(one, row)) is not None:
+                    stops[one.id] = stop
+                self._listen(EpochDone(one, row))
+        if stops:
+            self._workers[trial.trial_id].actor.end_early.remote(_plain(stops))
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self._forget(trial)
@@ -266,9 +296,18 @@ class _Dispatcher(tune.Callback):  # type: ignore[misc]
                     self._warden.last_words(f"error: {self._fatal}. The same command goes on.")
         if self._fatal:
             raise self._fatal
+        if self._queue.is_time_up:
+            self.save()
+            raise _TimeIsUpError
         for tune_id, seconds in self._watchdog.look():
             self._troubles[tune_id] = (Trouble.SILENT, f"nothing was heard of it for {seconds:.0f} s")
             self._workers[tune_id].kill()
+
+    def save(self, seconds: float = SAVING_SECONDS) -> None:
+        """Have what runs saved at the end of its epoch, and wait so long for it."""
+        saved = [running.actor.pause.remote() for running in self._workers.values()]
+        if saved:
+            ray.wait(saved, num_returns=len(saved), timeout=seconds)
 
     def _end(self, trial: Trial, record: Record) -> None:
         self._queue.finish(trial, record.outcome)
@@ -326,7 +365,7 @@ class _QueueSearcher(Searcher):  # type: ignore[misc]
         if self._queue.is_exhausted:
             return Searcher.FINISHED
         job = self._queue.take()
-        return None if job is None else _to_config(job)
+        return None if job is None else _to_config(job, self._queue.stops)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         pass
@@ -341,9 +380,15 @@ class _QueueSearcher(Searcher):  # type: ignore[misc]
         raise NotImplementedError("the queue is rebuilt from records, never restored")
 
 
-def _to_config(job: Job) -> dict[str, Any]:
+def _to_config(job: Job, stops: Mapping[str, Stop]) -> dict[str, Any]:
     trials = [{**vars(trial), "settings": trial.settings.model_dump()} for trial in job.trials]
-    return {"trials": trials, "room": job.room, "attempt": job.attempt}
+    stopped = _plain({trial.id: stops[trial.id] for trial in job.trials if trial.id in stops})
+    return {"trials": trials, "room": job.room, "attempt": job.attempt, "stops": stopped}
+
+
+def _plain(stops: Mapping[str, Stop]) -> dict[str, dict[str, Any]]:
+    """Orders as they travel."""
+    return {trial_id: asdict(stop) for trial_id, stop in stops.items()}
 
 
 def _from_config(config: dict[str, Any]) -> Job:

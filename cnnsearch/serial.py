@@ -11,26 +11,31 @@ from cnnsearch.jobs import run_job
 from cnnsearch.plan import Queue
 from cnnsearch.records import Record, Results
 from cnnsearch.spec import RunSpec
+from cnnsearch.stopping import Orders
 from cnnsearch.workplace import Workplace
 
 
 def execute(queue: Queue, place: Workplace, layout: Layout, run: RunSpec, listen: Callable[[Event], None]) -> None:
     """Run everything in the queue.
 
-    Raises DiskError where something cannot be written. A trial that runs out of memory had all there is, and fails.
+    When the queue's time is up, the trial that runs is saved after its epoch, and the call ends. Raises DiskError where
+    something cannot be written. A trial that runs out of memory had all there is, and fails.
     """
     listen(Ready())
-    while (job := queue.take()) is not None:
+    orders = Orders(queue.stops)
+    while not queue.is_time_up and (job := queue.take()) is not None:
         for trial in job.trials:
             listen(Started(trial))
         try:
-            for events in run_job(job, place):
+            for events in run_job(job, place, orders):
                 for trial, event in events:
                     if isinstance(event, Record):
                         queue.finish(trial, event.outcome)
                         listen(Ended(trial, event))
                     else:
+                        queue.hear(trial, event)
                         listen(EpochDone(trial, event))
+                orders.pause = queue.is_time_up
         except OutOfMemoryError as error:
             for trial in job.trials:
                 if trial.id not in queue.outcomes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import functools
+import math
 import signal
 import subprocess
 import sys
@@ -29,6 +30,8 @@ from cnnsearch.sweepfile import to_yaml
 from cnnsearch.tables import Tables, load
 from cnnsearch.warden import Warden
 
+SAVING_SECONDS = 60.0
+"""How long after its time is up a run is ended that has not ended by itself."""
 SHEET_IMAGES = 8
 """Images of each class in the report's contact sheet."""
 
@@ -46,6 +49,14 @@ class Finished:
     report: Path | None
     time_is_up: bool = False
     """Whether the time limit ended the run before its last trial."""
+    trials_are_up: bool = False
+    """Whether as many trials were begun as this run was to begin, and more are planned."""
+
+    @property
+    def left_for_later(self) -> int:
+        """Trials that this run was not to come to."""
+        missing = self.planned - sum(self.counts.values())
+        return missing if self.time_is_up or self.trials_are_up else 0
 
     @property
     def results(self) -> Path:
@@ -60,7 +71,7 @@ class Finished:
     @property
     def exit_code(self) -> int:
         """0 where every planned trial is done, or was pruned or left for later on purpose; else 1."""
-        missing = 0 if self.time_is_up else self.planned - sum(self.counts.values())
+        missing = self.planned - sum(self.counts.values()) - self.left_for_later
         bad = self.counts.get(Status.FAILED, 0) + self.counts.get(Status.DIVERGED, 0)
         return 1 if bad or missing else 0
 
@@ -96,15 +107,17 @@ def execute(
     serial: bool = False,
     listen: Callable[[Event], None] = lambda event: None,
     max_seconds: float | None = None,
+    max_trials: int | None = None,
     command: str = "",
 ) -> Finished:
     """Run what remains, then write tables and the report. The folder must be held (see `prepared`).
 
-    After `max_seconds` the trials still running are stopped where they are; the same call goes on with them.
+    After `max_seconds` the trials still running are saved at the end of their epoch where that comes soon, and left;
+    after `max_trials` were begun no more are. The same call goes on with the rest.
     `command` is the command line this run came from, for its history; empty where there is none.
     """
     began, started_at = time.monotonic(), datetime.now(UTC)
-    results, time_is_up = ready.results, False
+    results, time_is_up, trials_are_up = ready.results, False, False
     write_description(ready)
     if ready.remaining:
         executor = _executor(serial, address, ready.warden)
@@ -116,6 +129,9 @@ def execute(
             cost=functools.partial(_expected_seconds, ready),
             silence=functools.partial(_expected_silence, ready),
             slots=ready.layout.trials_at_once,
+            history=lambda trial_id: results.trial(trial_id).epochs(),
+            max_trials=max_trials,
+            deadline=math.inf if max_seconds is None else began + max_seconds,
         )
         keeper = _Keeper(results, queue)
 
@@ -124,10 +140,13 @@ def execute(
             listen(event)
 
         try:
-            with _time_limit(max_seconds):
+            # Executors end by themselves; the alarm is for what takes too long.
+            with _time_limit(None if max_seconds is None else max_seconds + SAVING_SECONDS):
                 executor(queue, workplace(ready), ready.layout, ready.sweep.run, hear)
+            time_is_up = queue.is_time_up and not queue.is_exhausted
         except _TimeIsUp:
             time_is_up = True
+        trials_are_up = queue.is_at_limit
         keeper.drop()
     seconds = time.monotonic() - began
     if ready.remaining or not results.read("provenance.json"):
@@ -138,7 +157,7 @@ def execute(
     if counts and (page := current_report(tables)) is None:
         tables = replace(tables, pictures=write_pictures(ready, tables))
         page = write_report(tables)
-    return Finished(tables, counts, seconds, page, time_is_up)
+    return Finished(tables, counts, seconds, page, time_is_up, trials_are_up)
 
 
 class _Keeper:
@@ -154,7 +173,7 @@ class _Keeper:
 
     def hear(self, event: Event) -> None:
         """Notice that a trial ended; now and then, drop."""
-        if isinstance(event, Ended) and event.record.status is Status.DONE:
+        if isinstance(event, Ended) and event.record.outcome.is_comparable:
             self._ended.append(event.trial.id)
             self._since += 1
             # Deciding reads the whole plan, so it is done less often the more trials there are.
@@ -163,7 +182,7 @@ class _Keeper:
 
     def drop(self) -> None:
         """Drop what nothing needs."""
-        if self._queue.sweep.run.keep == "all":
+        if self._queue.sweep.run.keep != "best":
             return
         kept = retention.needed(self._queue.sweep, self._queue.plan, self._queue.outcomes)
         for trial_id in self._ended:
@@ -209,6 +228,10 @@ def workplace(ready: Prepared) -> Any:
         ready.weights,
         ready.features_bytes,
         ready.sweep.run.checkpoint_epochs,
+        {stage.name: stage.stop_early for stage in ready.sweep.stages if stage.stop_early},
+        ready.sweep.train.max_seconds,
+        ready.sweep.run.keep == "state",
+        ready.known_epochs,
     )
 
 
@@ -311,7 +334,9 @@ def _executor(serial: bool, address: str | None, warden: Warden) -> Executor:
 
 
 def _expected_seconds(ready: Prepared, trial: Trial) -> float:
-    return ready.calibration.seconds(trial.settings, ready.sizes, starts_from=trial.parent_id is not None)
+    epochs = trial.settings.epochs - ready.saved_epochs.get(trial.id, 0)
+    starts_from = trial.parent_id is not None
+    return ready.calibration.seconds(trial.settings, ready.sizes, starts_from=starts_from, epochs=epochs)
 
 
 def _expected_silence(ready: Prepared, job: Job) -> float:

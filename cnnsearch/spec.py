@@ -132,6 +132,19 @@ class Recipe(Part):
     seed: Int = Field(0, ge=0, lt=2**31, description="seed of weights, data order, dropout and augmentation")
 
 
+class TrainSpec(Recipe):
+    """The recipe, and what bounds it without being part of it."""
+
+    max_seconds: Float | None = Field(
+        None, gt=0, description="most training time of a trial, in seconds; what takes longer is pruned. Not an axis"
+    )
+
+    @property
+    def recipe(self) -> dict[str, Any]:
+        """The hyperparameters alone."""
+        return self.model_dump(exclude={"max_seconds"})
+
+
 ADDED = ("lr_schedule", "warmup_epochs", "label_smoothing", "augment", "class_weights")
 """Hyperparameters that left every step as it was before they were there, at their defaults."""
 
@@ -283,6 +296,52 @@ class Search(Part):
     seed: Int = Field(0, ge=0, description="seed of the draws")
 
 
+class _Stopping(Part):
+    """What every rule has."""
+
+    metric: Literal["val_accuracy", "val_loss"] = Field("val_accuracy", description="what trials are judged by")
+    min_epochs: Int = Field(1, ge=1, description="epochs every trial has before it can be stopped")
+
+
+class Asha(_Stopping):
+    """Asynchronous successive halving: Li et al., arXiv:1810.05934."""
+
+    method: Literal["asha"] = Field(
+        "asha", description="stops those not among the best at epochs further and further apart"
+    )
+    reduction_factor: Int = Field(
+        3, ge=2, le=1000, description="one in so many goes on from a rung, and the next is so many times as far"
+    )
+
+
+class Hyperband(_Stopping):
+    """Several brackets of successive halving that differ in how early they begin: Li et al., arXiv:1603.06560."""
+
+    method: Literal["hyperband"] = Field("hyperband", description="asha in brackets, some of which begin later")
+    reduction_factor: Int = Field(
+        3, ge=2, le=1000, description="one in so many goes on from a rung, and the next is so many times as far"
+    )
+
+
+class Median(_Stopping):
+    """The median stopping rule: Golovin et al., Google Vizier, KDD 2017."""
+
+    method: Literal["median"] = Field(
+        "median", description="stops those whose best is below the others' median average"
+    )
+
+
+class Patience(_Stopping):
+    """Stops a trial by its own curve alone."""
+
+    method: Literal["patience"] = Field("patience", description="stops a trial that gets no better")
+    patience: Int = Field(10, ge=1, description="epochs without a better value after which a trial is stopped")
+    min_change: Float = Field(0.0, ge=0, description="what is no larger counts as no better (a fraction, or a loss)")
+
+
+StopEarly = Annotated[Asha | Hyperband | Median | Patience, Field(discriminator="method")]
+
+
 class Stage(Part):
     """Trials that can be planned together."""
 
@@ -290,6 +349,9 @@ class Stage(Part):
     start_from: StartFrom | None = None
     space: dict[str, Values] = Field(description="axis -> its values; the first axis varies slowest")
     search: Search = Search()
+    stop_early: StopEarly | None = Field(
+        None, description="when trials are stopped before their last epoch; else never"
+    )
 
 
 class RunSpec(Part):
@@ -310,8 +372,10 @@ class RunSpec(Part):
     patience_seconds: Float = Field(
         120.0, gt=0, description="a trial silent this long, and for ten of its epochs, is taken to stand still"
     )
-    keep: Literal["best", "all"] = Field(
-        "best", description="weights kept: of the best of each model and group that a stage starts from, or all"
+    keep: Literal["best", "all", "state"] = Field(
+        "best",
+        description="weights kept: of the best of each model and group that a stage starts from, or all; state: all, "
+        "and what training needs to go on to more epochs",
     )
     dashboard: bool = Field(True, description="start the Ray dashboard (on this machine only)")
 
@@ -336,7 +400,7 @@ class Sweep(Part):
     title: str = Field("", description="one line")
     question: str = Field("", description="what the sweep is to find out")
     data: DataSpec = DataSpec()
-    train: Recipe = Recipe()
+    train: TrainSpec = TrainSpec()
     seeds: tuple[Int, ...] = Field((), description="repeat every trial with each of these seeds")
     run: RunSpec = RunSpec()
     stages: tuple[Stage, ...] = Field(min_length=1, description="in order")
@@ -390,6 +454,7 @@ def _problems(sweep: Sweep) -> Iterator[SpecProblemError]:
         spaces[stage.name] = _with_inherited(stage.space, inherited)
         if not problems:
             yield from _combination_problems(sweep, spaces[stage.name], (*at, "space"))
+            yield from _stopping_problems(sweep, stage, spaces[stage.name], (*at, "stop_early"))
         earlier[stage.name] = stage
 
 
@@ -472,6 +537,23 @@ def _search_problems(stage: Stage, at: KeyPath) -> Iterator[SpecProblemError]:
             yield SpecProblemError((*at, "search", "trials"), "a grid has as many trials as cells; use method: random")
     elif stage.search.trials is None:
         yield SpecProblemError((*at, "search"), "method random needs trials: N")
+
+
+def _stopping_problems(sweep: Sweep, stage: Stage, space: dict[str, Values], at: KeyPath) -> Iterator[SpecProblemError]:
+    """Rules that could never stop a trial, or leave nothing to start from."""
+    rule = stage.stop_early
+    if rule is None:
+        return
+    most = max(space["epochs"].args) if "epochs" in space else sweep.train.epochs
+    if rule.min_epochs >= most:
+        yield SpecProblemError((*at, "min_epochs"), f"given {rule.min_epochs}; allowed: fewer than the {most} epochs")
+    later = [other.name for other in sweep.stages if other.start_from and other.start_from.stage == stage.name]
+    if isinstance(rule, Patience) and later:
+        yield SpecProblemError(
+            (*at, "method"),
+            f"patience may stop every trial, and stage {later[0]} starts from finished ones; allowed: asha, hyperband, "
+            "median",
+        )
 
 
 def _start_problems(

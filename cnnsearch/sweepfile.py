@@ -16,9 +16,12 @@ from cnnsearch.document import Document, KeyPath, dotted, parse_value, read, rea
 from cnnsearch.errors import SpecError
 from cnnsearch.spec import (
     AXES,
+    Asha,
     DataSpec,
     FillSplit,
-    Recipe,
+    Hyperband,
+    Median,
+    Patience,
     RunSpec,
     Search,
     SpecProblemError,
@@ -26,6 +29,7 @@ from cnnsearch.spec import (
     StartFrom,
     StratifiedSplit,
     Sweep,
+    TrainSpec,
     value_message,
 )
 
@@ -181,11 +185,19 @@ def _real_path(loc: tuple[int | str, ...], tree: Any) -> KeyPath:
 _PARTS: dict[KeyPath, type[BaseModel]] = {
     (): Sweep,
     ("data",): DataSpec,
-    ("train",): Recipe,
+    ("train",): TrainSpec,
     ("run",): RunSpec,
     ("stages", 0): Stage,
     ("stages", 0, "start_from"): StartFrom,
     ("stages", 0, "search"): Search,
+}
+
+
+_RULES: dict[str, type[BaseModel]] = {
+    "asha": Asha,
+    "hyperband": Hyperband,
+    "median": Median,
+    "patience": Patience,
 }
 
 
@@ -196,6 +208,9 @@ def _known_keys(path: KeyPath, tree: Any) -> list[str]:
     if parent == ("data", "split"):
         method = tree["data"]["split"].get("method")
         return list((StratifiedSplit if method == "stratified" else FillSplit).model_fields)
+    if parent == ("stages", 0, "stop_early"):
+        method = tree["stages"][path[1]]["stop_early"].get("method")
+        return list(_RULES[method].model_fields) if method in _RULES else []
     extra = ["profiles"] if parent == () else []
     return [*_PARTS[parent].model_fields, *extra] if parent in _PARTS else []
 

@@ -50,10 +50,12 @@ TRIALS = pa.schema(
         ("augment", pa.string()),
         ("class_weights", pa.string()),
         ("image_size", pa.int64()),
-        ("epochs", pa.int64()),
+        ("epochs", pa.int64()),  # planned
         ("seed", pa.int64()),
         ("precision", pa.string()),
         ("parameters", pa.int64()),
+        ("epochs_done", pa.int64()),
+        ("stopped_by", pa.string()),  # what pruned it: asha, hyperband, median, patience, max_seconds
         ("best_epoch", pa.int64()),
         ("train_loss", pa.float64()),
         ("train_accuracy", pa.float64()),

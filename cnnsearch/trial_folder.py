@@ -74,6 +74,8 @@ class Record(BaseModel):
     parent_id: str | None = None
     status: Status
     error: str | None = None
+    stopped_by: str | None = None
+    """What pruned it: the method of `stop_early`, or `max_seconds`."""
     best_epoch: int | None = None
     train_loss: float | None = None
     train_accuracy: float | None = None
@@ -103,7 +105,8 @@ class Record(BaseModel):
     def outcome(self) -> Outcome:
         """What planning needs of it."""
         best = self.best
-        return Outcome(self.status, best.val_accuracy, best.val_loss) if best else Outcome(self.status)
+        accuracy, loss = (best.val_accuracy, best.val_loss) if best else (None, None)
+        return Outcome(self.status, accuracy, loss, self.stopped_by, self.seconds)
 
 
 @dataclass(frozen=True)
@@ -254,14 +257,18 @@ class TrialFolder:
             for split, moment in moments
         }
 
-    def commit(self, record: Record) -> Record:
-        """Make the trial count: vouch for its files and write the record, last of all."""
+    def commit(self, record: Record, *, keep_state: bool = False) -> Record:
+        """Make the trial count: vouch for its files and write the record, last of all.
+
+        The checkpoint goes, unless training may go on from it some day.
+        """
         files = [self.epochs_file, self.weights_file, self.predictions_file]
         record = record.model_copy(update={"files": {file.name: sha256(file) for file in files if file.exists()}})
         plain = record.model_dump(mode="json")
         record = record.model_copy(update={"checksum": checksum(plain)})
         write_checked(self.record_file, plain)
-        self.checkpoint_file.unlink(missing_ok=True)
+        if not keep_state:
+            self.checkpoint_file.unlink(missing_ok=True)
         return record
 
     def commit_failure(self, trial: Trial, error: str) -> Record:

@@ -7,10 +7,12 @@ import traceback
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
+from cnnsearch.continuation import can_go_on, shorter
 from cnnsearch.device import peak_memory_bytes, reset_process
 from cnnsearch.epoch import EpochRow
 from cnnsearch.errors import DiskError, OutOfMemoryError
@@ -22,19 +24,21 @@ from cnnsearch.pixels import Pixels
 from cnnsearch.plan import Status, Trial
 from cnnsearch.records import Measures, Record, Results
 from cnnsearch.spec import ResolvedPrecision, Settings
+from cnnsearch.stopping import MAX_SECONDS, Orders, Stop
 from cnnsearch.train import TrainingState, train
 from cnnsearch.workplace import CheckpointTimes, Workplace
 
 
-def run_trial(trial: Trial, place: Workplace) -> Iterator[EpochRow | Record]:
+def run_trial(trial: Trial, place: Workplace, orders: Orders) -> Iterator[EpochRow | Record]:
     """Train and evaluate one trial, writing its records; yields a row an epoch, then the record.
 
-    Goes on from the trial's checkpoint where there is one. An exception becomes a `failed` record, unless it is the
-    machine's: OutOfMemoryError and DiskError are raised, and the trial may be run again.
+    Goes on from the trial's checkpoint where there is one, and ends early where `orders` say so after an epoch; where
+    they say to pause, there is a checkpoint then and no record. An exception becomes a `failed` record, unless it is
+    the machine's: OutOfMemoryError and DiskError are raised, and the trial may be run again.
     """
     started_at = datetime.now(UTC)
     try:
-        yield from _run(trial, place, started_at)
+        yield from _run(trial, place, orders, started_at)
     except DiskError:
         raise
     except Exception as error:
@@ -47,7 +51,7 @@ def run_trial(trial: Trial, place: Workplace) -> Iterator[EpochRow | Record]:
         )
 
 
-def _run(trial: Trial, place: Workplace, started_at: datetime) -> Iterator[EpochRow | Record]:
+def _run(trial: Trial, place: Workplace, orders: Orders, started_at: datetime) -> Iterator[EpochRow | Record]:
     settings, choices = trial.settings, place.choices
     precision = place.precision(settings)
     folder = Results(place.results).trial(trial.id)
@@ -60,18 +64,25 @@ def _run(trial: Trial, place: Workplace, started_at: datetime) -> Iterator[Epoch
     if trial.parent_id is not None:
         before = {split: evaluate(state.trained, examples, split, precision=precision) for split in ("val", "test")}
         state.rows.append(EpochRow(0, None, None, before["val"].loss, before["val"].accuracy, settings.lr, 0.0))
-    checkpoint = folder.load_checkpoint("model")
+    checkpoint = saved_state(trial, place, "model")
     if checkpoint is not None:
         state.load_state_dict(checkpoint)
     folder.begin(trial, state.rows)
 
     due = CheckpointTimes(place)
-    for row in train(state, examples, settings, precision=precision):
+    epochs = train(state, examples, settings, precision=precision)
+    while (stop := stop_due(trial, state.rows, place, orders)) is None and (row := next(epochs, None)) is not None:
         folder.append_epoch(row)
         if row.epoch < settings.epochs and due.now(row.epoch):
             folder.save_checkpoint(state.state_dict())
         yield row
+        if orders.pause and row.is_finite and row.epoch < settings.epochs:
+            folder.save_checkpoint(state.state_dict())
+            return
 
+    keep_state = keeps_state(place, stop)
+    if keep_state and state.rows[-1].is_finite:
+        folder.save_checkpoint(state.state_dict())
     folder.write_epochs(state.rows)
     parameters = sum(p.numel() for p in state.model.parameters() if p.requires_grad)
     record = new_record(trial, place, started_at, state.rows, parameters, precision)
@@ -81,9 +92,12 @@ def _run(trial: Trial, place: Workplace, started_at: datetime) -> Iterator[Epoch
         yield folder.commit(record.model_copy(update=divergence(state.rows[-1])))
         return
     assert state.best is not None
+    if stop:
+        record = record.model_copy(update=pruning(stop))
     state.model.load_state_dict(state.best_weights, strict=False)
     best = {split: evaluate(state.trained, examples, split, precision=precision) for split in ("val", "test")}
-    folder.save_weights(state.best_weights)
+    if record.outcome.is_comparable:
+        folder.save_weights(state.best_weights)
     folder.save_predictions(
         {
             (split, moment): (evaluation.predicted, evaluation.confidence)
@@ -91,7 +105,44 @@ def _run(trial: Trial, place: Workplace, started_at: datetime) -> Iterator[Epoch
             for split, evaluation in evaluations.items()
         }
     )
-    yield folder.commit(record.model_copy(update=best_update(state.best, best)))
+    yield folder.commit(record.model_copy(update=best_update(state.best, best)), keep_state=keep_state)
+
+
+def saved_state(trial: Trial, place: Workplace, kind: str) -> dict[str, Any] | None:
+    """The training state a trial goes on from: its own, or that of the longest shorter trial like it."""
+    results = Results(place.results)
+    if (own := results.trial(trial.id).load_checkpoint(kind)) is not None:
+        return own
+    for other in shorter(trial, place.known_epochs):
+        folder = results.trial(other.id)
+        record = folder.record()
+        if record and can_go_on(record) and record.precision == place.precision(trial.settings):
+            state = folder.load_checkpoint(kind)
+            if state is not None:
+                return state
+    return None
+
+
+def stop_due(trial: Trial, rows: Sequence[EpochRow], place: Workplace, orders: Orders) -> Stop | None:
+    """Why a trial is to end with the epochs it has; None where it is to train on, or ends here anyway."""
+    epoch = rows[-1].epoch if rows else 0
+    if not 0 < epoch < trial.settings.epochs or not rows[-1].is_finite:
+        return None
+    seconds = sum(row.seconds for row in rows if row.epoch > 0)
+    if place.max_seconds is not None and seconds > place.max_seconds:
+        had = f"{MAX_SECONDS}: {seconds:.3g} s of {place.max_seconds:g} s used at epoch {epoch}"
+        return Stop(epoch, MAX_SECONDS, had)
+    return orders.stop(trial.id, epoch)
+
+
+def keeps_state(place: Workplace, stop: Stop | None) -> bool:
+    """Whether the training state outlives the trial's end: more time may be given to one that has had its time."""
+    return place.keep_state or (stop is not None and stop.rule == MAX_SECONDS)
+
+
+def pruning(stop: Stop) -> dict[str, object]:
+    """What a record says of a trial that was stopped before its last epoch."""
+    return {"status": Status.PRUNED, "error": stop.reason, "stopped_by": stop.rule}
 
 
 def starting_model(trial: Trial, place: Workplace) -> nn.Module:

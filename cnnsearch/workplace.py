@@ -9,7 +9,9 @@ from pathlib import Path
 
 from cnnsearch.data.dataset import Dataset, Form
 from cnnsearch.models.pretrained import OWN_IMAGES, Key, Preprocessing, Pretrained
-from cnnsearch.spec import ResolvedPrecision, Settings
+from cnnsearch.plan import Trial
+from cnnsearch.spec import ResolvedPrecision, Settings, StopEarly
+from cnnsearch.stopping import is_due
 
 
 @dataclass(frozen=True)
@@ -40,10 +42,23 @@ class Workplace:
     """Most that the outputs of frozen layers may take; beyond it they are computed anew in every epoch."""
     checkpoint_epochs: int | None = None
     """Epochs between checkpoints, whatever the time."""
+    rules: Mapping[str, StopEarly] = field(default_factory=dict)
+    """Stage -> the rule that may stop its trials."""
+    max_seconds: float | None = None
+    """Most training time of a trial."""
+    keep_state: bool = False
+    """Whether trials that ended keep what training needs to go on to more epochs."""
+    known_epochs: tuple[int, ...] = ()
+    """Numbers of epochs of trials that ended, from which longer ones may go on."""
 
     def dataset(self, settings: Settings) -> Dataset:
         """The images in the form a trial takes."""
         return self.datasets[settings.image_size, self.preprocessing(settings).interpolation]
+
+    def awaits_word(self, trial: Trial, epoch: int) -> bool:
+        """Whether after this epoch a trial goes on only once it was decided that it may."""
+        rule = self.rules.get(trial.stage)
+        return rule is not None and is_due(rule, epoch, trial.settings.epochs)
 
     def preprocessing(self, settings: Settings) -> Preprocessing:
         """What a trial's pretrained weights expect of its images."""

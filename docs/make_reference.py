@@ -12,15 +12,19 @@ from pydantic.fields import FieldInfo
 
 from cnnsearch.cli import app
 from cnnsearch.spec import (
+    Asha,
     DataSpec,
     FillSplit,
-    Recipe,
+    Hyperband,
+    Median,
+    Patience,
     RunSpec,
     Search,
     Stage,
     StartFrom,
     StratifiedSplit,
     Sweep,
+    TrainSpec,
 )
 
 ROOT = Path(__file__).parents[1]
@@ -30,10 +34,14 @@ PARTS: list[tuple[str, type[BaseModel]]] = [
     ("`data:`", DataSpec),
     ("`data.split:` with `method: fill`", FillSplit),
     ("`data.split:` with `method: stratified`", StratifiedSplit),
-    ("`train:`, and the axes of a space", Recipe),
+    ("`train:`, and the axes of a space", TrainSpec),
     ("A stage", Stage),
     ("`start_from:` of a stage", StartFrom),
     ("`search:` of a stage", Search),
+    ("`stop_early:` of a stage with `method: asha`", Asha),
+    ("`stop_early:` with `method: hyperband`", Hyperband),
+    ("`stop_early:` with `method: median`", Median),
+    ("`stop_early:` with `method: patience`", Patience),
     ("`run:`", RunSpec),
 ]
 

@@ -146,7 +146,7 @@ def collect(tables: Tables) -> list[Setting]:
         cell[str(row["trial_id"])] = (row["stage"], *axis_values(row).values())
     members: dict[tuple[Any, ...], list[tuple[int, dict[Any, Any]]]] = {}
     for order, row in enumerate(rows):
-        if row["status"] != "done":
+        if not _is_comparable(row):
             continue
         parent = None if is_missing(row["parent_id"]) else str(row["parent_id"])
         key = (cell[str(row["trial_id"])], cell.get(parent, parent) if parent else None)
@@ -157,6 +157,11 @@ def collect(tables: Tables) -> list[Setting]:
         by_seed = sorted(group, key=lambda member: (_seed(member[1]), member[0]))
         settings.append(_setting(by_seed, first.get(parent_cell, parent_cell), min(order for order, _ in group)))
     return settings
+
+
+def _is_comparable(row: Mapping[Any, Any]) -> bool:
+    """As `plan.Outcome.is_comparable` has it: done, or stopped because it got no better."""
+    return bool(row["status"] == "done" or row.get("stopped_by") == "patience")
 
 
 def _seed(row: Mapping[Any, Any]) -> int:

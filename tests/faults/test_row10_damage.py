@@ -238,7 +238,8 @@ def test_damaged_timings_are_not_known(tmp_path_factory: pytest.TempPathFactory,
 
 def test_a_record_of_a_failed_trial_does_not_vouch_for_the_next_attempt(folder: Path) -> None:
     results, record = _done(folder)
-    trial = make_plan(load_sweep("part1", values=SMALL), record.data, final_outcomes(results)).trials[record.trial_id]
+    ended = final_outcomes(results, results.records())
+    trial = make_plan(load_sweep("part1", values=SMALL), record.data, ended).trials[record.trial_id]
     results.trial(trial.id).commit_failure(trial, "broke")
     assert results.records()[trial.id].status is Status.FAILED
     results.trial(trial.id).begin(trial, [])
