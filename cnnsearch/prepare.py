@@ -5,9 +5,12 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from cnnsearch import data as images
 from cnnsearch import retention
@@ -17,7 +20,7 @@ from cnnsearch.data.images import Interpolation
 from cnnsearch.estimate import Calibration, Cost, Sizes, calibrate, representatives
 from cnnsearch.hardware import Hardware, Layout, detect, lay_out
 from cnnsearch.models.pretrained import Key, Pretrained, find_weights
-from cnnsearch.plan import Outcome, Plan, Status, Trial, groups, make_plan
+from cnnsearch.plan import Outcome, Plan, Status, Trial, compared, groups, make_plan
 from cnnsearch.records import Record, Results
 from cnnsearch.space import cells
 from cnnsearch.spec import StopEarly, Sweep
@@ -83,6 +86,16 @@ class Prepared:
     def features_bytes(self) -> int:
         """Most that the outputs of frozen layers may take."""
         return features_limit(self.hardware)
+
+    def compared(self, trial: Trial) -> int:
+        """Trials that a rule which stops early holds against each other, of those a trial belongs to."""
+        if found := self._compared.get(compared(self.sweep, trial)):
+            return found
+        return len(cells(self.sweep.stage(trial.stage)))  # it stands in for those that are not known yet
+
+    @cached_property
+    def _compared(self) -> Counter[tuple[Any, ...]]:
+        return Counter(compared(self.sweep, trial) for trial in self.plan.trials.values())
 
     @property
     def done(self) -> int:
@@ -221,7 +234,9 @@ def epochs_left(ready: Prepared, trial: Trial, after: int = 0) -> float:
     """Epochs that a trial is expected to train yet, once it has come to `after`."""
     done = max(after, ready.saved_epochs.get(trial.id, 0))
     rule = stopping_rule(ready, trial)
-    return trial.settings.epochs - done if rule is None else expected_epochs(rule, trial.settings.epochs, done)
+    if rule is None:
+        return trial.settings.epochs - done
+    return expected_epochs(rule, trial.settings.epochs, ready.compared(trial), done)
 
 
 def stopping_rule(ready: Prepared, trial: Trial) -> StopEarly | None:

@@ -22,11 +22,12 @@ from cnnsearch.estimate import (
 )
 from cnnsearch.events import Ended, EpochDone, Event, Ready, Started
 from cnnsearch.hardware import DRIVER_BYTES
-from cnnsearch.plan import Status, Trial
+from cnnsearch.plan import StagePlan, Status, Trial
 from cnnsearch.prepare import Prepared, epochs_left, expected_seconds, is_at_most
 from cnnsearch.records import Record
 from cnnsearch.session import Finished
-from cnnsearch.spec import Asha, Hyperband, Stage, Values
+from cnnsearch.space import cells
+from cnnsearch.spec import Asha, Hyperband, Values
 from cnnsearch.stopping import expected_epochs, rungs
 from cnnsearch.words import accuracy, clock, duration, percent, setting, setting_parts, size, varied_axes
 
@@ -67,7 +68,7 @@ def plan_text(ready: Prepared) -> str:
         about = "at most" if is_at_most(ready, stage.name) else "about"
         when = f"{about} {duration(cost.seconds)}" if cost.trials else "already done"
         rows.append((stage.name, f"{planned.total} trials   {axes}   {when}"))
-        rows += [("", note) for note in [*stopping_notes(ready, stage), *frozen_notes(ready, stage.name)]]
+        rows += [("", note) for note in [*stopping_notes(ready, planned), *frozen_notes(ready, stage.name)]]
     rows.append(("on", f"{ready.layout.describe(ready.hardware)}, {ready.precision}"))
     rows.append(("total", _total_text(ready)))
     width = max(len(label) for label, _ in rows)
@@ -75,13 +76,16 @@ def plan_text(ready: Prepared) -> str:
     return "\n".join([title, *(f"{label:<{width}}  {text}" for label, text in rows)])
 
 
-def stopping_notes(ready: Prepared, stage: Stage) -> list[str]:
+def stopping_notes(ready: Prepared, planned: StagePlan) -> list[str]:
     """When trials of a stage end early, and what that makes of their epochs."""
+    stage = planned.stage
     rule, epochs = stage.stop_early, ready.sweep.train.epochs
     if rule is None:
         return []
     if isinstance(rule, Asha | Hyperband):
-        share = expected_epochs(rule, epochs) / epochs
+        known = next(iter(planned.trials), None)
+        compared = ready.compared(known) if known else len(cells(stage))
+        share = expected_epochs(rule, epochs, compared) / epochs
         return [
             f"{rule.method}: one in {rule.reduction_factor} goes on from epochs "
             f"{', '.join(map(str, rungs(rule, epochs)))}; about {percent(share)} of all epochs are trained"
