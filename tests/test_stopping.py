@@ -213,7 +213,10 @@ def test_expected_epochs_of_one_that_has_come_far() -> None:
         ("{method: asha, patience: 3}", "stages.grid.stop_early.patience is not a key"),
         ("{method: patience, reduction_factor: 3}", "stages.grid.stop_early.reduction_factor is not a key"),
         ("{method: halving}", "stages.grid.stop_early.method given 'halving'; allowed: 'asha', 'hyperband'"),
-        ("{method: asha, min_epochs: 2}", "stages.grid.stop_early.min_epochs given 2; allowed: fewer than the 2 epochs"),
+        (
+            "{method: asha, min_epochs: 2}",
+            "stop_early.min_epochs given 2; allowed: fewer than the 2 epochs",
+        ),
         ("{method: asha, reduction_factor: 1}", "stages.grid.stop_early.reduction_factor given 1"),
         ("{method: asha, metric: test_accuracy}", "stages.grid.stop_early.metric given 'test_accuracy'"),
         ("{method: patience}", "patience may stop every trial, and stage dropout starts from finished ones"),
