@@ -6,7 +6,9 @@ import contextlib
 import hashlib
 import heapq
 import importlib.metadata
+import itertools
 import json
+import math
 import os
 import subprocess
 import sys
@@ -20,8 +22,8 @@ from cnnsearch.data.cache import cache_root
 from cnnsearch.durable import read_checked, write_checked
 from cnnsearch.errors import DiskError, RequestError, RunError
 from cnnsearch.hardware import Hardware, Layout
-from cnnsearch.plan import Plan, Trial
-from cnnsearch.space import cells
+from cnnsearch.plan import Plan, StagePlan, Trial
+from cnnsearch.space import SIZE_POWERS, cells, typical_cells
 from cnnsearch.spec import Settings
 
 VERSIONS = {"cpu": "5", "cuda": "5"}
@@ -80,7 +82,7 @@ class Calibration:
         epochs: float | None = None,
         training_limit: float | None = None,
     ) -> float:
-        """Expected seconds of one trial; 0 where it was not timed, because all trials like it are done.
+        """Expected seconds of one trial; 0 where none like it was timed, because all are done.
 
         Args:
             settings: of the trial.
@@ -89,7 +91,7 @@ class Calibration:
             epochs: that it trains; all by default.
             training_limit: seconds of training after which it ends with the epoch.
         """
-        timed = self.workloads.get(workload_key(settings))
+        timed = self._timed(settings)
         if timed is None:
             return 0.0
         epoch = self.epoch_seconds(settings, sizes)
@@ -102,15 +104,39 @@ class Calibration:
         return float(training + final + overhead)
 
     def epoch_seconds(self, settings: Settings, sizes: Sizes) -> float:
-        """Expected seconds of one epoch."""
-        timed = self.workloads[workload_key(settings)]
+        """Expected seconds of one epoch; 0 where none like it was timed."""
+        timed = self._timed(settings)
+        if timed is None:
+            return 0.0
         steps = -(-sizes.train // settings.batch_size)
         return float(steps * timed["step_seconds"] + sizes.val * timed["eval_image_seconds"])
 
     def image_seconds(self, settings: Settings) -> float:
-        """Expected seconds of computing one image: by frozen layers, or by all of them."""
-        timed = self.workloads[workload_key(settings)]
+        """Expected seconds of computing one image, by frozen layers or by all; 0 where none like it was timed."""
+        timed = self._timed(settings)
+        if timed is None:
+            return 0.0
         return float(timed["prefix_image_seconds"] + timed["eval_image_seconds"])
+
+    def _timed(self, settings: Settings) -> Mapping[str, Any] | None:
+        """What was measured of these settings; else of the nearest size of their model, by the difference in size.
+
+        A searcher may suggest any size of a range, and only some are timed.
+        """
+        key = workload_key(settings)
+        if key in self.workloads:
+            return self.workloads[key]
+        sizes, kind = _parts(key)
+        of_model = [
+            (*_parts(other), timed) for other, timed in self.workloads.items() if other.startswith(f"{kind[0]} ")
+        ]
+        alike = [found for found in of_model if found[1] == kind] or of_model
+        if not alike:
+            return None
+        near, _, timed = min(alike, key=lambda found: abs(math.log(_work(found[0]) / _work(sizes))))
+        image = _work({**sizes, "batch_size": 1}) / _work({**near, "batch_size": 1})
+        scaled = {name: timed[name] * image for name in ("eval_image_seconds", "prefix_image_seconds")}
+        return {**timed, **scaled, "step_seconds": timed["step_seconds"] * _work(sizes) / _work(near)}
 
     def memory_bytes(self, trials: Iterable[Trial]) -> int:
         """Measured memory of the largest of some trials; 0 where there are none."""
@@ -190,31 +216,49 @@ def workload_key(settings: Settings) -> str:
     return key if s.has_ordinary_steps else f"{key} {s.augment}"
 
 
+def _parts(key: str) -> tuple[dict[str, float], list[str]]:
+    """A workload's sizes, and what else it is."""
+    model, width, image_size, batch_size, *rest = key.split(" ")
+    return {"width": float(width), "image_size": float(image_size), "batch_size": float(batch_size)}, [model, *rest]
+
+
+def _work(sizes: Mapping[str, float]) -> float:
+    return math.prod(sizes[axis] ** power for axis, power in SIZE_POWERS.items())
+
+
 def representatives(plan: Plan) -> list[Trial]:
     """The plan's trials, and for those not known yet one stand-in each, for estimating.
 
-    A trial that starts from another takes that one's settings: here those of the first trial it may start from.
+    A trial that starts from another takes that one's settings: here those of the first trial it may start from. For
+    what a searcher is to suggest, draws from its space stand in.
     """
+    by_stage: dict[str, list[Trial]] = {}
     trials = list(plan.trials.values())
-    for stage in plan.stages:
-        start = stage.stage.start_from
-        if not stage.waiting or start is None:
-            continue
-        parents = next(other.trials for other in plan.stages if other.stage.name == start.stage)
-        if not parents:
-            continue
-        space = cells(stage.stage)
-        keys: dict[tuple[Any, ...], Trial] = {}
-        for parent in parents:
-            keys.setdefault((parent.settings.seed, *(getattr(parent.settings, axis) for axis in start.per)), parent)
-        known = {(trial.settings.seed, *(getattr(trial.settings, a) for a in start.per)) for trial in stage.trials}
-        for key, parent in keys.items():
-            if key not in known:
-                trials += [
-                    Trial(stage.stage.name, parent.settings.model_copy(update=cell), parent.data, parent.id)
-                    for cell in space
-                ]
+    for planned in plan.stages:
+        stand_ins = _stand_ins(planned, by_stage) if planned.waiting else []
+        by_stage[planned.stage.name] = [*planned.trials, *stand_ins]
+        trials += stand_ins
     return trials
+
+
+def _stand_ins(planned: StagePlan, by_stage: dict[str, list[Trial]]) -> list[Trial]:
+    stage, start = planned.stage, planned.stage.start_from
+    searched = stage.search.is_adaptive
+    made = list(planned.typical)
+    if start is not None:
+        keys: dict[tuple[Any, ...], Trial] = {}
+        for parent in by_stage[start.stage]:
+            keys.setdefault((parent.settings.seed, *(getattr(parent.settings, axis) for axis in start.per)), parent)
+        known = {(trial.settings.seed, *(getattr(trial.settings, a) for a in start.per)) for trial in planned.trials}
+        space = typical_cells(stage) if searched else cells(stage)
+        made = [
+            Trial(stage.name, parent.settings.model_copy(update=cell), parent.data, parent.id)
+            for key, parent in keys.items()
+            if searched or key not in known
+            for cell in space
+        ]
+    # Of draws there are any number.
+    return list(itertools.islice(itertools.cycle(made) if searched else made, planned.waiting))
 
 
 def calibrate(trials: Iterable[Trial], classes: int, layout: Layout, hardware: Hardware) -> Calibration:

@@ -30,6 +30,7 @@ from cnnsearch.work import (
     is_out_of_memory,
     keeps_state,
     measures,
+    model_bytes,
     new_record,
     pruning,
     run_trial,
@@ -96,6 +97,8 @@ class _Bundle:
     states: list[HeadState]
     names: tuple[str, str]
     """Of the head's weight and bias in the model's state dict."""
+    model_bytes: int
+    """Of the whole model's weights."""
 
     def parts(self) -> Iterator[_Bundle]:
         """Bundles of the trials that have come equally far, which is all of them where none goes on."""
@@ -135,7 +138,8 @@ def _bundle(job: Job, place: Workplace) -> _Bundle | None:
         if checkpoint is not None:
             states[-1].load_state_dict(checkpoint)
     features = HeadFeatures(examples.values[0].float(), examples.labels, examples.rows)
-    return _Bundle(job.trials, features, heads, states, (f"{name}.weight", f"{name}.bias"))
+    names = (f"{name}.weight", f"{name}.bias")
+    return _Bundle(job.trials, features, heads, states, names, model_bytes(model))
 
 
 def only_head(suffix: fx.GraphModule) -> tuple[str, float | None] | None:
@@ -280,5 +284,6 @@ def _evaluate(bundle: _Bundle, heads: Sequence[tuple[Tensor, Tensor]]) -> list[d
 
 def _record(trial: Trial, place: Workplace, started_at: datetime, bundle: _Bundle, state: HeadState) -> Record:
     parameters = state.weight.numel() + state.bias.numel()
-    record = new_record(trial, place, started_at, state.rows, parameters, place.precision(trial.settings))
+    precision = place.precision(trial.settings)
+    record = new_record(trial, place, started_at, state.rows, parameters, precision, bundle.model_bytes)
     return record if state.rows[-1].is_finite else record.model_copy(update=divergence(state.rows[-1]))

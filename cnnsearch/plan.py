@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Collection, Iterable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import cached_property
@@ -14,9 +15,10 @@ from typing import Any
 
 from cnnsearch.epoch import EpochRow
 from cnnsearch.identity import trial_id
-from cnnsearch.space import cells
-from cnnsearch.spec import Settings, Stage, StartFrom, StopEarly, Sweep
+from cnnsearch.space import Cell, cell_of, cells, size, typical_cells
+from cnnsearch.spec import NUMERIC_KINDS, Settings, Stage, StartFrom, StopEarly, Sweep
 from cnnsearch.stopping import MAX_SECONDS, Stop, Stopper, curve_of
+from cnnsearch.study import Suggestions, child_study_id, root_study_id
 
 
 class Status(StrEnum):
@@ -43,10 +45,14 @@ class Outcome:
     status: Status
     val_accuracy: float | None = None
     val_loss: float | None = None
-    stopped_by: str | None = None
-    """What pruned it: the method of `stop_early`, or `max_seconds`."""
     seconds: float | None = None
     """Time it trained."""
+    parameters: int | None = None
+    """Those that train."""
+    bytes: int | None = None
+    """Of all the model's weights."""
+    stopped_by: str | None = None
+    """What pruned it: the method of `stop_early`, or `max_seconds`."""
 
     @property
     def is_comparable(self) -> bool:
@@ -122,15 +128,46 @@ def head_key(trial: Trial) -> tuple[Any, ...] | None:
 
 
 @dataclass(frozen=True)
+class Study:
+    """A searcher's suggestions for a stage, or for one group that it starts from."""
+
+    id: str
+    """See `study`."""
+    stage: Stage
+    group: tuple[Any, ...]
+    """Values of the axes that tell apart the groups a stage starts from."""
+    suggestions: tuple[Cell, ...]
+    trials: tuple[tuple[Trial, ...], ...]
+    """Of each suggestion, one a seed."""
+
+    def ended(self, outcomes: Mapping[str, Outcome]) -> int:
+        """How many of the first suggestions have no trial left to run."""
+        for index, members in enumerate(self.trials):
+            if any(trial.id not in outcomes for trial in members):
+                return index
+        return len(self.trials)
+
+    def due(self, outcomes: Mapping[str, Outcome]) -> int:
+        """How many further suggestions can be made now."""
+        search = self.stage.search
+        assert search.trials is not None
+        return max(0, min(search.trials, self.ended(outcomes) + search.window) - len(self.suggestions))
+
+
+@dataclass(frozen=True)
 class StagePlan:
     """The trials of one stage, as far as they are known."""
 
     stage: Stage
     trials: tuple[Trial, ...]
     waiting: int = 0
-    """Trials whose parent is not chosen yet."""
+    """Trials whose parent is not chosen yet, or that are not suggested yet."""
     lost: int = 0
     """Trials that cannot be: no trial that could be their parent finished."""
+    studies: tuple[Study, ...] = ()
+    """Where a searcher suggests the trials: one a group whose parents are chosen."""
+    typical: tuple[Trial, ...] = ()
+    """Such as a searcher may suggest, where it starts from no other stage and some are to come."""
 
     @property
     def total(self) -> int:
@@ -172,7 +209,7 @@ class Plan:
 
     @property
     def waiting(self) -> int:
-        """Trials whose parent is not chosen yet."""
+        """Trials that cannot be named yet."""
         return sum(stage.waiting for stage in self.stages)
 
     @property
@@ -190,62 +227,175 @@ WeightsDigests = Mapping[tuple[str, str], str]
 """(model, weights as the sweep names them) -> digest of their contents."""
 
 
+Built = dict[Any, tuple[Trial, ...]]
+"""Trials made for an earlier plan of the same sweep, by what they were made from."""
+
+
 def make_plan(
-    sweep: Sweep, data: str, outcomes: Mapping[str, Outcome], weights: WeightsDigests = MappingProxyType({})
+    sweep: Sweep,
+    data: str,
+    outcomes: Mapping[str, Outcome],
+    weights: WeightsDigests = MappingProxyType({}),
+    suggestions: Suggestions = MappingProxyType({}),
+    built: Built | None = None,
 ) -> Plan:
     """Every trial of the sweep that can be named now.
 
-    A stage without `start_from` is known from the spec. The trials of a stage that starts from another are known
-    group by group, as soon as all the trials they choose among have ended.
+    A stage without `start_from` is known from the spec, or as far as a searcher has suggested its cells. The trials
+    of a stage that starts from another are known group by group, as soon as all the trials they choose among have
+    ended.
 
     Args:
         data: fingerprint of the data.
         outcomes: trial id -> outcome, of every trial that ended; pruned ones that do not count here are left out.
         weights: digests of the pretrained weights the sweep names. KeyError where one is missing.
+        suggestions: what searchers suggested so far.
+        built: remembers trials between plans of this sweep, data and weights, which is faster; never what is planned.
     """
-    stages = {
-        stage.name: StagePlan(stage, tuple(_root_trials(sweep, stage, data, weights)) if not stage.start_from else ())
-        for stage in sweep.stages
-    }
-    for stage in sweep.stages:
-        if stage.start_from is not None:
-            ended = Plan(tuple(stages.values())).counted(outcomes, sweep.train.max_seconds)
-            stages[stage.name] = _child_plan(stage, stage.start_from, stages[stage.start_from.stage], ended)
-    return Plan(tuple(stages.values()))
+    planner = _Planner(sweep, data, outcomes, weights, suggestions, {} if built is None else built)
+    return planner.plan()
 
 
-def _root_trials(sweep: Sweep, stage: Stage, data: str, weights: WeightsDigests) -> Iterator[Trial]:
-    base = {**sweep.train.recipe, "image_size": sweep.data.image_size}
-    for cell in cells(stage):
-        seeds = (cell["seed"],) if "seed" in cell else sweep.seeds or (sweep.train.seed,)
+@dataclass
+class _Planner:
+    """Plans stage by stage; what is planned later may start from what is planned before."""
+
+    sweep: Sweep
+    data: str
+    outcomes: Mapping[str, Outcome]
+    weights: WeightsDigests
+    suggestions: Suggestions
+    built: Built
+    stages: dict[str, StagePlan] = field(default_factory=dict)
+
+    def plan(self) -> Plan:
+        """The whole. Stages that start from none first: any of them may say that a trial is trained to its end."""
+        self.stages = {stage.name: StagePlan(stage, ()) for stage in self.sweep.stages}
+        for stage in self.sweep.stages:
+            if stage.start_from is None:
+                self.stages[stage.name] = self._root_plan(stage)
+        for stage in self.sweep.stages:
+            if stage.start_from is not None:
+                self.stages[stage.name] = self._child_plan(stage, stage.start_from)
+        return Plan(tuple(self.stages.values()))
+
+    def _root_plan(self, stage: Stage) -> StagePlan:
+        if not stage.search.is_adaptive:
+            known = self._once((stage.name,), lambda: _joined(self._root_trials(stage, cell) for cell in cells(stage)))
+            return StagePlan(stage, known)
+        name = root_study_id(self.sweep, stage, self.data, self.weights)
+        study = self._study(name, stage, (), self._suggested_roots)
+        waiting = (size(stage) - len(study.suggestions)) * _seeds_of(self.sweep, stage)
+        return StagePlan(stage, _joined(study.trials), waiting, 0, (study,), self._typical(stage) if waiting else ())
+
+    def _typical(self, stage: Stage) -> tuple[Trial, ...]:
+        made = (self._root_trials(stage, cell) for cell in typical_cells(stage))
+        return self._once((stage.name, "typical"), lambda: _joined(made))
+
+    def _once(self, key: tuple[Any, ...], make: Callable[[], tuple[Trial, ...]]) -> tuple[Trial, ...]:
+        if key not in self.built:
+            self.built[key] = make()
+        return self.built[key]
+
+    def _root_trials(self, stage: Stage, cell: Cell) -> tuple[Trial, ...]:
+        base = {**self.sweep.train.recipe, "image_size": self.sweep.data.image_size}
+        seeds = (cell["seed"],) if "seed" in cell else self.sweep.seeds or (self.sweep.train.seed,)
+        trials = []
         for seed in seeds:
             settings = Settings.model_validate({**base, **cell, "seed": seed})
-            digest = None if settings.weights == "none" else weights[settings.model, settings.weights]
-            yield Trial(stage.name, settings, data, weights=digest)
+            digest = None if settings.weights == "none" else self.weights[settings.model, settings.weights]
+            trials.append(Trial(stage.name, settings, self.data, weights=digest))
+        return tuple(trials)
+
+    def _suggested_roots(self, stage: Stage, suggestion: Cell) -> tuple[Trial, ...]:
+        return self._root_trials(stage, cell_of(stage.space, suggestion))
+
+    def _study(
+        self, name: str, stage: Stage, group: tuple[Any, ...], make: Callable[[Stage, Cell], tuple[Trial, ...]]
+    ) -> Study:
+        suggested = tuple(self.suggestions.get(name, ()))[: stage.search.trials]
+        trials = tuple(
+            self._once((stage.name, name, index), functools.partial(make, stage, suggestion))
+            for index, suggestion in enumerate(suggested)
+        )
+        return Study(name, stage, group, suggested, trials)
+
+    def _child_plan(self, stage: Stage, start: StartFrom) -> StagePlan:
+        parents = self.stages[start.stage]
+        so_far = Plan(tuple(self.stages.values()))
+        outcomes = so_far.counted(self.outcomes, self.sweep.train.max_seconds)
+        of_group = groups(parents.trials, start.per)
+        if parents.waiting and parents.stage.search.is_adaptive:
+            # Any group may get more members: none is complete before the last suggestion.
+            chosen_at_most = _possible_groups(parents.stage, start.per, of_group) * _seeds_of(self.sweep, stage)
+            return StagePlan(stage, (), size(stage) * chosen_at_most)
+        trials: list[tuple[Trial, ...]] = []
+        studies: list[Study] = []
+        waiting = lost = 0
+        for group, members in of_group.items():
+            seeds = len({trial.settings.seed for trial in members})
+            if any(trial.id not in outcomes for trial in members):
+                waiting += size(stage) * seeds
+                continue
+            chosen = tuple(best_cell(members, outcomes, start.best))
+            lost += size(stage) * (seeds - len(chosen))
+            if stage.search.is_adaptive and chosen:
+                name = child_study_id(stage, map(self._lineage, chosen), self.data)
+                studies.append(self._study(name, stage, group, functools.partial(_suggested_children, chosen)))
+                trials += studies[-1].trials
+                waiting += (size(stage) - len(studies[-1].suggestions)) * len(chosen)
+            elif chosen:
+                made = functools.partial(_children_of_cells, chosen, stage)
+                trials.append(self._once((stage.name, *(parent.id for parent in chosen)), made))
+        if parents.waiting or parents.lost:
+            # Groups of a stage that is itself waiting cannot be counted: as many of ours as it has of its own.
+            waiting += size(stage) * parents.waiting
+            lost += size(stage) * parents.lost
+        return StagePlan(stage, _joined(trials), waiting, lost, tuple(studies))
+
+    def _lineage(self, trial: Trial) -> list[dict[str, Any]]:
+        """What decided a trial, then the one it started from, and so on."""
+        line = [{**trial.settings.deciding(), "weights": trial.weights}]
+        known = (other for planned in self.stages.values() for other in planned.trials)
+        parent = next((other for other in known if other.id == trial.parent_id), None)
+        return line if parent is None else line + self._lineage(parent)
 
 
-def _child_plan(stage: Stage, start: StartFrom, parents: StagePlan, outcomes: Mapping[str, Outcome]) -> StagePlan:
-    trials: list[Trial] = []
-    waiting = lost = 0
-    space = cells(stage)
-    for group in groups(parents.trials, start.per).values():
-        children = len(space) * len({trial.settings.seed for trial in group})
-        if any(trial.id not in outcomes for trial in group):
-            waiting += children
-            continue
-        chosen = best_cell(group, outcomes, start.best)
-        found = [
-            Trial(stage.name, parent.settings.model_copy(update=_typed(cell)), parent.data, parent.id)
-            for cell in space
-            for parent in chosen
-        ]
-        trials += found
-        lost += children - len(found)
-    if parents.waiting or parents.lost:
-        # Groups of a stage that is itself waiting cannot be counted: as many of ours as it has of its own.
-        waiting += len(space) * parents.waiting
-        lost += len(space) * parents.lost
-    return StagePlan(stage, tuple(trials), waiting, lost)
+def _children(parents: tuple[Trial, ...], stage: Stage, cell: Cell) -> tuple[Trial, ...]:
+    values = _typed(cell)
+    return tuple(
+        Trial(stage.name, parent.settings.model_copy(update=values), parent.data, parent.id) for parent in parents
+    )
+
+
+def _children_of_cells(parents: tuple[Trial, ...], stage: Stage) -> tuple[Trial, ...]:
+    return _joined(_children(parents, stage, cell) for cell in cells(stage))
+
+
+def _suggested_children(parents: tuple[Trial, ...], stage: Stage, suggestion: Cell) -> tuple[Trial, ...]:
+    return _children(parents, stage, cell_of(stage.space, suggestion))
+
+
+def _joined(parts: Iterable[Iterable[Trial]]) -> tuple[Trial, ...]:
+    """Each trial once: draws and suggestions may repeat."""
+    return tuple({trial.id: trial for part in parts for trial in part}.values())
+
+
+def _seeds_of(sweep: Sweep, stage: Stage) -> int:
+    """Trials that a cell of a stage makes."""
+    while stage.start_from is not None:
+        stage = sweep.stage(stage.start_from.stage)
+    return 1 if "seed" in stage.space else max(1, len(sweep.seeds))
+
+
+def _possible_groups(stage: Stage, per: Iterable[str], known: Collection[Any]) -> int:
+    """How many groups there will be of a stage whose trials are not all known."""
+    several = 1
+    for axis in per:
+        values = stage.space.get(axis)
+        if values is not None:
+            several *= size(stage) if values.kind in NUMERIC_KINDS else len(values.args)
+    return max(len(known), min(several, size(stage)))
 
 
 def _typed(cell: dict[str, Any]) -> dict[str, Any]:
@@ -334,6 +484,10 @@ class Queue:
     """Trials that are handed out at most."""
     deadline: float = math.inf
     """When the time is up, by the monotonic clock: executors then save what runs, and end."""
+    suggestions: dict[str, list[Cell]] = field(default_factory=dict)
+    """Study id -> what is suggested so far; grows where there is somebody to suggest."""
+    suggest: Callable[[Study, Mapping[str, Outcome], int], Sequence[Cell]] | None = None
+    """Makes, and records, the next so many suggestions of a study from the outcomes so far."""
     running: dict[str, Job] = field(default_factory=dict)
     """Trial id -> the job it runs in."""
     stops: dict[str, Stop] = field(default_factory=dict)
@@ -345,6 +499,8 @@ class Queue:
         self._stoppers: dict[tuple[Any, ...], Stopper] = {}
         self._stopper_of: dict[str, Stopper] = {}
         self._again: deque[Job] = deque()
+        self._built: Built = {}
+        self._costs: dict[str, float] = {}
         self._replan()
 
     @property
@@ -418,7 +574,7 @@ class Queue:
         return job
 
     def _short(self) -> tuple[Trial, ...]:
-        """Trials that take `SHORT_SECONDS` together, or a place's share of those left; empty where the next one is longer."""
+        """Trials of `SHORT_SECONDS` together, or a place's share of those left; empty where the next one is longer."""
         chosen: list[Trial] = []
         seconds = 0.0
         most = -(-len(self._ready) // (2 * self.slots))
@@ -440,17 +596,28 @@ class Queue:
         """Record that a trial taken from here ended."""
         self.running.pop(trial.id, None)
         self.outcomes[trial.id] = outcome
+        is_due = any(study.due(self.outcomes) for study in self._studies.get(trial.id, ()))
         for members in self._choices.get(trial.id, ()):
             members.discard(trial.id)
-            if not members:
-                self._replan()
-                break
+            is_due |= not members
+        if is_due:
+            self._replan()
 
     def _replan(self) -> None:
-        self.plan = make_plan(self.sweep, self.data, self.outcomes, self.weights)
+        self.plan = self._planned()
+        while self._suggest():
+            self.plan = self._planned()
         taken = self.outcomes.keys() | self.running.keys() | {trial.id for job in self._again for trial in job.trials}
         ready = [trial for trial in self.plan.trials.values() if trial.id not in taken]
-        self._ready = deque(sorted(ready, key=self.cost, reverse=True))
+        studies = [study for stage in self.plan.stages for study in stage.studies]
+        self._studies: dict[str, list[Study]] = {}
+        for study in studies:
+            for trial in (trial for members in study.trials for trial in members if trial.id not in self.outcomes):
+                self._studies.setdefault(trial.id, []).append(study)
+        # What is suggested goes first and in its order: the next suggestion waits for the first of those running.
+        self._ready = deque(trial for trial in ready if trial.id in self._studies)
+        rest = [trial for trial in ready if trial.id not in self._studies]
+        self._ready.extend(sorted(rest, key=self._cost, reverse=True))
         for trial in self.plan.trials.values():
             if trial.id in self.plan.rules and trial.id not in self._stopper_of:
                 rule = self.plan.rules[trial.id]
@@ -466,3 +633,24 @@ class Queue:
                 members = {trial.id for trial in group if trial.id not in self.outcomes}
                 for member in members:
                     self._choices.setdefault(member, []).append(members)
+
+    def _planned(self) -> Plan:
+        return make_plan(self.sweep, self.data, self.outcomes, self.weights, self.suggestions, self._built)
+
+    def _suggest(self) -> bool:
+        """Have made what suggestions can be made now; whether there were any."""
+        if self.suggest is None:
+            return False
+        found = False
+        for study in [study for stage in self.plan.stages for study in stage.studies]:
+            so_far = self.suggestions.setdefault(study.id, [])
+            # Two stages that ask the same share a study, and one of them was here first.
+            if (due := study.due(self.outcomes)) > len(so_far) - len(study.suggestions):
+                so_far += self.suggest(study, self.outcomes, due)
+                found = True
+        return found
+
+    def _cost(self, trial: Trial) -> float:
+        if trial.id not in self._costs:
+            self._costs[trial.id] = self.cost(trial)
+        return self._costs[trial.id]

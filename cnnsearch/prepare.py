@@ -22,7 +22,7 @@ from cnnsearch.hardware import Hardware, Layout, detect, lay_out
 from cnnsearch.models.pretrained import Key, Pretrained, find_weights
 from cnnsearch.plan import Outcome, Plan, Status, Trial, compared, groups, make_plan
 from cnnsearch.records import Record, Results
-from cnnsearch.space import cells
+from cnnsearch.space import Cell, combinations, size
 from cnnsearch.spec import StopEarly, Sweep
 from cnnsearch.stopping import expected_epochs, is_expected
 from cnnsearch.warden import Warden, watching
@@ -59,6 +59,8 @@ class Prepared:
     """Stage -> what is left to do of it."""
     warden: Warden
     """Cleans up after this run, however it ends."""
+    suggestions: dict[str, list[Cell]]
+    """Study id -> what its searcher suggested so far."""
     known_epochs: tuple[int, ...] = ()
     """Numbers of epochs of trials whose training state was kept: longer ones may go on from them."""
     saved_epochs: Mapping[str, int] = field(default_factory=dict)
@@ -91,7 +93,7 @@ class Prepared:
         """Trials that a rule which stops early holds against each other, of those a trial belongs to."""
         if found := self._compared.get(compared(self.sweep, trial)):
             return found
-        return len(cells(self.sweep.stage(trial.stage)))  # it stands in for those that are not known yet
+        return size(self.sweep.stage(trial.stage))  # it stands in for those that are not known yet
 
     @cached_property
     def _compared(self) -> Counter[tuple[Any, ...]]:
@@ -126,6 +128,8 @@ def prepared(sweep: Sweep, out: Path | str, *, dry_run: bool = False) -> Iterato
         if not dry_run:
             for name in results.set_damaged_aside():
                 _LOG.warning("%s was damaged: it is kept as %s.damaged", results.path / name, name)
+        suggestions = results.suggestions()
+        plan_from = functools.partial(plan_from, suggestions=suggestions)
 
         def recorded() -> tuple[dict[str, Record], dict[str, Outcome], Plan]:
             records = results.records()
@@ -153,7 +157,7 @@ def prepared(sweep: Sweep, out: Path | str, *, dry_run: bool = False) -> Iterato
         numbers = tuple(sorted({records[trial_id].settings.epochs for trial_id in kept}))
         saved = saved_epochs(trials, records, kept)
         found = (datasets, weights, hardware, layout, calibration, outcomes, plan)
-        ready = Prepared(sweep, results, *found, {}, warden, numbers, saved, tuple(repeated))
+        ready = Prepared(sweep, results, *found, {}, warden, suggestions, numbers, saved, tuple(repeated))
         yield replace(ready, costs=stage_costs(ready, trials))
 
 
@@ -172,8 +176,8 @@ def _gpu_bytes(trials: list[Trial], calibration: Calibration, datasets: dict[For
 
 def image_sizes(sweep: Sweep) -> list[int]:
     """Every image size a trial of the sweep may need."""
-    varied = {int(cell["image_size"]) for stage in sweep.stages for cell in cells(stage) if "image_size" in cell}
-    return sorted({sweep.data.image_size} | varied)
+    possible = (cell for stage in sweep.stages for cell in combinations(stage, ["image_size"]))
+    return sorted({sweep.data.image_size} | {int(cell["image_size"]) for cell in possible if "image_size" in cell})
 
 
 def load_forms(sweep: Sweep, weights: dict[Key, Pretrained]) -> dict[Form, Dataset]:
@@ -188,7 +192,8 @@ def load_forms(sweep: Sweep, weights: dict[Key, Pretrained]) -> dict[Form, Datas
 def named_weights(sweep: Sweep) -> set[Key]:
     """Every pair of model and pretrained weights that a trial of the sweep starts from."""
     base = {"model": sweep.train.model, "weights": sweep.train.weights}
-    used = [{**base, **cell} for stage in sweep.stages if stage.start_from is None for cell in cells(stage)]
+    roots = (stage for stage in sweep.stages if stage.start_from is None)
+    used = [{**base, **cell} for stage in roots for cell in combinations(stage, base)]
     return {(cell["model"], cell["weights"]) for cell in used if cell["weights"] != "none"}
 
 
@@ -270,7 +275,7 @@ def stage_costs(ready: Prepared, trials: list[Trial]) -> dict[str, Cost]:
             some,
             ready.sizes,
             ready.layout,
-            weights_kept(ready, name),
+            weights_kept(ready, name, some),
             seconds=lambda trial: expected_seconds(ready, trial),
             keep_state=ready.sweep.run.keep == "state",
         )
@@ -278,12 +283,12 @@ def stage_costs(ready: Prepared, trials: list[Trial]) -> dict[str, Cost]:
     }
 
 
-def weights_kept(ready: Prepared, stage_name: str) -> int | None:
-    """At most how many trials of a stage keep their weights at a time; None for all."""
+def weights_kept(ready: Prepared, stage_name: str, left: list[Trial]) -> int | None:
+    """At most how many trials of a stage keep their weights at a time; None for all. `left` are those to run."""
     if ready.sweep.run.keep != "best":
         return None
     planned = next(planned for planned in ready.plan.stages if planned.stage.name == stage_name)
-    known = planned.trials or next(iter(ready.plan.stages)).trials
+    known = planned.trials or next(iter(ready.plan.stages)).trials or left
     seeds = len({trial.settings.seed for trial in known})
     chosen = sum(len(groups(known, per)) for per, _ in retention.choices(ready.sweep, planned.stage))
     return chosen * seeds + KEPT_AT_MOST + len(ready.plan.trials) // 20

@@ -26,8 +26,8 @@ from cnnsearch.plan import StagePlan, Status, Trial
 from cnnsearch.prepare import Prepared, epochs_left, expected_seconds, is_at_most
 from cnnsearch.records import Record
 from cnnsearch.session import Finished
-from cnnsearch.space import cells
-from cnnsearch.spec import Asha, Hyperband, Values
+from cnnsearch.space import size as stage_size
+from cnnsearch.spec import Asha, Hyperband, Stage, Values
 from cnnsearch.stopping import expected_epochs, rungs
 from cnnsearch.words import accuracy, clock, duration, percent, setting, setting_parts, size, varied_axes
 
@@ -56,9 +56,7 @@ def plan_text(ready: Prepared) -> str:
         rows.append(("", f"note: {many} run again: others start from weights of theirs that are gone or damaged"))
     for planned in ready.plan.stages:
         stage = planned.stage
-        axes = " × ".join(_axis_text(axis, values) for axis, values in stage.space.items() if values.varies)
-        if stage.search.method == "random":
-            axes = f"random draws of {', '.join(stage.space)}"
+        axes = _space_text(stage)
         if len(sweep.seeds) > 1:
             axes += f" × seeds {len(sweep.seeds)}"
         if stage.start_from:
@@ -84,13 +82,25 @@ def stopping_notes(ready: Prepared, planned: StagePlan) -> list[str]:
         return []
     if isinstance(rule, Asha | Hyperband):
         known = next(iter(planned.trials), None)
-        compared = ready.compared(known) if known else len(cells(stage))
+        compared = ready.compared(known) if known else stage_size(stage)
         share = expected_epochs(rule, epochs, compared) / epochs
         return [
             f"{rule.method}: one in {rule.reduction_factor} goes on from epochs "
             f"{', '.join(map(str, rungs(rule, epochs)))}; about {percent(share)} of all epochs are trained"
         ]
     return [f"{rule.method}: trials may be stopped after {rule.min_epochs} of {epochs} epochs, how many cannot be said"]
+
+
+def _space_text(stage: Stage) -> str:
+    """`lr 3 × batch_size 2`, `tpe over lr, dropout; 8 at a time`."""
+    search = stage.search
+    if search.method == "grid":
+        return " × ".join(_axis_text(axis, values) for axis, values in stage.space.items() if values.varies)
+    if search.method == "random":
+        return f"random draws of {', '.join(stage.space)}"
+    aims = f" for {' and '.join(search.aims)}" if search.objectives else ""
+    text = f"{search.method} over {', '.join(axis for axis, values in stage.space.items() if values.varies)}{aims}"
+    return text if search.method == "qmc" else f"{text}; {search.window} at a time"
 
 
 def _axis_text(axis: str, values: Values) -> str:
@@ -159,6 +169,7 @@ def plan_json(ready: Prepared) -> dict[str, object]:
         "stages": {
             stage.stage.name: {
                 "trials": stage.total,
+                "search": stage.stage.search.method,
                 "to_run": ready.costs[stage.stage.name].trials,
                 "seconds": round(ready.costs[stage.stage.name].seconds, 1),
                 "seconds_are": "at most" if is_at_most(ready, stage.stage.name) else "expected",

@@ -2,6 +2,7 @@
 
     results/<sweep>/
       sweep.yaml, provenance.json, choices.json, data.json, pictures.json
+      studies/<study_id>.jsonl    what a searcher suggested, a line each, before it runs
       trials/<trial_id>/
         trial.json                what it is
         epochs.jsonl              a line an epoch, as they happen
@@ -10,8 +11,8 @@
         predictions.safetensors   class and confidence of every validation and test example
         record.json               written last: it makes the trial count
 
-Every file but epochs.jsonl appears whole or not at all. A record carries its own checksum and those of the files
-beside it; the folder's JSON files carry theirs.
+Every file but epochs.jsonl and a study's appears whole or not at all. A record carries its own checksum and those of
+the files beside it; the folder's JSON files carry theirs, and a study's lines each its own.
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ from typing import Any
 
 from cnnsearch.durable import is_whole, remove_abandoned, write_checked, write_whole
 from cnnsearch.errors import DiskError, ResultsError
+from cnnsearch.space import Cell
+from cnnsearch.study_file import StudyFile
 from cnnsearch.trial_folder import SCHEMA_VERSION, Damage, Measures, Record, TrialFolder
 
 __all__ = ["SCHEMA_VERSION", "Damage", "Measures", "Record", "Results", "TrialFolder"]
@@ -53,6 +56,15 @@ class Results:
     def trial(self, trial_id: str) -> TrialFolder:
         """The folder of a trial, which may not exist yet."""
         return TrialFolder(self.trials_path / trial_id)
+
+    def study(self, study_id: str) -> StudyFile:
+        """The suggestions of a study, of which there may be none yet."""
+        return StudyFile(self.path / "studies" / f"{study_id}.jsonl")
+
+    def suggestions(self) -> dict[str, list[Cell]]:
+        """Study id -> its suggestions so far. Those of studies that no stage has any more are kept, and do no harm."""
+        files = sorted((self.path / "studies").glob("*.jsonl"))
+        return {file.stem: self.study(file.stem).read() for file in files}
 
     def records(self) -> dict[str, Record]:
         """Trial id -> record, of every trial that ended. A damaged record counts as none."""
@@ -95,6 +107,8 @@ class Results:
     def set_damaged_aside(self) -> list[str]:
         """Give the folder's damaged JSON files another name, so that a run can write them again; their names.
 
+        Of a study, what is whole is kept in place.
+
         The choices a sweep was begun with are taken from its history instead, where that has them.
         """
         aside = []
@@ -106,6 +120,9 @@ class Results:
                 aside.append(name)
         if "choices.json" in aside and (choices := self.read("provenance.json").get("choices")):
             self.write("choices.json", choices)
+        for file in sorted((self.path / "studies").glob("*.jsonl")):
+            if StudyFile(file).repair():
+                aside.append(f"studies/{file.name}")
         return aside
 
     def adopt(self, trial_ids: list[str]) -> list[str]:
@@ -152,7 +169,7 @@ class Results:
                 os.pwrite(lock, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
             except OSError as error:
                 raise DiskError(f"{self.path} cannot be written: {error.strerror}") from None
-            for folder in (self.path, self.path / "plots"):
+            for folder in (self.path, self.path / "plots", self.path / "studies"):
                 remove_abandoned(folder)
             try:
                 yield

@@ -310,7 +310,10 @@ class _Dispatcher(tune.Callback):  # type: ignore[misc]
             ray.wait(saved, num_returns=len(saved), timeout=seconds)
 
     def _end(self, trial: Trial, record: Record) -> None:
-        self._queue.finish(trial, record.outcome)
+        try:
+            self._queue.finish(trial, record.outcome)
+        except DiskError as error:  # the next suggestion cannot be recorded; here Tune would take it for the trial's
+            self._fatal = error
         self._listen(Ended(trial, record))
 
     def _forget(self, trial: Any) -> _Running | None:

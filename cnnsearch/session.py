@@ -26,6 +26,7 @@ from cnnsearch.plan import Job, Queue, Status, Trial
 from cnnsearch.prepare import KEPT_AT_MOST, Prepared, digests, prepared
 from cnnsearch.records import Results
 from cnnsearch.spec import Sweep
+from cnnsearch.suggest import Suggester
 from cnnsearch.sweepfile import to_yaml
 from cnnsearch.tables import Tables, load
 from cnnsearch.warden import Warden
@@ -132,6 +133,8 @@ def execute(
             history=lambda trial_id: results.trial(trial_id).epochs(),
             max_trials=max_trials,
             deadline=math.inf if max_seconds is None else began + max_seconds,
+            suggestions=ready.suggestions,
+            suggest=Suggester(results),
         )
         keeper = _Keeper(results, queue)
 

@@ -6,7 +6,7 @@ import difflib
 import math
 import re
 from collections.abc import Hashable, Iterator, Mapping
-from typing import Annotated, Any, Literal, Self, cast
+from typing import Annotated, Any, Literal, Self, cast, get_args
 
 from pydantic import (
     AfterValidator,
@@ -26,6 +26,8 @@ from cnnsearch.models.names import KNOWN, OWN, PATCH_SIZES
 
 MAX_TRIALS = 1_000_000
 """Of one stage."""
+AT_ONCE = 8
+"""Suggestions of a searcher that may be without an outcome at a time."""
 
 Int = Annotated[int, Strict()]
 Float = Annotated[float, Strict()]
@@ -288,12 +290,49 @@ class StartFrom(Part):
     )
 
 
+Objective = Literal["val_accuracy", "val_loss", "seconds", "parameters", "bytes"]
+HIGHER_IS_BETTER = frozenset({"val_accuracy"})
+"""Of the objectives; the others are better when lower."""
+SINGLE_OBJECTIVES = ("val_accuracy", "val_loss")
+
+
 class Search(Part):
     """How a stage's cells are chosen from its space."""
 
-    method: Literal["grid", "random"] = Field("grid", description="every combination, or random draws")
-    trials: Int | None = Field(None, ge=1, le=MAX_TRIALS, description="number of draws (random)")
-    seed: Int = Field(0, ge=0, description="seed of the draws")
+    method: Literal["grid", "random", "tpe", "gp", "cmaes", "qmc", "nsga2"] = Field(
+        "grid", description="every combination, random draws, or one of Optuna's searchers"
+    )
+    trials: Int | None = Field(None, ge=1, le=MAX_TRIALS, description="number of draws or suggestions; not of a grid")
+    seed: Int = Field(0, ge=0, description="seed of the draws or suggestions")
+    at_once: Int | None = Field(
+        None,
+        ge=1,
+        le=1000,
+        description="a suggestion knows the outcomes of all but the last so many before it, which may be running; "
+        "8 where none is given (tpe, gp, cmaes, nsga2)",
+    )
+    objectives: tuple[Objective, ...] = Field(
+        (),
+        description="what to search for: val_accuracy, where none is given, or val_loss; for nsga2 two or more of "
+        "val_accuracy (up), val_loss, seconds, parameters (that train), bytes (of the model) (down)",
+    )
+
+    @property
+    def is_adaptive(self) -> bool:
+        """Whether its cells are suggested one after another rather than known from the start."""
+        return self.method not in ("grid", "random")
+
+    @property
+    def window(self) -> int:
+        """Suggestions that may be without an outcome at a time; all, where outcomes change nothing."""
+        if self.method == "qmc":
+            return self.trials or 1
+        return self.at_once or AT_ONCE
+
+    @property
+    def aims(self) -> tuple[Objective, ...]:
+        """The objectives, given or not."""
+        return self.objectives or ("val_accuracy",)
 
 
 class _Stopping(Part):
@@ -472,6 +511,10 @@ def _space_problems(stage: Stage, at: KeyPath) -> Iterator[SpecProblemError]:
         yield from _when_problems(stage, axis, values, (*at, axis))
         if values.kind in NUMERIC_KINDS and Settings.model_fields[axis].annotation not in (int, float):
             yield SpecProblemError((*at, axis), f"{values.kind} needs a numeric axis; use {{choice: [...]}}")
+        elif values.kind in ("uniform", "loguniform") and Settings.model_fields[axis].annotation is int:
+            yield SpecProblemError(
+                (*at, axis), f"{values.kind} draws fractions, and {axis} is a whole number; use {{int: [low, high]}}"
+            )
 
 
 def _when_problems(stage: Stage, axis: str, values: Values, at: KeyPath) -> Iterator[SpecProblemError]:
@@ -509,15 +552,11 @@ def _with_inherited(own: dict[str, Values], parents: dict[str, Values]) -> dict[
 
 def _combination_problems(sweep: Sweep, space: dict[str, Values], at: KeyPath) -> Iterator[SpecProblemError]:
     """Combinations of values that are each fine, and together impossible."""
-    from cnnsearch.space import grid
+    from cnnsearch.space import grid, with_conditions
 
     together = ("model", "weights", "width", "lr_schedule", "warmup_epochs")
     fixed = {name: getattr(sweep.train, name) for name in together} | {"image_size": sweep.data.image_size}
-    needed = {axis for axis in space if axis in fixed}
-    for axis in reversed(space):  # and what decides whether those vary
-        if axis in needed:
-            needed |= space[axis].when.keys()
-    for cell in grid({axis: values for axis, values in space.items() if axis in needed}):
+    for cell in grid(with_conditions(space, fixed)):
         try:
             Settings.model_validate(fixed | {axis: value for axis, value in cell.items() if axis in fixed})
         except ValidationError as error:
@@ -525,7 +564,8 @@ def _combination_problems(sweep: Sweep, space: dict[str, Values], at: KeyPath) -
 
 
 def _search_problems(stage: Stage, at: KeyPath) -> Iterator[SpecProblemError]:
-    if stage.search.method == "grid":
+    search, here = stage.search, (*at, "search")
+    if search.method == "grid":
         for axis, values in stage.space.items():
             if values.kind not in ("constant", "grid"):
                 yield SpecProblemError(
@@ -533,10 +573,47 @@ def _search_problems(stage: Stage, at: KeyPath) -> Iterator[SpecProblemError]:
                     f"{values.kind} cannot be enumerated; give {{grid: [...]}}, "
                     "or the stage search: {method: random, trials: N}",
                 )
-        if stage.search.trials is not None:
-            yield SpecProblemError((*at, "search", "trials"), "a grid has as many trials as cells; use method: random")
-    elif stage.search.trials is None:
-        yield SpecProblemError((*at, "search"), "method random needs trials: N")
+        if search.trials is not None:
+            yield SpecProblemError((*here, "trials"), "a grid has as many trials as cells; use method: random")
+    elif search.trials is None:
+        yield SpecProblemError(here, f"method {search.method} needs trials: N")
+    if search.method in ("grid", "random", "qmc"):
+        for name in ("at_once", "objectives"):
+            if getattr(search, name):
+                yield SpecProblemError(
+                    (*here, name), f"method {search.method} looks at no outcomes; allowed with tpe, gp, cmaes, nsga2"
+                )
+    elif search.method == "nsga2":
+        if len(search.objectives) < 2:
+            yield SpecProblemError(
+                here, f"method nsga2 needs objectives: two or more of {', '.join(get_args(Objective))}"
+            )
+        if (repeated := _repeated(list(search.objectives))) is not None:
+            yield SpecProblemError((*here, "objectives"), f"has {repeated} twice")
+    elif len(search.aims) > 1 or search.aims[0] not in SINGLE_OBJECTIVES:
+        yield SpecProblemError(
+            (*here, "objectives"),
+            f"given {list(search.objectives)}; allowed with {search.method}: one of {', '.join(SINGLE_OBJECTIVES)}; "
+            "several objectives need method: nsga2",
+        )
+    if search.is_adaptive:
+        yield from _adaptive_problems(stage, at)
+
+
+def _adaptive_problems(stage: Stage, at: KeyPath) -> Iterator[SpecProblemError]:
+    """Spaces that a searcher cannot search."""
+    if all(len(values.args) < 2 for values in stage.space.values()):
+        yield SpecProblemError((*at, "space"), f"method {stage.search.method} needs an axis with more than one value")
+    if stage.search.method == "cmaes" and not any(v.kind in NUMERIC_KINDS for v in stage.space.values()):
+        yield SpecProblemError(
+            (*at, "space"), f"method cmaes needs an axis with a range: one of {', '.join(NUMERIC_KINDS)}"
+        )
+    size = stage.space.get("image_size")
+    if size is not None and size.kind in NUMERIC_KINDS:
+        yield SpecProblemError(
+            (*at, "space", "image_size"),
+            f"images are resized before the first suggestion, to every size: give {{choice: [...]}}, not {size.kind}",
+        )
 
 
 def _stopping_problems(sweep: Sweep, stage: Stage, space: dict[str, Values], at: KeyPath) -> Iterator[SpecProblemError]:

@@ -21,9 +21,11 @@ from numpy.typing import NDArray
 
 from cnnsearch import parquet
 from cnnsearch.errors import ResultsError, RunError
+from cnnsearch.identity import canonical_json
 from cnnsearch.plan import Plan, Trial, WeightsDigests, make_plan
 from cnnsearch.records import Measures, Record, Results
 from cnnsearch.spec import Settings, Sweep
+from cnnsearch.study import Suggestions
 from cnnsearch.sweepfile import from_yaml
 
 TRIALS = pa.schema(
@@ -70,6 +72,7 @@ TRIALS = pa.schema(
         ("seconds", pa.float64()),
         ("images_per_second", pa.float64()),
         ("peak_memory_bytes", pa.int64()),
+        ("model_bytes", pa.int64()),
         ("device", pa.string()),
         ("threads", pa.int64()),
         ("host", pa.string()),
@@ -165,13 +168,14 @@ def load(folder: Path | str) -> Tables:
     sweep = from_yaml(text, str(results.sweep_file))
     data = results.read("data.json")
     records = results.records()
-    digest = _digest(text, data, records)
+    suggestions = results.suggestions()
+    digest = _digest(text, data, records, suggestions)
     stored = parquet.read(results.path, SCHEMAS, digest, any_digest=not records)
     damaged = () if stored and records else tuple(results.damaged(records))
     if stored is None:
         weights = {(model, name): digest for model, name, digest in data.get("weights", [])}
         whole = {id_: record for id_, record in records.items() if id_ not in damaged}
-        plan, ended = _ended(sweep, data["fingerprint"], whole, weights)
+        plan, ended = _ended(sweep, data["fingerprint"], whole, weights, suggestions)
         tables, checksums = _build(results, sweep, data, ended), {}
         # What is left out may be put right without a change to any record: then these would not be tables of it all.
         digest = "" if damaged else digest
@@ -213,24 +217,25 @@ def _predictions_frame(table: pa.Table, data: dict[str, Any]) -> pd.DataFrame:
     return frame
 
 
-def _digest(sweep: str, data: dict[str, Any], records: dict[str, Record]) -> str:
-    """Changes whenever sweep, data or records do, and not with the version that reads them."""
+def _digest(sweep: str, data: dict[str, Any], records: dict[str, Record], suggestions: Suggestions) -> str:
+    """Changes whenever sweep, data, records or suggestions do, and not with the version that reads them."""
     parts = [sweep, str(data.get("fingerprint")), *(f"{id_} {records[id_].checksum}" for id_ in sorted(records))]
+    parts += [f"{id_} {canonical_json(suggestions[id_])}" for id_ in sorted(suggestions)]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
 def _ended(
-    sweep: Sweep, data: str, records: Mapping[str, Record], weights: WeightsDigests
+    sweep: Sweep, data: str, records: Mapping[str, Record], weights: WeightsDigests, suggestions: Suggestions
 ) -> tuple[Plan, list[tuple[Trial, Record]]]:
     """The plan, and those of its trials that ended with their records, in its order.
 
     Another version may have given the same trials other ids. Where no trial has a record under its id of today, the
     records are those of the same settings: all of them, so that numbers of two versions are never mixed.
     """
-    plan = make_plan(sweep, data, {id_: record.outcome for id_, record in records.items()}, weights)
+    plan = make_plan(sweep, data, {id_: record.outcome for id_, record in records.items()}, weights, suggestions)
     if records and not records.keys() & plan.trials.keys():
         records = _under_ids_of_today(records, weights)
-        plan = make_plan(sweep, data, {id_: record.outcome for id_, record in records.items()}, weights)
+        plan = make_plan(sweep, data, {id_: record.outcome for id_, record in records.items()}, weights, suggestions)
     return plan, [(trial, records[id_]) for id_, trial in plan.trials.items() if id_ in records]
 
 

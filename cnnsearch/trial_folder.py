@@ -38,7 +38,7 @@ if TYPE_CHECKING:  # torch takes seconds to import, and reading results does not
     from cnnsearch.epoch import EpochRow
     from cnnsearch.train import Weights
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 _LOG = logging.getLogger(__name__)
 
@@ -84,6 +84,8 @@ class Record(BaseModel):
     """Before any training of this trial; only of trials that start from another."""
     parameters: int | None = None
     """Trainable parameters."""
+    model_bytes: int | None = None
+    """Of all the model's weights, trained or not."""
     epochs_done: int = 0
     seconds: float | None = None
     """Time spent training and evaluating, over all attempts."""
@@ -105,8 +107,15 @@ class Record(BaseModel):
     def outcome(self) -> Outcome:
         """What planning needs of it."""
         best = self.best
-        accuracy, loss = (best.val_accuracy, best.val_loss) if best else (None, None)
-        return Outcome(self.status, accuracy, loss, self.stopped_by, self.seconds)
+        return Outcome(
+            self.status,
+            best.val_accuracy if best else None,
+            best.val_loss if best else None,
+            seconds=self.seconds,
+            parameters=self.parameters,
+            bytes=self.model_bytes,
+            stopped_by=self.stopped_by,
+        )
 
 
 @dataclass(frozen=True)

@@ -85,7 +85,7 @@ def _run(trial: Trial, place: Workplace, orders: Orders, started_at: datetime) -
         folder.save_checkpoint(state.state_dict())
     folder.write_epochs(state.rows)
     parameters = sum(p.numel() for p in state.model.parameters() if p.requires_grad)
-    record = new_record(trial, place, started_at, state.rows, parameters, precision)
+    record = new_record(trial, place, started_at, state.rows, parameters, precision, model_bytes(state.model))
     if before:
         record = record.model_copy(update={"before": measures(before)})
     if not state.rows[-1].is_finite:
@@ -200,6 +200,7 @@ def new_record(
     rows: Sequence[EpochRow] = (),
     parameters: int | None = None,
     precision: ResolvedPrecision | None = None,
+    model_bytes: int | None = None,
 ) -> Record:
     """What every record says, however the trial ended.
 
@@ -207,6 +208,7 @@ def new_record(
         rows: all epochs so far.
         parameters: number of those that train.
         precision: what it was computed in.
+        model_bytes: of all the model's weights.
     """
     trained = [row for row in rows if row.epoch > 0]
     seconds = sum(row.seconds for row in trained)
@@ -219,6 +221,7 @@ def new_record(
         parent_id=trial.parent_id,
         status=Status.DONE,
         parameters=parameters,
+        model_bytes=model_bytes,
         epochs_done=len(trained),
         seconds=seconds if trained else None,
         images_per_second=images / seconds if seconds else None,
@@ -229,6 +232,11 @@ def new_record(
         host=socket.gethostname(),
         started_at=started_at,
     )
+
+
+def model_bytes(model: nn.Module) -> int:
+    """Size of all of a model's weights, trained or not, and of the statistics that belong to them."""
+    return sum(value.nbytes for value in model.state_dict().values())
 
 
 def measures(evaluations: dict[str, Evaluation]) -> Measures:

@@ -52,12 +52,20 @@ A sweep is a YAML file like `sweeps/part1.yaml`; everything but `name` and `stag
 generated from the code by `docs/make_reference.py`.
 
 A stage's `space` gives each axis a constant or one of `{grid: [...]}`, `{choice: [...]}`, `{uniform: [low, high]}`,
-`{loguniform: [low, high]}`, `{int: [low, high]}`; all but `grid` need `search: {method: random, trials: N}`. Any key
-of `train`, and `image_size`, is an axis. The first axis varies slowest. `profiles` names sets of changes, by dotted
-keys.
+`{loguniform: [low, high]}`, `{int: [low, high]}`; all but `grid` need a `search:` with `trials: N`. Any key of `train`,
+and `image_size`, is an axis. The first axis varies slowest. `profiles` names sets of changes, by dotted keys.
 
 An axis may vary on a condition, by the values of listed axes that stand before it; where it does not hold, `train:`
 does: `dropout: {grid: [0, 0.2], when: {model: plain}}`, `fine_tune: {grid: [head, full], when: {weights: [imagenet]}}`.
+
+`search: {method: tpe, trials: 40}` lets a searcher choose: `tpe` (a good first choice, for any space), `gp` (for few,
+costly trials; a suggestion takes a second or more), `cmaes` (for ranges; listed axes are left to TPE), `qmc` (spreads
+evenly, looks at no outcome), `nsga2` (several `objectives`: the best trade-offs between them). Suggestion k is made
+from the outcomes of all suggestions but the last `at_once` before it, so the same sweep suggests the same trials
+however many run at a time; fewer at once learn more from each, more keep more cores busy. Suggestions are recorded
+before they run. The same command goes on from them, a larger `trials` adds to them, and any other change to what
+decides them begins a new search. What diverges counts as the worst so far. A stage that starts from another searches
+for each group by itself, `trials` times.
 
 The learning rate is a function of the step. Training losses are what is minimised, smoothed labels and class weights
 included; validation and test losses are plain. Augmentation is drawn by seed, epoch and image, so trials of one seed
