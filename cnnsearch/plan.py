@@ -289,8 +289,9 @@ class _Planner:
         return StagePlan(stage, _joined(study.trials), waiting, 0, (study,), self._typical(stage) if waiting else ())
 
     def _typical(self, stage: Stage) -> tuple[Trial, ...]:
-        made = (self._root_trials(stage, cell) for cell in typical_cells(stage))
-        return self._once((stage.name, "typical"), lambda: _joined(made))
+        return self._once(
+            (stage.name, "typical"), lambda: _joined(self._root_trials(stage, cell) for cell in typical_cells(stage))
+        )
 
     def _once(self, key: tuple[Any, ...], make: Callable[[], tuple[Trial, ...]]) -> tuple[Trial, ...]:
         if key not in self.built:

@@ -50,6 +50,6 @@ def _is_replaced(stage: Stage, name: str) -> bool:
 
 def _id(stage: Stage, facts: dict[str, Any]) -> str:
     search = stage.search
-    axes = [[axis, values.kind, list(values.args), values.model_dump()] for axis, values in stage.space.items()]
+    axes = [[axis, values.model_dump()] for axis, values in stage.space.items()]
     how = {"method": search.method, "seed": search.seed, "at_once": search.at_once, "objectives": list(search.aims)}
     return hashlib.sha256(canonical_json({**facts, "search": how, "space": axes}).encode()).hexdigest()[:16]

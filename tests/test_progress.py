@@ -58,6 +58,23 @@ def test_plan_says_what_will_be_done(ready: Prepared) -> None:
     assert told["seconds"] > 8
 
 
+def test_plan_says_how_cells_are_searched(small_sweep: Callable[..., Sweep], tmp_path: Path) -> None:
+    space = "{lr: {loguniform: [0.001, 0.1]}, batch_size: {choice: [16, 32]}, model: plain}"
+    how = "{method: nsga2, trials: 40, objectives: [val_accuracy, seconds]}"
+    more = "{name: more, start_from: {stage: search}, space: {lr: {grid: [0.1, 0.2]}}}"
+    sweep = small_sweep(f"stages=[{{name: search, space: {space}, search: {how}}}, {more}]", "seeds=[0, 1]")
+    with prepared(sweep, tmp_path, dry_run=True) as ready:
+        text = plan_text(ready)
+        assert "80 trials   nsga2 over lr, batch_size for val_accuracy and seconds; 8 at a time × seeds 2   abo" in text
+        assert "4 trials   lr 2 × seeds 2, from the best   about" in text
+        assert [ready.costs[name].trials for name in ("search", "more")] == [80, 4]
+        # Forty times what the mean of two batch sizes takes, for each seed.
+        each = [ready.calibration.seconds(trial.settings, ready.sizes) for trial in ready.plan.stages[0].typical]
+        share = 80 * sum(each) / len(each) / ready.layout.trials_at_once
+        assert ready.costs["search"].seconds == pytest.approx(share, rel=0.3)
+        assert State(ready).seconds_left > 0.5 * share
+
+
 def test_time_left_falls_to_nothing(ready: Prepared) -> None:
     """Also when the stage that waits turns out costlier or cheaper than thought."""
     now = [0.0]

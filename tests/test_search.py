@@ -7,7 +7,6 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -53,9 +52,10 @@ def outcome(method: str, cell: Cell, index: int) -> Told:
     return Told(ending, values if ending in (Ending.COMPLETE, Ending.PRUNED) else ())
 
 
-def run(
-    how: Search, axes: dict[str, Values] = EVERY_KIND, group: tuple[str, ...] = ()
-) -> tuple[list[Cell], list[Told]]:
+Run = tuple[list[Cell], list[Told]]
+
+
+def run(how: Search, axes: dict[str, Values] = EVERY_KIND, group: tuple[str, ...] = ()) -> Run:
     searcher = Searcher(axes, how, group)
     suggestions: list[Cell] = []
     told: list[Told] = []
@@ -66,7 +66,7 @@ def run(
 
 
 @pytest.fixture(scope="module")
-def runs() -> dict[str, tuple[list[Cell], list[Told]]]:
+def runs() -> dict[str, Run]:
     """Some suggestions of each searcher: enough for each to look at outcomes."""
     return {method: run(length(method)) for method in METHODS}
 
@@ -78,7 +78,7 @@ def length(method: str) -> Search:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_suggestions_are_cells_of_the_space(method: str, runs: dict[str, Any]) -> None:
+def test_suggestions_are_cells_of_the_space(method: str, runs: dict[str, Run]) -> None:
     suggestions, _ = runs[method]
     assert json.loads(json.dumps(suggestions)) == suggestions
     for cell in (cell_of(EVERY_KIND, suggestion) for suggestion in suggestions):
@@ -93,7 +93,7 @@ def test_suggestions_are_cells_of_the_space(method: str, runs: dict[str, Any]) -
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("recorded", [1, 11])
-def test_a_study_recalled_from_records_goes_on_the_same(method: str, recorded: int, runs: dict[str, Any]) -> None:
+def test_a_study_recalled_from_records_goes_on_the_same(method: str, recorded: int, runs: dict[str, Run]) -> None:
     suggestions, told = runs[method]
     again = Searcher(EVERY_KIND, length(method).model_copy(update={"trials": 500}))
     for suggestion in suggestions[:recorded]:
@@ -102,7 +102,7 @@ def test_a_study_recalled_from_records_goes_on_the_same(method: str, recorded: i
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_what_is_recorded_stands_whatever_would_be_suggested_now(method: str, runs: dict[str, Any]) -> None:
+def test_what_is_recorded_stands_whatever_would_be_suggested_now(method: str, runs: dict[str, Run]) -> None:
     """As after a change of Optuna: others' suggestions are gone on from."""
     _, told = runs[method]
     others = [draw_suggestion(index) for index in range(11)]

@@ -122,6 +122,39 @@ def test_impossible_spaces_are_refused(tmp_path: Path, space: str, complaint: st
 
 
 @pytest.mark.parametrize(
+    ("search", "space", "complaint"),
+    [
+        ("method: tpe", "lr: {uniform: [0.1, 1]}", "search method tpe needs trials: N"),
+        ("method: tpee, trials: 3", "lr: {grid: [0.1, 1]}", "search.method given 'tpee'; "),
+        ("method: tpe, trials: 3", "lr: 0.1", "space method tpe needs an axis with more than one value"),
+        ("method: cmaes, trials: 3", "lr: {choice: [0.1, 1]}", "cmaes needs an axis with a range: one of uniform"),
+        ("method: random, trials: 3, at_once: 2", "lr: {choice: [0.1, 1]}", "at_once method random looks at no outcom"),
+        ("method: qmc, trials: 3, at_once: 2", "lr: {choice: [0.1, 1]}", "at_once method qmc looks at no outcomes"),
+        ("objectives: [val_loss]", "lr: {grid: [0.1, 1]}", "objectives method grid looks at no outcomes"),
+        ("method: nsga2, trials: 3", "lr: {choice: [0.1, 1]}", "method nsga2 needs objectives: two or more of val_ac"),
+        ("method: nsga2, trials: 3, objectives: [bytes, bytes]", "lr: {choice: [0.1, 1]}", "has bytes twice"),
+        (
+            "method: nsga2, trials: 3, objectives: [speed, bytes]",
+            "lr: {choice: [0.1, 1]}",
+            "given 'speed'; it should be 'val_acc",
+        ),
+        ("method: tpe, trials: 3, objectives: [seconds]", "lr: {choice: [0.1, 1]}", "allowed with tpe: one of val_acc"),
+        ("method: gp, trials: 3, objectives: [val_loss, bytes]", "lr: {choice: [0.1, 1]}", "need method: nsga2"),
+        ("method: tpe, trials: 3, at_once: 0", "lr: {choice: [0.1, 1]}", "at_once given 0"),
+        ("method: tpe, trials: 3", "image_size: {int: [8, 64]}", "give {choice: [...]}, not int"),
+        ("method: random, trials: 3", "batch_size: {uniform: [8, 64]}", "batch_size is a whole number; use {int: ["),
+    ],
+)
+def test_impossible_searches_are_refused(tmp_path: Path, search: str, space: str, complaint: str) -> None:
+    stage = f"  - name: search\n    space: {{{space}}}\n    search: {{{search}}}\n"
+    (tmp_path / "mine.yaml").write_text(f"name: mine\nstages:\n{stage}", encoding="utf-8")
+    with pytest.raises(SpecError) as caught:
+        load_sweep(tmp_path / "mine.yaml")
+    assert complaint in str(caught.value)
+    assert "mine.yaml, line " in str(caught.value)
+
+
+@pytest.mark.parametrize(
     ("value", "complaint"),
     [
         ("stages.dropout.start_from.stage=x", "stages.dropout.start_from.stage given 'x'; allowed: grid"),
