@@ -139,6 +139,13 @@ class Study:
     suggestions: tuple[Cell, ...]
     trials: tuple[tuple[Trial, ...], ...]
     """Of each suggestion, one a seed."""
+    parents: tuple[str, ...] = ()
+    """Ids of the trials that these start from, one a seed."""
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether all is suggested."""
+        return len(self.suggestions) == self.stage.search.trials
 
     def ended(self, outcomes: Mapping[str, Outcome]) -> int:
         """How many of the first suggestions have no trial left to run."""
@@ -342,7 +349,8 @@ class _Planner:
             lost += size(stage) * (seeds - len(chosen))
             if stage.search.is_adaptive and chosen:
                 name = child_study_id(stage, map(self._lineage, chosen), self.data)
-                studies.append(self._study(name, stage, group, functools.partial(_suggested_children, chosen)))
+                study = self._study(name, stage, group, functools.partial(_suggested_children, chosen))
+                studies.append(replace(study, parents=tuple(parent.id for parent in chosen)))
                 trials += studies[-1].trials
                 waiting += (size(stage) - len(studies[-1].suggestions)) * len(chosen)
             elif chosen:
@@ -489,6 +497,8 @@ class Queue:
     """Study id -> what is suggested so far; grows where there is somebody to suggest."""
     suggest: Callable[[Study, Mapping[str, Outcome], int], Sequence[Cell]] | None = None
     """Makes, and records, the next so many suggestions of a study from the outcomes so far."""
+    adopt: Callable[[list[Trial]], Mapping[str, Outcome]] | None = None
+    """Finds those of newly suggested trials that need not run: trial id -> outcome."""
     running: dict[str, Job] = field(default_factory=dict)
     """Trial id -> the job it runs in."""
     stops: dict[str, Stop] = field(default_factory=dict)
@@ -607,7 +617,9 @@ class Queue:
     def _replan(self) -> None:
         self.plan = self._planned()
         while self._suggest():
-            self.plan = self._planned()
+            before, self.plan = self.plan.trials, self._planned()
+            if self.adopt is not None:
+                self.outcomes.update(self.adopt(self._new(before)))
         taken = self.outcomes.keys() | self.running.keys() | {trial.id for job in self._again for trial in job.trials}
         ready = [trial for trial in self.plan.trials.values() if trial.id not in taken]
         studies = [study for stage in self.plan.stages for study in stage.studies]
@@ -634,6 +646,11 @@ class Queue:
                 members = {trial.id for trial in group if trial.id not in self.outcomes}
                 for member in members:
                     self._choices.setdefault(member, []).append(members)
+
+    def _new(self, before: Mapping[str, Trial]) -> list[Trial]:
+        """Trials that were not known before, and have no outcome."""
+        known = before.keys() | self.outcomes.keys()
+        return [trial for trial_id, trial in self.plan.trials.items() if trial_id not in known]
 
     def _planned(self) -> Plan:
         return make_plan(self.sweep, self.data, self.outcomes, self.weights, self.suggestions, self._built)

@@ -221,6 +221,8 @@ def final_outcomes(results: Results, records: Mapping[str, Record]) -> dict[str,
 def parents_without_weights(results: Results, plan: Plan, outcomes: dict[str, Outcome]) -> list[str]:
     """Finished trials that some trial to run starts from, and whose weights are gone or damaged."""
     started = {trial.parent_id for trial in plan.trials.values() if trial.parent_id and trial.id not in outcomes}
+    studies = (study for stage in plan.stages for study in stage.studies)
+    started |= {parent for study in studies if not study.is_complete for parent in study.parents}
     lost: dict[str, None] = {}
     checked: set[str] = set()
     while started:

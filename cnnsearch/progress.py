@@ -251,7 +251,8 @@ class State:
                 self._take_end(event.trial, event.record)
 
     def _take_end(self, trial: Trial, record: Record) -> None:
-        self.running.pop(trial.id, None)
+        if self.running.pop(trial.id, None) is None:  # another sweep had done it
+            self._unstarted[trial.stage] -= 1
         self.ended[trial.stage] = self.ended.get(trial.stage, 0) + 1
         self.counts[record.status] = self.counts.get(record.status, 0) + 1
         if record.best and (self.best is None or record.best.val_accuracy > _val_accuracy(self.best)):

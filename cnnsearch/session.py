@@ -22,7 +22,7 @@ from cnnsearch import data as images
 from cnnsearch import retention
 from cnnsearch.data.dataset import Dataset
 from cnnsearch.events import Ended, Event
-from cnnsearch.plan import Job, Queue, Status, Trial
+from cnnsearch.plan import Job, Outcome, Queue, Status, Trial
 from cnnsearch.prepare import KEPT_AT_MOST, Prepared, digests, prepared
 from cnnsearch.records import Results
 from cnnsearch.spec import Sweep
@@ -122,6 +122,13 @@ def execute(
     write_description(ready)
     if ready.remaining:
         executor = _executor(serial, address, ready.warden)
+        keeper: _Keeper | None = None
+
+        def hear(event: Event) -> None:
+            if keeper is not None:
+                keeper.hear(event)
+            listen(event)
+
         queue = Queue(
             ready.sweep,
             ready.dataset.fingerprint,
@@ -135,12 +142,9 @@ def execute(
             deadline=math.inf if max_seconds is None else began + max_seconds,
             suggestions=ready.suggestions,
             suggest=Suggester(results),
+            adopt=functools.partial(_adopt, ready, hear),
         )
         keeper = _Keeper(results, queue)
-
-        def hear(event: Event) -> None:
-            keeper.hear(event)
-            listen(event)
 
         try:
             # Executors end by themselves; the alarm is for what takes too long.
@@ -161,6 +165,20 @@ def execute(
         tables = replace(tables, pictures=write_pictures(ready, tables))
         page = write_report(tables)
     return Finished(tables, counts, seconds, page, time_is_up, trials_are_up)
+
+
+def _adopt(ready: Prepared, listen: Callable[[Event], None], trials: list[Trial]) -> dict[str, Outcome]:
+    """Take over what other sweeps in this root have done of trials suggested while this one runs."""
+    by_id = {trial.id: trial for trial in trials}
+    starts = {stage.start_from.stage for stage in ready.sweep.stages if stage.start_from}
+    found: dict[str, Outcome] = {}
+    for trial_id in ready.results.adopt(list(by_id)):
+        folder, trial = ready.results.trial(trial_id), by_id[trial_id]
+        record = folder.record()
+        if record is not None and (trial.stage not in starts or folder.has_weights()):
+            found[trial_id] = record.outcome
+            listen(Ended(trial, record))
+    return found
 
 
 class _Keeper:

@@ -42,7 +42,7 @@ def search(method: str, trials: int = 20, at_once: int = 4, seed: int = 0) -> Se
 def quality(cell: Cell) -> float:
     """Best, at 1, with a residual net, lr 0.01 and batches of 16."""
     penalty = 0.2 * (cell["model"] == "plain") + abs(cell["batch_size"] - 16) / 200
-    return 1 - abs(math.log10(cell["lr"]) + 2) / 5 - penalty
+    return float(1 - abs(math.log10(cell["lr"]) + 2) / 5 - penalty)
 
 
 def outcome(method: str, cell: Cell, index: int) -> Told:

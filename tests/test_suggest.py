@@ -18,9 +18,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cnnsearch import serial
+from cnnsearch import serial, session
 from cnnsearch.data.dataset import Dataset
 from cnnsearch.estimate import Calibration, Sizes, representatives, workload_key
+from cnnsearch.events import Ended, Event, Started
 from cnnsearch.plan import Outcome, Queue, Status, Trial, make_plan
 from cnnsearch.prepare import image_sizes, named_weights
 from cnnsearch.records import Results
@@ -111,7 +112,7 @@ def test_never_more_in_flight_than_at_once_and_each_is_recorded_before_it_runs(t
     results = in_folder(tmp_path)
     queue = Queue(searching(), DATA, {}, slots=16, suggest=Suggester(results))
     for _ in range(4):
-        running = []
+        running: list[Trial] = []
         while (job := queue.take()) is not None:
             running += job.trials
         assert len(running) == 3
@@ -341,3 +342,19 @@ def test_ray_and_serial_suggest_the_same(dataset: Dataset, tmp_path: Path) -> No
     assert list(queue.plan.trials) == list(alone.plan.trials)
     assert results.suggestions() == Results(tmp_path / "serial").suggestions()
     assert numbers(tmp_path / "ray") == numbers(tmp_path / "serial")
+
+
+def test_what_another_sweep_trained_is_not_trained_again(tmp_path: Path) -> None:
+    """Also where it is named only while the sweep runs; its weights are there where a later stage starts from it."""
+    sweep = searching("{method: tpe, trials: 6, at_once: 2}")
+    first = session.run(sweep, tmp_path, serial=True)
+    events: list[Event] = []
+    again = session.run(sweep.with_values({"name": "other"}), tmp_path, serial=True, listen=events.append)
+    assert list(again.trials["trial_id"]) == list(first.trials["trial_id"])
+    assert not any(isinstance(event, Started) for event in events)
+    assert sum(isinstance(event, Ended) for event in events) == again.planned == 6
+    more = "{name: more, start_from: {stage: search}, space: {lr: {uniform: [0.001, 0.1]}}, search: %s}"
+    longer = searching("{method: tpe, trials: 6, at_once: 2}", more % "{method: tpe, trials: 2}")
+    last = session.run(longer.with_values({"name": "longer"}), tmp_path, serial=True)
+    assert list(last.trials["status"]) == ["done"] * 8
+    assert set(first.trials["trial_id"]) < set(last.trials["trial_id"])
