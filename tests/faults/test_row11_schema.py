@@ -24,8 +24,8 @@ from cnnsearch.tables import EPOCHS, PREDICTIONS, TRIALS, load
 
 pytestmark = pytest.mark.row(11)
 
-NEW = ["weights", "fine_tune", *ADDED]
-"""Settings that came after."""
+NEW = ["weights", "fine_tune", *ADDED, "model_bytes"]
+"""Settings and measures that came after."""
 
 
 @pytest.fixture
