@@ -125,13 +125,13 @@ def test_asha_decides_as_ray_does(factor: int, metric: Any) -> None:
     trials = {str(trial): FakeTrial(str(trial)) for trial in range(40)}
     at = dict.fromkeys(trials, 0)
     for trial in trials.values():
-        theirs.on_trial_add(None, trial)  # type: ignore[arg-type]
+        theirs.on_trial_add(None, trial)
     stopped = 0
     while at:
         name = str(rng.choice(list(at)))
         at[name] += 1
         value = round(float(rng.random()), 2)
-        answer = theirs.on_trial_result(None, trials[name], {"epoch": at[name], metric: value})  # type: ignore[arg-type]
+        answer = theirs.on_trial_result(None, trials[name], {"epoch": at[name], metric: value})
         stop = ours.hear(name, at[name], value, EPOCHS + 1)
         assert (stop is not None) == (answer == TrialScheduler.STOP), (name, at[name])
         stopped += stop is not None

@@ -146,7 +146,7 @@ def collect(tables: Tables) -> list[Setting]:
         cell[str(row["trial_id"])] = (row["stage"], *axis_values(row).values())
     members: dict[tuple[Any, ...], list[tuple[int, dict[Any, Any]]]] = {}
     for order, row in enumerate(rows):
-        if not _is_comparable(row):
+        if not is_comparable(row):
             continue
         parent = None if is_missing(row["parent_id"]) else str(row["parent_id"])
         key = (cell[str(row["trial_id"])], cell.get(parent, parent) if parent else None)
@@ -159,7 +159,7 @@ def collect(tables: Tables) -> list[Setting]:
     return settings
 
 
-def _is_comparable(row: Mapping[Any, Any]) -> bool:
+def is_comparable(row: Mapping[Any, Any]) -> bool:
     """As `plan.Outcome.is_comparable` has it: done, or stopped because it got no better."""
     return bool(row["status"] == "done" or row.get("stopped_by") == "patience")
 

@@ -9,7 +9,7 @@ from typing import Any
 from cnnsearch import stats
 from cnnsearch.plots.continued import change, families
 from cnnsearch.plots.evidence import Evidence, Score, best_of
-from cnnsearch.plots.settings import AXES, axis_values, format_value, is_missing, words
+from cnnsearch.plots.settings import AXES, axis_values, format_value, is_comparable, is_missing, words
 from cnnsearch.report.words import percent, points
 from cnnsearch.words import duration
 
@@ -71,7 +71,7 @@ def trials(evidence: Evidence) -> Table:
         cells += [_weights_cell(values[axis]) if axis == "weights" else _value_cell(values[axis]) for axis in axes]
         cells += [_number(record.get("seed"), "{:.0f}")] if several_seeds else []
         cells += [_number(record.get("parameters"), "{:,.0f}")] if counted else []
-        done = record["status"] == "done"
+        done = is_comparable(record)
         cells += [_accuracy(evidence, record, split) if done else _NOTHING for split in ("val", "test")]
         cells += [_number(record.get(f"{split}_loss"), "{:.3f}") if done else _NOTHING for split in ("val", "test")]
         cells += [_number(record.get("best_epoch"), "{:.0f}") if done else _NOTHING]

@@ -24,7 +24,7 @@ from cnnsearch.tables import EPOCHS, PREDICTIONS, TRIALS, load
 
 pytestmark = pytest.mark.row(11)
 
-NEW = ["weights", "fine_tune", *ADDED, "model_bytes"]
+NEW = ["weights", "fine_tune", "stopped_by", *ADDED, "model_bytes"]
 """Settings and measures that came after."""
 
 
