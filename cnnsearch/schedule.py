@@ -64,6 +64,8 @@ STEP_SECONDS = 1.0
 """Epochs are reported together for this long: Tune takes some hundredths of a second for a report."""
 SAVING_SECONDS = 30.0
 """When the time is up, running trials may take so long to come to the end of an epoch and be saved."""
+INTERRUPTED_SECONDS = 1.5
+"""The same for whoever interrupts, and expects an end in a few seconds."""
 OBJECT_STORE_BYTES = 128 * 1024**2
 """Images reach workers through a mapped file, so Ray's own store stays small."""
 
@@ -88,7 +90,7 @@ def execute(
         address: of a running Ray cluster; None starts Ray on this machine for the time of the run.
         warden: is told of temporary folders.
 
-    When the queue's time is up, what runs is saved after its epoch, as far as that comes soon, and the call ends.
+    When the queue's time is up, or on Ctrl-C, what runs is saved after its epoch, as far as that comes soon.
 
     Raises:
         RunError: Ray stopped before the work was done, or the disk is full.
@@ -127,6 +129,9 @@ def execute(
             tuner.fit()
         except _TimeIsUpError:
             return
+        except KeyboardInterrupt:
+            dispatcher.save(INTERRUPTED_SECONDS)
+            raise
     if not queue.is_exhausted:
         raise RunError("Ray stopped before every trial had ended; the same command goes on")
 

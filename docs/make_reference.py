@@ -72,6 +72,10 @@ included; validation and test losses are plain. Augmentation is drawn by seed, e
 see the same images whatever their batch size; validation and test images stay as they are. With it, frozen layers see
 other images in every epoch and are computed anew.
 
+A stage may have `stop_early: {method: asha}`, or `hyperband`, `median` or `patience`: trials are then stopped before
+their last epoch and recorded as pruned. `train.max_seconds` bounds each trial's training time; with `run.keep: state`,
+a sweep with more epochs trains only those that are new, where `lr_schedule` is constant.
+
 `--set` takes the same dotted keys with YAML values, stages by name: `--set stages.grid.space.lr=0.01`.
 """
 
