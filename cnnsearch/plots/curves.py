@@ -29,6 +29,7 @@ MOST_LINES = 8
 """Seeds of a setting drawn one by one; more are drawn as their median and a band."""
 _BEST_OF_MANY = 12
 _COLUMNS = 4
+_ROOM = 54  # characters of a suggested setting's name, in two lines
 _PANEL_HEIGHT, _GAP, _ROW_GAP = 1.3, 0.16, 0.34
 
 
@@ -58,8 +59,15 @@ def learning_curves(source: Tables | Evidence, metric: Metric = "loss", stage: s
 
 def shown_note(evidence: Evidence, stage: str) -> str:
     """Says so where not all settings of the stage are shown; else empty."""
-    count = len(evidence.stage(stage))
-    return f"The {_BEST_OF_MANY} best of {count} settings by validation accuracy." if count > MOST else ""
+    settings = evidence.stage(stage)
+    if not _are_many(evidence, settings) or len(settings) <= _BEST_OF_MANY:
+        return ""
+    return f"The {_BEST_OF_MANY} best of {len(settings)} settings by validation accuracy."
+
+
+def _are_many(evidence: Evidence, settings: Sequence[Setting]) -> bool:
+    """Whether the best are shown in a row: where settings are many, or were suggested and so make no table."""
+    return len(settings) > MOST or any(setting.key in evidence.attempts for setting in settings)
 
 
 def curves_title(evidence: Evidence, settings: Sequence[Setting], metric: Metric) -> str:
@@ -92,9 +100,9 @@ def curves_title(evidence: Evidence, settings: Sequence[Setting], metric: Metric
 
 def _arrange(evidence: Evidence, stage: str, settings: Sequence[Setting]) -> list[list[_Panel]]:
     """Rows of panels: model by cell where that is a table of reasonable size, else the best ones in a row."""
-    if len(settings) > MOST:
+    if _are_many(evidence, settings):
         best = sorted(settings, key=lambda s: (-s.val_accuracy, s.order))[:_BEST_OF_MANY]
-        panels = [_Panel(evidence.label(setting, separator=" · "), "", setting) for setting in best]
+        panels = [_Panel(_name(evidence, setting), "", setting) for setting in best]
         return [panels[i : i + _COLUMNS - 1] for i in range(0, len(panels), _COLUMNS - 1)]
     axes = [axis for axis in evidence.axes(stage) if axis != "model"]
     groups: dict[tuple[str, str | None], list[Setting]] = {}
@@ -114,6 +122,13 @@ def _arrange(evidence: Evidence, stage: str, settings: Sequence[Setting]) -> lis
         ]
         rows += [panels[i : i + _COLUMNS] for i in range(0, len(panels), _COLUMNS)]
     return rows
+
+
+def _name(evidence: Evidence, setting: Setting) -> str:
+    if setting.key in evidence.attempts:
+        model = f"{setting.model} · " if len(evidence.models) > 1 else ""
+        return model + evidence.brief(setting, _ROOM)
+    return evidence.label(setting, separator=" · ")
 
 
 def _cell(setting: Setting, axes: Sequence[str]) -> tuple[Value, ...]:

@@ -16,18 +16,32 @@ if TYPE_CHECKING:
     from cnnsearch.tables import Tables
 
 MOST = 40
+_MOST_SUGGESTED = 20
+_ROOM = 44  # characters of a label
 ROW = 0.25  # inches a row
 
 
 def all_settings(source: Tables | Evidence) -> Figure | None:
-    """One dot a setting; None where nothing finished. Shows the `MOST` best by validation accuracy of many."""
+    """One dot a setting; None where nothing finished. Of many shows the `most` best by validation accuracy."""
     evidence = as_evidence(source)
     scored = [(setting, score) for setting in evidence.settings if (score := evidence.score(setting)) is not None]
     if not scored:
         return None
-    shown = sorted(scored, key=lambda item: (-item[0].val_accuracy, item[0].order))[:MOST]
+    shown = sorted(scored, key=lambda item: (-item[0].val_accuracy, item[0].order))
+    shown = shown[: most(evidence)]
     with style.drawing():
         return _draw(evidence, shown, len(scored))
+
+
+def most(evidence: Evidence) -> int:
+    """How many settings are shown: fewer of those that a search suggested, which no reader compares one by one."""
+    suggested = sum(setting.key in evidence.attempts for setting in evidence.settings)
+    return _MOST_SUGGESTED if 2 * suggested > len(evidence.settings) else MOST
+
+
+def _label(evidence: Evidence, setting: Setting) -> str:
+    label = evidence.label(setting, omit=("model",), separator=" · ")
+    return evidence.brief(setting, _ROOM) if len(label) > _ROOM and setting.key in evidence.attempts else label
 
 
 def settings_title(evidence: Evidence) -> str:
@@ -40,9 +54,12 @@ def settings_title(evidence: Evidence) -> str:
     others, near = len(evidence.settings) - 1, len(evidence.near_best)
     if others == 0:
         return f"{evidence.label(best)}, the one setting tried, is better than chance"
+    name = evidence.label(best)
+    if len(name) > 2 * _ROOM and best.key in evidence.attempts:
+        name = evidence.brief(best, _ROOM)
     if near == 0:
         which = "the other setting" if others == 1 else f"all {others} other settings"
-        return f"{evidence.label(best)} is told apart from {which}"
+        return f"{name} is told apart from {which}"
     if near == others:
         return "The test images cannot tell any setting from the best"
     return f"The test images cannot tell {near} of {others} other settings from the best"
@@ -51,7 +68,7 @@ def settings_title(evidence: Evidence) -> str:
 def _draw(evidence: Evidence, shown: list[tuple[Setting, Score]], total: int) -> Figure:
     models = [model for model in evidence.models if any(setting.model == model for setting, _ in shown)] or [""]
     headed = len(evidence.models) > 1
-    labels = {setting.key: evidence.label(setting, omit=("model",), separator=" · ") for setting, _ in shown}
+    labels = {setting.key: _label(evidence, setting) for setting, _ in shown}
     left = min(3.4, 0.35 + 0.07 * max(len(text) for text in labels.values()))
     width, right = 3.7, 1.85
     top = 0.62

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from cnnsearch import stats
 from cnnsearch.plots.codes import coded, places, runs
+from cnnsearch.plots.searches import Attempt, Searched, searches
 from cnnsearch.plots.settings import AXES, Setting, Value, axis_values, collect, describe, is_missing
 
 if TYPE_CHECKING:
@@ -119,10 +120,35 @@ class Evidence:
     def label(self, setting: Setting, *, omit: Iterable[str] = (), separator: str = ", ") -> str:
         """A setting in words, by the axes that vary: "residual, lr 0.001, batch 16, no dropout"."""
         omitted = set(omit)
+        omitted |= self._without_part.get(setting.key, set())
         axes = [axis for axis in self.varying if axis not in omitted]
         # Where nothing is left to tell settings apart, say what kind of setting it is.
         axes = axes or [axis for axis in ("model", "lr", "batch_size") if axis not in omitted]
         return separator.join(describe(axis, setting.values[axis]) for axis in axes)
+
+    @cached_property
+    def _without_part(self) -> dict[str, set[str]]:
+        """Setting key -> the axes of its search that have no part in it, such as the momentum of adam."""
+        return {
+            id_: {axis.name for axis in search.axes} - set(one.values) for id_, (search, one) in self.attempts.items()
+        }
+
+    @cached_property
+    def attempts(self) -> dict[str, tuple[Searched, Attempt]]:
+        """Id of a trial that was suggested by a search -> the search, and the trial in it."""
+        return {one.trial_id: (search, one) for search in self.searches if search.is_search for one in search.attempts}
+
+    def brief(self, setting: Setting, room: int) -> str:
+        """A suggested setting in about `room` characters: its number, and the axes that matter most, rounded."""
+        search, attempt = self.attempts[setting.key]
+        parts = [f"trial {attempt.number:,}"]
+        for axis in search.by_importance:
+            if axis.name in attempt.values and axis.name != "model":
+                value = attempt.values[axis.name]
+                part = describe(axis.name, float(f"{value:.2g}") if isinstance(value, float) else value)
+                if len(" · ".join([*parts, part])) <= room:
+                    parts.append(part)
+        return " · ".join(parts)
 
     @cached_property
     def models(self) -> list[str]:
@@ -134,6 +160,11 @@ class Evidence:
     def best(self) -> Setting | None:
         """The best setting of all stages by validation accuracy: never by test."""
         return best_of(self.settings)
+
+    @cached_property
+    def searches(self) -> list[Searched]:
+        """The stages that were searched, or in which trials were stopped early."""
+        return searches(self)
 
     @cached_property
     def classes(self) -> list[str]:

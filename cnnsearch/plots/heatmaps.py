@@ -52,8 +52,11 @@ def heatmaps(source: Tables | Evidence, stage: str | None = None) -> Figure | No
 def map_axes(evidence: Evidence, stage: str) -> tuple[list[str], list[str]]:
     """The axes of a stage that `heatmaps` shows, and those it averages over.
 
-    Two axes (rows, columns) where the stage is a table over them, else the one with most values; none without any.
+    Two axes (rows, columns) where the stage is a table over them, else the one with most values; none without any, or
+    where ranges were searched.
     """
+    if any(search.stage == stage and search.is_search and search.has_ranges for search in evidence.searches):
+        return [], []  # no table: slices and a contour show these
     settings = [setting for setting in evidence.stage(stage) if evidence.score(setting) is not None]
     counts = {axis: len(distinct(settings, axis)) for axis in evidence.axes(stage) if axis != "model"}
     axes = sorted((axis for axis in counts if counts[axis] > 1), key=lambda axis: -counts[axis])

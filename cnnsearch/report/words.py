@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 
 from cnnsearch.plots.evidence import Evidence, Score
 from cnnsearch.plots.settings import Setting, Value, format_value
 from cnnsearch.stats import Estimate
+from cnnsearch.words import listed as listed
 
 _UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 """Controls, which move a terminal's cursor, and overrides of direction, which turn the text after them round."""
@@ -38,11 +38,6 @@ def points(difference: Estimate, sign: int = 1) -> str:
     """A difference of accuracies with its interval: "2.7 points (0.4 to 5.0)". `sign` -1 turns it round."""
     low, high = sorted((sign * difference.low, sign * difference.high))
     return f"{signed(100 * sign * difference.value)} points ({signed(100 * low)} to {signed(100 * high)})"
-
-
-def listed(items: Sequence[str], conjunction: str = "and") -> str:
-    """ "a", "a and b", "a, b and c"."""
-    return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} {conjunction} {items[-1]}" if items else ""
 
 
 def counted(count: int, singular: str, plural: str | None = None) -> str:
