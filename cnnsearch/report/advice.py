@@ -10,8 +10,11 @@ from typing import Any
 from cnnsearch import stats
 from cnnsearch.plots.continued import families
 from cnnsearch.plots.evidence import Evidence, Score, best_of
+from cnnsearch.plots.searches import Axis, Searched
 from cnnsearch.plots.settings import Setting, describe, format_value, words
 from cnnsearch.report.effects import control_of
+from cnnsearch.report.search_findings import edges as search_edges
+from cnnsearch.report.search_findings import late_gain
 from cnnsearch.report.words import capitalised, counted, listed, percent, points, share
 
 _EQUAL_FOR_ALL_PURPOSES = 100_000  # test images
@@ -36,6 +39,7 @@ def advice(evidence: Evidence) -> list[Advice]:
         return [*found, _learn_anything(evidence)]
     edges = _edges(evidence)
     found += edges[:_MOST_EDGES]
+    found += search_advice(evidence)
     found += _controls(evidence, edges)
     found += _longer(evidence, best)
     found += _seeds(evidence)
@@ -148,6 +152,61 @@ def _edges(evidence: Evidence) -> list[Advice]:
             text = f"{what} is best by validation and the {end} in its grid: try {listed(shown)}."
             found.append(Advice(text, _grid_command(evidence, stage, axis, sorted({*grid, *tries}))))
     return found
+
+
+def search_advice(evidence: Evidence) -> list[Advice]:
+    """For each search: wider where the best lie at an end of what was searched, more trials where it still improved."""
+    found = []
+    for search in evidence.searches:
+        if not search.is_search:
+            continue
+        wider = [one for axis, upwards in search_edges(search) if (one := _wider(evidence, search, axis, upwards))]
+        found += wider[:_MOST_EDGES]
+        if late_gain(search):
+            more = 2 * len(search.attempts)
+            text = (
+                f"More trials: the last third of {len(search.attempts):,} was still finding better ones. A search of "
+                f"{more:,} goes on from where this one ended."
+            )
+            found.append(Advice(text, _command(evidence, f"--set stages.{search.stage}.search.trials={more}")))
+    return found
+
+
+_ENDS = {"dropout": (0.0, 0.9), "label_smoothing": (0.0, 0.5), "momentum": (0.0, 0.999), "width": (0.1, math.inf)}
+"""Axis -> the least and most that make sense to advise."""
+
+
+def _wider(evidence: Evidence, search: Searched, axis: Axis, upwards: bool) -> Advice | None:
+    """What to search instead; None where there is nothing past the end."""
+    end = "upper" if upwards else "lower"
+    at = axis.high if upwards else axis.low
+    what = f"{capitalised(words(axis.name).full)}: the best trials lie at the {end} end of what was searched"
+    key = f"stages.{search.stage}.space.{axis.name}.{axis.kind}"
+    if not axis.is_range:
+        grid = [float(value) for value in axis.listed if isinstance(value, int | float)]
+        whole = all(isinstance(value, int) for value in axis.listed)
+        tries = next_values(axis.name, [int(value) for value in grid] if whole else grid, upwards=upwards)
+        if not tries:
+            return None
+        values = ", ".join(format_value(value) for value in sorted({*axis.listed, *tries}))  # type: ignore[type-var]
+        shown = listed([format_value(value) for value in tries])
+        text = f"{what} ({format_value(axis.listed[-1 if upwards else 0])}): try {shown}."
+        return Advice(text, _command(evidence, f"--set '{key}=[{values}]'"))
+    low, high = axis.low, axis.high
+    least, most = _ENDS.get(axis.name, (0.0, math.inf))
+    if axis.is_log:
+        low, high = (low, high * 10) if upwards else (low / 10, high)
+    else:
+        step = (high - low) / 2
+        low, high = (low, high + step) if upwards else (low - step, high)
+    low, high = max(least, low), min(most, high)
+    if axis.kind == "int":
+        low, high = max(1, math.floor(low)), math.ceil(high)
+    if (low, high) == (axis.low, axis.high):
+        return None
+    ends = [format_value(int(end) if axis.kind == "int" else float(f"{end:.4g}")) for end in (low, high)]
+    text = f"{what} ({format_value(at)}): search {ends[0]} to {ends[1]}."
+    return Advice(text, _command(evidence, f"--set '{key}=[{ends[0]}, {ends[1]}]'"))
 
 
 def _controls(evidence: Evidence, edges: Sequence[Advice]) -> list[Advice]:

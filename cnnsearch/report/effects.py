@@ -80,8 +80,10 @@ def _everywhere(evidence: Evidence, ahead: Setting, behind: Setting) -> str:
 def of_axes(evidence: Evidence) -> list[Claim]:
     """Every axis but the model of every stage that starts from scratch."""
     claims = []
+    searched = {search.stage for search in evidence.searches if search.is_search}
     for stage in evidence.stages:
-        if not evidence.continues(stage):
+        # Suggested one by one, settings hardly ever differ in one axis alone; `search_findings` tells of those.
+        if not evidence.continues(stage) and stage not in searched:
             for axis in evidence.axes(stage):
                 if axis != "model":
                     claims += _of_axis(evidence, stage, axis)

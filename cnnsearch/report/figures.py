@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from cnnsearch import plots
 from cnnsearch.plots import continued, curves, style
 from cnnsearch.plots.confusion import NUMBERS_UP_TO
-from cnnsearch.plots.dots import MOST as MOST_DOTS
+from cnnsearch.plots.dots import most as most_dots
 from cnnsearch.plots.evidence import Evidence, best_of, distinct, main_stage
 from cnnsearch.plots.heatmaps import has_intervals, map_axes
 from cnnsearch.plots.settings import Setting, Value, words
@@ -49,8 +49,8 @@ def picture_of(figure: Figure | None, name: str, caption: str, alt: str) -> Pict
 
 def all_settings(evidence: Evidence) -> Picture | None:
     """Section 3."""
-    total = len(evidence.settings)
-    alt = f"Dots with intervals: test accuracy of {counted(min(total, MOST_DOTS), 'setting')}. "
+    total, shown = len(evidence.settings), most_dots(evidence)
+    alt = f"Dots with intervals: test accuracy of {counted(min(total, shown), 'setting')}. "
     best, score = evidence.best, evidence.score(evidence.best) if evidence.best else None
     if best is not None and score is not None:
         alt += f"Best by validation: {evidence.label(best)}, {percent(score)}. "
@@ -61,8 +61,8 @@ def all_settings(evidence: Evidence) -> Picture | None:
         "apart means: significantly different from the best on the same images (McNemar’s exact test, Holm-corrected). "
         "Overlapping intervals do not settle that: they ignore that all settings saw the same images."
     )
-    if total > MOST_DOTS:
-        caption += f" Shown are the {MOST_DOTS} best of {total} settings by validation accuracy; the table has all."
+    if total > shown:
+        caption += f" Shown are the {shown} best of {total} settings by validation accuracy; the table has all."
     return picture_of(plots.all_settings(evidence), "settings", caption, alt)
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from cnnsearch import stats
-from cnnsearch.plots.evidence import Comparison, Evidence
+from cnnsearch.plots.evidence import Comparison, Evidence, Score
 from cnnsearch.plots.settings import Setting, describe, is_comparable, is_missing
 from cnnsearch.report.words import counted, in_words, listed, percent, share
 
@@ -71,11 +71,11 @@ def tell_all(claims: Sequence[Claim]) -> list[Finding]:
 
 def findings(evidence: Evidence) -> list[Finding]:
     """At most `MOST` findings: the model, the axes by size of their effect, later stages, overfitting, trouble."""
-    from cnnsearch.report import effects
+    from cnnsearch.report import effects, search_findings
 
     if not evidence.settings:
         return []
-    before = effects.of_model(evidence)
+    before = [*effects.of_model(evidence), *search_findings.of_searches(evidence)]
     axes = sorted(effects.of_axes(evidence), key=lambda claim: -claim.size)
     after = [*effects.of_going_on(evidence), *effects.of_overfitting(evidence), *_of_chance(evidence)]
     after += [*_of_divergence(evidence), *_of_stopping(evidence), *_of_nothing_to_compare(evidence)]
@@ -110,6 +110,8 @@ def _why_none(evidence: Evidence) -> str:
     if not statuses:
         return "no trial has ended yet"
     kinds = [status for status in ("failed", "diverged", "pruned") if status in statuses]
+    if "pruned" in kinds:
+        return f"no trial was trained to its end: {_lost(statuses, kinds)}{_highest_stopped(evidence)}"
     if len(kinds) > 1:
         parts = listed([f"{statuses.count(kind)} {kind}" for kind in kinds])
         return f"none of {len(statuses)} trials finished: {parts}"
@@ -117,6 +119,29 @@ def _why_none(evidence: Evidence) -> str:
     which = f"the one trial{ran}" if len(statuses) == 1 else f"all {len(statuses)} trials{ran}"
     meaning = ": the loss was no longer a number" if kinds == ["diverged"] else ""
     return f"{which} {kinds[0]}{meaning}"
+
+
+def _lost(statuses: Sequence[str], kinds: Sequence[str]) -> str:
+    names = {"pruned": "stopped early"}
+    return f"of {len(statuses)} trials " + listed([f"{statuses.count(kind)} {names.get(kind, kind)}" for kind in kinds])
+
+
+def _highest_stopped(evidence: Evidence) -> str:
+    """The stopped trial that stood highest: no winner, since others might have passed it."""
+    known = [
+        (score, one)
+        for search in evidence.searches
+        for one in search.stopped
+        if (score := one.scores.get("val_accuracy")) is not None
+    ]
+    if not known:
+        return ""
+    score, one = max(known, key=lambda item: (item[0], -item[1].number))
+    of = f" of {one.planned}" if one.planned else ""
+    images = evidence.size("val")
+    had = percent(Score(score, *stats.wilson(score * images, images), images)) if images else share(score)
+    what = ", ".join(describe(axis, value) for axis, value in one.values.items())
+    return f"; the highest validation accuracy at a lower budget is {had}, after {one.epochs}{of} epochs ({what})"
 
 
 def summary(evidence: Evidence) -> list[tuple[str, str]]:

@@ -73,7 +73,8 @@ def _anchor_names(page: Page) -> dict[str, str]:
     """What a link to each section calls it."""
     heading = page.heatmaps_heading
     continued = {f"continued-{stage.stage}": "before and after" for stage in page.continued}
-    return {**_ANCHOR_NAMES, **continued, "heatmaps": heading[:1].lower() + heading[1:]}
+    searched = {f"search-{section.stage}": "how the search went" for section in page.searches}
+    return {**_ANCHOR_NAMES, **continued, **searched, "heatmaps": heading[:1].lower() + heading[1:]}
 
 
 def keep_numbers_whole(text: str) -> Markup:

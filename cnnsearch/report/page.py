@@ -11,7 +11,7 @@ from cnnsearch.plots.continued import families
 from cnnsearch.plots.evidence import Evidence, main_stage
 from cnnsearch.plots.heatmaps import map_axes
 from cnnsearch.plots.settings import words
-from cnnsearch.report import figures, rows
+from cnnsearch.report import figures, rows, search
 from cnnsearch.report.advice import Advice, advice
 from cnnsearch.report.figures import Picture
 from cnnsearch.report.findings import Answer, Finding, answer, findings
@@ -19,6 +19,7 @@ from cnnsearch.report.method import Method, date_of, hardware, method, seeds_not
 from cnnsearch.report.words import capitalised, counted, percent
 from cnnsearch.words import duration
 
+_MOST_LISTED = 400  # trials in report.md, which cannot be filtered
 _MOST_NAMED = 8  # damaged trials
 _MOST_OF_A_CLASS = 8  # pictures on the contact sheet
 
@@ -67,6 +68,7 @@ class Page:
     seeds_note: str
     advice: list[Advice]
     settings: Picture | None
+    searches: list[search.SearchSection]
     heatmaps_heading: str
     heatmaps: Picture | None
     curves: list[Picture]
@@ -77,6 +79,8 @@ class Page:
     wrong: list[Wrong]
     more_confusions: list[Picture]
     trials: rows.Table
+    best_trials: rows.Table
+    """The same, or where they are very many, the best of them."""
     images: Picture | None
     sheet: list[tuple[str, list[str]]]
     data_facts: list[tuple[str, str]]
@@ -93,13 +97,24 @@ class Page:
             "errors": self.confusion,
         }
         continued = {f"continued-{stage.stage}" for stage in self.continued}
-        return {"trials", "data", "method", *continued, *(name for name, content in present.items() if content)}
+        searched = {f"search-{section.stage}" for section in self.searches}
+        return {
+            "trials",
+            "data",
+            "method",
+            *continued,
+            *searched,
+            *(name for name, content in present.items() if content),
+        }
 
     def pictures(self) -> Iterator[Picture]:
         """All figures, in order."""
         continued = [stage.picture for stage in self.continued]
         more = [picture for _, pictures in self.more_curves for picture in pictures]
-        yield from figures.present([self.settings, self.heatmaps, *self.curves, *more, *continued])
+        yield from figures.present([self.settings])
+        for section in self.searches:
+            yield from section.pictures
+        yield from figures.present([self.heatmaps, *self.curves, *more, *continued])
         yield from figures.present([self.confusion, *self.more_confusions, self.images])
 
 
@@ -119,6 +134,7 @@ def assemble(evidence: Evidence) -> Page:
         seeds_note=seeds_note(evidence),
         advice=advice(evidence),
         settings=figures.all_settings(evidence),
+        searches=search.sections(evidence),
         heatmaps_heading=capitalised(" × ".join(words(axis).full for axis in used)),
         heatmaps=figures.heatmaps(evidence),
         curves=figures.learning_curves(evidence, main) if main else [],
@@ -129,6 +145,7 @@ def assemble(evidence: Evidence) -> Page:
         wrong=most_sure_and_wrong(evidence, limit=24),
         more_confusions=figures.other_confusions(evidence),
         trials=rows.trials(evidence),
+        best_trials=rows.trials(evidence, _MOST_LISTED),
         images=figures.images_per_class(evidence),
         sheet=_sheet(evidence),
         data_facts=_data_facts(data, sweep),

@@ -50,37 +50,63 @@ class Table:
 _NOTHING = Cell("–")
 
 
-def trials(evidence: Evidence) -> Table:
-    """Every trial that ended, in the order of the table."""
+def trials(evidence: Evidence, most: int | None = None) -> Table:
+    """Every trial that ended, in the order of the table; of more than `most` those best by validation accuracy."""
     records = evidence.tables.trials.to_dict("records")
+    if most is not None and len(records) > most:
+        records = sorted(records, key=lambda record: -_validation(record))[:most]
     axes = _shown_axes(evidence, records)
     several_seeds = len({record["seed"] for record in records if not is_missing(record["seed"])}) > 1
     several_stages = len({record["stage"] for record in records}) > 1
+    stopped = any(record["status"] == "pruned" for record in records)
     columns = [Column("stage")] if several_stages else []
+    columns += [Column("trial", numeric=True)] if evidence.attempts else []
     columns += [Column(words(axis).short, numeric=_is_numeric(records, axis)) for axis in axes]
     columns += [Column("seed", numeric=True)] if several_seeds else []
     counted = any(not is_missing(record.get("parameters")) for record in records)
     columns += [Column("trainable parameters", numeric=True)] if counted else []
     columns += [Column("validation accuracy", True), Column("test accuracy", True), Column("validation loss", True)]
-    columns += [Column("test loss", True), Column("best epoch", True), Column("time", True), Column("status")]
+    columns += [Column("test loss", True), Column("best epoch", True)]
+    columns += [Column("epochs trained", True)] if stopped else []
+    columns += [Column("time", True), Column("status")]
     best = set(evidence.best.trial_ids) if evidence.best else set()
     rows = []
     for record in records:
         values = axis_values(record)
         cells = [Cell(str(record["stage"]))] if several_stages else []
+        cells += [_place(evidence, record)] if evidence.attempts else []
         cells += [_weights_cell(values[axis]) if axis == "weights" else _value_cell(values[axis]) for axis in axes]
         cells += [_number(record.get("seed"), "{:.0f}")] if several_seeds else []
         cells += [_number(record.get("parameters"), "{:,.0f}")] if counted else []
-        done = is_comparable(record)
+        done = record["status"] in ("done", "pruned")  # of a stopped one, the best until then
         cells += [_accuracy(evidence, record, split) if done else _NOTHING for split in ("val", "test")]
         cells += [_number(record.get(f"{split}_loss"), "{:.3f}") if done else _NOTHING for split in ("val", "test")]
         cells += [_number(record.get("best_epoch"), "{:.0f}") if done else _NOTHING]
+        cells += [_number(_epochs(evidence, record), "{:.0f}")] if stopped else []
         seconds: Any = record.get("seconds")
         cells += [_NOTHING if is_missing(seconds) else Cell(duration(float(seconds)), float(seconds))]
         reason = "" if is_missing(record.get("error")) else f": {record['error']}"
         cells += [Cell(f"{record['status']}{reason}")]
-        rows.append(Row(tuple(cells), is_best=str(record["trial_id"]) in best, is_done=done))
+        rows.append(Row(tuple(cells), is_best=str(record["trial_id"]) in best, is_done=record["status"] == "done"))
     return Table(tuple(columns), tuple(rows))
+
+
+def _validation(record: Mapping[Any, Any]) -> float:
+    score: Any = record.get("val_accuracy")
+    return -1.0 if is_missing(score) or record["status"] != "done" else float(score)
+
+
+def _place(evidence: Evidence, record: Mapping[Any, Any]) -> Cell:
+    """Its number in its search, which figures and findings go by."""
+    known = evidence.attempts.get(str(record["trial_id"]))
+    return _NOTHING if known is None else Cell(f"{known[1].number:,}", float(known[1].number))
+
+
+def _epochs(evidence: Evidence, record: Mapping[Any, Any]) -> int | None:
+    for search in evidence.searches:
+        if search.stage == record["stage"]:
+            return search.epochs_of(str(record["trial_id"]))
+    return None
 
 
 def _shown_axes(evidence: Evidence, records: list[dict[Any, Any]]) -> list[str]:

@@ -152,6 +152,7 @@ class TestEveryReport:
         order = [
             "found",
             "all-settings",
+            "searches",
             "heatmaps",
             "curves",
             "continued-dropout",

@@ -28,6 +28,12 @@ FASHION = (
 )  # fmt: skip
 
 
+_WITH_SIZES = TRIALS
+for _name, _type in (("epochs_done", pa.int64()), ("stopped_by", pa.string()), ("model_bytes", pa.int64())):
+    if _name not in TRIALS.names:  # of tables as they will be
+        _WITH_SIZES = _WITH_SIZES.append(pa.field(_name, _type))
+
+
 @dataclass(frozen=True)
 class Plan:
     """One trial to make up: its hyperparameters, its skill, and how its curves look."""
@@ -40,6 +46,8 @@ class Plan:
     status: str = "done"
     error: str | None = None
     turn: float = 0.35  # where validation loss turns, as a share of the epochs; 1 or more: not at all
+    stopped_at: int | None = None  # the epoch after which it was stopped early
+    stopped_by: str | None = None  # the rule that did it
 
     @property
     def trial_id(self) -> str:
@@ -142,6 +150,9 @@ def _add(world: World, plan: Plan, sweep: str) -> None:
         "started_at": pd.Timestamp("2025-03-01T10:00:00Z"), **plan.values,
     }  # fmt: skip
     world.rows.append(row)
+    if plan.stopped_at is not None:
+        _stop(world, plan, row)
+        return
     if plan.status != "done":
         world.epoch_rows += [
             {"trial_id": plan.trial_id, "epoch": 1, "train_loss": 2.4, "train_accuracy": 0.1, "val_loss": 2.5,
@@ -169,6 +180,18 @@ def _add(world: World, plan: Plan, sweep: str) -> None:
     row["test_loss"] = best["val_loss"] + 0.03
 
 
+def _stop(world: World, plan: Plan, row: dict[str, Any]) -> None:
+    """A trial that was stopped early: its curves until then, and its scores at the best of those epochs."""
+    frames = {split: _predict(world, plan, split) for split in ("val", "test")}
+    curves = _curves(world, plan, _accuracy(frames["val"]), None)[: plan.stopped_at]
+    world.epoch_rows += curves
+    best = max(curves, key=lambda r: r["val_accuracy"])
+    row |= {name: best[name] for name in ("train_loss", "train_accuracy", "val_loss", "val_accuracy")}
+    row |= {"best_epoch": best["epoch"], "epochs_done": plan.stopped_at, "stopped_by": plan.stopped_by}
+    row["test_accuracy"] = best["val_accuracy"] * _accuracy(frames["test"])
+    row["error"] = f"{plan.stopped_by}: not among the best at epoch {plan.stopped_at}"
+
+
 def picture(shade: int, size: int = 28) -> str:
     """A small gradient PNG, base64."""
     ramp = (np.add.outer(np.arange(size), np.arange(size)) * 255 // (2 * size - 2) * shade // 255).astype(np.uint8)
@@ -187,6 +210,8 @@ def make(
     val_per_class: int = 20,
     test_per_class: int = 100,
     name: str = "part1",
+    title: str = "CNN classifiers trained from scratch",
+    question: str = "How do learning rate, batch size, residual blocks and dropout change accuracy?",
     pictures: bool = False,
     waiting: int = 0,
     folder: Path = Path("results/part1"),
@@ -200,8 +225,8 @@ def make(
     k = len(classes)
     sweep = {
         "name": name,
-        "title": "CNN classifiers trained from scratch",
-        "question": "How do learning rate, batch size, residual blocks and dropout change accuracy?",
+        "title": title,
+        "question": question,
         "data": {
             "source": "fashion-mini",
             "image_size": 32,
@@ -237,7 +262,7 @@ def make(
     }
     tables = Tables(
         folder=folder,
-        trials=_frame(world.rows, TRIALS),
+        trials=_frame(world.rows, _WITH_SIZES),
         epochs=_frame(world.epoch_rows, EPOCHS),
         predictions=_concatenated(world.prediction_frames),
         sweep=sweep,

@@ -1,0 +1,258 @@
+"""What a search shows in sentences, and what it suggests to try next."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from cnnsearch import stats
+from cnnsearch.plots.evidence import Score
+from cnnsearch.plots.searches import Attempt, Axis, Searched
+from cnnsearch.plots.settings import describe, format_value, words
+from cnnsearch.plots.slices import region
+from cnnsearch.report.findings import CANNOT_TELL, CLEAR, SUGGESTIVE, Claim, Finding, Verdict
+from cnnsearch.report.words import capitalised, counted, listed, number_word, percent
+
+if TYPE_CHECKING:
+    from cnnsearch.plots.evidence import Evidence
+
+ENOUGH = 40
+"""Settings from which importances are called clear."""
+_EDGE = 0.08  # of the range
+_LEAST_FOR_PROGRESS = 12
+
+
+def of_searches(evidence: Evidence) -> list[Claim]:
+    """Of each search: the axes that matter, the best regions, progress, what was stopped, the Pareto set."""
+    found: list[Finding] = []
+    for search in evidence.searches:
+        several = len(evidence.searches) > 1
+        start = f"In stage {search.stage}: " if several else ""
+        told = [*_of_front(search), *_of_stopping(search)]
+        if search.is_search:
+            told = [*_of_axes(search), *_of_regions(search), *told, *_of_progress(search)]
+        found += [Finding(f"{start}{one.sentence}", one.verdict, one.anchor) for one in told]
+    return [_claim(finding) for finding in found]
+
+
+def _claim(finding: Finding) -> Claim:
+    return Claim((), lambda _: finding)
+
+
+def anchor(search: Searched) -> str:
+    """Id of the search's section."""
+    return f"search-{search.stage}"
+
+
+def _of_axes(search: Searched) -> list[Finding]:
+    found = search.importances
+    if found is None:
+        return []
+    clear = [name for name in found.ranked if found.stands_out(name)]
+    likely = [name for name in found.ranked if found.is_likely(name) and name not in clear]
+    at = f" at epoch {search.common_epoch}" if search.common_epoch else ""
+    where = f"of the variance of {search.objective.label}{at} over the space searched"
+    source = f"fANOVA, {counted(found.settings, 'setting')}"
+    source += ", the last epoch that all of them reached" if search.common_epoch else ""
+    if not clear and not likely:
+        sentence = f"Which axes matter cannot be told: none explains more {where} than random numbers do ({source})."
+        return [Finding(sentence, CANNOT_TELL, anchor(search))]
+
+    def share(name: str) -> str:
+        one = found.shares[name]
+        return f"{100 * one.value:.0f} % ({100 * one.low:.0f}–{100 * one.high:.0f})"
+
+    leaders = clear or likely
+    verb = "matters" if clear else "may matter"
+    sentence = f"{capitalised(words(leaders[0]).full)} {verb} most: alone it explains {share(leaders[0])} {where}"
+    rest = [f"{words(name).full} {share(name)}" for name in leaders[1:4]]
+    sentence += f", {listed(rest)}" if rest else ""
+    if clear and likely:
+        sentence += f"; {listed([words(name).full for name in likely[:3]])} may matter as well"
+    others = len(found.ranked) - len(clear) - len(likely)
+    if others:
+        which = "other axis explains" if others == 1 else "other axes explain"
+        count = "the" if others == 1 else f"the {number_word(others)}"
+        sentence += f"; {count} {which} no more than random numbers"
+    verdict: Verdict = CLEAR if clear and found.settings >= ENOUGH else SUGGESTIVE
+    return [Finding(f"{sentence} ({source}).", verdict, anchor(search))]
+
+
+def _of_regions(search: Searched) -> list[Finding]:
+    top, found = search.top, search.importances
+    if len(search.scored) < 2 * len(top) or found is None:
+        return []
+    axes = [axis for axis in search.by_importance if found.stands_out(axis.name)]
+    axes = axes or [axis for axis in search.by_importance if found.is_likely(axis.name)]
+    spans = [f"{text}{_searched(search, axis)}" for axis in axes[:3] if (text := region(search, axis))]
+    if not spans:
+        return []
+    sentence = f"The best {len(top)} of {len(search.scored):,} trials by validation: {listed(spans)}."
+    # They were picked for their scores, and a searcher looks most where it has found something.
+    return [Finding(sentence, SUGGESTIVE, anchor(search))]
+
+
+def _searched(search: Searched, axis: Axis) -> str:
+    if not axis.is_range:
+        return ""
+    return f" (searched: {format_value(axis.low)} to {format_value(axis.high)})"
+
+
+def late_gain(search: Searched) -> float | None:
+    """How much the last third of the suggestions bettered the first objective; 0 where it did not.
+
+    None where trials are too few to speak of thirds.
+    """
+    count = len(search.attempts)
+    early = [search.score(one) for one in search.scored if one.number <= count - count // 3]
+    late = [search.score(one) for one in search.scored if one.number > count - count // 3]
+    if len(search.scored) < _LEAST_FOR_PROGRESS or not early or not late:
+        return None
+    sign = 1 if search.objective.is_larger_better else -1
+    return max(0.0, max(sign * score for score in late) - max(sign * score for score in early))
+
+
+def _of_progress(search: Searched) -> list[Finding]:
+    gain, best = late_gain(search), search.best
+    if gain is None or best is None or len(search.objectives) > 1:
+        return []
+    count = len(search.attempts)
+    third = f"the last third of the search (trials {count - count // 3 + 1:,} to {count:,})"
+    if gain == 0:
+        sentence = (
+            f"The search had stopped improving: its best is trial {best.number:,} of {count:,}, and {third} found "
+            "nothing better."
+        )
+        return [Finding(sentence, SUGGESTIVE if count >= ENOUGH else CANNOT_TELL, anchor(search))]
+    accuracy = search.objective.column.endswith("accuracy")
+    by = f"{100 * gain:.1f} percentage points" if accuracy else f"{gain:.3f}"
+    images = search.evidence.size("val")
+    grain = 1 / images if images and accuracy else 0.0
+    few = f", {counted(round(gain * images), 'validation image')} of {images:,}" if grain else ""
+    sentence = f"The search was still improving: {third} bettered {search.objective.label} by {by}{few}."
+    # Half a standard error of one score, at the least: anything below is a few lucky images.
+    value = search.score(best)
+    noise = (value * (1 - value) / images) ** 0.5 if grain else 0.0
+    return [Finding(sentence, SUGGESTIVE if gain > noise else CANNOT_TELL, anchor(search))]
+
+
+def _of_stopping(search: Searched) -> list[Finding]:
+    stopped, total = len(search.pruned), len(search.attempts)
+    if not stopped:
+        return []
+    spent = sum(one.epochs for one in search.attempts)
+    full = sum(one.planned or one.epochs for one in search.attempts)
+    saved = f", which left {100 * spent / full:.0f} % of the epochs of training all to the end" if full else ""
+    steps = search.rungs()
+    where = f"at epoch {steps[0].name}" if len(steps) == 1 else f"between epochs {steps[0].first} and {steps[-1].last}"
+    were = "was" if stopped == 1 else "were"
+    start = f"{stopped:,} of {counted(total, 'trial')} {were} stopped early, {where}{saved}"
+    best = search.best
+    if best is None:
+        sentence = (
+            f"{start}. None was trained to its end: any winner here is one at a lower budget, and scores after "
+            "different numbers of epochs are not comparable."
+        )
+        return [Finding(sentence, CANNOT_TELL, anchor(search))]
+    if best.status == "pruned":
+        of = f" of {best.planned}" if best.planned else ""
+        sentence = (
+            f"{start}. The winner is one of them: it was stopped after {best.epochs}{of} epochs, having got no better"
+        )
+        return [Finding(f"{sentence}.", CLEAR, anchor(search))]
+    rest = len(search.scored)
+    which = "trained to the end" if rest == _done(search) else "that trained to the end or got no better"
+    sentence = f"{start}. The winner was trained to its end, and chosen among the {rest:,} {which}"
+    sentence += _higher_when_stopped(search, best)
+    return [Finding(f"{sentence}.", CLEAR, anchor(search))]
+
+
+def _done(search: Searched) -> int:
+    return sum(one.status == "done" for one in search.attempts)
+
+
+def _higher_when_stopped(search: Searched, best: Attempt) -> str:
+    column = search.objective.column
+    ahead = [
+        one
+        for one in search.stopped
+        if column in one.scores and search.objective.is_better(one.scores[column], search.score(best))
+    ]
+    if not ahead:
+        return ""
+    which = counted(len(ahead), "stopped trial")
+    return f"; {which} stood higher when stopped, and what more training would have made of them is not known"
+
+
+def _of_front(search: Searched) -> list[Finding]:
+    if len(search.objectives) < 2 or not search.front:
+        return []
+    front, total = search.front, sum(one.is_comparable for one in search.attempts)
+    names = listed([one.label for one in search.objectives])
+    if len(front) == 1:
+        sentence = f"One of {total:,} trials is best in {names} alike: {_named(search, front[0])}."
+        return [Finding(sentence, SUGGESTIVE, anchor(search))]
+    ends = [f"for {search.objective.label}, {_told(search, front[0])}"]
+    for other in search.objectives[1:]:
+        pick = min(front, key=lambda one: (-1 if other.is_larger_better else 1) * one.scores[other.column])
+        if pick is not front[0]:
+            ends.append(f"for {other.label}, {_told(search, pick)}")
+    sentence = f"No one trial is best in {names}: {len(front)} of {total:,} are beaten by no other"
+    sentence += f". The best {'; '.join(ends)}."
+    # Membership rests on single scores: one lucky trial pushes its neighbours off the front.
+    return [Finding(sentence, SUGGESTIVE, anchor(search))]
+
+
+def _told(search: Searched, one: Attempt) -> str:
+    scores = [_score(search, one, index) for index in range(len(search.objectives))]
+    return f"trial {one.number:,} ({_named(search, one)}), has {listed(scores)}"
+
+
+def _score(search: Searched, one: Attempt, index: int) -> str:
+    objective = search.objectives[index]
+    value = one.scores[objective.column]
+    images = search.evidence.size("val")
+    if objective.column == "val_accuracy" and images:
+        low, high = stats.wilson(min(1.0, value) * images, images)
+        return percent(Score(value, low, high, images))
+    return objective.text(value)
+
+
+def _named(search: Searched, one: Attempt) -> str:
+    """The values a reader needs first: of the three most important axes."""
+    names = [axis.name for axis in search.by_importance if axis.name in one.values][:3]
+    return ", ".join(describe(name, _rounded(one.values[name])) for name in names)
+
+
+def _rounded(value: object) -> float | int | str | bool | None:
+    if isinstance(value, float):
+        return float(f"{value:.2g}")
+    assert value is None or isinstance(value, int | str)
+    return value
+
+
+def edges(search: Searched) -> list[tuple[Axis, bool]]:
+    """Ranges, and lists of numbers, at whose end the best trials lie: (axis, whether at the upper end)."""
+    best, found = search.best, []
+    if best is None or len(search.scored) < _LEAST_FOR_PROGRESS:
+        return []
+    for axis in search.by_importance:
+        at = axis.position(best.values[axis.name]) if axis.is_ordered and axis.name in best.values else None
+        if at is None:
+            continue
+        places = [
+            p
+            for one in search.top
+            if axis.name in one.values and (p := axis.position(one.values[axis.name])) is not None
+        ]
+        middle = _median(places)
+        for upwards in (False, True):
+            near = (1 - at if upwards else at) <= (_EDGE if axis.is_range else 0)
+            if near and (1 - middle if upwards else middle) <= 3 * _EDGE:
+                found.append((axis, upwards))
+    return found
+
+
+def _median(values: Sequence[float]) -> float:
+    ordered = sorted(values)
+    return ordered[len(ordered) // 2] if ordered else 0.5
