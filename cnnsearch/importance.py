@@ -20,9 +20,9 @@ LEAST_TRIALS = 20
 """Of finished settings. With fewer the forest fits noise: axes that do nothing get a tenth of the variance and more."""
 MOST_TRIALS = 1000
 """Drawn in one repetition: what keeps 2,000 trials within seconds."""
-TREES = 24
+TREES = 16
 _DEPTH = 7
-_REPETITIONS = 10
+_REPETITIONS = 8
 _DECOY = "a column of random numbers"
 
 

@@ -21,7 +21,7 @@ from cnnsearch.plots.curves import learning_curves
 from cnnsearch.plots.dots import all_settings
 from cnnsearch.plots.evidence import Evidence
 from cnnsearch.plots.heatmaps import heatmaps
-from cnnsearch.plots.history import history
+from cnnsearch.plots.history import optimisation_history
 from cnnsearch.plots.images import images_per_class
 from cnnsearch.plots.importances import importance_bars
 from cnnsearch.plots.parallel import parallel_coordinates
@@ -38,10 +38,10 @@ __all__ = [
     "confusion_matrix",
     "contour",
     "heatmaps",
-    "history",
     "images_per_class",
     "importance_bars",
     "learning_curves",
+    "optimisation_history",
     "parallel_coordinates",
     "pareto_front",
     "rungs",

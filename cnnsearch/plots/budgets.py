@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -175,8 +174,7 @@ def _bins(epochs: Sequence[int]) -> list[tuple[int, int]]:
     if len(epochs) <= _MOST_BARS:
         return [(epoch, epoch) for epoch in epochs]
     width = math.ceil((epochs[-1] - epochs[0] + 1) / _MOST_BARS)
-    edges = np.arange(epochs[0], epochs[-1] + 1, width)
-    return [(int(edge), int(edge) + width - 1) for edge in edges]
+    return [(first, min(first + width - 1, epochs[-1])) for first in range(epochs[0], epochs[-1] + 1, width)]
 
 
 def _budget_legend(figure: Figure, trained: Sequence[Attempt]) -> None:

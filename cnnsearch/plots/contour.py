@@ -112,7 +112,7 @@ def _draw_map(axes: Axes, search: Searched, x: Grid, y: Grid, z: Grid, span: tup
     width = _width(len(z))
     mean, total = smoothed(x, y, z, at_x, at_y, (width, width))
     nearest = np.sqrt(((at_x[..., None] - x) ** 2 + (at_y[..., None] - y) ** 2).min(axis=-1))
-    known = np.ma.masked_where((nearest > width) | (total < 0.5), mean)
+    known = np.ma.masked_where((nearest > 1.3 * width) | (total < 0.4), mean)
     low, high = span
     if not search.objective.is_larger_better:
         known, (low, high) = -known, (-high, -low)

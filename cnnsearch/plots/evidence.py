@@ -142,7 +142,7 @@ class Evidence:
         """A suggested setting in about `room` characters: its number, and the axes that matter most, rounded."""
         search, attempt = self.attempts[setting.key]
         parts = [f"trial {attempt.number:,}"]
-        for axis in search.by_importance:
+        for axis in search.telling:
             if axis.name in attempt.values and axis.name != "model":
                 value = attempt.values[axis.name]
                 part = describe(axis.name, float(f"{value:.2g}") if isinstance(value, float) else value)

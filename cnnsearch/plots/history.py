@@ -13,7 +13,7 @@ from cnnsearch.plots.searches import Searched
 _FEW = 40
 
 
-def history(search: Searched) -> Figure | None:
+def optimisation_history(search: Searched) -> Figure | None:
     """A dot a trial, the best so far as steps; None where no trial was trained to its end."""
     if search.best is None:
         return None

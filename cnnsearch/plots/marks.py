@@ -46,7 +46,7 @@ def selection(search: Searched, attempts: Sequence[Attempt], most: int = MOST_PO
     """Those of the attempts that are drawn, in their order: all, or the best and an even selection of the others."""
     if len(attempts) <= most:
         return list(attempts)
-    best = {one.number for one in search.ranked()[:_BEST_KEPT]}
+    best = {one.number for one in search.ranked()[: min(_BEST_KEPT, most // 2)]}
     kept = [one for one in attempts if one.number in best]
     others = [one for one in attempts if one.number not in best]
     room = most - len(kept)

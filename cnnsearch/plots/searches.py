@@ -365,9 +365,11 @@ class Searched:
         return [self.axis(name) for name in ranked] + [axis for axis in self.axes if axis.name not in ranked]
 
     @cached_property
-    def full_budget(self) -> int:
-        """The most epochs a trial has trained."""
-        return max((one.epochs for one in self.attempts), default=0)
+    def telling(self) -> list[Axis]:
+        """The axes in the order in which they describe a trial: those that may matter, then as the space has them."""
+        found = self.importances
+        likely = [axis for axis in self.by_importance if found is not None and found.is_likely(axis.name)]
+        return likely + [axis for axis in self.axes if axis not in likely]
 
     def rungs(self, most: int = 10) -> list[Rung]:
         """The epochs at which trials were stopped, in order; where they are more than `most`, spans of epochs."""
@@ -378,7 +380,8 @@ class Searched:
         edges = [(epoch, epoch) for epoch in epochs]
         if len(epochs) > most:
             width = math.ceil((epochs[-1] - epochs[0] + 1) / most)
-            edges = [(first, first + width - 1) for first in range(epochs[0], epochs[-1] + 1, width)]
+            firsts = range(epochs[0], epochs[-1] + 1, width)
+            edges = [(first, min(first + width - 1, epochs[-1])) for first in firsts]
         trained = [one.epochs for one in self.attempts if one.status in ("done", "pruned")]
         return [
             Rung(first, last, sum(e >= first for e in trained), sum(first <= e <= last for e in ends))

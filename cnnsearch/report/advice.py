@@ -14,7 +14,7 @@ from cnnsearch.plots.searches import Axis, Searched
 from cnnsearch.plots.settings import Setting, describe, format_value, words
 from cnnsearch.report.effects import control_of
 from cnnsearch.report.search_findings import edges as search_edges
-from cnnsearch.report.search_findings import late_gain
+from cnnsearch.report.search_findings import is_improving
 from cnnsearch.report.words import capitalised, counted, listed, percent, points, share
 
 _EQUAL_FOR_ALL_PURPOSES = 100_000  # test images
@@ -111,7 +111,7 @@ def _unfinished(evidence: Evidence) -> list[Advice]:
 def _smaller_steps(evidence: Evidence) -> list[Advice]:
     """Where trials diverged and none finished, the steps were too large, or the images are not what they should be."""
     rates = [float(row["lr"]) for row in evidence.tables.trials.to_dict("records") if row["status"] == "diverged"]
-    if not rates:
+    if not rates or "pruned" in set(evidence.tables.trials["status"]):
         return []
     shown = listed([format_value(min(rates) / 10), format_value(min(rates) / 100)], "or")
     many = "every trial that ran" if len(rates) > 1 else "the trial that ran"
@@ -162,7 +162,7 @@ def search_advice(evidence: Evidence) -> list[Advice]:
             continue
         wider = [one for axis, upwards in search_edges(search) if (one := _wider(evidence, search, axis, upwards))]
         found += wider[:_MOST_EDGES]
-        if late_gain(search):
+        if is_improving(search):
             more = 2 * len(search.attempts)
             text = (
                 f"More trials: the last third of {len(search.attempts):,} was still finding better ones. A search of "

@@ -74,7 +74,7 @@ def findings(evidence: Evidence) -> list[Finding]:
     from cnnsearch.report import effects, search_findings
 
     if not evidence.settings:
-        return []
+        return tell_all(search_findings.of_searches(evidence))
     before = [*effects.of_model(evidence), *search_findings.of_searches(evidence)]
     axes = sorted(effects.of_axes(evidence), key=lambda claim: -claim.size)
     after = [*effects.of_going_on(evidence), *effects.of_overfitting(evidence), *_of_chance(evidence)]

@@ -126,7 +126,7 @@ def _history(search: Searched) -> Picture | None:
     alt = f"{capitalised(search.objective.label)} of {trials} in order, with the best so far as steps."
     if best is not None:
         alt += f" The best is trial {best.number} with {search.objective.text(search.score(best))}."
-    return picture_of(plots.history(search), _name(search, "history"), caption, alt)
+    return picture_of(plots.optimisation_history(search), _name(search, "history"), caption, alt)
 
 
 def _importances(search: Searched) -> Picture | None:
@@ -157,7 +157,7 @@ def _slices(search: Searched) -> Picture | None:
     stopped = " Hollow: stopped early, at the best they had reached by then." if search.stopped else ""
     caption = (
         f"{capitalised(search.objective.label)} over one axis at a time, the most important first where that is known; "
-        "all other axes vary as well. Black: medians of trials trained to the end. A panel counts its trials where "
+        "all other axes vary as well. Lines are medians of trials trained to the end. A panel counts its trials where "
         f"its axis has a part in only some of them.{stopped}{_selected(search)}"
     )
     names = listed([words(axis.name).full for axis in search.by_importance])
@@ -205,10 +205,13 @@ def _pareto(search: Searched) -> Picture | None:
 def _rungs(search: Searched) -> Picture | None:
     caption = (
         "Left: trials that trained up to each epoch at which some were stopped. Right: validation accuracy by epoch, "
-        "of an even selection where trials are many. Scores after different numbers of epochs are not comparable: the "
-        "best is chosen among trials trained to the end"
+        "of an even selection where trials are many."
     )
-    caption += "." if search.scored else ", of which there are none here."
+    if search.stopped:
+        caption += (
+            " Scores after different numbers of epochs are not comparable: the best is chosen among trials trained to "
+            "the end" + ("." if search.scored else ", of which there are none here.")
+        )
     alt = "; ".join(f"epoch {s.name}: {s.reached} reached, {s.stopped} stopped" for s in search.rungs())
     return picture_of(plots.rungs(search), _name(search, "rungs"), caption, f"Trials at each rung: {alt}.")
 

@@ -112,28 +112,47 @@ def late_gain(search: Searched) -> float | None:
     return max(0.0, max(sign * score for score in late) - max(sign * score for score in early))
 
 
+def late_on_front(search: Searched) -> int:
+    """How many of the Pareto set are from the last third of the suggestions."""
+    count = len(search.attempts)
+    return sum(one.number > count - count // 3 for one in search.front)
+
+
+def is_improving(search: Searched) -> bool:
+    """Whether the last third of the suggestions found anything better."""
+    return bool(late_on_front(search) if len(search.objectives) > 1 else late_gain(search))
+
+
 def _of_progress(search: Searched) -> list[Finding]:
     gain, best = late_gain(search), search.best
-    if gain is None or best is None or len(search.objectives) > 1:
+    if gain is None or best is None:
         return []
     count = len(search.attempts)
     third = f"the last third of the search (trials {count - count // 3 + 1:,} to {count:,})"
+    if len(search.objectives) > 1:
+        late = late_on_front(search)
+        were = "was" if late == 1 else "were"
+        sentence = f"Of the {len(search.front)} trials that no other beats, {late or 'none'} {were} found in {third}."
+        return [Finding(sentence, SUGGESTIVE if count >= ENOUGH else CANNOT_TELL, anchor(search))]
     if gain == 0:
         sentence = (
             f"The search had stopped improving: its best is trial {best.number:,} of {count:,}, and {third} found "
             "nothing better."
         )
-        return [Finding(sentence, SUGGESTIVE if count >= ENOUGH else CANNOT_TELL, anchor(search))]
+        # Draws that learn nothing from the ones before have no trend to stop.
+        learns = search.method not in ("random", "qmc")
+        return [Finding(sentence, SUGGESTIVE if learns and count >= ENOUGH else CANNOT_TELL, anchor(search))]
     accuracy = search.objective.column.endswith("accuracy")
     by = f"{100 * gain:.1f} percentage points" if accuracy else f"{gain:.3f}"
     images = search.evidence.size("val")
     grain = 1 / images if images and accuracy else 0.0
     few = f", {counted(round(gain * images), 'validation image')} of {images:,}" if grain else ""
-    sentence = f"The search was still improving: {third} bettered {search.objective.label} by {by}{few}."
-    # Half a standard error of one score, at the least: anything below is a few lucky images.
+    # A standard error of one score: a smaller gain may be a few lucky images.
     value = search.score(best)
-    noise = (value * (1 - value) / images) ** 0.5 if grain else 0.0
-    return [Finding(sentence, SUGGESTIVE if gain > noise else CANNOT_TELL, anchor(search))]
+    is_noise = bool(grain) and gain <= (value * (1 - value) / images) ** 0.5
+    was = "may still have been" if is_noise else "was still"
+    sentence = f"The search {was} improving: {third} bettered {search.objective.label} by {by}{few}."
+    return [Finding(sentence, CANNOT_TELL if is_noise else SUGGESTIVE, anchor(search))]
 
 
 def _of_stopping(search: Searched) -> list[Finding]:
@@ -219,8 +238,8 @@ def _score(search: Searched, one: Attempt, index: int) -> str:
 
 
 def _named(search: Searched, one: Attempt) -> str:
-    """The values a reader needs first: of the three most important axes."""
-    names = [axis.name for axis in search.by_importance if axis.name in one.values][:3]
+    """The values a reader needs first, of three axes."""
+    names = [axis.name for axis in search.telling if axis.name in one.values][:3]
     return ", ".join(describe(name, _rounded(one.values[name])) for name in names)
 
 
@@ -236,7 +255,8 @@ def edges(search: Searched) -> list[tuple[Axis, bool]]:
     best, found = search.best, []
     if best is None or len(search.scored) < _LEAST_FOR_PROGRESS:
         return []
-    for axis in search.by_importance:
+    known = search.importances
+    for axis in search.by_importance if known is None else [a for a in search.axes if known.is_likely(a.name)]:
         at = axis.position(best.values[axis.name]) if axis.is_ordered and axis.name in best.values else None
         if at is None:
             continue
@@ -248,9 +268,22 @@ def edges(search: Searched) -> list[tuple[Axis, bool]]:
         middle = _median(places)
         for upwards in (False, True):
             near = (1 - at if upwards else at) <= (_EDGE if axis.is_range else 0)
-            if near and (1 - middle if upwards else middle) <= 3 * _EDGE:
+            is_end = near and (1 - middle if upwards else middle) <= 3 * _EDGE
+            if is_end and not _diverges(search, axis, upwards=upwards):
                 found.append((axis, upwards))
     return found
+
+
+def _diverges(search: Searched, axis: Axis, *, upwards: bool) -> bool:
+    """Whether a quarter of the trials at this end diverged: then there is nothing to find past it."""
+    there = [
+        one
+        for one in search.attempts
+        if axis.name in one.values
+        and (at := axis.position(one.values[axis.name])) is not None
+        and (1 - at if upwards else at) <= 2 * _EDGE
+    ]
+    return 4 * sum(one.status == "diverged" for one in there) > len(there)
 
 
 def _median(values: Sequence[float]) -> float:
