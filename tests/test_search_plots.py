@@ -18,7 +18,7 @@ from cnnsearch import plots
 from cnnsearch.plots import marks, parallel, style
 from cnnsearch.plots.contour import contour_axes, smoothed
 from cnnsearch.plots.evidence import Evidence
-from cnnsearch.plots.searches import Searched
+from cnnsearch.plots.searches import Attempt, Searched
 from cnnsearch.plots.slices import region
 from tests.report import factory, searched
 
@@ -92,10 +92,10 @@ class TestSearched:
         one = search(name)
         signs = [1 if objective.is_larger_better else -1 for objective in one.objectives]
 
-        def gains(attempt):
+        def gains(attempt: Attempt) -> list[float]:
             return [sign * attempt.scores[o.column] for sign, o in zip(signs, one.objectives, strict=True)]
 
-        def beats(a, b):
+        def beats(a: Attempt, b: Attempt) -> bool:
             return all(x >= y for x, y in zip(gains(a), gains(b), strict=True)) and gains(a) != gains(b)
 
         front = {attempt.number for attempt in one.front}
@@ -162,7 +162,10 @@ class TestHistory:
     def test_several_models_keep_their_colours(self):
         figure = drawn(plots.optimisation_history(search("middling")))
         shown = figure.findobj(lambda artist: isinstance(artist, Line2D) and artist.get_gid() == "finished")
-        assert {line.get_color() for line in shown} == {style.THEME["m-blue"], style.THEME["m-vermillion"]}
+        assert {line.get_color() for line in shown if isinstance(line, Line2D)} == {
+            style.THEME["m-blue"],
+            style.THEME["m-vermillion"],
+        }
 
 
 class TestParallel:
@@ -224,7 +227,7 @@ class TestSlices:
         assert len(panels) == len(one.axes)
         with_dropout = [a for a in one.scored if "dropout" in a.values]
         shown = [line for line in panels["dropout"].lines if line.get_gid() == "finished"]
-        assert sum(len(line.get_xydata()) for line in shown) == len(with_dropout)  # type: ignore[arg-type]
+        assert sum(len(np.asarray(line.get_xdata())) for line in shown) == len(with_dropout)
         assert f"{len(with_dropout)} of {len(one.scored)} trials" in texts(figure)
 
     def test_very_many_are_thinned_and_the_best_kept(self):

@@ -41,8 +41,8 @@ def silent(name: str, words: str) -> bool:
 
 def reordered(evidence: Evidence, *, best_last: bool) -> Evidence:
     """The same trials, suggested so that the best comes last or first."""
-    lost_at = "first" if best_last else "last"
-    trials = evidence.tables.trials.sort_values("val_accuracy", ascending=best_last, na_position=lost_at, kind="stable")
+    trials = evidence.tables.trials.sort_values("val_accuracy", na_position="first", kind="stable")
+    trials = trials if best_last else trials.iloc[::-1]
     return Evidence(replace(evidence.tables, trials=trials.reset_index(drop=True)))
 
 
