@@ -22,10 +22,10 @@ from cnnsearch.features import Examples, Features, compute
 from cnnsearch.graphs import RECORDERS, WARM_UP_STEPS
 from cnnsearch.heads import Features as HeadFeatures
 from cnnsearch.heads import HeadState, evaluate_heads, train_heads
+from cnnsearch.job_queue import HEADS_AT_ONCE
 from cnnsearch.jobs import only_head
 from cnnsearch.models.build import initial_model
 from cnnsearch.pixels import Pixels
-from cnnsearch.plan import HEADS_AT_ONCE
 from cnnsearch.spec import ResolvedPrecision, Settings
 from cnnsearch.train import TrainingState, train
 

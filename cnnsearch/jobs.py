@@ -16,9 +16,10 @@ from cnnsearch.evaluate import Evaluation
 from cnnsearch.features import Features
 from cnnsearch.heads import Features as HeadFeatures
 from cnnsearch.heads import HeadState, evaluate_heads, train_heads
+from cnnsearch.job_queue import Job, head_key
 from cnnsearch.models.names import OWN
 from cnnsearch.pixels import Pixels
-from cnnsearch.plan import Job, Trial, head_key
+from cnnsearch.plan import Trial
 from cnnsearch.records import Record, Results
 from cnnsearch.spec import Settings
 from cnnsearch.stopping import Orders, Stop

@@ -91,9 +91,10 @@ class Prepared:
 
     def compared(self, trial: Trial) -> int:
         """Trials that a rule which stops early holds against each other, of those a trial belongs to."""
-        if found := self._compared.get(compared(self.sweep, trial)):
-            return found
-        return size(self.sweep.stage(trial.stage))  # it stands in for those that are not known yet
+        stage = next(planned for planned in self.plan.stages if planned.stage.name == trial.stage)
+        found = self._compared.get(compared(self.sweep, trial), 0)
+        # Those that a searcher has yet to suggest, or that a trial stands in for.
+        return found if found and not stage.waiting else max(found, size(stage.stage))
 
     @cached_property
     def _compared(self) -> Counter[tuple[Any, ...]]:

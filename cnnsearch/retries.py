@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
-from cnnsearch.plan import Job, Trial
+from cnnsearch.job_queue import Job
+from cnnsearch.plan import Trial
 
 
 class Trouble(StrEnum):

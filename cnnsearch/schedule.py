@@ -45,7 +45,8 @@ from cnnsearch.epoch import EpochRow
 from cnnsearch.errors import DiskError, OutOfMemoryError, RequestError, RunError
 from cnnsearch.events import Ended, EpochDone, Event, Ready, Started
 from cnnsearch.hardware import Layout
-from cnnsearch.plan import Job, Queue, Status, Trial
+from cnnsearch.job_queue import Job, Queue
+from cnnsearch.plan import Status, Trial
 from cnnsearch.records import Record, Results
 from cnnsearch.retries import Retries, Trouble
 from cnnsearch.spec import RunSpec, Settings

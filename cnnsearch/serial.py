@@ -7,8 +7,8 @@ from collections.abc import Callable
 from cnnsearch.errors import OutOfMemoryError
 from cnnsearch.events import Ended, EpochDone, Event, Ready, Started
 from cnnsearch.hardware import Layout
+from cnnsearch.job_queue import Queue
 from cnnsearch.jobs import run_job
-from cnnsearch.plan import Queue
 from cnnsearch.records import Record, Results
 from cnnsearch.spec import RunSpec
 from cnnsearch.stopping import Orders

@@ -22,7 +22,8 @@ from cnnsearch import data as images
 from cnnsearch import retention
 from cnnsearch.data.dataset import Dataset
 from cnnsearch.events import Ended, Event
-from cnnsearch.plan import Job, Outcome, Queue, Status, Trial
+from cnnsearch.job_queue import Job, Queue
+from cnnsearch.plan import Outcome, Status, Trial
 from cnnsearch.prepare import KEPT_AT_MOST, Prepared, digests, prepared
 from cnnsearch.records import Results
 from cnnsearch.spec import Sweep

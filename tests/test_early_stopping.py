@@ -15,7 +15,8 @@ import pytest
 
 from cnnsearch import device, heads, schedule, serial, train
 from cnnsearch.events import EpochDone, Event
-from cnnsearch.plan import Queue, Status
+from cnnsearch.job_queue import Queue
+from cnnsearch.plan import Status
 from cnnsearch.prepare import prepared
 from cnnsearch.records import Record, Results
 from cnnsearch.session import Finished, execute, workplace

@@ -14,7 +14,8 @@ from cnnsearch import serial
 from cnnsearch.data.dataset import Dataset
 from cnnsearch.events import Ended, EpochDone, Event, Ready, Started
 from cnnsearch.hardware import Layout
-from cnnsearch.plan import Queue, Status
+from cnnsearch.job_queue import Queue
+from cnnsearch.plan import Status
 from cnnsearch.records import Results
 from cnnsearch.spec import Sweep
 from cnnsearch.workplace import Choices, Workplace

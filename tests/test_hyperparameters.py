@@ -20,10 +20,11 @@ from cnnsearch.data.dataset import Dataset
 from cnnsearch.device import reset_process
 from cnnsearch.evaluate import evaluate
 from cnnsearch.features import Features
+from cnnsearch.job_queue import head_key
 from cnnsearch.learning_rate import rate
 from cnnsearch.models.build import initial_model
 from cnnsearch.pixels import Pixels
-from cnnsearch.plan import Trial, head_key
+from cnnsearch.plan import Trial
 from cnnsearch.spec import ADDED, Settings
 from cnnsearch.train import TrainingState, balanced, train
 from cnnsearch.work import arrange

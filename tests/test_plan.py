@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cnnsearch.identity import canonical_json, trial_id
-from cnnsearch.plan import Job, Outcome, Queue, Status, Trial, best_cell, make_plan
+from cnnsearch.job_queue import Job, Queue
+from cnnsearch.plan import Outcome, Status, Trial, best_cell, make_plan
 from cnnsearch.spec import Settings, Sweep
 from cnnsearch.sweepfile import load_sweep
 

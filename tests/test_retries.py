@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from cnnsearch.plan import Job, Trial
+from cnnsearch.job_queue import Job
+from cnnsearch.plan import Trial
 from cnnsearch.retries import Retries, Trouble
 from cnnsearch.spec import Settings
 

@@ -11,7 +11,8 @@ import pytest
 from cnnsearch import prepare, schedule
 from cnnsearch.estimate import Calibration, workload_key
 from cnnsearch.hardware import Hardware, Layout, lay_out
-from cnnsearch.plan import Queue, Trial
+from cnnsearch.job_queue import Queue
+from cnnsearch.plan import Trial
 from cnnsearch.retries import Retries, Trouble
 from cnnsearch.spec import RunSpec, Sweep
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cnnsearch.errors import SpecError
-from cnnsearch.plan import Queue
+from cnnsearch.job_queue import Queue
 from cnnsearch.spec import Asha, Hyperband, Median, Patience, StopEarly, Sweep
 from cnnsearch.stopping import Stopper, brackets, curve_of, expected_epochs, is_due, rungs
 

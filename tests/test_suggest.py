@@ -22,7 +22,8 @@ from cnnsearch import serial, session
 from cnnsearch.data.dataset import Dataset
 from cnnsearch.estimate import Calibration, Sizes, representatives, workload_key
 from cnnsearch.events import Ended, Event, Started
-from cnnsearch.plan import Outcome, Queue, Status, Trial, make_plan
+from cnnsearch.job_queue import Queue
+from cnnsearch.plan import Outcome, Status, Trial, make_plan
 from cnnsearch.prepare import image_sizes, named_weights
 from cnnsearch.records import Results
 from cnnsearch.search import Ending, Told

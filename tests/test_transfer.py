@@ -21,6 +21,7 @@ from cnnsearch.data.dataset import Dataset
 from cnnsearch.data.sources import list_source
 from cnnsearch.errors import RequestError
 from cnnsearch.hardware import Layout
+from cnnsearch.job_queue import Queue
 from cnnsearch.models import weights as weights_module
 from cnnsearch.models.backbones import DropoutLinear, head_name, make
 from cnnsearch.models.build import build, initial_model
@@ -28,7 +29,6 @@ from cnnsearch.models.cut import cut, freeze
 from cnnsearch.models.pretrained import IMAGENET, Preprocessing, Pretrained, find_weights
 from cnnsearch.models.weights import load_into, read_state
 from cnnsearch.pixels import Pixels
-from cnnsearch.plan import Queue
 from cnnsearch.prepare import load_forms, named_weights
 from cnnsearch.records import Results
 from cnnsearch.spec import Settings, Sweep

@@ -11,7 +11,7 @@ from typing import Literal
 
 from cnnsearch import stats
 from cnnsearch.plots.evidence import Comparison, Evidence, Score
-from cnnsearch.plots.settings import Setting, describe, is_comparable, is_missing
+from cnnsearch.plots.settings import Setting, describe, is_missing
 from cnnsearch.report.words import counted, in_words, listed, percent, share
 
 Verdict = Literal["clear", "suggestive", "cannot tell"]
@@ -78,7 +78,7 @@ def findings(evidence: Evidence) -> list[Finding]:
     before = [*effects.of_model(evidence), *search_findings.of_searches(evidence)]
     axes = sorted(effects.of_axes(evidence), key=lambda claim: -claim.size)
     after = [*effects.of_going_on(evidence), *effects.of_overfitting(evidence), *_of_chance(evidence)]
-    after += [*_of_divergence(evidence), *_of_stopping(evidence), *_of_nothing_to_compare(evidence)]
+    after += [*_of_divergence(evidence), *_of_nothing_to_compare(evidence)]
     room = max(1, MOST - len(before) - len(after))
     return tell_all([*before, *axes[:room], *after][:MOST])
 
@@ -259,23 +259,6 @@ def _of_divergence(evidence: Evidence) -> list[Claim]:
     ]
     with_what = f", {'all ' if len(lost) > 1 else ''}with {', '.join(shared)}" if shared else ""
     return [_plain(f"{counted(len(lost), 'trial')} of {len(rows)} diverged{with_what}.", CLEAR, "trials")]
-
-
-def _of_stopping(evidence: Evidence) -> list[Claim]:
-    """How many trials ended early, and whether the best setting is one of them."""
-    rows = evidence.tables.trials.to_dict("records")
-    stopped = [row for row in rows if row["status"] == "pruned"]
-    if not stopped or evidence.best is None:
-        return []
-    were = "was" if len(stopped) == 1 else "were"
-    sentence = f"{counted(len(stopped), 'trial')} of {len(rows)} {were} stopped before the last epoch"
-    best = [row for row in stopped if str(row["trial_id"]) in evidence.best.trial_ids]
-    if best:
-        had = listed(sorted({f"{row['epochs_done']:.0f}" for row in best}))
-        sentence += f", the best setting too, after {had} of {best[0]['epochs']:.0f} epochs without gain"
-    if not all(map(is_comparable, stopped)):
-        sentence += "; those that others were better than are left out of the comparisons"
-    return [_plain(f"{sentence}.", CLEAR, "trials")]
 
 
 def _of_nothing_to_compare(evidence: Evidence) -> list[Claim]:
