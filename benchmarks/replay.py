@@ -1,0 +1,205 @@
+"""How much of a grid's cost searchers and early stopping need, on a grid trained once: nothing is trained here.
+
+    python -m benchmarks.replay                                        20 seeds of each way, a few minutes
+    python -m benchmarks.replay --record results/recorded-grid         keep the curves of a grid (recorded/grid.yaml)
+
+Each way to search runs with the queue, searchers and rules of a real sweep; an epoch takes the time it took when it was
+recorded and gives the accuracy it gave then. What is found is the best validation accuracy of a trial that trained to
+its end, as a sweep's report would choose; how far that is below the grid's best is the regret, in points.
+"""
+
+from __future__ import annotations
+
+import argparse
+import heapq
+import itertools
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from cnnsearch.epoch import EpochRow
+from cnnsearch.job_queue import Queue
+from cnnsearch.plan import Outcome, Status, Trial
+from cnnsearch.records import Results
+from cnnsearch.spec import Sweep
+from cnnsearch.stats import mean_interval
+from cnnsearch.suggest import Suggester
+from cnnsearch.sweepfile import load_sweep
+from cnnsearch.tables import load
+
+RECORDED = Path(__file__).parent / "recorded"
+AXES = ("model", "lr", "batch_size", "dropout")
+ASHA = {"method": "asha", "min_epochs": 3, "reduction_factor": 3}
+WAYS: dict[str, dict[str, Any]] = {
+    "random": {"method": "random"},
+    "random, asha": {"method": "random", "stop_early": ASHA},
+    "tpe": {"method": "tpe"},
+    "tpe, asha": {"method": "tpe", "stop_early": ASHA},
+}
+SHARES = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3)
+"""Of the grid's cost, at which what was found is looked at."""
+NEAR = 0.01
+"""A regret that is as good as none: one point."""
+SLOTS = 2
+AT_ONCE = 4
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Curves of every cell of a grid."""
+
+    accuracies: Mapping[tuple[Any, ...], NDArray[np.float64]]
+    """Values of the axes -> validation accuracy after each epoch."""
+    seconds: Mapping[tuple[Any, ...], float]
+    """Values of the axes -> seconds of an epoch, the median."""
+
+    @property
+    def best(self) -> float:
+        """Highest accuracy of any trial, each taken at its best epoch."""
+        return max(float(curve.max()) for curve in self.accuracies.values())
+
+    @property
+    def cost(self) -> float:
+        """Seconds of all trials, one after another."""
+        return sum(self.seconds[cell] * len(curve) for cell, curve in self.accuracies.items())
+
+
+def read_grid(file: Path = RECORDED / "grid.parquet") -> Grid:
+    """The recorded grid."""
+    frame = pq.read_table(file).to_pandas().sort_values([*AXES, "epoch"])
+    cells = dict(list(frame.groupby(list(AXES))))
+    return Grid(
+        {cell: rows["val_accuracy"].to_numpy(np.float64) for cell, rows in cells.items()},
+        {cell: float(rows["seconds"].median()) for cell, rows in cells.items()},
+    )
+
+
+def record(results: Path, file: Path = RECORDED / "grid.parquet") -> None:
+    """Keep the curves of a grid that was run."""
+    tables = load(results)
+    rows = tables.epochs.merge(tables.trials[["trial_id", *AXES]], on="trial_id")
+    chosen = rows[[*AXES, "epoch", "val_accuracy", "seconds"]]
+    schema = [("val_accuracy", pa.float32()), ("seconds", pa.float32()), ("epoch", pa.int16())]
+    table = pa.Table.from_pandas(chosen, preserve_index=False)
+    for name, kind in schema:
+        table = table.set_column(table.schema.get_field_index(name), name, table[name].cast(kind))
+    pq.write_table(table, file, compression="zstd")
+
+
+def make_sweep(way: Mapping[str, Any], seed: int) -> Sweep:
+    """A search of the recorded grid's space."""
+    whole = load_sweep(RECORDED / "grid.yaml").to_dict()
+    space = {axis: {"choice": values["grid"]} for axis, values in whole["stages"][0]["space"].items()}
+    trials = int(np.prod([len(values["choice"]) for values in space.values()]))
+    search: dict[str, Any] = {"method": way["method"], "trials": trials, "seed": seed}
+    if way["method"] != "random":
+        search["at_once"] = AT_ONCE
+    stage: dict[str, Any] = {"name": "search", "space": space, "search": search}
+    if "stop_early" in way:
+        stage["stop_early"] = way["stop_early"]
+    return Sweep.model_validate({**whole, "stages": [stage]})
+
+
+def replay(sweep: Sweep, grid: Grid, until: float) -> list[tuple[float, float]]:
+    """Search without training.
+
+    Args:
+        sweep: of one stage over the grid's axes.
+        grid: what comes of each trial.
+        until: seconds of all places together after which nothing more is looked at.
+
+    Returns:
+        (seconds so far, of all places together; best accuracy so far of a trial trained to its end), when it rose.
+    """
+    with tempfile.TemporaryDirectory(prefix="cnnsearch-replay-") as folder:
+        queue = Queue(sweep, "0" * 16, {}, slots=SLOTS, suggest=Suggester(Results(Path(folder))))
+        order = itertools.count()
+        running: list[tuple[float, int, Trial, int]] = []
+        now, best, found = 0.0, 0.0, [(0.0, 0.0)]
+        while now * SLOTS < until:
+            while (job := queue.take()) is not None:
+                for trial in job.trials:
+                    heapq.heappush(running, (now + _epoch_seconds(grid, trial), next(order), trial, 1))
+            if not running:
+                break
+            now, _, trial, epoch = heapq.heappop(running)
+            curve = grid.accuracies[_cell(trial)]
+            value = float(curve[epoch - 1])
+            stop = queue.hear(trial, EpochRow(epoch, None, None, None, value, trial.settings.lr, 0.0))
+            reached = float(curve[:epoch].max())
+            if epoch == len(curve):
+                queue.finish(trial, Outcome(Status.DONE, reached))
+                if reached > best:
+                    best = reached
+                    found.append((now * SLOTS, best))
+            elif stop is not None and stop.epoch <= epoch:
+                queue.finish(trial, Outcome(Status.PRUNED, reached, stopped_by=stop.rule))
+            else:
+                heapq.heappush(running, (now + _epoch_seconds(grid, trial), next(order), trial, epoch + 1))
+    return found
+
+
+def _cell(trial: Trial) -> tuple[Any, ...]:
+    return tuple(getattr(trial.settings, axis) for axis in AXES)
+
+
+def _epoch_seconds(grid: Grid, trial: Trial) -> float:
+    return grid.seconds[_cell(trial)]
+
+
+def regrets(grid: Grid, found: Sequence[tuple[float, float]], shares: Sequence[float]) -> list[float]:
+    """How far the best so far is below the grid's best, at shares of the grid's cost."""
+    return [grid.best - max(best for at, best in found if at <= share * grid.cost) for share in shares]
+
+
+def compare(grid: Grid, seeds: int, shares: Sequence[float] = SHARES) -> dict[str, NDArray[np.float64]]:
+    """Way -> regrets [seeds, shares]."""
+    return {
+        name: np.array(
+            [
+                regrets(grid, replay(make_sweep(way, seed), grid, shares[-1] * grid.cost), shares)
+                for seed in range(seeds)
+            ]
+        )
+        for name, way in WAYS.items()
+    }
+
+
+def near_at(values: NDArray[np.float64], shares: Sequence[float]) -> float | None:
+    """The first share at which the mean regret is at most a point; None where there is none."""
+    return next((share for share, mean in zip(shares, values.mean(axis=0), strict=True) if mean <= NEAR), None)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Print the table."""
+    made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("--seeds", type=int, default=20)
+    made.add_argument("--record", type=Path, help="results of recorded/grid.yaml whose curves are to be kept")
+    options = made.parse_args(arguments)
+    if options.record is not None:
+        record(options.record)
+        return 0
+    grid = read_grid()
+    print(f"{len(grid.accuracies)} trials, {grid.cost:,.0f} s of training one after another, best {grid.best:.1%}")
+    print(f"regret in points after a share of that time: mean of {options.seeds} seeds with its 95 % interval")
+    print(" " * 14 + "".join(f"{100 * share:>18.0f} %" for share in SHARES) + "   within a point at")
+    for name, values in compare(grid, options.seeds).items():
+        cells = []
+        for column in values.T:
+            mean, low, high = mean_interval(list(100 * column))
+            cells.append(f"{mean:.1f} ({low:.1f}–{high:.1f})")
+        near = near_at(values, SHARES)
+        print(f"{name:<14}" + "".join(f"{cell:>20}" for cell in cells), f"   {near:.0%}" if near else "   –")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
