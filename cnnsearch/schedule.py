@@ -40,7 +40,7 @@ from ray import tune
 from ray.tune.search import Searcher
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from cnnsearch import allocator, hardware
+from cnnsearch import allocator, authentication, hardware
 from cnnsearch.epoch import EpochRow
 from cnnsearch.errors import DiskError, OutOfMemoryError, RequestError, RunError
 from cnnsearch.events import Ended, EpochDone, Event, Ready, Started
@@ -481,10 +481,11 @@ def _ray(layout: Layout, run: RunSpec, address: str | None, warden: Warden | Non
     try:
         if address:
             try:
-                context = ray.init(address=address, **quiet)
+                context = ray.init(address=_checked(address), **quiet)
             except (ConnectionError, ValueError, RuntimeError) as error:
                 raise RequestError(f"no Ray cluster answers at --address {address}: {error}") from None
         else:
+            authentication.check_start()
             os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", str(RECONNECT_SECONDS))
             os.environ.update(allocator.environment())
             # Ray would keep a token in the home folder, where others may read it, or where it cannot be written.
@@ -512,6 +513,22 @@ def _ray(layout: Layout, run: RunSpec, address: str | None, warden: Warden | Non
         ray.shutdown()
         if scratch is not None:
             shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _checked(address: str) -> str:
+    """The host and port of a cluster that may be used. Raises RequestError where it may not, before attaching to it."""
+    if address.startswith("ray://"):
+        raise RequestError(
+            f"--address {address}: Ray Client is not supported. Run the command on a node of the cluster with "
+            "--address auto, or with ray job submit (docs/cluster.md)"
+        )
+    where = ray._private.services.canonicalize_bootstrap_address(address)
+    if where is None:
+        raise RequestError(f"--address {address} is no cluster: without --address, Ray is started on this machine")
+    if authentication.check_cluster(where) and "RAY_AUTH_MODE" not in os.environ:
+        os.environ["RAY_AUTH_MODE"] = "token"
+        ray._raylet.Config.initialize("")  # Ray has read its settings when it was imported
+    return str(where)
 
 
 def _end_children() -> None:
