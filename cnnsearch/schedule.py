@@ -495,14 +495,15 @@ def _ray(layout: Layout, run: RunSpec, address: str | None, warden: Warden | Non
             scratch = Path(tempfile.mkdtemp(prefix="cnns-", dir="/tmp" if os.path.isdir("/tmp") else None))
             if warden:
                 warden.remove(scratch)
-            context = ray.init(
-                address="local",
-                num_cpus=layout.trials_at_once * layout.threads,
-                include_dashboard=run.dashboard,
-                object_store_memory=OBJECT_STORE_BYTES,
-                _temp_dir=str(scratch),
-                **quiet,
-            )
+            with _on_loopback():
+                context = ray.init(
+                    address="local",
+                    num_cpus=layout.trials_at_once * layout.threads,
+                    include_dashboard=run.dashboard,
+                    object_store_memory=OBJECT_STORE_BYTES,
+                    _temp_dir=str(scratch),
+                    **quiet,
+                )
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, on_sigterm)  # Ray puts a handler of its own there
         url = context.dashboard_url
@@ -513,6 +514,22 @@ def _ray(layout: Layout, run: RunSpec, address: str | None, warden: Warden | Non
         ray.shutdown()
         if scratch is not None:
             shutil.rmtree(scratch, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _on_loopback() -> Iterator[None]:
+    """Let a Ray that is started in the block listen on 127.0.0.1 only, as it does where it knows of no other machines.
+
+    Else its processes listen on every address; they want the token, but those that tell metrics do not. Ray takes
+    127.0.0.1 for another address when asked for it as the node's.
+    """
+    constants = ray._private.ray_constants
+    before = constants.ENABLE_RAY_CLUSTER
+    constants.ENABLE_RAY_CLUSTER = False
+    try:
+        yield
+    finally:
+        constants.ENABLE_RAY_CLUSTER = before
 
 
 def _checked(address: str) -> str:
