@@ -31,7 +31,10 @@ VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["versi
 DRIVEN = [*LAUNCHED, *MANIFESTS, *DOCUMENTS]
 """Files that show commands."""
 
-name = {"ids": lambda path: path.name}
+
+def file_name(path: Path) -> str:
+    """What a test's parameter is called."""
+    return path.name
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -61,7 +64,7 @@ def test_every_file_of_the_folder_is_tested() -> None:
     assert {*LAUNCHED[1:], *MANIFESTS, RUNTIME_ENV, DEPLOY / "Dockerfile"} == set(DEPLOY.iterdir())
 
 
-@pytest.mark.parametrize("path", LAUNCHED, **name)
+@pytest.mark.parametrize("path", LAUNCHED, ids=file_name)
 def test_launcher_files_are_valid_for_the_installed_ray(path: Path) -> None:
     complete = prepared(path)
     assert complete["cluster_name"] == "cnnsearch"
@@ -71,7 +74,7 @@ def test_launcher_files_are_valid_for_the_installed_ray(path: Path) -> None:
     assert complete["max_workers"] >= 2
 
 
-@pytest.mark.parametrize("path", LAUNCHED, **name)
+@pytest.mark.parametrize("path", LAUNCHED, ids=file_name)
 def test_every_ray_is_started_with_the_token(path: Path) -> None:
     config = prepared(path)
     for command in starts(config):
@@ -82,7 +85,7 @@ def test_every_ray_is_started_with_the_token(path: Path) -> None:
     assert "ray get-auth-token --generate > /dev/null && chmod 600 ~/.ray/auth_token" in shown
 
 
-@pytest.mark.parametrize("path", LAUNCHED, **name)
+@pytest.mark.parametrize("path", LAUNCHED, ids=file_name)
 def test_launched_clusters_are_closed_to_the_world(path: Path) -> None:
     config = prepared(path)
     head, worker = starts(config)
@@ -97,7 +100,7 @@ def test_launched_clusters_are_closed_to_the_world(path: Path) -> None:
         assert all(kind["node_config"]["SecurityGroupIds"] for kind in config["available_node_types"].values())
 
 
-@pytest.mark.parametrize("path", LAUNCHED, **name)
+@pytest.mark.parametrize("path", LAUNCHED, ids=file_name)
 def test_what_is_copied_to_machines_is_small(path: Path) -> None:
     config = prepared(path)
     assert config["file_mounts"]["~/cnnsearch"] == "."
@@ -105,7 +108,7 @@ def test_what_is_copied_to_machines_is_small(path: Path) -> None:
     assert any("--constraint ~/cnnsearch/constraints.txt ~/cnnsearch" in step for step in config["setup_commands"])
 
 
-@pytest.mark.parametrize("path", LAUNCHED[:2], **name)
+@pytest.mark.parametrize("path", LAUNCHED[:2], ids=file_name)
 def test_clouds_have_a_head_without_gpu_and_spot_workers_that_come_and_go(path: Path) -> None:
     config = prepared(path)
     kinds = config["available_node_types"]
@@ -122,7 +125,7 @@ def test_clouds_have_a_head_without_gpu_and_spot_workers_that_come_and_go(path: 
     assert "InstanceMarketOptions" not in head["node_config"]
 
 
-@pytest.mark.parametrize("path", LAUNCHED[:2], **name)
+@pytest.mark.parametrize("path", LAUNCHED[:2], ids=file_name)
 def test_five_values_are_marked_and_used(path: Path) -> None:
     text, config = path.read_text(), read(path)
     assert re.findall(r"^  # (\d)\. ", text, flags=re.MULTILINE) == list("12345")
@@ -133,7 +136,7 @@ def test_five_values_are_marked_and_used(path: Path) -> None:
         assert f"*{anchor}" in rest
 
 
-@pytest.mark.parametrize("path", LAUNCHED[:2], **name)
+@pytest.mark.parametrize("path", LAUNCHED[:2], ids=file_name)
 def test_results_lie_where_all_machines_see_them(path: Path) -> None:
     config = read(path)
     assert config["metadata"]["mount_results"] in config["setup_commands"]
@@ -161,7 +164,7 @@ def test_manifests_are_of_the_kinds_they_say() -> None:
     assert [document["kind"] for document in storage] == ["PersistentVolumeClaim", "NetworkPolicy"]
 
 
-@pytest.mark.parametrize("path", CLUSTERS, **name)
+@pytest.mark.parametrize("path", CLUSTERS, ids=file_name)
 def test_kubernetes_clusters_have_a_token_from_a_secret(path: Path) -> None:
     spec = cluster_spec(path)
     assert spec["authOptions"] == {"mode": "token"}  # KubeRay then makes the Secret, from Ray 2.52 on
@@ -171,7 +174,7 @@ def test_kubernetes_clusters_have_a_token_from_a_secret(path: Path) -> None:
             assert "env" not in container, "no token in the manifest"
 
 
-@pytest.mark.parametrize("path", CLUSTERS, **name)
+@pytest.mark.parametrize("path", CLUSTERS, ids=file_name)
 def test_kubernetes_clusters_have_no_service_for_the_world(path: Path) -> None:
     spec = cluster_spec(path)
     head = spec["headGroupSpec"]
@@ -187,7 +190,7 @@ def test_kubernetes_clusters_have_no_service_for_the_world(path: Path) -> None:
     assert "kubectl apply --filename deploy/kuberay-storage.yaml" in text, "with it the policy for the network"
 
 
-@pytest.mark.parametrize("path", CLUSTERS, **name)
+@pytest.mark.parametrize("path", CLUSTERS, ids=file_name)
 def test_pods_have_image_resources_and_no_more_rights_than_they_need(path: Path) -> None:
     spec = cluster_spec(path)
     assert all(isinstance(value, str) for value in spec["headGroupSpec"]["rayStartParams"].values())
@@ -294,7 +297,7 @@ def understood_by_ray(command: str) -> None:
     group.make_context("ray", words)
 
 
-@pytest.mark.parametrize("path", LAUNCHED, **name)
+@pytest.mark.parametrize("path", LAUNCHED, ids=file_name)
 def test_ray_knows_how_it_is_started(path: Path) -> None:
     for command in starts(prepared(path)):
         understood_by_ray(command[command.index("ray start") :])
@@ -314,14 +317,14 @@ def test_what_a_job_is_sent_is_small(tmp_path: Path) -> None:
     assert package.stat().st_size < 3e6
 
 
-@pytest.mark.parametrize("path", DRIVEN, **name)
+@pytest.mark.parametrize("path", DRIVEN, ids=file_name)
 def test_commands_that_are_shown_exist(path: Path) -> None:
     shown = re.sub(r"\\\n[# ]*", "", path.read_text())
     for line in (lines := commands_in(shown)):
         for command in re.findall(r"(?:cnnsearch sweep|python -m cnnsearch.sweep) [^'|&]+", line):
             understood(command.replace("python -m cnnsearch.sweep", "cnnsearch sweep").strip())
         if " ray " in f" {line}":
-            understood_by_ray(re.split(r" > | && ", line.removeprefix("RAY_AUTH_MODE=token "))[0])
+            understood_by_ray(re.split(" > ", line.removeprefix("RAY_AUTH_MODE=token "))[0])
         for file in re.findall(r"(?:deploy/)?[\w-]+\.yaml|deploy/Dockerfile", line):
             assert (ROOT / file).is_file() or (ROOT / "sweeps" / file).is_file()
     assert lines
@@ -330,5 +333,5 @@ def test_commands_that_are_shown_exist(path: Path) -> None:
 def commands_in(text: str) -> list[str]:
     """Lines that are indented as commands, in a comment or a document, without what follows them."""
     verbs = r"(?:RAY_AUTH_MODE=token )?(?:ray|kubectl|cnnsearch|docker) "
-    found = re.findall(rf"^(?:#   |    |      )({verbs}.+?)(?:\s{{2,}}#?.*|\s+#.*)?$", text, flags=re.MULTILINE)
+    found = re.findall(rf"^(?:#   |    |      )({verbs}.+?)(?:  .*| +#.*)?$", text, flags=re.MULTILINE)
     return [str(line) for line in found]
