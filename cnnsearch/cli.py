@@ -73,6 +73,11 @@ def sweep(
             raise RequestError("--serial runs in this process and --address on a cluster: give one of them")
         chosen = load_sweep(sweep, profile=profile, values=set_ or (), data=data, seeds=_seeds(seeds))
 
+        if address and not dry_run:
+            from cnnsearch.schedule import check_address
+
+            check_address(address)
+
         from cnnsearch.prepare import prepared
 
         with _stoppable() as stopper, prepared(chosen, out, dry_run=dry_run) as ready:

@@ -481,7 +481,7 @@ def _ray(layout: Layout, run: RunSpec, address: str | None, warden: Warden | Non
     try:
         if address:
             try:
-                context = ray.init(address=_checked(address), **quiet)
+                context = ray.init(address=check_address(address), **quiet)
             except (ConnectionError, ValueError, RuntimeError) as error:
                 raise RequestError(f"no Ray cluster answers at --address {address}: {error}") from None
         else:
@@ -532,14 +532,17 @@ def _on_loopback() -> Iterator[None]:
         constants.ENABLE_RAY_CLUSTER = before
 
 
-def _checked(address: str) -> str:
-    """The host and port of a cluster that may be used. Raises RequestError where it may not, before attaching to it."""
+def check_address(address: str) -> str:
+    """The host and port of a cluster that may be used. Raises RequestError where it may not; attaches to nothing."""
     if address.startswith("ray://"):
         raise RequestError(
             f"--address {address}: Ray Client is not supported. Run the command on a node of the cluster with "
             "--address auto, or with ray job submit (docs/cluster.md)"
         )
-    where = ray._private.services.canonicalize_bootstrap_address(address)
+    try:
+        where = ray._private.services.canonicalize_bootstrap_address(address)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise RequestError(f"no Ray cluster answers at --address {address}: {error}") from None
     if where is None:
         raise RequestError(f"--address {address} is no cluster: without --address, Ray is started on this machine")
     if authentication.check_cluster(where) and "RAY_AUTH_MODE" not in os.environ:

@@ -161,12 +161,29 @@ def test_certificates_that_are_missing_are_named(monkeypatch: pytest.MonkeyPatch
 
 
 def test_addresses_that_are_no_cluster_are_refused() -> None:
-    from cnnsearch.schedule import _checked
+    from cnnsearch.schedule import check_address
 
     with pytest.raises(RequestError, match=r"Ray Client is not supported.*--address auto.*ray job submit"):
-        _checked("ray://127.0.0.1:10001")
+        check_address("ray://127.0.0.1:10001")
     with pytest.raises(RequestError, match="without --address, Ray is started on this machine"):
-        _checked("local")
+        check_address("local")
+    with pytest.raises(RequestError, match="no Ray cluster answers at --address nowhere: Invalid address"):
+        check_address("nowhere")
+
+
+def test_a_cluster_is_refused_before_anything_is_prepared(
+    cluster: Callable[[str], _Cluster], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from typer.testing import CliRunner
+
+    from cnnsearch.cli import app
+
+    monkeypatch.setattr("ray._private.services.get_node_ip_address", lambda: "127.0.0.1")  # where the cluster listens
+    command = ["sweep", "part1", "--out", str(tmp_path / "results"), "--address", cluster("").address]
+    ended = CliRunner().invoke(app, command)
+    assert ended.exit_code == 2
+    assert "asks for no token" in ended.stderr
+    assert not (tmp_path / "results").exists()
 
 
 def test_a_ray_started_here_listens_on_loopback_only(tmp_path: Path) -> None:
@@ -219,7 +236,7 @@ def test_a_real_cluster_is_told_by_whether_it_asks_for_a_token(
                 assert authentication.check_cluster(address)
                 attach = (
                     "import sys; from cnnsearch import schedule; import ray;"
-                    "ray.init(address=schedule._checked(sys.argv[1]), log_to_driver=False);"
+                    "ray.init(address=schedule.check_address(sys.argv[1]), log_to_driver=False);"
                     "assert ray.cluster_resources()['CPU'] == 1"
                 )
                 subprocess.run([sys.executable, "-c", attach, address], check=True, timeout=90)
