@@ -16,8 +16,9 @@ quickstart: install
 	$(BIN)/python -m cnnsearch.sweep part1 --profile quick
 	@echo "The report: $(CURDIR)/results/part1/report.html"
 
+# Two tests at a time: most of them wait for a process they started.
 test: $(INSTALLED_TEST) lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 test-slow: $(INSTALLED_TEST)
 	$(BIN)/python -m pytest -m slow
