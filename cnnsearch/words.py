@@ -73,14 +73,18 @@ def setting(settings: Settings, axes: Iterable[str]) -> str:
     return ", ".join(" ".join(part) for part in setting_parts(settings, axes))
 
 
+_WITHOUT = {"dropout": 0, "weight_decay": 0, "label_smoothing": 0, "warmup_epochs": 0, "augment": "none"}
+"""Axis -> its value that says there is none of it, and is not shown."""
+
+
 def setting_parts(settings: Settings, axes: Iterable[str]) -> Sequence[tuple[str, ...]]:
     """The same as (name, value) pairs, the name left out where the value speaks for itself."""
     parts = []
     for axis in axes:
         value = getattr(settings, axis)
-        if axis == "dropout" and value == 0:
+        if value == _WITHOUT.get(axis, ()) or (axis == "momentum" and settings.optimizer != "sgd"):
             continue
-        shown = f"{value:g}" if isinstance(value, float) else str(value)
+        shown = f"{value:.4g}" if isinstance(value, float) else str(value)
         name = SHORT.get(axis, axis)
         parts.append((name, shown) if name else (shown,))
     return parts
