@@ -120,14 +120,14 @@ class Evidence:
     def label(self, setting: Setting, *, omit: Iterable[str] = (), separator: str = ", ") -> str:
         """A setting in words, by the axes that vary: "residual, lr 0.001, batch 16, no dropout"."""
         omitted = set(omit)
-        omitted |= self._without_part.get(setting.key, set())
+        omitted |= self.without_part.get(setting.key, set())
         axes = [axis for axis in self.varying if axis not in omitted]
         # Where nothing is left to tell settings apart, say what kind of setting it is.
         axes = axes or [axis for axis in ("model", "lr", "batch_size") if axis not in omitted]
         return separator.join(describe(axis, setting.values[axis]) for axis in axes)
 
     @cached_property
-    def _without_part(self) -> dict[str, set[str]]:
+    def without_part(self) -> dict[str, set[str]]:
         """Setting key -> the axes of its search that have no part in it, such as the momentum of adam."""
         return {
             id_: {axis.name for axis in search.axes} - set(one.values) for id_, (search, one) in self.attempts.items()

@@ -182,7 +182,7 @@ def _rivals(evidence: Evidence, best: Setting, others: int) -> str:
     parts = []
     if near:
         alternatives = _alternatives(evidence, best, near)
-        alike = _shared(evidence, [best, *near])
+        alike = shared(evidence, [best, *near])
         each = "" if not alike else f", also {alike}," if len(near) == 1 else f", all {alike},"
         if len(near) == others:
             parts.append("the other setting" if others == 1 else f"none of the {others} other settings")
@@ -223,15 +223,17 @@ def _test(setting: Setting) -> float:
     return setting.scores.get("test_accuracy", 0.0)
 
 
-def _shared(evidence: Evidence, settings: Sequence[Setting]) -> str:
+def shared(evidence: Evidence, settings: Sequence[Setting]) -> str:
     """What these settings share and not every setting has, which the sweep does settle: "residual with lr 0.001"."""
-    shared = [
+    common = [
         axis
         for axis in evidence.varying
-        if len({s.values[axis] for s in settings}) == 1 and len({s.values[axis] for s in evidence.settings}) > 1
+        if len({s.values[axis] for s in settings}) == 1
+        and len({s.values[axis] for s in evidence.settings}) > 1
+        and not any(axis in evidence.without_part.get(s.key, ()) for s in settings)
     ]
-    kinds = [describe(axis, settings[0].values[axis]) for axis in shared if axis == "model"]
-    values = [describe(axis, settings[0].values[axis]) for axis in shared if axis != "model"]
+    kinds = [describe(axis, settings[0].values[axis]) for axis in common if axis == "model"]
+    values = [describe(axis, settings[0].values[axis]) for axis in common if axis != "model"]
     return " ".join([*kinds, f"with {listed(values)}"] if values else kinds)
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from cnnsearch.plots.evidence import Evidence
 from cnnsearch.report.advice import Advice, advice, search_advice
-from cnnsearch.report.findings import Finding, answer, findings
+from cnnsearch.report.findings import Finding, answer, findings, shared
 from cnnsearch.report.search_findings import edges, is_improving, late_gain
 from cnnsearch.sweepfile import load_sweep
 from tests.report import factory, searched
@@ -209,3 +209,12 @@ def test_grids_are_told_as_before():
     assert not any(finding.anchor.startswith("search") for finding in findings(Evidence(factory.part1())))
     nothing: list[Advice] = search_advice(Evidence(factory.part1()))
     assert nothing == []
+
+
+def test_what_has_no_part_in_a_setting_is_not_named_as_shared() -> None:
+    """Settings of other optimizers all have the default momentum, which says nothing about them."""
+    evidence = evidence_of("middling")
+    plain = [setting for setting in evidence.settings if setting.values["optimizer"] != "sgd"]
+    assert len({setting.values["momentum"] for setting in plain}) == 1
+    assert "momentum" in evidence.varying
+    assert "momentum" not in shared(evidence, plain)
