@@ -237,17 +237,16 @@ class _Dispatcher(tune.Callback):  # type: ignore[misc]
         """Tune's trial id -> what is known of why it is about to fail."""
         self._workers: dict[str, _Running] = {}
         """Tune's trial id -> who runs it."""
+        self._whereabouts: dict[str, Any] = {}
+        """Actor id -> reference to where it is, asked for once: later it may be stopped, and not answer."""
         self._fatal: RunError | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # Tune pickles its callbacks in order to restore them, which never happens here
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        job = _from_config(trial.config)
-        actor = trial.temporary_state.ray_actor
-        self._workers[trial.trial_id] = _Running(actor, actor.whereabouts.remote(), hardware.oom_kills())
-        self._watchdog.started(trial.trial_id, self._queue.silence(job))
-        for one in job.trials:
+        self._watch(trial)
+        for one in _from_config(trial.config).trials:
             if one.id not in self._queue.outcomes:
                 self._listen(Started(one))
 
@@ -305,9 +304,21 @@ class _Dispatcher(tune.Callback):  # type: ignore[misc]
         if self._queue.is_time_up:
             self.save()
             raise _TimeIsUpError
+        for trial in trials[-2 * self._queue.slots :]:  # the latest: no more than these can be waiting
+            # Its worker has had a job before and is being given this one, of which Tune tells nobody.
+            if trial.status == "PENDING" and trial.temporary_state.ray_actor and trial.trial_id not in self._workers:
+                self._watch(trial)
         for tune_id, seconds in self._watchdog.look():
             self._troubles[tune_id] = (Trouble.SILENT, f"nothing was heard of it for {seconds:.0f} s")
             self._workers[tune_id].kill()
+
+    def _watch(self, trial: Any) -> None:
+        """From now on the worker of this trial is expected to be heard of."""
+        actor = trial.temporary_state.ray_actor
+        if (actor_id := actor._actor_id.hex()) not in self._whereabouts:
+            self._whereabouts[actor_id] = actor.whereabouts.remote()
+        self._workers[trial.trial_id] = _Running(actor, self._whereabouts[actor_id], hardware.oom_kills())
+        self._watchdog.started(trial.trial_id, self._queue.silence(_from_config(trial.config)))
 
     def save(self, seconds: float = SAVING_SECONDS) -> None:
         """Have what runs saved at the end of its epoch, and wait so long for it."""

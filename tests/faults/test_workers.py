@@ -144,14 +144,16 @@ def test_heads_that_ran_with_a_killer_do_not_fail_with_it(tmp_path: Path) -> Non
 
 @pytest.mark.row(6)
 @pytest.mark.timeout(300)
-def test_a_worker_that_stands_still_is_killed_and_its_trial_goes_on(tmp_path: Path) -> None:
+@pytest.mark.parametrize("epoch", [6, 24])
+def test_a_worker_that_stands_still_is_killed_and_its_trial_goes_on(tmp_path: Path, epoch: int) -> None:
+    """Also where it has ended a trial and is about to be given the next."""
     stopped: list[psutil.Process] = []
 
     def stop(worker: psutil.Process) -> None:
         worker.suspend()
         stopped.append(worker)
 
-    disturber = Disturber(stop, 6)
+    disturber = Disturber(stop, epoch)
     finished = run(RESIDUAL, tmp_path / "out", disturber, "run.patience_seconds=4", "run.max_retries=5")
     assert stopped
     assert not any(worker.is_running() and worker.status() != psutil.STATUS_ZOMBIE for worker in stopped)
