@@ -40,7 +40,7 @@ from ray import tune
 from ray.tune.search import Searcher
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from cnnsearch import allocator, authentication, hardware
+from cnnsearch import allocator, authentication, hardware, pulse
 from cnnsearch.epoch import EpochRow
 from cnnsearch.errors import DiskError, OutOfMemoryError, RequestError, RunError
 from cnnsearch.events import Ended, EpochDone, Event, Ready, Started
@@ -488,11 +488,13 @@ def _ray(layout: Layout, run: RunSpec, address: str | None, warden: Warden | Non
     ray._private.worker._worker_logs_enabled = False  # else it prints the raylet's log when that dies
     quiet = {"log_to_driver": False, "logging_level": logging.CRITICAL}
     scratch: Path | None = None
+    where: str | None = None
     on_sigterm = signal.getsignal(signal.SIGTERM)
     try:
         if address:
             try:
-                context = ray.init(address=check_address(address), **quiet)
+                where = check_address(address)
+                context = ray.init(address=where, **quiet)
             except (ConnectionError, ValueError, RuntimeError) as error:
                 raise RequestError(f"no Ray cluster answers at --address {address}: {error}") from None
         else:
@@ -518,7 +520,8 @@ def _ray(layout: Layout, run: RunSpec, address: str | None, warden: Warden | Non
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, on_sigterm)  # Ray puts a handler of its own there
         url = context.dashboard_url
-        yield f"http://{url}" if url else None
+        with pulse.watched(where, warden) if where else contextlib.nullcontext():
+            yield f"http://{url}" if url else None
     finally:
         if scratch is not None and not all(map(_is_alive, _head_processes().values())):
             _end_children()  # what is left of a broken Ray would be waited for
