@@ -113,7 +113,7 @@ class Machine:
         return Running([*enter, *command], (self._file(), self._file()))
 
     def _file(self) -> IO[str]:
-        return self.files.enter_context(tempfile.TemporaryFile("w+"))  # noqa: SIM115
+        return self.files.enter_context(tempfile.TemporaryFile("w+"))
 
     def kill(self) -> None:
         """End everything on it at once, without a word to anybody."""
