@@ -73,16 +73,16 @@ def sweep(
             raise RequestError("--serial runs in this process and --address on a cluster: give one of them")
         chosen = load_sweep(sweep, profile=profile, values=set_ or (), data=data, seeds=_seeds(seeds))
 
-        if address and not dry_run:
-            from cnnsearch.schedule import check_address
-
-            check_address(address)
-
         from cnnsearch.prepare import prepared
+        from cnnsearch.session import attached
 
-        with _stoppable() as stopper, prepared(chosen, out, dry_run=dry_run) as ready:
+        with (
+            _stoppable() as stopper,
+            attached(address) as cluster,
+            prepared(chosen, out, dry_run=dry_run, cluster=cluster) as ready,
+        ):
             stopper.ready = ready
-            code, told = _dry(ready) if dry_run else _run(ready, address, serial, seconds, max_trials)
+            code, told = _dry(ready) if dry_run else _run(ready, serial, seconds, max_trials)
     if as_json:
         print(json.dumps(told))
     raise typer.Exit(code)
@@ -136,9 +136,7 @@ def _dry(ready: Prepared) -> tuple[int, dict[str, Any]]:
     return 0, plan_json(ready)
 
 
-def _run(
-    ready: Prepared, address: str | None, serial: bool, seconds: float | None, trials: int | None
-) -> tuple[int, dict[str, Any]]:
+def _run(ready: Prepared, serial: bool, seconds: float | None, trials: int | None) -> tuple[int, dict[str, Any]]:
     from rich.console import Console
 
     from cnnsearch.progress import LineView, LiveView, finished_text, plan_text
@@ -151,7 +149,6 @@ def _run(
         with view:
             finished = execute(
                 ready,
-                address=address,
                 serial=serial,
                 listen=view,
                 max_seconds=seconds,

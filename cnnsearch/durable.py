@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import json
 import os
+import shutil
 import socket
 import tempfile
 import time
@@ -92,6 +93,11 @@ def temporary_file(folder: Path) -> Path:
     return Path(name)
 
 
+def temporary_folder(folder: Path) -> Path:
+    """A new empty folder in `folder`, that is removed as abandoned once this process is gone. Raises OSError."""
+    return Path(tempfile.mkdtemp(prefix=f"{_TEMPORARY}{_machine()}-{_boot()}-{os.getpid()}-", dir=folder))
+
+
 def put_in_place(temporary: Path, path: Path) -> None:
     """Make a finished temporary file durable and give it its name. Raises OSError."""
     with temporary.open("rb") as file:
@@ -106,10 +112,14 @@ def put_in_place(temporary: Path, path: Path) -> None:
 
 
 def remove_abandoned(folder: Path) -> None:
-    """Delete the temporary files in `folder` whose writers are gone; those of this process count as in use."""
+    """Delete temporary files and folders in `folder` whose makers are gone; those of this process count as in use."""
     for path in folder.glob(f"{_TEMPORARY}*"):
         with contextlib.suppress(OSError):  # another process was faster
-            if _is_abandoned(path):
+            if not _is_abandoned(path):
+                continue
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
                 path.unlink()
 
 

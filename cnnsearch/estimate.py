@@ -6,10 +6,10 @@ import contextlib
 import hashlib
 import heapq
 import importlib.metadata
-import itertools
 import json
 import math
 import os
+import random
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Mapping
@@ -40,8 +40,14 @@ HEAD_SECONDS = 0.03
 """The same for a trial whose head is trained together with others."""
 TRIAL_BYTES = 60_000
 """Disk of a trial's records beside its weights."""
+DRAWN_JOBS = 5000
+"""Jobs of all draws from which the time of jobs that may end early is estimated."""
 CHECKPOINT_WEIGHTS = 4
 """Size of a checkpoint in sizes of the weights: the model, two moments of each, and the best so far."""
+
+
+Lengths = Mapping[float, float]
+"""Seconds that a trial may take -> how probable that is."""
 
 
 @dataclass(frozen=True)
@@ -161,7 +167,8 @@ class Calibration:
         layout: Layout,
         kept: int | None = None,
         *,
-        seconds: Callable[[Trial], float] | None = None,
+        lengths: Callable[[Trial], Lengths] | None = None,
+        in_order: bool = False,
         keep_state: bool = False,
     ) -> Cost:
         """Expected cost of trials that can all run at once.
@@ -171,15 +178,16 @@ class Calibration:
             sizes: images.
             layout: how many run at a time.
             kept: trials whose weights are kept; all by default.
-            seconds: of a trial; of all its epochs by default.
+            lengths: that a trial may have; that of all its epochs by default.
+            in_order: whether they begin in this order rather than the longest first.
             keep_state: whether the training state of each is kept.
         """
         listed = list(trials)
 
-        def whole(trial: Trial) -> float:
-            return self.seconds(trial.settings, sizes, starts_from=trial.parent_id is not None)
+        def whole(trial: Trial) -> Lengths:
+            return {self.seconds(trial.settings, sizes, starts_from=trial.parent_id is not None): 1.0}
 
-        each = [(seconds or whole)(trial) for trial in listed]
+        each = [(lengths or whole)(trial) for trial in listed]
         timed = [self.workloads[workload_key(trial.settings)] for trial in listed]
         at_once = min(layout.trials_at_once, len(listed))
         images = sizes.train + sizes.val + sizes.test
@@ -187,7 +195,7 @@ class Calibration:
         frozen = sum(images * self.workloads[workload_key(s)]["prefix_image_seconds"] for s in shared.values())
         return Cost(
             trials=len(listed),
-            seconds=_makespan(each, layout.trials_at_once) + frozen,
+            seconds=_wall_clock(each, layout.trials_at_once, in_order) + frozen,
             memory_bytes=at_once * self.memory_bytes(listed),
             disk_bytes=_disk_bytes([w["weights_bytes"] for w in timed], len(timed) if keep_state else at_once, kept),
         )
@@ -200,10 +208,29 @@ def _disk_bytes(weights: list[int], checkpoints_kept: int, kept: int | None) -> 
     return len(weights) * TRIAL_BYTES + checkpoints + sum(largest if kept is None else largest[:kept])
 
 
+def _wall_clock(lengths: list[Lengths], slots: int, in_order: bool) -> float:
+    """Expected time until the last of these jobs ends.
+
+    Where some may end early it is the mean of many draws: what runs last is a long one more often than not, and then
+    the other places stand empty, which the jobs' mean lengths would not show.
+    """
+    if not in_order:
+        lengths = sorted(lengths, key=_mean, reverse=True)
+    if all(len(some) == 1 for some in lengths):
+        return _makespan([_mean(some) for some in lengths], slots)
+    rng, draws = random.Random(0), -(-DRAWN_JOBS // len(lengths))
+    columns = [rng.choices(list(some), list(some.values()), k=draws) for some in lengths]
+    return sum(_makespan(jobs, slots) for jobs in zip(*columns, strict=True)) / draws
+
+
+def _mean(lengths: Lengths) -> float:
+    return sum(seconds * share for seconds, share in lengths.items())
+
+
 def _makespan(seconds: Iterable[float], slots: int) -> float:
-    """Time until the last of these jobs ends when the longest starts first on the first free of `slots`."""
+    """Time until the last of these jobs ends when they start in this order, each on the first free of `slots`."""
     free = [0.0] * slots
-    for job in sorted(seconds, reverse=True):
+    for job in seconds:
         heapq.heapreplace(free, free[0] + job)
     return max(free)
 
@@ -257,12 +284,34 @@ def _stand_ins(planned: StagePlan, by_stage: dict[str, list[Trial]]) -> list[Tri
             if searched or key not in known
             for cell in space
         ]
-    # Of draws there are any number.
-    return list(itertools.islice(itertools.cycle(made) if searched else made, planned.waiting))
+    return _spread(made, planned.waiting) if searched else made[: planned.waiting]
 
 
-def calibrate(trials: Iterable[Trial], classes: int, layout: Layout, hardware: Hardware) -> Calibration:
-    """Look up what these trials' steps take on this machine, timing what is not known yet (about 3 s a workload).
+def _spread(trials: list[Trial], number: int) -> list[Trial]:
+    """So many of some draws, evenly over what a step takes: a few taken at random may all be small ones."""
+
+    def size(trial: Trial) -> tuple[str, float, str]:
+        return trial.settings.model, _size(trial.settings), workload_key(trial.settings)
+
+    ordered = sorted(trials, key=size)
+    return [ordered[(2 * place + 1) * len(ordered) // (2 * number)] for place in range(number)] if ordered else []
+
+
+def calibrate(
+    trials: Iterable[Trial],
+    classes: int,
+    layout: Layout,
+    hardware: Hardware,
+    measure: Callable[[Mapping[str, Any]], dict[str, Any]] | None = None,
+) -> Calibration:
+    """Look up what these trials' steps take on a machine, timing what is not known yet (about 3 s a workload).
+
+    Args:
+        trials: whose steps are wanted.
+        classes: of the images.
+        layout: device and threads of a trial.
+        hardware: of the machine.
+        measure: has that machine `answer` a request; by default this one does.
 
     Raises RequestError where a model cannot be what is asked for, RunError where the timing process fails.
     """
@@ -272,9 +321,10 @@ def calibrate(trials: Iterable[Trial], classes: int, layout: Layout, hardware: H
     missing = {key: settings for key, settings in needed.items() if key not in known.get("workloads", {})}
     if missing or "precision" not in known:
         ordered = sorted(missing.items(), key=lambda item: _size(item[1]))
-        answer = _measure([settings for _, settings in ordered], classes, layout, known.get("precision"))
-        timed = dict(zip((key for key, _ in ordered), answer["workloads"], strict=True))
-        known = {"precision": answer["precision"], "workloads": {**known.get("workloads", {}), **timed}}
+        request = _request([settings for _, settings in ordered], classes, layout, known.get("precision"))
+        found = (measure or answer)(request)
+        timed = dict(zip((key for key, _ in ordered), found["workloads"], strict=True))
+        known = {"precision": found["precision"], "workloads": {**known.get("workloads", {}), **timed}}
         with contextlib.suppress(OSError, DiskError):  # it is only a memory
             file.parent.mkdir(parents=True, exist_ok=True)
             write_checked(file, known)
@@ -285,14 +335,18 @@ def _size(settings: Settings) -> float:
     return settings.width**2 * settings.image_size**2 * settings.batch_size
 
 
-def _measure(settings: list[Settings], classes: int, layout: Layout, precision: str | None) -> dict[str, Any]:
-    request = {
+def _request(settings: list[Settings], classes: int, layout: Layout, precision: str | None) -> dict[str, Any]:
+    return {
         "device": layout.device,
         "threads": layout.threads,
         "classes": classes,
         "precision": precision,
         "workloads": [s.model_dump() for s in settings],
     }
+
+
+def answer(request: Mapping[str, Any]) -> dict[str, Any]:
+    """Have a process of this machine time what is asked: see `calibrate.main`. Raises RequestError, RunError."""
     done = subprocess.run(
         [sys.executable, "-m", "cnnsearch.calibrate"],
         input=json.dumps(request),
@@ -303,10 +357,10 @@ def _measure(settings: list[Settings], classes: int, layout: Layout, precision: 
     if done.returncode != 0:
         last = done.stderr.strip().splitlines()[-1:] or ["no message"]
         raise RunError(f"timing this sweep's models failed: {last[0]}")
-    answer: dict[str, Any] = json.loads(done.stdout)
-    if "error" in answer:
-        raise RequestError(answer["error"])
-    return answer
+    found: dict[str, Any] = json.loads(done.stdout)
+    if "error" in found:
+        raise RequestError(found["error"])
+    return found
 
 
 def _cache_file(hardware: Hardware, layout: Layout) -> Path:

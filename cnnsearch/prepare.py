@@ -6,7 +6,7 @@ import contextlib
 import functools
 import logging
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -17,14 +17,15 @@ from cnnsearch import retention
 from cnnsearch.continuation import saved_epochs
 from cnnsearch.data.dataset import Dataset, Form
 from cnnsearch.data.images import Interpolation
-from cnnsearch.estimate import Calibration, Cost, Sizes, calibrate, representatives
+from cnnsearch.estimate import Calibration, Cost, Lengths, Sizes, calibrate, representatives
 from cnnsearch.hardware import Hardware, Layout, detect, lay_out
 from cnnsearch.models.pretrained import Key, Pretrained, find_weights
+from cnnsearch.placement import Cluster, describe, lay_out_over, usable
 from cnnsearch.plan import Outcome, Plan, Status, Trial, compared, groups, make_plan
 from cnnsearch.records import Record, Results
 from cnnsearch.space import Cell, combinations, size
 from cnnsearch.spec import StopEarly, Sweep
-from cnnsearch.stopping import expected_epochs, is_expected
+from cnnsearch.stopping import endings, is_expected
 from cnnsearch.warden import Warden, watching
 
 FEATURES_SHARE = 0.5
@@ -67,6 +68,8 @@ class Prepared:
     """Trial id -> epochs that it need not train, since a shorter trial did."""
     repeated: tuple[str, ...] = ()
     """Finished trials that run again because another needs their weights, which are gone or damaged."""
+    cluster: Cluster | None = None
+    """Where trials run; None: on this machine."""
 
     @property
     def dataset(self) -> Dataset:
@@ -88,6 +91,13 @@ class Prepared:
     def features_bytes(self) -> int:
         """Most that the outputs of frozen layers may take."""
         return features_limit(self.hardware)
+
+    @property
+    def places(self) -> str:
+        """Where trials run, and how many at a time, for people."""
+        if self.cluster is None:
+            return self.layout.describe(self.hardware)
+        return describe(self.layout, usable(self.sweep.run, self.cluster.nodes))
 
     def compared(self, trial: Trial) -> int:
         """Trials that a rule which stops early holds against each other, of those a trial belongs to."""
@@ -112,15 +122,22 @@ class Prepared:
 
 
 @contextlib.contextmanager
-def prepared(sweep: Sweep, out: Path | str, *, dry_run: bool = False) -> Iterator[Prepared]:
+def prepared(
+    sweep: Sweep, out: Path | str, *, dry_run: bool = False, cluster: Cluster | None = None
+) -> Iterator[Prepared]:
     """Find the data, plan the trials, estimate their cost; hold the results folder meanwhile, unless it is a dry run.
+
+    Without a `cluster`, trials are to run on this machine.
 
     Raises:
         RequestError: the data, the folder or the machine do not allow what was asked for.
     """
     results = Results(Path(out).absolute() / sweep.name)
-    hardware = detect()
-    layout = lay_out(sweep.run, hardware)
+    hardware = cluster.smallest(sweep.run).given_out if cluster else detect()
+    fit: Callable[..., Layout] = functools.partial(lay_out, hardware=hardware)
+    if cluster:
+        fit = functools.partial(lay_out_over, nodes=cluster.nodes)
+    layout = fit(sweep.run)
     weights = find_weights(named_weights(sweep))
     datasets = load_forms(sweep, weights)
     dataset = datasets[sweep.data.image_size, "bilinear"]
@@ -149,17 +166,18 @@ def prepared(sweep: Sweep, out: Path | str, *, dry_run: bool = False) -> Iterato
             outcomes = {trial_id: outcome for trial_id, outcome in outcomes.items() if trial_id not in lost}
             plan = plan_from(outcomes)
         trials = [trial for trial in representatives(plan) if trial.id not in outcomes]
-        calibration = calibrate(trials, len(dataset.classes), layout, hardware)
+        measure = functools.partial(cluster.time_on, cluster.smallest(sweep.run), layout) if cluster else None
+        calibration = calibrate(trials, len(dataset.classes), layout, hardware, measure)
         if layout.device == "cpu":
-            layout = lay_out(sweep.run, hardware, host_bytes=calibration.memory_bytes(trials))
+            layout = fit(sweep.run, host_bytes=calibration.memory_bytes(trials))
         elif trials:
-            layout = lay_out(sweep.run, hardware, _gpu_bytes(trials, calibration, datasets, hardware))
+            layout = fit(sweep.run, gpu_bytes=_gpu_bytes(trials, calibration, datasets, hardware))
         kept = [trial_id for trial_id in records if results.trial(trial_id).checkpoint_file.exists()]
         numbers = tuple(sorted({records[trial_id].settings.epochs for trial_id in kept}))
         saved = saved_epochs(trials, records, kept)
         found = (datasets, weights, hardware, layout, calibration, outcomes, plan)
         ready = Prepared(sweep, results, *found, {}, warden, suggestions, numbers, saved, tuple(repeated))
-        yield replace(ready, costs=stage_costs(ready, trials))
+        yield replace(ready, costs=stage_costs(ready, trials), cluster=cluster)
 
 
 def features_limit(hardware: Hardware) -> int:
@@ -240,11 +258,17 @@ def parents_without_weights(results: Results, plan: Plan, outcomes: dict[str, Ou
 
 def epochs_left(ready: Prepared, trial: Trial, after: int = 0) -> float:
     """Epochs that a trial is expected to train yet, once it has come to `after`."""
+    return sum(added * share for added, share in _endings(ready, trial, after).items())
+
+
+def _endings(ready: Prepared, trial: Trial, after: int = 0) -> dict[int, float]:
+    """Epochs that a trial may train yet -> how probable that is."""
     done = max(after, ready.saved_epochs.get(trial.id, 0))
     rule = stopping_rule(ready, trial)
     if rule is None:
-        return trial.settings.epochs - done
-    return expected_epochs(rule, trial.settings.epochs, ready.compared(trial), done)
+        return {trial.settings.epochs - done: 1.0}
+    guided_from = ready.sweep.stage(trial.stage).search.guided_from
+    return endings(rule, trial.settings.epochs, ready.compared(trial), done, guided_from)
 
 
 def stopping_rule(ready: Prepared, trial: Trial) -> StopEarly | None:
@@ -255,11 +279,22 @@ def stopping_rule(ready: Prepared, trial: Trial) -> StopEarly | None:
 
 def expected_seconds(ready: Prepared, trial: Trial) -> float:
     """What is expected of a trial from its beginning here to its end."""
-    epochs, limit = epochs_left(ready, trial), ready.sweep.train.max_seconds
-    starts_from = trial.parent_id is not None
-    return ready.calibration.seconds(
-        trial.settings, ready.sizes, starts_from=starts_from, epochs=epochs, training_limit=limit
-    )
+    return sum(seconds * share for seconds, share in lengths(ready, trial).items())
+
+
+def lengths(ready: Prepared, trial: Trial) -> Lengths:
+    """Seconds that a trial may take from its beginning here to its end -> how probable that is."""
+    found: Counter[float] = Counter()
+    for epochs, share in _endings(ready, trial).items():
+        seconds = ready.calibration.seconds(
+            trial.settings,
+            ready.sizes,
+            starts_from=trial.parent_id is not None,
+            epochs=epochs,
+            training_limit=ready.sweep.train.max_seconds,
+        )
+        found[seconds] += share  # type: ignore[assignment]
+    return found
 
 
 def is_at_most(ready: Prepared, stage_name: str) -> bool:
@@ -279,7 +314,8 @@ def stage_costs(ready: Prepared, trials: list[Trial]) -> dict[str, Cost]:
             ready.sizes,
             ready.layout,
             weights_kept(ready, name, some),
-            seconds=lambda trial: expected_seconds(ready, trial),
+            lengths=lambda trial: lengths(ready, trial),
+            in_order=ready.sweep.stage(name).search.is_adaptive,
             keep_state=ready.sweep.run.keep == "state",
         )
         for name, some in by_stage.items()

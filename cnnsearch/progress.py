@@ -67,7 +67,7 @@ def plan_text(ready: Prepared) -> str:
         when = f"{about} {duration(cost.seconds)}" if cost.trials else "already done"
         rows.append((stage.name, f"{planned.total} trials   {axes}   {when}"))
         rows += [("", note) for note in [*stopping_notes(ready, planned), *frozen_notes(ready, stage.name)]]
-    rows.append(("on", f"{ready.layout.describe(ready.hardware)}, {ready.precision}"))
+    rows.append(("on", f"{ready.places}, {ready.precision}"))
     rows.append(("total", _total_text(ready)))
     width = max(len(label) for label, _ in rows)
     title = f"{sweep.name} · {sweep.title}" if sweep.title else sweep.name
@@ -83,7 +83,7 @@ def stopping_notes(ready: Prepared, planned: StagePlan) -> list[str]:
     if isinstance(rule, Asha | Hyperband):
         known = next(iter(planned.trials), None)
         compared = ready.compared(known) if known else stage_size(stage)
-        share = expected_epochs(rule, epochs, compared) / epochs
+        share = expected_epochs(rule, epochs, compared, guided_from=stage.search.guided_from) / epochs
         return [
             f"{rule.method}: one in {rule.reduction_factor} goes on from epochs "
             f"{', '.join(map(str, rungs(rule, epochs)))}; about {percent(share)} of all epochs are trained"

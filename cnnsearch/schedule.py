@@ -1,4 +1,4 @@
-"""Run trials with Ray Tune, on this machine or a cluster. The only module that imports Ray.
+"""Run trials with Ray Tune, on this machine or a cluster. With `cluster` the only module that imports Ray.
 
 Tune places trials, keeps workers alive between them and restarts those that die. It is never the record: what counts
 is what `records` wrote, and every run starts a fresh Tuner, in a temporary folder, on the trials that remain.
@@ -7,32 +7,15 @@ is what `records` wrote, and every run starts a fresh Tuner, in a temporary fold
 from __future__ import annotations
 
 import contextlib
-import logging
+import math
 import os
-import secrets
-import shutil
 import signal
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
-
-# Read when Ray is imported: no output of its own, no handlers of its own, nothing sent anywhere.
-os.environ.update(
-    {
-        "RAY_AIR_NEW_OUTPUT": "0",
-        "RAY_USAGE_STATS_ENABLED": "0",
-        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-        "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-        "TUNE_DISABLE_SIGINT_HANDLER": "1",
-        "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
-        "TUNE_GLOBAL_CHECKPOINT_S": "100000",
-        "TUNE_WARN_THRESHOLD_S": "100000",
-    }
-)
+from typing import TYPE_CHECKING, Any
 
 import psutil
 import ray
@@ -40,25 +23,27 @@ from ray import tune
 from ray.tune.search import Searcher
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from cnnsearch import allocator, authentication, hardware, pulse
+from cnnsearch import hardware, pulse
+from cnnsearch.cluster import RemoteDepot, Roll, check_strangers, head_processes, is_alive, started
 from cnnsearch.epoch import EpochRow
-from cnnsearch.errors import DiskError, OutOfMemoryError, RequestError, RunError
+from cnnsearch.errors import DiskError, OutOfMemoryError, RunError
 from cnnsearch.events import Ended, EpochDone, Event, Ready, Started
 from cnnsearch.hardware import Layout
 from cnnsearch.job_queue import Job, Queue
+from cnnsearch.placement import Cluster, Node, most_room, resources, slots
 from cnnsearch.plan import Status, Trial
 from cnnsearch.records import Record, Results
 from cnnsearch.retries import Retries, Trouble
 from cnnsearch.spec import RunSpec, Settings
+from cnnsearch.spool import Spool
 from cnnsearch.stopping import Orders, Stop
 from cnnsearch.warden import Warden
 from cnnsearch.watchdog import Watchdog
 from cnnsearch.workplace import Workplace
 
-_TOKEN = secrets.token_hex(32)
-"""Who knows it may run code on the Ray this process starts; one a process, since Ray remembers the first it saw."""
-RECONNECT_SECONDS = 10
-"""Ray ends this process when its control process on this machine has not answered for so long; by default after 60."""
+if TYPE_CHECKING:
+    from cnnsearch.jobs import Events
+
 DISK_FULL = "disk full"
 """What a worker says that cannot write: the end of the run, not of a trial."""
 STEP_SECONDS = 1.0
@@ -67,8 +52,10 @@ SAVING_SECONDS = 30.0
 """When the time is up, running trials may take so long to come to the end of an epoch and be saved."""
 INTERRUPTED_SECONDS = 1.5
 """The same for whoever interrupts, and expects an end in a few seconds."""
-OBJECT_STORE_BYTES = 128 * 1024**2
-"""Images reach workers through a mapped file, so Ray's own store stays small."""
+MOST_PENDING = 10_000
+"""Trials that Tune may have waiting for a place."""
+NODES_SECONDS = 3.0
+"""Machines that joined a cluster or left it are noticed so often."""
 
 
 def execute(
@@ -77,7 +64,7 @@ def execute(
     layout: Layout,
     run: RunSpec,
     listen: Callable[[Event], None],
-    address: str | None = None,
+    cluster: Cluster | None = None,
     warden: Warden | None = None,
 ) -> None:
     """Run everything in the queue.
@@ -88,7 +75,7 @@ def execute(
         layout: resources of a trial, and how many run at once on this machine.
         run: retries and the dashboard.
         listen: called with every event, from this thread.
-        address: of a running Ray cluster; None starts Ray on this machine for the time of the run.
+        cluster: that is attached to; None starts Ray on this machine for the time of the run.
         warden: is told of temporary folders.
 
     When the queue's time is up, or on Ctrl-C, what runs is saved after its epoch, as far as that comes soon.
@@ -96,20 +83,26 @@ def execute(
     Raises:
         RunError: Ray stopped before the work was done, or the disk is full.
     """
-    with _ray(layout, run, address, warden) as dashboard, _scratch(warden) as scratch:
+    with contextlib.ExitStack() as stack:
+        if cluster:
+            stack.enter_context(pulse.watched(cluster.address, warden))
+        dashboard = cluster.dashboard if cluster else stack.enter_context(started(layout, run, warden))
+        scratch = stack.enter_context(_scratch(warden))
+        depot = stack.enter_context(contextlib.closing(RemoteDepot(place))) if cluster else None
         listen(Ready(dashboard))
-        queue.slots = _slots(layout) if address else layout.trials_at_once
-        # By default Tune starts one worker at a time for a searcher of one's own, and drops it for a freed one.
-        os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(queue.slots)
-        most_room = _most_room(layout, queue.slots)
-        heart = {} if address else _head_processes()
-        dispatcher = _Dispatcher(queue, listen, place, run, most_room, heart, warden)
+        machines = _Machines(layout, run, cluster)
+        queue.slots = machines.slots
+        # By default Tune starts one worker at a time for a searcher of one's own, and drops it for a freed one. Here
+        # the queue says how many there are, which changes as machines come and go.
+        os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(MOST_PENDING)
+        heart = {} if cluster else head_processes()
+        dispatcher = _Dispatcher(queue, listen, place, run, machines, heart, warden)
 
-        def resources(config: dict[str, Any]) -> tune.PlacementGroupFactory:
-            return tune.PlacementGroupFactory([_resources(layout, config["room"])])
+        def wanted(config: dict[str, Any]) -> tune.PlacementGroupFactory:
+            return tune.PlacementGroupFactory([resources(machines.layout, config["room"])])
 
         tuner = tune.Tuner(
-            tune.with_resources(tune.with_parameters(_Worker, place=place), resources),
+            tune.with_resources(tune.with_parameters(_Worker, place=place, depot=depot), wanted),
             tune_config=tune.TuneConfig(
                 search_alg=_QueueSearcher(queue),
                 num_samples=-1,
@@ -137,6 +130,42 @@ def execute(
         raise RunError("Ray stopped before every trial had ended; the same command goes on")
 
 
+class _Machines:
+    """How many trials there is room for: fixed on this machine, and followed on a cluster."""
+
+    def __init__(self, layout: Layout, run: RunSpec, cluster: Cluster | None) -> None:
+        # On this machine Ray is given no more CPUs than trials that fit its memory.
+        self.layout = layout if cluster else replace(layout, host_bytes=0)
+        self._fixed = run.trials_at_once != "auto"
+        self._run = run
+        self._roll = Roll() if cluster else None
+        self._looked_at = time.monotonic()
+        cpus = float(layout.trials_at_once * layout.threads)
+        gpus = float(len(hardware.detect().gpus))
+        self._nodes = cluster.nodes if cluster else (Node("", "", cpus, gpus, math.inf, hardware.detect()),)
+
+    @property
+    def slots(self) -> int:
+        """Trials at a time. Those that are asked for may wait for a cluster that grows by itself."""
+        if self._roll is None or self._fixed:
+            return self.layout.trials_at_once
+        return slots(self.layout, self._nodes)
+
+    @property
+    def most_room(self) -> int:
+        """See `placement.most_room`."""
+        return most_room(self.layout, self._nodes)
+
+    def look(self) -> None:
+        """Now and then, notice who came and went. Raises RunError where one came that cannot be used."""
+        if self._roll is None or time.monotonic() - self._looked_at < NODES_SECONDS:
+            return
+        self._looked_at = time.monotonic()
+        self._roll.look()
+        check_strangers(self._roll)
+        self._nodes = self._roll.nodes or self._nodes
+
+
 class _TimeIsUpError(Exception):
     """Raised where Tune calls us, to end it when all is saved."""
 
@@ -148,8 +177,9 @@ class _UsedUpError(Exception):
 class _Worker(tune.Trainable):  # type: ignore[misc]
     """A process that runs jobs one after another; a step is an epoch of a job's trials, or several quick ones."""
 
-    def setup(self, config: dict[str, Any], place: Workplace) -> None:
-        self._place = place
+    def setup(self, config: dict[str, Any], place: Workplace, depot: RemoteDepot | None = None) -> None:
+        self._spool = None if depot is None or depot.is_here() else Spool.open(place, depot)
+        self._place = place if self._spool is None else self._spool.here()
         self._events = self._begin(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -162,9 +192,16 @@ class _Worker(tune.Trainable):  # type: ignore[misc]
         self._left = {trial.id for trial in job.trials}
         self._used_up = False
         self._orders = Orders({trial_id: Stop(**stop) for trial_id, stop in config["stops"].items()})
-        from cnnsearch.jobs import run_job  # imports torch, which only workers need
+        import cnnsearch.jobs  # noqa: F401  # torch, which only workers need: not in the time of the first step
 
-        return run_job(job, self._place, self._orders)
+        return self._run_job(job)
+
+    def _run_job(self, job: Job) -> Iterator[Events]:
+        from cnnsearch.jobs import run_job
+
+        if self._spool:
+            self._spool.begin(job.trials)
+        yield from run_job(job, self._place, self._orders)
 
     def end_early(self, stops: dict[str, dict[str, Any]]) -> None:
         """Trials are to end. Ray calls an actor's methods in order: this one comes before the next step."""
@@ -174,6 +211,8 @@ class _Worker(tune.Trainable):  # type: ignore[misc]
         """Save what runs; after the step that is being taken, at the end of an epoch."""
         self._orders.pause = True
         next(self._events, None)
+        if self._spool:
+            self._spool.send()
 
     def whereabouts(self) -> tuple[str, int]:
         """Node and process, for whoever has to kill it."""
@@ -182,6 +221,16 @@ class _Worker(tune.Trainable):  # type: ignore[misc]
     def step(self) -> dict[str, Any]:
         if self._used_up:
             raise _UsedUpError
+        result = self._run()
+        if self._spool:
+            try:
+                self._spool.send()
+            except DiskError as error:
+                self._used_up = True
+                return {"events": [], "trouble": DISK_FULL, "reason": str(error), "done": False}
+        return result
+
+    def _run(self) -> dict[str, Any]:
         told: list[dict[str, Any]] = []
         failed, asks, began = False, False, time.monotonic()
         try:
@@ -204,6 +253,8 @@ class _Worker(tune.Trainable):  # type: ignore[misc]
 
     def cleanup(self) -> None:
         self._events.close()
+        if self._spool:
+            self._spool.close()
 
 
 def _told(trial: Trial, event: EpochRow | Record) -> dict[str, Any]:
@@ -222,14 +273,15 @@ class _Dispatcher(tune.Callback):  # type: ignore[misc]
         listen: Callable[[Event], None],
         place: Workplace,
         run: RunSpec,
-        most_room: int,
+        machines: _Machines,
         heart: dict[str, psutil.Process],
         warden: Warden | None,
     ) -> None:
         self._queue = queue
         self._listen = listen
         self._results = Results(place.results)
-        self._retries = Retries(run.max_retries, most_room)
+        self._machines = machines
+        self._retries = Retries(run.max_retries, machines.most_room)
         self._watchdog = Watchdog(run.patience_seconds)
         self._heart = heart
         self._warden = warden
@@ -295,10 +347,16 @@ class _Dispatcher(tune.Callback):  # type: ignore[misc]
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
         """Called several times a second: the place for what nobody reports."""
         for name, process in self._heart.items():
-            if not _is_alive(process):
+            if not is_alive(process):
                 self._fatal = RunError(f"Ray's process {name} has died; what is finished is kept")
                 if self._warden:  # Ray may end this process before it comes to say so
                     self._warden.last_words(f"error: {self._fatal}. The same command goes on.")
+        try:
+            self._machines.look()
+        except RunError as error:
+            self._fatal = error
+        self._queue.slots = self._machines.slots
+        self._retries.most_room = self._machines.most_room
         if self._fatal:
             raise self._fatal
         if self._queue.is_time_up:
@@ -427,50 +485,6 @@ def _name(trial: Any) -> str:
     return f"{_from_config(trial.config).id}-{trial.trial_id}"  # the second part tells attempts apart
 
 
-def _slots(layout: Layout) -> int:
-    """Trials that fit the cluster at once. Raises RequestError where not even one does: Ray would wait for ever."""
-    there = ray.cluster_resources()
-    slots = int(there.get("CPU", 0) / layout.threads)
-    if layout.gpus:
-        slots = min(slots, hardware.places(there.get("GPU", 0), layout.gpus))
-    if slots < 1:
-        raise RequestError(
-            f"a trial needs {layout.threads} CPUs and {layout.gpus:g} GPUs, and the cluster has "
-            f"{there.get('CPU', 0):g} CPUs and {there.get('GPU', 0):g} GPUs"
-        )
-    return slots
-
-
-def _most_room(layout: Layout, slots: int) -> int:
-    """Places a single trial can have on one machine; never more than there are, for which the queue would wait."""
-    if layout.gpus:
-        return max(1, min(hardware.places(1, layout.gpus), slots))
-    most = max((node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"]), default=1)
-    return max(1, int(most / layout.threads))
-
-
-def _resources(layout: Layout, room: int) -> dict[str, float]:
-    """What Ray sets aside for a job that takes so many places."""
-    if not layout.gpus:
-        return {"CPU": layout.threads * room}
-    # Above one, Ray gives out whole GPUs only: seven times a seventh must not come to a little more.
-    share = layout.gpus * room
-    return {"CPU": layout.threads, "GPU": share if layout.gpus >= 1 else min(1.0, share)}
-
-
-def _head_processes() -> dict[str, psutil.Process]:
-    """The processes of a Ray started here without which nothing goes on, by name."""
-    children = {child.name(): child for child in psutil.Process().children()}
-    return {name: children[name] for name in ("gcs_server", "raylet") if name in children}
-
-
-def _is_alive(process: psutil.Process) -> bool:
-    try:
-        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
-    except psutil.NoSuchProcess:
-        return False
-
-
 @contextlib.contextmanager
 def _scratch(warden: Warden | None) -> Iterator[str]:
     """A temporary folder for what Tune writes."""
@@ -478,94 +492,3 @@ def _scratch(warden: Warden | None) -> Iterator[str]:
         if warden:
             warden.remove(Path(folder))
         yield folder
-
-
-@contextlib.contextmanager
-def _ray(layout: Layout, run: RunSpec, address: str | None, warden: Warden | None) -> Iterator[str | None]:
-    """Ray, quiet, for the time of the block; yields the dashboard's URL. Never stops a cluster it did not start."""
-    for name in ("ray", "ray.tune", "ray.data", "ray.train"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)
-    ray._private.worker._worker_logs_enabled = False  # else it prints the raylet's log when that dies
-    quiet = {"log_to_driver": False, "logging_level": logging.CRITICAL}
-    scratch: Path | None = None
-    where: str | None = None
-    on_sigterm = signal.getsignal(signal.SIGTERM)
-    try:
-        if address:
-            try:
-                where = check_address(address)
-                context = ray.init(address=where, **quiet)
-            except (ConnectionError, ValueError, RuntimeError) as error:
-                raise RequestError(f"no Ray cluster answers at --address {address}: {error}") from None
-        else:
-            authentication.check_start()
-            os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", str(RECONNECT_SECONDS))
-            os.environ.update(allocator.environment())
-            # Ray would keep a token in the home folder, where others may read it, or where it cannot be written.
-            if "RAY_AUTH_TOKEN_PATH" not in os.environ:
-                os.environ.setdefault("RAY_AUTH_TOKEN", _TOKEN)
-            # Sockets live under it, and a socket's path has at most 107 bytes.
-            scratch = Path(tempfile.mkdtemp(prefix="cnns-", dir="/tmp" if os.path.isdir("/tmp") else None))
-            if warden:
-                warden.remove(scratch)
-            with _on_loopback():
-                context = ray.init(
-                    address="local",
-                    num_cpus=layout.trials_at_once * layout.threads,
-                    include_dashboard=run.dashboard,
-                    object_store_memory=OBJECT_STORE_BYTES,
-                    _temp_dir=str(scratch),
-                    **quiet,
-                )
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, on_sigterm)  # Ray puts a handler of its own there
-        url = context.dashboard_url
-        with pulse.watched(where, warden) if where else contextlib.nullcontext():
-            yield f"http://{url}" if url else None
-    finally:
-        if scratch is not None and not all(map(_is_alive, _head_processes().values())):
-            _end_children()  # what is left of a broken Ray would be waited for
-        ray.shutdown()
-        if scratch is not None:
-            shutil.rmtree(scratch, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def _on_loopback() -> Iterator[None]:
-    """Let a Ray that is started in the block listen on 127.0.0.1 only, as it does where it knows of no other machines.
-
-    Else its processes listen on every address; they want the token, but those that tell metrics do not. Ray takes
-    127.0.0.1 for another address when asked for it as the node's.
-    """
-    constants = ray._private.ray_constants
-    before = constants.ENABLE_RAY_CLUSTER
-    constants.ENABLE_RAY_CLUSTER = False
-    try:
-        yield
-    finally:
-        constants.ENABLE_RAY_CLUSTER = before
-
-
-def check_address(address: str) -> str:
-    """The host and port of a cluster that may be used. Raises RequestError where it may not; attaches to nothing."""
-    if address.startswith("ray://"):
-        raise RequestError(
-            f"--address {address}: Ray Client is not supported. Run the command on a node of the cluster with "
-            "--address auto, or with ray job submit (docs/cluster.md)"
-        )
-    try:
-        where = ray._private.services.canonicalize_bootstrap_address(address)
-    except (OSError, ValueError, RuntimeError) as error:
-        raise RequestError(f"no Ray cluster answers at --address {address}: {error}") from None
-    if where is None:
-        raise RequestError(f"--address {address} is no cluster: without --address, Ray is started on this machine")
-    if authentication.check_cluster(where) and "RAY_AUTH_MODE" not in os.environ:
-        os.environ["RAY_AUTH_MODE"] = "token"
-        ray._raylet.Config.initialize("")  # Ray has read its settings when it was imported
-    return str(where)
-
-
-def _end_children() -> None:
-    for child in psutil.Process().children(recursive=True):
-        with contextlib.suppress(psutil.NoSuchProcess):
-            child.kill()

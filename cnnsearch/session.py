@@ -23,6 +23,7 @@ from cnnsearch import retention
 from cnnsearch.data.dataset import Dataset
 from cnnsearch.events import Ended, Event
 from cnnsearch.job_queue import Job, Queue
+from cnnsearch.placement import Cluster
 from cnnsearch.plan import Outcome, Status, Trial
 from cnnsearch.prepare import KEPT_AT_MOST, Prepared, digests, prepared
 from cnnsearch.records import Results
@@ -30,7 +31,6 @@ from cnnsearch.spec import Sweep
 from cnnsearch.suggest import Suggester
 from cnnsearch.sweepfile import to_yaml
 from cnnsearch.tables import Tables, load
-from cnnsearch.warden import Warden
 
 SAVING_SECONDS = 60.0
 """How long after its time is up a run is ended that has not ended by itself."""
@@ -98,14 +98,25 @@ def run(
     Raises:
         CnnsearchError: the request was wrong, or the run was stopped. Failed trials do not raise; see their status.
     """
-    with prepared(sweep, out) as ready:
-        return execute(ready, address=address, serial=serial, listen=listen).tables
+    with attached(address) as cluster, prepared(sweep, out, cluster=cluster) as ready:
+        return execute(ready, serial=serial, listen=listen).tables
+
+
+@contextlib.contextmanager
+def attached(address: str | None) -> Iterator[Cluster | None]:
+    """The Ray cluster at an address, for the time of the block; None where none is named. See `cluster.attached`."""
+    if address is None:
+        yield None
+        return
+    from cnnsearch.cluster import attached as attach
+
+    with attach(address) as cluster:
+        yield cluster
 
 
 def execute(
     ready: Prepared,
     *,
-    address: str | None = None,
     serial: bool = False,
     listen: Callable[[Event], None] = lambda event: None,
     max_seconds: float | None = None,
@@ -122,7 +133,7 @@ def execute(
     results, time_is_up, trials_are_up = ready.results, False, False
     write_description(ready)
     if ready.remaining:
-        executor = _executor(serial, address, ready.warden)
+        executor = _executor(serial, ready)
         keeper: _Keeper | None = None
 
         def hear(event: Event) -> None:
@@ -345,14 +356,14 @@ def _encoded(png: Callable[[Dataset, int], bytes], dataset: Dataset, row: int) -
     return base64.b64encode(png(dataset, row)).decode("ascii")
 
 
-def _executor(serial: bool, address: str | None, warden: Warden) -> Executor:
+def _executor(serial: bool, ready: Prepared) -> Executor:
     if serial:
         from cnnsearch.serial import execute as in_process
 
         return in_process
     from cnnsearch.schedule import execute as with_ray
 
-    return functools.partial(with_ray, address=address, warden=warden)
+    return functools.partial(with_ray, cluster=ready.cluster, warden=ready.warden)
 
 
 def _expected_seconds(ready: Prepared, trial: Trial) -> float:

@@ -294,6 +294,10 @@ HIGHER_IS_BETTER = frozenset({"val_accuracy"})
 SINGLE_OBJECTIVES = ("val_accuracy", "val_loss")
 
 
+FIRST_AT_RANDOM = {"tpe": 10, "gp": 10, "cmaes": 1, "nsga2": 20}
+"""Suggestions that Optuna's searchers draw before they learn: its defaults, and a population of `search`."""
+
+
 class Search(Part):
     """How a stage's cells are chosen from its space."""
 
@@ -326,6 +330,12 @@ class Search(Part):
         if self.method == "qmc":
             return self.trials or 1
         return self.at_once or AT_ONCE
+
+    @property
+    def guided_from(self) -> int | None:
+        """Place of the first suggestion that is made from outcomes; None where none is."""
+        first = FIRST_AT_RANDOM.get(self.method)
+        return None if first is None else first + self.window - 1
 
     @property
     def aims(self) -> tuple[Objective, ...]:

@@ -161,7 +161,7 @@ def test_certificates_that_are_missing_are_named(monkeypatch: pytest.MonkeyPatch
 
 
 def test_addresses_that_are_no_cluster_are_refused() -> None:
-    from cnnsearch.schedule import check_address
+    from cnnsearch.cluster import check_address
 
     with pytest.raises(RequestError, match=r"Ray Client is not supported.*--address auto.*ray job submit"):
         check_address("ray://127.0.0.1:10001")
@@ -189,11 +189,11 @@ def test_a_cluster_is_refused_before_anything_is_prepared(
 def test_a_ray_started_here_listens_on_loopback_only(tmp_path: Path) -> None:
     code = """
 import os, psutil
-from cnnsearch import schedule
+from cnnsearch import cluster
 from cnnsearch.hardware import Layout
 from cnnsearch.spec import RunSpec
-with schedule._ray(Layout("cpu", 1, 1, 0.0), RunSpec(dashboard=True), None, None):
-    schedule.ray.get(schedule.ray.remote(lambda: 1).remote())
+with cluster.started(Layout("cpu", 1, 1, 0.0), RunSpec(dashboard=True), None):
+    cluster.ray.get(cluster.ray.remote(lambda: 1).remote())
     ours = {process.pid for process in psutil.Process().children(recursive=True)} | {os.getpid()}
     for connection in psutil.net_connections("inet"):
         if connection.status == psutil.CONN_LISTEN and connection.pid in ours:
@@ -235,8 +235,8 @@ def test_a_real_cluster_is_told_by_whether_it_asks_for_a_token(
                 monkeypatch.setenv("RAY_AUTH_TOKEN", token)
                 assert authentication.check_cluster(address)
                 attach = (
-                    "import sys; from cnnsearch import schedule; import ray;"
-                    "ray.init(address=schedule.check_address(sys.argv[1]), log_to_driver=False);"
+                    "import sys; from cnnsearch import cluster; import ray;"
+                    "ray.init(address=cluster.check_address(sys.argv[1]), log_to_driver=False);"
                     "assert ray.cluster_resources()['CPU'] == 1"
                 )
                 subprocess.run([sys.executable, "-c", attach, address], check=True, timeout=90)

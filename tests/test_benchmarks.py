@@ -296,7 +296,7 @@ def test_the_table_says_how_far_the_plan_was_off() -> None:
 
 def test_the_gpu_benchmark_tells_what_the_plan_picked(small_sweep: Callable[..., Sweep], tmp_path: Path) -> None:
     with prepared(small_sweep(), tmp_path, dry_run=True) as ready:
-        assert gpu.picked(plan_text(ready)) == f"{ready.layout.describe(ready.hardware)}, {ready.precision}"
+        assert gpu.picked(plan_text(ready)) == f"{ready.places}, {ready.precision}"
     assert gpu.picked("error: no such sweep\n") == "error: no such sweep"
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 
@@ -77,5 +78,25 @@ def test_steps_are_timed_once_for_real(small_sweep: Callable[..., Sweep], monkey
     def refuse(*args: object) -> None:
         raise AssertionError("timed again")
 
-    monkeypatch.setattr(estimate, "_measure", refuse)
+    monkeypatch.setattr(estimate, "answer", refuse)
     assert calibrate(trials, 10, LAYOUT, detect()) == first
+
+
+def test_what_runs_last_leaves_places_empty(small_sweep: Callable[..., Sweep]) -> None:
+    trials = list(make_plan(small_sweep(), "d" * 16, {}).trials.values())
+    timed = calibration(*(t.settings for t in trials))
+    certain = timed.cost(trials, SIZES, LAYOUT, lengths=lambda trial: {4.0: 1.0})
+    assert certain.seconds == pytest.approx(len(trials) * 4.0 / 2)
+    # The same in the mean, but one in four takes four times as long.
+    early = timed.cost(trials, SIZES, LAYOUT, lengths=lambda trial: {2.0: 0.75, 10.0: 0.25}, in_order=True)
+    assert 1.05 * certain.seconds < early.seconds < 1.5 * certain.seconds
+    assert timed.cost(trials, SIZES, LAYOUT, lengths=lambda trial: {2.0: 0.75, 10.0: 0.25}, in_order=True) == early
+
+
+def test_the_longest_first_unless_they_come_in_order(small_sweep: Callable[..., Sweep]) -> None:
+    trials = list(make_plan(small_sweep(), "d" * 16, {}).trials.values())[:3]
+    timed = calibration(*(t.settings for t in trials))
+    seconds = dict(zip((trial.id for trial in trials), (1.0, 1.0, 2.0), strict=True))
+    cost = functools.partial(timed.cost, trials, SIZES, LAYOUT, lengths=lambda trial: {seconds[trial.id]: 1.0})
+    assert cost().seconds == 2.0
+    assert cost(in_order=True).seconds == 3.0

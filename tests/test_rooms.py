@@ -1,23 +1,26 @@
-"""Places on GPUs: how many there are, and what a job gets that needs more of them. Ray is imported, never started."""
+"""Places on GPUs: how many there are, and what a job gets that needs more of them. Ray stays out."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from cnnsearch import prepare, schedule
+from cnnsearch import prepare
 from cnnsearch.estimate import Calibration, workload_key
 from cnnsearch.hardware import Hardware, Layout, lay_out
 from cnnsearch.job_queue import Queue
+from cnnsearch.placement import Node, most_room, resources
 from cnnsearch.plan import Trial
 from cnnsearch.retries import Retries, Trouble
 from cnnsearch.spec import RunSpec, Sweep
 
 GB = 10**9
 BOX = Hardware("cpu", 16, 64 * GB, ("L4",), 24 * GB)
+NODE = Node("n", "box", 16, 1, 64 * GB, BOX)
 
 
 @pytest.fixture
@@ -60,10 +63,10 @@ def test_a_job_that_runs_out_of_memory_ends_up_with_the_whole_gpu(
     layout = lay_out(RunSpec(), BOX, gpu_bytes=int(0.9 * 24 * GB / trials - 0.6 * GB))
     assert layout.trials_at_once == trials
     queue = Queue(small_sweep(), "d" * 16, {}, slots=layout.trials_at_once)
-    retries = Retries(limit=9, most_room=schedule._most_room(layout, queue.slots))
+    retries = Retries(limit=9, most_room=most_room(layout, [NODE]))
     job, shares = queue.take(), []
     while job is not None:
-        shares.append(schedule._resources(layout, job.room)["GPU"])
+        shares.append(resources(layout, job.room)["GPU"])
         again, given_up = retries.after(job, job.trials, Trouble.MEMORY, "too much")
         if given_up:
             break
@@ -84,17 +87,19 @@ def test_a_job_that_runs_out_of_memory_ends_up_with_the_whole_gpu(
     ],
 )
 def test_no_job_waits_for_more_places_than_there_are(layout: Layout, most: int) -> None:
-    assert schedule._most_room(layout, layout.trials_at_once) == most
+    node = replace(NODE, cpus=layout.trials_at_once, gpus=max(1, layout.trials_at_once * layout.gpus))
+    assert most_room(layout, [node]) == most
 
 
 @pytest.mark.parametrize("parts", range(1, 65))
 def test_a_share_that_was_asked_for_never_comes_to_more_than_a_gpu(parts: int) -> None:
     layout = Layout("cuda", parts, 1, 1 / parts)
-    resources = schedule._resources(layout, schedule._most_room(layout, parts))
-    assert resources == {"CPU": 1, "GPU": pytest.approx(1)}
-    assert resources["GPU"] <= 1
+    node = replace(NODE, cpus=parts)
+    given = resources(layout, most_room(layout, [node]))
+    assert given == {"CPU": 1, "GPU": pytest.approx(1)}
+    assert given["GPU"] <= 1
 
 
 def test_places_of_a_cpu_and_of_whole_gpus() -> None:
-    assert schedule._resources(Layout("cpu", 4, 2, 0.0), 2) == {"CPU": 4}
-    assert schedule._resources(Layout("cuda", 1, 1, 2.0), 1) == {"CPU": 1, "GPU": 2.0}
+    assert resources(Layout("cpu", 4, 2, 0.0), 2) == {"CPU": 4}
+    assert resources(Layout("cuda", 1, 1, 2.0), 1) == {"CPU": 1, "GPU": 2.0}

@@ -201,6 +201,21 @@ def test_expected_epochs_are_what_trials_in_any_order_have(rule: StopEarly, tria
     assert total / (60 * trials) == pytest.approx(expected_epochs(rule, EPOCHS, trials), rel=0.15)
 
 
+@pytest.mark.parametrize("rule", [Asha(), Asha(reduction_factor=2, min_epochs=2), Hyperband()])
+def test_more_of_those_that_a_searcher_suggests_from_outcomes_go_on(rule: StopEarly) -> None:
+    trials, guided_from = 40, 8
+    rng = np.random.default_rng(0)
+    total = 0
+    for _ in range(60):
+        levels = [rng.random() if place < guided_from else rng.random(2).max() for place in range(trials)]
+        total += sum(all_run(rule, [[float(level)] * EPOCHS for level in levels])[1])
+    expected = expected_epochs(rule, EPOCHS, trials, guided_from=guided_from)
+    assert total / (60 * trials) == pytest.approx(expected, rel=0.15)
+    assert expected > 1.04 * expected_epochs(rule, EPOCHS, trials)
+    # Those that come before any outcome is known come in any order.
+    assert expected_epochs(rule, EPOCHS, trials, guided_from=trials) == expected_epochs(rule, EPOCHS, trials)
+
+
 def test_expected_epochs_of_one_that_has_come_far() -> None:
     assert expected_epochs(Asha(), EPOCHS, 30, after=9) == EPOCHS - 9
     assert expected_epochs(Asha(), EPOCHS, 30, after=3) < EPOCHS - 3

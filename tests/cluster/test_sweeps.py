@@ -60,7 +60,7 @@ def test_a_node_that_joins_is_used_and_one_that_dies_costs_a_checkpoint_at_most(
     try:
         driver = two_nodes.start(
             ["python", "-m", "tests.cluster.listening", sweep, DATA / "results", DATA / "notes"],
-            env={"PYTHONPATH": TREE},
+            env={"PYTHONPATH": str(TREE)},
         )
 
         def reached() -> dict[str, int]:
