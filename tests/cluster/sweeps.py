@@ -46,12 +46,12 @@ def sweep_file(folder: Path, text: str, name: str = "tiny") -> str:
     return f"{name}.yaml"
 
 
-def run_here(folder: Path, text: str) -> Path:
+def run_here(folder: Path, text: str, name: str = "tiny") -> Path:
     """The results of a sweep that ran on this machine, in one process."""
-    file = sweep_file(folder, text)
+    file = sweep_file(folder, text, name)
     ended = call(folder / file, "--out", folder / "here", "--serial")
     assert ended.returncode == 0, ended.stderr
-    return folder / "here" / "tiny"
+    return folder / "here" / name
 
 
 def assert_same(one: Path, other: Path) -> None:

@@ -20,7 +20,7 @@ SECONDS = 20
 @pytest.mark.parametrize("node", [0, 1], ids=["command on the head", "command on another node"])
 def test_the_command_ends_soon_and_goes_on_with_a_new_cluster(tmp_path: Path, node: int) -> None:
     sweep = [DATA / sweep_file(tmp_path, TWO_STAGES), "--out", DATA / "results"]
-    with cluster(tmp_path, 2, seen_by=None) as there:
+    with cluster(tmp_path, 2, seen_by=(node,)) as there:
         running = there.sweep(*sweep, node=node, env={PATIENCE: str(SECONDS)})
         running.until(lambda: ": done, " in running.stdout)
         died_at = time.monotonic()
@@ -37,7 +37,7 @@ def test_the_command_ends_soon_and_goes_on_with_a_new_cluster(tmp_path: Path, no
         )
     done = len(list((tmp_path / "results" / "tiny" / "trials").glob("*/record.json")))
     assert 1 <= done < 6
-    with cluster(tmp_path, 2, seen_by=None) as there:
+    with cluster(tmp_path, 2) as there:
         ended = there.sweep(*sweep).ended()
         assert ended.returncode == 0, ended.stdout + ended.stderr
         assert f"6 trials ({done} already done)" in ended.stdout

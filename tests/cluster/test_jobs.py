@@ -96,7 +96,7 @@ def test_a_jobs_status_tells_how_the_sweep_ended(there: Cluster, folder: Path, l
     sweep = DATA / sweep_file(folder, TWO_STAGES, f"ends-{code}")
     grid = f"stages.grid.space={{lr: {{grid: {lr}}}}}"
     options = [*AT, "--", "python", "-m", "cnnsearch.sweep", str(sweep), "--address", "auto"]
-    ended, text = submit(there, [*JOBS, "submit", *options, "--out", str(DATA / "results"), "--set", shlex.quote(grid)])
+    ended, text = submit(there, [*JOBS, "submit", *options, "--out", str(DATA / "results"), "--set", grid])
     assert ended.returncode != 0
     assert f"failed with exit code {code}" in ended.stdout, text
     assert text.count("error:") == (code == 2)
@@ -104,7 +104,8 @@ def test_a_jobs_status_tells_how_the_sweep_ended(there: Cluster, folder: Path, l
 
 
 def test_a_job_that_is_stopped_can_be_submitted_again(there: Cluster, folder: Path, tmp_path: Path) -> None:
-    sweep = DATA / sweep_file(folder, LONG, "stopped")
+    text = LONG.replace("epochs: 20", "epochs: 40")
+    sweep = DATA / sweep_file(folder, text, "stopped")
     command = ["python", "-m", "cnnsearch.sweep", str(sweep), "--address", "auto", "--out", str(DATA / "results")]
     job = job_of(there.run([*JOBS, "submit", *AT, "--no-wait", "--", *command]).stdout)
     tail = there.start([*JOBS, "logs", *AT, "--follow", job])
@@ -115,7 +116,7 @@ def test_a_job_that_is_stopped_can_be_submitted_again(there: Cluster, folder: Pa
     assert log(there, job).endswith(
         f"stopped: 1 of 3 trials done. The same command goes on:\n  {shlex.join(command)}\n"
     )
-    ended, text = submit(there, [*JOBS, "submit", *AT, "--", *command])
+    ended, again = submit(there, [*JOBS, "submit", *AT, "--", *command])
     assert ended.returncode == 0, ended.stdout + ended.stderr
-    assert "3 trials (1 already done)" in text
-    assert_same(folder / "results" / "stopped", run_here(tmp_path, LONG.replace("name: tiny", "name: stopped")))
+    assert "3 trials (1 already done)" in again
+    assert_same(folder / "results" / "stopped", run_here(tmp_path, text, "stopped"))

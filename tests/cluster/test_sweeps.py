@@ -58,10 +58,7 @@ def test_a_node_that_joins_is_used_and_one_that_dies_costs_a_checkpoint_at_most(
     sweep, notes = DATA / sweep_file(folder, LONG, "long"), folder / "notes"
     two_nodes.add_nodes()
     try:
-        driver = two_nodes.start(
-            ["python", "-m", "tests.cluster.listening", sweep, DATA / "results", DATA / "notes"],
-            env={"PYTHONPATH": str(TREE)},
-        )
+        driver = two_nodes.start(["python", "-m", "tests.cluster.listening", sweep, DATA / "results", DATA / "notes"])
 
         def reached() -> dict[str, int]:
             return {note["trial"]: note["epoch"] for note in told(notes) if note["what"] == "epoch"}
@@ -78,7 +75,7 @@ def test_a_node_that_joins_is_used_and_one_that_dies_costs_a_checkpoint_at_most(
     again = before[moved] + 1 - first
     assert 0 <= again <= 4, "checkpoints are made every 4 epochs"
     assert hosts(folder / "results" / "long") == {"node-0", "node-1"}
-    assert_same(folder / "results" / "long", run_here(tmp_path, LONG.replace("name: tiny", "name: long")))
+    assert_same(folder / "results" / "long", run_here(tmp_path, LONG, "long"))
 
 
 def test_a_node_that_joins_later_is_used(two_nodes: Cluster, folder: Path) -> None:
