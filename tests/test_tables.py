@@ -180,5 +180,5 @@ def test_what_describes_the_data_is_asked_for_by_name(folder: Path, tmp_path: Pa
     shutil.copytree(folder, copy)
     for name in ("tables.json", "data.json"):
         (copy / name).unlink()
-    with pytest.raises(ResultsError, match="has no data.json"):
+    with pytest.raises(ResultsError, match=r"has no data\.json"):
         load(copy, store=False)
