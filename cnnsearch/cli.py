@@ -128,9 +128,11 @@ def watch(
     """Show the report growing while a sweep runs, on a page for this machine alone. Ctrl-C ends it."""
     with _one_clear_message():
         try:
-            from cnnsearch.watch import checked_port, serve
+            for number in (signal.SIGINT, signal.SIGTERM):  # a shell in the background has the first ignored
+                signal.signal(number, signal.default_int_handler)
+            from cnnsearch.watch import serve
 
-            serve(results, checked_port(port), lambda line: print(line, flush=True))
+            serve(results, port, lambda line: print(line, flush=True))
         except KeyboardInterrupt:  # the way it ends
             raise typer.Exit from None
 

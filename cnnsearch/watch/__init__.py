@@ -10,8 +10,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from cnnsearch.errors import RequestError
-from cnnsearch.watch.live import Live
-from cnnsearch.watch.server import open_server
 
 __all__ = ["serve"]
 
@@ -26,18 +24,19 @@ def serve(folders: Sequence[Path], port: int | None, say: Callable[[str], None])
 
     Raises RequestError where a folder holds no results, or the port cannot be had.
     """
+    if port is not None and not 0 <= port <= 65535:
+        raise RequestError(f"--port {port}: give a number from 0 (any that is free) to 65535")
     if len(folders) > 1:
         from cnnsearch.report.comparison import refuse_repeats
 
         refuse_repeats(folders)
-    with Live(folders) as live, open_server(live, port) as server:
+    # What is wrong with a request is said before the report's modules are there, which takes seconds.
+    from cnnsearch.watch.live import Live
+
+    live = Live(folders)
+    from cnnsearch.watch.server import open_server
+
+    with live, open_server(live, port) as server:
         names = ", ".join(str(folder) for folder in folders)
         say(f"watching {names}: http://127.0.0.1:{server.server_port}/ (Ctrl-C ends it)")
         server.serve_forever()
-
-
-def checked_port(port: int | None) -> int | None:
-    """The port as given. Raises RequestError where it is none."""
-    if port is not None and not 0 <= port <= 65535:
-        raise RequestError(f"--port {port}: give a number from 0 (any that is free) to 65535")
-    return port

@@ -51,11 +51,13 @@ class Live:
     def __exit__(self, *exception: object) -> None:
         self._is_over.set()
         self._maker.close()
+        self._thread.join()
+        self._maker.close()  # where it was just being started
 
     def _keep(self) -> None:
         while not self._is_over.wait(_TICK_SECONDS):
             for page in self.pages.values():
-                if page.is_due():
+                if not self._is_over.is_set() and page.is_due():
                     page.make(self._maker)
 
 
@@ -79,13 +81,17 @@ class Page:
         self._asked_at = time.monotonic()
         return [folder.look() for folder in self.folders]
 
+    def is_behind(self, looks: Sequence[Look]) -> bool:
+        """Whether there is more to report on than the report has."""
+        return _version(looks) != self._version
+
     def is_due(self) -> bool:
         """Whether somebody looks, the report is not what it would be now, and the last one is long enough ago."""
         now = time.monotonic()
         if now - self._asked_at > ASKED_SECONDS or now < self._due_at:
             return False
-        version = _version([folder.look() for folder in self.folders])
-        return bool(version) and version != self._version
+        looks = [folder.look() for folder in self.folders]
+        return bool(_version(looks)) and self.is_behind(looks)
 
     def make(self, maker: Maker) -> None:
         """Have the report made."""

@@ -29,9 +29,10 @@ class Made:
     content: str = ""
     """HTML, for a page's `main`."""
     problem: str = ""
-    counts: dict[str, int] = field(default_factory=dict)
-    """Status -> trials, of one sweep."""
-    planned: int | None = None
+    counts: list[dict[str, int]] = field(default_factory=list)
+    """Of each folder, status -> trials the report is of."""
+    planned: list[int] = field(default_factory=list)
+    """Of each folder, trials the sweep has."""
     seconds: float = 0.0
     """Time on a processor that it took."""
 
@@ -99,13 +100,16 @@ def make(folders: Sequence[Path], links: Sequence[str]) -> Made:
     began = time.process_time()
     tables = [load(folder, store=False) for folder in folders]
     if len(tables) == 1:
-        content, planned = html.content(assemble(Evidence(tables[0]))), tables[0].planned
-        counts = {str(status): int(count) for status, count in tables[0].trials["status"].value_counts().items()}
-        return Made(content, counts=counts, planned=planned, seconds=time.process_time() - began)
-    page = comparison.assemble(tables, folders[0].parent)
-    sources = [dataclasses.replace(source, link=link) for source, link in zip(page.sources, links, strict=True)]
-    content = html.comparison_content(dataclasses.replace(page, sources=sources))
-    return Made(content, seconds=time.process_time() - began)
+        content = html.content(assemble(Evidence(tables[0])))
+    else:
+        page = comparison.assemble(tables, folders[0].parent)
+        sources = [dataclasses.replace(source, link=link) for source, link in zip(page.sources, links, strict=True)]
+        content = html.comparison_content(dataclasses.replace(page, sources=sources))
+    counts = [
+        {str(status): int(count) for status, count in table.trials["status"].value_counts().items()} for table in tables
+    ]
+    planned = [table.planned for table in tables]
+    return Made(content, counts=counts, planned=planned, seconds=time.process_time() - began)
 
 
 def answer(request: dict[str, Any]) -> Made:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -17,6 +17,7 @@ from cnnsearch.plots import style
 from cnnsearch.report import html
 from cnnsearch.watch.live import Page
 from cnnsearch.watch.looking import Begun, Look
+from cnnsearch.watch.making import Made
 from cnnsearch.words import accuracy, percent, setting, varied_axes
 
 MOST_SHOWN = 8
@@ -64,8 +65,6 @@ class Head:
     name: str
     title: str
     question: str
-    link: str
-    """Of its own page, where this is about several."""
     state: str
     """running, finished, stopped or preparing: what it is coloured by."""
     state_words: str
@@ -82,6 +81,8 @@ class Head:
     cards_title: str
     cards: tuple[Card, ...]
     more_cards: int
+    link: str = ""
+    """Of its own page, where this is about several."""
 
 
 def page(page: Page, looks: Sequence[Look], nonce: str) -> str:
@@ -130,25 +131,42 @@ def _source(name: str) -> str:
 
 
 def _context(page: Page, looks: Sequence[Look]) -> dict[str, Any]:
-    links = page.links or [""] * len(looks)
-    heads = [_head(look, page, link) for look, link in zip(looks, links, strict=True)]
+    names = [look.name for look in looks]
+    heads = [_head(look, page.made, index, names.count(look.name) > 1) for index, look in enumerate(looks)]
+    heads = [replace(head, link=link) for head, link in zip(heads, page.links or [""] * len(heads), strict=True)]
+    has_results = any(look.version for look in looks)
     return {
         "heads": heads,
         "title": " · ".join(f"{head.done} {head.name}".strip() for head in heads),
         "problem": page.made.problem,
-        "digest": page.digest or f"none, {'with' if any(look.version for look in looks) else 'without'} results",
+        "digest": page.digest or f"none, {'with' if has_results else 'without'} results",
+        "behind": _behind(page, looks),
         "has_report": bool(page.made.content),
-        "has_results": any(look.version for look in looks),
+        "has_results": has_results,
         "width": _WIDTH,
         "height": _HEIGHT,
     }
 
 
-def _head(look: Look, page: Page, link: str) -> Head:
+def _behind(page: Page, looks: Sequence[Look]) -> str:
+    """Where the report is not yet of all that ended: of how much it is."""
+    if not page.made.content or not page.is_behind(looks):
+        return ""
+    made = [sum(counts.values()) for counts in page.made.counts]
+    ended = [max(look.ended, of) for look, of in zip(looks, made, strict=True)]
+    if sum(ended) == sum(made):
+        return "The report below is made again in a moment."
+    return f"The report below is of {sum(made)} of the {sum(ended)} trials that ended so far; it follows in a moment."
+
+
+def _head(look: Look, made: Made, index: int, is_namesake: bool) -> Head:
     counts, planned = dict(look.counts), look.planned
-    if not counts and not link:  # no records in the folder: what the tables say
-        counts = {Status(name): count for name, count in page.made.counts.items()}
-    planned = page.made.planned if planned is None and not link else planned
+    is_known = bool(counts) or not look.version
+    if not is_known and made.counts:  # no records in the folder, but tables
+        counts = {Status(name): count for name, count in made.counts[index].items()}
+        is_known = True
+    if planned is None and made.planned:
+        planned = made.planned[index]
     ended = sum(counts.values())
     total = max(planned or 0, ended + len(look.running))
     state, words = _state(look, ended, planned)
@@ -156,17 +174,17 @@ def _head(look: Look, page: Page, link: str) -> Head:
     models = sorted({one.settings.model for one in begun})
     axes = varied_axes(look.sweep) if look.sweep else []
     return Head(
-        name=look.name,
+        name=f"{look.name} ({look.folder})" if is_namesake else look.name,
         title=(look.sweep.title if look.sweep else "") or look.name,
         question=look.sweep.question if look.sweep else "",
-        link=link,
         state=state,
         state_words=words,
-        counts=_counts(counts, look, planned),
-        done=f"{ended}/{planned}" if planned else "",
+        counts=_counts(counts, look, planned) if is_known else "",
+        done=f"{ended}/{planned}" if planned and is_known else "",
         bars=_bars(counts, look, total),
-        stages=_stages(look) if state != "finished" else "",
-        best=_best(look, axes) if state != "finished" else "",  # the report says it
+        # Of what is finished, the report says it.
+        stages=_stages(look) if state != "finished" and is_known else "",
+        best=_best(look, axes) if state != "finished" else "",
         changed_at=look.changed_at,
         notes=look.notes[:MOST_NOTES],
         more_notes=max(0, len(look.notes) - MOST_NOTES),

@@ -79,8 +79,8 @@ class Handler(BaseHTTPRequestHandler):
             self._refuse(HTTPStatus.FORBIDDEN, "This page answers to 127.0.0.1 and localhost alone.")
             return
         path = self.path.partition("?")[0]
-        address, _, what = path.rpartition("/")
-        page = self.server.live.pages.get(f"{address}/")
+        address, slash, what = path.rpartition("/")
+        page = self.server.live.pages.get(address + slash)
         answer = {"": self._page, "state": self._state, "report": self._report}.get(what)
         if page is None or answer is None:
             self._refuse(HTTPStatus.NOT_FOUND, "There is no such page.")

@@ -31,8 +31,13 @@
     for (const node of report.querySelectorAll(":scope > header, h2[id], figure[id]")) {
       if (!node.getClientRects().length) continue; // folded away
       const top = node.getBoundingClientRect().top;
-      if (top > edge) break;
-      mark = { id: node.id, top };
+      const next = { id: node.id, top };
+      if (top > edge) {
+        // A heading in the window is a better mark than one above it; far down it is not what is read.
+        if (mark && top < window.innerHeight * 0.6) mark = next;
+        break;
+      }
+      mark = next;
     }
     change();
     const node = mark && find(mark.id);
@@ -41,11 +46,11 @@
 
   // What somebody opened, moved, sorted or sought in a part of the report.
   function kept(node) {
-    const sorted = node.querySelector("th[aria-sort]"), sought = node.querySelector(".filter input");
+    const sorted = node.querySelector(".sortable th[aria-sort]"), sought = node.querySelector(".filter input");
     return {
       folds: new Map([...node.querySelectorAll("details")].map(one => [one.firstElementChild.textContent, one.open])),
       places: [...node.querySelectorAll(".scroll")].map(one => [one.scrollLeft, one.scrollTop]),
-      sorted: sorted && [sorted.cellIndex, sorted.getAttribute("aria-sort")],
+      sorted: sorted && [sorted.textContent, sorted.getAttribute("aria-sort")],
       sought: sought && sought.value,
       focused: sought !== null && sought === document.activeElement && [sought.selectionStart, sought.selectionEnd],
     };
@@ -57,7 +62,8 @@
       if (open !== undefined) one.open = open;
     }
     if (before.sorted) {
-      const [column, direction] = before.sorted, cell = node.querySelectorAll("thead th")[column];
+      const [name, direction] = before.sorted;
+      const cell = [...node.querySelectorAll(".sortable th")].find(one => one.textContent === name);
       for (let i = 0; i < 2 && cell && cell.getAttribute("aria-sort") !== direction; i++) cell.querySelector("button").click();
     }
     const input = node.querySelector(".filter input");
