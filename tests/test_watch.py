@@ -456,6 +456,14 @@ def test_the_usual_port_gives_way_and_a_given_one_does_not(folder: Path, monkeyp
             server.open_server(Live([folder]), port)
 
 
+def test_looking_does_not_wait_for_torch_or_ray() -> None:
+    code = (
+        "import sys; from cnnsearch.watch import making, server; from cnnsearch import report, tables;"
+        "sys.exit(any(name in sys.modules for name in ('torch', 'ray')))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
+
+
 def watch(*arguments: object) -> list[str]:
     return [sys.executable, "-m", "cnnsearch.watch", *map(str, arguments)]
 
