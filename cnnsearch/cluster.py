@@ -109,7 +109,7 @@ def attached(address: str) -> Iterator[Cluster]:
         roll.look(LOOK_SECONDS)
         if roll.strangers:
             raise RequestError(_mend(roll.strangers))
-        yield Cluster(_url(context), roll.nodes, _time_on)
+        yield Cluster(where, _url(context), roll.nodes, _time_on)
     finally:
         ray.shutdown()
 

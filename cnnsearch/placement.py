@@ -38,6 +38,8 @@ class Node:
 class Cluster:
     """A cluster this process is attached to."""
 
+    address: str
+    """Of its control process (GCS), host:port."""
     dashboard: str | None
     """URL."""
     nodes: tuple[Node, ...]

@@ -23,7 +23,7 @@ from ray import tune
 from ray.tune.search import Searcher
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from cnnsearch import hardware
+from cnnsearch import hardware, pulse
 from cnnsearch.cluster import RemoteDepot, Roll, check_strangers, head_processes, is_alive, started
 from cnnsearch.epoch import EpochRow
 from cnnsearch.errors import DiskError, OutOfMemoryError, RunError
@@ -86,6 +86,8 @@ def execute(
         RunError: Ray stopped before the work was done, or the disk is full.
     """
     with contextlib.ExitStack() as stack:
+        if cluster:
+            stack.enter_context(pulse.watched(cluster.address, warden))
         dashboard = cluster.dashboard if cluster else stack.enter_context(started(layout, run, warden))
         scratch = stack.enter_context(_scratch(warden))
         depot = stack.enter_context(contextlib.closing(RemoteDepot(place))) if cluster else None
