@@ -40,7 +40,7 @@ from cnnsearch import allocator, authentication
 from cnnsearch.depot import Depot, Parcel
 from cnnsearch.durable import temporary_file
 from cnnsearch.errors import RequestError, RunError
-from cnnsearch.hardware import Hardware, Layout
+from cnnsearch.hardware import Hardware, Layout, detect
 from cnnsearch.placement import Cluster, Node, resources
 from cnnsearch.spec import RunSpec
 from cnnsearch.warden import Warden
@@ -79,6 +79,7 @@ def started(layout: Layout, run: RunSpec, warden: Warden | None) -> Iterator[str
             context = _initialised(
                 address="local",
                 num_cpus=layout.trials_at_once * layout.threads,
+                num_gpus=len(detect().gpus) if layout.gpus else 0,  # as the plan has counted them
                 include_dashboard=run.dashboard,
                 object_store_memory=OBJECT_STORE_BYTES,
                 _temp_dir=str(scratch),

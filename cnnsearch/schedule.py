@@ -54,6 +54,8 @@ INTERRUPTED_SECONDS = 1.5
 """The same for whoever interrupts, and expects an end in a few seconds."""
 MOST_PENDING = 10_000
 """Trials that Tune may have waiting for a place."""
+ANSWER_SECONDS = 5.0
+"""The longest that a machine is waited for to say whether a worker on it died for want of memory."""
 NODES_SECONDS = 3.0
 """Machines that joined a cluster or left it are noticed so often."""
 
@@ -218,6 +220,10 @@ class _Worker(tune.Trainable):  # type: ignore[misc]
         """Node and process, for whoever has to kill it."""
         return ray.get_runtime_context().get_node_id(), os.getpid()
 
+    def oom_kills(self) -> int:
+        """See `hardware.oom_kills`."""
+        return hardware.oom_kills()
+
     def step(self) -> dict[str, Any]:
         if self._used_up:
             raise _UsedUpError
@@ -375,7 +381,7 @@ class _Dispatcher(tune.Callback):  # type: ignore[misc]
         actor = trial.temporary_state.ray_actor
         if (actor_id := actor._actor_id.hex()) not in self._whereabouts:
             self._whereabouts[actor_id] = actor.whereabouts.remote()
-        self._workers[trial.trial_id] = _Running(actor, self._whereabouts[actor_id], hardware.oom_kills())
+        self._workers[trial.trial_id] = _Running(actor, self._whereabouts[actor_id], actor.oom_kills.remote())
         self._watchdog.started(trial.trial_id, self._queue.silence(_from_config(trial.config)))
 
     def save(self, seconds: float = SAVING_SECONDS) -> None:
@@ -403,22 +409,45 @@ class _Running:
     actor: Any
     whereabouts: Any
     """Reference to (node, process)."""
-    oom_kills: int
-    """Processes that the kernel had killed for want of memory when the job began."""
+    oom_kills: Any
+    """Reference to how many processes the kernel of its machine had killed for want of memory when the job began."""
 
     def kill(self) -> None:
         """End the worker, even where it is stopped and obeys nobody."""
         ray.kill(self.actor)
-        ready, _ = ray.wait([self.whereabouts], timeout=0)
-        if not ready:
+        if (found := _answer(self.whereabouts)) is None:
             return
-        node, process = ray.get(ready[0])
+        node, process = found
         if node == ray.get_runtime_context().get_node_id():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(process, signal.SIGKILL)
         else:
-            there = NodeAffinitySchedulingStrategy(node, soft=False)
-            ray.remote(os.kill).options(num_cpus=0, scheduling_strategy=there).remote(process, signal.SIGKILL)
+            _on(node, os.kill).remote(process, signal.SIGKILL)
+
+    def saw_oom_kills(self) -> bool:
+        """Whether the kernel of its machine has killed processes for want of memory since the job began."""
+        found, before = _answer(self.whereabouts), _answer(self.oom_kills)
+        if found is None or before is None:
+            return False
+        if found[0] == ray.get_runtime_context().get_node_id():
+            now = hardware.oom_kills()
+        else:
+            now = _answer(_on(found[0], hardware.oom_kills).remote(), ANSWER_SECONDS) or 0
+        return bool(now > before)
+
+
+def _on(node: str, function: Callable[..., Any]) -> Any:
+    """A task that runs on a node, whatever else runs there."""
+    there = NodeAffinitySchedulingStrategy(node, soft=False)
+    return ray.remote(function).options(num_cpus=0, scheduling_strategy=there, max_retries=0)
+
+
+def _answer(reference: Any, seconds: float = 0.0) -> Any:
+    """What a worker or machine said; None where it has not, in so many seconds, or is gone."""
+    try:
+        return ray.get(reference, timeout=seconds)
+    except (ray.exceptions.GetTimeoutError, ray.exceptions.RayError):
+        return None
 
 
 def _diagnosis(trial: Any, running: _Running | None) -> tuple[Trouble, str]:
@@ -426,7 +455,7 @@ def _diagnosis(trial: Any, running: _Running | None) -> tuple[Trouble, str]:
     error = trial.get_pickled_error() if trial.pickled_error_file else None
     if isinstance(error, ray.exceptions.OutOfMemoryError):
         return Trouble.MEMORY, "Ray killed the worker because the host's memory was nearly full"
-    if running is not None and hardware.oom_kills() > running.oom_kills:
+    if running is not None and running.saw_oom_kills():
         return Trouble.MEMORY, "the kernel killed processes because the host's memory was full"
     lines = str(error).strip().splitlines() if error else []
     return Trouble.DIED, " ".join(lines[-1].split())[:300] if lines else "cause unknown"
