@@ -96,8 +96,8 @@ def execute(
     Raises:
         RunError: Ray stopped before the work was done, or the disk is full.
     """
-    with _ray(layout, run, address, warden) as dashboard, _scratch(warden) as scratch:
-        listen(Ready(dashboard))
+    with _ray(layout, run, address, warden) as ready, _scratch(warden) as scratch:
+        listen(ready)
         queue.slots = _slots(layout) if address else layout.trials_at_once
         # By default Tune starts one worker at a time for a searcher of one's own, and drops it for a freed one.
         os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(queue.slots)
@@ -481,8 +481,8 @@ def _scratch(warden: Warden | None) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def _ray(layout: Layout, run: RunSpec, address: str | None, warden: Warden | None) -> Iterator[str | None]:
-    """Ray, quiet, for the time of the block; yields the dashboard's URL. Never stops a cluster it did not start."""
+def _ray(layout: Layout, run: RunSpec, address: str | None, warden: Warden | None) -> Iterator[Ready]:
+    """Ray, quiet, for the time of the block; yields where its dashboard is. Never stops a cluster it did not start."""
     for name in ("ray", "ray.tune", "ray.data", "ray.train"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     ray._private.worker._worker_logs_enabled = False  # else it prints the raylet's log when that dies
@@ -512,19 +512,31 @@ def _ray(layout: Layout, run: RunSpec, address: str | None, warden: Warden | Non
                     num_cpus=layout.trials_at_once * layout.threads,
                     include_dashboard=run.dashboard,
                     object_store_memory=OBJECT_STORE_BYTES,
-                    _temp_dir=str(scratch),
+                    _temp_dir=str(scratch / "ray"),  # Ray opens it to everybody, but not the folder it is in
                     **quiet,
                 )
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, on_sigterm)  # Ray puts a handler of its own there
         url = context.dashboard_url
-        yield f"http://{url}" if url else None
+        yield Ready(f"http://{url}", _token_place(scratch)) if url else Ready()
     finally:
         if scratch is not None and not all(map(_is_alive, _head_processes().values())):
             _end_children()  # what is left of a broken Ray would be waited for
         ray.shutdown()
         if scratch is not None:
             shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _token_place(scratch: Path | None) -> str | None:
+    """Where the dashboard's user finds the token; one made for this run is kept in its folder, for them alone."""
+    if os.environ.get("RAY_AUTH_MODE", "token" if scratch else "").lower() != "token":
+        return None
+    if scratch is None or os.environ.get("RAY_AUTH_TOKEN") != _TOKEN:
+        return authentication.source()
+    path = scratch / "token"
+    path.touch(mode=0o600)
+    path.write_text(f"{_TOKEN}\n", encoding="utf-8")
+    return str(path)
 
 
 @contextlib.contextmanager
