@@ -59,7 +59,7 @@ def check_cluster(address: str) -> bool:
             f"the Ray cluster at {address} asks for a token, and RAY_AUTH_MODE is {mode}; allowed: token"
         )
     if not _lets_in(address, _token(address)):
-        raise RequestError(f"the Ray cluster at {address} does not take the token of {_source()}: copy the cluster's")
+        raise RequestError(f"the Ray cluster at {address} does not take the token of {source()}: copy the cluster's")
     return True
 
 
@@ -115,7 +115,7 @@ def _token(address: str) -> str:
         token = ""
     if not token:
         raise RequestError(
-            f"the Ray cluster at {address} asks for a token, and there is none in {_source()}: "
+            f"the Ray cluster at {address} asks for a token, and there is none in {source()}: "
             "copy the cluster's there (mode 600), or name its file in RAY_AUTH_TOKEN_PATH"
         )
     return token
@@ -136,8 +136,8 @@ def _check_file() -> None:
         )
 
 
-def _source() -> str:
-    """Where the token comes from, for people."""
+def source() -> str:
+    """Where Ray takes the token from, for people: a variable or a file."""
     return "RAY_AUTH_TOKEN" if os.environ.get("RAY_AUTH_TOKEN", "").strip() else str(_path())
 
 

@@ -21,24 +21,28 @@ import psutil
 import ray
 from ray import tune
 from ray.tune.search import Searcher
+from ray.util.metrics import Gauge
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from cnnsearch import hardware, pulse
-from cnnsearch.cluster import RemoteDepot, Roll, check_strangers, head_processes, is_alive, started
+from cnnsearch.cluster import RemoteDepot, Roll, check_strangers, head_processes, is_alive, report_seconds, started
 from cnnsearch.epoch import EpochRow
 from cnnsearch.errors import DiskError, OutOfMemoryError, RunError
-from cnnsearch.events import Ended, EpochDone, Event, Ready, Started
+from cnnsearch.events import Ended, EpochDone, Event, Started
 from cnnsearch.hardware import Layout
 from cnnsearch.job_queue import Job, Queue
+from cnnsearch.metrics import Metrics
 from cnnsearch.placement import Cluster, Node, most_room, resources, slots
 from cnnsearch.plan import Status, Trial
 from cnnsearch.records import Record, Results
 from cnnsearch.retries import Retries, Trouble
-from cnnsearch.spec import RunSpec, Settings
+from cnnsearch.spec import RunSpec, Settings, Sweep
 from cnnsearch.spool import Spool
 from cnnsearch.stopping import Orders, Stop
 from cnnsearch.warden import Warden
 from cnnsearch.watchdog import Watchdog
+from cnnsearch.words import job_label, told_axes
+from cnnsearch.worker_log import WorkerLog
 from cnnsearch.workplace import Workplace
 
 if TYPE_CHECKING:
@@ -58,6 +62,8 @@ ANSWER_SECONDS = 5.0
 """The longest that a machine is waited for to say whether a worker on it died for want of memory."""
 NODES_SECONDS = 3.0
 """Machines that joined a cluster or left it are noticed so often."""
+MOST_NAMED = 500
+"""Jobs whose steps are named in Ray's dashboard: its metrics count tasks by name, and never forget one."""
 
 
 def execute(
@@ -88,23 +94,29 @@ def execute(
     with contextlib.ExitStack() as stack:
         if cluster:
             stack.enter_context(pulse.watched(cluster.address, warden))
-        dashboard = cluster.dashboard if cluster else stack.enter_context(started(layout, run, warden))
+        ready = cluster.ready if cluster else stack.enter_context(started(layout, run, warden))
         scratch = stack.enter_context(_scratch(warden))
         depot = stack.enter_context(contextlib.closing(RemoteDepot(place))) if cluster else None
-        listen(Ready(dashboard))
+        listen(ready)
         machines = _Machines(layout, run, cluster)
         queue.slots = machines.slots
         # By default Tune starts one worker at a time for a searcher of one's own, and drops it for a freed one. Here
         # the queue says how many there are, which changes as machines come and go.
         os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(MOST_PENDING)
         heart = {} if cluster else head_processes()
-        dispatcher = _Dispatcher(queue, listen, place, run, machines, heart, warden)
+        metrics = Metrics(queue, place, _gpu_share(layout), Gauge, report_seconds() / 3)
+        dispatcher = _Dispatcher(queue, listen, place, run, machines, heart, warden, metrics)
 
         def wanted(config: dict[str, Any]) -> tune.PlacementGroupFactory:
             return tune.PlacementGroupFactory([resources(machines.layout, config["room"])])
 
         tuner = tune.Tuner(
-            tune.with_resources(tune.with_parameters(_Worker, place=place, depot=depot), wanted),
+            _named(
+                tune.with_resources(
+                    tune.with_parameters(_Worker, place=place, sweep=queue.sweep, depot=depot),
+                    wanted,
+                )
+            ),
             tune_config=tune.TuneConfig(
                 search_alg=_QueueSearcher(queue),
                 num_samples=-1,
@@ -179,10 +191,16 @@ class _UsedUpError(Exception):
 class _Worker(tune.Trainable):  # type: ignore[misc]
     """A process that runs jobs one after another; a step is an epoch of a job's trials, or several quick ones."""
 
-    def setup(self, config: dict[str, Any], place: Workplace, depot: RemoteDepot | None = None) -> None:
+    def setup(self, config: dict[str, Any], place: Workplace, sweep: Sweep, depot: RemoteDepot | None = None) -> None:
+        self._sweep = sweep
+        self._log = WorkerLog(told_axes(sweep), lambda line: print(line, flush=True))
         self._spool = None if depot is None or depot.is_here() else Spool.open(place, depot)
         self._place = place if self._spool is None else self._spool.here()
         self._events = self._begin(config)
+
+    def __repr__(self) -> str:
+        # Read once, when the worker is made: it has to be true of all trials to come.
+        return f"worker of {self._sweep.name}"
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         self._events.close()
@@ -191,6 +209,7 @@ class _Worker(tune.Trainable):  # type: ignore[misc]
 
     def _begin(self, config: dict[str, Any]) -> Any:
         job = _from_config(config)
+        self._log.begins(job.trials)
         self._left = {trial.id for trial in job.trials}
         self._used_up = False
         self._orders = Orders({trial_id: Stop(**stop) for trial_id, stop in config["stops"].items()})
@@ -243,6 +262,7 @@ class _Worker(tune.Trainable):  # type: ignore[misc]
             while self._left and not (failed or asks) and (not told or time.monotonic() - began < STEP_SECONDS):
                 for trial, event in next(self._events):
                     told.append(_told(trial, event))
+                    self._log.hears(trial, event)
                     if isinstance(event, Record):
                         self._left.discard(trial.id)
                         failed |= event.status is Status.FAILED
@@ -250,6 +270,7 @@ class _Worker(tune.Trainable):  # type: ignore[misc]
                         asks |= self._place.awaits_word(trial, event.epoch)
         except (OutOfMemoryError, DiskError) as error:
             self._used_up = True
+            self._log.breaks(str(error))
             trouble = DISK_FULL if isinstance(error, DiskError) else Trouble.MEMORY.value
             return {"events": told, "trouble": trouble, "reason": str(error), "done": False}
         # An exception may have left anything behind in this process.
@@ -282,9 +303,14 @@ class _Dispatcher(tune.Callback):  # type: ignore[misc]
         machines: _Machines,
         heart: dict[str, psutil.Process],
         warden: Warden | None,
+        metrics: Metrics,
     ) -> None:
         self._queue = queue
         self._listen = listen
+        self._metrics = metrics
+        self._axes = told_axes(queue.sweep)
+        self._named = 0
+        """Jobs whose steps were given a name."""
         self._results = Results(place.results)
         self._machines = machines
         self._retries = Retries(run.max_retries, machines.most_room)
@@ -297,6 +323,8 @@ class _Dispatcher(tune.Callback):  # type: ignore[misc]
         """Tune's trial id -> who runs it."""
         self._whereabouts: dict[str, Any] = {}
         """Actor id -> reference to where it is, asked for once: later it may be stopped, and not answer."""
+        self._steps: dict[str, Any] = {}
+        """Actor id -> its method that takes a step, without a name of ours."""
         self._fatal: RunError | None = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -304,7 +332,9 @@ class _Dispatcher(tune.Callback):  # type: ignore[misc]
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self._watch(trial)
-        for one in _from_config(trial.config).trials:
+        job = _from_config(trial.config)
+        self._name_steps(trial, job)
+        for one in job.trials:
             if one.id not in self._queue.outcomes:
                 self._listen(Started(one))
 
@@ -328,6 +358,7 @@ class _Dispatcher(tune.Callback):  # type: ignore[misc]
                 row = EpochRow(**told["row"])
                 if (stop := self._queue.hear(one, row)) is not None:
                     stops[one.id] = stop
+                self._metrics.hear(EpochDone(one, row))
                 self._listen(EpochDone(one, row))
         if stops:
             self._workers[trial.trial_id].actor.end_early.remote(_plain(stops))
@@ -375,6 +406,7 @@ class _Dispatcher(tune.Callback):  # type: ignore[misc]
         for tune_id, seconds in self._watchdog.look():
             self._troubles[tune_id] = (Trouble.SILENT, f"nothing was heard of it for {seconds:.0f} s")
             self._workers[tune_id].kill()
+        self._metrics.publish()
 
     def _watch(self, trial: Any) -> None:
         """From now on the worker of this trial is expected to be heard of."""
@@ -383,6 +415,17 @@ class _Dispatcher(tune.Callback):  # type: ignore[misc]
             self._whereabouts[actor_id] = actor.whereabouts.remote()
         self._workers[trial.trial_id] = _Running(actor, self._whereabouts[actor_id], actor.oom_kills.remote())
         self._watchdog.started(trial.trial_id, self._queue.silence(_from_config(trial.config)))
+
+    def _name_steps(self, trial: Any, job: Job) -> None:
+        """Have Ray's dashboard call the tasks of this job by what they train: a worker outlives its trials.
+
+        Tune calls the actor's `train` for a step, and cannot be told how to name the call.
+        """
+        actor = trial.temporary_state.ray_actor
+        step = self._steps.setdefault(actor._actor_id.hex(), actor.train)
+        is_named = self._named < MOST_NAMED
+        actor.train = step.options(name=job_label(job.trials, self._axes)) if is_named else step
+        self._named += is_named
 
     def save(self, seconds: float = SAVING_SECONDS) -> None:
         """Have what runs saved at the end of its epoch, and wait so long for it."""
@@ -510,8 +553,20 @@ def _from_config(config: dict[str, Any]) -> Job:
     )
 
 
+def _named(worker: Any) -> Any:
+    """The class by the name that Ray's dashboard shows."""
+    worker.__name__ = worker.__qualname__ = "Worker"
+    return worker
+
+
 def _name(trial: Any) -> str:
     return f"{_from_config(trial.config).id}-{trial.trial_id}"  # the second part tells attempts apart
+
+
+def _gpu_share(layout: Layout) -> Callable[[Job], float]:
+    """What share of the cluster's GPUs a job has."""
+    gpus: float = ray.cluster_resources().get("GPU", 0.0)
+    return lambda job: resources(layout, job.room).get("GPU", 0.0) / gpus if gpus else 0.0
 
 
 @contextlib.contextmanager
