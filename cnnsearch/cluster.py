@@ -181,7 +181,7 @@ def check_address(address: str) -> str:
         raise RequestError(f"no Ray cluster answers at --address {address}: {error}") from None
     if where is None:
         raise RequestError(f"--address {address} is no cluster: without --address, Ray is started on this machine")
-    if authentication.check_cluster(where) and "RAY_AUTH_MODE" not in os.environ:
+    if authentication.check_cluster(where, address) and "RAY_AUTH_MODE" not in os.environ:
         os.environ["RAY_AUTH_MODE"] = "token"
         ray._raylet.Config.initialize("")  # Ray has read its settings when it was imported
     return str(where)
