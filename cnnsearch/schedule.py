@@ -15,11 +15,12 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import psutil
 import ray
 from ray import tune
+from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 from ray.util.metrics import Gauge
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -45,9 +46,6 @@ from cnnsearch.words import job_label, told_axes
 from cnnsearch.worker_log import WorkerLog
 from cnnsearch.workplace import Workplace
 
-if TYPE_CHECKING:
-    from cnnsearch.jobs import Events
-
 DISK_FULL = "disk full"
 """What a worker says that cannot write: the end of the run, not of a trial."""
 STEP_SECONDS = 1.0
@@ -64,6 +62,10 @@ NODES_SECONDS = 3.0
 """Machines that joined a cluster or left it are noticed so often."""
 MOST_NAMED = 500
 """Jobs whose steps are named in Ray's dashboard: its metrics count tasks by name, and never forget one."""
+KEPT_BY_TUNE = 200
+"""Ended trials that may stay in Tune's list."""
+JobRunner = Callable[[Job, Workplace, Orders], Iterator[list[tuple[Trial, EpochRow | Record]]]]
+"""See `jobs.run_job`."""
 
 
 def execute(
@@ -74,6 +76,7 @@ def execute(
     listen: Callable[[Event], None],
     cluster: Cluster | None = None,
     warden: Warden | None = None,
+    run_job: JobRunner | None = None,
 ) -> None:
     """Run everything in the queue.
 
@@ -85,6 +88,7 @@ def execute(
         listen: called with every event, from this thread.
         cluster: that is attached to; None starts Ray on this machine for the time of the run.
         warden: is told of temporary folders.
+        run_job: what a worker does with a job, a function that can be sent to it; None: `jobs.run_job`.
 
     When the queue's time is up, or on Ctrl-C, what runs is saved after its epoch, as far as that comes soon.
 
@@ -113,12 +117,13 @@ def execute(
         tuner = tune.Tuner(
             _named(
                 tune.with_resources(
-                    tune.with_parameters(_Worker, place=place, sweep=queue.sweep, depot=depot),
+                    tune.with_parameters(_Worker, place=place, sweep=queue.sweep, depot=depot, run_job=run_job),
                     wanted,
                 )
             ),
             tune_config=tune.TuneConfig(
                 search_alg=_QueueSearcher(queue),
+                scheduler=_InOrder(),
                 num_samples=-1,
                 reuse_actors=True,
                 trial_name_creator=_name,
@@ -191,8 +196,16 @@ class _UsedUpError(Exception):
 class _Worker(tune.Trainable):  # type: ignore[misc]
     """A process that runs jobs one after another; a step is an epoch of a job's trials, or several quick ones."""
 
-    def setup(self, config: dict[str, Any], place: Workplace, sweep: Sweep, depot: RemoteDepot | None = None) -> None:
+    def setup(
+        self,
+        config: dict[str, Any],
+        place: Workplace,
+        sweep: Sweep,
+        depot: RemoteDepot | None = None,
+        run_job: JobRunner | None = None,
+    ) -> None:
         self._sweep = sweep
+        self._run_job = run_job
         self._log = WorkerLog(told_axes(sweep), lambda line: print(line, flush=True))
         self._spool = None if depot is None or depot.is_here() else Spool.open(place, depot)
         self._place = place if self._spool is None else self._spool.here()
@@ -213,13 +226,13 @@ class _Worker(tune.Trainable):  # type: ignore[misc]
         self._left = {trial.id for trial in job.trials}
         self._used_up = False
         self._orders = Orders({trial_id: Stop(**stop) for trial_id, stop in config["stops"].items()})
-        import cnnsearch.jobs  # noqa: F401  # torch, which only workers need: not in the time of the first step
+        if self._run_job is None:
+            from cnnsearch.jobs import run_job  # imports torch, which only workers need: not in the first step's time
 
-        return self._run_job(job)
+            self._run_job = run_job
+        return self._running(job, self._run_job)
 
-    def _run_job(self, job: Job) -> Iterator[Events]:
-        from cnnsearch.jobs import run_job
-
+    def _running(self, job: Job, run_job: JobRunner) -> Iterator[list[tuple[Trial, EpochRow | Record]]]:
         if self._spool:
             self._spool.begin(job.trials)
         yield from run_job(job, self._place, self._orders)
@@ -399,7 +412,9 @@ class _Dispatcher(tune.Callback):  # type: ignore[misc]
         if self._queue.is_time_up:
             self.save()
             raise _TimeIsUpError
-        for trial in trials[-2 * self._queue.slots :]:  # the latest: no more than these can be waiting
+        if len(trials) > KEPT_BY_TUNE + 2 * self._queue.slots:
+            _drop_ended(trials)
+        for trial in trials:
             # Its worker has had a job before and is being given this one, of which Tune tells nobody.
             if trial.status == "PENDING" and trial.temporary_state.ray_actor and trial.trial_id not in self._workers:
                 self._watch(trial)
@@ -443,6 +458,21 @@ class _Dispatcher(tune.Callback):  # type: ignore[misc]
     def _forget(self, trial: Any) -> _Running | None:
         self._watchdog.ended(trial.trial_id)
         return self._workers.pop(trial.trial_id, None)
+
+
+def _drop_ended(trials: list[Any]) -> None:
+    """Keep what Tune does at a step, and holds, from growing with the trials that have ended.
+
+    Args:
+        trials: Tune's own list, which it looks through at every step. Other collections of it keep every trial, of
+            which most is what was reported. The latest stays: of an empty list Tune would read its files again.
+    """
+    for trial in trials[:-1]:
+        if trial.is_finished():
+            trial.run_metadata = type(trial.run_metadata)()
+            trial.config.clear()
+            trial.evaluated_params.clear()
+    trials[:-1] = [trial for trial in trials[:-1] if not trial.is_finished()]
 
 
 @dataclass
@@ -528,6 +558,18 @@ class _QueueSearcher(Searcher):  # type: ignore[misc]
 
     def restore(self, checkpoint_path: str) -> None:
         raise NotImplementedError("the queue is rebuilt from records, never restored")
+
+
+class _InOrder(FIFOScheduler):  # type: ignore[misc]
+    """Starts trials in the order they come in, and lets workers that are starting come up.
+
+    By default Tune gives a freed worker to the first trial that waits for one, ends the worker that was being started
+    for it, and asks for another for the trial that follows: hundreds of places are not filled for as long as a worker
+    takes longer to start than a trial runs. It also looks through all trials there have been, at every step.
+    """
+
+    def choose_trial_to_run(self, tune_controller: Any) -> None:
+        """None: Tune then starts what waits, in order, and gives freed workers to what has none."""
 
 
 def _to_config(job: Job, stops: Mapping[str, Stop]) -> dict[str, Any]:
