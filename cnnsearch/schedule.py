@@ -25,14 +25,16 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from cnnsearch import hardware
 from cnnsearch.cluster import RemoteDepot, Roll, check_strangers, head_processes, is_alive, started
+from cnnsearch.direct import Direct
 from cnnsearch.epoch import EpochRow
 from cnnsearch.errors import DiskError, OutOfMemoryError, RunError
 from cnnsearch.events import Ended, EpochDone, Event, Ready, Started
 from cnnsearch.hardware import Layout
 from cnnsearch.job_queue import Job, Queue
+from cnnsearch.mirror import results_at
 from cnnsearch.placement import Cluster, Node, most_room, resources, slots
 from cnnsearch.plan import Status, Trial
-from cnnsearch.records import Record, Results
+from cnnsearch.records import Record
 from cnnsearch.retries import Retries, Trouble
 from cnnsearch.spec import RunSpec, Settings
 from cnnsearch.spool import Spool
@@ -176,7 +178,11 @@ class _Worker(tune.Trainable):  # type: ignore[misc]
     """A process that runs jobs one after another; a step is an epoch of a job's trials, or several quick ones."""
 
     def setup(self, config: dict[str, Any], place: Workplace, depot: RemoteDepot | None = None) -> None:
-        self._spool = None if depot is None or depot.is_here() else Spool.open(place, depot)
+        self._spool: Spool | None
+        if place.remote:
+            self._spool = Spool.open(place, Direct(place.remote, depot.read if depot else None))
+        else:
+            self._spool = None if depot is None or depot.is_here() else Spool.open(place, depot)
         self._place = place if self._spool is None else self._spool.here()
         self._events = self._begin(config)
 
@@ -277,7 +283,7 @@ class _Dispatcher(tune.Callback):  # type: ignore[misc]
     ) -> None:
         self._queue = queue
         self._listen = listen
-        self._results = Results(place.results)
+        self._results = results_at(place.results, place.remote)
         self._machines = machines
         self._retries = Retries(run.max_retries, machines.most_room)
         self._watchdog = Watchdog(run.patience_seconds)
@@ -338,7 +344,10 @@ class _Dispatcher(tune.Callback):  # type: ignore[misc]
         trouble, reason = _diagnosis(trial, running) if known is None else known
         again, given_up = self._retries.after(job, left, trouble, reason)
         for one, cause in given_up:
-            self._end(one, self._results.trial(one.id).commit_failure(one, cause))
+            try:
+                self._end(one, self._results.commit_failure(one, cause))
+            except DiskError as error:
+                self._fatal = error
         for retried in again:
             self._queue.retry(retried)
 
