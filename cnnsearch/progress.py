@@ -176,7 +176,7 @@ def plan_json(ready: Prepared) -> dict[str, object]:
             }
             for stage in ready.plan.stages
         },
-        "results": str(ready.results.path),
+        "results": str(ready.results),
     }
 
 
@@ -403,6 +403,6 @@ def finished_text(finished: Finished, answer: list[tuple[str, str]]) -> str:
     why = "left for later" if finished.left_for_later else "could not start"
     bad += (", " if bad and missing else "") + (f"{missing} {why}" if missing else "")
     head = f"{done} of {finished.planned} trials done in {duration(finished.seconds)}" + (f"; {bad}" if bad else "")
-    rows = [*answer, ("report", str(finished.report))] if finished.report else answer
+    rows = [*answer, ("report", finished.report_place)] if finished.report else answer
     width = max((len(label) for label, _ in rows), default=0)
     return "\n".join([head, *(f"{label:<{width}}  {text}" for label, text in rows)])

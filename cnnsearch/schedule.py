@@ -27,15 +27,17 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from cnnsearch import hardware, pulse
 from cnnsearch.cluster import RemoteDepot, Roll, check_strangers, head_processes, is_alive, report_seconds, started
+from cnnsearch.direct import Direct
 from cnnsearch.epoch import EpochRow
 from cnnsearch.errors import DiskError, OutOfMemoryError, RunError
 from cnnsearch.events import Ended, EpochDone, Event, Started
 from cnnsearch.hardware import Layout
 from cnnsearch.job_queue import Job, Queue
 from cnnsearch.metrics import Metrics
+from cnnsearch.mirror import results_at
 from cnnsearch.placement import Cluster, Node, most_room, resources, slots
 from cnnsearch.plan import Status, Trial
-from cnnsearch.records import Record, Results
+from cnnsearch.records import Record
 from cnnsearch.retries import Retries, Trouble
 from cnnsearch.spec import RunSpec, Settings, Sweep
 from cnnsearch.spool import Spool
@@ -207,7 +209,11 @@ class _Worker(tune.Trainable):  # type: ignore[misc]
         self._sweep = sweep
         self._run_job = run_job
         self._log = WorkerLog(told_axes(sweep), lambda line: print(line, flush=True))
-        self._spool = None if depot is None or depot.is_here() else Spool.open(place, depot)
+        self._spool: Spool | None
+        if place.remote:
+            self._spool = Spool.open(place, Direct(place.remote, depot.read if depot else None))
+        else:
+            self._spool = None if depot is None or depot.is_here() else Spool.open(place, depot)
         self._place = place if self._spool is None else self._spool.here()
         self._events = self._begin(config)
 
@@ -324,7 +330,7 @@ class _Dispatcher(tune.Callback):  # type: ignore[misc]
         self._axes = told_axes(queue.sweep)
         self._named = 0
         """Jobs whose steps were given a name."""
-        self._results = Results(place.results)
+        self._results = results_at(place.results, place.remote)
         self._machines = machines
         self._retries = Retries(run.max_retries, machines.most_room)
         self._watchdog = Watchdog(run.patience_seconds)
@@ -390,7 +396,10 @@ class _Dispatcher(tune.Callback):  # type: ignore[misc]
         trouble, reason = _diagnosis(trial, running) if known is None else known
         again, given_up = self._retries.after(job, left, trouble, reason)
         for one, cause in given_up:
-            self._end(one, self._results.trial(one.id).commit_failure(one, cause))
+            try:
+                self._end(one, self._results.commit_failure(one, cause))
+            except DiskError as error:
+                self._fatal = error
         for retried in again:
             self._queue.retry(retried)
 
