@@ -1,6 +1,6 @@
 """Ray itself: started here for the time of a run, or a cluster that is attached to; and what its machines are.
 
-With `schedule`, which runs trials there, the only module that imports Ray.
+With `schedule` and `worker`, which run trials there, the only module that imports Ray.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-# Read when Ray is imported: no output of its own, no handlers of its own, nothing sent anywhere.
+# Read when Ray and Tune are started: no output of its own, no handlers of its own, nothing sent anywhere.
 os.environ.update(
     {
         "RAY_AIR_NEW_OUTPUT": "0",
@@ -28,7 +28,6 @@ os.environ.update(
         "TUNE_DISABLE_SIGINT_HANDLER": "1",
         "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
         "TUNE_GLOBAL_CHECKPOINT_S": "100000",
-        "TUNE_WARN_THRESHOLD_S": "100000",
     }
 )
 

@@ -1,4 +1,5 @@
-"""Run trials with Ray Tune, on this machine or a cluster. With `cluster` the only module that imports Ray.
+"""Run trials with Ray Tune, on this machine or a cluster. With `worker` and `cluster` the only module that
+imports Ray.
 
 Tune places trials, keeps workers alive between them and restarts those that die. It is never the record: what counts
 is what `records` wrote, and every run starts a fresh Tuner, in a temporary folder, on the trials that remain.
@@ -12,8 +13,8 @@ import os
 import signal
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,31 +28,25 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from cnnsearch import hardware, pulse
 from cnnsearch.cluster import RemoteDepot, Roll, check_strangers, head_processes, is_alive, report_seconds, started
-from cnnsearch.direct import Direct
 from cnnsearch.epoch import EpochRow
-from cnnsearch.errors import DiskError, OutOfMemoryError, RunError
+from cnnsearch.errors import DiskError, RunError
 from cnnsearch.events import Ended, EpochDone, Event, Started
 from cnnsearch.hardware import Layout
 from cnnsearch.job_queue import Job, Queue
 from cnnsearch.metrics import Metrics
 from cnnsearch.mirror import results_at
 from cnnsearch.placement import Cluster, Node, most_room, resources, slots
-from cnnsearch.plan import Status, Trial
+from cnnsearch.plan import Trial
 from cnnsearch.records import Record
 from cnnsearch.retries import Retries, Trouble
-from cnnsearch.spec import RunSpec, Settings, Sweep
-from cnnsearch.spool import Spool
-from cnnsearch.stopping import Orders, Stop
+from cnnsearch.spec import RunSpec
+from cnnsearch.stopping import Stop
 from cnnsearch.warden import Warden
 from cnnsearch.watchdog import Watchdog
 from cnnsearch.words import job_label, told_axes
-from cnnsearch.worker_log import WorkerLog
+from cnnsearch.worker import DISK_FULL, JobRunner, Worker, from_config, plain, to_config
 from cnnsearch.workplace import Workplace
 
-DISK_FULL = "disk full"
-"""What a worker says that cannot write: the end of the run, not of a trial."""
-STEP_SECONDS = 1.0
-"""Epochs are reported together for this long: Tune takes some hundredths of a second for a report."""
 SAVING_SECONDS = 30.0
 """When the time is up, running trials may take so long to come to the end of an epoch and be saved."""
 INTERRUPTED_SECONDS = 1.5
@@ -66,8 +61,6 @@ MOST_NAMED = 500
 """Jobs whose steps are named in Ray's dashboard: its metrics count tasks by name, and never forget one."""
 KEPT_BY_TUNE = 200
 """Ended trials that may stay in Tune's list."""
-JobRunner = Callable[[Job, Workplace, Orders], Iterator[list[tuple[Trial, EpochRow | Record]]]]
-"""See `jobs.run_job`."""
 
 
 def execute(
@@ -119,7 +112,7 @@ def execute(
         tuner = tune.Tuner(
             _named(
                 tune.with_resources(
-                    tune.with_parameters(_Worker, place=place, sweep=queue.sweep, depot=depot, run_job=run_job),
+                    tune.with_parameters(Worker, place=place, sweep=queue.sweep, depot=depot, run_job=run_job),
                     wanted,
                 )
             ),
@@ -191,125 +184,6 @@ class _TimeIsUpError(Exception):
     """Raised where Tune calls us, to end it when all is saved."""
 
 
-class _UsedUpError(Exception):
-    """Raised in a worker that is not to run anything else: Tune throws such a worker away and starts another."""
-
-
-class _Worker(tune.Trainable):  # type: ignore[misc]
-    """A process that runs jobs one after another; a step is an epoch of a job's trials, or several quick ones."""
-
-    def setup(
-        self,
-        config: dict[str, Any],
-        place: Workplace,
-        sweep: Sweep,
-        depot: RemoteDepot | None = None,
-        run_job: JobRunner | None = None,
-    ) -> None:
-        self._sweep = sweep
-        self._run_job = run_job
-        self._log = WorkerLog(told_axes(sweep), lambda line: print(line, flush=True))
-        self._spool: Spool | None
-        if place.remote:
-            self._spool = Spool.open(place, Direct(place.remote, depot.read if depot else None))
-        else:
-            self._spool = None if depot is None or depot.is_here() else Spool.open(place, depot)
-        self._place = place if self._spool is None else self._spool.here()
-        self._events = self._begin(config)
-
-    def __repr__(self) -> str:
-        # Read once, when the worker is made: it has to be true of all trials to come.
-        return f"worker of {self._sweep.name}"
-
-    def reset_config(self, new_config: dict[str, Any]) -> bool:
-        self._events.close()
-        self._events = self._begin(new_config)
-        return True
-
-    def _begin(self, config: dict[str, Any]) -> Any:
-        job = _from_config(config)
-        self._log.begins(job.trials)
-        self._left = {trial.id for trial in job.trials}
-        self._used_up = False
-        self._orders = Orders({trial_id: Stop(**stop) for trial_id, stop in config["stops"].items()})
-        if self._run_job is None:
-            from cnnsearch.jobs import run_job  # imports torch, which only workers need: not in the first step's time
-
-            self._run_job = run_job
-        return self._running(job, self._run_job)
-
-    def _running(self, job: Job, run_job: JobRunner) -> Iterator[list[tuple[Trial, EpochRow | Record]]]:
-        if self._spool:
-            self._spool.begin(job.trials)
-        yield from run_job(job, self._place, self._orders)
-
-    def end_early(self, stops: dict[str, dict[str, Any]]) -> None:
-        """Trials are to end. Ray calls an actor's methods in order: this one comes before the next step."""
-        self._orders.stops.update({trial_id: Stop(**stop) for trial_id, stop in stops.items()})
-
-    def pause(self) -> None:
-        """Save what runs; after the step that is being taken, at the end of an epoch."""
-        self._orders.pause = True
-        next(self._events, None)
-        if self._spool:
-            self._spool.send()
-
-    def whereabouts(self) -> tuple[str, int]:
-        """Node and process, for whoever has to kill it."""
-        return ray.get_runtime_context().get_node_id(), os.getpid()
-
-    def oom_kills(self) -> int:
-        """See `hardware.oom_kills`."""
-        return hardware.oom_kills()
-
-    def step(self) -> dict[str, Any]:
-        if self._used_up:
-            raise _UsedUpError
-        result = self._run()
-        if self._spool:
-            try:
-                self._spool.send()
-            except DiskError as error:
-                self._used_up = True
-                return {"events": [], "trouble": DISK_FULL, "reason": str(error), "done": False}
-        return result
-
-    def _run(self) -> dict[str, Any]:
-        told: list[dict[str, Any]] = []
-        failed, asks, began = False, False, time.monotonic()
-        try:
-            while self._left and not (failed or asks) and (not told or time.monotonic() - began < STEP_SECONDS):
-                for trial, event in next(self._events):
-                    told.append(_told(trial, event))
-                    self._log.hears(trial, event)
-                    if isinstance(event, Record):
-                        self._left.discard(trial.id)
-                        failed |= event.status is Status.FAILED
-                    else:
-                        asks |= self._place.awaits_word(trial, event.epoch)
-        except (OutOfMemoryError, DiskError) as error:
-            self._used_up = True
-            self._log.breaks(str(error))
-            trouble = DISK_FULL if isinstance(error, DiskError) else Trouble.MEMORY.value
-            return {"events": told, "trouble": trouble, "reason": str(error), "done": False}
-        # An exception may have left anything behind in this process.
-        self._used_up = failed
-        spoiled = {"trouble": Trouble.SPOILED.value, "reason": "another trial broke"} if failed and self._left else {}
-        return {"events": told, "done": not self._left and not failed, **spoiled}
-
-    def cleanup(self) -> None:
-        self._events.close()
-        if self._spool:
-            self._spool.close()
-
-
-def _told(trial: Trial, event: EpochRow | Record) -> dict[str, Any]:
-    """An event as it travels: plain values."""
-    if isinstance(event, Record):
-        return {"trial": trial.id, "record": event.model_dump(mode="json")}
-    return {"trial": trial.id, "row": asdict(event)}
-
-
 class _Dispatcher(tune.Callback):  # type: ignore[misc]
     """Stands between the queue and Tune: takes results out, and decides what becomes of jobs that go wrong."""
 
@@ -351,7 +225,7 @@ class _Dispatcher(tune.Callback):  # type: ignore[misc]
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self._watch(trial)
-        job = _from_config(trial.config)
+        job = from_config(trial.config)
         self._name_steps(trial, job)
         for one in job.trials:
             if one.id not in self._queue.outcomes:
@@ -365,7 +239,7 @@ class _Dispatcher(tune.Callback):  # type: ignore[misc]
             self._fatal = DiskError(result["reason"])
         elif "trouble" in result:
             self._troubles[trial.trial_id] = (Trouble(result["trouble"]), result["reason"])
-        trials_by_id = {one.id: one for one in _from_config(trial.config).trials}
+        trials_by_id = {one.id: one for one in from_config(trial.config).trials}
         stops: dict[str, Stop] = {}
         for told in result.get("events", ()):
             one = trials_by_id[told["trial"]]
@@ -380,7 +254,7 @@ class _Dispatcher(tune.Callback):  # type: ignore[misc]
                 self._metrics.hear(EpochDone(one, row))
                 self._listen(EpochDone(one, row))
         if stops:
-            self._workers[trial.trial_id].actor.end_early.remote(_plain(stops))
+            self._workers[trial.trial_id].actor.end_early.remote(plain(stops))
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self._forget(trial)
@@ -388,7 +262,7 @@ class _Dispatcher(tune.Callback):  # type: ignore[misc]
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """The worker is gone: what it had not ended runs again, or is given up."""
         running = self._forget(trial)
-        job = _from_config(trial.config)
+        job = from_config(trial.config)
         left = [one for one in job.trials if one.id not in self._queue.outcomes]
         if not left or self._fatal:
             return
@@ -438,7 +312,7 @@ class _Dispatcher(tune.Callback):  # type: ignore[misc]
         if (actor_id := actor._actor_id.hex()) not in self._whereabouts:
             self._whereabouts[actor_id] = actor.whereabouts.remote()
         self._workers[trial.trial_id] = _Running(actor, self._whereabouts[actor_id], actor.oom_kills.remote())
-        self._watchdog.started(trial.trial_id, self._queue.silence(_from_config(trial.config)))
+        self._watchdog.started(trial.trial_id, self._queue.silence(from_config(trial.config)))
 
     def _name_steps(self, trial: Any, job: Job) -> None:
         """Have Ray's dashboard call the tasks of this job by what they train: a worker outlives its trials.
@@ -554,7 +428,7 @@ class _QueueSearcher(Searcher):  # type: ignore[misc]
         if self._queue.is_exhausted:
             return Searcher.FINISHED
         job = self._queue.take()
-        return None if job is None else _to_config(job, self._queue.stops)
+        return None if job is None else to_config(job, self._queue.stops)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         pass
@@ -581,29 +455,6 @@ class _InOrder(FIFOScheduler):  # type: ignore[misc]
         """None: Tune then starts what waits, in order, and gives freed workers to what has none."""
 
 
-def _to_config(job: Job, stops: Mapping[str, Stop]) -> dict[str, Any]:
-    trials = [{**vars(trial), "settings": trial.settings.model_dump()} for trial in job.trials]
-    stopped = _plain({trial.id: stops[trial.id] for trial in job.trials if trial.id in stops})
-    return {"trials": trials, "room": job.room, "attempt": job.attempt, "stops": stopped}
-
-
-def _plain(stops: Mapping[str, Stop]) -> dict[str, dict[str, Any]]:
-    """Orders as they travel."""
-    return {trial_id: asdict(stop) for trial_id, stop in stops.items()}
-
-
-def _from_config(config: dict[str, Any]) -> Job:
-    fields = ("stage", "data", "parent_id", "weights")
-    return Job(
-        tuple(
-            Trial(settings=Settings.model_validate(one["settings"]), **{name: one[name] for name in fields})
-            for one in config["trials"]
-        ),
-        room=config["room"],
-        attempt=config["attempt"],
-    )
-
-
 def _named(worker: Any) -> Any:
     """The class by the name that Ray's dashboard shows."""
     worker.__name__ = worker.__qualname__ = "Worker"
@@ -611,7 +462,7 @@ def _named(worker: Any) -> Any:
 
 
 def _name(trial: Any) -> str:
-    return f"{_from_config(trial.config).id}-{trial.trial_id}"  # the second part tells attempts apart
+    return f"{from_config(trial.config).id}-{trial.trial_id}"  # the second part tells attempts apart
 
 
 def _gpu_share(layout: Layout) -> Callable[[Job], float]:
