@@ -16,9 +16,11 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from cnnsearch.errors import CnnsearchError, DiskError, RequestError, RunError
+from cnnsearch.remote import is_uri, redacted
 
 if TYPE_CHECKING:
     from cnnsearch.prepare import Prepared
+    from cnnsearch.records import Results
     from cnnsearch.session import Finished
 
 INTERRUPTED = 130
@@ -46,7 +48,9 @@ def sweep(
     seeds: Annotated[
         str | None, typer.Option(help="Repeat every trial with each of these seeds.", metavar="0,1,2")
     ] = None,
-    out: Annotated[Path, typer.Option(help="Where results go.", metavar="DIR")] = Path("results"),
+    out: Annotated[
+        str, typer.Option(help="Where results go: a folder, or a URI such as s3://bucket/folder.", metavar="DIR|URI")
+    ] = "results",
     address: Annotated[
         str | None, typer.Option(help="Use a running Ray cluster: auto, or host:port.", metavar="RAY_ADDRESS")
     ] = None,
@@ -90,9 +94,11 @@ def sweep(
 
 @app.command()
 def report(
-    results: Annotated[list[Path], typer.Argument(help="Folders of results.", metavar="RESULTS_DIR...")],
+    results: Annotated[
+        list[str], typer.Argument(help="Folders of results, or URIs of such.", metavar="RESULTS_DIR|URI...")
+    ],
     out: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
             help="Where the report goes; default: the results folder, or comparison beside several.", metavar="DIR"
         ),
@@ -105,16 +111,39 @@ def report(
         from cnnsearch.tables import load
 
         several = len(results) > 1
-        folder = out or (beside(results) if several else results[0])
-        if several:
-            refuse_repeats(results)
-            refuse_out(folder)
-        tables = [load(path) for path in results]
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise RequestError(f"--out {folder} cannot be written: {error.strerror}") from None
-        print(write_comparison(tables, folder) if several else write(tables[0], folder))
+        if several and out is None and any(map(is_uri, results)):
+            raise RequestError("--out: say in which folder the comparison goes, since not all results are in folders")
+        if out is not None and is_uri(out):
+            raise RequestError(f"--out {redacted(out)}: give a folder; without it, the report of a URI goes there too")
+        with contextlib.ExitStack() as stack:
+            places = [_readable(stack, one) for one in results]
+            paths = [place.path for place in places]
+            folder = Path(out) if out else (beside(paths) if several else paths[0])
+            if several:
+                refuse_repeats(paths)
+                refuse_out(folder)
+            tables = [load(path) for path in paths]
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise RequestError(f"--out {folder} cannot be written: {error.strerror}") from None
+            page = write_comparison(tables, folder) if several else write(tables[0], folder)
+            if folder == paths[0]:
+                places[0].publish()
+                print(f"{places[0]}/{page.name}")
+            else:
+                print(page)
+
+
+def _readable(stack: contextlib.ExitStack, results: str) -> Results:
+    """Results as they are, for the time of the stack."""
+    if not is_uri(results):
+        from cnnsearch.records import Results
+
+        return Results(Path(results))
+    from cnnsearch.mirror import reading
+
+    return stack.enter_context(reading(results))
 
 
 @app.command()
@@ -179,7 +208,8 @@ def _run(ready: Prepared, serial: bool, seconds: float | None, trials: int | Non
         print(f"stopped: {view.state.done} of {ready.plan.total} trials done. {_how_to_go_on()}", file=sys.stderr)
         raise typer.Exit(INTERRUPTED) from None
     except RunError as error:
-        first = "Free some space, then the same command goes on" if isinstance(error, DiskError) else ""
+        is_full = isinstance(error, DiskError) and not ready.is_remote
+        first = "Free some space, then the same command goes on" if is_full else ""
         done = f"{view.state.done} of {ready.plan.total} trials done"
         _end(f"error: {error}\n{done}. {_how_to_go_on(first)}", error.exit_code)
     if finished.left_for_later:
@@ -208,8 +238,8 @@ def _told(ready: Prepared, finished: Finished, answer: list[tuple[str, str]]) ->
         "time_is_up": finished.time_is_up,
         "seconds": round(finished.seconds, 1),
         "answer": dict(answer),
-        "results": str(finished.results),
-        "report": str(finished.report) if finished.report else None,
+        "results": finished.place,
+        "report": finished.report_place,
     }
 
 
@@ -220,7 +250,7 @@ def _how_to_go_on(first: str = "") -> str:
 def _command() -> str:
     """This command line, however `sweep` was called."""
     arguments = sys.argv[2:] if sys.argv[1:2] == ["sweep"] else sys.argv[1:]
-    return shlex.join(["python", "-m", "cnnsearch.sweep", *arguments])
+    return shlex.join(["python", "-m", "cnnsearch.sweep", *map(redacted, arguments)])
 
 
 def _seconds(text: str) -> float:

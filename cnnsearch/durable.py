@@ -88,14 +88,14 @@ def checksum(facts: dict[str, Any]) -> str:
 
 def temporary_file(folder: Path) -> Path:
     """A new empty file in `folder`, to be filled and then `put_in_place`. Raises OSError."""
-    handle, name = tempfile.mkstemp(prefix=f"{_TEMPORARY}{_machine()}-{_boot()}-{os.getpid()}-", dir=folder)
+    handle, name = tempfile.mkstemp(prefix=f"{_TEMPORARY}{this_process()}-", dir=folder)
     os.close(handle)
     return Path(name)
 
 
 def temporary_folder(folder: Path) -> Path:
     """A new empty folder in `folder`, that is removed as abandoned once this process is gone. Raises OSError."""
-    return Path(tempfile.mkdtemp(prefix=f"{_TEMPORARY}{_machine()}-{_boot()}-{os.getpid()}-", dir=folder))
+    return Path(tempfile.mkdtemp(prefix=f"{_TEMPORARY}{this_process()}-", dir=folder))
 
 
 def put_in_place(temporary: Path, path: Path) -> None:
@@ -124,12 +124,23 @@ def remove_abandoned(folder: Path) -> None:
 
 
 def _is_abandoned(path: Path) -> bool:
-    machine, _, rest = path.name.removeprefix(_TEMPORARY).partition("-")
+    gone = is_gone(path.name.removeprefix(_TEMPORARY))
+    return time.time() - path.stat().st_mtime > _FOREIGN_SECONDS if gone is None else gone
+
+
+def this_process() -> str:
+    """Tells this process apart from all others, also of other machines; see `is_gone`."""
+    return f"{_machine()}-{_boot()}-{os.getpid()}"
+
+
+def is_gone(process: str) -> bool | None:
+    """Whether a process that called itself so, and perhaps more, has ended; None where it is another machine's."""
+    machine, _, rest = process.partition("-")
     boot, _, rest = rest.partition("-")
-    process = rest.partition("-")[0]
-    if machine != _machine() or not process.isdigit():
-        return time.time() - path.stat().st_mtime > _FOREIGN_SECONDS
-    return boot != _boot() or not _is_running(int(process))
+    number = rest.partition("-")[0]
+    if machine != _machine() or not number.isdigit():
+        return None
+    return boot != _boot() or not _is_running(int(number))
 
 
 def _is_running(process: int) -> bool:

@@ -41,3 +41,7 @@ class OutOfMemoryError(RunError):
 
 class DiskError(RunError):
     """A file cannot be written: the disk is full, read-only or gone."""
+
+
+class RemoteError(DiskError):
+    """What a URI names cannot be reached, read or written."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from cnnsearch.errors import RequestError
+from cnnsearch.events import Ready
 from cnnsearch.hardware import Hardware, Layout, lay_out, places
 from cnnsearch.spec import RunSpec
 
@@ -40,8 +41,8 @@ class Cluster:
 
     address: str
     """Of its control process (GCS), host:port."""
-    dashboard: str | None
-    """URL."""
+    ready: Ready
+    """Where its dashboard is."""
     nodes: tuple[Node, ...]
     """When it was looked at; more may join."""
     time_on: Callable[[Node, Layout, Mapping[str, Any]], dict[str, Any]]

@@ -19,6 +19,7 @@ from cnnsearch.data.dataset import Dataset, Form
 from cnnsearch.data.images import Interpolation
 from cnnsearch.estimate import Calibration, Cost, Lengths, Sizes, calibrate, representatives
 from cnnsearch.hardware import Hardware, Layout, detect, lay_out
+from cnnsearch.mirror import Mirror, open_results
 from cnnsearch.models.pretrained import Key, Pretrained, find_weights
 from cnnsearch.placement import Cluster, describe, lay_out_over, usable
 from cnnsearch.plan import Outcome, Plan, Status, Trial, compared, groups, make_plan
@@ -82,6 +83,11 @@ class Prepared:
         return Sizes(*(len(self.dataset.indices[split]) for split in images.SPLITS))
 
     @property
+    def is_remote(self) -> bool:
+        """Whether results go to a URI."""
+        return isinstance(self.results, Mirror)
+
+    @property
     def precision(self) -> str:
         """What `precision: auto` means for this sweep: what it was begun with, else what the probe found here."""
         chosen = self.results.read("choices.json").get(self.layout.device, {})
@@ -127,12 +133,12 @@ def prepared(
 ) -> Iterator[Prepared]:
     """Find the data, plan the trials, estimate their cost; hold the results folder meanwhile, unless it is a dry run.
 
-    Without a `cluster`, trials are to run on this machine.
+    `out` is a folder or a URI. Without a `cluster`, trials are to run on this machine.
 
     Raises:
         RequestError: the data, the folder or the machine do not allow what was asked for.
     """
-    results = Results(Path(out).absolute() / sweep.name)
+    results = open_results(out, sweep.name)
     hardware = cluster.smallest(sweep.run).given_out if cluster else detect()
     fit: Callable[..., Layout] = functools.partial(lay_out, hardware=hardware)
     if cluster:
@@ -142,10 +148,10 @@ def prepared(
     datasets = load_forms(sweep, weights)
     dataset = datasets[sweep.data.image_size, "bilinear"]
     plan_from = functools.partial(make_plan, sweep, dataset.fingerprint, weights=digests(weights))
-    with watching(LAST_WORDS) as warden, contextlib.nullcontext() if dry_run else results.locked():
+    with watching(LAST_WORDS) as warden, results.reading() if dry_run else results.locked() as results:
         if not dry_run:
             for name in results.set_damaged_aside():
-                _LOG.warning("%s was damaged: it is kept as %s.damaged", results.path / name, name)
+                _LOG.warning("%s/%s was damaged: it is kept as %s.damaged", results, name, name)
         suggestions = results.suggestions()
         plan_from = functools.partial(plan_from, suggestions=suggestions)
 
@@ -172,7 +178,7 @@ def prepared(
             layout = fit(sweep.run, host_bytes=calibration.memory_bytes(trials))
         elif trials:
             layout = fit(sweep.run, gpu_bytes=_gpu_bytes(trials, calibration, datasets, hardware))
-        kept = [trial_id for trial_id in records if results.trial(trial_id).checkpoint_file.exists()]
+        kept = [trial_id for trial_id in records if results.has_checkpoint(trial_id)]
         numbers = tuple(sorted({records[trial_id].settings.epochs for trial_id in kept}))
         saved = saved_epochs(trials, records, kept)
         found = (datasets, weights, hardware, layout, calibration, outcomes, plan)
@@ -247,7 +253,7 @@ def parents_without_weights(results: Results, plan: Plan, outcomes: dict[str, Ou
     while started:
         trial_id = started.pop()
         checked.add(trial_id)
-        if not results.trial(trial_id).has_weights():
+        if not results.has_weights(trial_id):
             lost[trial_id] = None
         # A fine-tuned trial keeps what its training changed; the rest is its parent's.
         trial = plan.trials.get(trial_id)

@@ -24,7 +24,7 @@ import os
 import shutil
 import socket
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -32,6 +32,7 @@ from typing import Any
 
 from cnnsearch.durable import is_whole, remove_abandoned, write_checked, write_whole
 from cnnsearch.errors import DiskError, ResultsError
+from cnnsearch.plan import Trial
 from cnnsearch.space import Cell
 from cnnsearch.study_file import StudyFile
 from cnnsearch.trial_folder import SCHEMA_VERSION, Damage, Measures, Record, TrialFolder
@@ -44,6 +45,10 @@ class Results:
     """The folder of one sweep."""
 
     path: Path
+
+    def __str__(self) -> str:
+        """For people."""
+        return str(self.path)
 
     @cached_property
     def trials_path(self) -> Path:
@@ -150,9 +155,37 @@ class Results:
                     break
         return taken
 
+    def has_weights(self, trial_id: str) -> bool:
+        """See `TrialFolder.has_weights`."""
+        return self.trial(trial_id).has_weights()
+
+    def has_checkpoint(self, trial_id: str) -> bool:
+        """Whether training state of a trial is kept."""
+        return self.trial(trial_id).checkpoint_file.exists()
+
+    def drop_weights(self, trial_ids: Iterable[str]) -> None:
+        """See `TrialFolder.drop_weights`."""
+        for trial_id in trial_ids:
+            self.trial(trial_id).drop_weights()
+
+    def commit_failure(self, trial: Trial, error: str) -> Record:
+        """See `TrialFolder.commit_failure`."""
+        return self.trial(trial.id).commit_failure(trial, error)
+
+    def pull(self) -> None:
+        """Have here what workers wrote elsewhere: nothing of this folder, but of a `Mirror`. Raises DiskError."""
+
+    def publish(self) -> None:
+        """Have elsewhere what was written here: see `pull`. Raises DiskError."""
+
     @contextlib.contextmanager
-    def locked(self) -> Iterator[None]:
-        """Hold the folder for this process. Raises ResultsError where another holds it or it cannot be written.
+    def reading(self) -> Iterator[Results]:
+        """The folder for looking only, without holding it."""
+        yield self
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[Results]:
+        """Hold the folder, which is yielded. Raises ResultsError where another process does, or it cannot be written.
 
         The lock is the kernel's, so that it ends with its holder however that ends.
         """
@@ -160,13 +193,13 @@ class Results:
             self.trials_path.mkdir(parents=True, exist_ok=True)
             lock = os.open(self.lock_file, os.O_RDWR | os.O_CREAT, 0o666)
         except OSError as error:
-            raise ResultsError(f"{self.path} cannot be written: {error.strerror}. Choose another with --out") from None
+            raise ResultsError(f"{self} cannot be written: {error.strerror}. Choose another with --out") from None
         try:
             try:
                 _take(lock)
             except OSError:
                 raise ResultsError(
-                    f"{self.path} is in use by {_owner(lock)}; wait for it, or choose another with --out"
+                    f"{self} is in use by {_owner(lock)}; wait for it, or choose another with --out"
                 ) from None
             try:
                 os.ftruncate(lock, 0)
@@ -176,7 +209,7 @@ class Results:
             for folder in (self.path, self.path / "plots", self.path / "studies"):
                 remove_abandoned(folder)
             try:
-                yield
+                yield self
             finally:
                 with contextlib.suppress(OSError):
                     os.ftruncate(lock, 0)

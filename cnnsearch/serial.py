@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 
+from cnnsearch.direct import Direct
 from cnnsearch.errors import OutOfMemoryError
 from cnnsearch.events import Ended, EpochDone, Event, Ready, Started
 from cnnsearch.hardware import Layout
 from cnnsearch.job_queue import Queue
 from cnnsearch.jobs import run_job
-from cnnsearch.records import Record, Results
+from cnnsearch.mirror import results_at
+from cnnsearch.records import Record
 from cnnsearch.spec import RunSpec
+from cnnsearch.spool import Spool
 from cnnsearch.stopping import Orders
 from cnnsearch.workplace import Workplace
 
@@ -23,22 +27,41 @@ def execute(queue: Queue, place: Workplace, layout: Layout, run: RunSpec, listen
     """
     listen(Ready())
     orders = Orders(queue.stops)
-    while not queue.is_time_up and (job := queue.take()) is not None:
-        for trial in job.trials:
-            listen(Started(trial))
-        try:
-            for events in run_job(job, place, orders):
-                for trial, event in events:
-                    if isinstance(event, Record):
-                        queue.finish(trial, event.outcome)
-                        listen(Ended(trial, event))
-                    else:
-                        queue.hear(trial, event)
-                        listen(EpochDone(trial, event))
-                orders.pause = queue.is_time_up
-        except OutOfMemoryError as error:
+    with _spool(place) as spool:
+        here = spool.here() if spool else place
+        while not queue.is_time_up and (job := queue.take()) is not None:
             for trial in job.trials:
-                if trial.id not in queue.outcomes:
-                    record = Results(place.results).trial(trial.id).commit_failure(trial, f"out of memory; {error}")
-                    queue.finish(trial, record.outcome)
-                    listen(Ended(trial, record))
+                listen(Started(trial))
+            if spool:
+                spool.begin(job.trials)
+            try:
+                for events in run_job(job, here, orders):
+                    if spool:
+                        spool.send()
+                    for trial, event in events:
+                        if isinstance(event, Record):
+                            queue.finish(trial, event.outcome)
+                            listen(Ended(trial, event))
+                        else:
+                            queue.hear(trial, event)
+                            listen(EpochDone(trial, event))
+                    orders.pause = queue.is_time_up
+                if spool:
+                    spool.send()  # what was saved of it after its last event
+            except OutOfMemoryError as error:
+                for trial in job.trials:
+                    if trial.id not in queue.outcomes:
+                        results = results_at(place.results, place.remote)
+                        record = results.commit_failure(trial, f"out of memory; {error}")
+                        queue.finish(trial, record.outcome)
+                        listen(Ended(trial, record))
+
+
+@contextlib.contextmanager
+def _spool(place: Workplace) -> Iterator[Spool | None]:
+    """Where trials are written whose results go to a URI."""
+    if place.remote is None:
+        yield None
+        return
+    with contextlib.closing(Spool.open(place, Direct(place.remote))) as spool:
+        yield spool

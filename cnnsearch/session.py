@@ -23,6 +23,7 @@ from cnnsearch import retention
 from cnnsearch.data.dataset import Dataset
 from cnnsearch.events import Ended, Event
 from cnnsearch.job_queue import Job, Queue
+from cnnsearch.mirror import Mirror
 from cnnsearch.placement import Cluster
 from cnnsearch.plan import Outcome, Status, Trial
 from cnnsearch.prepare import KEPT_AT_MOST, Prepared, digests, prepared
@@ -53,6 +54,18 @@ class Finished:
     """Whether the time limit ended the run before its last trial."""
     trials_are_up: bool = False
     """Whether as many trials were begun as this run was to begin, and more are planned."""
+    uri: str | None = None
+    """What the sweep's folder is the mirror of, if it is one."""
+
+    @property
+    def report_place(self) -> str | None:
+        """Where the report is, for people."""
+        return f"{self.place}/{self.report.relative_to(self.results)}" if self.report else None
+
+    @property
+    def place(self) -> str:
+        """Where the results are, for people."""
+        return self.uri or str(self.results)
 
     @property
     def left_for_later(self) -> int:
@@ -90,7 +103,7 @@ def run(
 
     Args:
         sweep: from `load_sweep`.
-        out: results root; the sweep's folder in it is named after the sweep.
+        out: results root, a folder or a URI; the sweep's folder in it is named after the sweep.
         address: of a Ray cluster; None starts Ray on this machine.
         serial: run in this process instead, one trial after another.
         listen: called with every event.
@@ -122,18 +135,20 @@ def execute(
     max_seconds: float | None = None,
     max_trials: int | None = None,
     command: str = "",
+    executor: Executor | None = None,
 ) -> Finished:
     """Run what remains, then write tables and the report. The folder must be held (see `prepared`).
 
     After `max_seconds` the trials still running are saved at the end of their epoch where that comes soon, and left;
     after `max_trials` were begun no more are. The same call goes on with the rest.
     `command` is the command line this run came from, for its history; empty where there is none.
+    `executor` runs the queue; None: Ray, here or on the cluster it was prepared for, or this process with `serial`.
     """
     began, started_at = time.monotonic(), datetime.now(UTC)
     results, time_is_up, trials_are_up = ready.results, False, False
     write_description(ready)
     if ready.remaining:
-        executor = _executor(serial, ready)
+        executor = executor or _executor(serial, ready)
         keeper: _Keeper | None = None
 
         def hear(event: Event) -> None:
@@ -167,6 +182,7 @@ def execute(
             time_is_up = True
         trials_are_up = queue.is_at_limit
         keeper.drop()
+        results.pull()
     seconds = time.monotonic() - began
     if ready.remaining or not results.read("provenance.json"):
         write_provenance(ready, started_at, seconds, command)
@@ -176,7 +192,8 @@ def execute(
     if counts and (page := current_report(tables)) is None:
         tables = replace(tables, pictures=write_pictures(ready, tables))
         page = write_report(tables)
-    return Finished(tables, counts, seconds, page, time_is_up, trials_are_up)
+    results.publish()
+    return Finished(tables, counts, seconds, page, time_is_up, trials_are_up, str(results) if ready.is_remote else None)
 
 
 def _adopt(ready: Prepared, listen: Callable[[Event], None], trials: list[Trial]) -> dict[str, Outcome]:
@@ -218,9 +235,7 @@ class _Keeper:
         if self._queue.sweep.run.keep != "best":
             return
         kept = retention.needed(self._queue.sweep, self._queue.plan, self._queue.outcomes)
-        for trial_id in self._ended:
-            if trial_id not in kept:
-                self._results.trial(trial_id).drop_weights()
+        self._results.drop_weights(trial_id for trial_id in self._ended if trial_id not in kept)
         self._ended = [trial_id for trial_id in self._ended if trial_id in kept]
         self._since = 0
 
@@ -265,6 +280,7 @@ def workplace(ready: Prepared) -> Any:
         ready.sweep.train.max_seconds,
         ready.sweep.run.keep == "state",
         ready.known_epochs,
+        ready.results.remote if isinstance(ready.results, Mirror) else None,
     )
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from cnnsearch.data.dataset import Dataset, Form
 from cnnsearch.models.pretrained import OWN_IMAGES, Key, Preprocessing, Pretrained
 from cnnsearch.plan import Trial
+from cnnsearch.remote import Remote
 from cnnsearch.spec import ResolvedPrecision, Settings, StopEarly
 from cnnsearch.stopping import is_due
 
@@ -50,6 +51,8 @@ class Workplace:
     """Whether trials that ended keep what training needs to go on to more epochs."""
     known_epochs: tuple[int, ...] = ()
     """Numbers of epochs of trials that ended, from which longer ones may go on."""
+    remote: Remote | None = None
+    """Where trials are kept, when `results` is only a mirror of it."""
 
     def dataset(self, settings: Settings) -> Dataset:
         """The images in the form a trial takes."""

@@ -1,0 +1,255 @@
+"""A folder that a URI names: in an object store (s3://, gs://, abfs://), or wherever else pyarrow reads and writes.
+
+An object appears whole or not at all: stores promise it of uploads, elsewhere it is written beside and renamed.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextlib
+import functools
+import os
+import re
+import secrets
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+from urllib.parse import parse_qsl, quote, urlencode
+
+from cnnsearch.errors import RemoteError
+
+RETRY_SECONDS = (1.0, 2.0, 4.0, 8.0, 16.0)
+"""Waits between tries at what may work a moment later; pyarrow itself tries three times in a few seconds."""
+AT_ONCE = 16
+"""Requests in flight: each waits for the network most of its time."""
+
+_IS_URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+_STORES = frozenset({"s3", "gcs", "abfs"})
+"""pyarrow's names of file systems where what is written appears when it is complete."""
+_TOLD = frozenset({"scheme", "endpoint_override", "region", "location", "anonymous", "retry_limit_seconds"})
+"""Keys of a URI's query whose values are no secrets."""
+_FINAL = (
+    "ACCESS_DENIED",
+    "EXPIRED_TOKEN",
+    "INVALID_ACCESS_KEY_ID",
+    "INVALID_CLIENT_TOKEN_ID",
+    "MISSING_AUTHENTICATION_TOKEN",
+    "NO_SUCH_BUCKET",
+    "SIGNATURE_DOES_NOT_MATCH",
+    "UNRECOGNIZED_CLIENT",
+    "HTTP status 400",
+    "HTTP status 403",
+)
+"""In errors that another try would meet again."""
+
+T = TypeVar("T")
+
+
+def is_uri(text: object) -> bool:
+    """Whether results are to go to a URI, not into a folder of this machine."""
+    return isinstance(text, str) and _IS_URI.match(text) is not None
+
+
+def redacted(text: str) -> str:
+    """A text with the secrets taken out of a URI in it: user and password, and what a query may hold."""
+    match = _IS_URI.search(text)
+    if match is None:
+        return text
+    before, rest = text[: match.end()], text[match.end() :]
+    rest, mark, query = rest.partition("?")
+    user, at, place = rest.rpartition("@")
+    pairs = [(key, value if _is_told(key, value) else "***") for key, value in parse_qsl(query, keep_blank_values=True)]
+    return f"{before}{'***' if user else ''}{at}{place}{mark}{urlencode(pairs, safe=':/*')}"
+
+
+def _is_told(key: str, value: str) -> bool:
+    return key in _TOLD and "@" not in value
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a listing says of an object."""
+
+    size: int
+    changed: int
+    """When it was written, in nanoseconds, by the clock of who keeps it. Stores tell whole seconds."""
+
+
+@dataclass(frozen=True, repr=False)
+class Remote:
+    """What is under a URI, by names such as `trials/0123/record.json`. It travels between processes; secrets with it.
+
+    Methods raise RemoteError where the other end cannot be reached or refuses, after some tries where that may help.
+    """
+
+    uri: str
+
+    @classmethod
+    def of(cls, uri: str) -> Remote:
+        """What a user's URI names; where this machine's environment says where the store is, for others to know too."""
+        where, _, query = uri.partition("?")
+        options = dict(parse_qsl(query, keep_blank_values=True))
+        endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+        if where.lower().startswith("s3://") and endpoint and "endpoint_override" not in options:
+            scheme, _, host = endpoint.rpartition("://")
+            options |= {"scheme": scheme or "https", "endpoint_override": host.rstrip("/")}
+        return cls(f"{where}?{urlencode(options)}" if options else where)
+
+    def __str__(self) -> str:
+        """For people, without secrets and options."""
+        return redacted(self.uri.partition("?")[0])
+
+    __repr__ = __str__
+
+    @property
+    def identity(self) -> str:
+        """Tells places apart, whoever asks."""
+        where, _, query = self.uri.partition("?")
+        scheme, _, rest = where.partition("://")
+        place = rest.rpartition("@")[2].rstrip("/")
+        return f"{scheme}://{place} {dict(parse_qsl(query)).get('endpoint_override', '')}"
+
+    def at(self, name: str) -> Remote:
+        """What is under a name."""
+        where, mark, query = self.uri.partition("?")
+        return Remote(f"{where.rstrip('/')}/{quote(name)}{mark}{query}")
+
+    @property
+    def parent(self) -> Remote:
+        """What it is in."""
+        where, mark, query = self.uri.partition("?")
+        return Remote(f"{where.rstrip('/').rpartition('/')[0]}{mark}{query}")
+
+    def check(self) -> None:
+        """Raise RemoteError where it cannot be reached. Tries once: whoever asks is waiting."""
+        self._tried("reached", lambda: self._list(recursive=False), waits=())
+
+    def list(self) -> dict[str, Facts]:
+        """Name -> facts of every object; none of those whose name or folder begins with a dot, or is empty."""
+        return {
+            name: facts
+            for name, facts in self._tried("listed", self._list).items()
+            if not any(not part or part.startswith(".") for part in name.split("/"))
+        }
+
+    def list_in(self, folder: str) -> dict[str, Facts]:
+        """Name in a folder -> facts, whatever the names begin with."""
+        return self._tried("listed", lambda: self._list(folder))
+
+    def facts(self, names: Iterable[str]) -> dict[str, Facts]:
+        """Name -> facts, of those of the named that there are."""
+        files, root = self._open()
+        wanted = list(names)
+        found = self._tried("read", lambda: files.get_file_info([f"{root}/{name}" for name in wanted]))
+        return {name: _facts(info) for name, info in zip(wanted, found, strict=True) if info.is_file}
+
+    def read(self, name: str) -> bytes | None:
+        """An object's content; None where there is none."""
+
+        def read() -> bytes | None:
+            files, root = self._open()
+            try:
+                with files.open_input_stream(f"{root}/{name}", compression=None) as opened:
+                    content: bytes = opened.read()
+                    return content
+            except FileNotFoundError:
+                return None
+
+        return self._tried("read", read)
+
+    def write(self, name: str, content: bytes) -> None:
+        """Replace or make an object."""
+
+        def write() -> None:
+            files, root = self._open()
+            path = f"{root}/{name}"
+            if files.type_name in _STORES:
+                _put(files, path, content)
+                return
+            folder, _, last = path.rpartition("/")
+            files.create_dir(folder, recursive=True)
+            temporary = f"{folder}/.tmp-{secrets.token_hex(8)}-{last}"
+            _put(files, temporary, content)
+            files.move(temporary, path)
+
+        self._tried("written", write)
+
+    def delete(self, name: str) -> None:
+        """Remove an object, if it is there."""
+
+        def delete() -> None:
+            files, root = self._open()
+            with contextlib.suppress(FileNotFoundError):
+                files.delete_file(f"{root}/{name}")
+
+        self._tried("written", delete)
+
+    def _open(self) -> tuple[Any, str]:
+        return _opened(self.uri)
+
+    def _list(self, folder: str = "", *, recursive: bool = True) -> dict[str, Facts]:
+        from pyarrow.fs import FileSelector
+
+        files, root = self._open()
+        path = f"{root}/{folder}" if folder else root
+        found = files.get_file_info(FileSelector(path, recursive=recursive, allow_not_found=True))
+        start = len(path.strip("/")) + 1
+        return {info.path.strip("/")[start:]: _facts(info) for info in found if info.is_file}
+
+    def _tried(self, done: str, call: Callable[[], T], waits: tuple[float, ...] | None = None) -> T:
+        from pyarrow import ArrowException
+
+        left = list(RETRY_SECONDS if waits is None else waits)
+        while True:
+            try:
+                return call()
+            except (OSError, ValueError, ArrowException, ImportError) as error:
+                reason = self._reason(error)
+                is_final = not isinstance(error, OSError) or any(word in reason for word in _FINAL)
+                if is_final or not left:
+                    raise RemoteError(f"{self} cannot be {done}: {reason}") from None
+            time.sleep(left.pop(0))
+
+    def _reason(self, error: Exception) -> str:
+        """An error in one line, without secrets."""
+        text = " ".join(str(error).split()).replace(self.uri, str(self))
+        user = self.uri.partition("://")[2].partition("?")[0].rpartition("@")[0]
+        values = [value for key, value in parse_qsl(self.uri.partition("?")[2]) if not _is_told(key, value)]
+        for secret in [user, *user.split(":", 1), *values]:
+            text = text.replace(secret, "***") if secret else text
+        return text[:500]
+
+
+def all_of(call: Callable[[str], T], names: Iterable[str]) -> Mapping[str, T]:
+    """Name -> what a call gives, many at a time. Raises what the first one raises that does."""
+    names = list(names)
+    with concurrent.futures.ThreadPoolExecutor(AT_ONCE) as pool:
+        return dict(zip(names, pool.map(call, names), strict=True))
+
+
+def _put(files: Any, path: str, content: bytes) -> None:
+    with files.open_output_stream(path, compression=None) as opened:
+        opened.write(content)
+
+
+def _facts(info: Any) -> Facts:
+    return Facts(info.size, info.mtime_ns or 0)
+
+
+@functools.lru_cache(maxsize=64)
+def _opened(uri: str) -> tuple[Any, str]:
+    """pyarrow's file system for a URI, and the path in it. Credentials are found where pyarrow looks for them."""
+    from pyarrow.fs import FileSystem
+
+    where, _, query = uri.partition("?")
+    options = dict(parse_qsl(query, keep_blank_values=True))
+    scheme = where.partition("://")[0].lower()
+    if scheme == "s3":
+        options.setdefault("allow_delayed_open", "true")  # small objects in one request
+    if scheme in ("gs", "gcs"):
+        options.setdefault("retry_limit_seconds", "30")  # by default it tries for a quarter of an hour
+    files, path = FileSystem.from_uri(f"{where}?{urlencode(options)}" if options else where)
+    if not path.strip("/"):
+        raise ValueError("it names no bucket or folder")
+    return files, path.rstrip("/")
