@@ -32,6 +32,18 @@ stages:
   - name: grid
     space: {lr: {grid: [0.001, 0.002, 0.004]}}
 """
+LONG_STAGES = """
+name: tiny
+data: {image_size: 16, split: {method: fill, train_per_class: 20, val_per_class: 10}}
+train: {model: residual, width: 0.1, epochs: 40, precision: fp32}
+stages:
+  - name: grid
+    space: {lr: {grid: [0.001, 0.002]}}
+  - name: dropout
+    start_from: {stage: grid}
+    space: {dropout: 0.1}
+"""
+"""Each trial takes longer than a worker takes to start: else the first worker has done all before others have begun."""
 KEYS = {
     "trials": ["trial_id"],
     "epochs": ["trial_id", "epoch"],

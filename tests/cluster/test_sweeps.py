@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.cluster.clusters import DATA, TREE, Cluster, cluster
-from tests.cluster.sweeps import LONG, TWO_STAGES, assert_same, hosts, run_here, sweep_file, told
+from tests.cluster.sweeps import LONG, LONG_STAGES, TWO_STAGES, assert_same, hosts, run_here, sweep_file, told
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(240)]
 
@@ -33,12 +33,11 @@ def two_nodes(folder: Path) -> Iterator[Cluster]:
 def test_a_sweep_runs_on_all_nodes_and_gives_what_one_machine_gives(
     two_nodes: Cluster, folder: Path, tmp_path: Path
 ) -> None:
-    text = TWO_STAGES.replace("epochs: 2", "epochs: 8")  # else one node has done all before the other has begun
-    ended = two_nodes.sweep(DATA / sweep_file(folder, text), "--out", DATA / "results").ended()
+    ended = two_nodes.sweep(DATA / sweep_file(folder, LONG_STAGES), "--out", DATA / "results").ended()
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert ended.stderr == ""
     assert hosts(folder / "results" / "tiny") == {"node-0", "node-1"}
-    assert_same(folder / "results" / "tiny", run_here(tmp_path, text))
+    assert_same(folder / "results" / "tiny", run_here(tmp_path, LONG_STAGES))
     assert two_nodes.run(["find", "/mnt", "-name", "record.json"], node=1).stdout == "", "nothing is left behind"
 
 
