@@ -7,6 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 INSTALLED_TEST := $(VENV)/.installed-test
+INSTALLED_S3 := $(VENV)/.installed-s3
 
 .PHONY: install quickstart test test-slow test-faults test-cluster lint format benchmark bench-check clean
 
@@ -17,10 +18,10 @@ quickstart: install
 	@echo "The report: $(CURDIR)/results/part1/report.html"
 
 # Two tests at a time: most of them wait for a process they started.
-test: $(INSTALLED_TEST) lint
+test: $(INSTALLED_TEST) $(INSTALLED_S3) lint
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 
-test-slow: $(INSTALLED_TEST)
+test-slow: $(INSTALLED_TEST) $(INSTALLED_S3)
 	$(BIN)/python -m pytest -m slow
 
 # Everything that is done to a run on purpose, with a table of what came of it: see docs/durability.md.
@@ -63,4 +64,10 @@ $(INSTALLED): pyproject.toml constraints.txt | $(VENV)/bin/python
 
 $(INSTALLED_TEST): $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[test]'
+	@touch $@
+
+# An S3-compatible server that tests start; what it needs does not go with the rest.
+$(INSTALLED_S3): tests/s3/requirements.txt | $(VENV)/bin/python
+	$(PYTHON) -m venv $(VENV)/s3
+	$(VENV)/s3/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
 	@touch $@

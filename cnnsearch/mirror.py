@@ -45,7 +45,10 @@ def open_results(out: Path | str, name: str) -> Results:
     """The folder of a sweep under a results root: a path, or a URI. Raises ResultsError where that is of no use."""
     if not is_uri(out):
         return Results(Path(out).absolute() / name)
-    return Mirror.of(Remote.of(str(out)).at(name))
+    root = Remote.of(str(out))
+    if not root.place:
+        raise ResultsError(f"--out {root} names no bucket or folder: give one, such as s3://bucket/results")
+    return Mirror.of(root.at(name))
 
 
 @contextlib.contextmanager

@@ -25,6 +25,7 @@ AT_ONCE = 16
 """Requests in flight: each waits for the network most of its time."""
 
 _IS_URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+_REQUEST_ID = re.compile(r" \(Request ID: [^)]*\)")
 _STORES = frozenset({"s3", "gcs", "abfs"})
 """pyarrow's names of file systems where what is written appears when it is complete."""
 _TOLD = frozenset({"scheme", "endpoint_override", "region", "location", "anonymous", "retry_limit_seconds"})
@@ -106,9 +107,13 @@ class Remote:
     def identity(self) -> str:
         """Tells places apart, whoever asks."""
         where, _, query = self.uri.partition("?")
-        scheme, _, rest = where.partition("://")
-        place = rest.rpartition("@")[2].rstrip("/")
-        return f"{scheme}://{place} {dict(parse_qsl(query)).get('endpoint_override', '')}"
+        endpoint = dict(parse_qsl(query)).get("endpoint_override", "")
+        return f"{where.partition('://')[0]}://{self.place} {endpoint}"
+
+    @property
+    def place(self) -> str:
+        """Bucket and folder."""
+        return self.uri.partition("?")[0].partition("://")[2].rpartition("@")[2].rstrip("/")
 
     def at(self, name: str) -> Remote:
         """What is under a name."""
@@ -206,14 +211,15 @@ class Remote:
                 return call()
             except (OSError, ValueError, ArrowException, ImportError) as error:
                 reason = self._reason(error)
-                is_final = not isinstance(error, OSError) or any(word in reason for word in _FINAL)
+                # Errors of a disk have a number; those of stores and networks have none.
+                is_final = not isinstance(error, OSError) or error.errno or any(word in reason for word in _FINAL)
                 if is_final or not left:
                     raise RemoteError(f"{self} cannot be {done}: {reason}") from None
             time.sleep(left.pop(0))
 
     def _reason(self, error: Exception) -> str:
         """An error in one line, without secrets."""
-        text = " ".join(str(error).split()).replace(self.uri, str(self))
+        text = _REQUEST_ID.sub("", " ".join(str(error).split())).replace(self.uri, str(self))
         user = self.uri.partition("://")[2].partition("?")[0].rpartition("@")[0]
         values = [value for key, value in parse_qsl(self.uri.partition("?")[2]) if not _is_told(key, value)]
         for secret in [user, *user.split(":", 1), *values]:

@@ -47,7 +47,7 @@ def test_commands_in_the_readme_are_understood(command: str, arguments: str) -> 
     else:
         shipped = {file.stem for file in (ROOT / "sweeps").glob("*.yaml")}
         for folder in parsed["results"]:
-            assert (ROOT / folder / "sweep.yaml").is_file() or folder.name in shipped
+            assert (ROOT / folder / "sweep.yaml").is_file() or Path(folder).name in shipped
 
 
 def test_the_readme_shows_several_commands() -> None:
