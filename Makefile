@@ -9,7 +9,7 @@ INSTALLED := $(VENV)/.installed
 INSTALLED_TEST := $(VENV)/.installed-test
 INSTALLED_S3 := $(VENV)/.installed-s3
 
-.PHONY: install quickstart test test-slow test-faults lint format benchmark bench-check clean
+.PHONY: install quickstart test test-slow test-faults test-cluster lint format benchmark bench-check clean
 
 install: $(INSTALLED)
 
@@ -27,6 +27,11 @@ test-slow: $(INSTALLED_TEST) $(INSTALLED_S3)
 # Everything that is done to a run on purpose, with a table of what came of it: see docs/durability.md.
 test-faults: $(INSTALLED_TEST)
 	$(BIN)/python -m pytest tests/faults -m '' --faults-table
+
+# Ray clusters of several nodes, each a machine of its own as far as it can tell. Linux, as root or where users may make
+# namespaces; else skipped.
+test-cluster: $(INSTALLED_TEST)
+	$(BIN)/python -m pytest tests/cluster -m cluster
 
 lint: $(INSTALLED_TEST)
 	$(BIN)/ruff check

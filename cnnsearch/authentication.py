@@ -34,32 +34,42 @@ def check_start() -> None:
         _check_file()
 
 
-def check_cluster(address: str) -> bool:
+def check_cluster(address: str, named: str | None = None) -> bool:
     """Find out whether a running cluster asks for a token; True where it does, and has been shown the right one.
 
     Nothing is attached to, and the token is sent only to a cluster that asks for one.
 
     Args:
         address: of the cluster's control process (GCS), as host:port.
+        named: how whoever asks calls it, where that is another name.
 
     Raises:
         RequestError: nothing answers; it asks for no token, and that is not allowed; or there is no token here, a
             wrong one, or one that others can read.
     """
-    if _lets_in(address, ""):
+    shown = address if named in (None, address) else f"{named} ({address})"
+    if _lets_in(address, "", shown):
         if _is_allowed():
             return False
         raise RequestError(
-            f"the Ray cluster at {address} asks for no token: anyone who reaches it can run code there. "
+            f"the Ray cluster at {shown} asks for no token: anyone who reaches it can run code there. "
             f"Start it with RAY_AUTH_MODE=token (docs/security.md), or set {ALLOW}=1 to use it all the same"
         )
     mode = os.environ.get("RAY_AUTH_MODE", "token")
     if mode.lower() != "token":
-        raise RequestError(
-            f"the Ray cluster at {address} asks for a token, and RAY_AUTH_MODE is {mode}; allowed: token"
-        )
-    if not _lets_in(address, _token(address)):
-        raise RequestError(f"the Ray cluster at {address} does not take the token of {_source()}: copy the cluster's")
+        raise RequestError(f"the Ray cluster at {shown} asks for a token, and RAY_AUTH_MODE is {mode}; allowed: token")
+    if not _lets_in(address, _token(shown), shown):
+        raise RequestError(f"the Ray cluster at {shown} does not take the token of {source()}: copy the cluster's")
+    return True
+
+
+def answers(address: str, seconds: float) -> bool:
+    """Whether a cluster's control process answers within so long. No token is sent: a refusal is an answer, too."""
+    with _channel(address) as channel:
+        try:
+            channel.unary_unary(_METHOD)(b"", timeout=seconds)
+        except grpc.RpcError as error:
+            return error.code() is grpc.StatusCode.UNAUTHENTICATED
     return True
 
 
@@ -67,7 +77,7 @@ def _is_allowed() -> bool:
     return os.environ.get(ALLOW) == "1"
 
 
-def _lets_in(address: str, token: str) -> bool:
+def _lets_in(address: str, token: str, shown: str) -> bool:
     """Whether the cluster answers who comes with this token; with "", who comes with none."""
     metadata = [("authorization", f"Bearer {token}")] if token else None
     with _channel(address) as channel:
@@ -76,7 +86,7 @@ def _lets_in(address: str, token: str) -> bool:
         except grpc.RpcError as error:
             if error.code() is grpc.StatusCode.UNAUTHENTICATED:
                 return False
-            raise RequestError(f"no Ray cluster answers at {address}: {error.details()}") from None
+            raise RequestError(f"no Ray cluster answers at {shown}: {error.details()}") from None
     return True
 
 
@@ -93,7 +103,7 @@ def _channel(address: str) -> grpc.Channel:
     return grpc.secure_channel(address, grpc.ssl_channel_credentials(authority, key, certificate), options)
 
 
-def _token(address: str) -> str:
+def _token(shown: str) -> str:
     """The token Ray would use. Raises RequestError where there is none, or others can read its file."""
     token = os.environ.get("RAY_AUTH_TOKEN", "").strip()
     if token:
@@ -105,7 +115,7 @@ def _token(address: str) -> str:
         token = ""
     if not token:
         raise RequestError(
-            f"the Ray cluster at {address} asks for a token, and there is none in {_source()}: "
+            f"the Ray cluster at {shown} asks for a token, and there is none in {source()}: "
             "copy the cluster's there (mode 600), or name its file in RAY_AUTH_TOKEN_PATH"
         )
     return token
@@ -126,8 +136,8 @@ def _check_file() -> None:
         )
 
 
-def _source() -> str:
-    """Where the token comes from, for people."""
+def source() -> str:
+    """Where Ray takes the token from, for people: a variable or a file."""
     return "RAY_AUTH_TOKEN" if os.environ.get("RAY_AUTH_TOKEN", "").strip() else str(_path())
 
 

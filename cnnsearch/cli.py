@@ -146,6 +146,26 @@ def _readable(stack: contextlib.ExitStack, results: str) -> Results:
     return stack.enter_context(reading(results))
 
 
+@app.command()
+def watch(
+    results: Annotated[list[Path], typer.Argument(help="Folders of results.", metavar="RESULTS_DIR...")],
+    port: Annotated[
+        int | None,
+        typer.Option(help="On 127.0.0.1; default: 8420, or where that is taken any that is free.", metavar="PORT"),
+    ] = None,
+) -> None:
+    """Show the report growing while a sweep runs, on a page for this machine alone. Ctrl-C ends it."""
+    with _one_clear_message():
+        try:
+            for number in (signal.SIGINT, signal.SIGTERM):  # a shell in the background has the first ignored
+                signal.signal(number, signal.default_int_handler)
+            from cnnsearch.watch import serve
+
+            serve(results, port, lambda line: print(line, flush=True))
+        except KeyboardInterrupt:  # the way it ends
+            raise typer.Exit from None
+
+
 def main() -> None:
     """Entry point of the console script `cnnsearch`."""
     app()

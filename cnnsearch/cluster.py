@@ -1,6 +1,6 @@
 """Ray itself: started here for the time of a run, or a cluster that is attached to; and what its machines are.
 
-With `schedule`, which runs trials there, the only module that imports Ray.
+With `schedule` and `worker`, which run trials there, the only module that imports Ray.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-# Read when Ray is imported: no output of its own, no handlers of its own, nothing sent anywhere.
+# Read when Ray and Tune are started: no output of its own, no handlers of its own, nothing sent anywhere.
 os.environ.update(
     {
         "RAY_AIR_NEW_OUTPUT": "0",
@@ -28,7 +28,6 @@ os.environ.update(
         "TUNE_DISABLE_SIGINT_HANDLER": "1",
         "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
         "TUNE_GLOBAL_CHECKPOINT_S": "100000",
-        "TUNE_WARN_THRESHOLD_S": "100000",
     }
 )
 
@@ -40,7 +39,8 @@ from cnnsearch import allocator, authentication
 from cnnsearch.depot import Depot, Parcel
 from cnnsearch.durable import temporary_file
 from cnnsearch.errors import RequestError, RunError
-from cnnsearch.hardware import Hardware, Layout
+from cnnsearch.events import Ready
+from cnnsearch.hardware import Hardware, Layout, detect
 from cnnsearch.placement import Cluster, Node, resources
 from cnnsearch.spec import RunSpec
 from cnnsearch.warden import Warden
@@ -62,8 +62,8 @@ Facts = dict[str, Any]
 
 
 @contextlib.contextmanager
-def started(layout: Layout, run: RunSpec, warden: Warden | None) -> Iterator[str | None]:
-    """A Ray of this machine's own for the time of the block; yields the dashboard's URL."""
+def started(layout: Layout, run: RunSpec, warden: Warden | None) -> Iterator[Ready]:
+    """A Ray of this machine's own for the time of the block; yields where its dashboard is."""
     authentication.check_start()
     os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", str(RECONNECT_SECONDS))
     os.environ.update(allocator.environment())
@@ -79,11 +79,12 @@ def started(layout: Layout, run: RunSpec, warden: Warden | None) -> Iterator[str
             context = _initialised(
                 address="local",
                 num_cpus=layout.trials_at_once * layout.threads,
+                num_gpus=len(detect().gpus) if layout.gpus else 0,  # as the plan has counted them
                 include_dashboard=run.dashboard,
                 object_store_memory=OBJECT_STORE_BYTES,
-                _temp_dir=str(scratch),
+                _temp_dir=str(scratch / "ray"),  # Ray opens it to everybody, but not the folder it is in
             )
-        yield _url(context)
+        yield _ready(context, scratch)
     finally:
         if not all(map(is_alive, head_processes().values())):
             _end_children()  # what is left of a broken Ray would be waited for
@@ -108,7 +109,7 @@ def attached(address: str) -> Iterator[Cluster]:
         roll.look(LOOK_SECONDS)
         if roll.strangers:
             raise RequestError(_mend(roll.strangers))
-        yield Cluster(_url(context), roll.nodes, _time_on)
+        yield Cluster(where, _ready(context, None), roll.nodes, _time_on)
     finally:
         ray.shutdown()
 
@@ -125,8 +126,29 @@ def _initialised(**options: Any) -> Any:
     return context
 
 
-def _url(context: Any) -> str | None:
-    return f"http://{context.dashboard_url}" if context.dashboard_url else None
+def _ready(context: Any, scratch: Path | None) -> Ready:
+    url = context.dashboard_url
+    return Ready(f"http://{url}", _token_place(scratch)) if url else Ready()
+
+
+def _token_place(scratch: Path | None) -> str | None:
+    """Where the dashboard's user finds the token; one made for this run is kept in its folder, for them alone.
+
+    `scratch` is that folder; None on a cluster.
+    """
+    if os.environ.get("RAY_AUTH_MODE", "token" if scratch else "").lower() != "token":
+        return None
+    if scratch is None or os.environ.get("RAY_AUTH_TOKEN") != _TOKEN:
+        return authentication.source()
+    path = scratch / "token"
+    path.touch(mode=0o600)
+    path.write_text(f"{_TOKEN}\n", encoding="utf-8")
+    return str(path)
+
+
+def report_seconds() -> float:
+    """How often Ray sends gauges on."""
+    return max(1.0, float(ray._config.metrics_report_interval_ms()) / 1000)
 
 
 @contextlib.contextmanager
@@ -158,7 +180,7 @@ def check_address(address: str) -> str:
         raise RequestError(f"no Ray cluster answers at --address {address}: {error}") from None
     if where is None:
         raise RequestError(f"--address {address} is no cluster: without --address, Ray is started on this machine")
-    if authentication.check_cluster(where) and "RAY_AUTH_MODE" not in os.environ:
+    if authentication.check_cluster(where, address) and "RAY_AUTH_MODE" not in os.environ:
         os.environ["RAY_AUTH_MODE"] = "token"
         ray._raylet.Config.initialize("")  # Ray has read its settings when it was imported
     return str(where)

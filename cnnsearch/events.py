@@ -17,6 +17,8 @@ class Ready:
     """The executor is up; `dashboard` is the URL of its dashboard, if it has one."""
 
     dashboard: str | None = None
+    token: str | None = None
+    """Where to find the token that the dashboard asks for: a file, or an environment variable. Never the token."""
 
 
 @dataclass(frozen=True)

@@ -170,9 +170,13 @@ class Queue:
             job = Job(tuple(alike[:size]))
         if self.max_trials is not None:
             job = replace(job, trials=job.trials[: self.max_trials - len(self._begun)])
-        taken = {trial.id for trial in job.trials}
-        self._ready = deque(trial for trial in self._ready if trial.id not in taken)
-        self.running |= dict.fromkeys(taken, job)
+        if key is None:  # the first ones: of many thousands, the rest need not be looked at
+            for _ in job.trials:
+                self._ready.popleft()
+        else:
+            taken = {trial.id for trial in job.trials}
+            self._ready = deque(trial for trial in self._ready if trial.id not in taken)
+        self.running |= {trial.id: job for trial in job.trials}
         return job
 
     def _short(self) -> tuple[Trial, ...]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from cnnsearch.errors import RequestError
+from cnnsearch.events import Ready
 from cnnsearch.hardware import Hardware, Layout, lay_out, places
 from cnnsearch.spec import RunSpec
 
@@ -38,8 +39,10 @@ class Node:
 class Cluster:
     """A cluster this process is attached to."""
 
-    dashboard: str | None
-    """URL."""
+    address: str
+    """Of its control process (GCS), host:port."""
+    ready: Ready
+    """Where its dashboard is."""
     nodes: tuple[Node, ...]
     """When it was looked at; more may join."""
     time_on: Callable[[Node, Layout, Mapping[str, Any]], dict[str, Any]]

@@ -191,7 +191,8 @@ class State:
     """Stage -> trials that need not run any more."""
     counts: dict[Status, int] = field(default_factory=dict)
     best: Record | None = None
-    dashboard: str | None = None
+    dashboard: str = ""
+    """Where it is, in words; empty where there is none."""
 
     def __post_init__(self) -> None:
         self.started_at = self.clock()
@@ -237,7 +238,7 @@ class State:
         """Take in one event."""
         match event:
             case Ready():
-                self.dashboard = event.dashboard
+                self.dashboard = _dashboard_text(event)
             case Started():
                 if event.trial.id not in self.running:  # a worker that died starts again
                     self._unstarted[event.trial.stage] -= 1
@@ -273,6 +274,12 @@ class State:
 def _val_accuracy(record: Record) -> float:
     assert record.best is not None
     return record.best.val_accuracy
+
+
+def _dashboard_text(ready: Ready) -> str:
+    if not ready.dashboard:
+        return ""
+    return f"dashboard {ready.dashboard}" + (f" (token in {ready.token})" if ready.token else "")
 
 
 def _rate(trial: Trial, row: EpochRow, train_images: int) -> str:
@@ -331,7 +338,7 @@ class LiveView:
         hidden = len(state.running) - len(running)
         tail = [Text(f"  and {hidden} more")] if hidden > 0 else []
         tail += [Text(f"best so far  {best}") for best in [state.best_text()] if best]
-        tail += [Text(f"dashboard {state.dashboard}")] if state.dashboard else []
+        tail += [Text(state.dashboard)] if state.dashboard else []
         return Group(head, trials, *tail) if state.running else Group(head, *tail)
 
 
@@ -359,7 +366,7 @@ class LineView:
         state = self.state
         match event:
             case Ready():
-                return f"dashboard {event.dashboard}" if event.dashboard else ""
+                return state.dashboard
             case Started():
                 return f"{event.trial.stage}: started {state.describe(event.trial)}"
             case EpochDone():

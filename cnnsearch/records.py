@@ -58,6 +58,10 @@ class Results:
     def sweep_file(self) -> Path:
         return self.path / "sweep.yaml"
 
+    @property
+    def lock_file(self) -> Path:
+        return self.path / ".lock"
+
     def trial(self, trial_id: str) -> TrialFolder:
         """The folder of a trial, which may not exist yet."""
         return TrialFolder(self.trials_path / trial_id)
@@ -187,12 +191,12 @@ class Results:
         """
         try:
             self.trials_path.mkdir(parents=True, exist_ok=True)
-            lock = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
+            lock = os.open(self.lock_file, os.O_RDWR | os.O_CREAT, 0o666)
         except OSError as error:
             raise ResultsError(f"{self} cannot be written: {error.strerror}. Choose another with --out") from None
         try:
             try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                _take(lock)
             except OSError:
                 raise ResultsError(
                     f"{self} is in use by {_owner(lock)}; wait for it, or choose another with --out"
@@ -211,6 +215,23 @@ class Results:
                     os.ftruncate(lock, 0)
         finally:
             os.close(lock)
+
+    def held_since(self) -> float | None:
+        """When the process that holds the folder took it, in seconds since the epoch; None where none holds it.
+
+        Only reads. What a killed process left in the lock's file does not count: the kernel is asked.
+        """
+        try:
+            with self.lock_file.open("rb") as lock:
+                since = os.fstat(lock.fileno())
+                if since.st_size == 0:  # who held it has let it go
+                    return None
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return since.st_mtime
+        except OSError:
+            return None
+        return None
 
     def write(self, name: str, value: str | dict[str, Any]) -> None:
         """Write one of the folder's own files: text as it is, an object as JSON that carries its checksum."""
@@ -238,6 +259,19 @@ class Results:
 
     def _damaged(self, name: str, reason: str) -> ResultsError:
         return ResultsError(f"{self.path / name} is damaged ({reason}); run the sweep again, which puts it right")
+
+
+def _take(lock: int) -> None:
+    """Lock for this process alone. Raises BlockingIOError where another holds it, and not just looks (`held_since`)."""
+    tries = 5
+    for left in reversed(range(tries)):
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        except BlockingIOError:
+            if not left:
+                raise
+            time.sleep(0.02)
 
 
 def _owner(lock: int) -> str:

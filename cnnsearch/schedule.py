@@ -1,4 +1,5 @@
-"""Run trials with Ray Tune, on this machine or a cluster. With `cluster` the only module that imports Ray.
+"""Run trials with Ray Tune, on this machine or a cluster. With `worker` and `cluster` the only module that
+imports Ray.
 
 Tune places trials, keeps workers alive between them and restarts those that die. It is never the record: what counts
 is what `records` wrote, and every run starts a fresh Tuner, in a temporary folder, on the trials that remain.
@@ -12,52 +13,54 @@ import os
 import signal
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import psutil
 import ray
 from ray import tune
+from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
+from ray.util.metrics import Gauge
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from cnnsearch import hardware
-from cnnsearch.cluster import RemoteDepot, Roll, check_strangers, head_processes, is_alive, started
-from cnnsearch.direct import Direct
+from cnnsearch import hardware, pulse
+from cnnsearch.cluster import RemoteDepot, Roll, check_strangers, head_processes, is_alive, report_seconds, started
 from cnnsearch.epoch import EpochRow
-from cnnsearch.errors import DiskError, OutOfMemoryError, RunError
-from cnnsearch.events import Ended, EpochDone, Event, Ready, Started
+from cnnsearch.errors import DiskError, RunError
+from cnnsearch.events import Ended, EpochDone, Event, Started
 from cnnsearch.hardware import Layout
 from cnnsearch.job_queue import Job, Queue
+from cnnsearch.metrics import Metrics
 from cnnsearch.mirror import results_at
 from cnnsearch.placement import Cluster, Node, most_room, resources, slots
-from cnnsearch.plan import Status, Trial
+from cnnsearch.plan import Trial
 from cnnsearch.records import Record
 from cnnsearch.retries import Retries, Trouble
-from cnnsearch.spec import RunSpec, Settings
-from cnnsearch.spool import Spool
-from cnnsearch.stopping import Orders, Stop
+from cnnsearch.spec import RunSpec
+from cnnsearch.stopping import Stop
 from cnnsearch.warden import Warden
 from cnnsearch.watchdog import Watchdog
+from cnnsearch.words import job_label, told_axes
+from cnnsearch.worker import DISK_FULL, JobRunner, Worker, from_config, plain, to_config
 from cnnsearch.workplace import Workplace
 
-if TYPE_CHECKING:
-    from cnnsearch.jobs import Events
-
-DISK_FULL = "disk full"
-"""What a worker says that cannot write: the end of the run, not of a trial."""
-STEP_SECONDS = 1.0
-"""Epochs are reported together for this long: Tune takes some hundredths of a second for a report."""
 SAVING_SECONDS = 30.0
 """When the time is up, running trials may take so long to come to the end of an epoch and be saved."""
 INTERRUPTED_SECONDS = 1.5
 """The same for whoever interrupts, and expects an end in a few seconds."""
 MOST_PENDING = 10_000
 """Trials that Tune may have waiting for a place."""
+ANSWER_SECONDS = 5.0
+"""The longest that a machine is waited for to say whether a worker on it died for want of memory."""
 NODES_SECONDS = 3.0
 """Machines that joined a cluster or left it are noticed so often."""
+MOST_NAMED = 500
+"""Jobs whose steps are named in Ray's dashboard: its metrics count tasks by name, and never forget one."""
+KEPT_BY_TUNE = 200
+"""Ended trials that may stay in Tune's list."""
 
 
 def execute(
@@ -68,6 +71,7 @@ def execute(
     listen: Callable[[Event], None],
     cluster: Cluster | None = None,
     warden: Warden | None = None,
+    run_job: JobRunner | None = None,
 ) -> None:
     """Run everything in the queue.
 
@@ -79,6 +83,7 @@ def execute(
         listen: called with every event, from this thread.
         cluster: that is attached to; None starts Ray on this machine for the time of the run.
         warden: is told of temporary folders.
+        run_job: what a worker does with a job, a function that can be sent to it; None: `jobs.run_job`.
 
     When the queue's time is up, or on Ctrl-C, what runs is saved after its epoch, as far as that comes soon.
 
@@ -86,25 +91,34 @@ def execute(
         RunError: Ray stopped before the work was done, or the disk is full.
     """
     with contextlib.ExitStack() as stack:
-        dashboard = cluster.dashboard if cluster else stack.enter_context(started(layout, run, warden))
+        if cluster:
+            stack.enter_context(pulse.watched(cluster.address, warden))
+        ready = cluster.ready if cluster else stack.enter_context(started(layout, run, warden))
         scratch = stack.enter_context(_scratch(warden))
         depot = stack.enter_context(contextlib.closing(RemoteDepot(place))) if cluster else None
-        listen(Ready(dashboard))
+        listen(ready)
         machines = _Machines(layout, run, cluster)
         queue.slots = machines.slots
         # By default Tune starts one worker at a time for a searcher of one's own, and drops it for a freed one. Here
         # the queue says how many there are, which changes as machines come and go.
         os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(MOST_PENDING)
         heart = {} if cluster else head_processes()
-        dispatcher = _Dispatcher(queue, listen, place, run, machines, heart, warden)
+        metrics = Metrics(queue, place, _gpu_share(layout), Gauge, report_seconds() / 3)
+        dispatcher = _Dispatcher(queue, listen, place, run, machines, heart, warden, metrics)
 
         def wanted(config: dict[str, Any]) -> tune.PlacementGroupFactory:
             return tune.PlacementGroupFactory([resources(machines.layout, config["room"])])
 
         tuner = tune.Tuner(
-            tune.with_resources(tune.with_parameters(_Worker, place=place, depot=depot), wanted),
+            _named(
+                tune.with_resources(
+                    tune.with_parameters(Worker, place=place, sweep=queue.sweep, depot=depot, run_job=run_job),
+                    wanted,
+                )
+            ),
             tune_config=tune.TuneConfig(
                 search_alg=_QueueSearcher(queue),
+                scheduler=_InOrder(),
                 num_samples=-1,
                 reuse_actors=True,
                 trial_name_creator=_name,
@@ -170,104 +184,6 @@ class _TimeIsUpError(Exception):
     """Raised where Tune calls us, to end it when all is saved."""
 
 
-class _UsedUpError(Exception):
-    """Raised in a worker that is not to run anything else: Tune throws such a worker away and starts another."""
-
-
-class _Worker(tune.Trainable):  # type: ignore[misc]
-    """A process that runs jobs one after another; a step is an epoch of a job's trials, or several quick ones."""
-
-    def setup(self, config: dict[str, Any], place: Workplace, depot: RemoteDepot | None = None) -> None:
-        self._spool: Spool | None
-        if place.remote:
-            self._spool = Spool.open(place, Direct(place.remote, depot.read if depot else None))
-        else:
-            self._spool = None if depot is None or depot.is_here() else Spool.open(place, depot)
-        self._place = place if self._spool is None else self._spool.here()
-        self._events = self._begin(config)
-
-    def reset_config(self, new_config: dict[str, Any]) -> bool:
-        self._events.close()
-        self._events = self._begin(new_config)
-        return True
-
-    def _begin(self, config: dict[str, Any]) -> Any:
-        job = _from_config(config)
-        self._left = {trial.id for trial in job.trials}
-        self._used_up = False
-        self._orders = Orders({trial_id: Stop(**stop) for trial_id, stop in config["stops"].items()})
-        import cnnsearch.jobs  # noqa: F401  # torch, which only workers need: not in the time of the first step
-
-        return self._run_job(job)
-
-    def _run_job(self, job: Job) -> Iterator[Events]:
-        from cnnsearch.jobs import run_job
-
-        if self._spool:
-            self._spool.begin(job.trials)
-        yield from run_job(job, self._place, self._orders)
-
-    def end_early(self, stops: dict[str, dict[str, Any]]) -> None:
-        """Trials are to end. Ray calls an actor's methods in order: this one comes before the next step."""
-        self._orders.stops.update({trial_id: Stop(**stop) for trial_id, stop in stops.items()})
-
-    def pause(self) -> None:
-        """Save what runs; after the step that is being taken, at the end of an epoch."""
-        self._orders.pause = True
-        next(self._events, None)
-        if self._spool:
-            self._spool.send()
-
-    def whereabouts(self) -> tuple[str, int]:
-        """Node and process, for whoever has to kill it."""
-        return ray.get_runtime_context().get_node_id(), os.getpid()
-
-    def step(self) -> dict[str, Any]:
-        if self._used_up:
-            raise _UsedUpError
-        result = self._run()
-        if self._spool:
-            try:
-                self._spool.send()
-            except DiskError as error:
-                self._used_up = True
-                return {"events": [], "trouble": DISK_FULL, "reason": str(error), "done": False}
-        return result
-
-    def _run(self) -> dict[str, Any]:
-        told: list[dict[str, Any]] = []
-        failed, asks, began = False, False, time.monotonic()
-        try:
-            while self._left and not (failed or asks) and (not told or time.monotonic() - began < STEP_SECONDS):
-                for trial, event in next(self._events):
-                    told.append(_told(trial, event))
-                    if isinstance(event, Record):
-                        self._left.discard(trial.id)
-                        failed |= event.status is Status.FAILED
-                    else:
-                        asks |= self._place.awaits_word(trial, event.epoch)
-        except (OutOfMemoryError, DiskError) as error:
-            self._used_up = True
-            trouble = DISK_FULL if isinstance(error, DiskError) else Trouble.MEMORY.value
-            return {"events": told, "trouble": trouble, "reason": str(error), "done": False}
-        # An exception may have left anything behind in this process.
-        self._used_up = failed
-        spoiled = {"trouble": Trouble.SPOILED.value, "reason": "another trial broke"} if failed and self._left else {}
-        return {"events": told, "done": not self._left and not failed, **spoiled}
-
-    def cleanup(self) -> None:
-        self._events.close()
-        if self._spool:
-            self._spool.close()
-
-
-def _told(trial: Trial, event: EpochRow | Record) -> dict[str, Any]:
-    """An event as it travels: plain values."""
-    if isinstance(event, Record):
-        return {"trial": trial.id, "record": event.model_dump(mode="json")}
-    return {"trial": trial.id, "row": asdict(event)}
-
-
 class _Dispatcher(tune.Callback):  # type: ignore[misc]
     """Stands between the queue and Tune: takes results out, and decides what becomes of jobs that go wrong."""
 
@@ -280,9 +196,14 @@ class _Dispatcher(tune.Callback):  # type: ignore[misc]
         machines: _Machines,
         heart: dict[str, psutil.Process],
         warden: Warden | None,
+        metrics: Metrics,
     ) -> None:
         self._queue = queue
         self._listen = listen
+        self._metrics = metrics
+        self._axes = told_axes(queue.sweep)
+        self._named = 0
+        """Jobs whose steps were given a name."""
         self._results = results_at(place.results, place.remote)
         self._machines = machines
         self._retries = Retries(run.max_retries, machines.most_room)
@@ -295,6 +216,8 @@ class _Dispatcher(tune.Callback):  # type: ignore[misc]
         """Tune's trial id -> who runs it."""
         self._whereabouts: dict[str, Any] = {}
         """Actor id -> reference to where it is, asked for once: later it may be stopped, and not answer."""
+        self._steps: dict[str, Any] = {}
+        """Actor id -> its method that takes a step, without a name of ours."""
         self._fatal: RunError | None = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -302,7 +225,9 @@ class _Dispatcher(tune.Callback):  # type: ignore[misc]
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self._watch(trial)
-        for one in _from_config(trial.config).trials:
+        job = from_config(trial.config)
+        self._name_steps(trial, job)
+        for one in job.trials:
             if one.id not in self._queue.outcomes:
                 self._listen(Started(one))
 
@@ -314,7 +239,7 @@ class _Dispatcher(tune.Callback):  # type: ignore[misc]
             self._fatal = DiskError(result["reason"])
         elif "trouble" in result:
             self._troubles[trial.trial_id] = (Trouble(result["trouble"]), result["reason"])
-        trials_by_id = {one.id: one for one in _from_config(trial.config).trials}
+        trials_by_id = {one.id: one for one in from_config(trial.config).trials}
         stops: dict[str, Stop] = {}
         for told in result.get("events", ()):
             one = trials_by_id[told["trial"]]
@@ -326,9 +251,10 @@ class _Dispatcher(tune.Callback):  # type: ignore[misc]
                 row = EpochRow(**told["row"])
                 if (stop := self._queue.hear(one, row)) is not None:
                     stops[one.id] = stop
+                self._metrics.hear(EpochDone(one, row))
                 self._listen(EpochDone(one, row))
         if stops:
-            self._workers[trial.trial_id].actor.end_early.remote(_plain(stops))
+            self._workers[trial.trial_id].actor.end_early.remote(plain(stops))
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self._forget(trial)
@@ -336,7 +262,7 @@ class _Dispatcher(tune.Callback):  # type: ignore[misc]
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """The worker is gone: what it had not ended runs again, or is given up."""
         running = self._forget(trial)
-        job = _from_config(trial.config)
+        job = from_config(trial.config)
         left = [one for one in job.trials if one.id not in self._queue.outcomes]
         if not left or self._fatal:
             return
@@ -369,21 +295,35 @@ class _Dispatcher(tune.Callback):  # type: ignore[misc]
         if self._queue.is_time_up:
             self.save()
             raise _TimeIsUpError
-        for trial in trials[-2 * self._queue.slots :]:  # the latest: no more than these can be waiting
+        if len(trials) > KEPT_BY_TUNE + 2 * self._queue.slots:
+            _drop_ended(trials)
+        for trial in trials:
             # Its worker has had a job before and is being given this one, of which Tune tells nobody.
             if trial.status == "PENDING" and trial.temporary_state.ray_actor and trial.trial_id not in self._workers:
                 self._watch(trial)
         for tune_id, seconds in self._watchdog.look():
             self._troubles[tune_id] = (Trouble.SILENT, f"nothing was heard of it for {seconds:.0f} s")
             self._workers[tune_id].kill()
+        self._metrics.publish()
 
     def _watch(self, trial: Any) -> None:
         """From now on the worker of this trial is expected to be heard of."""
         actor = trial.temporary_state.ray_actor
         if (actor_id := actor._actor_id.hex()) not in self._whereabouts:
             self._whereabouts[actor_id] = actor.whereabouts.remote()
-        self._workers[trial.trial_id] = _Running(actor, self._whereabouts[actor_id], hardware.oom_kills())
-        self._watchdog.started(trial.trial_id, self._queue.silence(_from_config(trial.config)))
+        self._workers[trial.trial_id] = _Running(actor, self._whereabouts[actor_id], actor.oom_kills.remote())
+        self._watchdog.started(trial.trial_id, self._queue.silence(from_config(trial.config)))
+
+    def _name_steps(self, trial: Any, job: Job) -> None:
+        """Have Ray's dashboard call the tasks of this job by what they train: a worker outlives its trials.
+
+        Tune calls the actor's `train` for a step, and cannot be told how to name the call.
+        """
+        actor = trial.temporary_state.ray_actor
+        step = self._steps.setdefault(actor._actor_id.hex(), actor.train)
+        is_named = self._named < MOST_NAMED
+        actor.train = step.options(name=job_label(job.trials, self._axes)) if is_named else step
+        self._named += is_named
 
     def save(self, seconds: float = SAVING_SECONDS) -> None:
         """Have what runs saved at the end of its epoch, and wait so long for it."""
@@ -403,6 +343,21 @@ class _Dispatcher(tune.Callback):  # type: ignore[misc]
         return self._workers.pop(trial.trial_id, None)
 
 
+def _drop_ended(trials: list[Any]) -> None:
+    """Keep what Tune does at a step, and holds, from growing with the trials that have ended.
+
+    Args:
+        trials: Tune's own list, which it looks through at every step. Other collections of it keep every trial, of
+            which most is what was reported. The latest stays: of an empty list Tune would read its files again.
+    """
+    for trial in trials[:-1]:
+        if trial.is_finished():
+            trial.run_metadata = type(trial.run_metadata)()
+            trial.config.clear()
+            trial.evaluated_params.clear()
+    trials[:-1] = [trial for trial in trials[:-1] if not trial.is_finished()]
+
+
 @dataclass
 class _Running:
     """The worker of a running job."""
@@ -410,22 +365,45 @@ class _Running:
     actor: Any
     whereabouts: Any
     """Reference to (node, process)."""
-    oom_kills: int
-    """Processes that the kernel had killed for want of memory when the job began."""
+    oom_kills: Any
+    """Reference to how many processes the kernel of its machine had killed for want of memory when the job began."""
 
     def kill(self) -> None:
         """End the worker, even where it is stopped and obeys nobody."""
         ray.kill(self.actor)
-        ready, _ = ray.wait([self.whereabouts], timeout=0)
-        if not ready:
+        if (found := _answer(self.whereabouts)) is None:
             return
-        node, process = ray.get(ready[0])
+        node, process = found
         if node == ray.get_runtime_context().get_node_id():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(process, signal.SIGKILL)
         else:
-            there = NodeAffinitySchedulingStrategy(node, soft=False)
-            ray.remote(os.kill).options(num_cpus=0, scheduling_strategy=there).remote(process, signal.SIGKILL)
+            _on(node, os.kill).remote(process, signal.SIGKILL)
+
+    def saw_oom_kills(self) -> bool:
+        """Whether the kernel of its machine has killed processes for want of memory since the job began."""
+        found, before = _answer(self.whereabouts), _answer(self.oom_kills)
+        if found is None or before is None:
+            return False
+        if found[0] == ray.get_runtime_context().get_node_id():
+            now = hardware.oom_kills()
+        else:
+            now = _answer(_on(found[0], hardware.oom_kills).remote(), ANSWER_SECONDS) or 0
+        return bool(now > before)
+
+
+def _on(node: str, function: Callable[..., Any]) -> Any:
+    """A task that runs on a node, whatever else runs there."""
+    there = NodeAffinitySchedulingStrategy(node, soft=False)
+    return ray.remote(function).options(num_cpus=0, scheduling_strategy=there, max_retries=0)
+
+
+def _answer(reference: Any, seconds: float = 0.0) -> Any:
+    """What a worker or machine said; None where it has not, in so many seconds, or is gone."""
+    try:
+        return ray.get(reference, timeout=seconds)
+    except (ray.exceptions.GetTimeoutError, ray.exceptions.RayError):
+        return None
 
 
 def _diagnosis(trial: Any, running: _Running | None) -> tuple[Trouble, str]:
@@ -433,7 +411,7 @@ def _diagnosis(trial: Any, running: _Running | None) -> tuple[Trouble, str]:
     error = trial.get_pickled_error() if trial.pickled_error_file else None
     if isinstance(error, ray.exceptions.OutOfMemoryError):
         return Trouble.MEMORY, "Ray killed the worker because the host's memory was nearly full"
-    if running is not None and hardware.oom_kills() > running.oom_kills:
+    if running is not None and running.saw_oom_kills():
         return Trouble.MEMORY, "the kernel killed processes because the host's memory was full"
     lines = str(error).strip().splitlines() if error else []
     return Trouble.DIED, " ".join(lines[-1].split())[:300] if lines else "cause unknown"
@@ -450,7 +428,7 @@ class _QueueSearcher(Searcher):  # type: ignore[misc]
         if self._queue.is_exhausted:
             return Searcher.FINISHED
         job = self._queue.take()
-        return None if job is None else _to_config(job, self._queue.stops)
+        return None if job is None else to_config(job, self._queue.stops)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         pass
@@ -465,31 +443,32 @@ class _QueueSearcher(Searcher):  # type: ignore[misc]
         raise NotImplementedError("the queue is rebuilt from records, never restored")
 
 
-def _to_config(job: Job, stops: Mapping[str, Stop]) -> dict[str, Any]:
-    trials = [{**vars(trial), "settings": trial.settings.model_dump()} for trial in job.trials]
-    stopped = _plain({trial.id: stops[trial.id] for trial in job.trials if trial.id in stops})
-    return {"trials": trials, "room": job.room, "attempt": job.attempt, "stops": stopped}
+class _InOrder(FIFOScheduler):  # type: ignore[misc]
+    """Starts trials in the order they come in, and lets workers that are starting come up.
+
+    By default Tune gives a freed worker to the first trial that waits for one, ends the worker that was being started
+    for it, and asks for another for the trial that follows: hundreds of places are not filled for as long as a worker
+    takes longer to start than a trial runs. It also looks through all trials there have been, at every step.
+    """
+
+    def choose_trial_to_run(self, tune_controller: Any) -> None:
+        """None: Tune then starts what waits, in order, and gives freed workers to what has none."""
 
 
-def _plain(stops: Mapping[str, Stop]) -> dict[str, dict[str, Any]]:
-    """Orders as they travel."""
-    return {trial_id: asdict(stop) for trial_id, stop in stops.items()}
-
-
-def _from_config(config: dict[str, Any]) -> Job:
-    fields = ("stage", "data", "parent_id", "weights")
-    return Job(
-        tuple(
-            Trial(settings=Settings.model_validate(one["settings"]), **{name: one[name] for name in fields})
-            for one in config["trials"]
-        ),
-        room=config["room"],
-        attempt=config["attempt"],
-    )
+def _named(worker: Any) -> Any:
+    """The class by the name that Ray's dashboard shows."""
+    worker.__name__ = worker.__qualname__ = "Worker"
+    return worker
 
 
 def _name(trial: Any) -> str:
-    return f"{_from_config(trial.config).id}-{trial.trial_id}"  # the second part tells attempts apart
+    return f"{from_config(trial.config).id}-{trial.trial_id}"  # the second part tells attempts apart
+
+
+def _gpu_share(layout: Layout) -> Callable[[Job], float]:
+    """What share of the cluster's GPUs a job has."""
+    gpus: float = ray.cluster_resources().get("GPU", 0.0)
+    return lambda job: resources(layout, job.room).get("GPU", 0.0) / gpus if gpus else 0.0
 
 
 @contextlib.contextmanager

@@ -135,18 +135,20 @@ def execute(
     max_seconds: float | None = None,
     max_trials: int | None = None,
     command: str = "",
+    executor: Executor | None = None,
 ) -> Finished:
     """Run what remains, then write tables and the report. The folder must be held (see `prepared`).
 
     After `max_seconds` the trials still running are saved at the end of their epoch where that comes soon, and left;
     after `max_trials` were begun no more are. The same call goes on with the rest.
     `command` is the command line this run came from, for its history; empty where there is none.
+    `executor` runs the queue; None: Ray, here or on the cluster it was prepared for, or this process with `serial`.
     """
     began, started_at = time.monotonic(), datetime.now(UTC)
     results, time_is_up, trials_are_up = ready.results, False, False
     write_description(ready)
     if ready.remaining:
-        executor = _executor(serial, ready)
+        executor = executor or _executor(serial, ready)
         keeper: _Keeper | None = None
 
         def hear(event: Event) -> None:

@@ -128,10 +128,10 @@ def _search_problems(stage: Stage, at: KeyPath) -> Iterator[SpecProblemError]:
                 yield SpecProblemError(
                     (*at, "space", axis),
                     f"{values.kind} cannot be enumerated; give {{grid: [...]}}, "
-                    "or the stage search: {method: random, trials: N}",
+                    "or the stage search: {method: random, trials: N}, or a searcher such as tpe",
                 )
         if search.trials is not None:
-            yield SpecProblemError((*here, "trials"), "a grid has as many trials as cells; use method: random")
+            yield SpecProblemError((*here, "trials"), "a grid has as many trials as cells; use another method")
     elif search.trials is None:
         yield SpecProblemError(here, f"method {search.method} needs trials: N")
     if search.method in ("grid", "random", "qmc"):

@@ -153,10 +153,15 @@ class Tables:
 Tables.predictions = _WhenAsked()  # type: ignore[assignment]
 
 
-def load(folder: Path | str) -> Tables:
+def load(folder: Path | str, *, store: bool = True) -> Tables:
     """Read the tables of a results folder, building them anew where records have changed since.
 
-    Raises ResultsError where the folder holds no sweep.
+    Args:
+        folder: of one sweep.
+        store: write tables that were built anew into the folder. Without it the folder is read and nothing else, as
+            befits who looks at a run that goes on.
+
+    Raises ResultsError where the folder holds no sweep, or what describes its data is missing.
     """
     results = Results(Path(folder))
     if not results.path.is_dir():
@@ -173,15 +178,18 @@ def load(folder: Path | str) -> Tables:
     stored = parquet.read(results.path, SCHEMAS, digest, any_digest=not records)
     damaged = () if stored and records else tuple(results.damaged(records))
     if stored is None:
+        if "fingerprint" not in data:
+            raise ResultsError(f"{results.path} has no data.json; run the sweep again, which puts it right")
         weights = {(model, name): digest for model, name, digest in data.get("weights", [])}
         whole = {id_: record for id_, record in records.items() if id_ not in damaged}
         plan, ended = _ended(sweep, data["fingerprint"], whole, weights, suggestions)
         tables, checksums = _build(results, sweep, data, ended), {}
         # What is left out may be put right without a change to any record: then these would not be tables of it all.
         digest = "" if damaged else digest
-        with contextlib.suppress(RunError):  # a folder that cannot be written can still be read
-            checksums = parquet.store(results.path, tables, SCHEMAS, digest, plan.total)
-            del tables["predictions"]
+        if store:
+            with contextlib.suppress(RunError):  # a folder that cannot be written can still be read
+                checksums = parquet.store(results.path, tables, SCHEMAS, digest, plan.total)
+                del tables["predictions"]
         stored = parquet.Stored(tables, plan.total, checksums)
     data.pop("examples", None)  # they are in the predictions
     later: Any = functools.partial(_read_predictions, results.path, stored.checksums, data)

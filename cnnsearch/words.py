@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from cnnsearch.plan import Trial
 from cnnsearch.spec import Settings, Sweep
 from cnnsearch.stats import wilson
 
@@ -71,6 +72,26 @@ def varied_axes(sweep: Sweep) -> list[str]:
 def setting(settings: Settings, axes: Iterable[str]) -> str:
     """`residual, lr 0.001, batch 16`: the values of some axes. A dropout of zero goes without saying."""
     return ", ".join(" ".join(part) for part in setting_parts(settings, axes))
+
+
+def told_axes(sweep: Sweep) -> list[str]:
+    """The axes by which trials are told apart where nothing else says what the sweep varies."""
+    return list(dict.fromkeys(["model", "lr", "batch_size", *varied_axes(sweep)]))
+
+
+def trial_label(trial: Trial, axes: Iterable[str]) -> str:
+    """`grid: residual, lr 0.001, batch 16 [0f3c…]`, the id in full: a trial where it stands alone."""
+    return f"{trial.stage}: {setting(trial.settings, axes)} [{trial.id}]"
+
+
+def job_label(trials: Sequence[Trial], axes: Sequence[str]) -> str:
+    """The same of trials that run together: what they have in common, how many they are, the first one's id."""
+    first = trials[0]
+    if len(trials) == 1:
+        return trial_label(first, axes)
+    common = [axis for axis in axes if len({getattr(trial.settings, axis) for trial in trials}) == 1]
+    shared = f"{text}, " if (text := setting(first.settings, common)) else ""
+    return f"{first.stage}: {shared}{len(trials)} trials [{first.id} …]"
 
 
 _WITHOUT = {"dropout": 0, "weight_decay": 0, "label_smoothing": 0, "warmup_epochs": 0, "augment": "none"}

@@ -24,6 +24,8 @@ DEPLOY = ROOT / "deploy"
 LAUNCHED = [ROOT / "cluster.yaml", DEPLOY / "gcp.yaml", DEPLOY / "on-premises.yaml"]
 CLUSTERS = [DEPLOY / "kuberay-cluster.yaml", DEPLOY / "kuberay-job.yaml"]
 MANIFESTS = [*CLUSTERS, DEPLOY / "kuberay-storage.yaml"]
+WATCHED_BY = ("prometheus.yaml", "grafana-dashboard.json")
+"""See test_dashboard."""
 RUNTIME_ENV = DEPLOY / "runtime-env.yaml"
 DOCUMENTS = [ROOT / "docs" / "cluster.md", ROOT / "docs" / "security.md"]
 RAY_VERSION = re.search(r"^ray==(.+)$", (ROOT / "constraints.txt").read_text(), flags=re.MULTILINE)[1]  # type: ignore[index]
@@ -61,7 +63,8 @@ def starts(config: dict[str, Any]) -> list[str]:
 
 
 def test_every_file_of_the_folder_is_tested() -> None:
-    assert {*LAUNCHED[1:], *MANIFESTS, RUNTIME_ENV, DEPLOY / "Dockerfile"} == set(DEPLOY.iterdir())
+    started = {*LAUNCHED[1:], *MANIFESTS, RUNTIME_ENV, DEPLOY / "Dockerfile"}
+    assert started | {DEPLOY / name for name in WATCHED_BY} == set(DEPLOY.iterdir())
 
 
 @pytest.mark.parametrize("path", LAUNCHED, ids=file_name)

@@ -103,13 +103,13 @@ def test_lines_one_an_event(ready: Prepared) -> None:
     lines: list[str] = []
     view = LineView(ready, lines.append)
     trial = ready.plan.stages[0].trials[0]
-    view(Ready("http://127.0.0.1:8265"))
+    view(Ready("http://127.0.0.1:8265", "/tmp/cnns-x/token"))
     view(Started(trial))
     view(EpochDone(trial, row(1)))
     view(Ended(trial, record(trial, 0.715)))
     view(Ended(ready.plan.stages[0].trials[1], record(ready.plan.stages[0].trials[1], None)))
     assert len(lines) == 4
-    assert "dashboard http://127.0.0.1:8265" in lines[0]
+    assert lines[0].endswith("dashboard http://127.0.0.1:8265 (token in /tmp/cnns-x/token)")
     assert "grid: started plain, lr 0.0001, batch 16" in lines[1]
     # 71.5 % of 40 validation images is 29 of them: Wilson 0.571 to 0.839.
     assert "done, val 71.5 % (57.2–83.9) at epoch 3, 5 s (1 of 16, about" in lines[2]

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import fcntl
 import json
 import multiprocessing
 import os
 import stat
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -174,11 +176,33 @@ def test_a_held_folder_is_refused_and_its_owner_named(results: Results) -> None:
         assert held.get(timeout=60)
         with pytest.raises(ResultsError, match=f"in use by process {owner.pid} on"), results.locked():
             pass
+        assert results.held_since() == results.lock_file.stat().st_mtime
     finally:
         owner.kill()
         owner.join()
+    assert results.lock_file.stat().st_size > 0
+    assert results.held_since() is None
     with results.locked():  # the lock ended with its holder
+        assert results.held_since() is not None
+    assert results.held_since() is None
+
+
+def test_asking_who_holds_a_folder_writes_nothing(tmp_path: Path) -> None:
+    assert Results(tmp_path).held_since() is None
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_who_just_looks_keeps_nobody_out(results: Results) -> None:
+    """Looking takes the lock for an instant, and a sweep may begin in that instant."""
+    with results.locked():
         pass
+    with results.lock_file.open("rb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_SH)
+        timer = threading.Timer(0.03, fcntl.flock, (lock, fcntl.LOCK_UN))
+        timer.start()
+        with results.locked():
+            pass
+        timer.join()
 
 
 def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:

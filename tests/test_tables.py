@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -158,3 +159,26 @@ def test_new_data_is_new_work(folder: Path, small_sweep: Callable[..., Sweep]) -
         assert ready.done == 0
     with prepared(small_sweep("train.weight_decay=0.1"), folder.parent, dry_run=True) as ready:
         assert ready.done == 0
+
+
+def test_who_only_looks_writes_nothing(folder: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    for name in ("tables.json", "trials.parquet", "epochs.parquet", "predictions.parquet"):
+        (copy / name).unlink()
+    before = {file: file.stat().st_mtime_ns for file in [copy, *copy.rglob("*")]}
+    seen = load(copy, store=False)
+    assert {file: file.stat().st_mtime_ns for file in [copy, *copy.rglob("*")]} == before
+    stored = load(copy)
+    for name in ("trials", "epochs", "predictions"):
+        pd.testing.assert_frame_equal(getattr(seen, name), getattr(stored, name))
+    assert seen.planned == stored.planned
+
+
+def test_what_describes_the_data_is_asked_for_by_name(folder: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    for name in ("tables.json", "data.json"):
+        (copy / name).unlink()
+    with pytest.raises(ResultsError, match=r"has no data\.json"):
+        load(copy, store=False)

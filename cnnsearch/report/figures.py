@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from markupsafe import Markup
 from matplotlib.figure import Figure
@@ -34,7 +35,12 @@ class Picture:
     alt: str
     """For those who cannot see it."""
     svg: Markup
-    png: bytes
+    figure: Figure
+
+    @cached_property
+    def png(self) -> bytes:
+        """For plots/; drawn when asked for: it takes as long as all the rest, and a page has no use for it."""
+        return plots.to_png(self.figure)
 
 
 def picture_of(figure: Figure | None, name: str, caption: str, alt: str) -> Picture | None:
@@ -44,7 +50,7 @@ def picture_of(figure: Figure | None, name: str, caption: str, alt: str) -> Pict
     title = capitalised(style.title_of(figure))
     # Stage names are part of it, and it becomes a file name.
     name = re.sub(r"[^a-z0-9_-]+", "-", name.lower())
-    return Picture(name, title, caption, alt, Markup(visible(plots.to_svg(figure, name))), plots.to_png(figure))
+    return Picture(name, title, caption, alt, Markup(visible(plots.to_svg(figure, name))), figure)
 
 
 def all_settings(evidence: Evidence) -> Picture | None:

@@ -213,7 +213,7 @@ def _alternatives(
     if len(near) > limit or any(not 1 <= len(axes) <= 2 for axes in changed):
         return ""
     texts = [
-        " and ".join(describe(axis, setting.values[axis]) for axis in axes)
+        " with ".join(describe(axis, setting.values[axis]) for axis in axes)
         for setting, axes in zip(near, changed, strict=True)
     ]
     return listed(texts, conjunction)

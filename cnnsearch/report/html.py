@@ -25,14 +25,19 @@ _ANCHOR_NAMES = {
     "trials": "the trials",
 }
 
+_COMPARISON_ANCHOR_NAMES = {"best": "the best settings", "time": "accuracy against time", "table": "the table"}
+
 # What must not be broken over two lines: "78.9 % (76.3–81.3)", "2.7 points (0.4 to 5.0)", "10 %", "6 s", "p < 0.001".
 _NUMBERS = re.compile(r"−?\d[\d.,]* (?:%|points|(?:s|min|h|d)\b)(?: \([−\d][^()]*\))?|\bp (?:&lt;|=) [\d.e-]*\d")
 
 
-def environment() -> Environment:
-    """Jinja as the report uses it: everything escaped and visible unless marked safe, and no undefined names."""
+def environment(package: str = "cnnsearch.report") -> Environment:
+    """Jinja as the report uses it: everything escaped and visible unless marked safe, and no undefined names.
+
+    `package` has the templates, in a folder of that name.
+    """
     templates = Environment(
-        loader=PackageLoader("cnnsearch.report", "templates"),
+        loader=PackageLoader(package, "templates"),
         autoescape=True,
         undefined=StrictUndefined,
         finalize=_finalized,
@@ -51,22 +56,51 @@ def render(page: Page) -> str:
 
 def render_comparison(page: ComparisonPage) -> str:
     """The same for several sweeps side by side."""
-    names = {"best": "the best settings", "time": "accuracy against time", "table": "the table"}
-    return _render("comparison.html.j2", page, names)
+    return _render("comparison.html.j2", page, _COMPARISON_ANCHOR_NAMES)
+
+
+def content(page: Page) -> str:
+    """What `render` has in its `main`, for a page of another's making; it needs `style` and `table_script`."""
+    return _content("report.html.j2", page, _anchor_names(page))
+
+
+def comparison_content(page: ComparisonPage) -> str:
+    """The same for several sweeps side by side."""
+    return _content("comparison.html.j2", page, _COMPARISON_ANCHOR_NAMES)
+
+
+def style() -> str:
+    """The report's CSS."""
+    return environment().get_template("report.css").render(light=_variables(0), dark=_variables(1))
+
+
+def table_script() -> str:
+    """The JavaScript that makes its tables sortable. A table that comes later has to be told of: see there."""
+    templates = environment()
+    source, _, _ = templates.loader.get_source(templates, "table.js") if templates.loader else ("", "", None)
+    return source
 
 
 def _render(template: str, page: Page | ComparisonPage, anchor_names: dict[str, str]) -> str:
-    templates = environment()
-    style = templates.get_template("report.css").render(light=_variables(0), dark=_variables(1))
-    source, _, _ = templates.loader.get_source(templates, "table.js") if templates.loader else ("", "", None)
+    source = table_script()
     digest = base64.b64encode(hashlib.sha256(source.encode()).digest()).decode()
-    return templates.get_template(template).render(
-        page=page,
-        style=Markup(style),
-        script=Markup(source),
-        script_hash=f"sha256-{digest}",
-        anchor_names=anchor_names,
+    return (
+        environment()
+        .get_template(template)
+        .render(
+            layout="layout.html.j2",
+            page=page,
+            style=Markup(style()),
+            script=Markup(source),
+            script_hash=f"sha256-{digest}",
+            anchor_names=anchor_names,
+        )
     )
+
+
+def _content(template: str, page: Page | ComparisonPage, anchor_names: dict[str, str]) -> str:
+    found = environment().get_template(template)
+    return found.render(layout="content.html.j2", page=page, anchor_names=anchor_names)
 
 
 def _anchor_names(page: Page) -> dict[str, str]:

@@ -119,5 +119,6 @@ def assert_refused(ended: Ended, complaint: str) -> None:
 def workers() -> Iterator[psutil.Process]:
     """The processes that run trials of a sweep run by this process."""
     for child in psutil.Process().children(recursive=True):
-        if any("_Worker" in part for part in child.cmdline()):
+        # Ray gives a worker the name of what it is doing: a job's step, with the id of its first trial.
+        if any(re.match(r"ray::(Worker\b|.+ \[[0-9a-f]{16})", part) for part in child.cmdline()):
             yield child

@@ -116,7 +116,7 @@ def _nothing_stays_behind(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def own_folders() -> set[Path]:
     """Temporary folders of the commands started here: in this test's own place, and Ray's, which lie in /tmp."""
     in_place = set(Path(os.environ["TMPDIR"]).glob("cnn*"))
-    return in_place | {folder for pid in COMMANDS for folder in Path("/tmp").glob(f"cnns-*/session_*_{pid}")}
+    return in_place | {folder for pid in COMMANDS for folder in Path("/tmp").glob(f"cnns-*/ray/session_*_{pid}")}
 
 
 @pytest.fixture
