@@ -10,13 +10,13 @@ whose process was this machine's and has ended, is taken over.
 
 from __future__ import annotations
 
-import _thread
 import contextlib
 import json
 import logging
 import os
 import random
 import secrets
+import signal
 import socket
 import threading
 import time
@@ -79,7 +79,7 @@ def held(remote: Remote) -> Iterator[Claim]:
         claim = _claimed(remote)
     except RemoteError as error:
         raise ResultsError(f"{error}. Choose another with --out") from None
-    over = threading.Event()
+    over, main = threading.Event(), threading.main_thread().ident or 0
 
     def beat() -> None:
         while not over.wait(BEAT_SECONDS):
@@ -87,7 +87,7 @@ def held(remote: Remote) -> Iterator[Claim]:
                 claim.beat()
             if claim.taken_by:
                 _LOG.error("%s was taken over by %s: this command ends", remote, claim.taken_by)
-                _thread.interrupt_main()
+                signal.pthread_kill(main, signal.SIGINT)
                 return
 
     beating = threading.Thread(target=beat, name="lock of the results", daemon=True)

@@ -30,8 +30,8 @@ from tests.s3.conftest import Store
 SLOW = """
 name: tiny
 data: {image_size: 8, split: {method: fill, train_per_class: 6, val_per_class: 4}}
-train: {model: residual, width: 0.05, epochs: 30, precision: fp32}
-run: {dashboard: false, checkpoint_epochs: 5}
+train: {model: residual, width: 0.05, epochs: 10, precision: fp32}
+run: {dashboard: false, checkpoint_epochs: 2}
 stages:
   - name: search
     space: {lr: {loguniform: [0.001, 0.1]}}
@@ -42,6 +42,7 @@ stages:
 """
 """A search whose later suggestions know the earlier results, and trials that start from its best."""
 TRIALS = 6
+FEW = ("stages.grid.space.batch_size=16", "stages.grid.space.lr=0.01", "stages.dropout.space.dropout.grid=[0.1, 0.2]")
 
 
 def there(uri: str) -> dict[str, Any]:
@@ -74,7 +75,7 @@ def _short_report(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("serial", [True, False])
 def test_what_is_there_is_what_a_folder_would_hold(store: Store, tmp_path: Path, serial: bool) -> None:
     """With Ray and without: weights that nothing needs are dropped, and nothing is trained again."""
-    sweep = load_sweep("part1", values=[*SMALL, "stages.grid.space.batch_size=16", "stages.grid.space.lr=0.01"])
+    sweep = load_sweep("part1", values=[*SMALL, *FEW])
     run(sweep, tmp_path, serial=True)
     wanted = numbers(tmp_path / "part1")
     root, ended = store.uri(f"results/{serial}"), []
@@ -97,6 +98,7 @@ def test_what_is_there_is_what_a_folder_would_hold(store: Store, tmp_path: Path,
     assert there(store.uri(f"results/{serial}/other")) == wanted
 
 
+@pytest.mark.usefixtures("_short_report")
 def test_a_killed_search_goes_on_on_another_machine(store: Store, tmp_path: Path) -> None:
     """The command is killed again and again, and its mirror with it; nothing that had ended is trained twice."""
     sweep, uri = sweep_file(tmp_path, SLOW), store.uri("results/killed")
@@ -107,7 +109,7 @@ def test_a_killed_search_goes_on_on_another_machine(store: Store, tmp_path: Path
         return {name: facts.changed for name, facts in mine.list().items() if name.endswith("record.json")}
 
     kept: dict[str, int] = {}
-    for wanted in (1, 3, 5):
+    for wanted in (1, 5):
         with tempfile.TemporaryFile() as output:
             process = subprocess.Popen([*command, uri], stdout=output, stderr=output, start_new_session=True)
             deadline = time.monotonic() + 90
@@ -120,12 +122,9 @@ def test_a_killed_search_goes_on_on_another_machine(store: Store, tmp_path: Path
         assert kept.items() <= found.items()
         kept = found
         shutil.rmtree(cache_root() / "remote")
-    last = call(sweep, "--serial", "--json", "--out", uri)
-    assert last.returncode == 0, last.stderr
-    assert last.told["done"] == TRIALS
-    assert last.told["report"] == "s3://results/killed/tiny/report.html"
+    assert len(run(load_sweep(str(sweep)), uri, serial=True).trials) == TRIALS
     assert kept.items() <= records().items()
-    assert call(sweep, "--serial", "--out", tmp_path).returncode == 0
+    run(load_sweep(str(sweep)), tmp_path, serial=True)
     assert there(mine.uri) == numbers(tmp_path / "tiny")
     with reading(mine.uri) as mirror:
         suggested = {file.name: file.read_bytes() for file in (mirror.path / "studies").iterdir()}
@@ -202,6 +201,8 @@ def test_secrets_are_neither_printed_nor_recorded(
     ended = call(sweep_file(tmp_path), "--serial", "--json", "--max-trials", "1", "--out", uri)
     assert ended.returncode == 0, ended.stderr
     assert "--out 's3://***@results/quiet?endpoint_override=" in ended.stdout
+    assert ended.told["results"] == "s3://***@results/quiet/tiny"
+    assert ended.told["report"] == "s3://***@results/quiet/tiny/report.html"
     mine = Remote.of(uri.replace("results/quiet", "results/quiet/tiny"))
     kept = b"".join(mine.read(name) or b"" for name in mine.list()) + (ended.stdout + ended.stderr).encode()
     mirrored = [file for file in (cache_root() / "remote").rglob("*") if file.is_file()]
