@@ -12,6 +12,7 @@ import os
 import secrets
 import shutil
 import signal
+import sys
 import tempfile
 import threading
 import time
@@ -158,7 +159,7 @@ class _Worker(tune.Trainable):  # type: ignore[misc]
     def setup(self, config: dict[str, Any], place: Workplace, sweep: Sweep) -> None:
         self._place = place
         self._sweep = sweep
-        self._log = WorkerLog(told_axes(sweep), lambda line: print(line, flush=True))
+        self._log = WorkerLog(told_axes(sweep), lambda line: print(line, file=sys.stderr, flush=True))
         self._events = self._begin(config)
 
     def __repr__(self) -> str:
