@@ -40,8 +40,9 @@ class Pixels:
         mean, std = statistics or channel_statistics(dataset)
         return cls(
             torch.from_numpy(dataset.images).to(device),
-            torch.from_numpy(dataset.labels).to(device),
-            {split: torch.from_numpy(rows).to(device) for split, rows in dataset.indices.items()},
+            # Copied: in a worker these lie in Ray's store and cannot be written, of which torch would warn in its log.
+            torch.tensor(dataset.labels, device=device),
+            {split: torch.tensor(rows, device=device) for split, rows in dataset.indices.items()},
             torch.tensor(mean, dtype=torch.float32, device=device),
             torch.tensor(std, dtype=torch.float32, device=device),
         )

@@ -6,6 +6,7 @@ With `schedule` and `cluster` the only module that imports Ray.
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
@@ -55,7 +56,7 @@ class Worker(tune.Trainable):  # type: ignore[misc]
     ) -> None:
         self._sweep = sweep
         self._run_job = run_job
-        self._log = WorkerLog(told_axes(sweep), lambda line: print(line, flush=True))
+        self._log = WorkerLog(told_axes(sweep), lambda line: print(line, file=sys.stderr, flush=True))
         self._spool: Spool | None
         if place.remote:
             self._spool = Spool.open(place, Direct(place.remote, depot.read if depot else None))

@@ -19,19 +19,25 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from types import SimpleNamespace
+from typing import Any, TypeVar, cast
 
 import psutil
 import pytest
 import yaml
 
+from cnnsearch.data.dataset import Dataset
+from cnnsearch.hardware import Layout
+from cnnsearch.job_queue import Queue
 from cnnsearch.metrics import METRICS
+from cnnsearch.spec import Sweep
+from cnnsearch.workplace import Choices, Workplace
 
 DEPLOY = Path(__file__).parents[1] / "deploy"
 GRAFANA = json.loads((DEPLOY / "grafana-dashboard.json").read_text(encoding="utf-8"))
 PROMETHEUS = DEPLOY / "prometheus.yaml"
 QUERIES = [target["expr"] for panel in GRAFANA["panels"] for target in panel["targets"]]
-SHORT, LONG = 300, 1_000_000
+SHORT, LONG = 500, 1_000_000
 """Epochs of the two trials: one ends soon, one is interrupted."""
 SWEEP = f"""\
 name: seen
@@ -127,7 +133,8 @@ def run(tmp_path: Path) -> Iterator[Run]:
 
 @pytest.mark.timeout(240)  # a busy machine takes a minute to start Ray
 def test_what_is_seen_of_a_run_and_by_whom(run: Run) -> None:
-    both = soon(lambda: found if len((found := run.samples()).get("cnnsearch_epoch", ())) == 2 else None)
+    # A gauge is sent on when it is due, which may be while others are being set: so it is waited for all of them.
+    both = soon(lambda: found if slots(found := run.samples()) == [{"0", "1"}] * 5 else None)
     assert both.keys() == {metric.name for metric in METRICS}
     assert sorted(both["cnnsearch_epochs"].items()) == [(("grid", "0"), LONG), (("grid", "1"), SHORT)]
     assert both["cnnsearch_loss"].keys() == {("grid", slot, split) for slot in "01" for split in ("train", "val")}
@@ -140,10 +147,15 @@ def test_what_is_seen_of_a_run_and_by_whom(run: Run) -> None:
     _log_tells_of(run, trial_id)
 
     # A trial that ended is gone, and counted.
-    left = soon(lambda: found if len((found := run.samples()).get("cnnsearch_epoch", ())) == 1 else None)
+    left = soon(lambda: found if slots(found := run.samples()) == [{"0"}] * 5 else None)
     assert left["cnnsearch_epochs"] == {("grid", "0"): LONG}
-    assert left["cnnsearch_trials"]["grid", "done"] == 1
-    assert left["cnnsearch_trials"]["grid", "running"] == 1
+    counted = {("grid", "done"): 1, ("grid", "running"): 1, ("grid", "waiting"): 0}
+    soon(lambda: counted.items() <= run.samples().get("cnnsearch_trials", {}).items() or None)
+
+
+def slots(samples: dict[str, dict[tuple[str, ...], float]]) -> list[set[str]]:
+    """For each metric of running trials the slots it is shown for."""
+    return [{key[1] for key in samples.get(m.name, ())} for m in METRICS if "slot" in m.labels]
 
 
 def _is_for_its_user_only(run: Run) -> None:
@@ -183,9 +195,43 @@ def _trials_are_told_apart(run: Run) -> str:
 
 
 def _log_tells_of(run: Run, trial_id: str) -> None:
-    logs = [path.read_text(encoding="utf-8") for path in run.discovery.parent.glob("logs/worker-*.out")]
+    logs = [path.read_text(encoding="utf-8") for path in run.discovery.parent.glob("logs/worker-*.err")]
     (log,) = [text for text in logs if trial_id in text]
     assert re.search(rf"Z grid: plain, .* \[{trial_id}\]: started, {LONG} epochs$", log, flags=re.MULTILINE)
+
+
+class Actor:
+    """As much of a Ray actor's handle as is needed to name its calls."""
+
+    class _Train:
+        def options(self, name: str) -> str:
+            return name
+
+    def __init__(self) -> None:
+        self._actor_id = bytes(16)
+        self.train: Any = Actor._Train()
+
+
+def test_only_so_many_jobs_are_named_and_no_later_one_by_an_earlier_name(
+    small_sweep: Callable[..., Sweep], dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from cnnsearch import schedule
+
+    monkeypatch.setattr(schedule, "MOST_NAMED", 2)
+    sweep, actor, nobody = small_sweep(), Actor(), cast(Any, None)
+    unnamed = actor.train
+    place = Workplace(tmp_path, {(8, "bilinear"): dataset}, Choices("cpu", 1, "fp32"), checkpoint_seconds=0)
+    queue = Queue(sweep, dataset.fingerprint, {}, slots=8)
+    machines = schedule._Machines(Layout("cpu", 8, 1, 0.0), sweep.run, None)
+    dispatcher = schedule._Dispatcher(queue, nobody, place, sweep.run, machines, {}, None, nobody)
+    given = []
+    for _ in range(3):
+        job = queue.take()
+        assert job is not None
+        dispatcher._name_steps(SimpleNamespace(temporary_state=SimpleNamespace(ray_actor=actor)), job)
+        given.append((job.id, actor.train))
+    assert all(f"[{trial_id}]" in name for trial_id, name in given[:2])
+    assert given[2][1] is unnamed
 
 
 def free_port() -> int:

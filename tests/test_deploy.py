@@ -27,7 +27,7 @@ MANIFESTS = [*CLUSTERS, DEPLOY / "kuberay-storage.yaml"]
 WATCHED_BY = ("prometheus.yaml", "grafana-dashboard.json")
 """See test_dashboard."""
 RUNTIME_ENV = DEPLOY / "runtime-env.yaml"
-DOCUMENTS = [ROOT / "docs" / "cluster.md", ROOT / "docs" / "security.md"]
+DOCUMENTS = [ROOT / "docs" / name for name in ("cluster.md", "dashboard.md", "security.md")]
 RAY_VERSION = re.search(r"^ray==(.+)$", (ROOT / "constraints.txt").read_text(), flags=re.MULTILINE)[1]  # type: ignore[index]
 VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
 DRIVEN = [*LAUNCHED, *MANIFESTS, *DOCUMENTS]
