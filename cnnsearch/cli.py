@@ -148,7 +148,7 @@ def _readable(stack: contextlib.ExitStack, results: str) -> Results:
 
 @app.command()
 def watch(
-    results: Annotated[list[Path], typer.Argument(help="Folders of results.", metavar="RESULTS_DIR...")],
+    results: Annotated[list[str], typer.Argument(help="Folders of results.", metavar="RESULTS_DIR...")],
     port: Annotated[
         int | None,
         typer.Option(help="On 127.0.0.1; default: 8420, or where that is taken any that is free.", metavar="PORT"),
@@ -161,7 +161,9 @@ def watch(
                 signal.signal(number, signal.default_int_handler)
             from cnnsearch.watch import serve
 
-            serve(results, port, lambda line: print(line, flush=True))
+            if uris := [redacted(one) for one in results if is_uri(one)]:
+                raise RequestError(f"{uris[0]}: watch looks at folders; of a URI, cnnsearch report shows what is done")
+            serve([Path(one) for one in results], port, lambda line: print(line, flush=True))
         except KeyboardInterrupt:  # the way it ends
             raise typer.Exit from None
 

@@ -180,15 +180,15 @@ class Remote:
 
         self._tried("written", write)
 
-    def delete(self, name: str) -> None:
-        """Remove an object, if it is there."""
+    def delete(self, name: str, *, at_last: bool = False) -> None:
+        """Remove an object, if it is there; `at_last`: try once, since the command is about to end."""
 
         def delete() -> None:
             files, root = self._open()
             with contextlib.suppress(FileNotFoundError):
                 files.delete_file(f"{root}/{name}")
 
-        self._tried("written", delete)
+        self._tried("written", delete, waits=() if at_last else None)
 
     def _open(self) -> tuple[Any, str]:
         return _opened(self.uri)

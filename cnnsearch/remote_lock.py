@@ -31,6 +31,8 @@ BEAT_SECONDS = 30.0
 STALE_SECONDS = 300.0
 TRIES = 3
 """Times that two which came at once, and both withdrew, try again."""
+LEAVE_SECONDS = 5.0
+"""A beat that is on its way when the command ends is waited for so long."""
 FOLDER = ".lock"
 
 _LOG = logging.getLogger(__name__)
@@ -96,9 +98,9 @@ def held(remote: Remote) -> Iterator[Claim]:
         yield claim
     finally:
         over.set()
-        beating.join()
+        beating.join(LEAVE_SECONDS)
         with contextlib.suppress(RemoteError):
-            remote.delete(claim.name)
+            remote.delete(claim.name, at_last=True)
 
 
 def _claimed(remote: Remote) -> Claim:

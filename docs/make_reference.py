@@ -89,6 +89,7 @@ def help_text() -> str:
         if parameter.param_type_name == "option" and parameter.name != "help":
             flag = max(parameter.opts, key=len)
             metavar = f" {parameter.metavar}" if parameter.metavar and not parameter.is_flag else ""
+            metavar = metavar.replace("|", r"\|")  # it would end the cell
             lines.append(f"| `{flag}{metavar}` | {parameter.help} |")
     return "\n".join(lines)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -77,7 +77,12 @@ def test_it_holds_what_is_there_and_nothing_else(mirror: Mirror, there: Path) ->
 def test_only_what_differs_is_brought(mirror: Mirror, there: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[str] = []
     real = Remote.read
-    monkeypatch.setattr(Remote, "read", lambda self, name: read.append(name) or real(self, name))
+
+    def noted(self: Remote, name: str) -> bytes | None:
+        read.append(name)
+        return real(self, name)
+
+    monkeypatch.setattr(Remote, "read", noted)
     (there / "new.json").write_text("{}")
     mirror.pull()
     assert sorted(read) == ["new.json", "sweep.yaml", "trials/0/record.json"]
@@ -173,18 +178,24 @@ def test_who_was_given_up_writes_no_more(there: Path) -> None:
 
 
 def test_the_record_goes_first_and_comes_last(there: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    office, done = Direct(Remote.of(there.as_uri())), []
+    office = Direct(Remote.of(there.as_uri()))
     office.hand_over("0", "me", [])
-    for action in ("write", "delete"):
+    done: list[str] = []
+
+    def noting(action: str) -> Callable[..., None]:
         real = getattr(Remote, action)
-        monkeypatch.setattr(
-            Remote,
-            action,
-            lambda self, name, *a, real=real, act=action: done.append((act, name)) or real(self, name, *a),
-        )
+
+        def noted(self: Remote, name: str, *content: bytes) -> None:
+            done.append(f"{action} {name.rpartition('/')[2]}")
+            real(self, name, *content)
+
+        return noted
+
+    for action in ("write", "delete"):
+        monkeypatch.setattr(Remote, action, noting(action))
     office.keep("me", [Parcel("0", {"record.json": b"", "a": b"", "z": b""}, frozenset({"b"}))])
     wanted = ["delete record.json", "write a", "write z", "write record.json", "delete .holder", "delete b"]
-    assert [f"{act} {name.rpartition('/')[2]}" for act, name in done] == wanted
+    assert done == wanted
 
 
 def test_where_no_sweep_is(there: Path) -> None:
