@@ -152,6 +152,8 @@ def test_two_commands_on_one_uri(store: Store, tmp_path: Path) -> None:
         first.wait()
 
 
+@pytest.mark.usefixtures("_short_report")
+@pytest.mark.timeout(240)  # two whole reports
 def test_the_report_from_the_uri(store: Store, tmp_path: Path) -> None:
     sweep = load_sweep("part1", values=[*SMALL, "stages=[{name: grid, space: {lr: {grid: [0.01, 0.1]}}}]"])
     run(sweep, store.uri("results/told"), serial=True)
