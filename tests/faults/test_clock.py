@@ -140,6 +140,9 @@ ALLOWED = {
     "session.py": "when a run started, for people",
     "work.py": "when a trial started, for people",
     "jobs.py": "when a trial started, for people",
+    "worker_log.py": "when a line was written, for people",
+    "watch/looking.py": "whether a folder has settled; an error makes it looked at again",
+    "watch/server.py": "what the times that a page shows are compared with",
 }
 
 
