@@ -45,7 +45,7 @@ class Cluster:
         command: Sequence[object],
         *,
         node: int = 0,
-        seconds: float = 90,
+        seconds: float = 180,
         env: Mapping[str, str] | None = None,
         folder: str = HOME,
     ) -> Ended:

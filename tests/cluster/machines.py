@@ -76,7 +76,7 @@ class Running:
         (inner,) = psutil.Process(self.process.pid).children()  # nsenter waits for it
         inner.send_signal(number)
 
-    def ended(self, seconds: float = 90) -> Ended:
+    def ended(self, seconds: float = 180) -> Ended:
         """Wait for its end."""
         try:
             returncode = self.process.wait(seconds)

@@ -11,7 +11,7 @@ from cnnsearch.pulse import PATIENCE, SHARE
 from tests.cluster.clusters import DATA, cluster
 from tests.cluster.sweeps import TWO_STAGES, assert_same, run_here, sweep_file
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(400)]
 
 SECONDS = 20
 """After which Ray would end the command; 60 unless it is told otherwise."""

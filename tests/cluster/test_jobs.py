@@ -13,7 +13,7 @@ from tests.cluster.clusters import DATA, TREE, Cluster, cluster
 from tests.cluster.machines import Ended
 from tests.cluster.sweeps import LONG, TWO_STAGES, assert_same, hosts, run_here, sweep_file
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(400)]
 
 SMALL = {
     "data.image_size": 8,
@@ -51,7 +51,7 @@ def there(folder: Path) -> Iterator[Cluster]:
 
 def submit(there: Cluster, command: list[str]) -> tuple[Ended, str]:
     """Submit a job from the repository's folder and wait for its end; how that ended, and the job's log."""
-    ended = there.run(["env", *command], folder=str(TREE), seconds=180)
+    ended = there.run(["env", *command], folder=str(TREE))
     return ended, log(there, job_of(ended.stdout))
 
 

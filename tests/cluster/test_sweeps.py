@@ -11,7 +11,7 @@ import pytest
 from tests.cluster.clusters import DATA, TREE, Cluster, cluster
 from tests.cluster.sweeps import LONG, LONG_STAGES, TWO_STAGES, assert_same, hosts, run_here, sweep_file, told
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(400)]
 
 IMAGES = 1_700
 """In fashion-mini."""
