@@ -115,12 +115,9 @@ def _write_trial(
     folder.save_predictions(predictions)
     measures = Measures(val_loss=1.5, val_accuracy=right["val"], test_loss=1.6, test_accuracy=right["test"])
     folder.commit(
-        Record(
-            trial_id=trial.id,
-            stage=trial.stage,
-            settings=trial.settings,
-            data=trial.data,
-            status=Status.DONE,
+        Record.of(
+            trial,
+            Status.DONE,
             best_epoch=best.epoch,
             train_loss=best.train_loss,
             train_accuracy=best.train_accuracy,

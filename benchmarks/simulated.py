@@ -50,12 +50,9 @@ class Simulated:
             resumed = time.monotonic()
         best = Measures(val_loss=2 - skill, val_accuracy=skill, test_loss=2 - skill, test_accuracy=skill)
         yield folder.commit(
-            Record(
-                trial_id=trial.id,
-                stage=trial.stage,
-                settings=trial.settings,
-                data=trial.data,
-                status=Status.DONE,
+            Record.of(
+                trial,
+                Status.DONE,
                 best_epoch=epochs,
                 train_loss=2.0,
                 train_accuracy=0.5,

@@ -35,7 +35,7 @@ import psutil
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from cnnsearch import allocator, authentication
+from cnnsearch import allocator, authentication, pulse
 from cnnsearch.depot import Depot, Parcel
 from cnnsearch.durable import temporary_file
 from cnnsearch.errors import RequestError, RunError
@@ -65,7 +65,7 @@ Facts = dict[str, Any]
 def started(layout: Layout, run: RunSpec, warden: Warden | None) -> Iterator[Ready]:
     """A Ray of this machine's own for the time of the block; yields where its dashboard is."""
     authentication.check_start()
-    os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", str(RECONNECT_SECONDS))
+    os.environ.setdefault(pulse.PATIENCE, str(RECONNECT_SECONDS))
     os.environ.update(allocator.environment())
     # Ray would keep a token in the home folder, where others may read it, or where it cannot be written.
     if "RAY_AUTH_TOKEN_PATH" not in os.environ:
@@ -109,7 +109,14 @@ def attached(address: str) -> Iterator[Cluster]:
         roll.look(LOOK_SECONDS)
         if roll.strangers:
             raise RequestError(_mend(roll.strangers))
-        yield Cluster(where, _ready(context, None), roll.nodes, _time_on)
+
+        def look() -> tuple[Node, ...]:
+            roll.look()
+            if roll.strangers:
+                raise RunError(f"{_mend(roll.strangers)}\nWhat is finished is kept")
+            return roll.nodes
+
+        yield Cluster(where, _ready(context, None), roll.nodes, look, _time_on)
     finally:
         ray.shutdown()
 
@@ -205,6 +212,12 @@ def is_alive(process: psutil.Process) -> bool:
         return False
 
 
+def on_node(node_id: str, function: Callable[..., Any]) -> Any:
+    """A function as a task of one machine, whatever else runs there."""
+    there = NodeAffinitySchedulingStrategy(node_id, soft=False)
+    return ray.remote(function).options(num_cpus=0, scheduling_strategy=there, max_retries=0)
+
+
 class Roll:
     """The machines of the cluster this process is attached to, each looked at once, as it is met."""
 
@@ -226,9 +239,7 @@ class Roll:
         listed = {node["NodeID"]: node for node in ray.nodes() if node["Alive"]}
         self._alive = set(listed)
         for node_id in listed.keys() - self._looks.keys():
-            there = NodeAffinitySchedulingStrategy(node_id, soft=False)
-            look = ray.remote(_looker(_PACKAGE)).options(num_cpus=0, scheduling_strategy=there, max_retries=0)
-            self._looks[node_id] = look.remote()
+            self._looks[node_id] = on_node(node_id, _looker(_PACKAGE)).remote()
         waiting = {self._looks[node_id]: node_id for node_id in listed if node_id not in self._found}
         ready, late = ray.wait(list(waiting), num_returns=len(waiting), timeout=seconds) if waiting else ([], [])
         for reference in ready:
@@ -323,12 +334,6 @@ def _mend(strangers: Mapping[str, str]) -> str:
         "Install the same versions there, or send this folder's with the run:\n"
         "  ray job submit --runtime-env deploy/runtime-env.yaml -- python -m cnnsearch.sweep ... (docs/cluster.md)"
     )
-
-
-def check_strangers(roll: Roll) -> None:
-    """Raise RunError where a machine has joined that would not run the same trials."""
-    if roll.strangers:
-        raise RunError(f"{_mend(roll.strangers)}\nWhat is finished is kept")
 
 
 def _time_on(node: Node, layout: Layout, request: Mapping[str, Any]) -> Facts:

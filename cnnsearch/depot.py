@@ -6,7 +6,7 @@ out in pieces. See `spool` for the other end.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,6 +15,8 @@ from cnnsearch.errors import DiskError, RunError
 from cnnsearch.records import Results
 from cnnsearch.trial_folder import TrialFolder
 
+RECORD = "record.json"
+"""The file that vouches for those beside it."""
 PIECE_BYTES = 16 * 1024**2
 """Of a file that is read in pieces: what is in memory at a time, at both ends."""
 
@@ -28,6 +30,18 @@ class Parcel:
     """File name -> its new content."""
     gone: frozenset[str] = frozenset()
     """Names of files that are no more."""
+
+    def changes(self) -> Iterator[tuple[str, bytes | None]]:
+        """File name and new content, None where it goes, in the order in which the folder is to change.
+
+        The record goes first and comes last: it never vouches for files that are not those beside it.
+        """
+        if self.changed or RECORD in self.gone:
+            yield RECORD, None
+        for name in sorted(self.changed, key=lambda name: name == RECORD):
+            yield name, self.changed[name]
+        for name in sorted(self.gone - {RECORD}):
+            yield name, None
 
 
 @dataclass
@@ -69,15 +83,14 @@ class Depot:
 
     def _keep(self, parcel: Parcel) -> None:
         folder = self._folder(parcel.trial_id)
-        record = folder.record_file.name
         try:
             folder.make()
-            if parcel.changed or record in parcel.gone:
-                folder.record_file.unlink(missing_ok=True)
-            for name in sorted(parcel.changed, key=lambda name: name == record):
-                write_whole(folder.path / _plain(name), parcel.changed[name])
-            for name in parcel.gone:
-                (folder.path / _plain(name)).unlink(missing_ok=True)
+            for name, content in parcel.changes():
+                path = folder.path / _plain(name)
+                if content is None:
+                    path.unlink(missing_ok=True)
+                else:
+                    write_whole(path, content)
         except OSError as error:
             raise DiskError(f"{folder.path} cannot be written: {error.strerror or error}") from None
 

@@ -8,16 +8,15 @@ files of two attempts: their checksums are then not those of the record, and the
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from cnnsearch.depot import Parcel
+from cnnsearch.depot import RECORD, Parcel
 from cnnsearch.errors import RunError
 from cnnsearch.remote import Remote, all_of
 
 HOLDER = ".holder"
 """Who runs a trial; gone when the trial has ended."""
-RECORD = "record.json"
 
 
 @dataclass(frozen=True)
@@ -64,11 +63,11 @@ class Direct:
 
 def put(remote: Remote, parcel: Parcel) -> None:
     """Change a trial's files. With its record the trial has ended, and nobody holds it any more."""
-    folder = f"trials/{parcel.trial_id}"
-    if parcel.changed or RECORD in parcel.gone:
-        remote.delete(f"{folder}/{RECORD}")
-    for name in sorted(parcel.changed, key=lambda name: name == RECORD):
-        remote.write(f"{folder}/{name}", parcel.changed[name])
-    gone = parcel.gone - {RECORD}
-    for name in sorted(gone | ({HOLDER} if RECORD in parcel.changed else set())):
-        remote.delete(f"{folder}/{name}")
+    if RECORD in parcel.changed:
+        parcel = replace(parcel, gone=parcel.gone | {HOLDER})
+    for name, content in parcel.changes():
+        path = f"trials/{parcel.trial_id}/{name}"
+        if content is None:
+            remote.delete(path)
+        else:
+            remote.write(path, content)

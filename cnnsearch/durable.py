@@ -7,6 +7,7 @@ file or the new one. What a killed process left behind is known by that name, an
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import os
@@ -109,6 +110,19 @@ def put_in_place(temporary: Path, path: Path) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+@contextlib.contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Hold a folder of derived files, made where it is missing, against the other processes of this machine.
+
+    What dead ones left unfinished in it is swept away. Raises OSError.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        remove_abandoned(folder)
+        yield
 
 
 def remove_abandoned(folder: Path) -> None:

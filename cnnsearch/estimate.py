@@ -25,6 +25,7 @@ from cnnsearch.hardware import Hardware, Layout
 from cnnsearch.plan import Plan, StagePlan, Trial
 from cnnsearch.space import SIZE_POWERS, cells, typical_cells
 from cnnsearch.spec import Settings
+from cnnsearch.stopping import expected
 
 VERSIONS = {"cpu": "5", "cuda": "5"}
 """Device -> version of what `calibrate` measures on it: timings of another version are not used."""
@@ -215,16 +216,12 @@ def _wall_clock(lengths: list[Lengths], slots: int, in_order: bool) -> float:
     the other places stand empty, which the jobs' mean lengths would not show.
     """
     if not in_order:
-        lengths = sorted(lengths, key=_mean, reverse=True)
+        lengths = sorted(lengths, key=expected, reverse=True)
     if all(len(some) == 1 for some in lengths):
-        return _makespan([_mean(some) for some in lengths], slots)
+        return _makespan([expected(some) for some in lengths], slots)
     rng, draws = random.Random(0), -(-DRAWN_JOBS // len(lengths))
     columns = [rng.choices(list(some), list(some.values()), k=draws) for some in lengths]
     return sum(_makespan(jobs, slots) for jobs in zip(*columns, strict=True)) / draws
-
-
-def _mean(lengths: Lengths) -> float:
-    return sum(seconds * share for seconds, share in lengths.items())
 
 
 def _makespan(seconds: Iterable[float], slots: int) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from torch import Tensor, nn
 
 from cnnsearch.data.cache import cache_root
 from cnnsearch.device import autocast
-from cnnsearch.durable import read_checked, remove_abandoned, replacing, sha256, write_checked
+from cnnsearch.durable import alone_in, read_checked, replacing, sha256, write_checked
 from cnnsearch.errors import DiskError
 from cnnsearch.pixels import Pixels
 from cnnsearch.spec import ResolvedPrecision
@@ -104,11 +103,8 @@ def shared(key: str, make: Callable[[], tuple[Tensor, ...]], device: str) -> tup
     """
     try:
         folder = cache_root() / "features"
-        folder.mkdir(parents=True, exist_ok=True)
         file = folder / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.pt"
-        with (folder / ".lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            remove_abandoned(folder)
+        with alone_in(folder):
             found = _read(file)
             if found is None:
                 _write(file, tuple(value.cpu().contiguous() for value in make()))

@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from cnnsearch.data.cache import cache_root
-from cnnsearch.depot import Parcel
-from cnnsearch.direct import RECORD, put
+from cnnsearch.depot import RECORD, Parcel
+from cnnsearch.direct import put
 from cnnsearch.durable import write_whole
 from cnnsearch.errors import DiskError, RemoteError, ResultsError
 from cnnsearch.plan import Trial

@@ -44,7 +44,9 @@ class Cluster:
     ready: Ready
     """Where its dashboard is."""
     nodes: tuple[Node, ...]
-    """When it was looked at; more may join."""
+    """When it was attached to."""
+    look: Callable[[], tuple[Node, ...]]
+    """Looks again, and tells who is there now. Raises RunError where one has joined that cannot be used."""
     time_on: Callable[[Node, Layout, Mapping[str, Any]], dict[str, Any]]
     """Has a machine answer a request to `calibrate`, with the resources of a trial."""
 

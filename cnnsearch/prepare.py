@@ -26,7 +26,7 @@ from cnnsearch.plan import Outcome, Plan, Status, Trial, compared, groups, make_
 from cnnsearch.records import Record, Results
 from cnnsearch.space import Cell, combinations, size
 from cnnsearch.spec import StopEarly, Sweep
-from cnnsearch.stopping import endings, is_expected
+from cnnsearch.stopping import endings, expected, is_expected
 from cnnsearch.warden import Warden, watching
 
 FEATURES_SHARE = 0.5
@@ -139,7 +139,8 @@ def prepared(
         RequestError: the data, the folder or the machine do not allow what was asked for.
     """
     results = open_results(out, sweep.name)
-    hardware = cluster.smallest(sweep.run).given_out if cluster else detect()
+    smallest = cluster.smallest(sweep.run) if cluster else None
+    hardware = smallest.given_out if smallest else detect()
     fit: Callable[..., Layout] = functools.partial(lay_out, hardware=hardware)
     if cluster:
         fit = functools.partial(lay_out_over, nodes=cluster.nodes)
@@ -172,7 +173,7 @@ def prepared(
             outcomes = {trial_id: outcome for trial_id, outcome in outcomes.items() if trial_id not in lost}
             plan = plan_from(outcomes)
         trials = [trial for trial in representatives(plan) if trial.id not in outcomes]
-        measure = functools.partial(cluster.time_on, cluster.smallest(sweep.run), layout) if cluster else None
+        measure = functools.partial(cluster.time_on, smallest, layout) if cluster and smallest else None
         calibration = calibrate(trials, len(dataset.classes), layout, hardware, measure)
         if layout.device == "cpu":
             layout = fit(sweep.run, host_bytes=calibration.memory_bytes(trials))
@@ -264,7 +265,7 @@ def parents_without_weights(results: Results, plan: Plan, outcomes: dict[str, Ou
 
 def epochs_left(ready: Prepared, trial: Trial, after: int = 0) -> float:
     """Epochs that a trial is expected to train yet, once it has come to `after`."""
-    return sum(added * share for added, share in _endings(ready, trial, after).items())
+    return expected(_endings(ready, trial, after))
 
 
 def _endings(ready: Prepared, trial: Trial, after: int = 0) -> dict[int, float]:
@@ -285,7 +286,7 @@ def stopping_rule(ready: Prepared, trial: Trial) -> StopEarly | None:
 
 def expected_seconds(ready: Prepared, trial: Trial) -> float:
     """What is expected of a trial from its beginning here to its end."""
-    return sum(seconds * share for seconds, share in lengths(ready, trial).items())
+    return expected(lengths(ready, trial))
 
 
 def lengths(ready: Prepared, trial: Trial) -> Lengths:

@@ -24,10 +24,9 @@ from ray import tune
 from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 from ray.util.metrics import Gauge
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from cnnsearch import hardware, pulse
-from cnnsearch.cluster import RemoteDepot, Roll, check_strangers, head_processes, is_alive, report_seconds, started
+from cnnsearch.cluster import RemoteDepot, head_processes, is_alive, on_node, report_seconds, started
 from cnnsearch.epoch import EpochRow
 from cnnsearch.errors import DiskError, RunError
 from cnnsearch.events import Ended, EpochDone, Event, Started
@@ -151,8 +150,7 @@ class _Machines:
         # On this machine Ray is given no more CPUs than trials that fit its memory.
         self.layout = layout if cluster else replace(layout, host_bytes=0)
         self._fixed = run.trials_at_once != "auto"
-        self._run = run
-        self._roll = Roll() if cluster else None
+        self._cluster = cluster
         self._looked_at = time.monotonic()
         cpus = float(layout.trials_at_once * layout.threads)
         gpus = float(len(hardware.detect().gpus))
@@ -161,7 +159,7 @@ class _Machines:
     @property
     def slots(self) -> int:
         """Trials at a time. Those that are asked for may wait for a cluster that grows by itself."""
-        if self._roll is None or self._fixed:
+        if self._cluster is None or self._fixed:
             return self.layout.trials_at_once
         return slots(self.layout, self._nodes)
 
@@ -172,12 +170,10 @@ class _Machines:
 
     def look(self) -> None:
         """Now and then, notice who came and went. Raises RunError where one came that cannot be used."""
-        if self._roll is None or time.monotonic() - self._looked_at < NODES_SECONDS:
+        if self._cluster is None or time.monotonic() - self._looked_at < NODES_SECONDS:
             return
         self._looked_at = time.monotonic()
-        self._roll.look()
-        check_strangers(self._roll)
-        self._nodes = self._roll.nodes or self._nodes
+        self._nodes = self._cluster.look() or self._nodes
 
 
 class _TimeIsUpError(Exception):
@@ -224,8 +220,8 @@ class _Dispatcher(tune.Callback):  # type: ignore[misc]
         return {}  # Tune pickles its callbacks in order to restore them, which never happens here
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self._watch(trial)
         job = from_config(trial.config)
+        self._watch(trial, job)
         self._name_steps(trial, job)
         for one in job.trials:
             if one.id not in self._queue.outcomes:
@@ -300,19 +296,19 @@ class _Dispatcher(tune.Callback):  # type: ignore[misc]
         for trial in trials:
             # Its worker has had a job before and is being given this one, of which Tune tells nobody.
             if trial.status == "PENDING" and trial.temporary_state.ray_actor and trial.trial_id not in self._workers:
-                self._watch(trial)
+                self._watch(trial, from_config(trial.config))
         for tune_id, seconds in self._watchdog.look():
             self._troubles[tune_id] = (Trouble.SILENT, f"nothing was heard of it for {seconds:.0f} s")
             self._workers[tune_id].kill()
         self._metrics.publish()
 
-    def _watch(self, trial: Any) -> None:
+    def _watch(self, trial: Any, job: Job) -> None:
         """From now on the worker of this trial is expected to be heard of."""
         actor = trial.temporary_state.ray_actor
         if (actor_id := actor._actor_id.hex()) not in self._whereabouts:
             self._whereabouts[actor_id] = actor.whereabouts.remote()
         self._workers[trial.trial_id] = _Running(actor, self._whereabouts[actor_id], actor.oom_kills.remote())
-        self._watchdog.started(trial.trial_id, self._queue.silence(from_config(trial.config)))
+        self._watchdog.started(trial.trial_id, self._queue.silence(job))
 
     def _name_steps(self, trial: Any, job: Job) -> None:
         """Have Ray's dashboard call the tasks of this job by what they train: a worker outlives its trials.
@@ -378,7 +374,7 @@ class _Running:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(process, signal.SIGKILL)
         else:
-            _on(node, os.kill).remote(process, signal.SIGKILL)
+            on_node(node, os.kill).remote(process, signal.SIGKILL)
 
     def saw_oom_kills(self) -> bool:
         """Whether the kernel of its machine has killed processes for want of memory since the job began."""
@@ -388,14 +384,8 @@ class _Running:
         if found[0] == ray.get_runtime_context().get_node_id():
             now = hardware.oom_kills()
         else:
-            now = _answer(_on(found[0], hardware.oom_kills).remote(), ANSWER_SECONDS) or 0
+            now = _answer(on_node(found[0], hardware.oom_kills).remote(), ANSWER_SECONDS) or 0
         return bool(now > before)
-
-
-def _on(node: str, function: Callable[..., Any]) -> Any:
-    """A task that runs on a node, whatever else runs there."""
-    there = NodeAffinitySchedulingStrategy(node, soft=False)
-    return ray.remote(function).options(num_cpus=0, scheduling_strategy=there, max_retries=0)
 
 
 def _answer(reference: Any, seconds: float = 0.0) -> Any:

@@ -28,9 +28,9 @@ from optuna.trial import TrialState, create_trial
 
 from cnnsearch.identity import canonical_json
 from cnnsearch.space import Cell
-from cnnsearch.spec import HIGHER_IS_BETTER, Search, Values
+from cnnsearch.spec import FIRST_AT_RANDOM, HIGHER_IS_BETTER, Search, Values
 
-POPULATION = 20
+POPULATION = FIRST_AT_RANDOM["nsga2"]
 """Of a generation of NSGA-II, whose first is random: small, since trials of neural networks are few."""
 
 

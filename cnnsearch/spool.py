@@ -7,7 +7,6 @@ Images and pretrained weights are fetched once for all workers of a machine, int
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import secrets
 import shutil
@@ -20,9 +19,9 @@ from cnnsearch.continuation import shorter
 from cnnsearch.data.cache import cache_root
 from cnnsearch.data.dataset import Dataset
 from cnnsearch.depot import Parcel
-from cnnsearch.durable import put_in_place, remove_abandoned, sha256, temporary_file, temporary_folder
+from cnnsearch.durable import alone_in, remove_abandoned, replacing, temporary_folder
 from cnnsearch.errors import DiskError
-from cnnsearch.models.pretrained import Pretrained
+from cnnsearch.models.pretrained import Pretrained, digest_of
 from cnnsearch.plan import Trial
 from cnnsearch.records import Results
 from cnnsearch.trial_folder import TrialFolder
@@ -173,17 +172,9 @@ class Spool:
         return replace(found, file=here)
 
     def _fetch(self, file: Path, here: Path) -> None:
-        try:
-            temporary = temporary_file(here.parent)
-            try:
-                with temporary.open("wb") as opened:
-                    for piece in _pieces(self.office.read, file):
-                        opened.write(piece)
-                put_in_place(temporary, here)
-            finally:
-                temporary.unlink(missing_ok=True)
-        except OSError as error:
-            raise DiskError(f"{here} cannot be written: {error.strerror or error}") from None
+        with replacing(here) as temporary, temporary.open("wb") as opened:
+            for piece in _pieces(self.office.read, file):
+                opened.write(piece)
 
 
 def _pieces(read: Callable[[Path, int], bytes], file: Path) -> Iterator[bytes]:
@@ -204,7 +195,7 @@ def _states(folder: TrialFolder) -> Iterator[tuple[str, State]]:
 
 def _digest(file: Path) -> str | None:
     try:
-        return sha256(file)[:16]
+        return digest_of(file)
     except OSError:
         return None
 
@@ -213,10 +204,7 @@ def _digest(file: Path) -> str | None:
 def _alone(folder: Path) -> Iterator[None]:
     """Hold a folder against the other workers of this machine. Raises DiskError."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with (folder / ".lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            remove_abandoned(folder)
+        with alone_in(folder):
             yield
     except OSError as error:
         raise DiskError(f"{folder} cannot be written: {error.strerror or error}") from None

@@ -90,7 +90,12 @@ def brackets(rule: Hyperband, epochs: int) -> tuple[int, ...]:
 
 def expected_epochs(rule: StopEarly, epochs: int, trials: int, after: int = 0, guided_from: int | None = None) -> float:
     """Epochs that a trial is expected to add: the mean of its `endings`."""
-    return sum(added * share for added, share in endings(rule, epochs, trials, after, guided_from).items())
+    return expected(endings(rule, epochs, trials, after, guided_from))
+
+
+def expected(shares: Mapping[float, float] | Mapping[int, float]) -> float:
+    """The mean of values, from how probable each is."""
+    return sum(value * share for value, share in shares.items())
 
 
 def endings(

@@ -103,6 +103,19 @@ class Record(BaseModel):
     checksum: str = Field("", exclude=True)
     """Of the record as it was written, whatever version wrote it."""
 
+    @classmethod
+    def of(cls, trial: Trial, status: Status, **facts: Any) -> Record:
+        """The record of a trial, with whatever else is known of it."""
+        return cls(
+            trial_id=trial.id,
+            stage=trial.stage,
+            settings=trial.settings,
+            data=trial.data,
+            parent_id=trial.parent_id,
+            status=status,
+            **facts,
+        )
+
     @property
     def outcome(self) -> Outcome:
         """What planning needs of it."""
@@ -283,17 +296,7 @@ class TrialFolder:
     def commit_failure(self, trial: Trial, error: str) -> Record:
         """Record that a trial failed, in the place of whoever ran it."""
         self.make()
-        return self.commit(
-            Record(
-                trial_id=trial.id,
-                stage=trial.stage,
-                settings=trial.settings,
-                data=trial.data,
-                parent_id=trial.parent_id,
-                status=Status.FAILED,
-                error=error,
-            )
-        )
+        return self.commit(Record.of(trial, Status.FAILED, error=error))
 
     def record(self) -> Record | None:
         """The record, or None where there is none that is whole. A link is no trial's folder.

@@ -213,13 +213,9 @@ def new_record(
     trained = [row for row in rows if row.epoch > 0]
     seconds = sum(row.seconds for row in trained)
     images = len(place.dataset(trial.settings).indices["train"]) * len(trained)
-    return Record(
-        trial_id=trial.id,
-        stage=trial.stage,
-        settings=trial.settings,
-        data=trial.data,
-        parent_id=trial.parent_id,
-        status=Status.DONE,
+    return Record.of(
+        trial,
+        Status.DONE,
         parameters=parameters,
         model_bytes=model_bytes,
         epochs_done=len(trained),

@@ -159,6 +159,7 @@ def _told(trial: Trial, event: EpochRow | Record) -> dict[str, Any]:
 
 
 def to_config(job: Job, stops: Mapping[str, Stop]) -> dict[str, Any]:
+    """A job as Tune's configuration of a trial, with the orders there are for its trials."""
     trials = [{**vars(trial), "settings": trial.settings.model_dump()} for trial in job.trials]
     stopped = plain({trial.id: stops[trial.id] for trial in job.trials if trial.id in stops})
     return {"trials": trials, "room": job.room, "attempt": job.attempt, "stops": stopped}
@@ -170,6 +171,7 @@ def plain(stops: Mapping[str, Stop]) -> dict[str, dict[str, Any]]:
 
 
 def from_config(config: dict[str, Any]) -> Job:
+    """The job in a configuration."""
     fields = ("stage", "data", "parent_id", "weights")
     return Job(
         tuple(

@@ -42,12 +42,9 @@ class Looking:
             folder = Results(place.results).trial(trial.id)
             folder.begin(trial, [])
             seen = os.environ["CUDA_VISIBLE_DEVICES"]
-            record = Record(
-                trial_id=trial.id,
-                stage=trial.stage,
-                settings=trial.settings,
-                data=trial.data,
-                status=Status.DONE,
+            record = Record.of(
+                trial,
+                Status.DONE,
                 host=f"{seen} {share:g}",
                 started_at=datetime.now(UTC),
             )

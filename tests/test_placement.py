@@ -101,7 +101,7 @@ def test_a_head_without_a_gpu_plans_for_the_machines_with_gpus(
         more = {"features_image_bytes": 0, "memory_bytes": 5 * GB}
         return {"precision": "bf16", "workloads": [{**timed, **more} for _ in request["workloads"]]}
 
-    cluster = Cluster("", Ready(), (HEAD, SMALL, LARGE), time_on)
+    cluster = Cluster("", Ready(), (HEAD, SMALL, LARGE), lambda: (), time_on)
     with prepare.prepared(small_sweep(), tmp_path, dry_run=True, cluster=cluster) as ready:
         assert (ready.layout.device, ready.layout.gpus) == ("cuda", 0.3333)
         assert ready.layout.trials_at_once == 15

@@ -14,7 +14,7 @@ from typing import Any
 
 from cnnsearch.data.cache import cache_root
 from cnnsearch.data.images import Interpolation
-from cnnsearch.durable import read_checked, write_checked
+from cnnsearch.durable import read_checked, sha256, write_checked
 from cnnsearch.errors import DiskError, RequestError, RunError
 
 
@@ -77,7 +77,7 @@ def _find(model: str, weights: str) -> Pretrained:
     note = cache_root() / "weights" / f"{_name(model, weights)}.json"
     if (known := read_checked(note)) is not None:
         with contextlib.suppress(OSError):
-            digest = _digest(Path(known["file"]))
+            digest = digest_of(Path(known["file"]))
             if digest == known["digest"]:
                 return Pretrained(Path(known["file"]), digest, Preprocessing.of(known))
     command = [sys.executable, "-m", "cnnsearch.models.weights", model, weights]
@@ -87,7 +87,7 @@ def _find(model: str, weights: str) -> Pretrained:
     answer = json.loads(done.stdout.splitlines()[-1])
     if "error" in answer:
         raise RequestError(answer["error"])
-    found = Pretrained(Path(answer["file"]), _digest(Path(answer["file"])), Preprocessing.of(answer))
+    found = Pretrained(Path(answer["file"]), digest_of(Path(answer["file"])), Preprocessing.of(answer))
     kept = {"file": str(found.file), "digest": found.digest, **asdict(found.preprocessing)}
     with contextlib.suppress(OSError, DiskError):  # it is only a memory
         note.parent.mkdir(parents=True, exist_ok=True)
@@ -95,9 +95,9 @@ def _find(model: str, weights: str) -> Pretrained:
     return found
 
 
-def _digest(file: Path) -> str:
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()[:16]
+def digest_of(file: Path) -> str:
+    """See `Pretrained.digest`. Raises OSError."""
+    return sha256(file)[:16]
 
 
 def _name(model: str, weights: str) -> str:

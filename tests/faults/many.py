@@ -67,13 +67,9 @@ def finish(results: Results, trial: Trial, dataset: Dataset) -> Record:
         for moment in reversed(moments)
     )
     return folder.commit(
-        Record(
-            trial_id=trial.id,
-            stage=trial.stage,
-            settings=trial.settings,
-            data=trial.data,
-            parent_id=trial.parent_id,
-            status=Status.DONE,
+        Record.of(
+            trial,
+            Status.DONE,
             best_epoch=epochs,
             train_loss=rows[-1].train_loss,
             train_accuracy=rows[-1].train_accuracy,
