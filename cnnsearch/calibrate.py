@@ -7,6 +7,7 @@ sweep never imports torch. See `estimate`, which caches what comes out.
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 import time
 from typing import Any
@@ -34,10 +35,14 @@ LONGEST_SECONDS = 1.0
 
 
 def main() -> None:
-    """Answer one request: `{"device", "threads", "classes", "precision", "workloads": [settings, ...]}`."""
+    """Answer one request: `{"device", "threads", "classes", "workloads": [settings, ...], **known of the machine}`.
+
+    Of the machine: `"precision"` and `"import_seconds"`, null where they are to be found out.
+    """
     request = json.load(sys.stdin)
     device, threads = request["device"], request["threads"]
     precision = request["precision"] or probe_precision(device)
+    import_seconds = request["import_seconds"] or time_import()
     measured = []
     try:
         for workload in request["workloads"]:  # smallest first: the peak of memory only ever rises
@@ -46,7 +51,14 @@ def main() -> None:
     except RequestError as error:
         json.dump({"error": f"model {settings.model}: {error}"}, sys.stdout)
         return
-    json.dump({"precision": precision, "workloads": measured}, sys.stdout)
+    json.dump({"precision": precision, "import_seconds": import_seconds, "workloads": measured}, sys.stdout)
+
+
+def time_import() -> float:
+    """Seconds that a new process takes to import torch, of whose files this one has already read all."""
+    start = time.perf_counter()
+    subprocess.run([sys.executable, "-c", "import torch"], check=True)
+    return time.perf_counter() - start
 
 
 def measure(

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from cnnsearch.session import Finished
 
 INTERRUPTED = 130
+SHOW_CURSOR = b"\x1b[?25h"
+"""What a terminal is sent; a live table hides its cursor."""
 
 
 def _plain_app(**options: Any) -> typer.Typer:
@@ -300,6 +302,8 @@ class _Stopper:
             raise KeyboardInterrupt
         if self.ready is not None:
             self.ready.warden.last_words("")
+        if os.isatty(1):
+            os.write(1, SHOW_CURSOR)
         os.write(2, f"\nstopped at once; what was finished is kept. {_how_to_go_on()}\n".encode())
         os._exit(INTERRUPTED)
 

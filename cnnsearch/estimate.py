@@ -27,12 +27,14 @@ from cnnsearch.space import SIZE_POWERS, cells, typical_cells
 from cnnsearch.spec import Settings
 from cnnsearch.stopping import expected
 
-VERSIONS = {"cpu": "5", "cuda": "5"}
+VERSIONS = {"cpu": "6", "cuda": "6"}
 """Device -> version of what `calibrate` measures on it: timings of another version are not used."""
-START_SECONDS = 8.0
+IMPORT_SECONDS = 1.1
+"""What an import of torch took where the five below were measured: elsewhere they are taken in proportion to it."""
+START_SECONDS = 7.5
 """From the command to the first training step, Ray's start included."""
-REPORT_SECONDS = 4.5
-"""Tables, plots and report of a small sweep."""
+REPORT_SECONDS = 5.5
+"""Tables, plots and report of a small sweep, and the end of Ray."""
 REPORTED_TRIAL_SECONDS = 0.0036
 """What each trial of a sweep adds to that: 40 s for 10,000."""
 TRIAL_SECONDS = 0.1
@@ -43,6 +45,8 @@ TRIAL_BYTES = 60_000
 """Disk of a trial's records beside its weights."""
 DRAWN_JOBS = 5000
 """Jobs of all draws from which the time of jobs that may end early is estimated."""
+OF_MACHINE = ("precision", "import_seconds")
+"""What is found out once for a machine."""
 CHECKPOINT_WEIGHTS = 4
 """Size of a checkpoint in sizes of the weights: the model, two moments of each, and the best so far."""
 
@@ -79,6 +83,16 @@ class Calibration:
     """What `precision: auto` means here."""
     workloads: Mapping[str, Mapping[str, Any]]
     """`workload_key` -> what `calibrate.measure` returned."""
+    import_seconds: float = IMPORT_SECONDS
+    """What an import of torch takes here."""
+
+    def around_seconds(self, trials: int) -> float:
+        """Expected seconds of a sweep of so many trials in which nothing is trained."""
+        return self._slowness * (START_SECONDS + REPORT_SECONDS + REPORTED_TRIAL_SECONDS * trials)
+
+    @property
+    def _slowness(self) -> float:
+        return self.import_seconds / IMPORT_SECONDS
 
     def seconds(
         self,
@@ -108,7 +122,7 @@ class Calibration:
         training = (settings.epochs if epochs is None else epochs) * epoch
         if training_limit is not None:
             training = min(training, training_limit + epoch)
-        return float(training + final + overhead)
+        return float(training + final + self._slowness * overhead)
 
     def epoch_seconds(self, settings: Settings, sizes: Sizes) -> float:
         """Expected seconds of one epoch; 0 where none like it was timed."""
@@ -316,28 +330,28 @@ def calibrate(
     known = read_checked(file) or {}
     needed = {workload_key(trial.settings): trial.settings for trial in trials}
     missing = {key: settings for key, settings in needed.items() if key not in known.get("workloads", {})}
-    if missing or "precision" not in known:
+    if missing or not known:
         ordered = sorted(missing.items(), key=lambda item: _size(item[1]))
-        request = _request([settings for _, settings in ordered], classes, layout, known.get("precision"))
+        request = _request([settings for _, settings in ordered], classes, layout, known)
         found = (measure or answer)(request)
         timed = dict(zip((key for key, _ in ordered), found["workloads"], strict=True))
-        known = {"precision": found["precision"], "workloads": {**known.get("workloads", {}), **timed}}
+        known = {name: found[name] for name in OF_MACHINE} | {"workloads": {**known.get("workloads", {}), **timed}}
         with contextlib.suppress(OSError, DiskError):  # it is only a memory
             file.parent.mkdir(parents=True, exist_ok=True)
             write_checked(file, known)
-    return Calibration(known["precision"], known["workloads"])
+    return Calibration(known["precision"], known["workloads"], known["import_seconds"])
 
 
 def _size(settings: Settings) -> float:
     return settings.width**2 * settings.image_size**2 * settings.batch_size
 
 
-def _request(settings: list[Settings], classes: int, layout: Layout, precision: str | None) -> dict[str, Any]:
+def _request(settings: list[Settings], classes: int, layout: Layout, known: Mapping[str, Any]) -> dict[str, Any]:
     return {
+        **{name: known.get(name) for name in OF_MACHINE},
         "device": layout.device,
         "threads": layout.threads,
         "classes": classes,
-        "precision": precision,
         "workloads": [s.model_dump() for s in settings],
     }
 

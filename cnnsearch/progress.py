@@ -13,13 +13,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from cnnsearch.estimate import (
-    REPORT_SECONDS,
-    REPORTED_TRIAL_SECONDS,
-    START_SECONDS,
-    representatives,
-    workload_key,
-)
+from cnnsearch.estimate import representatives, workload_key
 from cnnsearch.events import Ended, EpochDone, Event, Ready, Started
 from cnnsearch.hardware import DRIVER_BYTES
 from cnnsearch.plan import StagePlan, Status, Trial
@@ -145,8 +139,7 @@ def total_seconds(ready: Prepared) -> float:
     """Expected wall-clock of what is left."""
     if not ready.remaining:
         return 0.0
-    around = START_SECONDS + REPORT_SECONDS + REPORTED_TRIAL_SECONDS * ready.plan.total
-    return around + sum(cost.seconds for cost in ready.costs.values())
+    return ready.calibration.around_seconds(ready.plan.total) + sum(cost.seconds for cost in ready.costs.values())
 
 
 def memory_bytes(ready: Prepared) -> int:

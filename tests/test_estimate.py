@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,16 @@ def test_a_trials_seconds() -> None:
     expected = 10 * (4 * 0.1 + 50 * 0.01) + 100 * 0.01 + estimate.TRIAL_SECONDS
     assert calibration(settings).seconds(settings, SIZES) == pytest.approx(expected)
     assert calibration(settings).seconds(settings, SIZES, starts_from=True) == pytest.approx(expected + 1.0)
+
+
+def test_what_is_no_step_takes_longer_on_a_slow_machine() -> None:
+    settings = Settings(model="plain", batch_size=32, epochs=10)
+    usual = calibration(settings)
+    slow = replace(usual, import_seconds=3 * usual.import_seconds)
+    more = slow.seconds(settings, SIZES) - usual.seconds(settings, SIZES)
+    assert more == pytest.approx(2 * estimate.TRIAL_SECONDS)
+    assert slow.around_seconds(100) == pytest.approx(3 * usual.around_seconds(100))
+    assert usual.around_seconds(10_100) - usual.around_seconds(100) == pytest.approx(36, rel=0.1)
 
 
 def test_slots_share_the_work(small_sweep: Callable[..., Sweep]) -> None:
@@ -69,6 +80,7 @@ def test_steps_are_timed_once_for_real(small_sweep: Callable[..., Sweep], monkey
     trials = [*make_plan(small_sweep("stages.grid.space.lr=100"), "d" * 16, {}).trials.values()][:2]
     first = calibrate(trials, 10, LAYOUT, detect())
     assert first.precision in ("fp32", "bf16")
+    assert 0.2 < first.import_seconds < 60
     timed = first.workloads[workload_key(trials[0].settings)]
     assert 0 < timed["step_seconds"] < 5
     assert 0 < timed["eval_image_seconds"] < 1

@@ -99,7 +99,8 @@ def test_a_head_without_a_gpu_plans_for_the_machines_with_gpus(
         asked.append((node.name, request["device"], len(request["workloads"])))
         timed = {"step_seconds": 0.1, "eval_image_seconds": 0.01, "prefix_image_seconds": 0.0, "weights_bytes": 1}
         more = {"features_image_bytes": 0, "memory_bytes": 5 * GB}
-        return {"precision": "bf16", "workloads": [{**timed, **more} for _ in request["workloads"]]}
+        workloads = [{**timed, **more} for _ in request["workloads"]]
+        return {"precision": "bf16", "import_seconds": 1.0, "workloads": workloads}
 
     cluster = Cluster("", Ready(), (HEAD, SMALL, LARGE), lambda: (), time_on)
     with prepare.prepared(small_sweep(), tmp_path, dry_run=True, cluster=cluster) as ready:

@@ -146,10 +146,7 @@ def percent_axis(axes: Axes, which: str) -> None:
 
 def to_png(figure: Figure, dpi: int = 150) -> bytes:
     """The figure with its title, on white."""
-    buffer = io.BytesIO()
-    with drawing():
-        figure.savefig(buffer, format="png", dpi=dpi, bbox_inches="tight", pad_inches=0.12, metadata={"Software": None})
-    return buffer.getvalue()
+    return _saved(figure, 0.12, format="png", dpi=dpi, metadata={"Software": None})
 
 
 def to_svg(figure: Figure, prefix: str) -> str:
@@ -161,12 +158,22 @@ def to_svg(figure: Figure, prefix: str) -> str:
     titles = [text for text in figure.texts if text.get_gid() == "title"]
     for text in titles:
         text.set_visible(False)
-    buffer = io.BytesIO()
-    with drawing():
-        figure.savefig(buffer, format="svg", transparent=True, bbox_inches="tight", pad_inches=0.04)
+    svg = _saved(figure, 0.04, format="svg", transparent=True).decode()
     for text in titles:
         text.set_visible(True)
-    return _inlined(buffer.getvalue().decode(), prefix)
+    return _inlined(svg, prefix)
+
+
+def _saved(figure: Figure, padding: float, **options: Any) -> bytes:
+    """The figure in a file format, with so many inches around what is drawn.
+
+    Asked for a tight box, `savefig` draws everything once more in order to find it, which takes as long as the rest.
+    """
+    buffer = io.BytesIO()
+    with drawing():
+        box = figure.get_tightbbox().padded(padding)
+        figure.savefig(buffer, bbox_inches=box, **options)
+    return buffer.getvalue()
 
 
 _HEX = {light: name for name, light in THEME.items()}

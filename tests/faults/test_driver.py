@@ -16,6 +16,7 @@ from typing import Any
 import psutil
 import pytest
 
+from cnnsearch.cli import INTERRUPTED, SHOW_CURSOR
 from cnnsearch.durable import write_whole
 from cnnsearch.records import Results
 from cnnsearch.warden import MARK
@@ -305,3 +306,16 @@ def test_a_lock_left_behind_is_taken_over(arguments: list[object], results: Path
     write_whole(results / ".lock", f"process {os.getpid()} on {os.uname().nodename}\n".encode())
     with Results(results).locked():
         assert (results / ".lock").read_text().startswith(f"process {os.getpid()} ")
+
+
+def test_an_end_at_once_leaves_the_terminal_its_cursor(tmp_path: Path) -> None:
+    end = "from cnnsearch.cli import _Stopper; s = _Stopper(); s.asked = True; s(2, None)"
+    outer, inner = os.openpty()
+    with (tmp_path / "errors").open("w+") as errors:
+        process = subprocess.Popen([sys.executable, "-c", end], stdout=inner, stderr=errors)
+        assert process.wait(60) == INTERRUPTED
+        errors.seek(0)
+        assert errors.read().startswith("\nstopped at once; what was finished is kept.")
+    os.close(inner)
+    assert os.read(outer, 100) == SHOW_CURSOR
+    os.close(outer)

@@ -230,7 +230,8 @@ def test_damaged_timings_are_not_known(tmp_path_factory: pytest.TempPathFactory,
     timed = {"step_seconds": 0.5, "eval_image_seconds": 0.1}
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CNNSEARCH_CACHE", str(tmp_path_factory.mktemp("timings")))
-        patch.setattr(estimate, "answer", lambda *given: {"precision": "fp32", "workloads": [timed]})
+        found = {"precision": "fp32", "import_seconds": 1.0, "workloads": [timed]}
+        patch.setattr(estimate, "answer", lambda *given: found)
         first = calibrate([trial], 10, layout, hardware)
         flip(estimate._cache_file(hardware, layout), place)
         assert calibrate([trial], 10, layout, hardware).workloads == first.workloads
