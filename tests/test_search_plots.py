@@ -73,6 +73,12 @@ class TestSearched:
             assert ("momentum" in one.values) == (one.values["optimizer"] == "sgd")
             assert ("dropout" in one.values) == (one.model == "residual")
 
+    def test_a_constant_that_only_some_trials_have_is_no_axis(self, monkeypatch):
+        monkeypatch.setitem(searched.SPACE, "width", {"choice": [0.25], "when": {"model": ["plain"]}})
+        (found,) = Evidence(searched.searched(20)).searches
+        assert "dropout" in [axis.name for axis in found.axes]
+        assert "width" not in [axis.name for axis in found.axes]
+
     def test_positions_follow_the_scale_that_was_searched(self):
         axis = search("small").axis("lr")
         assert [axis.position(value) for value in (1e-5, 1e-3, 0.1)] == pytest.approx([0, 0.5, 1])

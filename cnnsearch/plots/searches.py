@@ -413,7 +413,7 @@ def _code(axis: Axis, attempt: Attempt) -> float | None:
 
 
 def _axis(name: str, raw: Any) -> Axis | None:
-    """An axis from its entry in the sweep; None for a constant."""
+    """An axis from its entry in the sweep; None for a constant, also one that only some trials have."""
     if not isinstance(raw, dict):
         return None
     when = {str(key): tuple(values) for key, values in (raw.get("when") or {}).items()}
@@ -423,7 +423,7 @@ def _axis(name: str, raw: Any) -> Axis | None:
             return Axis(name, kind, low, high, kind == "loguniform", (), when)
     for kind in _LISTS:
         values = list(raw.get(kind) or [])
-        if len(values) > 1 or (values and when):
+        if len(values) > 1:
             numbers = all(_is_number(value) for value in values)
             values = sorted(values) if numbers else values
             low, high = (float(values[0]), float(values[-1])) if numbers else (0.0, 0.0)

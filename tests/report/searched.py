@@ -26,7 +26,7 @@ SPACE: dict[str, Any] = {
 """Two axes have a part only in some trials; the learning rate matters most, then the model; most others do nothing."""
 ASHA = {"method": "asha", "metric": "val_accuracy", "min_epochs": 1, "reduction_factor": 3}
 PATIENCE = {"method": "patience", "metric": "val_accuracy", "min_epochs": 2, "patience": 3}
-DEFAULTS = {"momentum": 0.9, "dropout": 0.0}
+DEFAULTS = {"momentum": 0.9, "dropout": 0.0, "width": 1.0}
 
 
 def searched(
