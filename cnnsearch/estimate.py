@@ -30,7 +30,7 @@ from cnnsearch.stopping import expected
 VERSIONS = {"cpu": "6", "cuda": "6"}
 """Device -> version of what `calibrate` measures on it: timings of another version are not used."""
 IMPORT_SECONDS = 1.1
-"""What an import of torch took where the five below were measured: elsewhere they are taken in proportion to it."""
+"""About what importing torch took where the five below were measured: elsewhere they are in proportion to it."""
 START_SECONDS = 7.5
 """From the command to the first training step, Ray's start included."""
 REPORT_SECONDS = 5.5
