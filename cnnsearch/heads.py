@@ -25,6 +25,9 @@ from cnnsearch.spec import Settings
 
 EVALUATED_ROWS = 512
 """Examples of a split evaluated in one product. Fixed, so that numbers repeat."""
+ALIGNED = 16
+"""Numbers in 64 bytes. What is multiplied has rows of a multiple of it: products of matrices that begin elsewhere were
+found to be rounded differently with AVX2, and then a trial's numbers depend on its place in the bundle."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,7 @@ class HeadState:
     best_bias: Tensor = field(default_factory=lambda: torch.empty(0))
     """[C] of the best epoch; empty before there is one."""
     moments: tuple[Tensor, ...] = ()
-    """[C, K] each: what the optimizer remembers, see `_Heads`; empty before the first epoch. Changed by the next."""
+    """[C, D + 1] each: what the optimizer remembers; empty before the first epoch. Changed by the next."""
 
     @property
     def epoch(self) -> int:
@@ -114,7 +117,7 @@ def train_heads(
         start = time.perf_counter()
         train_losses, train_accuracies = _train_epoch(heads, epoch, inputs, labels)
         val_losses, val_accuracies = _validate(heads.weight, val_inputs, val_labels)
-        weights, biases = heads.weight[:, :, :-1], heads.weight[:, :, -1]
+        weights, biases = heads.weight[:, :, : heads.inputs], heads.weight[:, :, heads.inputs]
         seconds = (time.perf_counter() - start) / len(live)
         rows: list[EpochRow | None] = [None] * len(states)
         for trial, index in enumerate(live):
@@ -131,7 +134,7 @@ def train_heads(
             rows[index] = row
             state.rows.append(row)
             state.weight, state.bias = weights[trial].clone(), biases[trial].clone()
-            state.moments = tuple(moment[trial] for moment in heads.moments)
+            state.moments = tuple(moment[trial, :, : heads.inputs + 1] for moment in heads.moments)
             if row.is_finite and (state.best is None or val_accuracies[trial] > (state.best.val_accuracy or 0.0)):
                 state.best, state.best_weight, state.best_bias = row, state.weight.clone(), state.bias.clone()
         finite = [trial for trial, index in enumerate(live) if states[index].rows[-1].is_finite]
@@ -165,8 +168,10 @@ class _Heads:
     """Trials in training: one along the first dimension of every tensor, those with dropout first."""
 
     settings: list[Settings]
+    inputs: int
+    """D."""
     weight: Tensor
-    """[T, C, K]: the D weights and the bias, see `_joined`."""
+    """[T, C, K]: the D weights, the bias, and zeros; see `_joined`."""
     gradient: Tensor
     """[T, C, K]; holds other things between steps."""
     moments: tuple[Tensor, ...]
@@ -192,10 +197,11 @@ class _Heads:
 
         return cls(
             settings,
+            states[0].weight.shape[1],
             weight,
             gradient=torch.empty_like(weight),
             moments=tuple(
-                torch.stack([s.moments[index] for s in states]) if steps else torch.zeros_like(weight)
+                _padded(torch.stack([s.moments[index] for s in states])) if steps else torch.zeros_like(weight)
                 for index in range(_MOMENTS[settings[0].optimizer])
             ),
             lr=column(s.lr for s in settings),
@@ -236,7 +242,7 @@ def _train_epoch(heads: _Heads, epoch: int, inputs: Tensor, labels: Tensor) -> t
     weight, gradient, settings = heads.weight, heads.gradient, heads.settings
     update = _UPDATES[settings[0].optimizer]
     trials, classes, width = weight.shape
-    dropout = Dropout.of(settings, epoch, min(settings[0].batch_size, len(labels)), width - 1, weight.device)
+    dropout = Dropout.of(settings, epoch, min(settings[0].batch_size, len(labels)), heads.inputs, weight.device)
     loss = torch.zeros(trials, dtype=torch.float64, device=weight.device)
     correct = torch.zeros(trials, dtype=torch.int64, device=weight.device)
     order = example_orders(settings, epoch, len(labels)).to(weight.device)
@@ -347,11 +353,16 @@ _MOMENTS = {"adam": 2, "adamw": 2, "sgd": 1}
 
 
 def _split(features: Features, split: str) -> tuple[Tensor, Tensor]:
-    """Inputs [n, K] and labels [n] of a split. K is D + 1: the features, and a one that the bias is the weight of."""
+    """Inputs [n, K] and labels [n] of a split: the features, a one that the bias is the weight of, and zeros."""
     rows = features.rows[split]
-    return F.pad(features.values.detach()[rows], (0, 1), value=1.0), features.labels[rows]
+    return _padded(F.pad(features.values.detach()[rows], (0, 1), value=1.0)), features.labels[rows]
 
 
 def _joined(weight: Tensor, bias: Tensor) -> Tensor:
     """[T, C, D] and [T, C] -> [T, C, K]: one tensor to update."""
-    return torch.cat([weight.detach(), bias.detach().unsqueeze(2)], dim=2)
+    return _padded(torch.cat([weight.detach(), bias.detach().unsqueeze(2)], dim=2))
+
+
+def _padded(values: Tensor) -> Tensor:
+    """[..., D + 1] -> [..., K], the next multiple of `ALIGNED`, with zeros, which stay zeros in training."""
+    return F.pad(values, (0, -values.shape[-1] % ALIGNED))
