@@ -26,7 +26,7 @@ from cnnsearch.spec import Settings
 EVALUATED_ROWS = 512
 """Examples of a split evaluated in one product. Fixed, so that numbers repeat."""
 ALIGNED = 16
-"""Numbers in 64 bytes. What is multiplied has rows of a multiple of it: products of matrices that begin elsewhere were
+"""Numbers in 64 bytes. Weights and inputs have rows of a multiple of it: products of matrices that begin elsewhere were
 found to be rounded differently with AVX2, and then a trial's numbers depend on its place in the bundle."""
 
 

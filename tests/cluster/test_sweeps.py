@@ -89,8 +89,8 @@ def test_a_node_that_joins_later_is_used(two_nodes: Cluster, folder: Path) -> No
     two_nodes.add_nodes()
     new = two_nodes.nodes[-1]
     try:
-        trials = Results(folder / "results" / "later")
-        running.until(lambda: any(record.host == new.name for record in trials.records().values()), 180)
+        trials, everywhere = Results(folder / "results" / "later"), {"node-0", "node-1", new.name}
+        running.until(lambda: {record.host for record in trials.records().values()} == everywhere, 180)
         running.send(signal.SIGINT)
         assert running.ended(60).returncode == 130
     finally:
