@@ -78,9 +78,10 @@ def stopping_notes(ready: Prepared, planned: StagePlan) -> list[str]:
         known = next(iter(planned.trials), None)
         compared = ready.compared(known) if known else stage_size(stage)
         share = expected_epochs(rule, epochs, compared, guided_from=stage.search.guided_from) / epochs
+        at = rungs(rule, epochs)
         return [
-            f"{rule.method}: one in {rule.reduction_factor} goes on from epochs "
-            f"{', '.join(map(str, rungs(rule, epochs)))}; about {percent(share)} of all epochs are trained"
+            f"{rule.method}: one in {rule.reduction_factor} goes on from epoch{'s' * (len(at) > 1)} "
+            f"{', '.join(map(str, at))}; about {percent(share)} of all epochs are trained"
         ]
     return [f"{rule.method}: trials may be stopped after {rule.min_epochs} of {epochs} epochs, how many cannot be said"]
 

@@ -18,6 +18,7 @@ from cnnsearch.events import EpochDone, Event
 from cnnsearch.job_queue import Queue
 from cnnsearch.plan import Status
 from cnnsearch.prepare import prepared
+from cnnsearch.progress import stopping_notes
 from cnnsearch.records import Record, Results
 from cnnsearch.session import Finished, execute, workplace
 from cnnsearch.spec import Sweep
@@ -135,6 +136,21 @@ def test_elsewhere_a_pruned_trial_runs_to_its_end(sweep: Callable[..., Sweep], t
     finished = run(whole, tmp_path / "a")
     assert {record.status for record in records(finished).values()} == {Status.DONE}
     assert numbers(finished.results) == numbers(run(whole, tmp_path / "b").results)
+
+
+@pytest.mark.parametrize(
+    ("rule", "said"),
+    [
+        ("{method: asha}", "asha: one in 3 goes on from epochs 1, 3; about "),
+        ("{method: asha, min_epochs: 3}", "asha: one in 3 goes on from epoch 3; about "),
+    ],
+)
+def test_the_plan_says_where_trials_are_compared(
+    sweep: Callable[..., Sweep], tmp_path: Path, rule: str, said: str
+) -> None:
+    with prepared(sweep(f"stages.grid.stop_early={rule}"), tmp_path, dry_run=True) as ready:
+        (note,) = stopping_notes(ready, ready.plan.stages[0])
+    assert note.startswith(said)
 
 
 def test_a_trial_that_patience_stopped_can_be_the_best(sweep: Callable[..., Sweep], tmp_path: Path) -> None:
