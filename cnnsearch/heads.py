@@ -355,12 +355,13 @@ _MOMENTS = {"adam": 2, "adamw": 2, "sgd": 1}
 def _split(features: Features, split: str) -> tuple[Tensor, Tensor]:
     """Inputs [n, K] and labels [n] of a split: the features, a one that the bias is the weight of, and zeros."""
     rows = features.rows[split]
-    return _padded(F.pad(features.values.detach()[rows], (0, 1), value=1.0)), features.labels[rows]
+    values = features.values[rows]
+    return _joined(values, values.new_ones(len(values))), features.labels[rows]
 
 
-def _joined(weight: Tensor, bias: Tensor) -> Tensor:
-    """[T, C, D] and [T, C] -> [T, C, K]: one tensor to update."""
-    return _padded(torch.cat([weight.detach(), bias.detach().unsqueeze(2)], dim=2))
+def _joined(values: Tensor, last: Tensor) -> Tensor:
+    """[..., D] and [...] -> [..., K]: weights and their bias, one tensor to update; or inputs and their one."""
+    return _padded(torch.cat([values.detach(), last.detach().unsqueeze(-1)], dim=-1))
 
 
 def _padded(values: Tensor) -> Tensor:
