@@ -75,8 +75,10 @@ class Disturber:
                 # Once an attempt: of a worker just killed, the driver may hear another epoch or two.
                 attempt = self.started[event.trial.id]
                 if event.row.epoch >= self.epoch and self.acts < min(self.times, attempt):
-                    self.acts += 1
-                    for worker in workers():
+                    found = list(workers())
+                    # None where the driver hears of it only when the worker has done all it was given.
+                    self.acts += bool(found)
+                    for worker in found:
                         self.act(worker)
 
 
