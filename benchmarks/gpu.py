@@ -6,8 +6,9 @@
 This project runs everything, dropout stage included. The others run the grid's eight trials for a few epochs, which is
 then taken times the epochs and the sixteen trials: they would take hours, and an epoch takes as long as the one before.
 The limit is the rate of this GPU's best matrix product, bf16 or fp32, measured in the same run. Memory is the host's.
-What the plan picked is printed first (`--set run.gpus_per_trial=1` for one trial a GPU), and what a training step takes
-with its kernels launched one by one and as a CUDA graph.
+What the plan picked is printed first (`--set run.gpus_per_trial=1` for one trial a GPU), what a training step takes
+with its kernels launched one by one and as a CUDA graph, and how many steps a second 1, 2, 4 and 8 trials make that
+share a GPU (`--packed 0.25 1` for two widths of the networks; `--packed` for none).
 """
 
 from __future__ import annotations
@@ -15,10 +16,13 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import multiprocessing
 import subprocess
 import sys
 import tempfile
+import time
 from dataclasses import replace
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from unittest import mock
 
@@ -41,6 +45,8 @@ from cnnsearch.train import TrainingState, train
 RIVALS = ("plain_ray", "tuned_ray", "notebook")
 STEPS = 50
 """Of an epoch in which steps are timed."""
+PACKED_SECONDS = 4.0
+"""How long trials that share a GPU are timed."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -54,6 +60,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--width", type=float, default=1.0, help="factor on the channels (default: 1)")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change this project's sweep")
     parser.add_argument("--rounds", type=int, default=1, help="times each runs, in turn (default: 1)")
+    parser.add_argument("--packed", nargs="*", type=float, default=[1.0], metavar="WIDTH", help="(default: 1)")
     parser.add_argument("--out", type=Path, default=Path("results/benchmarks"), help="where gpu.json goes")
     parser.add_argument("--device-only", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
@@ -71,6 +78,10 @@ def main(arguments: list[str] | None = None) -> int:
         rate, steps = measured(options.width)
         for name, (launched, replayed) in steps.items():
             say(f"a step of {name}: {launched:.3f} ms launched, {replayed:.3f} ms as a graph")
+        packed = {f"width {width:g}": packed_steps(width) for width in options.packed}
+        for name, found in packed.items():
+            each = ", ".join(f"{rate:.0f} from {trials}" for trials, rate in found.items())
+            say(f"steps a second of trials that share a GPU, {name}: {each}")
         runs: dict[str, list[Run]] = {name: [] for name in (*options.rivals, OURS)}
         for number in range(1, options.rounds + 1):
             for name, some in runs.items():
@@ -82,6 +93,7 @@ def main(arguments: list[str] | None = None) -> int:
             "work": describe(bench.workload, bench.size, len(bench.trials)),
             "plan": picked(plan),
             "step_milliseconds": steps,
+            "packed_steps_a_second": packed,
             "tflop": flop / 1e12,
             "matmul_gflops": rate / 1e9,
             "limit_seconds": flop / rate,
@@ -142,13 +154,53 @@ def step_milliseconds(width: float) -> dict[str, list[float]]:
 
 def step_seconds(settings: Settings, device: str) -> float:
     """Seconds of a training step in the fastest epoch, on noise."""
+    state, pixels = noise(settings, device)
+    return min(row.seconds for row in train(state, pixels, settings, precision="bf16")) / STEPS
+
+
+def packed_steps(width: float) -> dict[int, float]:
+    """Trials that share a GPU -> training steps a second of all of them, each `residual` in batches of 16."""
+    found = {}
+    context = multiprocessing.get_context("spawn")
+    for trials in (1, 2, 4, 8):
+        ready = context.Barrier(trials)
+        with context.Pool(trials, initializer=_share, initargs=(ready,)) as pool:
+            found[trials] = sum(pool.map(_packed_rate, [width] * trials, chunksize=1))
+    return found
+
+
+def _share(ready: Barrier) -> None:
+    global _READY
+    _READY = ready
+
+
+_READY: Barrier | None = None
+
+
+def _packed_rate(width: float) -> float:
+    """Steps a second of one trial, from when all are ready."""
+    settings = Settings(model="residual", batch_size=16, width=width, epochs=100_000, lr=1e-9)
+    state, pixels = noise(settings, "cuda")
+    epochs = train(state, pixels, settings, precision="bf16")
+    for _ in range(2):
+        next(epochs)
+    assert _READY is not None
+    _READY.wait(timeout=120)
+    start, done = time.perf_counter(), 0
+    while time.perf_counter() - start < PACKED_SECONDS:
+        next(epochs)
+        done += STEPS
+    return done / (time.perf_counter() - start)
+
+
+def noise(settings: Settings, device: str) -> tuple[TrainingState, Pixels]:
+    """A model and images for epochs of so many full batches."""
     rows = torch.arange(STEPS * settings.batch_size, device=device)
     shape = (len(rows), settings.image_size, settings.image_size, 3)
     images = torch.randint(0, 256, shape, dtype=torch.uint8, device=device)
     middle, spread = torch.full((3,), 127.5, device=device), torch.full((3,), 73.9, device=device)
     pixels = Pixels(images, rows % 10, {"train": rows, "val": rows[:1]}, middle, spread)
-    state = TrainingState.start(initial_model(settings, 10, device), settings)
-    return min(row.seconds for row in train(state, pixels, settings, precision="bf16")) / STEPS
+    return TrainingState.start(initial_model(settings, 10, device), settings), pixels
 
 
 if __name__ == "__main__":

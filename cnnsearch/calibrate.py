@@ -154,7 +154,7 @@ def _arrange(
 
 def _random_pixels(image_size: int, classes: int, batch_size: int, device: str) -> Pixels:
     """One batch of noise for training, one image for validation, and an evaluation batch."""
-    evaluated = batch_size_of_evaluation(3 * image_size**2)
+    evaluated = batch_size_of_evaluation(3 * image_size**2, device)
     n = batch_size + 1 + evaluated
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (n, image_size, image_size, 3), dtype=torch.uint8, generator=generator)

@@ -14,13 +14,14 @@ from cnnsearch.device import autocast
 from cnnsearch.features import Examples
 from cnnsearch.spec import ResolvedPrecision
 
-NUMBERS_AT_ONCE = 400_000
-"""Inputs evaluated at once: 128 images of 32×32. More gains nothing on a CPU, and their activations take memory."""
+NUMBERS_AT_ONCE = {"cpu": 400_000, "cuda": 4_000_000}
+"""Device -> inputs evaluated at once: 128 images of 32×32 on a CPU, where more gains nothing and their activations take
+memory."""
 
 
-def batch_size(numbers: int) -> int:
+def batch_size(numbers: int, device: str) -> int:
     """Examples evaluated at once where each is so many numbers: from 16 to 256, a power of two."""
-    return int(2 ** (min(max(NUMBERS_AT_ONCE // numbers, 16), 256).bit_length() - 1))
+    return int(2 ** (min(max(NUMBERS_AT_ONCE[device] // numbers, 16), 256).bit_length() - 1))
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ def evaluate(model: nn.Module, examples: Examples, split: str, *, precision: Res
     device = examples.device
     loss = torch.zeros((), dtype=torch.float64, device=device)
     probabilities, predicted, correct = [], [], torch.zeros((), dtype=torch.int64, device=device)
-    for rows in examples.rows[split].split(batch_size(examples.numbers)):
+    for rows in examples.rows[split].split(batch_size(examples.numbers, device)):
         inputs, labels = examples.batch(rows)
         with autocast(device, precision):
             logits = model(*inputs)

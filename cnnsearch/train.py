@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -153,7 +152,7 @@ def train(
         if row.is_finite and (state.best is None or validation.accuracy > (state.best.val_accuracy or 0.0)):
             state.best = row
             everything = state.model.state_dict()
-            state.best_weights = copy.deepcopy({name: everything[name].cpu() for name in sorted(state.keep)})
+            state.best_weights = {name: everything[name].clone() for name in sorted(state.keep)}
         yield row
         if not row.is_finite:
             return

@@ -179,14 +179,16 @@ def test_rows_that_are_not_numbers_are_told() -> None:
 
 
 def test_evaluation_batches_hold_about_as_many_numbers() -> None:
-    assert [batch_size(3 * side**2) for side in (8, 16, 32, 64, 128, 224)] == [256, 256, 128, 32, 16, 16]
+    sides = (8, 16, 32, 64, 128, 224)
+    assert [batch_size(3 * side**2, "cpu") for side in sides] == [256, 256, 128, 32, 16, 16]
+    assert [batch_size(3 * side**2, "cuda") for side in sides] == [256, 256, 256, 256, 64, 16]
 
 
 def test_an_evaluation_is_that_of_each_example_by_itself(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     pixels = Pixels.of(dataset, "cpu")
     model = initial_model(settings(), 2, "cpu")
     whole = evaluate(model, pixels, "train", precision="fp32")
-    monkeypatch.setattr("cnnsearch.evaluate.batch_size", lambda numbers: 5)
+    monkeypatch.setattr("cnnsearch.evaluate.batch_size", lambda numbers, device: 5)
     parts = evaluate(model, pixels, "train", precision="fp32")
     assert parts.loss == pytest.approx(whole.loss, rel=1e-7)
     assert np.array_equal(parts.predicted, whole.predicted)
