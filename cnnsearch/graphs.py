@@ -6,10 +6,9 @@ part is as it is: https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-grap
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Protocol
 
 import torch
@@ -41,19 +40,19 @@ class ReplayedStep:
     """
 
     def __init__(
-        self, step: Callable[[Tensor], None], optimizer: torch.optim.Optimizer, batch_size: int, recorder: Recorder
+        self, step: Callable[[Tensor], None], zero_grad: Callable[[], None], batch_size: int, recorder: Recorder
     ) -> None:
         """See the class.
 
         Args:
             step: takes rows [B] int64. It changes nothing but tensors, in place and on the device, and leaves
                 gradients None, so that those of a replay lie where they lay when it was recorded.
-            optimizer: what it steps with; fused.
+            zero_grad: drops the gradients of a step that was not finished.
             batch_size: rows of a full batch.
             recorder: of the rows' device.
         """
         self._step = step
-        self._optimizer = optimizer
+        self._zero_grad = zero_grad
         self._batch_size = batch_size
         self._recorder = recorder
         self._full_batches = 0
@@ -74,11 +73,10 @@ class ReplayedStep:
         """The step for any rows as many as these; None where it cannot be recorded."""
         static = rows.clone()
         try:
-            with _capturable(self._optimizer):
-                launch = self._recorder.record(functools.partial(self._step, static))
+            launch = self._recorder.record(functools.partial(self._step, static))
         except Exception as error:  # of any kind: no step has been taken, and this one still can be
             _LOG.warning("the training step is not recorded as a CUDA graph: %s", " ".join(str(error).split())[:300])
-            self._optimizer.zero_grad(set_to_none=True)
+            self._zero_grad()
             return None
 
         def replay(rows: Tensor) -> None:
@@ -86,22 +84,6 @@ class ReplayedStep:
             launch()
 
         return replay
-
-
-@contextlib.contextmanager
-def _capturable(optimizer: torch.optim.Optimizer) -> Iterator[None]:
-    """Adam and AdamW refuse to be recorded without this flag, which changes nothing else where they are fused.
-
-    Only for the time of recording: checkpoints stay the same on every device.
-    """
-    groups = [group for group in optimizer.param_groups if "capturable" in group]
-    for group in groups:
-        group["capturable"] = True
-    try:
-        yield
-    finally:
-        for group in groups:
-            group["capturable"] = False
 
 
 class CudaRecorder:

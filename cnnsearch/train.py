@@ -121,7 +121,7 @@ def train(
 
     take_step: Callable[[Tensor], None] = step
     if device in RECORDERS:
-        take_step = ReplayedStep(step, optimizer.torch, settings.batch_size, RECORDERS[device]())
+        take_step = ReplayedStep(step, optimizer.zero_grad, settings.batch_size, RECORDERS[device]())
     order_generator = torch.Generator()
     for epoch in range(state.epoch + 1, settings.epochs + 1):
         start = time.perf_counter()

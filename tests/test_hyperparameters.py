@@ -23,6 +23,7 @@ from cnnsearch.features import Features
 from cnnsearch.job_queue import head_key
 from cnnsearch.learning_rate import rate
 from cnnsearch.models.build import initial_model
+from cnnsearch.optimizers import UPDATES
 from cnnsearch.pixels import Pixels
 from cnnsearch.plan import Trial
 from cnnsearch.spec import ADDED, Settings
@@ -116,12 +117,18 @@ def test_warm_up_rises_in_equal_steps_before_the_schedule_begins() -> None:
 
 
 @pytest.mark.parametrize("name", ["adam", "adamw", "sgd"])
-def test_the_rate_reaches_the_optimizer_and_the_rows(dataset: Dataset, name: str) -> None:
+def test_the_rate_reaches_the_optimizer_and_the_rows(
+    dataset: Dataset, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     chosen = settings(lr_schedule="cosine", optimizer=name)
     state = started(chosen)
-    seen: list[float] = []
-    optimizer = state.optimizer.torch
-    optimizer.register_step_pre_hook(lambda *_: seen.append(optimizer.param_groups[0]["lr"]))
+    seen: list[float | torch.Tensor] = []
+
+    def update(*about: Any) -> None:
+        seen.append(about[-1])
+        UPDATES[name](*about)
+
+    monkeypatch.setattr(state.optimizer, "_update", update)
     rows = list(train(state, Pixels.of(dataset, "cpu"), chosen, precision="fp32"))
     per_epoch = -(-len(dataset.indices["train"]) // chosen.batch_size)
     assert seen == [rate(chosen, step, per_epoch) for step in range(3 * per_epoch)]

@@ -1,16 +1,25 @@
 from __future__ import annotations
 
 import copy
+import subprocess
+import sys
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from cnnsearch.optimizers import OPTIMIZERS, Optimizer
+from cnnsearch.optimizers import UPDATES, Optimizer
 from cnnsearch.spec import Settings
 
-KINDS = ["adam", "adamw", "sgd"]
+TORCHS: dict[str, Callable[..., torch.optim.Optimizer]] = {
+    "adam": torch.optim.Adam,
+    "adamw": torch.optim.AdamW,
+    "sgd": partial(torch.optim.SGD, momentum=0.9),
+}
+KINDS = list(UPDATES)
 
 
 def net() -> nn.Module:
@@ -34,7 +43,7 @@ def gradients(model: nn.Module, number: int) -> None:
 def usual(kind: str, steps: int) -> tuple[nn.Module, dict[str, Any]]:
     """A torch optimizer of the model's own parameters."""
     model = net()
-    optimizer = OPTIMIZERS[kind](list(model.parameters()), chosen(kind), 0.01)
+    optimizer = TORCHS[kind](model.parameters(), lr=0.01, weight_decay=0.1, fused=True)
     for number in range(steps):
         gradients(model, number)
         optimizer.step()
@@ -60,7 +69,47 @@ def test_numbers_and_state_are_those_of_torchs_optimizer(kind: str) -> None:
         optimizer.step()
     expected, state = usual(kind, 3)
     assert same(model.state_dict(), expected.state_dict())
-    assert same(optimizer.state_dict(), state)
+    assert same(optimizer.state_dict()["state"], state["state"])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_parameter_without_a_gradient_stays_as_it_is(kind: str) -> None:
+    model = net()
+    before = copy.deepcopy(model.state_dict())
+    optimizer = Optimizer(model.parameters(), chosen(kind))
+    gradients(model, 0)
+    optimizer.stepped[4].grad = None
+    optimizer.step()
+    assert [same(before[name], value) for name, value in model.named_parameters()] == [i == 4 for i in range(8)]
+    assert optimizer.state_dict()["state"].keys() == {0, 1, 2, 3, 5, 6, 7}
+
+
+def test_a_state_that_was_taken_stays_as_it_was() -> None:
+    """A checkpoint may be gone back to twice."""
+    state = usual("adam", 2)[1]
+    ends = []
+    for _ in range(2):
+        model = net()
+        optimizer = Optimizer(model.parameters(), chosen("adam"))
+        optimizer.load_state_dict(state)
+        gradients(model, 2)
+        optimizer.step()
+        ends.append(model.state_dict())
+    assert same(*ends)
+
+
+def test_the_compiler_is_not_imported() -> None:
+    """It takes two seconds."""
+    code = "import sys, tests.test_optimizers as t; t.steps(); assert 'torch._dynamo' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def steps() -> None:
+    """One step of each optimizer."""
+    for kind in KINDS:
+        model = net()
+        gradients(model, 0)
+        Optimizer(model.parameters(), chosen(kind)).step()
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -90,4 +139,4 @@ def test_the_learning_rate_is_that_of_the_next_step_and_not_of_a_state() -> None
     optimizer = Optimizer(model.parameters(), chosen("sgd"))
     optimizer.set_lr(0.5)
     optimizer.load_state_dict(usual("sgd", 1)[1])
-    assert optimizer.torch.param_groups[0]["lr"] == 0.5
+    assert optimizer.lr == 0.5

@@ -20,6 +20,7 @@ from cnnsearch.device import derived_seed, reset_process
 from cnnsearch.models.build import initial_model
 from cnnsearch.models.convolution import Conv3x3
 from cnnsearch.models.linear import LongLinear
+from cnnsearch.optimizers import Optimizer
 from cnnsearch.pixels import Pixels, channel_statistics
 from cnnsearch.spec import DataSpec, ResolvedPrecision, Settings
 from cnnsearch.train import TrainingState, train
@@ -85,12 +86,14 @@ def fast_way(dataset: Dataset, chosen: Settings, precision: ResolvedPrecision) -
     state = TrainingState.start(initial_model(chosen, len(dataset.classes), "cpu"), chosen)
     seen: list[dict[str, Tensor]] = []
 
-    def look(*_: object) -> None:
+    def look() -> None:
         if not seen:
             stepped = zip(state.model.named_parameters(), state.optimizer.stepped, strict=True)
             seen.append({name: in_shape(view.grad, parameter).clone() for (name, parameter), view in stepped})
 
-    state.optimizer.torch.register_step_pre_hook(look)
+        Optimizer.step(state.optimizer)
+
+    state.optimizer.step = look  # type: ignore[method-assign]
     rows = list(train(state, Pixels.of(dataset, "cpu"), chosen, precision=precision))
     assert rows[0].train_loss is not None
     assert rows[-1].val_accuracy is not None
