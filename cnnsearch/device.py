@@ -27,6 +27,13 @@ def derived_seed(purpose: str, *numbers: int) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 
+def seed_draws(seed: int, device: str) -> None:
+    """Seed what is drawn on a device, as `torch.manual_seed` does for all kinds of device, which takes a while."""
+    torch.default_generator.manual_seed(seed)
+    if device == "cuda":
+        torch.cuda.manual_seed(seed)
+
+
 def reset_process(threads: int) -> None:
     """Undo whatever an earlier trial in this process may have left behind.
 

@@ -1,7 +1,8 @@
 """Files that appear whole or not at all, survive a crash once written, and whose damage is found.
 
 A file is written beside its place under a name that tells who writes it, synced, and renamed. Readers see the old
-file or the new one. What a killed process left behind is known by that name, and swept away.
+file or the new one. Files that another one vouches for are synced together, before it is written. What a killed process
+left behind is known by that name, and swept away.
 """
 
 from __future__ import annotations
@@ -32,8 +33,8 @@ os.umask(_UMASK)
 
 
 @contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A temporary file beside `path` that takes its place, durably, when the block ends well.
+def replacing(path: Path, *, synced: bool = True) -> Iterator[Path]:
+    """A temporary file beside `path` that takes its place, durably unless `synced` is off, when the block ends well.
 
     Raises DiskError where that fails; `path` is then as it was.
     """
@@ -41,7 +42,7 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary = temporary_file(path.parent)
         try:
             yield temporary
-            put_in_place(temporary, path)
+            put_in_place(temporary, path, synced=synced)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
@@ -49,15 +50,28 @@ def replacing(path: Path) -> Iterator[Path]:
         raise DiskError(f"{path} cannot be written: {error.strerror or error}") from None
 
 
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file so that it is there whole or, after a crash, as it was before. Raises DiskError."""
-    with replacing(path) as temporary:
+def write_whole(path: Path, content: bytes, *, synced: bool = True) -> None:
+    """Write a file so that it is there whole or, after a crash, as it was before. Raises DiskError.
+
+    With `synced` off that holds for a crash of this process and not of the machine, until `sync` was called.
+    """
+    with replacing(path, synced=synced) as temporary:
         temporary.write_bytes(content)
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write a JSON file, whole or not at all. Raises DiskError."""
-    write_whole(path, (json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode())
+def sync(path: Path) -> None:
+    """Make a file's content durable; its name is once another file of its folder is replaced. Raises DiskError."""
+    try:
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise DiskError(f"{path} cannot be written: {error.strerror or error}") from None
+
+
+def write_json(path: Path, value: Any, *, synced: bool = True) -> None:
+    """Write a JSON file, whole or not at all; see `write_whole`. Raises DiskError."""
+    text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    write_whole(path, text.encode(), synced=synced)
 
 
 def write_checked(path: Path, facts: dict[str, Any]) -> None:
@@ -99,12 +113,15 @@ def temporary_folder(folder: Path) -> Path:
     return Path(tempfile.mkdtemp(prefix=f"{_TEMPORARY}{this_process()}-", dir=folder))
 
 
-def put_in_place(temporary: Path, path: Path) -> None:
-    """Make a finished temporary file durable and give it its name. Raises OSError."""
+def put_in_place(temporary: Path, path: Path, *, synced: bool = True) -> None:
+    """Make a finished temporary file durable, unless `synced` is off, and give it its name. Raises OSError."""
     with temporary.open("rb") as file:
-        os.fsync(file.fileno())
+        if synced:
+            os.fsync(file.fileno())
         os.fchmod(file.fileno(), 0o666 & ~_UMASK)
     temporary.replace(path)
+    if not synced:
+        return
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(folder)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cnnsearch.augment import Augmentation
-from cnnsearch.device import autocast, derived_seed
+from cnnsearch.device import autocast, derived_seed, seed_draws
 from cnnsearch.epoch import EpochRow
 from cnnsearch.evaluate import evaluate
 from cnnsearch.features import Examples
@@ -127,7 +127,7 @@ def train(
         start = time.perf_counter()
         order_generator.manual_seed(derived_seed("order", settings.seed, epoch))
         order = train_rows[torch.randperm(len(train_rows), generator=order_generator).to(device)]
-        torch.manual_seed(derived_seed("dropout", settings.seed, epoch))
+        seed_draws(derived_seed("dropout", settings.seed, epoch), device)
         state.train_mode()
         loss_sum.zero_()
         correct.zero_()

@@ -25,6 +25,7 @@ from cnnsearch.durable import (
     remove_abandoned,
     sealed,
     sha256,
+    sync,
     unsealed,
     write_checked,
     write_json,
@@ -178,12 +179,12 @@ class TrialFolder:
             "data": trial.data,
             "settings": trial.settings.model_dump(),
         }
-        write_json(self.path / "trial.json", facts)
+        write_json(self.path / "trial.json", facts, synced=False)
         self.write_epochs(rows)
 
     def write_epochs(self, rows: Sequence[EpochRow]) -> None:
         """Replace the rows written so far, whoever wrote them."""
-        write_whole(self.epochs_file, "".join(_line(row) for row in rows).encode())
+        write_whole(self.epochs_file, "".join(_line(row) for row in rows).encode(), synced=False)
 
     def append_epoch(self, row: EpochRow) -> None:
         """Add one epoch's row. Raises DiskError."""
@@ -231,7 +232,8 @@ class TrialFolder:
         """Write the best epoch's weights."""
         from safetensors.torch import save
 
-        write_whole(self.weights_file, save({name: value.contiguous() for name, value in weights.items()}))
+        content = save({name: value.contiguous() for name, value in weights.items()})
+        write_whole(self.weights_file, content, synced=False)
 
     def load_weights(self) -> Weights:
         """The best epoch's weights. Raises ResultsError where they are missing or not what was recorded."""
@@ -264,7 +266,7 @@ class TrialFolder:
         for (split, moment), (predicted, confidence) in predictions.items():
             arrays[f"{split}/{moment}/predicted"] = predicted.astype(np.int32)
             arrays[f"{split}/{moment}/confidence"] = confidence.astype(np.float32)
-        write_whole(self.predictions_file, save(arrays))
+        write_whole(self.predictions_file, save(arrays), synced=False)
 
     def predictions(self) -> dict[tuple[str, str], tuple[NDArray[np.int32], NDArray[np.float32]]]:
         """What `save_predictions` wrote; empty where there is nothing."""
@@ -280,12 +282,14 @@ class TrialFolder:
         }
 
     def commit(self, record: Record, *, keep_state: bool = False) -> Record:
-        """Make the trial count: vouch for its files and write the record, last of all.
+        """Make the trial count: sync its files, vouch for them and write the record, last of all.
 
         The checkpoint goes, unless training may go on from it some day.
         """
-        files = [self.epochs_file, self.weights_file, self.predictions_file]
-        record = record.model_copy(update={"files": {file.name: sha256(file) for file in files if file.exists()}})
+        files = [f for f in (self.epochs_file, self.weights_file, self.predictions_file) if f.exists()]
+        for file in files:
+            sync(file)
+        record = record.model_copy(update={"files": {file.name: sha256(file) for file in files}})
         plain = record.model_dump(mode="json")
         record = record.model_copy(update={"checksum": checksum(plain)})
         write_checked(self.record_file, plain)

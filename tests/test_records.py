@@ -64,6 +64,31 @@ def test_without_a_record_a_trial_does_not_count(results: Results) -> None:
     assert results.records() == {}
 
 
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs Linux's /proc")
+def test_a_record_is_named_once_all_it_vouches_for_is_on_the_disk(
+    results: Results, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+    fsync, replace = os.fsync, Path.replace
+
+    def synced(fd: int) -> None:
+        done.append(f"sync {Path(os.readlink(f'/proc/self/fd/{fd}')).name}")
+        fsync(fd)
+
+    def renamed(source: Path, target: Path) -> Path:
+        done[:] = [name.replace(source.name, Path(target).name) for name in done] + [f"name {Path(target).name}"]
+        return replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(Path, "replace", renamed)
+    record = ended(results.trial(TRIAL.id))
+    last = done.index("name record.json")
+    assert {f"sync {name}" for name in (*record.files, "record.json")} <= set(done[:last])
+    assert len(record.files) == 3
+    assert done[last + 1 :] == [f"sync {TRIAL.id}"]
+    assert sum(step.startswith("sync") for step in done) == 5
+
+
 @pytest.mark.parametrize("damage", [b"", b"{", b"[]", b"null", b'{"trial_id": "x"}'])
 def test_a_damaged_record_counts_as_none(results: Results, damage: bytes) -> None:
     folder = results.trial(TRIAL.id)
