@@ -49,9 +49,10 @@ def test_tune_forgets_trials_that_ended(tmp_path: Path, monkeypatch: pytest.Monk
     events: list[Event] = []
     simulate(tmp_path, queue, events.append)
     started = [event.trial.id for event in events if isinstance(event, Started)]
-    # In the queue's order, but that of two workers either may be the first to begin.
+    # In the queue's order, but for the one or two whose worker may still be starting.
     assert sorted(started) == sorted(planned)
-    assert all(abs(planned.index(trial_id) - place) <= 2 for place, trial_id in enumerate(started))
+    places = [planned.index(trial_id) for trial_id in started]
+    assert all(sum(later < one for later in places[at:]) <= 2 for at, one in enumerate(places))
     assert sorted(event.trial.id for event in events if isinstance(event, Ended)) == sorted(planned)
     assert sum(isinstance(event, EpochDone) for event in events) == 3 * 40
     assert {record.status for record in Results(tmp_path).records().values()} == {Status.DONE}
