@@ -50,13 +50,17 @@ class Job:
         return self.trials[0].id
 
 
+def frozen_key(trial: Trial) -> tuple[Any, ...]:
+    """Trials with equal keys that train nothing but a head have the same features."""
+    s = trial.settings
+    start = trial.parent_id or trial.weights or s.seed
+    return (s.model, s.width, start, s.image_size, s.precision, trial.data)
+
+
 def head_key(trial: Trial) -> tuple[Any, ...] | None:
     """Trials with equal keys train nothing but heads on the same features, step by step alike; None for others."""
     s = trial.settings
-    if not s.fits_in_company:
-        return None
-    start = trial.parent_id or trial.weights or s.seed
-    return (s.model, s.width, start, s.image_size, s.precision, s.batch_size, s.epochs, s.optimizer, trial.data)
+    return (*frozen_key(trial), s.batch_size, s.epochs, s.optimizer) if s.fits_in_company else None
 
 
 @dataclass

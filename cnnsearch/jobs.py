@@ -16,7 +16,7 @@ from cnnsearch.evaluate import Evaluation
 from cnnsearch.features import Features
 from cnnsearch.heads import Features as HeadFeatures
 from cnnsearch.heads import HeadState, evaluate_heads, train_heads
-from cnnsearch.job_queue import Job, head_key
+from cnnsearch.job_queue import Job, frozen_key, head_key
 from cnnsearch.models.names import OWN
 from cnnsearch.pixels import Pixels
 from cnnsearch.plan import Trial
@@ -115,12 +115,57 @@ class _Bundle:
 
 def _bundle(job: Job, place: Workplace) -> _Bundle | None:
     """The features of a job's trials and their heads; None where more than one linear layer follows the cut."""
-    first = job.trials[0]
     reset_process(place.choices.threads)
-    statistics = place.expected_statistics(first.settings)
-    pixels = Pixels.shared(place.dataset(first.settings), place.choices.device, statistics)
-    model = starting_model(first, place)
-    state, examples = arrange(model, first, place, pixels)
+    frozen = _frozen(job.trials[0], place)
+    if frozen is None:
+        return None
+    heads, states = [_initial_head(trial, frozen) for trial in job.trials], []
+    for trial, (weight, bias) in zip(job.trials, heads, strict=True):
+        states.append(HeadState(_effective(trial, frozen.own_dropout), weight.clone(), bias.clone()))
+        checkpoint = saved_state(trial, place, "head")
+        if checkpoint is not None:
+            states[-1].load_state_dict(checkpoint)
+    names = (f"{frozen.name}.weight", f"{frozen.name}.bias")
+    return _Bundle(job.trials, frozen.features, heads, states, names, frozen.model_bytes)
+
+
+@dataclass(frozen=True)
+class _Frozen:
+    """What heads need of a model: the outputs of its frozen layers, and the head that a trial starts from."""
+
+    trial: Trial
+    features: HeadFeatures
+    head: nn.Linear
+    name: str
+    """Of the head in the model."""
+    own_dropout: float | None
+    """See `only_head`."""
+    model_bytes: int
+    """Of the whole model's weights."""
+
+
+def _frozen(trial: Trial, place: Workplace) -> _Frozen | None:
+    """What all trials have in common that start from the same model; made anew when another one is asked for.
+
+    None where more than one linear layer follows the cut.
+    """
+    images = place.dataset(trial.settings).images_path
+    key = (*frozen_key(trial), images, place.results, place.choices, place.features_bytes)
+    if key not in _LAST:
+        _LAST.clear()
+        _LAST[key] = _make_frozen(trial, place)
+    return _LAST[key]
+
+
+_LAST: dict[tuple[object, ...], _Frozen | None] = {}
+"""Of this process: building a model and reading its weights takes longer than training a head."""
+
+
+def _make_frozen(trial: Trial, place: Workplace) -> _Frozen | None:
+    statistics = place.expected_statistics(trial.settings)
+    pixels = Pixels.shared(place.dataset(trial.settings), place.choices.device, statistics)
+    model = starting_model(trial, place)
+    state, examples = arrange(model, trial, place, pixels)
     if not isinstance(examples, Features) or not isinstance(state.trained, fx.GraphModule):
         return None
     found = only_head(state.trained)
@@ -129,18 +174,8 @@ def _bundle(job: Job, place: Workplace) -> _Bundle | None:
     name, own_dropout = found
     head = model.get_submodule(name)
     assert isinstance(head, nn.Linear)
-    heads = [(head.weight.detach(), head.bias.detach())] + [
-        _initial_head(trial, head, first) for trial in job.trials[1:]
-    ]
-    states = []
-    for trial, (weight, bias) in zip(job.trials, heads, strict=True):
-        states.append(HeadState(_effective(trial, own_dropout), weight.clone(), bias.clone()))
-        checkpoint = saved_state(trial, place, "head")
-        if checkpoint is not None:
-            states[-1].load_state_dict(checkpoint)
     features = HeadFeatures(examples.values[0].float(), examples.labels, examples.rows)
-    names = (f"{name}.weight", f"{name}.bias")
-    return _Bundle(job.trials, features, heads, states, names, model_bytes(model))
+    return _Frozen(trial, features, head, name, own_dropout, model_bytes(model))
 
 
 def only_head(suffix: fx.GraphModule) -> tuple[str, float | None] | None:
@@ -169,9 +204,10 @@ def _effective(trial: Trial, own_dropout: float | None) -> Settings:
     return settings
 
 
-def _initial_head(trial: Trial, head: nn.Linear, first: Trial) -> tuple[Tensor, Tensor]:
-    """The head a trial starts from, as `starting_model` would draw or load it; `head` is the first trial's."""
-    if trial.settings.seed != first.settings.seed and torch.equal(_drawn(first, head).weight, head.weight):
+def _initial_head(trial: Trial, frozen: _Frozen) -> tuple[Tensor, Tensor]:
+    """The head a trial starts from, as `starting_model` would draw or load it."""
+    head, other = frozen.head, frozen.trial
+    if trial.settings.seed != other.settings.seed and torch.equal(_drawn(other, head).weight, head.weight):
         own = _drawn(trial, head)
         return own.weight.detach(), own.bias.detach()
     return head.weight.detach(), head.bias.detach()

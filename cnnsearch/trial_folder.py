@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import io
 import json
 import logging
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -351,7 +351,5 @@ class TrialFolder:
 
 def _line(row: EpochRow) -> str:
     """A row as a line of JSON; a loss that is not a number becomes null, which JSON can say."""
-    values = {
-        key: value if value is None or np.isfinite(value) else None for key, value in dataclasses.asdict(row).items()
-    }
+    values = {key: value if value is None or math.isfinite(value) else None for key, value in vars(row).items()}
     return json.dumps(values) + "\n"

@@ -128,10 +128,11 @@ def stop_due(trial: Trial, rows: Sequence[EpochRow], place: Workplace, orders: O
     epoch = rows[-1].epoch if rows else 0
     if not 0 < epoch < trial.settings.epochs or not rows[-1].is_finite:
         return None
-    seconds = sum(row.seconds for row in rows if row.epoch > 0)
-    if place.max_seconds is not None and seconds > place.max_seconds:
-        had = f"{MAX_SECONDS}: {seconds:.3g} s of {place.max_seconds:g} s used at epoch {epoch}"
-        return Stop(epoch, MAX_SECONDS, had)
+    if place.max_seconds is not None:
+        seconds = sum(row.seconds for row in rows if row.epoch > 0)
+        if seconds > place.max_seconds:
+            had = f"{MAX_SECONDS}: {seconds:.3g} s of {place.max_seconds:g} s used at epoch {epoch}"
+            return Stop(epoch, MAX_SECONDS, had)
     return orders.stop(trial.id, epoch)
 
 

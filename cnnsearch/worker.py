@@ -155,7 +155,7 @@ def _told(trial: Trial, event: EpochRow | Record) -> dict[str, Any]:
     """An event as it travels: plain values."""
     if isinstance(event, Record):
         return {"trial": trial.id, "record": event.model_dump(mode="json")}
-    return {"trial": trial.id, "row": asdict(event)}
+    return {"trial": trial.id, "row": dict(vars(event))}
 
 
 def to_config(job: Job, stops: Mapping[str, Stop]) -> dict[str, Any]:

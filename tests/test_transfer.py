@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from cnnsearch import serial
+from cnnsearch import job_queue, jobs, serial
 from cnnsearch.data.colour import to_rgb
 from cnnsearch.data.contents import PixelContent
 from cnnsearch.data.dataset import Dataset
@@ -29,11 +29,13 @@ from cnnsearch.models.cut import cut, freeze
 from cnnsearch.models.pretrained import IMAGENET, Preprocessing, Pretrained, find_weights
 from cnnsearch.models.weights import load_into, read_state
 from cnnsearch.pixels import Pixels
+from cnnsearch.plan import Trial
 from cnnsearch.prepare import load_forms, named_weights
 from cnnsearch.records import Results
 from cnnsearch.spec import Settings, Sweep
 from cnnsearch.sweepfile import load_sweep
 from cnnsearch.workplace import Choices, Workplace
+from tests.recorded import numbers as recorded_numbers
 
 BACKBONES = {
     "resnet18": 64,
@@ -388,6 +390,30 @@ def test_heads_in_company_equal_heads_alone(dataset: Dataset, tmp_path: Path, mo
         assert best == pytest.approx(together[trial_id][2], rel=1e-3)
         for mine, other in zip(rows, together[trial_id][3], strict=True):
             assert mine == pytest.approx(other, rel=1e-3)
+
+
+def test_a_model_is_made_once_for_heads_that_come_one_job_after_another(
+    dataset: Dataset, tmp_path: Path, small_sweep: Callable[..., Sweep], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Here the frozen layers are drawn by the trial's seed: those of another one must not serve."""
+    monkeypatch.setenv("CNNSEARCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(job_queue, "HEADS_AT_ONCE", 1)
+    space = "{model: plain, fine_tune: head, seed: {grid: [0, 1]}, lr: {grid: [0.01, 0.1, 1.0]}}"
+    sweep = small_sweep(f"stages=[{{name: grid, space: {space}}}]")
+    made: list[int] = []
+    make = jobs._make_frozen
+
+    def watched(trial: Trial, place: Workplace) -> Any:
+        made.append(trial.settings.seed)
+        return make(trial, place)
+
+    monkeypatch.setattr(jobs, "_make_frozen", watched)
+    run(sweep, dataset, tmp_path / "kept", None, features_bytes=2**30)
+    assert made == [0, 1]
+    monkeypatch.setattr(jobs, "_frozen", make)
+    run(sweep, dataset, tmp_path / "anew", None, features_bytes=2**30)
+    assert recorded_numbers(tmp_path / "kept") == recorded_numbers(tmp_path / "anew")
+    assert len(recorded_numbers(tmp_path / "kept")) == 6
 
 
 def test_part_1_models_can_be_fine_tuned_too(
