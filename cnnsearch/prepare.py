@@ -77,7 +77,7 @@ class Prepared:
         """The data at the sweep's own image size."""
         return self.datasets[self.sweep.data.image_size, "bilinear"]
 
-    @property
+    @cached_property
     def sizes(self) -> Sizes:
         """Images in each split."""
         return Sizes(*(len(self.dataset.indices[split]) for split in images.SPLITS))

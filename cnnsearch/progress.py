@@ -201,11 +201,15 @@ class State:
         for trial in representatives(self.ready.plan):
             typical.setdefault(trial.stage, []).append(expected_seconds(self.ready, trial))
         self._typical = {stage: sum(seconds) / len(seconds) for stage, seconds in typical.items()}
+        self._expectations: dict[str, float] = {}
         self._expected_done = self._measured_done = 0.0
 
     def _expected(self, trial: Trial) -> float:
-        starts_from = trial.parent_id is not None
-        return self.ready.calibration.seconds(trial.settings, self.ready.sizes, starts_from=starts_from)
+        """Seconds of a trial from its start, worked out once: it is asked for at every epoch."""
+        if trial.id not in self._expectations:
+            seconds, starts_from = self.ready.calibration.seconds, trial.parent_id is not None
+            self._expectations[trial.id] = seconds(trial.settings, self.ready.sizes, starts_from=starts_from)
+        return self._expectations[trial.id]
 
     @property
     def done(self) -> int:

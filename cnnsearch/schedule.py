@@ -237,7 +237,8 @@ class _Dispatcher(tune.Callback):  # type: ignore[misc]
             self._troubles[trial.trial_id] = (Trouble(result["trouble"]), result["reason"])
         trials_by_id = {one.id: one for one in from_config(trial.config).trials}
         stops: dict[str, Stop] = {}
-        for told in result.get("events", ()):
+        events = result.get("events", [])
+        for told in events:
             one = trials_by_id[told["trial"]]
             if one.id in self._queue.outcomes:
                 continue  # a worker that died had told of it before
@@ -249,6 +250,8 @@ class _Dispatcher(tune.Callback):  # type: ignore[misc]
                     stops[one.id] = stop
                 self._metrics.hear(EpochDone(one, row))
                 self._listen(EpochDone(one, row))
+        # Tune keeps what was last reported of every trial, and in the end writes it all down.
+        events.clear()
         if stops:
             self._workers[trial.trial_id].actor.end_early.remote(plain(stops))
 

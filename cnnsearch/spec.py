@@ -176,21 +176,24 @@ class Settings(Recipe):
         if self.optimizer != "sgd":
             del settings["momentum"]
         # Younger than the first trials: what changes nothing must not rename them.
-        for name in ADDED:
-            if settings[name] == Settings.model_fields[name].default:
+        for name, ordinary in _ORDINARY.items():
+            if settings[name] == ordinary:
                 del settings[name]
         return settings
 
     @property
     def has_ordinary_steps(self) -> bool:
         """Whether a step is nothing but the gradient of the mean loss of unchanged examples times one rate."""
-        return all(getattr(self, name) == Settings.model_fields[name].default for name in ADDED)
+        return all(getattr(self, name) == ordinary for name, ordinary in _ORDINARY.items())
 
     @property
     def fits_in_company(self) -> bool:
         """Whether it trains a head and nothing else, as many others do: they can be trained as one."""
         return self.fine_tune == "head" and self.has_ordinary_steps
 
+
+_ORDINARY: dict[str, Any] = {name: Settings.model_fields[name].default for name in ADDED}
+"""What `ADDED` are by default. Asked for at every epoch of every trial: pydantic takes its time to say."""
 
 AXES: dict[str, TypeAdapter[Any]] = {
     name: TypeAdapter(cast(Any, Annotated[field.annotation, field])) for name, field in Settings.model_fields.items()
