@@ -1,7 +1,7 @@
-"""How long layers of a ResNet take over small maps on this CPU, in bf16 and channels_last, on one thread.
+"""How long layers of a ResNet take over small maps on this CPU, in channels_last, on one thread.
 
     python -m benchmarks.small_maps
-    python -m benchmarks.small_maps --batches 8 64
+    python -m benchmarks.small_maps --precision fp32 --batches 8 64
 
 Prints milliseconds of a training step (outputs, both gradients) and of outputs alone, by oneDNN's convolution and as a
 product over written-out patches, whether or not `cnnsearch.models.small_maps` would take the product for the shape.
@@ -19,9 +19,10 @@ import torch
 from torch import Tensor, nn
 
 from cnnsearch.allocator import keep_memory
-from cnnsearch.device import autocast
+from cnnsearch.device import autocast, probe_precision
 from cnnsearch.models import small_maps
 from cnnsearch.models.small_maps import SmallMapConv2d
+from cnnsearch.spec import ResolvedPrecision
 
 SHAPES = (
     (512, 512, 3, 1, 2),
@@ -47,32 +48,38 @@ def main(arguments: list[str] | None = None) -> int:
     """Print the table."""
     made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("--batches", type=int, nargs="+", default=[16, 32])
+    made.add_argument(
+        "--precision", choices=["bf16", "fp32"], default=probe_precision("cpu"), help="the faster one here"
+    )
     options = made.parse_args(arguments)
     torch.set_num_threads(1)
     keep_memory()
     print("before  after  kernel  stride  side  batch       training step              outputs alone")
     for shape in SHAPES:
         for batch in options.batches:
-            print(" ".join(f"{number:6}" for number in (*shape, batch)), *_compared(shape, batch), flush=True)
+            told = _compared(shape, batch, options.precision)
+            print(" ".join(f"{number:6}" for number in (*shape, batch)), *told, flush=True)
     return 0
 
 
-def _compared(shape: tuple[int, int, int, int, int], batch: int) -> list[str]:
+def _compared(shape: tuple[int, int, int, int, int], batch: int, precision: ResolvedPrecision) -> list[str]:
     before, after, kernel, stride, side = shape
     layer = nn.Conv2d(before, after, kernel, stride, kernel // 2, bias=False).to(memory_format=torch.channels_last)
     ours = SmallMapConv2d.of(layer)
-    x = torch.randn(batch, before, side, side).bfloat16().contiguous(memory_format=torch.channels_last).requires_grad_()
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    x = torch.randn(batch, before, side, side, dtype=dtype).contiguous(memory_format=torch.channels_last)
+    x.requires_grad_()
     told = []
     for trains in (True, False):
-        with autocast("cpu", "bf16"), torch.set_grad_enabled(trains):
+        with autocast("cpu", precision), torch.set_grad_enabled(trains):
             used = " <- used" if ours.gains(x) else ""
-        usual, product = _seconds([functools.partial(_run, way, x, trains) for way in (layer, ours)])
+        usual, product = _seconds([functools.partial(_run, way, x, trains, precision) for way in (layer, ours)])
         told.append(f"{1e3 * usual:7.2f} {1e3 * product:6.2f} ms {usual / product:5.2f}×{used:8}")
     return told
 
 
-def _run(layer: nn.Module, x: Tensor, trains: bool) -> None:
-    with autocast("cpu", "bf16"), torch.set_grad_enabled(trains):
+def _run(layer: nn.Module, x: Tensor, trains: bool, precision: ResolvedPrecision) -> None:
+    with autocast("cpu", precision), torch.set_grad_enabled(trains):
         y = layer(x)
     if trains:
         y.backward(torch.ones_like(y), inputs=[x, layer.weight])
@@ -82,7 +89,8 @@ def _run(layer: nn.Module, x: Tensor, trains: bool) -> None:
 def _seconds(ways: list[Callable[[], None]]) -> list[float]:
     """Of each way, the best of some turns; with every shape as a product."""
     kept = small_maps.FEWEST_WEIGHTS, small_maps.MOST_POSITIONS, small_maps.MOST_ROWS
-    small_maps.FEWEST_WEIGHTS, small_maps.MOST_POSITIONS, small_maps.MOST_ROWS = 0, 10**9, 10**9
+    small_maps.FEWEST_WEIGHTS, small_maps.MOST_ROWS = 0, 10**9
+    small_maps.MOST_POSITIONS = dict.fromkeys(small_maps.MOST_POSITIONS, 10**9)
     try:
         best = [float("inf")] * len(ways)
         for _ in range(ROUNDS):

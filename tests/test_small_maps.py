@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from hypothesis import assume, given, settings
@@ -10,11 +12,18 @@ from cnnsearch.device import autocast
 from cnnsearch.models import small_maps
 from cnnsearch.models.backbones import make
 from cnnsearch.models.convolution import has_amx
-from cnnsearch.models.small_maps import SmallMapConv2d, for_small_maps
-from cnnsearch.spec import Settings
+from cnnsearch.models.small_maps import SmallMapConv2d, for_small_maps, has_vectors
+from cnnsearch.spec import ResolvedPrecision, Settings
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-needs_amx = pytest.mark.skipif(not has_amx(), reason="this CPU has no AMX: nothing is unfolded")
+needs_amx = pytest.mark.skipif(not has_amx(), reason="this CPU has no AMX: nothing is unfolded in bf16")
+needs_vectors = pytest.mark.skipif(not has_vectors(), reason="this CPU has neither AVX2 nor AVX-512")
+in_both = pytest.mark.parametrize(
+    "precision", [pytest.param("bf16", marks=needs_amx), pytest.param("fp32", marks=needs_vectors)]
+)
+DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
+CLOSE = {"bf16": 2**-7, "fp32": 2e-6}
+"""Relative to what fp64 gives."""
 LAST = torch.channels_last
 
 
@@ -23,10 +32,10 @@ def layer(before: int, after: int, kernel: int, stride: int, padding: int, bias:
     return nn.Conv2d(before, after, kernel, stride, padding, bias=bias).to(memory_format=LAST)
 
 
-def computed(convolution: nn.Module, x: Tensor, bf16: bool = True) -> list[Tensor]:
+def computed(convolution: nn.Module, x: Tensor, precision: ResolvedPrecision) -> list[Tensor]:
     """Outputs, and gradients of input, weight and bias."""
     x = x.clone(memory_format=torch.preserve_format).requires_grad_()
-    with autocast("cpu", "bf16" if bf16 else "fp32"):
+    with autocast("cpu", precision):
         y = convolution(x)
     torch.manual_seed(1)
     grad = torch.randn(y.shape).to(y.dtype).contiguous(memory_format=LAST)
@@ -40,7 +49,7 @@ def error(found: Tensor, exact: Tensor) -> float:
 sides = st.integers(1, 9)
 
 
-@needs_amx
+@in_both
 @settings(max_examples=80, deadline=None)
 @given(
     st.integers(1, 7),
@@ -54,47 +63,72 @@ sides = st.integers(1, 9)
     st.booleans(),
 )
 def test_any_shape_gives_what_an_ordinary_convolution_gives(
-    batch: int, before: int, after: int, kernel: int, stride: int, padding: int, height: int, width: int, bias: bool
+    precision: ResolvedPrecision,
+    batch: int,
+    before: int,
+    after: int,
+    kernel: int,
+    stride: int,
+    padding: int,
+    height: int,
+    width: int,
+    bias: bool,
 ) -> None:
     assume(padding < kernel <= min(height, width) + 2 * padding)
     assume(stride <= width)
     usual = layer(before, after, kernel, stride, padding, bias)
-    x = torch.randn(batch, before, height, width).bfloat16().contiguous(memory_format=LAST)
+    x = torch.randn(batch, before, height, width).to(DTYPES[precision]).contiguous(memory_format=LAST)
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(small_maps, "FEWEST_WEIGHTS", 0)
-        patched.setattr(small_maps, "MOST_POSITIONS", 10_000)
+        patched.setattr(small_maps, "MOST_POSITIONS", dict.fromkeys(DTYPES.values(), 10_000))
         ours = SmallMapConv2d.of(usual)
-        with autocast("cpu", "bf16"):
+        with autocast("cpu", precision):
             assert ours.gains(x)
-        found = computed(ours, x)
-    exact = computed(usual, x.float(), bf16=False)
+        found = computed(ours, x, precision)
+    exact = computed(copy.deepcopy(usual).double(), x.double(), "fp32")
     for one, plain in zip(found, exact, strict=True):
         assert one.shape == plain.shape
-        assert error(one, plain) < 2**-7
+        assert error(one, plain) < CLOSE[precision]
 
 
-@needs_amx
-def test_a_layers_own_shape_is_the_same_but_for_single_bits() -> None:
+@in_both
+def test_a_layers_own_shape_is_the_same_but_for_single_bits(precision: ResolvedPrecision) -> None:
     usual = layer(512, 512, 3, 1, 1)
-    x = torch.randn(16, 512, 4, 4).relu().bfloat16().contiguous(memory_format=LAST)
-    for one, other in zip(computed(SmallMapConv2d.of(usual), x), computed(usual, x), strict=True):
-        assert error(one, other) < 1e-4
+    x = torch.randn(16, 512, 4, 4).relu().to(DTYPES[precision]).contiguous(memory_format=LAST)
+    ours = computed(SmallMapConv2d.of(usual), x, precision)
+    for one, other in zip(ours, computed(usual, x, precision), strict=True):
+        assert error(one, other) < {"bf16": 1e-4, "fp32": 2e-6}[precision]
         assert one.is_contiguous(memory_format=LAST)
 
 
-@needs_amx
-def test_only_where_it_gains_something() -> None:
-    wide = SmallMapConv2d.of(layer(256, 256, 3, 1, 1))
-    small = torch.randn(4, 256, 8, 8).contiguous(memory_format=LAST)
-    with autocast("cpu", "bf16"):
+@in_both
+def test_only_where_it_gains_something(precision: ResolvedPrecision) -> None:
+    channels = {"bf16": 256, "fp32": 384}[precision]
+    wide = SmallMapConv2d.of(layer(channels, channels, 3, 1, 1))
+    side = {"bf16": 8, "fp32": 4}[precision]
+    most = 16_384 // side**2
+
+    def some(batch: int, side: int, channels: int = channels) -> Tensor:
+        return torch.randn(batch, channels, side, side).contiguous(memory_format=LAST)
+
+    small = some(4, side)
+    with autocast("cpu", precision):
         assert wide.gains(small)
         assert not wide.gains(small.contiguous())  # a copy would be made first
-        assert not wide.gains(torch.randn(4, 256, 9, 9).contiguous(memory_format=LAST))
-        assert not wide.gains(torch.randn(257, 256, 8, 8).contiguous(memory_format=LAST))
+        assert not wide.gains(some(4, side + 1))
+        assert wide.gains(some(most, side))
+        assert not wide.gains(some(most + 1, side))
         with torch.no_grad():
             assert not wide.gains(small)
-        assert not SmallMapConv2d.of(layer(128, 256, 3, 1, 1)).gains(torch.randn(4, 128, 8, 8).to(memory_format=LAST))
-    assert not wide.gains(small)  # fp32
+        narrow = SmallMapConv2d.of(layer(channels // 2, channels, 3, 1, 1))
+        assert not narrow.gains(some(4, side, channels // 2))
+    assert not wide.gains(small.double())
+
+
+@needs_vectors
+def test_frozen_layers_in_fp32_stay_what_they_are_in_batches_of_any_size() -> None:
+    wide = SmallMapConv2d.of(layer(512, 512, 3, 1, 1)).requires_grad_(False)
+    assert not wide.gains(torch.randn(4, 512, 4, 4).contiguous(memory_format=LAST))
 
 
 @needs_amx
@@ -102,11 +136,11 @@ def test_no_gradient_is_left_unset_where_a_map_is_narrower_than_the_stride() -> 
     """oneDNN would leave what lies in memory, which is NaN here: in about one of three calls."""
     usual = layer(32, 64, 3, 2, 1)
     x = torch.randn(2, 32, 3, 1).bfloat16().contiguous(memory_format=LAST)
-    exact = computed(usual, x.float(), bf16=False)
+    exact = computed(usual, x.float(), "fp32")
     for _ in range(20):
         junk = [torch.full_like(usual.weight, float("nan"), dtype=torch.bfloat16) for _ in range(3)]
         del junk
-        for one, plain in zip(computed(SmallMapConv2d.of(usual), x), exact, strict=True):
+        for one, plain in zip(computed(SmallMapConv2d.of(usual), x, "bf16"), exact, strict=True):
             assert error(one, plain) < 2**-7
 
 

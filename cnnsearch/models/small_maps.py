@@ -1,7 +1,8 @@
-"""Convolutions over small maps in bf16 on a CPU with AMX: wide ones as one matrix product, none with a known fault."""
+"""Convolutions over small maps on a CPU: wide ones as one matrix product, none with a known fault."""
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -14,10 +15,12 @@ from torch.nn import functional as F
 from cnnsearch.device import is_bf16_on_cpu
 from cnnsearch.models.convolution import has_amx
 
-MOST_POSITIONS = 64
+MOST_POSITIONS = {torch.bfloat16: 64, torch.float32: 16}
 """Positions of a map up to which a product is faster: `python -m benchmarks.small_maps` shows it and what follows."""
 FEWEST_WEIGHTS = 2**19
-"""Of a layer that trains: the gradient of its weight gains most. Where only outputs are wanted, twice as many."""
+"""Of a layer that trains in bf16: the gradient of its weight gains most. In fp32, or where only outputs are wanted, it
+takes twice as many. Both together would gain too, but the outputs of frozen layers in fp32 are the same bit for bit in
+batches of any size, and are to stay so."""
 MOST_ROWS = 16_384
 """Positions of a batch, so that the patches of a large one do not fill the memory."""
 CHANNELS = 32
@@ -25,11 +28,12 @@ CHANNELS = 32
 
 
 class SmallMapConv2d(nn.Conv2d):
-    """`nn.Conv2d` with the same parameters and, but for the last bit of a bf16 number, the same results.
+    """`nn.Conv2d` with the same parameters and, but for the last bit of a number, the same results.
 
     oneDNN's convolutions put positions of one row of a map into a matrix unit, sixteen at a time. Where a map is four
-    wide most of the unit stays idle, and a weight gradient of 512 × 512 channels runs at a tenth of the rate. The
-    patches under the kernel, written out, are the left side of a product that knows nothing of rows.
+    wide most of the unit stays idle, and a weight gradient of 512 × 512 channels runs at a tenth of the rate; in fp32,
+    on vector units, at half of it. The patches under the kernel, written out, are the left side of a product that knows
+    nothing of rows.
 
     And oneDNN 3.12 leaves part of a weight gradient unset, in bf16, where a map is narrower than the stride, as in the
     last stage of a ResNet-18 for images of 16×16: such a layer is computed in fp32.
@@ -54,22 +58,22 @@ class SmallMapConv2d(nn.Conv2d):
         if not self.gains(x):
             return super().forward(x)
         with torch.autocast("cpu", enabled=False):
-            y: Tensor = _Product.apply(x.bfloat16(), self.weight, self)
-            return y if self.bias is None else y + self.bias.bfloat16()[:, None, None]
+            y: Tensor = _Product.apply(x.to(_computed_in(x)), self.weight, self)
+            return y if self.bias is None else y + self.bias.to(y.dtype)[:, None, None]
 
     def gains(self, x: Tensor) -> bool:
         """Whether it is a product for this input: decided by what is computed and how, never by a timing."""
-        if not (is_bf16_on_cpu(x) and has_amx()):
+        if (dtype := _computed_in(x)) is None or not _is_plain(self):
             return False
         in_order = torch.channels_last
         if not (x.is_contiguous(memory_format=in_order) and self.weight.is_contiguous(memory_format=in_order)):
             return False
         trains = torch.is_grad_enabled() and self.weight.requires_grad
-        positions = math.prod(self.map_size(x))
-        if not _is_plain(self):
+        if not trains and dtype == torch.float32:
             return False
-        enough = self.weight.numel() >= FEWEST_WEIGHTS * (1 if trains else 2)
-        return enough and positions <= MOST_POSITIONS and len(x) * positions <= MOST_ROWS
+        positions = math.prod(self.map_size(x))
+        enough = self.weight.numel() >= FEWEST_WEIGHTS * (1 if trains and dtype == torch.bfloat16 else 2)
+        return enough and positions <= MOST_POSITIONS[dtype] and len(x) * positions <= MOST_ROWS
 
     def map_size(self, x: Tensor) -> tuple[int, int]:
         """Height and width of the output."""
@@ -86,6 +90,20 @@ def for_small_maps(model: nn.Module) -> None:
                 setattr(module, name, SmallMapConv2d.of(layer))
 
 
+def _computed_in(x: Tensor) -> torch.dtype | None:
+    """What a convolution of this input is computed in, where a product can be faster; else None."""
+    if is_bf16_on_cpu(x):
+        return torch.bfloat16 if has_amx() else None
+    plain = x.device.type == "cpu" and x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
+    return torch.float32 if plain and has_vectors() else None
+
+
+@functools.cache
+def has_vectors() -> bool:
+    """Whether this CPU has the vector units that fp32 was measured on."""
+    return torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")
+
+
 def _is_plain(layer: nn.Conv2d) -> bool:
     """Whether a product can take its place."""
     even = layer.in_channels % CHANNELS == 0 and layer.out_channels % CHANNELS == 0
@@ -98,11 +116,11 @@ def _is_wide(layer: nn.Conv2d) -> bool:
 
 
 class _Product(torch.autograd.Function):
-    """A bf16 convolution with fp32 weights, without its bias."""
+    """A convolution in its input's precision with fp32 weights, without its bias."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, layer: SmallMapConv2d) -> Tensor:
-        rounded = weight.bfloat16()
+        rounded = weight.to(x.dtype)
         ctx.save_for_backward(x, rounded)
         ctx.layer = layer
         return convolve(x, rounded, layer)
@@ -118,7 +136,7 @@ class _Product(torch.autograd.Function):
 
 
 def convolve(x: Tensor, weight: Tensor, layer: nn.Conv2d) -> Tensor:
-    """[B, C, H, W] with [K, C, h, w] -> [B, K, Ho, Wo]; all bf16 in channels_last order."""
+    """[B, C, H, W] with [K, C, h, w] -> [B, K, Ho, Wo]; all of one precision, in channels_last order."""
     found = patches(x, weight.shape[2:], layer.stride, _padding(layer))
     matrix = weight.permute(0, 2, 3, 1).flatten(1)  # [K, h · w · C], the same memory
     return _as_map(_as_rows(found) @ matrix.t(), found)
@@ -133,7 +151,7 @@ def weight_gradient(x: Tensor, grad: Tensor, weight: Tensor, layer: nn.Conv2d) -
 
 
 def input_gradient(x: Tensor, grad: Tensor, weight: Tensor, layer: nn.Conv2d) -> Tensor:
-    """[B, C, H, W] bf16: at stride 1 a convolution with the kernel turned round, else what patches add up to."""
+    """[B, C, H, W]: at stride 1 a convolution with the kernel turned round, else what patches add up to."""
     if layer.stride != (1, 1):
         rows = grad.permute(0, 2, 3, 1)
         products = rows.flatten(0, 2) @ weight.permute(0, 2, 3, 1).flatten(1)
@@ -158,7 +176,7 @@ def patches(x: Tensor, kernel: Sequence[int], stride: Sequence[int], padding: Se
 
 
 def fold(found: Tensor, shape: torch.Size, stride: Sequence[int], padding: Sequence[int]) -> Tensor:
-    """What `patches` would have taken from one place, added up in fp32: [B, Ho, Wo, h, w, C] -> [B, C, H, W] bf16."""
+    """What `patches` would have taken from one place, added up in fp32: [B, Ho, Wo, h, w, C] -> [B, C, H, W]."""
     batch, channels, height, width = shape
     high, wide = padding
     total = torch.zeros(batch, height + 2 * high, width + 2 * wide, channels)
@@ -166,7 +184,7 @@ def fold(found: Tensor, shape: torch.Size, stride: Sequence[int], padding: Seque
         for column in range(found.shape[4]):
             reached = total[:, row :: stride[0], column :: stride[1]]
             reached[:, : found.shape[1], : found.shape[2]].add_(found[:, :, :, row, column])
-    return total[:, high : high + height, wide : wide + width].bfloat16().permute(0, 3, 1, 2)
+    return total[:, high : high + height, wide : wide + width].to(found.dtype).permute(0, 3, 1, 2)
 
 
 def _as_rows(found: Tensor) -> Tensor:
