@@ -30,16 +30,16 @@ from cnnsearch.stopping import expected
 VERSIONS = {"cpu": "6", "cuda": "6"}
 """Device -> version of what `calibrate` measures on it: timings of another version are not used."""
 IMPORT_SECONDS = 1.1
-"""About what importing torch took where the five below were measured: elsewhere they are in proportion to it."""
-START_SECONDS = 7.5
+"""What importing torch takes where the five below are true: elsewhere they are in proportion to it, nearly."""
+START_SECONDS = 6.0
 """From the command to the first training step, Ray's start included."""
-REPORT_SECONDS = 5.5
+REPORT_SECONDS = 4.0
 """Tables, plots and report of a small sweep, and the end of Ray."""
 REPORTED_TRIAL_SECONDS = 0.0036
 """What each trial of a sweep adds to that: 40 s for 10,000."""
-TRIAL_SECONDS = 0.1
+TRIAL_SECONDS = 0.03
 """What a trial costs beside its steps: handing out, loading, writing records."""
-HEAD_SECONDS = 0.03
+HEAD_SECONDS = 0.012
 """The same for a trial whose head is trained together with others."""
 TRIAL_BYTES = 60_000
 """Disk of a trial's records beside its weights."""

@@ -2,13 +2,14 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cnnsearch.errors import RequestError
-from cnnsearch.hardware import CUDA_CONTEXT_BYTES, GPU_PARTS, Hardware, Layout, detect, lay_out, places
+from cnnsearch.hardware import CUDA_CONTEXT_BYTES, GPU_PARTS, Hardware, Layout, _cpu_name, detect, lay_out, places
 from cnnsearch.spec import RunSpec
 
 LAPTOP = Hardware("cpu", 8, 16 * 2**30, ())
@@ -17,6 +18,23 @@ BOX = Hardware("cpu", 16, 64 * 2**30, ("H100", "H100"), 80 * 10**9)
 
 def run(**values: object) -> RunSpec:
     return RunSpec.model_validate(values)
+
+
+@pytest.mark.parametrize(
+    ("flags", "name"),
+    [
+        ("fpu sse2 avx2 avx512f amx_tile amx_bf16", "A Processor (AMX)"),
+        ("fpu sse2 avx2 avx512f", "A Processor (AVX-512)"),
+        ("fpu sse2 avx2", "A Processor (AVX2)"),
+        ("fpu sse2", "A Processor"),
+    ],
+)
+def test_processors_of_one_name_are_told_apart(tmp_path: Path, flags: str, name: str) -> None:
+    """Timings of one do not hold on the other."""
+    core = f"processor\t: 0\nmodel name\t: A   Processor\nflags\t\t: {flags}\n\n"
+    (tmp_path / "cpuinfo").write_text(core + core)
+    assert _cpu_name(tmp_path / "cpuinfo") == name
+    assert _cpu_name(tmp_path / "none")  # not Linux
 
 
 @pytest.mark.parametrize(
