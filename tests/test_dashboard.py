@@ -37,7 +37,7 @@ DEPLOY = Path(__file__).parents[1] / "deploy"
 GRAFANA = json.loads((DEPLOY / "grafana-dashboard.json").read_text(encoding="utf-8"))
 PROMETHEUS = DEPLOY / "prometheus.yaml"
 QUERIES = [target["expr"] for panel in GRAFANA["panels"] for target in panel["targets"]]
-SHORT, LONG = 300, 1_000_000
+SHORT, LONG = 1000, 1_000_000
 """Epochs of the two trials: one ends soon, one is interrupted."""
 SWEEP = f"""\
 name: seen

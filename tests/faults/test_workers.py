@@ -17,11 +17,12 @@ from cnnsearch.sweepfile import load_sweep
 from tests.faults.running import images, workers
 from tests.recorded import numbers
 
+# Some seconds a trial: a worker tells what it did in a second at once, and is to be caught in the middle.
 RESIDUAL = """
 name: tiny
 data: {image_size: 8, split: {method: fill, train_per_class: 6, val_per_class: 4}}
-train: {model: residual, width: 0.05, epochs: 24, precision: fp32}
-run: {dashboard: false, checkpoint_epochs: 4}
+train: {model: residual, width: 0.05, epochs: 168, precision: fp32}
+run: {dashboard: false, checkpoint_epochs: 28}
 stages:
   - name: grid
     space: {lr: {grid: [0.001, 0.002]}}
@@ -89,7 +90,7 @@ def repeated(epochs: list[int]) -> list[int]:
 @pytest.mark.row(1)
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize(
-    ("text", "epoch", "every"), [(RESIDUAL, 10, 4), pytest.param(HEADS, 90, 20, marks=pytest.mark.slow)]
+    ("text", "epoch", "every"), [(RESIDUAL, 70, 28), pytest.param(HEADS, 90, 20, marks=pytest.mark.slow)]
 )
 def test_a_killed_worker_s_trials_go_on_from_their_checkpoints(
     tmp_path: Path, text: str, epoch: int, every: int
@@ -146,7 +147,7 @@ def test_heads_that_ran_with_a_killer_do_not_fail_with_it(tmp_path: Path) -> Non
 
 @pytest.mark.row(6)
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("epoch", [6, 24])
+@pytest.mark.parametrize("epoch", [42, 168])
 def test_a_worker_that_stands_still_is_killed_and_its_trial_goes_on(tmp_path: Path, epoch: int) -> None:
     """Also where it has ended a trial and is about to be given the next."""
     stopped: list[psutil.Process] = []
