@@ -161,9 +161,9 @@ def _cpu_name(info: Path = Path("/proc/cpuinfo")) -> str:
     """Its name and its widest units: rented machines of one name can differ by a factor of six."""
     facts: dict[str, str] = {}
     with contextlib.suppress(OSError):
-        for line in info.read_text(encoding="utf-8").splitlines():
+        for line in info.read_text(encoding="utf-8").partition("\n\n")[0].splitlines():  # one core
             key, _, value = line.partition(":")
-            facts.setdefault(key.strip(), " ".join(value.split()))
+            facts[key.strip()] = " ".join(value.split())
     name = facts.get("model name") or platform.processor() or platform.machine()
     flags = facts.get("flags", "").split()
     units = next((words for flag, words in _UNITS.items() if flag in flags), "")

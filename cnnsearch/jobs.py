@@ -56,6 +56,7 @@ def run_job(job: Job, place: Workplace, orders: Orders) -> Iterator[Events]:
     Raises OutOfMemoryError and DiskError, which are not the trials' own.
     """
     if head_key(job.trials[0]) is None:
+        _LAST.clear()  # other trials are to have the memory
         yield from _one_by_one(job, place, orders)
         return
     started_at, ended = datetime.now(UTC), set()

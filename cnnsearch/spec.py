@@ -176,7 +176,7 @@ class Settings(Recipe):
         if self.optimizer != "sgd":
             del settings["momentum"]
         # Younger than the first trials: what changes nothing must not rename them.
-        for name, ordinary in _ORDINARY.items():
+        for name, ordinary in ORDINARY.items():
             if settings[name] == ordinary:
                 del settings[name]
         return settings
@@ -184,7 +184,7 @@ class Settings(Recipe):
     @property
     def has_ordinary_steps(self) -> bool:
         """Whether a step is nothing but the gradient of the mean loss of unchanged examples times one rate."""
-        return all(getattr(self, name) == ordinary for name, ordinary in _ORDINARY.items())
+        return all(getattr(self, name) == ordinary for name, ordinary in ORDINARY.items())
 
     @property
     def fits_in_company(self) -> bool:
@@ -192,7 +192,7 @@ class Settings(Recipe):
         return self.fine_tune == "head" and self.has_ordinary_steps
 
 
-_ORDINARY: dict[str, Any] = {name: Settings.model_fields[name].default for name in ADDED}
+ORDINARY: dict[str, Any] = {name: Settings.model_fields[name].default for name in ADDED}
 """What `ADDED` are by default. Asked for at every epoch of every trial: pydantic takes its time to say."""
 
 AXES: dict[str, TypeAdapter[Any]] = {

@@ -122,6 +122,7 @@ def test_only_where_it_gains_something(precision: ResolvedPrecision) -> None:
             assert not wide.gains(small)
         narrow = SmallMapConv2d.of(layer(channels // 2, channels, 3, 1, 1))
         assert not narrow.gains(some(4, side, channels // 2))
+    assert not wide.gains(some(4, 8))  # fp32
     assert not wide.gains(small.double())
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pandas as pd
 
-from cnnsearch.spec import ADDED, Settings
+from cnnsearch.spec import ADDED, ORDINARY
 
 if TYPE_CHECKING:
     from cnnsearch.tables import Tables
@@ -21,7 +21,7 @@ AXES = (
     *ADDED, "image_size", "epochs", "precision",
 )  # fmt: skip
 
-_WITHOUT = {"dropout": 0.0} | {name: Settings.model_fields[name].default for name in ADDED}
+_WITHOUT = {"dropout": 0.0} | ORDINARY
 """Axis -> the value of trials that do without it, or were recorded before there was such an axis."""
 
 
