@@ -47,6 +47,8 @@ def reset_process(threads: int) -> None:
     torch.manual_seed(0)
     if torch.cuda.is_available():
         torch.set_float32_matmul_precision("high")
+        # A trial that goes on from a checkpoint is to end in the bits it would have had.
+        torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
 
