@@ -61,6 +61,7 @@ sides = st.integers(1, 9)
     sides,
     sides,
     st.booleans(),
+    st.booleans(),
 )
 def test_any_shape_gives_what_an_ordinary_convolution_gives(
     precision: ResolvedPrecision,
@@ -73,6 +74,7 @@ def test_any_shape_gives_what_an_ordinary_convolution_gives(
     height: int,
     width: int,
     bias: bool,
+    keeps_patches: bool,
 ) -> None:
     assume(padding < kernel <= min(height, width) + 2 * padding)
     assume(stride <= width)
@@ -81,6 +83,7 @@ def test_any_shape_gives_what_an_ordinary_convolution_gives(
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(small_maps, "FEWEST_WEIGHTS", 0)
         patched.setattr(small_maps, "MOST_POSITIONS", dict.fromkeys(DTYPES.values(), 10_000))
+        patched.setattr(small_maps, "MOST_KEPT", 10**9 if keeps_patches else 0)
         ours = SmallMapConv2d.of(usual)
         with autocast("cpu", precision):
             assert ours.gains(x)
