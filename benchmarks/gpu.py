@@ -6,47 +6,30 @@
 This project runs everything, dropout stage included. The others run the grid's eight trials for a few epochs, which is
 then taken times the epochs and the sixteen trials: they would take hours, and an epoch takes as long as the one before.
 The limit is the rate of this GPU's best matrix product, bf16 or fp32, measured in the same run. Memory is the host's.
-What the plan picked is printed first (`--set run.gpus_per_trial=1` for one trial a GPU), what a training step takes
-with its kernels launched one by one and as a CUDA graph, and how many steps a second 1, 2, 4 and 8 trials make that
-share a GPU (`--packed 0.25 1` for two widths of the networks; `--packed` for none).
+What the plan picked is printed first (`--set run.gpus_per_trial=1` for one trial a GPU), then what
+`benchmarks.gpu_steps` measures, and how many steps a second 1, 2, 4 and 8 trials make that share a GPU
+(`--packed 0.25 1` for two widths of the networks; `--packed` for none).
 """
 
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
-import multiprocessing
 import subprocess
 import sys
 import tempfile
-import time
 from dataclasses import replace
-from multiprocessing.synchronize import Barrier
 from pathlib import Path
-from unittest import mock
-
-import torch
 
 from benchmarks import figures as arithmetic
-from benchmarks import show, suite
+from benchmarks import gpu_steps, show, suite
 from benchmarks.__main__ import say
 from benchmarks.figures import OURS, Run
-from benchmarks.limit import matmul_rate
 from benchmarks.workloads import GRID, Size, Workload, describe
-from cnnsearch.graphs import RECORDERS
 from cnnsearch.hardware import detect
-from cnnsearch.models.build import initial_model
-from cnnsearch.pixels import Pixels
-from cnnsearch.spec import Settings
 from cnnsearch.sweepfile import load_sweep, to_yaml
-from cnnsearch.train import TrainingState, train
 
 RIVALS = ("plain_ray", "tuned_ray", "notebook")
-STEPS = 50
-"""Of an epoch in which steps are timed."""
-PACKED_SECONDS = 4.0
-"""How long trials that share a GPU are timed."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -62,23 +45,19 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=1, help="times each runs, in turn (default: 1)")
     parser.add_argument("--packed", nargs="*", type=float, default=[1.0], metavar="WIDTH", help="(default: 1)")
     parser.add_argument("--out", type=Path, default=Path("results/benchmarks"), help="where gpu.json goes")
-    parser.add_argument("--device-only", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if not detect().gpus:
         print("error: there is no CUDA GPU here; python -m benchmarks measures on a CPU", file=sys.stderr)
         return 2
-    if options.device_only:
-        print(json.dumps({"rate": matmul_rate("cuda"), "steps": step_milliseconds(options.width)}))
-        return 0
     with tempfile.TemporaryDirectory(prefix="cnnsearch-benchmark-") as scratch:
         bench = prepare(Path(scratch), options)
         cache = bench.folder / "cache"
         plan = suite.warm_up(bench, cache)
         say("plan: " + picked(plan))
-        rate, steps = measured(options.width)
-        for name, (launched, replayed) in steps.items():
-            say(f"a step of {name}: {launched:.3f} ms launched, {replayed:.3f} ms as a graph")
-        packed = {f"width {width:g}": packed_steps(width) for width in options.packed}
+        device = measured(options.width)
+        for line in gpu_steps.told(device):
+            say(line)
+        packed = {f"width {width:g}": gpu_steps.packed(width) for width in options.packed}
         for name, found in packed.items():
             each = ", ".join(f"{rate:.0f} from {trials}" for trials, rate in found.items())
             say(f"steps a second of trials that share a GPU, {name}: {each}")
@@ -92,12 +71,14 @@ def main(arguments: list[str] | None = None) -> int:
         figures["workloads"]["part1"] = {
             "work": describe(bench.workload, bench.size, len(bench.trials)),
             "plan": picked(plan),
-            "step_milliseconds": steps,
+            "step_milliseconds": device.step_milliseconds,
+            "convolution_microseconds": device.convolution_microseconds,
+            "kernel_microseconds": device.kernel_microseconds,
             "packed_steps_a_second": packed,
             "tflop": flop / 1e12,
-            "matmul_gflops": rate / 1e9,
-            "limit_seconds": flop / rate,
-            "rows": arithmetic.summarise(runs, flop=flop, rate=rate, slots=bench.slots),
+            "matmul_gflops": device.rate / 1e9,
+            "limit_seconds": flop / device.rate,
+            "rows": arithmetic.summarise(runs, flop=flop, rate=device.rate, slots=bench.slots),
         }
     suite.save(figures, options.out / "gpu.json")
     print(show.head(figures))
@@ -133,74 +114,11 @@ def picked(plan: str) -> str:
     return next((line.removeprefix("on").strip() for line in lines if line.startswith("on ")), lines[-1])
 
 
-def measured(width: float) -> tuple[float, dict[str, list[float]]]:
-    """Operations a second of a matrix product, and `step_milliseconds`: in a process that gives the GPU back."""
-    command = [sys.executable, "-m", "benchmarks.gpu", "--device-only", "--width", str(width)]
+def measured(width: float) -> gpu_steps.Measured:
+    """In a process of its own, which gives the GPU back."""
+    command = [sys.executable, "-m", "benchmarks.gpu_steps", "--width", str(width)]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-    answer = json.loads(done.stdout.splitlines()[-1])
-    return answer["rate"], answer["steps"]
-
-
-def step_milliseconds(width: float) -> dict[str, list[float]]:
-    """Model and batch size -> milliseconds of a training step in bf16 at 64×64: launched one by one, and replayed."""
-    found = {}
-    for model, batch_size in itertools.product(("plain", "residual"), (16, 32)):
-        settings = Settings(model=model, batch_size=batch_size, width=width, epochs=4, lr=1e-9)
-        with mock.patch.dict(RECORDERS, clear=True):
-            launched = step_seconds(settings, "cuda")
-        found[f"{model}, batch {batch_size}"] = [1e3 * launched, 1e3 * step_seconds(settings, "cuda")]
-    return found
-
-
-def step_seconds(settings: Settings, device: str) -> float:
-    """Seconds of a training step in the fastest epoch, on noise."""
-    state, pixels = noise(settings, device)
-    return min(row.seconds for row in train(state, pixels, settings, precision="bf16")) / STEPS
-
-
-def packed_steps(width: float) -> dict[int, float]:
-    """Trials that share a GPU -> training steps a second of all of them, each `residual` in batches of 16."""
-    found = {}
-    context = multiprocessing.get_context("spawn")
-    for trials in (1, 2, 4, 8):
-        ready = context.Barrier(trials)
-        with context.Pool(trials, initializer=_share, initargs=(ready,)) as pool:
-            found[trials] = sum(pool.map(_packed_rate, [width] * trials, chunksize=1))
-    return found
-
-
-def _share(ready: Barrier) -> None:
-    global _READY
-    _READY = ready
-
-
-_READY: Barrier | None = None
-
-
-def _packed_rate(width: float) -> float:
-    """Steps a second of one trial, from when all are ready."""
-    settings = Settings(model="residual", batch_size=16, width=width, epochs=100_000, lr=1e-9)
-    state, pixels = noise(settings, "cuda")
-    epochs = train(state, pixels, settings, precision="bf16")
-    for _ in range(2):
-        next(epochs)
-    assert _READY is not None
-    _READY.wait(timeout=120)
-    start, done = time.perf_counter(), 0
-    while time.perf_counter() - start < PACKED_SECONDS:
-        next(epochs)
-        done += STEPS
-    return done / (time.perf_counter() - start)
-
-
-def noise(settings: Settings, device: str) -> tuple[TrainingState, Pixels]:
-    """A model and images for epochs of so many full batches."""
-    rows = torch.arange(STEPS * settings.batch_size, device=device)
-    shape = (len(rows), settings.image_size, settings.image_size, 3)
-    images = torch.randint(0, 256, shape, dtype=torch.uint8, device=device)
-    middle, spread = torch.full((3,), 127.5, device=device), torch.full((3,), 73.9, device=device)
-    pixels = Pixels(images, rows % 10, {"train": rows, "val": rows[:1]}, middle, spread)
-    return TrainingState.start(initial_model(settings, 10, device), settings), pixels
+    return gpu_steps.Measured(**json.loads(done.stdout.splitlines()[-1]))
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from cnnsearch.device import flushing_denormals
 from cnnsearch.epoch import EpochRow
 from cnnsearch.evaluate import Evaluation
 from cnnsearch.head_draws import Dropout, blocks, example_orders
@@ -229,6 +230,7 @@ class _Heads:
 
 
 @torch.no_grad()
+@flushing_denormals()
 def _train_epoch(heads: _Heads, epoch: int, inputs: Tensor, labels: Tensor) -> tuple[list[float], list[float]]:
     """One pass over the training examples: mean losses and accuracies of the trials, as the examples were met.
 

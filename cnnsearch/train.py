@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cnnsearch.augment import Augmentation
-from cnnsearch.device import autocast, derived_seed, seed_draws
+from cnnsearch.device import autocast, derived_seed, flushing_denormals, seed_draws
 from cnnsearch.epoch import EpochRow
 from cnnsearch.evaluate import evaluate
 from cnnsearch.features import Examples
@@ -134,10 +134,11 @@ def train(
         if augmentation is not None:
             augmentation.draw(epoch)
         batches = order.split(settings.batch_size)
-        for number, rows in enumerate(batches, start=(epoch - 1) * len(batches)):
-            lr = rate(settings, number, len(batches))
-            optimizer.set_lr(lr)
-            take_step(rows)
+        with flushing_denormals():
+            for number, rows in enumerate(batches, start=(epoch - 1) * len(batches)):
+                lr = rate(settings, number, len(batches))
+                optimizer.set_lr(lr)
+                take_step(rows)
         validation = evaluate(model, examples, "val", precision=precision)
         row = EpochRow(
             epoch=epoch,

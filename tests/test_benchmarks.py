@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import json
 import sys
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import check, gpu, report_load, show, suite
+from benchmarks import check, gpu, gpu_steps, report_load, show, suite
 from benchmarks.__main__ import parser
 from benchmarks.figures import (
     OURS,
@@ -162,6 +163,25 @@ def test_the_gate_fails_on_a_loss_of_more_than_its_share(capsys: pytest.CaptureF
     assert "grid-32, loop: 1.00× before, 0.50× now" in capsys.readouterr().err
 
 
+def test_each_kind_of_machine_has_a_reference_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setattr(check, "REFERENCE", tmp_path / "reference.json")
+    suite.save({"another, 2 cores": figures(loop=0.1)}, check.REFERENCE)
+    assert check.main([]) == 2
+    told = capsys.readouterr().err
+    assert detect().key in told
+    assert "another, 2 cores" in told
+    now = [figures(loop=1.0)]
+    monkeypatch.setattr(suite, "run_suite", lambda *asked: now[0])
+    monkeypatch.setattr(show, "table", lambda name, measured: name)
+    assert check.main(["--update"]) == 0
+    assert list(check.references()) == sorted(["another, 2 cores", detect().key])
+    assert check.main([]) == 0
+    now[0] = figures(loop=0.8)
+    assert check.main([]) == 1
+
+
 def test_operations_of_a_layer_counted_by_hand() -> None:
     # plain at 8×8, width 1: six 3×3 convolutions, all but the first on 4×4 maps, and a linear layer.
     channels = [32, 64, 128, 256, 512, 1024]
@@ -300,16 +320,42 @@ def test_the_gpu_benchmark_tells_what_the_plan_picked(small_sweep: Callable[...,
     assert gpu.picked("error: no such sweep\n") == "error: no such sweep"
 
 
-def test_steps_are_timed_launched_and_replayed(monkeypatch: pytest.MonkeyPatch) -> None:
-    settings = Settings(model="residual", batch_size=2, width=0.05, image_size=8, epochs=2)
-    seen: list[tuple[str, bool]] = []
+class PlainRecorder:
+    """Repeats what it was given."""
 
-    def timed(settings: Settings, device: str) -> float:
-        seen.append((settings.model, device in RECORDERS))
-        return 0.002
+    def run(self, work: Callable[[], None]) -> None:
+        work()
 
-    assert 0 < gpu.step_seconds(settings, "cpu") < 5
-    monkeypatch.setattr(gpu, "step_seconds", timed)
-    found = gpu.step_milliseconds(0.05)
-    assert found["plain, batch 16"] == [2.0, 2.0]
-    assert seen == [(model, graph) for model in ("plain", "residual") for graph in (False, True) * 2]
+    def record(self, work: Callable[[], None]) -> Callable[[], None]:
+        return work
+
+
+def test_what_the_gpu_benchmark_measures_of_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    ways: list[tuple[bool, bool]] = []
+    timed = gpu_steps.step_seconds
+
+    def watched(settings: Settings, device: str) -> float:
+        ways.append((device in RECORDERS, torch.backends.cudnn.deterministic))
+        return timed(settings, device)
+
+    monkeypatch.setattr(gpu_steps, "step_seconds", watched)
+    monkeypatch.setattr(gpu_steps, "STEPS", 1)
+    monkeypatch.setattr(gpu_steps, "matmul_rate", lambda device: 2e12)
+    monkeypatch.setitem(RECORDERS, "cpu", PlainRecorder)
+    monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)  # as on a machine with a GPU
+    found = gpu_steps.measure(0.05, "cpu", image_size=8)
+    assert ways == [(False, True), (True, True), (True, False)] * 4
+    assert all(ms > 0 for each in found.step_milliseconds.values() for ms in each.values())
+    assert list(found.convolution_microseconds) == ["3 to 6 channels at 4×4", "26 to 51 channels at 4×4"]
+    assert all(list(each) == ["1", "4", "8"] for each in found.convolution_microseconds.values())
+    assert any("convolution" in name for name in found.kernel_microseconds["plain"])
+    lines = list(gpu_steps.told(found))
+    assert lines[0] == "best matrix product: 2.0 TFLOP/s"
+    assert any(line.startswith("a step of residual, batch 32: ") for line in lines)
+    assert gpu_steps.Measured(**json.loads(json.dumps(asdict(found)))) == found
+
+
+def test_steps_of_trials_that_share_a_device_are_added_up() -> None:
+    found = gpu_steps.packed(0.01, "cpu", sharing=(1, 2), seconds=0.1)
+    assert list(found) == [1, 2]
+    assert all(rate > 0 for rate in found.values())

@@ -8,7 +8,7 @@ import psutil
 import pytest
 import torch
 
-from cnnsearch.device import reset_process
+from cnnsearch.device import flushing_denormals, reset_process
 
 MIB = 2**20
 
@@ -40,3 +40,18 @@ def check_memory() -> None:
     kept = process.memory_info().rss
     reset_process(1)
     assert process.memory_info().rss < kept - 50 * MIB
+
+
+def test_denormals_are_zero_within_a_block_and_only_there() -> None:
+    tiny = torch.full((64,), 1e-39)
+
+    def survive() -> bool:
+        return bool((tiny * 0.5).count_nonzero())
+
+    assert survive()
+    with flushing_denormals():
+        assert not survive()
+        with flushing_denormals():
+            assert not survive()
+        assert not survive()
+    assert survive()

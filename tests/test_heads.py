@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
 
+from cnnsearch import heads as heads_module
 from cnnsearch.device import derived_seed
 from cnnsearch.epoch import EpochRow
 from cnnsearch.head_draws import Dropout
@@ -380,3 +381,16 @@ def test_heads_that_have_come_unequally_far_are_not_trained_together() -> None:
     ahead = trained(features, settings(epochs=1))[0]
     with pytest.raises(AssertionError, match="same epoch"):
         next(train_heads(features, [ahead, head(settings(epochs=1))]))
+
+
+def test_denormals_are_zero_in_training_and_not_after_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[bool] = []
+
+    def watched(heads: Any) -> None:
+        seen.append(bool((torch.full((8,), 1e-39) * 0.5).count_nonzero()))
+
+    monkeypatch.setitem(heads_module._UPDATES, "adam", watched)
+    trained(made(), settings(epochs=1))
+    assert seen
+    assert not any(seen)
+    assert (torch.full((8,), 1e-39) * 0.5).count_nonzero()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import copy
 import math
 from typing import Any
@@ -59,6 +60,46 @@ def test_same_seed_same_numbers_bit_for_bit(dataset: Dataset, changes: dict[str,
     assert same(one.best_weights, two.best_weights)
     other, _ = trained(dataset, settings(seed=1, **changes))
     assert numbers(other) != numbers(first)
+
+
+def denormals(state: TrainingState) -> int:
+    """Numbers in the optimizer's moments that a CPU is slow with."""
+    moments = (value for one in state.optimizer.state_dict()["state"].values() for value in one.values())
+    smallest = torch.finfo(torch.float32).smallest_normal
+    return sum(int(((value != 0) & (value.abs() < smallest)).sum()) for value in moments)
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
+def test_gradients_that_have_become_zero_leave_no_denormals_and_change_nothing(
+    dataset: Dataset, monkeypatch: pytest.MonkeyPatch, optimizer: str
+) -> None:
+    chosen = settings(model="plain", epochs=14, optimizer=optimizer, batch_size=2)
+
+    def after_its_units_have_died() -> TrainingState:
+        reset_process(threads=1)
+        state = TrainingState.start(initial_model(chosen, 2, "cpu"), chosen)
+        epochs = train(state, Pixels.of(dataset, "cpu"), chosen, precision="fp32")
+        next(epochs)
+        saved = state.optimizer.state_dict()
+        for moments in saved["state"].values():  # as some hundred steps later
+            first = moments.get("exp_avg", moments.get("momentum_buffer"))
+            assert first is not None
+            first *= 1e-32
+        state.optimizer.load_state_dict(saved)
+        with torch.no_grad():
+            for name, parameter in state.model.named_parameters():
+                if name.startswith("convs") and name.endswith("bias"):
+                    parameter.fill_(-1e3)
+        list(epochs)
+        return state
+
+    flushed = after_its_units_have_died()
+    monkeypatch.setattr("cnnsearch.train.flushing_denormals", contextlib.nullcontext)
+    kept = after_its_units_have_died()
+    assert denormals(flushed) == 0
+    assert denormals(kept) > 100
+    assert numbers(flushed.rows) == numbers(kept.rows)
+    assert same(dict(flushed.model.state_dict()), dict(kept.model.state_dict()))
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
