@@ -206,8 +206,13 @@ class Calibration:
         timed = [self.workloads[workload_key(trial.settings)] for trial in listed]
         at_once = min(layout.trials_at_once, len(listed))
         images = sizes.train + sizes.val + sizes.test
-        shared = {workload_key(s).replace(f" {s.batch_size} ", " "): s for s in (t.settings for t in listed)}
-        frozen = sum(images * self.workloads[workload_key(s)]["prefix_image_seconds"] for s in shared.values())
+        alike: dict[str, list[Settings]] = {}  # as far as their frozen layers go
+        for s in (trial.settings for trial in listed):
+            alike.setdefault(workload_key(s).replace(f" {s.batch_size} ", " "), []).append(s)
+        frozen = 0.0
+        for some in alike.values():  # those that run share the work
+            seconds = images * self.workloads[workload_key(some[-1])]["prefix_image_seconds"]
+            frozen += seconds / min(layout.trials_at_once, len(some))
         return Cost(
             trials=len(listed),
             seconds=_wall_clock(each, layout.trials_at_once, in_order) + frozen,

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import hashlib
-from collections.abc import Callable
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -20,6 +24,9 @@ from cnnsearch.spec import ResolvedPrecision
 
 BATCH_SIZE = 64
 """Images whose features are computed at a time; fixed, so that their numbers repeat."""
+ALL = slice(None)
+PARTS = 32
+"""Into which the images are shared out, at most, to the processes that wait for the same features."""
 
 
 class Examples(Protocol):
@@ -73,11 +80,18 @@ class Features:
 
 
 @torch.no_grad()
-def compute(prefix: nn.Module, pixels: Pixels, precision: ResolvedPrecision) -> tuple[Tensor, ...]:
-    """Run all images through frozen layers, which are put into eval mode. Results as `Features.values` has them."""
+def compute(prefix: nn.Module, pixels: Pixels, precision: ResolvedPrecision, part: slice = ALL) -> tuple[Tensor, ...]:
+    """Run images through frozen layers, which are put into eval mode. Results as `Features.values` has them.
+
+    Args:
+        prefix: the layers.
+        pixels: the images.
+        precision: what to compute in.
+        part: which of the images; begins with a whole batch.
+    """
     prefix.eval()
     parts: list[tuple[Tensor, ...]] = []
-    for rows in torch.arange(len(pixels.labels), device=pixels.device).split(BATCH_SIZE):
+    for rows in torch.arange(len(pixels.labels), device=pixels.device)[part].split(BATCH_SIZE):
         (images,), _ = pixels.batch(rows)
         with autocast(pixels.device, precision):
             found = prefix(images)
@@ -91,12 +105,13 @@ def bytes_needed(prefix: nn.Module, pixels: Pixels, precision: ResolvedPrecision
     return sum(value.nbytes for value in compute(prefix, one, precision)) * len(pixels.labels)
 
 
-def shared(key: str, make: Callable[[], tuple[Tensor, ...]], device: str) -> tuple[Tensor, ...]:
-    """Features by key, made by the first process of this machine that asks and mapped by all.
+def shared(key: str, make: Callable[[slice], tuple[Tensor, ...]], images: int, device: str) -> tuple[Tensor, ...]:
+    """Features by key, made once on this machine, by all processes that ask for them meanwhile, and mapped by all.
 
     Args:
         key: everything that decides the features.
-        make: computes them.
+        make: computes those of some of the images.
+        images: how many there are.
         device: where they are wanted; on a CPU every process maps the same file.
 
     A file that is not what was written is made again. Raises DiskError where it cannot be written.
@@ -107,8 +122,10 @@ def shared(key: str, make: Callable[[], tuple[Tensor, ...]], device: str) -> tup
         with alone_in(folder):
             found = _read(file)
             if found is None:
-                _write(file, tuple(value.cpu().contiguous() for value in make()))
-                found = _read(file)
+                file.unlink(missing_ok=True)  # from now on, it is there when all of it is
+        if found is None:
+            _make_together(file, make, images)
+            found = _read(file)
     except OSError as error:
         raise DiskError(f"outputs of frozen layers cannot be kept: {error}") from None
     if found is None:
@@ -116,20 +133,84 @@ def shared(key: str, make: Callable[[], tuple[Tensor, ...]], device: str) -> tup
     return tuple(value.to(device) for value in found)
 
 
+def _make_together(file: Path, make: Callable[[slice], tuple[Tensor, ...]], images: int) -> None:
+    """Compute what no other process does, wait for the rest, and see that all of it comes into one file.
+
+    Parts that a killed process has left are taken for what they are, and the rest is computed.
+    """
+    batches = -(-images // BATCH_SIZE)
+    count = max(1, min(PARTS, batches))
+    bounds = [BATCH_SIZE * (batches * number // count) for number in range(count + 1)]
+    parts = file.with_suffix(".parts")
+    parts.mkdir(exist_ok=True)
+    for waits in (False, True):  # in the end for those who have begun a part: they may have died of it
+        for number in range(count):
+            if file.exists():
+                break
+            with _held(parts / f"{number}.lock", waits) as is_ours:
+                if is_ours and not file.exists() and _part(parts, number) is None:
+                    some = make(slice(bounds[number], bounds[number + 1]))
+                    _write_part(parts, number, tuple(value.cpu().contiguous() for value in some))
+    with alone_in(file.parent):
+        if not file.exists():
+            found = [part for number in range(count) if (part := _part(parts, number)) is not None]
+            if len(found) < count:
+                raise DiskError(f"{parts} is not what was just written to it")
+            _write(file, tuple(torch.cat(values) for values in zip(*found, strict=True)))
+        shutil.rmtree(parts, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _held(lock: Path, waits: bool) -> Iterator[bool]:
+    """Hold a lock file; not where another process does and this one does not wait, nor where its folder is gone."""
+    try:
+        opened = lock.open("w")
+    except FileNotFoundError:
+        yield False
+        return
+    with opened:
+        try:
+            fcntl.flock(opened, fcntl.LOCK_EX if waits else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        yield True
+
+
+def _write_part(parts: Path, number: int, values: tuple[Tensor, ...]) -> None:
+    """Write some of the features under a name that has their checksum in it."""
+    with tempfile.TemporaryDirectory(dir=parts) as folder:
+        made = Path(folder) / "part"
+        _save(made, values)
+        made.rename(parts / f"{number}.{sha256(made)}.pt")
+
+
+def _part(parts: Path, number: int) -> tuple[Tensor, ...] | None:
+    """What was written as a part, mapped; None where it was not or is not that any more."""
+    for path in parts.glob(f"{number}.*.pt"):
+        if sha256(path) == path.name.split(".")[1]:
+            return tuple(torch.load(path, mmap=True, weights_only=True))
+        path.unlink()
+    return None
+
+
 _CHECKED: dict[Path, tuple[int, int, int]] = {}
 """Files this process has compared with their checksum, as they were then: inode, size, modification time."""
 
 
 def _write(file: Path, values: tuple[Tensor, ...]) -> None:
-    """Write features, then their checksum beside them."""
+    """Write features; before they are in their place, their checksum beside them."""
     with replacing(file) as temporary:
-        try:
-            with temporary.open("wb") as opened:  # by its name torch would refuse it
-                torch.save(list(values), opened)
-        except RuntimeError as error:  # torch's own words for a full disk
-            raise DiskError(f"{file} cannot be written: {error}") from None
-        found = sha256(temporary)
-    write_checked(file.with_suffix(".json"), {"sha256": found})
+        _save(temporary, values)
+        write_checked(file.with_suffix(".json"), {"sha256": sha256(temporary)})
+
+
+def _save(file: Path, values: tuple[Tensor, ...]) -> None:
+    try:
+        with file.open("wb") as opened:  # by its name torch would refuse it
+            torch.save(list(values), opened)
+    except RuntimeError as error:  # torch's own words for a full disk
+        raise DiskError(f"{file} cannot be written: {error}") from None
 
 
 def _read(file: Path) -> tuple[Tensor, ...] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import socket
 import traceback
 from collections.abc import Iterator, Sequence
@@ -189,7 +190,8 @@ def arrange(model: nn.Module, trial: Trial, place: Workplace, pixels: Pixels) ->
     model_is = (settings.model, model_version(settings.model), settings.width)
     facts = (*model_is, start, halves.name, dataset.fingerprint, settings.image_size)
     key = f"{facts} {place.preprocessing(settings)} {precision} {place.choices} {torch.__version__}"
-    values = shared(key, lambda: compute(halves.prefix, pixels, precision), pixels.device)
+    make = functools.partial(compute, halves.prefix, pixels, precision)
+    values = shared(key, make, len(pixels.labels), pixels.device)
     features = Features(values, pixels.labels, pixels.rows)
     return TrainingState.start(model, settings, halves.suffix, frozen.train_mode, frozen.trained), features
 

@@ -112,3 +112,20 @@ def test_the_longest_first_unless_they_come_in_order(small_sweep: Callable[..., 
     cost = functools.partial(timed.cost, trials, SIZES, LAYOUT, lengths=lambda trial: {seconds[trial.id]: 1.0})
     assert cost().seconds == 2.0
     assert cost(in_order=True).seconds == 3.0
+
+
+def test_trials_that_run_share_the_pass_through_their_frozen_layers(small_sweep: Callable[..., Sweep]) -> None:
+    trial = next(iter(make_plan(small_sweep(), "d" * 16, {}).trials.values()))
+    timed = calibration(trial.settings)
+    key = workload_key(trial.settings)
+    slow = replace(timed, workloads={key: {**timed.workloads[key], "prefix_image_seconds": 0.5}})
+    images = SIZES.train + SIZES.val + SIZES.test
+
+    def frozen(trials: int) -> float:
+        cost = functools.partial(timed.cost, [trial] * trials, SIZES, LAYOUT, lengths=lambda trial: {1.0: 1.0})
+        whole = functools.partial(slow.cost, [trial] * trials, SIZES, LAYOUT, lengths=lambda trial: {1.0: 1.0})
+        return whole().seconds - cost().seconds
+
+    assert LAYOUT.trials_at_once == 2
+    assert frozen(1) == pytest.approx(0.5 * images)
+    assert frozen(2) == frozen(8) == pytest.approx(0.25 * images)
