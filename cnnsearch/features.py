@@ -136,7 +136,7 @@ def shared(key: str, make: Callable[[slice], tuple[Tensor, ...]], images: int, d
 def _make_together(file: Path, make: Callable[[slice], tuple[Tensor, ...]], images: int) -> None:
     """Compute what no other process does, wait for the rest, and see that all of it comes into one file.
 
-    Parts that a killed process has left are taken for what they are, and the rest is computed.
+    What a killed process has finished is used.
     """
     batches = -(-images // BATCH_SIZE)
     count = max(1, min(PARTS, batches))
@@ -157,6 +157,9 @@ def _make_together(file: Path, make: Callable[[slice], tuple[Tensor, ...]], imag
             if len(found) < count:
                 raise DiskError(f"{parts} is not what was just written to it")
             _write(file, tuple(torch.cat(values) for values in zip(*found, strict=True)))
+            for number in range(count):  # who looked at a part before the file was there has done so then
+                with _held(parts / f"{number}.lock", waits=True):
+                    pass
         shutil.rmtree(parts, ignore_errors=True)
 
 

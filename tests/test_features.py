@@ -19,7 +19,7 @@ IMAGES = 40 * BATCH_SIZE + 7
 VALUES = torch.arange(3.0 * IMAGES).reshape(IMAGES, 3)
 
 
-def ask(folder: Path, seconds: float, hangs_at: int = PARTS) -> tuple[Tensor, ...]:
+def ask(folder: Path, seconds: float, hangs_at: int = PARTS, key: str = "key") -> None:
     """Want them, taking so long for a part; the part after `hangs_at` is never done."""
     os.environ["CNNSEARCH_CACHE"] = str(folder)
     made = 0
@@ -32,10 +32,14 @@ def ask(folder: Path, seconds: float, hangs_at: int = PARTS) -> tuple[Tensor, ..
         made += 1
         return VALUES[part].clone(), VALUES[part, 0].clone()
 
-    found = shared("key", make, IMAGES, "cpu")
+    found = shared(key, make, IMAGES, "cpu")
     assert torch.equal(found[0], VALUES)
     assert torch.equal(found[1], VALUES[:, 0])
-    return found
+
+
+def ask_for_many(folder: Path) -> None:
+    for number in range(15):
+        ask(folder, 0.0, key=str(number))
 
 
 def made(folder: Path) -> list[tuple[int, int]]:
@@ -64,6 +68,17 @@ def test_processes_that_wait_for_the_same_share_the_work(tmp_path: Path) -> None
     assert all(start % BATCH_SIZE == 0 for _, start in parts)
     assert len(Counter(process for process, _ in parts)) == 2
     assert files(tmp_path) == [".json", ".lock", ".pt"]
+
+
+def test_whoever_comes_when_all_is_nearly_done_finds_it(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    processes = [context.Process(target=ask_for_many, args=(tmp_path,)) for _ in range(4)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(100)
+        assert process.exitcode == 0
+    assert len(made(tmp_path)) == 15 * PARTS
 
 
 def test_what_a_killed_process_has_done_is_kept_and_what_it_had_begun_is_done_by_another(tmp_path: Path) -> None:
