@@ -55,3 +55,18 @@ def test_denormals_are_zero_within_a_block_and_only_there() -> None:
             assert not survive()
         assert not survive()
     assert survive()
+
+
+def test_denormals_are_zero_on_all_threads_of_an_operation() -> None:
+    """In a process of its own: threads are started once."""
+    code = "from tests.test_device import check_threads; check_threads()"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def check_threads() -> None:
+    """The test's own process."""
+    reset_process(2)
+    tiny = torch.full((2**20,), 1e-39)
+    assert (tiny * 0.5).count_nonzero()
+    with flushing_denormals():
+        assert not (tiny * 0.5).count_nonzero()
