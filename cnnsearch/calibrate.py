@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from cnnsearch.device import peak_memory_bytes, probe_precision, reset_process
+from cnnsearch.device import peak_memory_bytes, probe_precision, reset_process, shared_memory_bytes
 from cnnsearch.errors import RequestError
 from cnnsearch.evaluate import batch_size as batch_size_of_evaluation
 from cnnsearch.evaluate import evaluate
@@ -86,6 +86,7 @@ def measure(
         "prefix_image_seconds": prefix_seconds,
         "features_image_bytes": features_bytes,
         "memory_bytes": peak_memory_bytes(device),
+        "shared_bytes": shared_memory_bytes() if device == "cpu" else 0,
         "weights_bytes": weights,
         "parameters": sum(p.numel() for p in state.model.parameters() if p.requires_grad),
     }

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 
+import psutil
 import torch
 from torch import Tensor, nn
 
@@ -131,3 +132,8 @@ def peak_memory_bytes(device: str) -> int:
         return int(torch.cuda.max_memory_reserved())
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def shared_memory_bytes() -> int:
+    """Of this process's memory, what others that do the same share with it: pages of files. 0 where it is not known."""
+    return int(getattr(psutil.Process().memory_info(), "shared", 0))

@@ -27,7 +27,7 @@ from cnnsearch.space import SIZE_POWERS, cells, typical_cells
 from cnnsearch.spec import Settings
 from cnnsearch.stopping import expected
 
-VERSIONS = {"cpu": "7", "cuda": "7"}
+VERSIONS = {"cpu": "8", "cuda": "8"}
 """Device -> version of what `calibrate` measures on it: timings of another version are not used."""
 IMPORT_SECONDS = 1.1
 """What importing torch takes where the five below are true: elsewhere they are in proportion to it, nearly."""
@@ -163,6 +163,10 @@ class Calibration:
         """Measured memory of the largest of some trials; 0 where there are none."""
         return max((int(self.workloads[workload_key(trial.settings)]["memory_bytes"]) for trial in trials), default=0)
 
+    def _shared_bytes(self, trials: Iterable[Trial]) -> int:
+        """Of `memory_bytes`: pages of files, of torch's libraries above all, which processes of a machine share."""
+        return min((int(self.workloads[workload_key(t.settings)].get("shared_bytes", 0)) for t in trials), default=0)
+
     def device_bytes(self, settings: Settings, images: int, features_limit: int) -> int:
         """Measured memory of one trial on its device, with the outputs of frozen layers of so many images.
 
@@ -216,7 +220,7 @@ class Calibration:
         return Cost(
             trials=len(listed),
             seconds=_wall_clock(each, layout.trials_at_once, in_order) + frozen,
-            memory_bytes=at_once * self.memory_bytes(listed),
+            memory_bytes=at_once * self.memory_bytes(listed) - max(at_once - 1, 0) * self._shared_bytes(listed),
             disk_bytes=_disk_bytes([w["weights_bytes"] for w in timed], len(timed) if keep_state else at_once, kept),
         )
 

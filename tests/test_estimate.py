@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import functools
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -85,6 +86,9 @@ def test_steps_are_timed_once_for_real(small_sweep: Callable[..., Sweep], monkey
     assert 0 < timed["step_seconds"] < 5
     assert 0 < timed["eval_image_seconds"] < 1
     assert timed["memory_bytes"] > 50e6
+    assert 0 <= timed["shared_bytes"] < timed["memory_bytes"]
+    if sys.platform == "linux":
+        assert timed["shared_bytes"] > 50e6  # torch's libraries
     assert timed["weights_bytes"] >= 4 * timed["parameters"]
 
     def refuse(*args: object) -> None:
@@ -129,3 +133,11 @@ def test_trials_that_run_share_the_pass_through_their_frozen_layers(small_sweep:
     assert LAYOUT.trials_at_once == 2
     assert frozen(1) == pytest.approx(0.5 * images)
     assert frozen(2) == frozen(8) == pytest.approx(0.25 * images)
+
+
+def test_pages_that_processes_share_are_counted_once(small_sweep: Callable[..., Sweep]) -> None:
+    trial = next(iter(make_plan(small_sweep(), "d" * 16, {}).trials.values()))
+    timed = calibration(trial.settings)
+    key = workload_key(trial.settings)
+    shared = replace(timed, workloads={key: {**timed.workloads[key], "shared_bytes": 30}})
+    assert [shared.cost([trial] * count, SIZES, LAYOUT).memory_bytes for count in (0, 1, 2, 5)] == [0, 100, 170, 170]
