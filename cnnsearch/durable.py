@@ -74,9 +74,9 @@ def write_json(path: Path, value: Any, *, synced: bool = True) -> None:
     write_whole(path, text.encode(), synced=synced)
 
 
-def write_checked(path: Path, facts: dict[str, Any]) -> None:
-    """Write a JSON object with its own checksum in it, whole or not at all. Raises DiskError."""
-    write_json(path, {"checksum": checksum(facts), **facts})
+def write_checked(path: Path, facts: dict[str, Any], *, synced: bool = True) -> None:
+    """Write a JSON object with its own checksum in it, whole or not at all; see `write_whole`. Raises DiskError."""
+    write_json(path, {"checksum": checksum(facts), **facts}, synced=synced)
 
 
 def read_checked(path: Path) -> dict[str, Any] | None:

@@ -216,7 +216,7 @@ class Calibration:
         frozen = 0.0
         for some in alike.values():  # those that run share the work
             seconds = images * self.workloads[workload_key(some[-1])]["prefix_image_seconds"]
-            frozen += seconds / min(layout.trials_at_once, len(some))
+            frozen += seconds / min(at_once, len(some))
         return Cost(
             trials=len(listed),
             seconds=_wall_clock(each, layout.trials_at_once, in_order) + frozen,

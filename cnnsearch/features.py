@@ -6,7 +6,6 @@ import contextlib
 import fcntl
 import hashlib
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -145,18 +144,17 @@ def _make_together(file: Path, make: Callable[[slice], tuple[Tensor, ...]], imag
     parts.mkdir(exist_ok=True)
     for waits in (False, True):  # in the end for those who have begun a part: they may have died of it
         for number in range(count):
-            if file.exists():
-                break
+            part = parts / f"{number}.pt"
             with _held(parts / f"{number}.lock", waits) as is_ours:
-                if is_ours and not file.exists() and _part(parts, number) is None:
+                if is_ours and not file.exists() and _read(part) is None:
                     some = make(slice(bounds[number], bounds[number + 1]))
-                    _write_part(parts, number, tuple(value.cpu().contiguous() for value in some))
+                    _write(part, tuple(value.cpu().contiguous() for value in some), synced=False)
     with alone_in(file.parent):
         if not file.exists():
-            found = [part for number in range(count) if (part := _part(parts, number)) is not None]
-            if len(found) < count:
+            made = [found for number in range(count) if (found := _read(parts / f"{number}.pt")) is not None]
+            if len(made) < count:
                 raise DiskError(f"{parts} is not what was just written to it")
-            _write(file, tuple(torch.cat(values) for values in zip(*found, strict=True)))
+            _write(file, tuple(torch.cat(values) for values in zip(*made, strict=True)))
             for number in range(count):  # who looked at a part before the file was there has done so then
                 with _held(parts / f"{number}.lock", waits=True):
                     pass
@@ -180,40 +178,19 @@ def _held(lock: Path, waits: bool) -> Iterator[bool]:
         yield True
 
 
-def _write_part(parts: Path, number: int, values: tuple[Tensor, ...]) -> None:
-    """Write some of the features under a name that has their checksum in it."""
-    with tempfile.TemporaryDirectory(dir=parts) as folder:
-        made = Path(folder) / "part"
-        _save(made, values)
-        made.rename(parts / f"{number}.{sha256(made)}.pt")
-
-
-def _part(parts: Path, number: int) -> tuple[Tensor, ...] | None:
-    """What was written as a part, mapped; None where it was not or is not that any more."""
-    for path in parts.glob(f"{number}.*.pt"):
-        if sha256(path) == path.name.split(".")[1]:
-            return tuple(torch.load(path, mmap=True, weights_only=True))
-        path.unlink()
-    return None
-
-
 _CHECKED: dict[Path, tuple[int, int, int]] = {}
 """Files this process has compared with their checksum, as they were then: inode, size, modification time."""
 
 
-def _write(file: Path, values: tuple[Tensor, ...]) -> None:
+def _write(file: Path, values: tuple[Tensor, ...], *, synced: bool = True) -> None:
     """Write features; before they are in their place, their checksum beside them."""
-    with replacing(file) as temporary:
-        _save(temporary, values)
-        write_checked(file.with_suffix(".json"), {"sha256": sha256(temporary)})
-
-
-def _save(file: Path, values: tuple[Tensor, ...]) -> None:
-    try:
-        with file.open("wb") as opened:  # by its name torch would refuse it
-            torch.save(list(values), opened)
-    except RuntimeError as error:  # torch's own words for a full disk
-        raise DiskError(f"{file} cannot be written: {error}") from None
+    with replacing(file, synced=synced) as temporary:
+        try:
+            with temporary.open("wb") as opened:  # by its name torch would refuse it
+                torch.save(list(values), opened)
+        except RuntimeError as error:  # torch's own words for a full disk
+            raise DiskError(f"{file} cannot be written: {error}") from None
+        write_checked(file.with_suffix(".json"), {"sha256": sha256(temporary)}, synced=synced)
 
 
 def _read(file: Path) -> tuple[Tensor, ...] | None:
