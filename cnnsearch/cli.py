@@ -9,6 +9,7 @@ import re
 import shlex
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from cnnsearch.session import Finished
 
 INTERRUPTED = 130
+ASK_AGAIN_SECONDS = 0.05
+"""An interrupt that came to nothing is repeated after so long."""
 SHOW_CURSOR = b"\x1b[?25h"
 """What a terminal is sent; a live table hides its cursor."""
 
@@ -69,7 +72,7 @@ def sweep(
     ] = False,
 ) -> None:
     """Run a sweep, or go on with it, and write its tables and report."""
-    with _one_clear_message():
+    with _one_clear_message("stopped before any trial began"):
         from cnnsearch.sweepfile import load_sweep
 
         seconds = _seconds(max_time) if max_time else None
@@ -172,14 +175,16 @@ def watch(
 
 def main() -> None:
     """Entry point of the console script `cnnsearch`."""
-    app()
+    with _left_when_stopped():
+        app()
 
 
 def run_alone(command: Callable[..., None]) -> None:
     """Run one of the commands above as a program of its own."""
     alone = _plain_app()
     alone.command()(command)
-    alone()
+    with _left_when_stopped():
+        alone()
 
 
 def _dry(ready: Prepared) -> tuple[int, dict[str, Any]]:
@@ -274,19 +279,33 @@ def _seeds(text: str | None) -> list[int]:
 
 
 @contextlib.contextmanager
-def _one_clear_message() -> Iterator[None]:
+def _one_clear_message(stopped: str = "stopped") -> Iterator[None]:
     """Errors made for people end the command with their message and exit code, and no traceback."""
     try:
         yield
     except CnnsearchError as error:
         _end(f"error: {error}", error.exit_code)
     except KeyboardInterrupt:
-        _end("stopped before any trial began", INTERRUPTED)
+        _end(stopped, INTERRUPTED)
 
 
 def _end(message: str, code: int) -> NoReturn:
     print(message, file=sys.stderr)
     raise typer.Exit(code) from None
+
+
+@contextlib.contextmanager
+def _left_when_stopped() -> Iterator[None]:
+    """Who was stopped has cleaned up: Python's own end would take half a second, and may turn the exit code into -2."""
+    try:
+        yield
+    except SystemExit as end:
+        if end.code == INTERRUPTED:
+            with contextlib.suppress(OSError):
+                sys.stdout.flush()
+                sys.stderr.flush()
+            os._exit(INTERRUPTED)
+        raise
 
 
 class _Stopper:
@@ -295,6 +314,7 @@ class _Stopper:
     def __init__(self) -> None:
         self.asked = False
         self.ready: Prepared | None = None
+        self._say_dropped = sys.unraisablehook
 
     def __call__(self, number: int, frame: object) -> None:
         if not self.asked:
@@ -307,14 +327,25 @@ class _Stopper:
         os.write(2, f"\nstopped at once; what was finished is kept. {_how_to_go_on()}\n".encode())
         os._exit(INTERRUPTED)
 
+    def dropped(self, unraisable: sys.UnraisableHookArgs) -> None:
+        """Ask again where Python has dropped the exception, as it does in the callbacks of its imports."""
+        if not issubclass(unraisable.exc_type, KeyboardInterrupt):
+            self._say_dropped(unraisable)
+            return
+        self.asked = False
+        main = threading.main_thread().ident or 0
+        threading.Timer(ASK_AGAIN_SECONDS, signal.pthread_kill, (main, signal.SIGINT)).start()
+
 
 @contextlib.contextmanager
 def _stoppable() -> Iterator[_Stopper]:
-    """Stop in good order when asked once, at once when asked twice."""
+    """Stop in good order when asked once, at once when asked twice; who has stopped only says so and leaves."""
     stopper = _Stopper()
     before = {number: signal.signal(number, stopper) for number in (signal.SIGINT, signal.SIGTERM)}
+    say_dropped, sys.unraisablehook = sys.unraisablehook, stopper.dropped
     try:
         yield stopper
     finally:
+        sys.unraisablehook = say_dropped
         for number, handler in before.items():
-            signal.signal(number, handler)
+            signal.signal(number, signal.SIG_IGN if stopper.asked else handler)

@@ -88,7 +88,7 @@ def started(layout: Layout, run: RunSpec, warden: Warden | None) -> Iterator[Rea
     finally:
         if not all(map(is_alive, head_processes().values())):
             _end_children()  # what is left of a broken Ray would be waited for
-        ray.shutdown()
+        _end_ray()
         shutil.rmtree(scratch, ignore_errors=True)
 
 
@@ -118,19 +118,34 @@ def attached(address: str) -> Iterator[Cluster]:
 
         yield Cluster(where, _ready(context, None), roll.nodes, look, _time_on)
     finally:
-        ray.shutdown()
+        _end_ray()
 
 
 def _initialised(**options: Any) -> Any:
-    """Ray, quiet, and without its handler of SIGTERM."""
+    """Ray, quiet."""
     for name in ("ray", "ray.tune", "ray.data", "ray.train"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     ray._private.worker._worker_logs_enabled = False  # else it prints the raylet's log when that dies
-    on_sigterm = signal.getsignal(signal.SIGTERM)
-    context = ray.init(log_to_driver=False, logging_level=logging.CRITICAL, **options)
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, on_sigterm)
-    return context
+    with _sigterm_as_it_is():
+        return ray.init(log_to_driver=False, logging_level=logging.CRITICAL, **options)
+
+
+def _end_ray() -> None:
+    with _sigterm_as_it_is():
+        ray.shutdown()
+
+
+@contextlib.contextmanager
+def _sigterm_as_it_is() -> Iterator[None]:
+    """Ray would handle SIGTERM in its own way while it starts, and leaves it to the system when it ends."""
+    handler, of_ray = signal.getsignal(signal.SIGTERM), ray._private.utils.set_sigterm_handler
+    ray._private.utils.set_sigterm_handler = lambda handler: None
+    try:
+        yield
+    finally:
+        ray._private.utils.set_sigterm_handler = of_ray
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, handler)
 
 
 def _ready(context: Any, scratch: Path | None) -> Ready:

@@ -50,6 +50,8 @@ SAVING_SECONDS = 30.0
 """When the time is up, running trials may take so long to come to the end of an epoch and be saved."""
 INTERRUPTED_SECONDS = 1.5
 """The same for whoever interrupts, and expects an end in a few seconds."""
+SIGNAL_SECONDS = 0.1
+"""The longest that a wait keeps a signal waiting."""
 MOST_PENDING = 10_000
 """Trials that Tune may have waiting for a place."""
 ANSWER_SECONDS = 5.0
@@ -326,9 +328,11 @@ class _Dispatcher(tune.Callback):  # type: ignore[misc]
 
     def save(self, seconds: float = SAVING_SECONDS) -> None:
         """Have what runs saved at the end of its epoch, and wait so long for it."""
-        saved = [running.actor.pause.remote() for running in self._workers.values()]
-        if saved:
-            ray.wait(saved, num_returns=len(saved), timeout=seconds)
+        unsaved = [running.actor.pause.remote() for running in self._workers.values()]
+        deadline = time.monotonic() + seconds
+        while unsaved and (left := deadline - time.monotonic()) > 0:
+            # Ray looks for signals once a second: a second Ctrl-C would wait for that.
+            _, unsaved = ray.wait(unsaved, num_returns=len(unsaved), timeout=min(left, SIGNAL_SECONDS))
 
     def _end(self, trial: Trial, record: Record) -> None:
         try:

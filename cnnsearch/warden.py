@@ -58,7 +58,7 @@ class Warden:
 
     def _tell(self, message: dict[str, Any]) -> None:
         assert self._process.stdin is not None
-        with contextlib.suppress(OSError):  # killed itself: then there is nobody to clean up
+        with contextlib.suppress(OSError, ValueError):  # killed itself, or told already that the run is over
             self._process.stdin.write(json.dumps(message).encode() + b"\n")
             self._process.stdin.flush()
 

@@ -16,7 +16,7 @@ from typing import Any
 import psutil
 import pytest
 
-from cnnsearch.cli import INTERRUPTED, SHOW_CURSOR
+from cnnsearch.cli import INTERRUPTED, SHOW_CURSOR, _stoppable
 from cnnsearch.durable import write_whole
 from cnnsearch.records import Results
 from cnnsearch.warden import MARK
@@ -249,6 +249,9 @@ def test_interrupted_once(
         os.killpg(started.process.pid, number)
     else:
         os.kill(started.process.pid, number)
+        while "stopped: " not in started.stderr and started.process.poll() is None:
+            time.sleep(0.01)
+        started.process.send_signal(number)  # it is leaving as it is
     assert started.ended() == 130
     assert time.monotonic() - began < 5
     assert f" of {TRIALS} trials done. The same command goes on:" in started.stderr
@@ -282,6 +285,37 @@ def test_interrupted_while_it_plans(arguments: list[object], results: Path) -> N
     assert started.ended() in (130, -signal.SIGINT)  # before Python has come to our code, it is Python's to end
     assert "trials done" not in started.stderr
     assert not list(results.glob("trials/*"))
+
+
+@pytest.mark.row(7)
+def test_terminated_while_ray_starts(arguments: list[object]) -> None:
+    """Ray has a handler of its own then, which ends with another code and says nothing."""
+    started = Started(*arguments)
+    started.until(lambda: [one for one in psutil.Process(started.process.pid).children() if one.name() == "gcs_server"])
+    os.kill(started.process.pid, signal.SIGTERM)
+    assert started.ended() == 130
+    assert started.stderr.startswith(f"stopped: 0 of {TRIALS} trials done.")
+
+
+@pytest.mark.row(7)
+def test_an_interrupt_that_python_drops_comes_again() -> None:
+    """What is raised while an object is finalised goes nowhere."""
+
+    class Dropped:
+        def __del__(self) -> None:
+            signal.raise_signal(signal.SIGINT)
+
+    def drop_one() -> None:
+        Dropped()
+        time.sleep(20)
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        with pytest.raises(KeyboardInterrupt), _stoppable():
+            drop_one()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @pytest.mark.row(9)
