@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
+import os
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +28,8 @@ BATCH_SIZE = 64
 ALL = slice(None)
 PARTS = 32
 """Into which the images are shared out, at most, to the processes that wait for the same features."""
+ABANDONED_SECONDS = 7 * 24 * 3600
+"""Unfinished features are kept so long."""
 
 
 class Examples(Protocol):
@@ -119,9 +123,12 @@ def shared(key: str, make: Callable[[slice], tuple[Tensor, ...]], images: int, d
         folder = cache_root() / "features"
         file = folder / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.pt"
         with alone_in(folder):
+            _forget_abandoned(folder)
             found = _read(file)
             if found is None:
                 file.unlink(missing_ok=True)  # from now on, it is there when all of it is
+                _parts(file).mkdir(exist_ok=True)
+                os.utime(_parts(file))
         if found is None:
             _make_together(file, make, images)
             found = _read(file)
@@ -140,8 +147,7 @@ def _make_together(file: Path, make: Callable[[slice], tuple[Tensor, ...]], imag
     batches = -(-images // BATCH_SIZE)
     count = max(1, min(PARTS, batches))
     bounds = [BATCH_SIZE * (batches * number // count) for number in range(count + 1)]
-    parts = file.with_suffix(".parts")
-    parts.mkdir(exist_ok=True)
+    parts = _parts(file)
     for waits in (False, True):  # in the end for those who have begun a part: they may have died of it
         for number in range(count):
             part = parts / f"{number}.pt"
@@ -159,6 +165,19 @@ def _make_together(file: Path, make: Callable[[slice], tuple[Tensor, ...]], imag
                 with _held(parts / f"{number}.lock", waits=True):
                     pass
         shutil.rmtree(parts, ignore_errors=True)
+
+
+def _parts(file: Path) -> Path:
+    """The folder that features grow in."""
+    return file.with_suffix(".parts")
+
+
+def _forget_abandoned(folder: Path) -> None:
+    """Delete the parts of features that nobody has asked for, or worked on, in a week: their makers were killed."""
+    for parts in folder.glob("*.parts"):
+        with contextlib.suppress(OSError):  # another process was faster
+            if time.time() - parts.stat().st_mtime > ABANDONED_SECONDS:
+                shutil.rmtree(parts)
 
 
 @contextlib.contextmanager

@@ -102,6 +102,18 @@ def test_what_a_killed_process_has_done_is_kept_and_what_it_had_begun_is_done_by
     assert files(tmp_path) == [".json", ".lock", ".pt"]
 
 
+def test_what_nobody_goes_on_with_is_swept_away_after_a_week(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CNNSEARCH_CACHE", str(tmp_path))
+    days = {"fresh": 6, "abandoned": 8}
+    for name, age in days.items():
+        parts = tmp_path / "features" / f"{name}.parts"
+        parts.mkdir(parents=True)
+        (parts / "0.pt").write_bytes(b"some")
+        os.utime(parts, (time.time() - age * 24 * 3600,) * 2)
+    features.shared("another", lambda part: (VALUES[:5][part],), 5, "cpu")
+    assert [path.name for path in (tmp_path / "features").glob("*.parts")] == ["fresh.parts"]
+
+
 @pytest.mark.parametrize("harm", ["flip", "truncate"])
 def test_a_damaged_part_is_computed_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, harm: str) -> None:
     def interrupt_the_fifth(seconds: float) -> None:
