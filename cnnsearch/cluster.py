@@ -1,6 +1,6 @@
 """Ray itself: started here for the time of a run, or a cluster that is attached to; and what its machines are.
 
-With `schedule` and `worker`, which run trials there, the only module that imports Ray.
+With `schedule`, `running` and `worker`, which run trials there, the only module that imports Ray.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""Run trials with Ray Tune, on this machine or a cluster. With `worker` and `cluster` the only module that
-imports Ray.
+"""Run trials with Ray Tune, on this machine or a cluster. With `worker`, `running` and `cluster` the only
+module that imports Ray.
 
 Tune places trials, keeps workers alive between them and restarts those that die. It is never the record: what counts
 is what `records` wrote, and every run starts a fresh Tuner, in a temporary folder, on the trials that remain.
@@ -10,11 +10,10 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-import signal
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ from ray.tune.search import Searcher
 from ray.util.metrics import Gauge
 
 from cnnsearch import hardware, pulse
-from cnnsearch.cluster import RemoteDepot, head_processes, is_alive, on_node, report_seconds, started
+from cnnsearch.cluster import RemoteDepot, head_processes, is_alive, report_seconds, started
 from cnnsearch.epoch import EpochRow
 from cnnsearch.errors import DiskError, RunError
 from cnnsearch.events import Ended, EpochDone, Event, Started
@@ -38,6 +37,7 @@ from cnnsearch.placement import Cluster, Node, most_room, resources, slots
 from cnnsearch.plan import Trial
 from cnnsearch.records import Record
 from cnnsearch.retries import Retries, Trouble
+from cnnsearch.running import Running, diagnosis
 from cnnsearch.spec import RunSpec
 from cnnsearch.stopping import Stop
 from cnnsearch.warden import Warden
@@ -54,8 +54,6 @@ SIGNAL_SECONDS = 0.1
 """The longest that a wait keeps a signal waiting."""
 MOST_PENDING = 10_000
 """Trials that Tune may have waiting for a place."""
-ANSWER_SECONDS = 5.0
-"""The longest that a machine is waited for to say whether a worker on it died for want of memory."""
 NODES_SECONDS = 3.0
 """Machines that joined a cluster or left it are noticed so often."""
 MOST_NAMED = 500
@@ -210,7 +208,7 @@ class _Dispatcher(tune.Callback):  # type: ignore[misc]
         self._warden = warden
         self._troubles: dict[str, tuple[Trouble, str]] = {}
         """Tune's trial id -> what is known of why it is about to fail."""
-        self._workers: dict[str, _Running] = {}
+        self._workers: dict[str, Running] = {}
         """Tune's trial id -> who runs it."""
         self._whereabouts: dict[str, Any] = {}
         """Actor id -> reference to where it is, asked for once: later it may be stopped, and not answer."""
@@ -268,7 +266,7 @@ class _Dispatcher(tune.Callback):  # type: ignore[misc]
         if not left or self._fatal:
             return
         known = self._troubles.pop(trial.trial_id) if trial.trial_id in self._troubles else None
-        trouble, reason = _diagnosis(trial, running) if known is None else known
+        trouble, reason = diagnosis(trial, running) if known is None else known
         again, given_up = self._retries.after(job, left, trouble, reason)
         for one, cause in given_up:
             try:
@@ -312,7 +310,7 @@ class _Dispatcher(tune.Callback):  # type: ignore[misc]
         actor = trial.temporary_state.ray_actor
         if (actor_id := actor._actor_id.hex()) not in self._whereabouts:
             self._whereabouts[actor_id] = actor.whereabouts.remote()
-        self._workers[trial.trial_id] = _Running(actor, self._whereabouts[actor_id], actor.oom_kills.remote())
+        self._workers[trial.trial_id] = Running(actor, self._whereabouts[actor_id], actor.oom_kills.remote())
         self._watchdog.started(trial.trial_id, self._queue.silence(job))
 
     def _name_steps(self, trial: Any, job: Job) -> None:
@@ -341,7 +339,7 @@ class _Dispatcher(tune.Callback):  # type: ignore[misc]
             self._fatal = error
         self._listen(Ended(trial, record))
 
-    def _forget(self, trial: Any) -> _Running | None:
+    def _forget(self, trial: Any) -> Running | None:
         self._watchdog.ended(trial.trial_id)
         return self._workers.pop(trial.trial_id, None)
 
@@ -359,59 +357,6 @@ def _drop_ended(trials: list[Any]) -> None:
             trial.config.clear()
             trial.evaluated_params.clear()
     trials[:-1] = [trial for trial in trials[:-1] if not trial.is_finished()]
-
-
-@dataclass
-class _Running:
-    """The worker of a running job."""
-
-    actor: Any
-    whereabouts: Any
-    """Reference to (node, process)."""
-    oom_kills: Any
-    """Reference to how many processes the kernel of its machine had killed for want of memory when the job began."""
-
-    def kill(self) -> None:
-        """End the worker, even where it is stopped and obeys nobody."""
-        ray.kill(self.actor)
-        if (found := _answer(self.whereabouts)) is None:
-            return
-        node, process = found
-        if node == ray.get_runtime_context().get_node_id():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(process, signal.SIGKILL)
-        else:
-            on_node(node, os.kill).remote(process, signal.SIGKILL)
-
-    def saw_oom_kills(self) -> bool:
-        """Whether the kernel of its machine has killed processes for want of memory since the job began."""
-        found, before = _answer(self.whereabouts), _answer(self.oom_kills)
-        if found is None or before is None:
-            return False
-        if found[0] == ray.get_runtime_context().get_node_id():
-            now = hardware.oom_kills()
-        else:
-            now = _answer(on_node(found[0], hardware.oom_kills).remote(), ANSWER_SECONDS) or 0
-        return bool(now > before)
-
-
-def _answer(reference: Any, seconds: float = 0.0) -> Any:
-    """What a worker or machine said; None where it has not, in so many seconds, or is gone."""
-    try:
-        return ray.get(reference, timeout=seconds)
-    except (ray.exceptions.GetTimeoutError, ray.exceptions.RayError):
-        return None
-
-
-def _diagnosis(trial: Any, running: _Running | None) -> tuple[Trouble, str]:
-    """Why a worker is gone, as far as Ray and the kernel tell."""
-    error = trial.get_pickled_error() if trial.pickled_error_file else None
-    if isinstance(error, ray.exceptions.OutOfMemoryError):
-        return Trouble.MEMORY, "Ray killed the worker because the host's memory was nearly full"
-    if running is not None and running.saw_oom_kills():
-        return Trouble.MEMORY, "the kernel killed processes because the host's memory was full"
-    lines = str(error).strip().splitlines() if error else []
-    return Trouble.DIED, " ".join(lines[-1].split())[:300] if lines else "cause unknown"
 
 
 class _QueueSearcher(Searcher):  # type: ignore[misc]

@@ -26,7 +26,7 @@ from cnnsearch.job_queue import Job, Queue
 from cnnsearch.mirror import Mirror
 from cnnsearch.placement import Cluster
 from cnnsearch.plan import Outcome, Status, Trial
-from cnnsearch.prepare import KEPT_AT_MOST, Prepared, digests, prepared
+from cnnsearch.prepare import KEPT_AT_MOST, Prepared, digests, expected_seconds, prepared
 from cnnsearch.records import Results
 from cnnsearch.spec import Sweep
 from cnnsearch.suggest import Suggester
@@ -161,7 +161,7 @@ def execute(
             ready.dataset.fingerprint,
             dict(ready.outcomes),
             digests(ready.weights),
-            cost=functools.partial(_expected_seconds, ready),
+            cost=functools.partial(expected_seconds, ready),
             silence=functools.partial(_expected_silence, ready),
             slots=ready.layout.trials_at_once,
             history=lambda trial_id: results.trial(trial_id).epochs(),
@@ -380,12 +380,6 @@ def _executor(serial: bool, ready: Prepared) -> Executor:
     from cnnsearch.schedule import execute as with_ray
 
     return functools.partial(with_ray, cluster=ready.cluster, warden=ready.warden)
-
-
-def _expected_seconds(ready: Prepared, trial: Trial) -> float:
-    epochs = trial.settings.epochs - ready.saved_epochs.get(trial.id, 0)
-    starts_from = trial.parent_id is not None
-    return ready.calibration.seconds(trial.settings, ready.sizes, starts_from=starts_from, epochs=epochs)
 
 
 def _expected_silence(ready: Prepared, job: Job) -> float:

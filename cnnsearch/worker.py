@@ -1,6 +1,6 @@
 """The processes that run trials, one job after another, and what travels between them and the driver.
 
-With `schedule` and `cluster` the only module that imports Ray.
+With `schedule`, `running` and `cluster` the only module that imports Ray.
 """
 
 from __future__ import annotations
