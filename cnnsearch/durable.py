@@ -24,8 +24,8 @@ from cnnsearch.errors import DiskError
 from cnnsearch.identity import canonical_json
 
 _TEMPORARY = ".tmp-"
-_FOREIGN_SECONDS = 7 * 24 * 3600
-"""Age from which a temporary file of another machine, whose processes cannot be seen, is taken for left behind."""
+_LONG_SECONDS = 7 * 24 * 3600
+"""Age from which what may be in use by a process that cannot be seen is taken for left behind."""
 _SEAL = b"cnnsearch sealed 1 "
 
 _UMASK = os.umask(0o022)
@@ -156,7 +156,12 @@ def remove_abandoned(folder: Path) -> None:
 
 def _is_abandoned(path: Path) -> bool:
     gone = is_gone(path.name.removeprefix(_TEMPORARY))
-    return time.time() - path.stat().st_mtime > _FOREIGN_SECONDS if gone is None else gone
+    return is_long_untouched(path) if gone is None else gone
+
+
+def is_long_untouched(path: Path) -> bool:
+    """Whether a file or folder has not been changed in a week. Raises OSError where it is gone."""
+    return time.time() - path.stat().st_mtime > _LONG_SECONDS
 
 
 def this_process() -> str:

@@ -7,7 +7,6 @@ import fcntl
 import hashlib
 import os
 import shutil
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ from torch import Tensor, nn
 
 from cnnsearch.data.cache import cache_root
 from cnnsearch.device import autocast
-from cnnsearch.durable import alone_in, read_checked, replacing, sha256, write_checked
+from cnnsearch.durable import alone_in, is_long_untouched, read_checked, replacing, sha256, write_checked
 from cnnsearch.errors import DiskError
 from cnnsearch.pixels import Pixels
 from cnnsearch.spec import ResolvedPrecision
@@ -28,8 +27,6 @@ BATCH_SIZE = 64
 ALL = slice(None)
 PARTS = 32
 """Into which the images are shared out, at most, to the processes that wait for the same features."""
-ABANDONED_SECONDS = 7 * 24 * 3600
-"""Unfinished features are kept so long."""
 
 
 class Examples(Protocol):
@@ -176,7 +173,7 @@ def _forget_abandoned(folder: Path) -> None:
     """Delete the parts of features that nobody has asked for, or worked on, in a week: their makers were killed."""
     for parts in folder.glob("*.parts"):
         with contextlib.suppress(OSError):  # another process was faster
-            if time.time() - parts.stat().st_mtime > ABANDONED_SECONDS:
+            if is_long_untouched(parts):
                 shutil.rmtree(parts)
 
 
