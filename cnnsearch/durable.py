@@ -24,8 +24,8 @@ from cnnsearch.errors import DiskError
 from cnnsearch.identity import canonical_json
 
 _TEMPORARY = ".tmp-"
-_LONG_SECONDS = 7 * 24 * 3600
-"""Age from which what may be in use by a process that cannot be seen is taken for left behind."""
+_FOREIGN_SECONDS = 7 * 24 * 3600
+"""Age from which a temporary file of processes that cannot be seen, another machine's or any, is left behind."""
 _SEAL = b"cnnsearch sealed 1 "
 
 _UMASK = os.umask(0o022)
@@ -113,6 +113,17 @@ def temporary_folder(folder: Path) -> Path:
     return Path(tempfile.mkdtemp(prefix=f"{_TEMPORARY}{this_process()}-", dir=folder))
 
 
+def common_folder(folder: Path, name: str) -> Path:
+    """A folder in `folder` for what any process may add to; removed as abandoned a week after it was last asked for.
+
+    Raises OSError.
+    """
+    path = folder / f"{_TEMPORARY}{name}"
+    path.mkdir(exist_ok=True)
+    os.utime(path)
+    return path
+
+
 def put_in_place(temporary: Path, path: Path, *, synced: bool = True) -> None:
     """Make a finished temporary file durable, unless `synced` is off, and give it its name. Raises OSError."""
     with temporary.open("rb") as file:
@@ -156,12 +167,7 @@ def remove_abandoned(folder: Path) -> None:
 
 def _is_abandoned(path: Path) -> bool:
     gone = is_gone(path.name.removeprefix(_TEMPORARY))
-    return is_long_untouched(path) if gone is None else gone
-
-
-def is_long_untouched(path: Path) -> bool:
-    """Whether a file or folder has not been changed in a week. Raises OSError where it is gone."""
-    return time.time() - path.stat().st_mtime > _LONG_SECONDS
+    return time.time() - path.stat().st_mtime > _FOREIGN_SECONDS if gone is None else gone
 
 
 def this_process() -> str:

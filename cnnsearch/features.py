@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from torch import Tensor, nn
 
 from cnnsearch.data.cache import cache_root
 from cnnsearch.device import autocast
-from cnnsearch.durable import alone_in, is_long_untouched, read_checked, replacing, sha256, write_checked
+from cnnsearch.durable import alone_in, common_folder, read_checked, replacing, sha256, write_checked
 from cnnsearch.errors import DiskError
 from cnnsearch.pixels import Pixels
 from cnnsearch.spec import ResolvedPrecision
@@ -119,15 +118,14 @@ def shared(key: str, make: Callable[[slice], tuple[Tensor, ...]], images: int, d
     try:
         folder = cache_root() / "features"
         file = folder / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.pt"
+        parts = None
         with alone_in(folder):
-            _forget_abandoned(folder)
             found = _read(file)
             if found is None:
                 file.unlink(missing_ok=True)  # from now on, it is there when all of it is
-                _parts(file).mkdir(exist_ok=True)
-                os.utime(_parts(file))
-        if found is None:
-            _make_together(file, make, images)
+                parts = common_folder(folder, f"{file.stem}.parts")
+        if parts is not None:
+            _make_together(file, parts, make, images)
             found = _read(file)
     except OSError as error:
         raise DiskError(f"outputs of frozen layers cannot be kept: {error}") from None
@@ -136,15 +134,14 @@ def shared(key: str, make: Callable[[slice], tuple[Tensor, ...]], images: int, d
     return tuple(value.to(device) for value in found)
 
 
-def _make_together(file: Path, make: Callable[[slice], tuple[Tensor, ...]], images: int) -> None:
-    """Compute what no other process does, wait for the rest, and see that all of it comes into one file.
+def _make_together(file: Path, parts: Path, make: Callable[[slice], tuple[Tensor, ...]], images: int) -> None:
+    """Compute what no other process does, wait for the rest, and see that all of `parts` comes into one file.
 
     What a killed process has finished is used.
     """
     batches = -(-images // BATCH_SIZE)
     count = max(1, min(PARTS, batches))
     bounds = [BATCH_SIZE * (batches * number // count) for number in range(count + 1)]
-    parts = _parts(file)
     for waits in (False, True):  # in the end for those who have begun a part: they may have died of it
         for number in range(count):
             part = parts / f"{number}.pt"
@@ -162,19 +159,6 @@ def _make_together(file: Path, make: Callable[[slice], tuple[Tensor, ...]], imag
                 with _held(parts / f"{number}.lock", waits=True):
                     pass
         shutil.rmtree(parts, ignore_errors=True)
-
-
-def _parts(file: Path) -> Path:
-    """The folder that features grow in."""
-    return file.with_suffix(".parts")
-
-
-def _forget_abandoned(folder: Path) -> None:
-    """Delete the parts of features that nobody has asked for, or worked on, in a week: their makers were killed."""
-    for parts in folder.glob("*.parts"):
-        with contextlib.suppress(OSError):  # another process was faster
-            if is_long_untouched(parts):
-                shutil.rmtree(parts)
 
 
 @contextlib.contextmanager

@@ -106,12 +106,12 @@ def test_what_nobody_goes_on_with_is_swept_away_after_a_week(tmp_path: Path, mon
     monkeypatch.setenv("CNNSEARCH_CACHE", str(tmp_path))
     days = {"fresh": 6, "abandoned": 8}
     for name, age in days.items():
-        parts = tmp_path / "features" / f"{name}.parts"
+        parts = tmp_path / "features" / f".tmp-{name}.parts"
         parts.mkdir(parents=True)
         (parts / "0.pt").write_bytes(b"some")
         os.utime(parts, (time.time() - age * 24 * 3600,) * 2)
     features.shared("another", lambda part: (VALUES[:5][part],), 5, "cpu")
-    assert [path.name for path in (tmp_path / "features").glob("*.parts")] == ["fresh.parts"]
+    assert [path.name for path in (tmp_path / "features").glob("*.parts")] == [".tmp-fresh.parts"]
 
 
 @pytest.mark.parametrize("harm", ["flip", "truncate"])

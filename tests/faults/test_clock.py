@@ -135,7 +135,7 @@ def test_a_jump_of_a_day_deletes_no_file_in_use(tmp_path: Path, days: int, monke
 
 WALL_CLOCK = re.compile(r"\btime\.time\b|\btime_ns\b|\bdatetime\.now\b|\butcnow\b|\blocaltime\b|\bgmtime\b|\bmtime\b")
 ALLOWED = {
-    "durable.py": "age of files of other machines, and of what killed processes left, in weeks",
+    "durable.py": "age of files of other machines, in weeks",
     "data/index.py": "whether a file has settled; an error makes it hashed again",
     "session.py": "when a run started, for people",
     "work.py": "when a trial started, for people",
