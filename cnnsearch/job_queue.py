@@ -189,7 +189,7 @@ class Queue:
         seconds = 0.0
         most = -(-len(self._ready) // (2 * self.slots))
         for trial in self._ready:
-            cost = self.cost(trial)
+            cost = self._cost(trial)
             if not cost > 0 or seconds + cost > SHORT_SECONDS or len(chosen) == most or head_key(trial) is not None:
                 break
             chosen.append(trial)

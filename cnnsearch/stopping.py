@@ -118,8 +118,12 @@ def endings(
     if not isinstance(rule, Hyperband):
         return {epochs - after: 1.0}
     most, dealt = len(rungs(rule, epochs)), brackets(rule, epochs)
+    rounds, rest = divmod(trials, len(dealt))
+    placed = Counter(dealt[:rest])
+    for s, n in Counter(dealt).items():
+        placed[s] += rounds * n
     found: Counter[int] = Counter()
-    for s, n in Counter(dealt[place % len(dealt)] for place in range(trials)).items():
+    for s, n in (+placed).items():
         guided = None if guided_from is None else guided_from * n // trials
         of_bracket = _ladder(rungs(rule, epochs, most - s), rule.reduction_factor, epochs, n, after, guided)
         for added, share in of_bracket.items():
