@@ -314,7 +314,7 @@ class _Stopper:
     def __init__(self) -> None:
         self.asked = False
         self.ready: Prepared | None = None
-        self._say_dropped = sys.unraisablehook
+        self.say_dropped = sys.unraisablehook
 
     def __call__(self, number: int, frame: object) -> None:
         if not self.asked:
@@ -330,7 +330,7 @@ class _Stopper:
     def dropped(self, unraisable: sys.UnraisableHookArgs) -> None:
         """Ask again where Python has dropped the exception, as it does in the callbacks of its imports."""
         if not issubclass(unraisable.exc_type, KeyboardInterrupt):
-            self._say_dropped(unraisable)
+            self.say_dropped(unraisable)
             return
         self.asked = False
         main = threading.main_thread().ident or 0
@@ -342,10 +342,10 @@ def _stoppable() -> Iterator[_Stopper]:
     """Stop in good order when asked once, at once when asked twice; who has stopped only says so and leaves."""
     stopper = _Stopper()
     before = {number: signal.signal(number, stopper) for number in (signal.SIGINT, signal.SIGTERM)}
-    say_dropped, sys.unraisablehook = sys.unraisablehook, stopper.dropped
+    sys.unraisablehook = stopper.dropped
     try:
         yield stopper
     finally:
-        sys.unraisablehook = say_dropped
+        sys.unraisablehook = stopper.say_dropped
         for number, handler in before.items():
             signal.signal(number, signal.SIG_IGN if stopper.asked else handler)
