@@ -16,7 +16,7 @@ from benchmarks import show, suite
 from benchmarks.__main__ import say
 from benchmarks.figures import LOSS_ALLOWED, OURS, gate
 from benchmarks.workloads import WORKLOADS
-from cnnsearch.hardware import detect
+from cnnsearch.execution.machine.hardware import detect
 
 REFERENCE = Path(__file__).with_name("reference.json")
 CHECKED = ("grid-32", "head", "short-trials")

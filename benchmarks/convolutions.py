@@ -4,7 +4,7 @@
     python -m benchmarks.convolutions --sizes 32 --batches 16
 
 Prints GFLOP/s of the forward pass, of the gradients of input and weight as autograd has oneDNN compute them, and of the
-weight's gradient in blocks, whether or not `cnnsearch.models.convolution` would take blocks for the shape.
+weight's gradient in blocks, whether or not `cnnsearch.training.compute.convolution` would take blocks for the shape.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ import torch
 from torch.nn import functional as F
 
 from benchmarks.limit import matmul_rate
-from cnnsearch.models.convolution import MOST_AT_ONCE, gradients, weight_gradient
-from cnnsearch.models.plain import CHANNELS, scaled
+from cnnsearch.training.compute.convolution import MOST_AT_ONCE, gradients, weight_gradient
+from cnnsearch.training.models.plain import CHANNELS, scaled
 
 SECONDS = 0.5
 """Spent on each shape at least, all ways in turn."""

@@ -52,7 +52,8 @@ def _serve() -> None:
     import signal
     import threading
 
-    code = "import json, sys, benchmarks.simulated, cnnsearch.schedule; print(json.dumps(list(sys.modules)))"
+    modules = "benchmarks.simulated, cnnsearch.execution.on_ray.schedule"
+    code = f"import json, sys, {modules}; print(json.dumps(list(sys.modules)))"
     found = subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.PIPE).stdout
     for name in json.loads(found):
         if name.partition(".")[0] not in OWN:

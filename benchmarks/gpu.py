@@ -26,8 +26,8 @@ from benchmarks import gpu_steps, show, suite
 from benchmarks.__main__ import say
 from benchmarks.figures import OURS, Run
 from benchmarks.workloads import GRID, Size, Workload, describe
-from cnnsearch.hardware import detect
-from cnnsearch.sweepfile import load_sweep, to_yaml
+from cnnsearch.execution.machine.hardware import detect
+from cnnsearch.spec.load import load_sweep, to_yaml
 
 RIVALS = ("plain_ray", "tuned_ray", "notebook")
 

@@ -27,13 +27,13 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils.benchmark import Timer
 
 from benchmarks.limit import matmul_rate
-from cnnsearch.device import reset_process
-from cnnsearch.graphs import RECORDERS, WARM_UP_STEPS
-from cnnsearch.hardware import detect
-from cnnsearch.models.build import initial_model
-from cnnsearch.pixels import Pixels
-from cnnsearch.spec import Settings
-from cnnsearch.train import TrainingState, train
+from cnnsearch.execution.machine.hardware import detect
+from cnnsearch.spec.settings import Settings
+from cnnsearch.training.compute.device import reset_process
+from cnnsearch.training.compute.graphs import RECORDERS, WARM_UP_STEPS
+from cnnsearch.training.models.build import initial_model
+from cnnsearch.training.pixels import Pixels
+from cnnsearch.training.train import TrainingState, train
 
 MODELS = ("plain", "residual")
 STEPS = 50

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from cnnsearch.models.backbones import make
-from cnnsearch.models.build import build
-from cnnsearch.models.cut import cut, freeze
-from cnnsearch.spec import Settings
+from cnnsearch.spec.settings import Settings
+from cnnsearch.training.models.backbones import make
+from cnnsearch.training.models.build import build
+from cnnsearch.training.models.cut import cut, freeze
 
 COUNTED_IMAGES = 2
 

@@ -25,15 +25,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from cnnsearch.epoch import EpochRow
-from cnnsearch.job_queue import Queue
-from cnnsearch.plan import Outcome, Status, Trial
-from cnnsearch.records import Results
-from cnnsearch.spec import Sweep
+from cnnsearch.planning.queue import Queue
+from cnnsearch.planning.suggest import Suggester
+from cnnsearch.planning.trial import EpochRow, Outcome, Status, Trial
+from cnnsearch.results.records import Results
+from cnnsearch.results.tables import load
+from cnnsearch.spec.load import load_sweep
+from cnnsearch.spec.sweep import Sweep
 from cnnsearch.stats import mean_interval
-from cnnsearch.suggest import Suggester
-from cnnsearch.sweepfile import load_sweep
-from cnnsearch.tables import load
 
 RECORDED = Path(__file__).parent / "recorded"
 AXES = ("model", "lr", "batch_size", "dropout")

@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from benchmarks.figures import Run, summarise
 from benchmarks.processes import run
 from benchmarks.workloads import Scale
-from cnnsearch.epoch import EpochRow
-from cnnsearch.plan import Status, Trial, make_plan
-from cnnsearch.records import Measures, Record, Results
-from cnnsearch.spec import Sweep
-from cnnsearch.sweepfile import to_yaml
+from cnnsearch.planning.plan import make_plan
+from cnnsearch.planning.trial import EpochRow, Status, Trial
+from cnnsearch.results.records import Measures, Record, Results
+from cnnsearch.spec.load import to_yaml
+from cnnsearch.spec.sweep import Sweep
 
 NAME = "report"
 SIZES: dict[Scale, tuple[int, int]] = {"tiny": (16, 5), "short": (500, 20), "full": (10_000, 100)}

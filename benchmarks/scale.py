@@ -29,14 +29,14 @@ from rich.console import Console
 
 from benchmarks.forked_workers import SETUP, serving
 from benchmarks.simulated import Simulated
-from cnnsearch.events import Ended, Event, Started
-from cnnsearch.hardware import Layout
-from cnnsearch.job_queue import Queue
+from cnnsearch.execution.events import Ended, Event, Started
+from cnnsearch.execution.machine.hardware import Layout
+from cnnsearch.planning.queue import Queue
 from cnnsearch.prepare import prepared
 from cnnsearch.progress import LiveView
-from cnnsearch.records import Results
+from cnnsearch.results.records import Results
 from cnnsearch.session import Executor, execute
-from cnnsearch.spec import Sweep
+from cnnsearch.spec.sweep import Sweep
 
 NODES = 4
 SEEDS = 10
@@ -158,8 +158,8 @@ def measure(trials: int, slots: int, seconds: float, epochs: int) -> bool:
     # Ray notes its newest cluster in its temporary folder, where others would find it.
     with tempfile.TemporaryDirectory(prefix="scale-", dir="/tmp", ignore_cleanup_errors=True) as scratch:
         os.environ |= {"RAY_TMPDIR": scratch, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
-        from cnnsearch import schedule
-        from cnnsearch.cluster import attached
+        from cnnsearch.execution.on_ray import schedule
+        from cnnsearch.execution.on_ray.cluster import attached
 
         began = time.monotonic()
         with prepared(make_sweep(trials, epochs), scratch) as found:

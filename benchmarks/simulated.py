@@ -9,12 +9,11 @@ from datetime import UTC, datetime
 
 import numpy as np
 
-from cnnsearch.epoch import EpochRow
-from cnnsearch.job_queue import Job
-from cnnsearch.plan import Status, Trial
-from cnnsearch.records import Measures, Record, Results
-from cnnsearch.stopping import Orders
-from cnnsearch.workplace import Workplace
+from cnnsearch.execution.workplace import Workplace
+from cnnsearch.planning.queue import Job
+from cnnsearch.planning.stopping import Orders
+from cnnsearch.planning.trial import EpochRow, Status, Trial
+from cnnsearch.results.records import Measures, Record, Results
 
 SPREAD = 0.2
 """Trials take so much more or less than the mean: real ones are uneven, too."""

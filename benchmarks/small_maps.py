@@ -4,7 +4,7 @@
     python -m benchmarks.small_maps --precision fp32 --batches 8 64
 
 Prints milliseconds of a training step (outputs, both gradients) and of outputs alone, by oneDNN's convolution and as a
-product over written-out patches, whether or not `cnnsearch.models.small_maps` would take the product for the shape.
+product over written-out patches, whether or not `training/compute/small_maps` would take the product for the shape.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from cnnsearch.allocator import keep_memory
-from cnnsearch.device import autocast, probe_precision
-from cnnsearch.models import small_maps
-from cnnsearch.models.small_maps import SmallMapConv2d
-from cnnsearch.spec import ResolvedPrecision
+from cnnsearch.spec.settings import ResolvedPrecision
+from cnnsearch.training.compute import small_maps
+from cnnsearch.training.compute.allocator import keep_memory
+from cnnsearch.training.compute.device import autocast, probe_precision
+from cnnsearch.training.compute.small_maps import SmallMapConv2d
 
 SHAPES = (
     (512, 512, 3, 1, 2),

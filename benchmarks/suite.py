@@ -23,11 +23,11 @@ from benchmarks.limit import flops, matmul_rate
 from benchmarks.processes import Finished, memory_measure, run
 from benchmarks.rivals.task import Outcome, Task
 from benchmarks.workloads import Scale, Size, Workload, describe, make_sweep, settings_of
-from cnnsearch.device import probe_precision
-from cnnsearch.hardware import detect
-from cnnsearch.spec import Settings
-from cnnsearch.sweepfile import to_yaml
-from cnnsearch.tables import load
+from cnnsearch.execution.machine.hardware import detect
+from cnnsearch.results.tables import load
+from cnnsearch.spec.load import to_yaml
+from cnnsearch.spec.settings import Settings
+from cnnsearch.training.compute.device import probe_precision
 
 FIRST = "cnnsearch-first"
 """This project with an empty cache: it also times its steps, which it does once on a machine."""

@@ -9,8 +9,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from cnnsearch.plan import make_plan
-from cnnsearch.spec import Settings, Sweep
+from cnnsearch.planning.plan import make_plan
+from cnnsearch.spec.settings import Settings
+from cnnsearch.spec.sweep import Sweep
 
 Scale = Literal["tiny", "short", "full"]
 SCALES: tuple[Scale, ...] = ("tiny", "short", "full")

@@ -19,13 +19,13 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from cnnsearch import plots
+    from cnnsearch.results.tables import Tables, load
     from cnnsearch.session import run
-    from cnnsearch.sweepfile import load_sweep
-    from cnnsearch.tables import Tables, load
+    from cnnsearch.spec.load import load_sweep
 
 __all__ = ["Tables", "__version__", "load", "load_sweep", "plots", "run"]
 
-_HOMES = {"run": "session", "load_sweep": "sweepfile", "Tables": "tables", "load": "tables"}
+_HOMES = {"run": "session", "load_sweep": "spec.load", "Tables": "results.tables", "load": "results.tables"}
 
 
 def __getattr__(name: str) -> Any:

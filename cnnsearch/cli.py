@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from cnnsearch.errors import CnnsearchError, DiskError, RequestError, RunError
-from cnnsearch.remote import is_uri, redacted
+from cnnsearch.storage.remote import is_uri, redacted
 
 if TYPE_CHECKING:
     from cnnsearch.prepare import Prepared
-    from cnnsearch.records import Results
+    from cnnsearch.results.records import Results
     from cnnsearch.session import Finished
 
 INTERRUPTED = 130
@@ -73,7 +73,7 @@ def sweep(
 ) -> None:
     """Run a sweep, or go on with it, and write its tables and report."""
     with _one_clear_message("stopped before any trial began"):
-        from cnnsearch.sweepfile import load_sweep
+        from cnnsearch.spec.load import load_sweep
 
         seconds = _seconds(max_time) if max_time else None
         if max_trials is not None and max_trials < 1:
@@ -113,7 +113,7 @@ def report(
     with _one_clear_message():
         from cnnsearch.report import write, write_comparison
         from cnnsearch.report.comparison import beside, refuse_out, refuse_repeats
-        from cnnsearch.tables import load
+        from cnnsearch.results.tables import load
 
         several = len(results) > 1
         if several and out is None and any(map(is_uri, results)):
@@ -143,10 +143,10 @@ def report(
 def _readable(stack: contextlib.ExitStack, results: str) -> Results:
     """Results as they are, for the time of the stack."""
     if not is_uri(results):
-        from cnnsearch.records import Results
+        from cnnsearch.results.records import Results
 
         return Results(Path(results))
-    from cnnsearch.mirror import reading
+    from cnnsearch.results.mirror import reading
 
     return stack.enter_context(reading(results))
 
@@ -164,7 +164,7 @@ def watch(
         try:
             for number in (signal.SIGINT, signal.SIGTERM):  # a shell in the background has the first ignored
                 signal.signal(number, signal.default_int_handler)
-            from cnnsearch.watch import serve
+            from cnnsearch.report.watch import serve
 
             if uris := [redacted(one) for one in results if is_uri(one)]:
                 raise RequestError(f"{uris[0]}: watch looks at folders; of a URI, cnnsearch report shows what is done")

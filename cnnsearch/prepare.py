@@ -13,21 +13,23 @@ from pathlib import Path
 from typing import Any
 
 from cnnsearch import data as images
-from cnnsearch import retention
-from cnnsearch.continuation import saved_epochs
 from cnnsearch.data.dataset import Dataset, Form
 from cnnsearch.data.images import Interpolation
-from cnnsearch.estimate import Calibration, Cost, Lengths, Sizes, calibrate, representatives
-from cnnsearch.hardware import Hardware, Layout, detect, lay_out
-from cnnsearch.mirror import Mirror, open_results
-from cnnsearch.models.pretrained import Key, Pretrained, find_weights
-from cnnsearch.placement import Cluster, describe, lay_out_over, usable
-from cnnsearch.plan import Outcome, Plan, Status, Trial, compared, groups, make_plan
-from cnnsearch.records import Record, Results
-from cnnsearch.space import Cell, combinations, size
-from cnnsearch.spec import StopEarly, Sweep
-from cnnsearch.stopping import endings, expected, is_expected
-from cnnsearch.warden import Warden, watching
+from cnnsearch.execution.machine.estimate import Calibration, Cost, Lengths, Sizes, calibrate, representatives
+from cnnsearch.execution.machine.hardware import Hardware, Layout, detect, lay_out
+from cnnsearch.execution.machine.placement import Cluster, describe, lay_out_over, usable
+from cnnsearch.execution.warden import Warden, watching
+from cnnsearch.planning import retention
+from cnnsearch.planning.plan import Plan, compared, groups, make_plan
+from cnnsearch.planning.stopping import endings, expected, is_expected
+from cnnsearch.planning.trial import Outcome, Status, Trial
+from cnnsearch.results.continuation import saved_epochs
+from cnnsearch.results.mirror import Mirror, open_results
+from cnnsearch.results.records import Record, Results
+from cnnsearch.spec.cells import Cell, combinations, size
+from cnnsearch.spec.stage import StopEarly
+from cnnsearch.spec.sweep import Sweep
+from cnnsearch.training.models.pretrained import Key, Pretrained, find_weights
 
 FEATURES_SHARE = 0.5
 """Share of memory that the outputs of frozen layers may take, mapped once for all trials."""

@@ -13,20 +13,22 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from cnnsearch.estimate import representatives, workload_key
-from cnnsearch.events import Ended, EpochDone, Event, Ready, Started
-from cnnsearch.hardware import DRIVER_BYTES
-from cnnsearch.plan import StagePlan, Status, Trial
+from cnnsearch.execution.events import Ended, EpochDone, Event, Ready, Started
+from cnnsearch.execution.machine.estimate import representatives, workload_key
+from cnnsearch.execution.machine.hardware import DRIVER_BYTES
+from cnnsearch.planning.labels import setting, setting_parts, varied_axes
+from cnnsearch.planning.plan import StagePlan
+from cnnsearch.planning.stopping import expected_epochs, rungs
+from cnnsearch.planning.trial import Status, Trial
 from cnnsearch.prepare import Prepared, epochs_left, expected_seconds, is_at_most
-from cnnsearch.records import Record
+from cnnsearch.results.records import Record
 from cnnsearch.session import Finished
-from cnnsearch.space import size as stage_size
-from cnnsearch.spec import Asha, Hyperband, Stage, Values
-from cnnsearch.stopping import expected_epochs, rungs
-from cnnsearch.words import accuracy, clock, duration, percent, setting, setting_parts, size, varied_axes
+from cnnsearch.spec.cells import size as stage_size
+from cnnsearch.spec.stage import Asha, Hyperband, Stage, Values
+from cnnsearch.words import accuracy, clock, duration, percent, size
 
 if TYPE_CHECKING:
-    from cnnsearch.epoch import EpochRow
+    from cnnsearch.planning.trial import EpochRow
 
 MOST_SHOWN = 8
 """Running trials listed on a terminal; heads trained together are many."""

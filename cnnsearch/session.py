@@ -19,19 +19,19 @@ from pathlib import Path
 from typing import Any
 
 from cnnsearch import data as images
-from cnnsearch import retention
 from cnnsearch.data.dataset import Dataset
-from cnnsearch.events import Ended, Event
-from cnnsearch.job_queue import Job, Queue
-from cnnsearch.mirror import Mirror
-from cnnsearch.placement import Cluster
-from cnnsearch.plan import Outcome, Status, Trial
+from cnnsearch.execution.events import Ended, Event
+from cnnsearch.execution.machine.placement import Cluster
+from cnnsearch.planning import retention
+from cnnsearch.planning.queue import Job, Queue
+from cnnsearch.planning.suggest import Suggester
+from cnnsearch.planning.trial import Outcome, Status, Trial
 from cnnsearch.prepare import KEPT_AT_MOST, Prepared, digests, expected_seconds, prepared
-from cnnsearch.records import Results
-from cnnsearch.spec import Sweep
-from cnnsearch.suggest import Suggester
-from cnnsearch.sweepfile import to_yaml
-from cnnsearch.tables import Tables, load
+from cnnsearch.results.mirror import Mirror
+from cnnsearch.results.records import Results
+from cnnsearch.results.tables import Tables, load
+from cnnsearch.spec.load import to_yaml
+from cnnsearch.spec.sweep import Sweep
 
 SAVING_SECONDS = 60.0
 """How long after its time is up a run is ended that has not ended by itself."""
@@ -121,7 +121,7 @@ def attached(address: str | None) -> Iterator[Cluster | None]:
     if address is None:
         yield None
         return
-    from cnnsearch.cluster import attached as attach
+    from cnnsearch.execution.on_ray.cluster import attached as attach
 
     with attach(address) as cluster:
         yield cluster
@@ -265,7 +265,7 @@ def _time_limit(seconds: float | None) -> Iterator[None]:
 
 def workplace(ready: Prepared) -> Any:
     """What the workers of this sweep share."""
-    from cnnsearch.workplace import Choices, Workplace
+    from cnnsearch.execution.workplace import Choices, Workplace
 
     choices = Choices(ready.layout.device, ready.layout.threads, ready.precision)  # type: ignore[arg-type]
     return Workplace(
@@ -374,10 +374,10 @@ def _encoded(png: Callable[[Dataset, int], bytes], dataset: Dataset, row: int) -
 
 def _executor(serial: bool, ready: Prepared) -> Executor:
     if serial:
-        from cnnsearch.serial import execute as in_process
+        from cnnsearch.execution.serial import execute as in_process
 
         return in_process
-    from cnnsearch.schedule import execute as with_ray
+    from cnnsearch.execution.on_ray.schedule import execute as with_ray
 
     return functools.partial(with_ray, cluster=ready.cluster, warden=ready.warden)
 

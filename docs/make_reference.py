@@ -11,21 +11,9 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from cnnsearch.cli import app
-from cnnsearch.spec import (
-    Asha,
-    DataSpec,
-    FillSplit,
-    Hyperband,
-    Median,
-    Patience,
-    RunSpec,
-    Search,
-    Stage,
-    StartFrom,
-    StratifiedSplit,
-    Sweep,
-    TrainSpec,
-)
+from cnnsearch.spec.settings import DataSpec, FillSplit, StratifiedSplit, TrainSpec
+from cnnsearch.spec.stage import Asha, Hyperband, Median, Patience, Search, Stage, StartFrom
+from cnnsearch.spec.sweep import RunSpec, Sweep
 
 ROOT = Path(__file__).parents[1]
 

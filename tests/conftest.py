@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from cnnsearch.data.dataset import Dataset
-from cnnsearch.spec import Sweep
-from cnnsearch.sweepfile import load_sweep
+from cnnsearch.spec.load import load_sweep
+from cnnsearch.spec.sweep import Sweep
 
 SMALL = (
     "data.image_size=8",

@@ -31,12 +31,13 @@ from benchmarks.processes import run
 from benchmarks.rivals.task import Outcome
 from benchmarks.suite import Bench, run_ours, run_rival
 from benchmarks.workloads import SCALES, WORKLOADS, make_sweep, settings_of
-from cnnsearch.graphs import RECORDERS
-from cnnsearch.hardware import detect
+from cnnsearch.execution.machine.hardware import detect
 from cnnsearch.prepare import prepared
 from cnnsearch.progress import plan_text
-from cnnsearch.spec import Settings, Sweep
-from cnnsearch.tables import load
+from cnnsearch.results.tables import load
+from cnnsearch.spec.settings import Settings
+from cnnsearch.spec.sweep import Sweep
+from cnnsearch.training.compute.graphs import RECORDERS
 
 RAY = ("plain_ray", "tuned_ray")
 

@@ -17,7 +17,7 @@ import typer
 import yaml
 
 from cnnsearch.cli import app
-from cnnsearch.sweepfile import load_sweep
+from cnnsearch.spec.load import load_sweep
 
 ROOT = Path(__file__).parents[1]
 DEPLOY = ROOT / "deploy"

@@ -15,7 +15,7 @@ import typer
 from matplotlib.figure import Figure
 
 from cnnsearch.cli import app
-from cnnsearch.sweepfile import load_sweep
+from cnnsearch.spec.load import load_sweep
 from tests.conftest import SMALL
 
 ROOT = Path(__file__).parents[1]

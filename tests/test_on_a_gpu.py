@@ -12,21 +12,23 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from cnnsearch import graphs, job_queue
 from cnnsearch.data.dataset import Dataset
-from cnnsearch.device import probe_precision, reset_process
-from cnnsearch.events import Event, Started
-from cnnsearch.models.build import initial_model
-from cnnsearch.pixels import Pixels
+from cnnsearch.execution.events import Event, Started
+from cnnsearch.execution.trial import is_out_of_memory
+from cnnsearch.planning import queue as job_queue
 from cnnsearch.prepare import prepared
 from cnnsearch.session import execute
-from cnnsearch.spec import ResolvedPrecision, Settings, Sweep
-from cnnsearch.sweepfile import load_sweep
-from cnnsearch.train import TrainingState, train
-from cnnsearch.work import is_out_of_memory
+from cnnsearch.spec.load import load_sweep
+from cnnsearch.spec.settings import ResolvedPrecision, Settings
+from cnnsearch.spec.sweep import Sweep
+from cnnsearch.training.compute import graphs
+from cnnsearch.training.compute.device import probe_precision, reset_process
+from cnnsearch.training.models.build import initial_model
+from cnnsearch.training.pixels import Pixels
+from cnnsearch.training.train import TrainingState, train
 from tests.faults.running import workers
 from tests.recorded import numbers as recorded_numbers
-from tests.test_train import numbers, same
+from tests.training.test_train import numbers, same
 
 pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU"),

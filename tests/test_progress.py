@@ -8,15 +8,14 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from cnnsearch.epoch import EpochRow
-from cnnsearch.events import Ended, EpochDone, Ready, Started
-from cnnsearch.plan import Status, Trial
+from cnnsearch.execution.events import Ended, EpochDone, Ready, Started
+from cnnsearch.planning.trial import EpochRow, Status, Trial
 from cnnsearch.prepare import Prepared, prepared
 from cnnsearch.progress import LineView, LiveView, State, finished_text, plan_json, plan_text
-from cnnsearch.records import Measures, Record
+from cnnsearch.results.records import Measures, Record
+from cnnsearch.results.tables import Tables
 from cnnsearch.session import Finished
-from cnnsearch.spec import Sweep
-from cnnsearch.tables import Tables
+from cnnsearch.spec.sweep import Sweep
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from benchmarks.rivals.task import Outcome, normalisation
-from cnnsearch.spec import Settings
+from cnnsearch.spec.settings import Settings
 
 Arrays = dict[str, tuple[NDArray[np.uint8], NDArray[np.int64]]]
 """Split -> images [n, S, S, 3] and labels [n]."""

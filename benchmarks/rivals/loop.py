@@ -22,7 +22,7 @@ from torch.nn import functional as F
 
 from benchmarks.rivals import careful
 from benchmarks.rivals.task import Outcome, Task, answer, make_model
-from cnnsearch.spec import Settings
+from cnnsearch.spec.settings import Settings
 
 _SHARED: dict[str, Any] = {}
 """Filled before the fork, so that every process reads the same memory."""

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from cnnsearch.models.build import build
-from cnnsearch.spec import Settings
+from cnnsearch.spec.settings import Settings
+from cnnsearch.training.models.build import build
 
 TRAINED = {"head": ("fc.",), "last-2-convs": ("fc.", "layer4.1.conv1.", "layer4.1.conv2.")}
 """Parameters of a ResNet-18 that each way to fine-tune trains."""

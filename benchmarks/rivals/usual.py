@@ -15,7 +15,7 @@ from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
 from benchmarks.rivals.task import Outcome, Task, make_model, normalisation
-from cnnsearch.spec import Settings
+from cnnsearch.spec.settings import Settings
 
 LOADER_PROCESSES = 4
 """Of a trial on a GPU, which would wait for the images otherwise. On a CPU they would take the cores it trains on."""

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from cnnsearch.identity import canonical_json
+from cnnsearch.storage.checksums import canonical_json
 
 
 def fingerprint(

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from cnnsearch.data.images import RECIPE, BadImageError
-from cnnsearch.durable import checksum, read_checked, write_whole
 from cnnsearch.errors import DiskError
+from cnnsearch.storage.checksums import checksum
+from cnnsearch.storage.durable import read_checked, write_whole
 
 MAX_FILE_BYTES = 1 << 30
 """Files larger than this are not read: no sane image is."""

@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cnnsearch.data import checks
-from cnnsearch.data.cache import cache_root
 from cnnsearch.data.contents import FileContent
 from cnnsearch.data.dataset import SPLITS, Dataset
 from cnnsearch.data.decoding import decode_all, hash_all
@@ -23,7 +22,8 @@ from cnnsearch.data.sources import identity, list_source
 from cnnsearch.data.splits import assign
 from cnnsearch.data.wording import LISTED, decoded, plural, printable, shortened
 from cnnsearch.errors import DataError
-from cnnsearch.spec import DataSpec, FillSplit
+from cnnsearch.spec.settings import DataSpec, FillSplit
+from cnnsearch.storage.cache import cache_root
 
 Rows = NDArray[np.int64]
 

@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cnnsearch.data.images import RECIPE, Interpolation
-from cnnsearch.durable import put_in_place, remove_abandoned, temporary_file, write_whole
 from cnnsearch.errors import DataError, DiskError
+from cnnsearch.storage.durable import put_in_place, remove_abandoned, temporary_file, write_whole
 
 
 class Packs:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from cnnsearch.data.dataset import SPLITS
 from cnnsearch.data.wording import plural, printable, shortened
 from cnnsearch.errors import DataError
-from cnnsearch.spec import FillSplit, StratifiedSplit
+from cnnsearch.spec.settings import FillSplit, StratifiedSplit
 
 Rows = NDArray[np.int64]
 Rest = Literal["test", "unused"]

@@ -3,30 +3,30 @@
 Every function takes a `Tables` (or a `Evidence` made of one, to share the work between figures) and returns a
 `matplotlib.figure.Figure` with its title, or None where the tables hold nothing to draw:
 
-    tables = cnnsearch.tables.load("results/part1")
+    tables = cnnsearch.results.tables.load("results/part1")
     plots.learning_curves(tables, metric="loss")
 """
 
 import os
 
-from cnnsearch.data.cache import matplotlib_environment
+from cnnsearch.storage.cache import matplotlib_environment
 
 os.environ.update(matplotlib_environment())
 
+from cnnsearch.evidence.evidence import Evidence
+from cnnsearch.evidence.searches import Searched
 from cnnsearch.plots.budgets import rungs, trials_by_budget
 from cnnsearch.plots.confusion import confusion_matrix
 from cnnsearch.plots.continued import before_after
 from cnnsearch.plots.contour import contour
 from cnnsearch.plots.curves import learning_curves
 from cnnsearch.plots.dots import all_settings
-from cnnsearch.plots.evidence import Evidence
 from cnnsearch.plots.heatmaps import heatmaps
 from cnnsearch.plots.history import optimisation_history
 from cnnsearch.plots.images import images_per_class
 from cnnsearch.plots.importances import importance_bars
 from cnnsearch.plots.parallel import parallel_coordinates
 from cnnsearch.plots.pareto import pareto_front
-from cnnsearch.plots.searches import Searched
 from cnnsearch.plots.slices import slices
 from cnnsearch.plots.style import to_png, to_svg
 

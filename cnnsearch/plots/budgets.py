@@ -11,8 +11,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
+from cnnsearch.evidence.searches import Attempt, Rung, Searched
 from cnnsearch.plots import marks, style
-from cnnsearch.plots.searches import Attempt, Rung, Searched
 
 MOST_CURVES = 150
 _MOST_BARS = 12

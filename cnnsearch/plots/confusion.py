@@ -11,13 +11,13 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
+from cnnsearch.evidence.evidence import Evidence, as_evidence
+from cnnsearch.evidence.settings import Setting
 from cnnsearch.plots import style
-from cnnsearch.plots.evidence import Evidence, as_evidence
 from cnnsearch.plots.heatmaps import text_on_heat
-from cnnsearch.plots.settings import Setting
 
 if TYPE_CHECKING:
-    from cnnsearch.tables import Tables
+    from cnnsearch.results.tables import Tables
 
 NUMBERS_UP_TO = 20  # classes; beyond that the cells are too small for counts
 _COMPACT_NUMBERS_UP_TO = 12

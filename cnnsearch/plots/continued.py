@@ -10,12 +10,12 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from cnnsearch import stats
+from cnnsearch.evidence.evidence import Comparison, Evidence, Score, as_evidence, best_of, distinct
+from cnnsearch.evidence.settings import Setting, describe, words
 from cnnsearch.plots import style
-from cnnsearch.plots.evidence import Comparison, Evidence, Score, as_evidence, best_of, distinct
-from cnnsearch.plots.settings import Setting, describe, words
 
 if TYPE_CHECKING:
-    from cnnsearch.tables import Tables
+    from cnnsearch.results.tables import Tables
 
 _ROW = 0.34
 MOST = 40

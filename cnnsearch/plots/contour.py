@@ -8,9 +8,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
+from cnnsearch.evidence.searches import Attempt, Axis, Searched
+from cnnsearch.evidence.settings import words
 from cnnsearch.plots import marks, style
-from cnnsearch.plots.searches import Attempt, Axis, Searched
-from cnnsearch.plots.settings import words
 
 _CELLS = 60
 _LEVELS = 8

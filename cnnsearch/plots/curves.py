@@ -14,12 +14,12 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
+from cnnsearch.evidence.evidence import Evidence, as_evidence, distinct, main_stage
+from cnnsearch.evidence.settings import Setting, Value, describe
 from cnnsearch.plots import style
-from cnnsearch.plots.evidence import Evidence, as_evidence, distinct, main_stage
-from cnnsearch.plots.settings import Setting, Value, describe
 
 if TYPE_CHECKING:
-    from cnnsearch.tables import Tables
+    from cnnsearch.results.tables import Tables
 
 Metric = Literal["loss", "accuracy"]
 Values = NDArray[np.float64]

@@ -8,12 +8,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from cnnsearch.evidence.evidence import Evidence, Score, as_evidence
+from cnnsearch.evidence.settings import Setting
 from cnnsearch.plots import style
-from cnnsearch.plots.evidence import Evidence, Score, as_evidence
-from cnnsearch.plots.settings import Setting
 
 if TYPE_CHECKING:
-    from cnnsearch.tables import Tables
+    from cnnsearch.results.tables import Tables
 
 MOST = 40
 _MOST_SUGGESTED = 20

@@ -11,8 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from cnnsearch import stats
-from cnnsearch.plots import style
-from cnnsearch.plots.evidence import (
+from cnnsearch.evidence.evidence import (
     Evidence,
     Score,
     as_evidence,
@@ -22,10 +21,11 @@ from cnnsearch.plots.evidence import (
     matched,
     preferred,
 )
-from cnnsearch.plots.settings import Setting, Value, describe, format_value, words
+from cnnsearch.evidence.settings import Setting, Value, describe, format_value, words
+from cnnsearch.plots import style
 
 if TYPE_CHECKING:
-    from cnnsearch.tables import Tables
+    from cnnsearch.results.tables import Tables
 
 _WORDED = 6  # columns that are named in full, with room for intervals in their cells
 _MOST_VALUES = 24  # of an axis as a row or column; beyond that it is a scale

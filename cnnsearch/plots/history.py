@@ -7,8 +7,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from cnnsearch.evidence.searches import Searched
 from cnnsearch.plots import marks, style
-from cnnsearch.plots.searches import Searched
 
 _FEW = 40
 

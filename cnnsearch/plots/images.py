@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 from matplotlib.figure import Figure
 
+from cnnsearch.evidence.evidence import Evidence, as_evidence
 from cnnsearch.plots import style
-from cnnsearch.plots.evidence import Evidence, as_evidence
 
 if TYPE_CHECKING:
-    from cnnsearch.tables import Tables
+    from cnnsearch.results.tables import Tables
 
 MOST = 40
 _SPLITS = (("train", "training"), ("val", "validation"), ("test", "test"))

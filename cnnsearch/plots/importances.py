@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from matplotlib.figure import Figure
 
+from cnnsearch.evidence.searches import Searched
+from cnnsearch.evidence.settings import words
 from cnnsearch.plots import style
-from cnnsearch.plots.searches import Searched
-from cnnsearch.plots.settings import words
 from cnnsearch.words import listed
 
 _ROW = 0.3

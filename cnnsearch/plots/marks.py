@@ -11,9 +11,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from cnnsearch.evidence.searches import Attempt, Axis, Objective, Searched
+from cnnsearch.evidence.settings import format_value, words
 from cnnsearch.plots import style
-from cnnsearch.plots.searches import Attempt, Axis, Objective, Searched
-from cnnsearch.plots.settings import format_value, words
 
 MOST_POINTS = 500
 """Of one kind in a panel. Of more, the best are drawn and an even selection of the others."""

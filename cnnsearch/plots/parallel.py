@@ -6,9 +6,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from cnnsearch.evidence.searches import Attempt, Axis, Searched
+from cnnsearch.evidence.settings import format_value, words
 from cnnsearch.plots import marks, style
-from cnnsearch.plots.searches import Attempt, Axis, Searched
-from cnnsearch.plots.settings import format_value, words
 
 MOST_LINES = 250
 _NOT_USED = -0.14  # below the axis: where a trial goes in which the axis has no part

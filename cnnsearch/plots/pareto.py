@@ -8,8 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from cnnsearch.evidence.searches import Attempt, Objective, Searched
 from cnnsearch.plots import marks, style
-from cnnsearch.plots.searches import Attempt, Objective, Searched
 
 _MOST_PAIRS = 6
 _LOG_RATIO = 20

@@ -10,10 +10,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from cnnsearch.evidence.evidence import Evidence
+from cnnsearch.evidence.settings import Setting
 from cnnsearch.plots import style
 from cnnsearch.plots.dots import ROW, accuracy_axis, beside, dot, draw_row, kinds_legend
-from cnnsearch.plots.evidence import Evidence
-from cnnsearch.plots.settings import Setting
 from cnnsearch.words import duration
 
 MOST_OF_A_PART = 5

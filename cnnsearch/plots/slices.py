@@ -8,9 +8,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from cnnsearch.evidence.searches import Axis, Searched
+from cnnsearch.evidence.settings import format_value, words
 from cnnsearch.plots import marks, style
-from cnnsearch.plots.searches import Axis, Searched
-from cnnsearch.plots.settings import format_value, words
 from cnnsearch.words import listed
 
 _COLUMNS = 3

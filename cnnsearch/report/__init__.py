@@ -12,16 +12,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cnnsearch.durable import write_whole
 from cnnsearch.errors import RunError
-from cnnsearch.plots.evidence import Evidence
+from cnnsearch.evidence.evidence import Evidence
 from cnnsearch.report import comparison, freshness, html, markdown
 from cnnsearch.report.figures import Picture
 from cnnsearch.report.findings import summary
 from cnnsearch.report.page import assemble, most_sure_and_wrong
+from cnnsearch.storage.durable import write_whole
 
 if TYPE_CHECKING:
-    from cnnsearch.tables import Tables
+    from cnnsearch.results.tables import Tables
 
 __all__ = ["current", "examples_wanted", "summary_lines", "write", "write_comparison"]
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from cnnsearch import stats
+from cnnsearch.evidence.evidence import Evidence, Score, best_of
+from cnnsearch.evidence.searches import Axis, Searched
+from cnnsearch.evidence.settings import Setting, describe, format_value, words
 from cnnsearch.plots.continued import families
-from cnnsearch.plots.evidence import Evidence, Score, best_of
-from cnnsearch.plots.searches import Axis, Searched
-from cnnsearch.plots.settings import Setting, describe, format_value, words
 from cnnsearch.report.effects import control_of
 from cnnsearch.report.search_findings import edges as search_edges
 from cnnsearch.report.search_findings import is_improving

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from cnnsearch.errors import RequestError
+from cnnsearch.evidence.evidence import Evidence
 from cnnsearch.plots import parts as drawn
-from cnnsearch.plots.evidence import Evidence
 from cnnsearch.plots.parts import Part
 from cnnsearch.report.contrast import Contrast, Entry, contrasts, entries, overall, same_test_images
 from cnnsearch.report.cost import (
@@ -35,7 +35,7 @@ from cnnsearch.report.words import in_words, listed, number_word, percent, point
 from cnnsearch.words import duration
 
 if TYPE_CHECKING:
-    from cnnsearch.tables import Tables
+    from cnnsearch.results.tables import Tables
 
 
 @dataclass(frozen=True)

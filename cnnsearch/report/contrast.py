@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from scipy import special
 
 from cnnsearch import stats
-from cnnsearch.plots.evidence import Comparison, Score
+from cnnsearch.evidence.evidence import Comparison, Score
+from cnnsearch.evidence.settings import Setting
 from cnnsearch.plots.parts import Part
-from cnnsearch.plots.settings import Setting
 from cnnsearch.report.findings import CANNOT_TELL, CLEAR, SUGGESTIVE, Verdict, judge
 
 

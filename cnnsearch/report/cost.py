@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from cnnsearch.plots.evidence import Score
+from cnnsearch.evidence.evidence import Score
+from cnnsearch.evidence.settings import Setting, is_missing
 from cnnsearch.plots.parts import Part
-from cnnsearch.plots.settings import Setting, is_missing
 from cnnsearch.report.contrast import Entry
 from cnnsearch.report.findings import CANNOT_TELL, CLEAR, SUGGESTIVE, Finding, Verdict
 from cnnsearch.report.method import hardware

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from statistics import median
 
 from cnnsearch import stats
+from cnnsearch.evidence.evidence import Comparison, Evidence, best_of, distinct, main_stage, matched, preferred
+from cnnsearch.evidence.settings import Setting, Value, describe, format_value, words
 from cnnsearch.plots.continued import change, families
-from cnnsearch.plots.evidence import Comparison, Evidence, best_of, distinct, main_stage, matched, preferred
-from cnnsearch.plots.settings import Setting, Value, describe, format_value, words
 from cnnsearch.report.findings import CANNOT_TELL, CLEAR, SUGGESTIVE, Claim, Finding, Verdict
 from cnnsearch.report.words import capitalised, counted, listed, percent, points, trained_layers
 from cnnsearch.words import duration

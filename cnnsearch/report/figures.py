@@ -11,12 +11,12 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from cnnsearch import plots
+from cnnsearch.evidence.evidence import Evidence, best_of, distinct, main_stage
+from cnnsearch.evidence.settings import Setting, Value, words
 from cnnsearch.plots import continued, curves, style
 from cnnsearch.plots.confusion import NUMBERS_UP_TO
 from cnnsearch.plots.dots import most as most_dots
-from cnnsearch.plots.evidence import Evidence, best_of, distinct, main_stage
 from cnnsearch.plots.heatmaps import has_intervals, map_axes
-from cnnsearch.plots.settings import Setting, Value, words
 from cnnsearch.report.words import capitalised, counted, in_label, listed, percent, visible
 
 MOST_FOLDED = 24

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from cnnsearch import stats
-from cnnsearch.plots.evidence import Comparison, Evidence, Score
-from cnnsearch.plots.settings import Setting, describe, is_missing
+from cnnsearch.evidence.evidence import Comparison, Evidence, Score
+from cnnsearch.evidence.settings import Setting, describe, is_missing
 from cnnsearch.report.words import counted, in_words, listed, percent, share
 
 Verdict = Literal["clear", "suggestive", "cannot tell"]

@@ -12,10 +12,11 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cnnsearch.durable import read_checked, sha256, write_checked
+from cnnsearch.storage.checksums import sha256
+from cnnsearch.storage.durable import read_checked, write_checked
 
 if TYPE_CHECKING:
-    from cnnsearch.tables import Tables
+    from cnnsearch.results.tables import Tables
 
 Lines = list[tuple[str, str]]
 

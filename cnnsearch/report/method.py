@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from cnnsearch.plots.evidence import Evidence
+from cnnsearch.evidence.evidence import Evidence
 from cnnsearch.plots.parts import Part
 from cnnsearch.report.contrast import Contrast
 from cnnsearch.report.words import counted, listed, share

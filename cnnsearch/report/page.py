@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from cnnsearch.evidence.evidence import Evidence, main_stage
+from cnnsearch.evidence.settings import words
 from cnnsearch.plots.confusion import Mistake, most_confused
 from cnnsearch.plots.continued import families
-from cnnsearch.plots.evidence import Evidence, main_stage
 from cnnsearch.plots.heatmaps import map_axes
-from cnnsearch.plots.settings import words
 from cnnsearch.report import figures, rows, search
 from cnnsearch.report.advice import Advice, advice
 from cnnsearch.report.figures import Picture

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from cnnsearch import stats
+from cnnsearch.evidence.evidence import Evidence, Score, best_of
+from cnnsearch.evidence.settings import AXES, axis_values, format_value, is_missing, words
 from cnnsearch.plots.continued import change, families
-from cnnsearch.plots.evidence import Evidence, Score, best_of
-from cnnsearch.plots.settings import AXES, axis_values, format_value, is_missing, words
 from cnnsearch.report.words import percent, points
 from cnnsearch.words import duration
 

@@ -6,17 +6,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cnnsearch import plots
-from cnnsearch.importance import LEAST_TRIALS, MOST_TRIALS, TREES
+from cnnsearch.evidence.importance import LEAST_TRIALS, MOST_TRIALS, TREES
+from cnnsearch.evidence.searches import Searched
+from cnnsearch.evidence.settings import format_value, words
 from cnnsearch.plots import marks, parallel
 from cnnsearch.plots.contour import contour_axes
-from cnnsearch.plots.searches import Searched
-from cnnsearch.plots.settings import format_value, words
 from cnnsearch.report.figures import Picture, picture_of, present
 from cnnsearch.report.rows import Cell, Column, Row, Table
 from cnnsearch.report.words import capitalised, counted, listed, visible
 
 if TYPE_CHECKING:
-    from cnnsearch.plots.evidence import Evidence
+    from cnnsearch.evidence.evidence import Evidence
 
 _MOST_ON_FRONT = 15
 

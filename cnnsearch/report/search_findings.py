@@ -6,15 +6,15 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from cnnsearch import stats
-from cnnsearch.plots.evidence import Score
-from cnnsearch.plots.searches import Attempt, Axis, Searched
-from cnnsearch.plots.settings import describe, format_value, words
+from cnnsearch.evidence.evidence import Score
+from cnnsearch.evidence.searches import Attempt, Axis, Searched
+from cnnsearch.evidence.settings import describe, format_value, words
 from cnnsearch.plots.slices import region
 from cnnsearch.report.findings import CANNOT_TELL, CLEAR, SUGGESTIVE, Claim, Finding, Verdict
 from cnnsearch.report.words import capitalised, counted, listed, number_word, percent
 
 if TYPE_CHECKING:
-    from cnnsearch.plots.evidence import Evidence
+    from cnnsearch.evidence.evidence import Evidence
 
 ENOUGH = 40
 """Settings from which importances are called clear."""

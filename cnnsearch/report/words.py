@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-from cnnsearch.plots.evidence import Evidence, Score
-from cnnsearch.plots.settings import Setting, Value, format_value
+from cnnsearch.evidence.evidence import Evidence, Score
+from cnnsearch.evidence.settings import Setting, Value, format_value
 from cnnsearch.stats import Estimate
 from cnnsearch.words import listed as listed
 

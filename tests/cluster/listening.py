@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import sys
 
-from cnnsearch.events import Ended, EpochDone, Event, Started
+from cnnsearch.execution.events import Ended, EpochDone, Event, Started
 from cnnsearch.session import run
-from cnnsearch.sweepfile import load_sweep
+from cnnsearch.spec.load import load_sweep
 
 
 def main() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cnnsearch.pulse import PATIENCE, SHARE
+from cnnsearch.execution.on_ray.pulse import PATIENCE, SHARE
 from tests.cluster.clusters import DATA, cluster
 from tests.cluster.sweeps import TWO_STAGES, assert_same, run_here, sweep_file
 

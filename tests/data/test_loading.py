@@ -20,7 +20,7 @@ from PIL import Image
 from cnnsearch.data import SPLITS, Dataset, images, load
 from cnnsearch.data import index as index_module
 from cnnsearch.errors import DataError
-from cnnsearch.spec import DataSpec, FillSplit, StratifiedSplit
+from cnnsearch.spec.settings import DataSpec, FillSplit, StratifiedSplit
 from tests.data.making import encoded, fill_folder, picture, settle
 
 TWO_ONE = FillSplit(train_per_class=2, val_per_class=1)

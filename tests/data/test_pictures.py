@@ -11,7 +11,7 @@ from PIL import Image
 
 from cnnsearch.data import load
 from cnnsearch.data.pictures import png
-from cnnsearch.spec import DataSpec
+from cnnsearch.spec.settings import DataSpec
 
 
 def test_a_picture_is_the_decoded_image_and_at_most_64_wide(tmp_path: Path) -> None:

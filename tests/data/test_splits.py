@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from cnnsearch.data.dataset import SPLITS
 from cnnsearch.data.splits import Rest, Rows, assign, fill, rows_of_classes, stratified
 from cnnsearch.errors import DataError
-from cnnsearch.spec import FillSplit, StratifiedSplit
+from cnnsearch.spec.settings import FillSplit, StratifiedSplit
 
 CLASSES = ("cat", "dog", "owl")
 TRAIN_TEST = ("train", "test")

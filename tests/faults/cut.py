@@ -19,9 +19,10 @@ from typing import Any
 
 import torch
 
-from cnnsearch import prepare, serial, session
+from cnnsearch import prepare, session
+from cnnsearch.execution import serial
 from cnnsearch.report import html
-from cnnsearch.sweepfile import load_sweep
+from cnnsearch.spec.load import load_sweep
 from tests.recorded import numbers
 
 SOME = 3

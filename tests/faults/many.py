@@ -13,10 +13,10 @@ import torch
 
 from cnnsearch import data as images
 from cnnsearch.data.dataset import Dataset
-from cnnsearch.epoch import EpochRow
-from cnnsearch.plan import Outcome, Status, Trial, make_plan
-from cnnsearch.records import Measures, Record, Results
-from cnnsearch.spec import Sweep
+from cnnsearch.planning.plan import make_plan
+from cnnsearch.planning.trial import EpochRow, Outcome, Status, Trial
+from cnnsearch.results.records import Measures, Record, Results
+from cnnsearch.spec.sweep import Sweep
 
 
 def finish_all(sweep: Sweep, root: Path) -> int:

@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 
 import cnnsearch
-from cnnsearch import durable
+from cnnsearch.storage import durable
 from tests.faults.running import TWO_TRIALS, Ended, call, sweep_file
 
 DAY_SECONDS = 86400
@@ -135,14 +135,14 @@ def test_a_jump_of_a_day_deletes_no_file_in_use(tmp_path: Path, days: int, monke
 
 WALL_CLOCK = re.compile(r"\btime\.time\b|\btime_ns\b|\bdatetime\.now\b|\butcnow\b|\blocaltime\b|\bgmtime\b|\bmtime\b")
 ALLOWED = {
-    "durable.py": "age of files of other machines, in weeks",
+    "storage/durable.py": "age of files of other machines, in weeks",
     "data/index.py": "whether a file has settled; an error makes it hashed again",
     "session.py": "when a run started, for people",
-    "work.py": "when a trial started, for people",
-    "jobs.py": "when a trial started, for people",
-    "worker_log.py": "when a line was written, for people",
-    "watch/looking.py": "whether a folder has settled; an error makes it looked at again",
-    "watch/server.py": "what the times that a page shows are compared with",
+    "execution/trial.py": "when a trial started, for people",
+    "execution/jobs.py": "when a trial started, for people",
+    "execution/worker_log.py": "when a line was written, for people",
+    "report/watch/looking.py": "whether a folder has settled; an error makes it looked at again",
+    "report/watch/server.py": "what the times that a page shows are compared with",
 }
 
 
@@ -155,5 +155,5 @@ def test_durations_never_come_from_the_wall_clock() -> None:
         if (lines := [line for line in file.read_text(encoding="utf-8").splitlines() if WALL_CLOCK.search(line)])
     }
     assert set(used) <= set(ALLOWED)
-    for name in ("session.py", "work.py", "jobs.py"):
+    for name in ("session.py", "execution/trial.py", "execution/jobs.py"):
         assert all("datetime.now(UTC)" in line and "started_at" in line for line in used.get(name, ()))

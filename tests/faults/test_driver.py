@@ -17,9 +17,9 @@ import psutil
 import pytest
 
 from cnnsearch.cli import INTERRUPTED, SHOW_CURSOR, _stoppable
-from cnnsearch.durable import write_whole
-from cnnsearch.records import Results
-from cnnsearch.warden import MARK
+from cnnsearch.execution.warden import MARK
+from cnnsearch.results.records import Results
+from cnnsearch.storage.durable import write_whole
 from tests.faults.running import call
 from tests.recorded import numbers
 

@@ -14,17 +14,19 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cnnsearch import estimate, features
 from cnnsearch.errors import ResultsError
-from cnnsearch.estimate import calibrate
-from cnnsearch.hardware import Layout, detect
-from cnnsearch.plan import Status, make_plan
+from cnnsearch.execution.machine import estimate
+from cnnsearch.execution.machine.estimate import calibrate
+from cnnsearch.execution.machine.hardware import Layout, detect
+from cnnsearch.planning.plan import make_plan
+from cnnsearch.planning.trial import Status
 from cnnsearch.prepare import final_outcomes, prepared
-from cnnsearch.records import Damage, Record, Results
+from cnnsearch.results.records import Damage, Record, Results
+from cnnsearch.results.tables import Tables, load
 from cnnsearch.session import execute
-from cnnsearch.spec import Sweep
-from cnnsearch.sweepfile import load_sweep
-from cnnsearch.tables import Tables, load
+from cnnsearch.spec.load import load_sweep
+from cnnsearch.spec.sweep import Sweep
+from cnnsearch.training import features
 from tests.conftest import SMALL
 from tests.faults.damage import FEW, MANY, flip, truncate
 

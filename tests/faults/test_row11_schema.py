@@ -15,12 +15,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from cnnsearch import report
-from cnnsearch.durable import checksum, write_checked
-from cnnsearch.plan import make_plan
-from cnnsearch.records import Results
-from cnnsearch.spec import ADDED
-from cnnsearch.sweepfile import from_yaml
-from cnnsearch.tables import EPOCHS, PREDICTIONS, TRIALS, load
+from cnnsearch.planning.plan import make_plan
+from cnnsearch.results.records import Results
+from cnnsearch.results.tables import EPOCHS, PREDICTIONS, TRIALS, load
+from cnnsearch.spec.load import from_yaml
+from cnnsearch.spec.settings import ADDED
+from cnnsearch.storage.checksums import checksum
+from cnnsearch.storage.durable import write_checked
 
 pytestmark = pytest.mark.row(11)
 

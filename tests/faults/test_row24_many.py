@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from cnnsearch.sweepfile import load_sweep
+from cnnsearch.spec.load import load_sweep
 from tests.faults.many import finish_all
 
 pytestmark = pytest.mark.row(24)

@@ -9,11 +9,11 @@ from pathlib import Path
 import psutil
 import pytest
 
-from cnnsearch.events import Ended, EpochDone, Event, Started
-from cnnsearch.plan import Status
+from cnnsearch.execution.events import Ended, EpochDone, Event, Started
+from cnnsearch.planning.trial import Status
 from cnnsearch.prepare import prepared
 from cnnsearch.session import Finished, execute
-from cnnsearch.sweepfile import load_sweep
+from cnnsearch.spec.load import load_sweep
 from tests.faults.running import images, workers
 from tests.recorded import numbers
 

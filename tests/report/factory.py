@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from cnnsearch.tables import Tables
+from cnnsearch.results.tables import Tables
 from tests.report.world import FASHION, Plan, make, picture
 
 __all__ = ["DROPOUT", "FASHION", "GRID", "NASTY", "Plan", "make", "picture"]

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from cnnsearch.tables import Tables
+from cnnsearch.results.tables import Tables
 from tests.report.world import Plan, make
 
 SPACE: dict[str, Any] = {

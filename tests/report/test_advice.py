@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cnnsearch import stats
-from cnnsearch.plots.evidence import Evidence
+from cnnsearch.evidence.evidence import Evidence
 from cnnsearch.report.advice import advice, next_values
-from cnnsearch.tables import Tables
+from cnnsearch.results.tables import Tables
 from tests.report import factory
 
 

@@ -20,14 +20,14 @@ from typer.testing import CliRunner
 
 from cnnsearch import cli, plots, report, stats
 from cnnsearch.errors import RequestError
+from cnnsearch.evidence.evidence import Evidence, Score
 from cnnsearch.plots import parts as drawn
-from cnnsearch.plots.evidence import Evidence, Score
 from cnnsearch.plots.parts import Part
 from cnnsearch.report import comparison, cost
 from cnnsearch.report.comparison import ComparisonPage
 from cnnsearch.report.contrast import contrasts, entries, fisher_exact, newcombe, same_test_images
 from cnnsearch.report.words import percent, points
-from cnnsearch.tables import SCHEMAS, Tables
+from cnnsearch.results.tables import SCHEMAS, Tables
 from tests.report import factory
 from tests.report.test_report import PAGE, SVG, Page
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from cnnsearch import stats
-from cnnsearch.plots.evidence import Comparison, Evidence, best_of, matched
+from cnnsearch.evidence.evidence import Comparison, Evidence, best_of, matched
 from cnnsearch.report import summary_lines
 from cnnsearch.report.findings import Claim, Finding, answer, findings, judge, tell_all
 from cnnsearch.report.words import percent, points

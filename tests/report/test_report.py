@@ -16,11 +16,11 @@ import pytest
 
 from cnnsearch import report
 from cnnsearch.errors import RunError
-from cnnsearch.plots.evidence import Evidence
+from cnnsearch.evidence.evidence import Evidence
 from cnnsearch.report.html import keep_numbers_whole, only_base64
 from cnnsearch.report.markdown import code, plain
 from cnnsearch.report.words import percent
-from cnnsearch.tables import Tables
+from cnnsearch.results.tables import Tables
 from tests.report import factory
 
 VARIANTS: dict[str, Callable[[], Tables]] = {

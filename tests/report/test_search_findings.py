@@ -8,11 +8,11 @@ from dataclasses import replace
 
 import pytest
 
-from cnnsearch.plots.evidence import Evidence
+from cnnsearch.evidence.evidence import Evidence
 from cnnsearch.report.advice import Advice, advice, search_advice
 from cnnsearch.report.findings import Finding, answer, findings, shared
 from cnnsearch.report.search_findings import edges, is_improving, late_gain
-from cnnsearch.sweepfile import load_sweep
+from cnnsearch.spec.load import load_sweep
 from tests.report import factory, searched
 
 

@@ -9,11 +9,11 @@ from collections.abc import Callable
 import pytest
 
 from cnnsearch import report
-from cnnsearch.plots.evidence import Evidence
+from cnnsearch.evidence.evidence import Evidence
 from cnnsearch.report.page import assemble
 from cnnsearch.report.rows import trials
 from cnnsearch.report.search import sections, summary
-from cnnsearch.tables import Tables
+from cnnsearch.results.tables import Tables
 from tests.report import factory, searched
 from tests.report.test_report import PAGE, SVG, Page
 

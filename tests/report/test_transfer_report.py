@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from cnnsearch import plots, report
-from cnnsearch.plots.evidence import Evidence
-from cnnsearch.plots.settings import describe
+from cnnsearch.evidence.evidence import Evidence
+from cnnsearch.evidence.settings import describe
 from cnnsearch.report import figures, rows
 from cnnsearch.report.findings import answer, findings
 from cnnsearch.report.words import trained_layers

@@ -21,7 +21,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from PIL import Image
 
-from cnnsearch.tables import EPOCHS, PREDICTIONS, TRIALS, Tables
+from cnnsearch.results.tables import EPOCHS, PREDICTIONS, TRIALS, Tables
 
 FASHION = (
     "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",

@@ -16,12 +16,12 @@ from typing import Any
 import pytest
 
 from cnnsearch import run
-from cnnsearch.data.cache import cache_root
-from cnnsearch.events import Ended, Event
-from cnnsearch.mirror import reading
-from cnnsearch.remote import Remote
-from cnnsearch.sweepfile import load_sweep
-from cnnsearch.tables import Tables
+from cnnsearch.execution.events import Ended, Event
+from cnnsearch.results.mirror import reading
+from cnnsearch.results.tables import Tables
+from cnnsearch.spec.load import load_sweep
+from cnnsearch.storage.cache import cache_root
+from cnnsearch.storage.remote import Remote
 from tests.conftest import SMALL
 from tests.faults.running import assert_refused, call, sweep_file
 from tests.recorded import numbers

@@ -16,7 +16,7 @@ from types import ModuleType
 from typing import Any
 
 _FAULT = os.environ.get("CNNSEARCH_TEST_FAULT")
-_TARGET = "cnnsearch.work"
+_TARGET = "cnnsearch.execution.trial"
 
 
 class _Finder(importlib.abc.MetaPathFinder):

@@ -1,0 +1,178 @@
+"""Time real training steps of a sweep's own models on this machine, in a process of its own.
+
+Run as `python -m cnnsearch.execution.machine.calibrate`, with JSON on standard input and output, so that the command
+that plans a sweep never imports torch. See `estimate`, which caches what comes out.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from typing import Any
+
+import torch
+from torch import fx, nn
+
+from cnnsearch.errors import RequestError
+from cnnsearch.execution.jobs import only_head
+from cnnsearch.planning.queue import HEADS_AT_ONCE
+from cnnsearch.spec.settings import ResolvedPrecision, Settings
+from cnnsearch.training.compute.device import peak_memory_bytes, probe_precision, reset_process, shared_memory_bytes
+from cnnsearch.training.compute.graphs import RECORDERS, WARM_UP_STEPS
+from cnnsearch.training.evaluate import batch_size as batch_size_of_evaluation
+from cnnsearch.training.evaluate import evaluate
+from cnnsearch.training.features import Examples, Features, compute
+from cnnsearch.training.heads import Features as HeadFeatures
+from cnnsearch.training.heads import HeadState, evaluate_heads, train_heads
+from cnnsearch.training.models.build import initial_model
+from cnnsearch.training.pixels import Pixels
+from cnnsearch.training.train import TrainingState, train
+
+LONGEST_SECONDS = 1.0
+"""A workload is timed for about this long."""
+
+
+def main() -> None:
+    """Answer one request: `{"device", "threads", "classes", "workloads": [settings, ...], **known of the machine}`.
+
+    Of the machine: `"precision"` and `"import_seconds"`, null where they are to be found out.
+    """
+    request = json.load(sys.stdin)
+    device, threads = request["device"], request["threads"]
+    precision = request["precision"] or probe_precision(device)
+    import_seconds = request["import_seconds"] or time_import()
+    measured = []
+    try:
+        for workload in request["workloads"]:  # smallest first: the peak of memory only ever rises
+            settings = Settings.model_validate(workload)
+            measured.append(measure(settings, request["classes"], device, threads, precision))
+    except RequestError as error:
+        json.dump({"error": f"model {settings.model}: {error}"}, sys.stdout)
+        return
+    json.dump({"precision": precision, "import_seconds": import_seconds, "workloads": measured}, sys.stdout)
+
+
+def time_import() -> float:
+    """Seconds that a new process takes to import torch, of whose files this one has already read all."""
+    start = time.perf_counter()
+    subprocess.run([sys.executable, "-c", "import torch"], check=True)
+    return time.perf_counter() - start
+
+
+def measure(
+    settings: Settings, classes: int, device: str, threads: int, precision: ResolvedPrecision
+) -> dict[str, Any]:
+    """Seconds a training step and an evaluated image take, and what memory and disk the trial needs, in bytes."""
+    reset_process(threads)
+    if settings.precision != "auto":
+        precision = settings.precision
+    images = settings.batch_size
+    pixels = _random_pixels(settings.image_size, classes, images, device)
+    # The learning rate costs nothing, and a large one would diverge.
+    settings = settings.model_copy(update={"epochs": 1_000_000, "lr": 1e-9})
+    model = initial_model(settings, classes, device)
+    state, examples, prefix_seconds, features_bytes = _arrange(model, settings, classes, pixels, precision)
+    if isinstance(state.trained, fx.GraphModule) and settings.fits_in_company and only_head(state.trained):
+        assert isinstance(examples, Features)
+        step_seconds, eval_seconds = _time_heads(settings, classes, examples.values[0].shape[1])
+    else:
+        step_seconds, eval_seconds = _time_steps(state, examples, settings, precision)
+    weights = sum(value.nbytes for name, value in state.model.state_dict().items() if name in state.keep)
+    return {
+        "step_seconds": max(step_seconds, 1e-6),
+        "eval_image_seconds": eval_seconds,
+        "prefix_image_seconds": prefix_seconds,
+        "features_image_bytes": features_bytes,
+        "memory_bytes": peak_memory_bytes(device),
+        "shared_bytes": shared_memory_bytes() if device == "cpu" else 0,
+        "weights_bytes": weights,
+        "parameters": sum(p.numel() for p in state.model.parameters() if p.requires_grad),
+    }
+
+
+def _time_heads(settings: Settings, classes: int, width: int) -> tuple[float, float]:
+    """Seconds of a step and of an evaluated image of one head, where many are trained together."""
+    steps, evaluated = 8, 32
+    n = steps * settings.batch_size
+    values = torch.rand(n + evaluated, width)
+    rows = torch.arange(n + evaluated)
+    features = HeadFeatures(values, rows % classes, {"train": rows[:n], "val": rows[n : n + 1], "test": rows[n:]})
+    settings = settings.model_copy(update={"epochs": 10})
+    states = [HeadState(settings, torch.zeros(classes, width), torch.zeros(classes)) for _ in range(HEADS_AT_ONCE)]
+    step_seconds = min(row.seconds for epoch in train_heads(features, states) for row in epoch if row) / steps
+    weight, bias = torch.stack([s.weight for s in states]), torch.stack([s.bias for s in states])
+    start = time.perf_counter()
+    evaluate_heads(features, "test", weight, bias)
+    return step_seconds, (time.perf_counter() - start) / evaluated / HEADS_AT_ONCE
+
+
+def _time_steps(
+    state: TrainingState, examples: Examples, settings: Settings, precision: ResolvedPrecision
+) -> tuple[float, float]:
+    """Seconds of a training step and of an evaluated image."""
+    steps = train(state, examples, settings, precision=precision)
+    next(steps)
+    step_seconds = eval_seconds = float("inf")
+    began = time.perf_counter()
+    # A step that a trial would replay is replayed here too: it takes less time then, and more memory.
+    least_left = WARM_UP_STEPS + 1 if examples.device in RECORDERS else 1
+    while least_left > 0 or time.perf_counter() - began < LONGEST_SECONDS:
+        least_left -= 1
+        start = time.perf_counter()
+        evaluate(state.trained, examples, "test", precision=precision)
+        evaluated = time.perf_counter() - start
+        row = next(steps)
+        eval_seconds = min(eval_seconds, evaluated / len(examples.rows["test"]))
+        step_seconds = min(step_seconds, row.seconds - len(examples.rows["val"]) * eval_seconds)
+    if examples.device in RECORDERS:
+        # A smaller last batch is not replayed: what it takes comes on top of the graph, which `steps` still holds.
+        next(train(state, examples, settings, precision=precision))
+    return step_seconds, eval_seconds
+
+
+def _arrange(
+    model: nn.Module, settings: Settings, classes: int, pixels: Pixels, precision: ResolvedPrecision
+) -> tuple[TrainingState, Examples, float, int]:
+    """What trains on what; seconds and bytes an image of what frozen layers give once, 0 where nothing is shared."""
+    if settings.fine_tune == "full":
+        return TrainingState.start(model, settings), pixels, 0.0, 0
+    from cnnsearch.training.models.cut import cut_for, freeze
+
+    frozen = freeze(model, settings.fine_tune, classes)
+    halves = cut_for(settings, frozen)
+    if halves is None:
+        return TrainingState.start(model, settings, model, frozen.train_mode, frozen.trained), pixels, 0.0, 0
+    compute(halves.prefix, pixels, precision)
+    start = time.perf_counter()
+    values = compute(halves.prefix, pixels, precision)
+    n = len(pixels.labels)
+    seconds = (time.perf_counter() - start) / n
+    state = TrainingState.start(model, settings, halves.suffix, frozen.train_mode, frozen.trained)
+    return state, Features(values, pixels.labels, pixels.rows), seconds, sum(v.nbytes for v in values) // n
+
+
+def _random_pixels(image_size: int, classes: int, batch_size: int, device: str) -> Pixels:
+    """One batch of noise for training, one image for validation, and an evaluation batch."""
+    evaluated = batch_size_of_evaluation(3 * image_size**2, device)
+    n = batch_size + 1 + evaluated
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (n, image_size, image_size, 3), dtype=torch.uint8, generator=generator)
+    labels = torch.arange(n) % classes
+    rows = torch.arange(n)
+    return Pixels(
+        images.to(device),
+        labels.to(device),
+        {
+            "train": rows[:batch_size].to(device),
+            "val": rows[batch_size : batch_size + 1].to(device),
+            "test": rows[-evaluated:].to(device),
+        },
+        torch.full((3,), 127.5, device=device),
+        torch.full((3,), 73.9, device=device),
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,211 @@
+"""What this machine has, without importing torch, and how trials are laid out on it."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import platform
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from cnnsearch.errors import RequestError
+from cnnsearch.spec.sweep import RunSpec
+
+MEMORY_USED = 0.9
+"""Share of memory, a machine's or a GPU's, that a run is planned to take."""
+DRIVER_BYTES = 900 * 1024**2
+"""Memory of the command and of Ray's own processes on one machine."""
+MOST_ON_A_GPU = 8
+"""Trials that share a GPU at most, where nobody says how many. A guess, not measured."""
+CUDA_CONTEXT_BYTES = 600 * 10**6
+"""GPU memory a process takes beside its tensors: its CUDA context and the kernels of libraries."""
+GPU_PARTS = 10_000
+"""Ray counts GPUs in parts this small."""
+_UNITS = {"amx_tile": "AMX", "avx512f": "AVX-512", "avx2": "AVX2"}
+"""Of x86, by what Linux calls them; the widest first."""
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """The processors and memory this process may use."""
+
+    cpu: str
+    cores: int
+    memory_bytes: int
+    gpus: tuple[str, ...]
+    gpu_memory_bytes: int = 0
+    """Of the GPU that has least; 0 where it is not known, and without GPUs."""
+
+    @property
+    def key(self) -> str:
+        """Tells kinds of machine apart: timings and probes of one do not hold on another."""
+        return f"{self.cpu}, {self.cores} cores" + "".join(f", {gpu}" for gpu in self.gpus)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How trials share the machine. `threads` follows from the request alone, never from what else runs: it changes
+    the rounding of a trial's numbers."""
+
+    device: str
+    """cpu or cuda."""
+    trials_at_once: int
+    threads: int
+    """CPU threads of a trial."""
+    gpus: float
+    """GPUs of a trial; 0 on a CPU."""
+    gpu_bytes: int = 0
+    """GPU memory of a trial, where its share follows from that."""
+    host_bytes: int = 0
+    """Memory of a trial, where no more trials run at a time because of it."""
+
+    def describe(self, hardware: Hardware) -> str:
+        """In words, for people."""
+        many = f"{self.trials_at_once} trial{'s' * (self.trials_at_once > 1)} at a time"
+        if self.device == "cuda":
+            each = f"{self.gpus:g} GPU each"
+            each += f" ({self.gpu_bytes / 1e9:.1f} GB measured)" if self.gpu_bytes else ""
+            return f"{len(hardware.gpus)} × {hardware.gpus[0]}, {many}, {each}"
+        cores = f"{hardware.cores} CPU core{'s' * (hardware.cores > 1)}"
+        why = f" ({self.host_bytes / 1e9:.1f} GB each measured: memory allows no more)" if self.host_bytes else ""
+        return f"{cores}, {many}, {self.threads} thread{'s' * (self.threads > 1)} each{why}"
+
+
+@functools.cache
+def detect() -> Hardware:
+    """Look at this machine once."""
+    gpus = _gpus()
+    names = tuple(name for name, _ in gpus)
+    return Hardware(_cpu_name(), _cores(), _memory_bytes(), names, min((memory for _, memory in gpus), default=0))
+
+
+def lay_out(run: RunSpec, hardware: Hardware, gpu_bytes: int | None = None, host_bytes: int = 0) -> Layout:
+    """Fit the request to the machine: one thread a trial and a trial a core, unless told otherwise.
+
+    For the small networks this is made for, two trials on a core each are faster than one on two cores.
+
+    Args:
+        run: the request.
+        hardware: the machine.
+        gpu_bytes: GPU memory that a trial's process takes beside its CUDA context; None where that is not measured
+            yet, and a trial has a GPU to itself unless more are asked for.
+        host_bytes: memory that a trial's process takes on a CPU; 0 where that is not measured yet. Where a trial a
+            core would not fit, fewer run at a time; each keeps its threads, so that its numbers stay what they are.
+
+    Raises RequestError where more is asked for than there is.
+    """
+    if run.device == "cuda" and not hardware.gpus:
+        raise RequestError("run.device is cuda, and there is no GPU on this machine; allowed here: auto, cpu")
+    threads = 1 if run.threads_per_trial == "auto" else run.threads_per_trial
+    if threads > hardware.cores:
+        raise RequestError(f"run.threads_per_trial is {threads}, and this machine has {hardware.cores} cores")
+    device = "cuda" if hardware.gpus and run.device != "cpu" else "cpu"
+    asked = 1.0 if run.gpus_per_trial == "auto" else run.gpus_per_trial
+    # One GPU or a part of one is no request: without any, device auto takes the CPU.
+    if run.device != "cpu" and asked > max(1, len(hardware.gpus)):
+        raise RequestError(f"run.gpus_per_trial is {asked:g}, and there are {len(hardware.gpus)} GPUs")
+    gpus, room = 0.0, hardware.cores // threads
+    if device == "cuda":
+        if run.gpus_per_trial == "auto":
+            asked = 1 / _trials_on_a_gpu(run, hardware, threads, gpu_bytes)
+        gpus = _countable(asked)
+        room = max(1, min(places(len(hardware.gpus), gpus), hardware.cores // threads))
+    at_once = room if run.trials_at_once == "auto" else run.trials_at_once
+    if at_once > room:
+        raise RequestError(f"run.trials_at_once is {at_once}, and there is room for {room} here")
+    if device == "cuda":
+        return Layout(device, at_once, threads, gpus, (gpu_bytes or 0) if run.gpus_per_trial == "auto" else 0)
+    if run.trials_at_once == "auto" and host_bytes:
+        fitting = int((MEMORY_USED * hardware.memory_bytes - DRIVER_BYTES) / host_bytes)
+        if fitting < at_once:
+            return Layout(device, max(1, fitting), threads, 0.0, host_bytes=host_bytes)
+    return Layout(device, at_once, threads, 0.0)
+
+
+def _trials_on_a_gpu(run: RunSpec, hardware: Hardware, threads: int, gpu_bytes: int | None) -> int:
+    """As many as its memory and the cores allow, and as are asked for; one where its memory is not known."""
+    asked = None if run.trials_at_once == "auto" else -(-run.trials_at_once // len(hardware.gpus))
+    if gpu_bytes is None:
+        fitting = asked or 1
+    else:
+        fitting = int(MEMORY_USED * hardware.gpu_memory_bytes / (gpu_bytes + CUDA_CONTEXT_BYTES))
+    cores = hardware.cores // threads // len(hardware.gpus)
+    return max(1, min(fitting, asked or MOST_ON_A_GPU, MOST_ON_A_GPU, cores))
+
+
+def places(gpus: float, share: float) -> int:
+    """Trials that fit so many GPUs at once: a trial takes whole GPUs, or a share of one."""
+    return int(gpus / share) if share >= 1 else int(gpus) * int(1 / share + 1e-9)
+
+
+def _countable(gpus: float) -> float:
+    """A number of GPUs, rounded down so that n trials of 1/n each fit one by Ray's count too."""
+    return gpus if gpus >= 1 else max(1, int(gpus * GPU_PARTS + 1e-6)) / GPU_PARTS
+
+
+def oom_kills() -> int:
+    """Processes of this machine that the kernel has killed for want of memory so far; 0 where it does not tell."""
+    try:
+        lines = Path("/proc/vmstat").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return 0
+    return sum(int(line.split()[1]) for line in lines if line.startswith("oom_kill "))
+
+
+def _cpu_name(info: Path = Path("/proc/cpuinfo")) -> str:
+    """Its name and its widest units: rented machines of one name can differ by a factor of six."""
+    facts: dict[str, str] = {}
+    with contextlib.suppress(OSError):
+        for line in info.read_text(encoding="utf-8").partition("\n\n")[0].splitlines():  # one core
+            key, _, value = line.partition(":")
+            facts[key.strip()] = " ".join(value.split())
+    name = facts.get("model name") or platform.processor() or platform.machine()
+    flags = facts.get("flags", "").split()
+    units = next((words for flag, words in _UNITS.items() if flag in flags), "")
+    return f"{name} ({units})" if units else name
+
+
+def _cores() -> int:
+    """Cores this process may run on: what containers and batch systems restrict is respected."""
+    try:
+        cores = len(os.sched_getaffinity(0))
+    except AttributeError:
+        cores = os.cpu_count() or 1
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
+        if quota != "max":
+            cores = min(cores, max(1, int(int(quota) / int(period))))
+    except (OSError, ValueError):
+        pass
+    return cores
+
+
+def _memory_bytes() -> int:
+    total = psutil.virtual_memory().total
+    try:
+        limit = Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii").strip()
+        return total if limit == "max" else min(total, int(limit))
+    except (OSError, ValueError):
+        return total
+
+
+def _gpus() -> list[tuple[str, int]]:
+    """Names of the GPUs this process may use, and their memory in bytes; 0 where the driver does not tell."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if (visible is not None and visible.strip() in ("", "-1")) or shutil.which("nvidia-smi") is None:
+        return []
+    query = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader,nounits"]
+    try:
+        listed = subprocess.run(query, capture_output=True, text=True, timeout=20, check=True).stdout
+    except (OSError, subprocess.SubprocessError):
+        return []
+    rows = [line.rpartition(",") for line in listed.splitlines() if line.strip()]
+    # A slice of a GPU has less memory than is listed, and how much is not.
+    known = "MIG" not in (visible or "")
+    gpus = [(name.strip(), int(mib) * 2**20 if known and mib.strip().isdigit() else 0) for name, _, mib in rows]
+    return gpus if visible is None else gpus[: len(visible.split(","))]

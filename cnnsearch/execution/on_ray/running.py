@@ -1,0 +1,71 @@
+"""Workers that run jobs: ending one that obeys nobody, and why one is gone."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+
+from cnnsearch.execution.machine import hardware
+from cnnsearch.execution.on_ray.cluster import on_node
+from cnnsearch.execution.retries import Trouble
+
+ANSWER_SECONDS = 5.0
+"""The longest that a machine is waited for to say whether a worker on it died for want of memory."""
+
+
+@dataclass
+class Running:
+    """The worker of a running job."""
+
+    actor: Any
+    whereabouts: Any
+    """Reference to (node, process)."""
+    oom_kills: Any
+    """Reference to how many processes the kernel of its machine had killed for want of memory when the job began."""
+
+    def kill(self) -> None:
+        """End the worker, even where it is stopped and obeys nobody."""
+        ray.kill(self.actor)
+        if (found := _answer(self.whereabouts)) is None:
+            return
+        node, process = found
+        if node == ray.get_runtime_context().get_node_id():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
+        else:
+            on_node(node, os.kill).remote(process, signal.SIGKILL)
+
+    def saw_oom_kills(self) -> bool:
+        """Whether the kernel of its machine has killed processes for want of memory since the job began."""
+        found, before = _answer(self.whereabouts), _answer(self.oom_kills)
+        if found is None or before is None:
+            return False
+        if found[0] == ray.get_runtime_context().get_node_id():
+            now = hardware.oom_kills()
+        else:
+            now = _answer(on_node(found[0], hardware.oom_kills).remote(), ANSWER_SECONDS) or 0
+        return bool(now > before)
+
+
+def _answer(reference: Any, seconds: float = 0.0) -> Any:
+    """What a worker or machine said; None where it has not, in so many seconds, or is gone."""
+    try:
+        return ray.get(reference, timeout=seconds)
+    except (ray.exceptions.GetTimeoutError, ray.exceptions.RayError):
+        return None
+
+
+def diagnosis(trial: Any, running: Running | None) -> tuple[Trouble, str]:
+    """Why a worker is gone, as far as Ray and the kernel tell."""
+    error = trial.get_pickled_error() if trial.pickled_error_file else None
+    if isinstance(error, ray.exceptions.OutOfMemoryError):
+        return Trouble.MEMORY, "Ray killed the worker because the host's memory was nearly full"
+    if running is not None and running.saw_oom_kills():
+        return Trouble.MEMORY, "the kernel killed processes because the host's memory was full"
+    lines = str(error).strip().splitlines() if error else []
+    return Trouble.DIED, " ".join(lines[-1].split())[:300] if lines else "cause unknown"

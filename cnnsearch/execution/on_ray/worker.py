@@ -1,0 +1,185 @@
+"""The processes that run trials, one job after another, and what travels between them and the driver.
+
+With `schedule`, `running` and `cluster` the only module that imports Ray.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict
+from typing import Any
+
+import ray
+from ray import tune
+
+from cnnsearch.errors import DiskError, OutOfMemoryError
+from cnnsearch.execution.direct import Direct
+from cnnsearch.execution.machine import hardware
+from cnnsearch.execution.on_ray.cluster import RemoteDepot
+from cnnsearch.execution.retries import Trouble
+from cnnsearch.execution.spool import Spool
+from cnnsearch.execution.worker_log import WorkerLog
+from cnnsearch.execution.workplace import Workplace
+from cnnsearch.planning.labels import told_axes
+from cnnsearch.planning.queue import Job
+from cnnsearch.planning.stopping import Orders, Stop
+from cnnsearch.planning.trial import EpochRow, Status, Trial
+from cnnsearch.results.records import Record
+from cnnsearch.spec.settings import Settings
+from cnnsearch.spec.sweep import Sweep
+
+DISK_FULL = "disk full"
+"""What a worker says that cannot write: the end of the run, not of a trial."""
+STEP_SECONDS = 1.0
+"""Epochs are reported together for this long: Tune takes some hundredths of a second for a report."""
+JobRunner = Callable[[Job, Workplace, Orders], Iterator[list[tuple[Trial, EpochRow | Record]]]]
+"""See `jobs.run_job`."""
+
+
+class UsedUpError(Exception):
+    """Raised in a worker that is not to run anything else: Tune throws such a worker away and starts another."""
+
+
+class Worker(tune.Trainable):  # type: ignore[misc]
+    """A process that runs jobs one after another; a step is an epoch of a job's trials, or several quick ones."""
+
+    def setup(
+        self,
+        config: dict[str, Any],
+        place: Workplace,
+        sweep: Sweep,
+        depot: RemoteDepot | None = None,
+        run_job: JobRunner | None = None,
+    ) -> None:
+        self._sweep = sweep
+        self._run_job = run_job
+        self._log = WorkerLog(told_axes(sweep), lambda line: print(line, file=sys.stderr, flush=True))
+        self._spool: Spool | None
+        if place.remote:
+            self._spool = Spool.open(place, Direct(place.remote, depot.read if depot else None))
+        else:
+            self._spool = None if depot is None or depot.is_here() else Spool.open(place, depot)
+        self._place = place if self._spool is None else self._spool.here()
+        self._events = self._begin(config)
+
+    def __repr__(self) -> str:
+        # Read once, when the worker is made: it has to be true of all trials to come.
+        return f"worker of {self._sweep.name}"
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        self._events.close()
+        self._events = self._begin(new_config)
+        return True
+
+    def _begin(self, config: dict[str, Any]) -> Any:
+        job = from_config(config)
+        self._log.begins(job.trials)
+        self._left = {trial.id for trial in job.trials}
+        self._used_up = False
+        self._orders = Orders({trial_id: Stop(**stop) for trial_id, stop in config["stops"].items()})
+        if self._run_job is None:
+            from cnnsearch.execution.jobs import (
+                run_job,  # imports torch, which only workers need: not in the first step's time
+            )
+
+            self._run_job = run_job
+        return self._running(job, self._run_job)
+
+    def _running(self, job: Job, run_job: JobRunner) -> Iterator[list[tuple[Trial, EpochRow | Record]]]:
+        if self._spool:
+            self._spool.begin(job.trials)
+        yield from run_job(job, self._place, self._orders)
+
+    def end_early(self, stops: dict[str, dict[str, Any]]) -> None:
+        """Trials are to end. Ray calls an actor's methods in order: this one comes before the next step."""
+        self._orders.stops.update({trial_id: Stop(**stop) for trial_id, stop in stops.items()})
+
+    def pause(self) -> None:
+        """Save what runs; after the step that is being taken, at the end of an epoch."""
+        self._orders.pause = True
+        next(self._events, None)
+        if self._spool:
+            self._spool.send()
+
+    def whereabouts(self) -> tuple[str, int]:
+        """Node and process, for whoever has to kill it."""
+        return ray.get_runtime_context().get_node_id(), os.getpid()
+
+    def oom_kills(self) -> int:
+        """See `hardware.oom_kills`."""
+        return hardware.oom_kills()
+
+    def step(self) -> dict[str, Any]:
+        if self._used_up:
+            raise UsedUpError
+        result = self._run()
+        if self._spool:
+            try:
+                self._spool.send()
+            except DiskError as error:
+                self._used_up = True
+                return {"events": [], "trouble": DISK_FULL, "reason": str(error), "done": False}
+        return result
+
+    def _run(self) -> dict[str, Any]:
+        told: list[dict[str, Any]] = []
+        failed, asks, began = False, False, time.monotonic()
+        try:
+            while self._left and not (failed or asks) and (not told or time.monotonic() - began < STEP_SECONDS):
+                for trial, event in next(self._events):
+                    told.append(_told(trial, event))
+                    self._log.hears(trial, event)
+                    if isinstance(event, Record):
+                        self._left.discard(trial.id)
+                        failed |= event.status is Status.FAILED
+                    else:
+                        asks |= self._place.awaits_word(trial, event.epoch)
+        except (OutOfMemoryError, DiskError) as error:
+            self._used_up = True
+            self._log.breaks(str(error))
+            trouble = DISK_FULL if isinstance(error, DiskError) else Trouble.MEMORY.value
+            return {"events": told, "trouble": trouble, "reason": str(error), "done": False}
+        # An exception may have left anything behind in this process.
+        self._used_up = failed
+        spoiled = {"trouble": Trouble.SPOILED.value, "reason": "another trial broke"} if failed and self._left else {}
+        return {"events": told, "done": not self._left and not failed, **spoiled}
+
+    def cleanup(self) -> None:
+        self._events.close()
+        if self._spool:
+            self._spool.close()
+
+
+def _told(trial: Trial, event: EpochRow | Record) -> dict[str, Any]:
+    """An event as it travels: plain values."""
+    if isinstance(event, Record):
+        return {"trial": trial.id, "record": event.model_dump(mode="json")}
+    return {"trial": trial.id, "row": dict(vars(event))}
+
+
+def to_config(job: Job, stops: Mapping[str, Stop]) -> dict[str, Any]:
+    """A job as Tune's configuration of a trial, with the orders there are for its trials."""
+    trials = [{**vars(trial), "settings": trial.settings.model_dump()} for trial in job.trials]
+    stopped = plain({trial.id: stops[trial.id] for trial in job.trials if trial.id in stops})
+    return {"trials": trials, "room": job.room, "attempt": job.attempt, "stops": stopped}
+
+
+def plain(stops: Mapping[str, Stop]) -> dict[str, dict[str, Any]]:
+    """Orders as they travel."""
+    return {trial_id: asdict(stop) for trial_id, stop in stops.items()}
+
+
+def from_config(config: dict[str, Any]) -> Job:
+    """The job in a configuration."""
+    fields = ("stage", "data", "parent_id", "weights")
+    return Job(
+        tuple(
+            Trial(settings=Settings.model_validate(one["settings"]), **{name: one[name] for name in fields})
+            for one in config["trials"]
+        ),
+        room=config["room"],
+        attempt=config["attempt"],
+    )

@@ -1,0 +1,80 @@
+"""What a worker writes into its log: which trial it runs, how far that is, how it ended. Ray's dashboard shows it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+
+from cnnsearch.planning.labels import trial_label
+from cnnsearch.planning.trial import EpochRow, Trial
+from cnnsearch.results.records import Record
+from cnnsearch.words import duration, percent
+
+EPOCH_SECONDS = 10.0
+"""A trial's epochs are told at most this often: a head trains thousands in a minute."""
+
+
+class WorkerLog:
+    """Lines about trials, each with the time and all that tells a trial from others."""
+
+    def __init__(
+        self,
+        axes: Sequence[str],
+        write: Callable[[str], None],
+        clock: Callable[[], float] = time.monotonic,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        """Write to a log.
+
+        Args:
+            axes: what is told of a trial; see `words.told_axes`.
+            write: takes a line.
+            clock: seconds, by which epochs are thinned out.
+            now: time of day, written in front of every line.
+        """
+        self._axes = axes
+        self._write = write
+        self._clock = clock
+        self._now = now
+        self._told_at: dict[str, float] = {}
+
+    def begins(self, trials: Sequence[Trial]) -> None:
+        """A job was given to this worker."""
+        self._told_at = {trial.id: self._clock() for trial in trials}
+        for trial in trials:
+            self._line(trial, f"started, {trial.settings.epochs} epochs")
+
+    def hears(self, trial: Trial, event: EpochRow | Record) -> None:
+        """A trial finished an epoch, or ended."""
+        if isinstance(event, Record):
+            self._line(trial, _end(event))
+        elif self._clock() - self._told_at[trial.id] >= EPOCH_SECONDS:
+            self._told_at[trial.id] = self._clock()
+            self._line(trial, _epoch(trial, event))
+
+    def breaks(self, reason: str) -> None:
+        """This worker stops in the middle of its job, and is replaced."""
+        self._write(f"{self._time()} worker ends: {reason}")
+
+    def _line(self, trial: Trial, text: str) -> None:
+        self._write(f"{self._time()} {trial_label(trial, self._axes)}: {text}")
+
+    def _time(self) -> str:
+        return f"{self._now():%Y-%m-%d %H:%M:%S}Z"
+
+
+def _epoch(trial: Trial, row: EpochRow) -> str:
+    parts = [f"epoch {row.epoch}/{trial.settings.epochs}"]
+    parts += [f"train loss {row.train_loss:.4g}"] if row.train_loss is not None else []
+    parts += [f"val loss {row.val_loss:.4g}"] if row.val_loss is not None else []
+    parts += [f"val {percent(row.val_accuracy)}"] if row.val_accuracy is not None else []
+    return ", ".join(parts)
+
+
+def _end(record: Record) -> str:
+    parts = [str(record.status.value)]
+    if record.best:
+        parts.append(f"best val {percent(record.best.val_accuracy)} at epoch {record.best_epoch}")
+    parts += [duration(record.seconds)] if record.seconds is not None else []
+    return ", ".join(parts) + (f": {record.error}" if record.error else "")

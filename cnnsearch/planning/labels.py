@@ -1,0 +1,71 @@
+"""How trials and their settings are named where people read them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from cnnsearch.planning.trial import Trial
+from cnnsearch.spec.settings import Settings
+from cnnsearch.spec.sweep import Sweep
+
+SHORT = {
+    "batch_size": "batch",
+    "image_size": "size",
+    "optimizer": "",
+    "model": "",
+    "weight_decay": "decay",
+    "lr_schedule": "",
+    "warmup_epochs": "warm-up",
+    "label_smoothing": "smoothing",
+    "class_weights": "weights",
+}
+"""Axis -> what it is called where space is short; "" where the value speaks for itself."""
+
+
+def varied_axes(sweep: Sweep) -> list[str]:
+    """The axes that take more than one value, in order of appearance; `seed` where there are several."""
+    axes = [axis for stage in sweep.stages for axis, values in stage.space.items() if values.varies]
+    axes += ["seed"] if len(sweep.seeds) > 1 else []
+    return list(dict.fromkeys(axes))
+
+
+def setting(settings: Settings, axes: Iterable[str]) -> str:
+    """`residual, lr 0.001, batch 16`: the values of some axes. A dropout of zero goes without saying."""
+    return ", ".join(" ".join(part) for part in setting_parts(settings, axes))
+
+
+def told_axes(sweep: Sweep) -> list[str]:
+    """The axes by which trials are told apart where nothing else says what the sweep varies."""
+    return list(dict.fromkeys(["model", "lr", "batch_size", *varied_axes(sweep)]))
+
+
+def trial_label(trial: Trial, axes: Iterable[str]) -> str:
+    """`grid: residual, lr 0.001, batch 16 [0f3c…]`, the id in full: a trial where it stands alone."""
+    return f"{trial.stage}: {setting(trial.settings, axes)} [{trial.id}]"
+
+
+def job_label(trials: Sequence[Trial], axes: Sequence[str]) -> str:
+    """The same of trials that run together: what they have in common, how many they are, the first one's id."""
+    first = trials[0]
+    if len(trials) == 1:
+        return trial_label(first, axes)
+    common = [axis for axis in axes if len({getattr(trial.settings, axis) for trial in trials}) == 1]
+    shared = f"{text}, " if (text := setting(first.settings, common)) else ""
+    return f"{first.stage}: {shared}{len(trials)} trials [{first.id} …]"
+
+
+_WITHOUT = {"dropout": 0, "weight_decay": 0, "label_smoothing": 0, "warmup_epochs": 0, "augment": "none"}
+"""Axis -> its value that says there is none of it, and is not shown."""
+
+
+def setting_parts(settings: Settings, axes: Iterable[str]) -> Sequence[tuple[str, ...]]:
+    """The same as (name, value) pairs, the name left out where the value speaks for itself."""
+    parts = []
+    for axis in axes:
+        value = getattr(settings, axis)
+        if value == _WITHOUT.get(axis, ()) or (axis == "momentum" and settings.optimizer != "sgd"):
+            continue
+        shown = f"{value:.4g}" if isinstance(value, float) else str(value)
+        name = SHORT.get(axis, axis)
+        parts.append((name, shown) if name else (shown,))
+    return parts

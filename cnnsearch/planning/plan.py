@@ -1,0 +1,358 @@
+"""From a sweep and what is already recorded to the trials there are and the ones to run. Pure."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from types import MappingProxyType
+from typing import Any
+
+from cnnsearch.planning.study import Suggestions, child_study_id, root_study_id
+from cnnsearch.planning.trial import Outcome, Status, Trial
+from cnnsearch.spec.cells import Cell, cell_of, cells, size, typical_cells
+from cnnsearch.spec.settings import Settings
+from cnnsearch.spec.stage import NUMERIC_KINDS, Stage, StartFrom, StopEarly
+from cnnsearch.spec.sweep import Sweep
+
+
+@dataclass(frozen=True)
+class Study:
+    """A searcher's suggestions for a stage, or for one group that it starts from."""
+
+    id: str
+    """See `study`."""
+    stage: Stage
+    group: tuple[Any, ...]
+    """Values of the axes that tell apart the groups a stage starts from."""
+    suggestions: tuple[Cell, ...]
+    trials: tuple[tuple[Trial, ...], ...]
+    """Of each suggestion, one a seed."""
+    parents: tuple[str, ...] = ()
+    """Ids of the trials that these start from, one a seed."""
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether all is suggested."""
+        return len(self.suggestions) == self.stage.search.trials
+
+    def ended(self, outcomes: Mapping[str, Outcome]) -> int:
+        """How many of the first suggestions have no trial left to run."""
+        for index, members in enumerate(self.trials):
+            if any(trial.id not in outcomes for trial in members):
+                return index
+        return len(self.trials)
+
+    def due(self, outcomes: Mapping[str, Outcome]) -> int:
+        """How many further suggestions can be made now."""
+        search = self.stage.search
+        assert search.trials is not None
+        return max(0, min(search.trials, self.ended(outcomes) + search.window) - len(self.suggestions))
+
+
+@dataclass(frozen=True)
+class StagePlan:
+    """The trials of one stage, as far as they are known."""
+
+    stage: Stage
+    trials: tuple[Trial, ...]
+    waiting: int = 0
+    """Trials whose parent is not chosen yet, or that are not suggested yet."""
+    lost: int = 0
+    """Trials that cannot be: no trial that could be their parent finished."""
+    studies: tuple[Study, ...] = ()
+    """Where a searcher suggests the trials: one a group whose parents are chosen."""
+    typical: tuple[Trial, ...] = ()
+    """Such as a searcher may suggest, where it starts from no other stage and some are to come."""
+
+    @property
+    def total(self) -> int:
+        """Trials of the stage, known or not."""
+        return len(self.trials) + self.waiting + self.lost
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All the trials of a sweep. Equal work listed by two stages counts once."""
+
+    stages: tuple[StagePlan, ...]
+
+    @cached_property
+    def trials(self) -> dict[str, Trial]:
+        """Trial id -> trial, in order of stages and cells."""
+        known: dict[str, Trial] = {}
+        for stage in self.stages:
+            for trial in stage.trials:
+                known.setdefault(trial.id, trial)
+        return known
+
+    @cached_property
+    def rules(self) -> dict[str, StopEarly]:
+        """Trial id -> the rule that may stop it. What any stage lists without one is trained to the end."""
+        found: dict[str, StopEarly] = {}
+        whole: set[str] = set()
+        for planned in self.stages:
+            for trial in planned.trials:
+                if planned.stage.stop_early is None:
+                    whole.add(trial.id)
+                else:
+                    found.setdefault(trial.id, planned.stage.stop_early)
+        return {trial_id: rule for trial_id, rule in found.items() if trial_id not in whole}
+
+    def counted(self, outcomes: Mapping[str, Outcome], max_seconds: float | None) -> dict[str, Outcome]:
+        """The outcomes of trials that need not run any more."""
+        return {id_: ended for id_, ended in outcomes.items() if ended.counts(self.rules.get(id_), max_seconds)}
+
+    @property
+    def waiting(self) -> int:
+        """Trials that cannot be named yet."""
+        return sum(stage.waiting for stage in self.stages)
+
+    @property
+    def lost(self) -> int:
+        """Trials that cannot be, for want of a parent."""
+        return sum(stage.lost for stage in self.stages)
+
+    @property
+    def total(self) -> int:
+        """Trials planned, known or not."""
+        return len(self.trials) + self.waiting + self.lost
+
+
+WeightsDigests = Mapping[tuple[str, str], str]
+"""(model, weights as the sweep names them) -> digest of their contents."""
+
+
+Built = dict[Any, tuple[Trial, ...]]
+"""Trials made for an earlier plan of the same sweep, by what they were made from."""
+
+
+def make_plan(
+    sweep: Sweep,
+    data: str,
+    outcomes: Mapping[str, Outcome],
+    weights: WeightsDigests = MappingProxyType({}),
+    suggestions: Suggestions = MappingProxyType({}),
+    built: Built | None = None,
+) -> Plan:
+    """Every trial of the sweep that can be named now.
+
+    A stage without `start_from` is known from the spec, or as far as a searcher has suggested its cells. The trials
+    of a stage that starts from another are known group by group, as soon as all the trials they choose among have
+    ended.
+
+    Args:
+        data: fingerprint of the data.
+        outcomes: trial id -> outcome, of every trial that ended; pruned ones that do not count here are left out.
+        weights: digests of the pretrained weights the sweep names. KeyError where one is missing.
+        suggestions: what searchers suggested so far.
+        built: remembers trials between plans of this sweep, data and weights, which is faster; never what is planned.
+    """
+    planner = _Planner(sweep, data, outcomes, weights, suggestions, {} if built is None else built)
+    return planner.plan()
+
+
+@dataclass
+class _Planner:
+    """Plans stage by stage; what is planned later may start from what is planned before."""
+
+    sweep: Sweep
+    data: str
+    outcomes: Mapping[str, Outcome]
+    weights: WeightsDigests
+    suggestions: Suggestions
+    built: Built
+    stages: dict[str, StagePlan] = field(default_factory=dict)
+
+    def plan(self) -> Plan:
+        """The whole. Stages that start from none first: any of them may say that a trial is trained to its end."""
+        self.stages = {stage.name: StagePlan(stage, ()) for stage in self.sweep.stages}
+        for stage in self.sweep.stages:
+            if stage.start_from is None:
+                self.stages[stage.name] = self._root_plan(stage)
+        for stage in self.sweep.stages:
+            if stage.start_from is not None:
+                self.stages[stage.name] = self._child_plan(stage, stage.start_from)
+        return Plan(tuple(self.stages.values()))
+
+    def _root_plan(self, stage: Stage) -> StagePlan:
+        if not stage.search.is_adaptive:
+            known = self._once((stage.name,), lambda: _joined(self._root_trials(stage, cell) for cell in cells(stage)))
+            return StagePlan(stage, known)
+        name = root_study_id(self.sweep, stage, self.data, self.weights)
+        study = self._study(name, stage, (), self._suggested_roots)
+        waiting = (size(stage) - len(study.suggestions)) * _seeds_of(self.sweep, stage)
+        return StagePlan(stage, _joined(study.trials), waiting, 0, (study,), self._typical(stage) if waiting else ())
+
+    def _typical(self, stage: Stage) -> tuple[Trial, ...]:
+        return self._once(
+            (stage.name, "typical"), lambda: _joined(self._root_trials(stage, cell) for cell in typical_cells(stage))
+        )
+
+    def _once(self, key: tuple[Any, ...], make: Callable[[], tuple[Trial, ...]]) -> tuple[Trial, ...]:
+        if key not in self.built:
+            self.built[key] = make()
+        return self.built[key]
+
+    def _root_trials(self, stage: Stage, cell: Cell) -> tuple[Trial, ...]:
+        base = {**self.sweep.train.recipe, "image_size": self.sweep.data.image_size}
+        seeds = (cell["seed"],) if "seed" in cell else self.sweep.seeds or (self.sweep.train.seed,)
+        trials = []
+        for seed in seeds:
+            settings = Settings.model_validate({**base, **cell, "seed": seed})
+            digest = None if settings.weights == "none" else self.weights[settings.model, settings.weights]
+            trials.append(Trial(stage.name, settings, self.data, weights=digest))
+        return tuple(trials)
+
+    def _suggested_roots(self, stage: Stage, suggestion: Cell) -> tuple[Trial, ...]:
+        return self._root_trials(stage, cell_of(stage.space, suggestion))
+
+    def _study(
+        self, name: str, stage: Stage, group: tuple[Any, ...], make: Callable[[Stage, Cell], tuple[Trial, ...]]
+    ) -> Study:
+        suggested = tuple(self.suggestions.get(name, ()))[: stage.search.trials]
+        trials = tuple(
+            self._once((stage.name, name, index), functools.partial(make, stage, suggestion))
+            for index, suggestion in enumerate(suggested)
+        )
+        return Study(name, stage, group, suggested, trials)
+
+    def _child_plan(self, stage: Stage, start: StartFrom) -> StagePlan:
+        parents = self.stages[start.stage]
+        so_far = Plan(tuple(self.stages.values()))
+        outcomes = so_far.counted(self.outcomes, self.sweep.train.max_seconds)
+        of_group = groups(parents.trials, start.per)
+        if parents.waiting and parents.stage.search.is_adaptive:
+            # Any group may get more members: none is complete before the last suggestion.
+            chosen_at_most = _possible_groups(parents.stage, start.per, of_group) * _seeds_of(self.sweep, stage)
+            return StagePlan(stage, (), size(stage) * chosen_at_most)
+        trials: list[tuple[Trial, ...]] = []
+        studies: list[Study] = []
+        waiting = lost = 0
+        for group, members in of_group.items():
+            seeds = len({trial.settings.seed for trial in members})
+            if any(trial.id not in outcomes for trial in members):
+                waiting += size(stage) * seeds
+                continue
+            chosen = tuple(best_cell(members, outcomes, start.best))
+            lost += size(stage) * (seeds - len(chosen))
+            if stage.search.is_adaptive and chosen:
+                name = child_study_id(stage, map(self._lineage, chosen), self.data)
+                study = self._study(name, stage, group, functools.partial(_suggested_children, chosen))
+                studies.append(replace(study, parents=tuple(parent.id for parent in chosen)))
+                trials += studies[-1].trials
+                waiting += (size(stage) - len(studies[-1].suggestions)) * len(chosen)
+            elif chosen:
+                made = functools.partial(_children_of_cells, chosen, stage)
+                trials.append(self._once((stage.name, *(parent.id for parent in chosen)), made))
+        if parents.waiting or parents.lost:
+            # Groups of a stage that is itself waiting cannot be counted: as many of ours as it has of its own.
+            waiting += size(stage) * parents.waiting
+            lost += size(stage) * parents.lost
+        return StagePlan(stage, _joined(trials), waiting, lost, tuple(studies))
+
+    def _lineage(self, trial: Trial) -> list[dict[str, Any]]:
+        """What decided a trial, then the one it started from, and so on."""
+        line = [{**trial.settings.deciding(), "weights": trial.weights}]
+        known = (other for planned in self.stages.values() for other in planned.trials)
+        parent = next((other for other in known if other.id == trial.parent_id), None)
+        return line if parent is None else line + self._lineage(parent)
+
+
+def _children(parents: tuple[Trial, ...], stage: Stage, cell: Cell) -> tuple[Trial, ...]:
+    values = _typed(cell)
+    return tuple(
+        Trial(stage.name, parent.settings.model_copy(update=values), parent.data, parent.id) for parent in parents
+    )
+
+
+def _children_of_cells(parents: tuple[Trial, ...], stage: Stage) -> tuple[Trial, ...]:
+    return _joined(_children(parents, stage, cell) for cell in cells(stage))
+
+
+def _suggested_children(parents: tuple[Trial, ...], stage: Stage, suggestion: Cell) -> tuple[Trial, ...]:
+    return _children(parents, stage, cell_of(stage.space, suggestion))
+
+
+def _joined(parts: Iterable[Iterable[Trial]]) -> tuple[Trial, ...]:
+    """Each trial once: draws and suggestions may repeat."""
+    return tuple({trial.id: trial for part in parts for trial in part}.values())
+
+
+def _seeds_of(sweep: Sweep, stage: Stage) -> int:
+    """Trials that a cell of a stage makes."""
+    while stage.start_from is not None:
+        stage = sweep.stage(stage.start_from.stage)
+    return 1 if "seed" in stage.space else max(1, len(sweep.seeds))
+
+
+def _possible_groups(stage: Stage, per: Iterable[str], known: Collection[Any]) -> int:
+    """How many groups there will be of a stage whose trials are not all known."""
+    several = 1
+    for axis in per:
+        values = stage.space.get(axis)
+        if values is not None:
+            several *= size(stage) if values.kind in NUMERIC_KINDS else len(values.args)
+    return max(len(known), min(several, size(stage)))
+
+
+def _typed(cell: dict[str, Any]) -> dict[str, Any]:
+    """The cell's values as the settings hold them: `dropout: 0` is 0.0, so that equal values make equal ids."""
+    valid = Settings.model_validate(cell)
+    return {axis: getattr(valid, axis) for axis in cell}
+
+
+def groups(trials: Iterable[Trial], per: Iterable[str]) -> dict[tuple[Any, ...], list[Trial]]:
+    """Trials by their values of the axes `per`, in order of appearance; all in one group without axes."""
+    by_key: dict[tuple[Any, ...], list[Trial]] = {}
+    for trial in trials:
+        by_key.setdefault(tuple(getattr(trial.settings, axis) for axis in per), []).append(trial)
+    return by_key
+
+
+def best_cell(trials: Iterable[Trial], outcomes: Mapping[str, Outcome], metric: str) -> list[Trial]:
+    """The trials, one a seed, of the setting with the best mean validation score; empty where none finished.
+
+    A setting some of whose seeds did not finish loses to one that finished all; the earliest wins a tie.
+
+    Args:
+        metric: val_accuracy (highest) or val_loss (lowest).
+    """
+    best: list[Trial] = []
+    best_score = score([], metric)
+    for members in by_setting(trials):
+        done = [trial for trial in members if outcomes[trial.id].status is Status.DONE]
+        reached = score([outcomes[trial.id] for trial in done], metric)
+        if reached > best_score:
+            best, best_score = done, reached
+    return best
+
+
+def by_setting(trials: Iterable[Trial]) -> list[list[Trial]]:
+    """Trials that differ in nothing but their seeds, in order of appearance."""
+    found: dict[tuple[Any, ...], list[Trial]] = {}
+    for trial in trials:
+        values = vars(trial.settings)
+        key = (trial.parent_id, *(values[name] for name in Settings.model_fields if name != "seed"))
+        found.setdefault(key, []).append(trial)
+    return list(found.values())
+
+
+def score(done: list[Outcome], metric: str) -> tuple[int, float]:
+    """What settings are compared by: how many of their seeds finished, then the mean of the metric; more is better."""
+    if not done:
+        return 0, float("-inf")
+    sign = 1 if metric == "val_accuracy" else -1
+    return len(done), sign * sum(getattr(outcome, metric) for outcome in done) / len(done)
+
+
+def compared(sweep: Sweep, trial: Trial) -> tuple[Any, ...]:
+    """Trials with equal keys are held against each other by the rule that stops early.
+
+    They are of one stage and start from the same trial; what later stages choose the best of separately is compared
+    separately, so that each of their groups has a trial that finished.
+    """
+    starts = [stage.start_from for stage in sweep.stages if stage.start_from]
+    axes = sorted({axis for start in starts if start.stage == trial.stage for axis in start.per})
+    return (trial.stage, trial.parent_id, *(getattr(trial.settings, axis) for axis in axes))

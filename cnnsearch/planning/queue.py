@@ -1,0 +1,263 @@
+"""Hands out the trials of a sweep as jobs, and learns how they end: what executors take from."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from cnnsearch.planning.plan import Built, Plan, Study, WeightsDigests, compared, groups, make_plan
+from cnnsearch.planning.stopping import Stop, Stopper, curve_of
+from cnnsearch.planning.trial import EpochRow, Outcome, Trial
+from cnnsearch.spec.cells import Cell
+from cnnsearch.spec.sweep import Sweep
+
+HEADS_AT_ONCE = 16
+"""Trials of one job that trains heads together: enough to spread the cost of a call, few enough for weights, gradients
+and inputs to stay near a core's cache. Measured on one thread, 100 epochs of Adam on 400 examples in batches of 16,
+512 inputs, 10 classes: 0.047 s a head at 8 to 32 trials, 0.055 s at 128 and 256, 0.13 s alone, 0.49 s with autograd."""
+
+
+SHORT_SECONDS = 3.0
+"""Expected length up to which trials are handed out several at a time: a job costs some hundredths of a second."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """Trials that one worker runs: one, heads on the same frozen layers together, or short ones after each other."""
+
+    trials: tuple[Trial, ...]
+    room: int = 1
+    """Places it takes: more than one after it ran out of memory in one."""
+    attempt: int = 1
+
+    @property
+    def id(self) -> str:
+        """The first trial's."""
+        return self.trials[0].id
+
+
+def frozen_key(trial: Trial) -> tuple[Any, ...]:
+    """Trials with equal keys that train nothing but a head have the same features."""
+    s = trial.settings
+    start = trial.parent_id or trial.weights or s.seed
+    return (s.model, s.width, start, s.image_size, s.precision, trial.data)
+
+
+def head_key(trial: Trial) -> tuple[Any, ...] | None:
+    """Trials with equal keys train nothing but heads on the same features, step by step alike; None for others."""
+    s = trial.settings
+    return (*frozen_key(trial), s.batch_size, s.epochs, s.optimizer) if s.fits_in_company else None
+
+
+@dataclass
+class Queue:
+    """Hands out the trials that can run now, and learns of those that ended.
+
+    Executors take from it; it plans again when a group that a later stage chooses from is complete.
+    """
+
+    sweep: Sweep
+    data: str
+    outcomes: MutableMapping[str, Outcome]
+    """Trial id -> outcome, of those that need not run; grows as trials end."""
+    weights: WeightsDigests = field(default_factory=dict)
+    """See `make_plan`."""
+    cost: Callable[[Trial], float] = lambda trial: 0.0
+    """Expected seconds of a trial: the longest goes first, so that no core waits at the end."""
+    silence: Callable[[Job], float] = lambda job: 0.0
+    """Expected longest time in seconds between two signs of life of a job."""
+    slots: int = 1
+    """Places: jobs that may run at once. Heads are spread over them."""
+    history: Callable[[str], Iterable[Mapping[str, Any]]] = lambda trial_id: ()
+    """Rows of a trial's epochs from before, as `epochs.jsonl` has them: what stopping early is judged by."""
+    max_trials: int | None = None
+    """Trials that are handed out at most."""
+    deadline: float = math.inf
+    """When the time is up, by the monotonic clock: executors then save what runs, and end."""
+    suggestions: dict[str, list[Cell]] = field(default_factory=dict)
+    """Study id -> what is suggested so far; grows where there is somebody to suggest."""
+    suggest: Callable[[Study, Mapping[str, Outcome], int], Sequence[Cell]] | None = None
+    """Makes, and records, the next so many suggestions of a study from the outcomes so far."""
+    adopt: Callable[[list[Trial]], Mapping[str, Outcome]] | None = None
+    """Finds those of newly suggested trials that need not run: trial id -> outcome."""
+    running: dict[str, Job] = field(default_factory=dict)
+    """Trial id -> the job it runs in."""
+    stops: dict[str, Stop] = field(default_factory=dict)
+    """Trial id -> when it is to end, of those that are not to train to their last epoch."""
+
+    def __post_init__(self) -> None:
+        self._ready: deque[Trial] = deque()
+        self._begun: set[str] = set()
+        self._stoppers: dict[tuple[Any, ...], Stopper] = {}
+        self._stopper_of: dict[str, Stopper] = {}
+        self._again: deque[Job] = deque()
+        self._built: Built = {}
+        self._costs: dict[str, float] = {}
+        self._replan()
+
+    @property
+    def places_taken(self) -> int:
+        """Places of the jobs of which some trial has not ended."""
+        return sum(job.room for job in {job.id: job for job in self.running.values()}.values())
+
+    @property
+    def is_exhausted(self) -> bool:
+        """Whether nothing can run any more, now or later."""
+        return (not self._ready or self.is_at_limit) and not self._again and not self.running
+
+    @property
+    def is_at_limit(self) -> bool:
+        """Whether as many trials were handed out as are wanted."""
+        return self.max_trials is not None and len(self._begun) >= self.max_trials
+
+    @property
+    def is_time_up(self) -> bool:
+        """Whether the deadline has passed."""
+        return time.monotonic() > self.deadline
+
+    def take(self) -> Job | None:
+        """The next job, or None where there is none at the moment that fits the places left."""
+        job = self._next()
+        for trial in job.trials if job else ():
+            self._begun.add(trial.id)
+            if stopper := self._stopper_of.get(trial.id):
+                self._note(trial, stopper.resume(trial.id, trial.settings.epochs))
+        return job
+
+    def hear(self, trial: Trial, row: EpochRow) -> Stop | None:
+        """Learn of an epoch of a running trial; when the trial is to end, where it is not to train to its last epoch.
+
+        Workers wait for the answer after each epoch at which it may be to end.
+        """
+        stopper = self._stopper_of.get(trial.id)
+        if stopper and row.epoch > 0 and row.is_finite:
+            value = getattr(row, stopper.rule.metric)
+            self._note(trial, stopper.hear(trial.id, row.epoch, value, trial.settings.epochs))
+        return self.stops.get(trial.id)
+
+    def _note(self, trial: Trial, stop: Stop | None) -> None:
+        if stop is not None:
+            self.stops[trial.id] = stop
+
+    def _next(self) -> Job | None:
+        free = self.slots - self.places_taken
+        if self._again:
+            # Nothing overtakes what needs more room: it would never be free.
+            if self._again[0].room > free:
+                return None
+            job = self._again.popleft()
+            self.running |= {trial.id: job for trial in job.trials}
+            return job
+        if not self._ready or free < 1 or self.is_at_limit:
+            return None
+        key = head_key(self._ready[0])
+        if key is None:
+            job = Job(self._short() or (self._ready[0],))
+        else:
+            alike = [trial for trial in self._ready if head_key(trial) == key]
+            alike.sort(key=lambda trial: trial.settings.seed)  # heads of one seed share their batches
+            size = max(1, min(HEADS_AT_ONCE, -(-len(alike) // self.slots)))
+            job = Job(tuple(alike[:size]))
+        if self.max_trials is not None:
+            job = replace(job, trials=job.trials[: self.max_trials - len(self._begun)])
+        if key is None:  # the first ones: of many thousands, the rest need not be looked at
+            for _ in job.trials:
+                self._ready.popleft()
+        else:
+            taken = {trial.id for trial in job.trials}
+            self._ready = deque(trial for trial in self._ready if trial.id not in taken)
+        self.running |= {trial.id: job for trial in job.trials}
+        return job
+
+    def _short(self) -> tuple[Trial, ...]:
+        """Trials of `SHORT_SECONDS` together, or a place's share of those left; empty where the next one is longer."""
+        chosen: list[Trial] = []
+        seconds = 0.0
+        most = -(-len(self._ready) // (2 * self.slots))
+        for trial in self._ready:
+            cost = self._cost(trial)
+            if not cost > 0 or seconds + cost > SHORT_SECONDS or len(chosen) == most or head_key(trial) is not None:
+                break
+            chosen.append(trial)
+            seconds += cost
+        return tuple(chosen)
+
+    def retry(self, job: Job) -> None:
+        """Run trials again that were taken and did not end."""
+        for trial in job.trials:
+            self.running.pop(trial.id, None)
+        self._again.append(job)
+
+    def finish(self, trial: Trial, outcome: Outcome) -> None:
+        """Record that a trial taken from here ended."""
+        self.running.pop(trial.id, None)
+        self.outcomes[trial.id] = outcome
+        is_due = any(study.due(self.outcomes) for study in self._studies.get(trial.id, ()))
+        for members in self._choices.get(trial.id, ()):
+            members.discard(trial.id)
+            is_due |= not members
+        if is_due:
+            self._replan()
+
+    def _replan(self) -> None:
+        self.plan = self._planned()
+        while self._suggest():
+            before, self.plan = self.plan.trials, self._planned()
+            if self.adopt is not None:
+                self.outcomes.update(self.adopt(self._new(before)))
+        taken = self.outcomes.keys() | self.running.keys() | {trial.id for job in self._again for trial in job.trials}
+        ready = [trial for trial in self.plan.trials.values() if trial.id not in taken]
+        studies = [study for stage in self.plan.stages for study in stage.studies]
+        self._studies: dict[str, list[Study]] = {}
+        for study in studies:
+            for trial in (trial for members in study.trials for trial in members if trial.id not in self.outcomes):
+                self._studies.setdefault(trial.id, []).append(study)
+        # What is suggested goes first and in its order: the next suggestion waits for the first of those running.
+        self._ready = deque(trial for trial in ready if trial.id in self._studies)
+        rest = [trial for trial in ready if trial.id not in self._studies]
+        self._ready.extend(sorted(rest, key=self._cost, reverse=True))
+        for trial in self.plan.trials.values():
+            if trial.id in self.plan.rules and trial.id not in self._stopper_of:
+                rule = self.plan.rules[trial.id]
+                stopper = self._stoppers.setdefault(compared(self.sweep, trial), Stopper(rule))
+                stopper.place(trial.id, curve_of(rule, self.history(trial.id)))
+                self._stopper_of[trial.id] = stopper
+        self._choices: dict[str, list[set[str]]] = {}
+        by_name = {stage.stage.name: stage for stage in self.plan.stages}
+        for stage in self.sweep.stages:
+            if stage.start_from is None:
+                continue
+            for group in groups(by_name[stage.start_from.stage].trials, stage.start_from.per).values():
+                members = {trial.id for trial in group if trial.id not in self.outcomes}
+                for member in members:
+                    self._choices.setdefault(member, []).append(members)
+
+    def _new(self, before: Mapping[str, Trial]) -> list[Trial]:
+        """Trials that were not known before, and have no outcome."""
+        known = before.keys() | self.outcomes.keys()
+        return [trial for trial_id, trial in self.plan.trials.items() if trial_id not in known]
+
+    def _planned(self) -> Plan:
+        return make_plan(self.sweep, self.data, self.outcomes, self.weights, self.suggestions, self._built)
+
+    def _suggest(self) -> bool:
+        """Have made what suggestions can be made now; whether there were any."""
+        if self.suggest is None:
+            return False
+        found = False
+        for study in [study for stage in self.plan.stages for study in stage.studies]:
+            so_far = self.suggestions.setdefault(study.id, [])
+            # Two stages that ask the same share a study, and one of them was here first.
+            if (due := study.due(self.outcomes)) > len(so_far) - len(study.suggestions):
+                so_far += self.suggest(study, self.outcomes, due)
+                found = True
+        return found
+
+    def _cost(self, trial: Trial) -> float:
+        if trial.id not in self._costs:
+            self._costs[trial.id] = self.cost(trial)
+        return self._costs[trial.id]

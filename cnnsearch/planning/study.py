@@ -1,0 +1,57 @@
+"""A searcher's study: the suggestions for one stage, or for one group that a stage starts from. Pure.
+
+A study's id is a hash of everything that decides its suggestions, as a trial's id is of what decides its result.
+What is recorded under an id is used as it stands; whatever changes the question changes the id, and begins anew.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from cnnsearch.spec.cells import Cell
+from cnnsearch.spec.settings import Settings
+from cnnsearch.spec.stage import Stage
+from cnnsearch.spec.sweep import Sweep
+from cnnsearch.storage.checksums import canonical_json
+
+Suggestions = Mapping[str, Sequence[Cell]]
+"""Study id -> what was suggested so far, in order."""
+
+
+def root_study_id(sweep: Sweep, stage: Stage, data: str, weights: Mapping[tuple[str, str], str]) -> str:
+    """Of the study of a stage that starts from no other.
+
+    Args:
+        data: fingerprint of the data.
+        weights: (model, weights as the sweep names them) -> digest.
+    """
+    base = Settings.model_construct(**{**sweep.train.recipe, "image_size": sweep.data.image_size})
+    # What is always in the cell decides nothing.
+    held = {name: value for name, value in base.deciding().items() if not _is_replaced(stage, name)}
+    named = {base.weights, *(stage.space["weights"].args if "weights" in stage.space else ())}
+    digests = sorted([*key, digest] for key, digest in weights.items() if key[1] in named)
+    return _id(stage, {"data": data, "seeds": list(sweep.seeds), "train": held, "weights": digests})
+
+
+def child_study_id(stage: Stage, lineage: Iterable[Sequence[Mapping[str, Any]]], data: str) -> str:
+    """Of the study of a stage that starts from another, for one group of that.
+
+    Args:
+        lineage: for each trial that is started from, what decided it and those it came from. Not ids, so that another
+            version of the code finds the study again.
+        data: fingerprint of the data.
+    """
+    return _id(stage, {"data": data, "parents": [[dict(step) for step in line] for line in lineage]})
+
+
+def _is_replaced(stage: Stage, name: str) -> bool:
+    return name in stage.space and not stage.space[name].when
+
+
+def _id(stage: Stage, facts: dict[str, Any]) -> str:
+    search = stage.search
+    axes = [[axis, values.model_dump()] for axis, values in stage.space.items()]
+    how = {"method": search.method, "seed": search.seed, "at_once": search.at_once, "objectives": list(search.aims)}
+    return hashlib.sha256(canonical_json({**facts, "search": how, "space": axes}).encode()).hexdigest()[:16]

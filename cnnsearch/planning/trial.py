@@ -1,0 +1,107 @@
+"""A trial, how it ended, and what one epoch of it gave. Without torch."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import cached_property
+
+from cnnsearch.planning.identity import trial_id
+from cnnsearch.planning.stopping import MAX_SECONDS
+from cnnsearch.spec.settings import Settings
+from cnnsearch.spec.stage import StopEarly
+
+
+class Status(StrEnum):
+    """How a trial ended."""
+
+    DONE = "done"
+    FAILED = "failed"
+    DIVERGED = "diverged"
+    PRUNED = "pruned"
+
+    @property
+    def is_final(self) -> bool:
+        """Whether running the same trial again could only give the same, whatever the sweep.
+
+        A failure may have been the machine's. Whether a pruned trial is to go on depends on who asks: see `counts`.
+        """
+        return self in (Status.DONE, Status.DIVERGED)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What planning needs to know of a trial that ended."""
+
+    status: Status
+    val_accuracy: float | None = None
+    val_loss: float | None = None
+    seconds: float | None = None
+    """Time it trained."""
+    parameters: int | None = None
+    """Those that train."""
+    bytes: int | None = None
+    """Of all the model's weights."""
+    stopped_by: str | None = None
+    """What pruned it: the method of `stop_early`, or `max_seconds`."""
+
+    @property
+    def is_comparable(self) -> bool:
+        """Whether its scores may be held against those of trials that trained to the end.
+
+        Those of a trial that got no better may: others were not asked when it was stopped.
+        """
+        return self.status is Status.DONE or self.stopped_by == "patience"
+
+    def counts(self, rule: StopEarly | None, max_seconds: float | None) -> bool:
+        """Whether a trial that ended like this need not run for a sweep with this rule and limit.
+
+        One that was stopped early counts where trials are stopped early; elsewhere it runs to its end.
+        """
+        if self.status is not Status.PRUNED:
+            return True
+        if self.stopped_by == MAX_SECONDS:
+            return max_seconds is not None and (self.seconds or 0.0) > max_seconds
+        return rule is not None
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One set of hyperparameters to train and evaluate once."""
+
+    stage: str
+    settings: Settings
+    data: str
+    """Fingerprint of the data's contents and split."""
+    parent_id: str | None = None
+    """The trial whose best weights this one starts from."""
+    weights: str | None = None
+    """Digest of the pretrained weights it starts from, unless its parent's take their place."""
+
+    @cached_property
+    def id(self) -> str:
+        """See `identity.trial_id`; the stage's name is not part of it."""
+        return trial_id(self.settings.deciding(), data=self.data, parent_id=self.parent_id, weights=self.weights)
+
+
+@dataclass(frozen=True)
+class EpochRow:
+    """Results of one epoch; epoch 0 is before training and has no training numbers.
+
+    Training loss and accuracy are means over the epoch's examples as the model met them, dropout on and weights
+    changing. Validation is measured after the epoch.
+    """
+
+    epoch: int
+    train_loss: float | None
+    train_accuracy: float | None
+    val_loss: float | None
+    val_accuracy: float | None
+    lr: float
+    seconds: float
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether the losses are numbers: a trial whose losses are not has diverged."""
+        return all(math.isfinite(loss) for loss in (self.train_loss, self.val_loss) if loss is not None)

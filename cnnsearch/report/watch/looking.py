@@ -1,0 +1,351 @@
+"""What a results folder says of its run right now. Reads only, and of the trials only what has changed."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import threading
+import time
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cnnsearch.errors import CnnsearchError, RequestError
+from cnnsearch.planning.plan import Plan, make_plan
+from cnnsearch.planning.stopping import is_due
+from cnnsearch.planning.trial import Status
+from cnnsearch.results.parquet import NOTE
+from cnnsearch.results.records import Record, Results
+from cnnsearch.results.trial_folder import TrialFolder
+from cnnsearch.spec.load import from_yaml
+from cnnsearch.spec.settings import Settings
+from cnnsearch.spec.sweep import Sweep
+
+LEAST_SECONDS = 1.0
+"""A folder is not looked at more often than this,"""
+SHARE = 20
+"""nor more often than looking takes, this many times over."""
+_SETTLED_SECONDS = 2.0
+"""A folder changed less than this ago may change again and keep the same time: file systems count in ticks."""
+
+
+@dataclass(frozen=True)
+class Begun:
+    """A trial that was begun and has not ended."""
+
+    trial_id: str
+    stage: str
+    settings: Settings
+    epochs: tuple[dict[str, Any], ...]
+    """Rows of epochs.jsonl so far, that of before training included."""
+    begun_at: float
+    """Seconds since the epoch, of this attempt."""
+    changed_at: float
+    is_compared: bool = False
+    """Whether it is at an epoch after which trials are held against each other, and may be waiting for that."""
+
+    @property
+    def epoch(self) -> int:
+        """The last one that is recorded; 0 where there is none."""
+        return max((int(row["epoch"]) for row in self.epochs), default=0)
+
+
+@dataclass(frozen=True)
+class Look:
+    """A results folder at one moment."""
+
+    folder: Path
+    sweep: Sweep | None
+    """None where its file is not there yet, or cannot be read."""
+    is_held: bool
+    """Whether a run holds the folder."""
+    running: tuple[Begun, ...]
+    """Begun by the run that holds the folder, and not ended."""
+    left: tuple[Begun, ...]
+    """Begun by an earlier run, and not ended."""
+    counts: Mapping[Status, int]
+    """Trials that ended, by how."""
+    planned: int | None
+    """Trials the sweep has; None where it cannot be said from records."""
+    stages: tuple[tuple[str, int, int], ...]
+    """Name, trials that ended, trials."""
+    best: Record | None
+    """The highest validation accuracy so far."""
+    validation_images: int
+    changed_at: float | None
+    """When anything was last written, in seconds since the epoch."""
+    notes: tuple[str, ...]
+    """What is missing or cannot be read, in words."""
+    version: str
+    """Changes with whatever a report is made from; empty while there is nothing to report on."""
+
+    @property
+    def name(self) -> str:
+        """The sweep's, or the folder's."""
+        return self.sweep.name if self.sweep else self.folder.resolve().name
+
+    @property
+    def ended(self) -> int:
+        """Trials that ended, however."""
+        return sum(self.counts.values())
+
+
+@dataclass
+class _Seen:
+    """What was read of one trial's folder."""
+
+    changed_ns: int
+    is_settled: bool
+    record: Record | None = None
+    begun: Begun | None = None
+    note: str = ""
+    epochs_key: tuple[int, int] | None = None
+
+
+@dataclass
+class Folder:
+    """One results folder that is looked at again and again, by several threads."""
+
+    path: Path
+    results: Results = field(init=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _look: Look | None = None
+    _looked_at: float = 0.0
+    _seconds: float = 0.0
+    """What the last look took."""
+    _trials: dict[str, _Seen] = field(default_factory=dict)
+    _files: dict[str, tuple[tuple[int, int], Any]] = field(default_factory=dict)
+    """File name -> (size and time, what was made of it)."""
+    _plan: tuple[str, Plan | None] = ("", None)
+    """What it was made from, and the plan."""
+
+    def __post_init__(self) -> None:
+        self.results = Results(self.path)
+
+    def check(self) -> None:
+        """Raises RequestError where this cannot become the results of a sweep that is worth looking at."""
+        if not self.path.is_dir():
+            raise RequestError(f"there is no folder {self.path}")
+        if not self.results.sweep_file.is_file() and self.results.held_since() is None:
+            inside = sorted(file.parent.name for file in self.path.glob("*/sweep.yaml"))
+            hint = f"; give one of those in it: {', '.join(inside[:8])}" if inside else ""
+            raise RequestError(f"{self.path} is not the results of a sweep: it has no sweep.yaml{hint}")
+
+    def look(self) -> Look:
+        """The folder as it is, or was a moment ago. Damaged files are no error: the look's notes name them."""
+        with self._lock:
+            began = time.monotonic()
+            if self._look is None or began - self._looked_at > max(LEAST_SECONDS, SHARE * self._seconds):
+                self._look = self._taken()
+                self._looked_at = time.monotonic()
+                self._seconds = self._looked_at - began
+            return self._look
+
+    def _taken(self) -> Look:
+        held_since = self.results.held_since()
+        sweep, data, notes = self._described(held_since is not None)
+        self._read_trials()
+        seen = list(self._trials.values())
+        records = {one.record.trial_id: one.record for one in seen if one.record}
+        notes += [one.note for one in seen if one.note]
+        plan = self._planned(sweep, data, records)
+        known = records if plan is None else {id_: records[id_] for id_ in plan.trials if id_ in records}
+        if records and not known:  # another version gave the same trials other ids: what is planned is not known here
+            known, plan = records, None
+        begun = [self._compared(one.begun, sweep, plan) for one in seen if one.begun]
+        begun.sort(key=lambda one: (one.begun_at, one.trial_id))
+        running = [one for one in begun if held_since is not None and one.begun_at >= held_since]
+        times = [one.changed_ns / 1e9 for one in seen] + [one.changed_at for one in begun]
+        times += [key[1] / 1e9 for key, _ in self._files.values() if key[1]]
+        comparable = [record for record in known.values() if record.best and record.outcome.is_comparable]
+        return Look(
+            folder=self.path,
+            sweep=sweep,
+            is_held=held_since is not None,
+            running=tuple(running),
+            left=tuple(one for one in begun if held_since is None or one.begun_at < held_since),
+            counts=Counter(record.status for record in known.values()),
+            planned=plan.total if plan else None,
+            stages=() if plan is None else _stages(plan, known),
+            best=max(comparable, key=lambda record: record.best.val_accuracy if record.best else 0.0, default=None),
+            validation_images=_validation_images(data),
+            changed_at=max(times, default=None),
+            notes=tuple(notes),
+            version=self._version(records),
+        )
+
+    def _described(self, is_held: bool) -> tuple[Sweep | None, dict[str, Any], list[str]]:
+        """The sweep and its data, and what is wrong with the files that say so."""
+        notes = [] if self.path.is_dir() else [f"There is no folder {self.path} any more."]
+        sweep, data = self._sweep_of(), self._data_of()
+        if isinstance(sweep, str):
+            notes.append(sweep)
+        if isinstance(data, str):
+            notes.append(data)
+        elif not data and not is_held:
+            notes.append("data.json is missing: the same sweep writes it again.")
+        return None if isinstance(sweep, str) else sweep, {} if isinstance(data, str) else data, notes
+
+    def _sweep_of(self) -> Sweep | str | None:
+        """The sweep; None where there is no file; why not, where it cannot be read."""
+
+        def read() -> Sweep | str | None:
+            try:
+                return from_yaml(self.results.sweep_file.read_text(encoding="utf-8"), str(self.results.sweep_file))
+            except FileNotFoundError:
+                return None
+            except (CnnsearchError, OSError, ValueError) as error:
+                return f"sweep.yaml cannot be read: {error}"
+
+        found: Sweep | str | None = self._remembered("sweep.yaml", read)
+        return found
+
+    def _data_of(self) -> dict[str, Any] | str:
+        """What data.json says; why not, where it cannot be read."""
+
+        def read() -> dict[str, Any] | str:
+            try:
+                return self.results.read("data.json")
+            except CnnsearchError as error:
+                return str(error)
+
+        found: dict[str, Any] | str = self._remembered("data.json", read)
+        return found
+
+    def _remembered(self, name: str, read: Any) -> Any:
+        key = self._key(name)
+        known = self._files.get(name)
+        if known is None or known[0] != key or not _is_settled(key[1]):
+            known = self._files[name] = (key, read())
+        return known[1]
+
+    def _key(self, name: str) -> tuple[int, int]:
+        """Size and time of one of the folder's own files; zeros where there is none."""
+        try:
+            found = (self.path / name).stat()
+        except OSError:
+            return (0, 0)
+        return (found.st_size, found.st_mtime_ns)
+
+    def _read_trials(self) -> None:
+        try:
+            with os.scandir(self.results.trials_path) as entries:
+                found = sorted(
+                    (entry.name, entry.stat(follow_symlinks=False).st_mtime_ns)
+                    for entry in entries
+                    if entry.is_dir(follow_symlinks=False)
+                )
+        except OSError:  # not there yet, or changing under us: the next look is soon
+            found = []
+        before, self._trials = self._trials, {}
+        for name, changed_ns in found:
+            seen = before.get(name)
+            if seen is None or seen.changed_ns != changed_ns or not seen.is_settled:
+                seen = self._read_trial(self.results.trial(name), changed_ns)
+            elif seen.begun is not None:
+                self._read_epochs(self.results.trial(name), seen)
+            self._trials[name] = seen
+
+    def _read_trial(self, folder: TrialFolder, changed_ns: int) -> _Seen:
+        seen, name = _Seen(changed_ns, _is_settled(changed_ns)), folder.path.name
+        try:
+            seen.record = folder.record()
+        except CnnsearchError as error:
+            seen.note = str(error)
+            return seen
+        if seen.record is not None:
+            return seen
+        if folder.record_file.exists():
+            seen.note = f"The record of trial {name} is damaged: the same sweep trains it again."
+            return seen
+        try:
+            file = folder.path / "trial.json"
+            facts, begun_at = json.loads(file.read_bytes()), file.stat().st_mtime
+            settings = Settings.model_validate(facts["settings"])
+            seen.begun = Begun(name, str(facts["stage"]), settings, (), begun_at, begun_at)
+        except FileNotFoundError:  # its folder was made just now
+            return seen
+        except (OSError, ValueError, LookupError, TypeError, RecursionError):
+            seen.note = f"What trial {name} is cannot be read: its trial.json is damaged."
+            return seen
+        self._read_epochs(folder, seen)
+        return seen
+
+    def _read_epochs(self, folder: TrialFolder, seen: _Seen) -> None:
+        assert seen.begun is not None
+        try:
+            found = folder.epochs_file.stat()
+            key = (found.st_size, found.st_mtime_ns)
+            if key == seen.epochs_key and _is_settled(key[1]):
+                return
+            rows = tuple(row for row in folder.epochs() if _is_row(row))
+        except (OSError, RecursionError):
+            return
+        seen.epochs_key = key
+        changed_at = max(seen.begun.begun_at, found.st_mtime)
+        seen.begun = dataclasses.replace(seen.begun, epochs=rows, changed_at=changed_at)
+
+    def _planned(self, sweep: Sweep | None, data: dict[str, Any], records: Mapping[str, Record]) -> Plan | None:
+        if sweep is None or "fingerprint" not in data:
+            return None
+        made_from = f"{self._key('sweep.yaml')} {self._key('data.json')} {_digest(records)} {self._studies()}"
+        if self._plan[0] != made_from:
+            try:
+                weights = {(model, name): digest for model, name, digest in data.get("weights", [])}
+                outcomes = {id_: record.outcome for id_, record in records.items()}
+                plan = make_plan(sweep, data["fingerprint"], outcomes, weights, self.results.suggestions())
+            except (CnnsearchError, OSError, LookupError, ValueError, TypeError):  # the report says what is wrong
+                plan = None
+            self._plan = (made_from, plan)
+        return self._plan[1]
+
+    def _studies(self) -> list[tuple[str, tuple[int, int]]]:
+        names = sorted(file.name for file in (self.path / "studies").glob("*.jsonl"))
+        return [(name, self._key(f"studies/{name}")) for name in names]
+
+    def _compared(self, begun: Begun, sweep: Sweep | None, plan: Plan | None) -> Begun:
+        rule = plan.rules.get(begun.trial_id) if plan and sweep else None
+        compared = rule is not None and begun.epoch > 0 and is_due(rule, begun.epoch, begun.settings.epochs)
+        return dataclasses.replace(begun, is_compared=compared)
+
+    def _version(self, records: Mapping[str, Record]) -> str:
+        if not records and not (self.path / NOTE).exists():
+            return ""
+        own = [self._key(name) for name in ("sweep.yaml", "data.json", "pictures.json", "provenance.json")]
+        tables = None if records else self._key(NOTE)
+        return hashlib.sha256(f"{own} {tables} {_digest(records)}".encode()).hexdigest()
+
+
+def _digest(records: Mapping[str, Record]) -> str:
+    return hashlib.sha256("".join(f"{id_} {records[id_].checksum} " for id_ in sorted(records)).encode()).hexdigest()
+
+
+def _stages(plan: Plan, records: Mapping[str, Record]) -> tuple[tuple[str, int, int], ...]:
+    return tuple(
+        (planned.stage.name, sum(trial.id in records for trial in planned.trials), planned.total)
+        for planned in plan.stages
+    )
+
+
+def _validation_images(data: Mapping[str, Any]) -> int:
+    try:
+        return sum(data["counts"]["val"])
+    except (LookupError, TypeError):
+        return 0
+
+
+def _is_settled(changed_ns: int) -> bool:
+    return time.time() - changed_ns / 1e9 > _SETTLED_SECONDS
+
+
+def _is_row(row: object) -> bool:
+    """Whether a line of epochs.jsonl is one; a damaged file may hold anything."""
+    return isinstance(row, dict) and isinstance(row.get("epoch"), int) and all(map(_is_number, row.values()))
+
+
+def _is_number(value: object) -> bool:
+    return value is None or isinstance(value, int | float)

@@ -1,0 +1,90 @@
+"""The record of a searcher's suggestions: a line each, written before the suggestion runs."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cnnsearch.errors import DiskError
+from cnnsearch.spec.cells import Cell
+from cnnsearch.storage.checksums import checksum, is_whole
+from cnnsearch.storage.durable import write_whole
+
+
+@dataclass(frozen=True)
+class StudyFile:
+    """The suggestions of one study, named after its id. One process writes at a time.
+
+    Each line carries its number and its own checksum. What follows a line that is not whole does not count: it is
+    suggested again, from the same outcomes.
+    """
+
+    path: Path
+
+    def read(self) -> list[Cell]:
+        """The suggestions in order, up to the first line that is missing or not what was written."""
+        return [line["suggestion"] for line in self._whole_lines()]
+
+    def append(self, first: int, suggestions: Sequence[Cell], about: dict[str, Any]) -> None:
+        """Add suggestions, durably. Raises DiskError.
+
+        Args:
+            first: number of those in the file.
+            suggestions: the next ones.
+            about: what the study is, for people; noted with each.
+        """
+        lines = [_line({"index": first + n, **about, "suggestion": one}) for n, one in enumerate(suggestions)]
+        try:
+            self.path.parent.mkdir(exist_ok=True)
+            is_new = not self.path.exists()
+            with self.path.open("ab") as file:
+                file.write("".join(lines).encode())
+                file.flush()
+                os.fsync(file.fileno())
+            if is_new:
+                folder = os.open(self.path.parent, os.O_RDONLY)
+                try:
+                    os.fsync(folder)
+                finally:
+                    os.close(folder)
+        except OSError as error:
+            raise DiskError(f"{self.path} cannot be written: {error.strerror}") from None
+
+    def repair(self) -> bool:
+        """Make the file end after its last whole line; whether it was damaged, and is kept under another name.
+
+        A line that a crash cut short is no damage: nothing ran that it suggested.
+        """
+        try:
+            stored = self.path.read_bytes()
+        except FileNotFoundError:
+            return False
+        whole = "".join(_line(line) for line in self._whole_lines()).encode()
+        if stored == whole:
+            return False
+        is_damaged = b"\n" in stored[len(whole) :] or not stored.startswith(whole)
+        if is_damaged:
+            self.path.replace(self.path.with_name(f"{self.path.name}.damaged"))
+        write_whole(self.path, whole)
+        return is_damaged
+
+    def _whole_lines(self) -> Iterator[dict[str, Any]]:
+        with contextlib.suppress(FileNotFoundError):
+            for number, text in enumerate(self.path.read_bytes().splitlines(keepends=True)):
+                try:
+                    line = json.loads(text)
+                except (ValueError, RecursionError):
+                    return
+                is_next = isinstance(line, dict) and is_whole(line) and line.get("index") == number
+                if not is_next or not text.endswith(b"\n"):
+                    return
+                yield {key: value for key, value in line.items() if key != "checksum"}
+
+
+def _line(facts: dict[str, Any]) -> str:
+    return json.dumps({"checksum": checksum(facts), **facts}, ensure_ascii=False, allow_nan=False) + "\n"

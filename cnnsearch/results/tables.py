@@ -1,0 +1,328 @@
+"""The three result tables: their columns, building them from records, and reading them.
+
+A table is derived from records and can always be rebuilt from them. Accuracies are fractions in [0, 1], losses are
+means over examples, times are seconds. Columns are only ever added.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from cnnsearch.errors import ResultsError, RunError
+from cnnsearch.planning.plan import Plan, WeightsDigests, make_plan
+from cnnsearch.planning.study import Suggestions
+from cnnsearch.planning.trial import Trial
+from cnnsearch.results import parquet
+from cnnsearch.results.records import Measures, Record, Results
+from cnnsearch.spec.load import from_yaml
+from cnnsearch.spec.settings import Settings
+from cnnsearch.spec.sweep import Sweep
+from cnnsearch.storage.checksums import canonical_json
+
+TRIALS = pa.schema(
+    [
+        ("trial_id", pa.string()),
+        ("sweep", pa.string()),
+        ("stage", pa.string()),
+        ("parent_id", pa.string()),
+        ("status", pa.string()),  # done, failed, diverged, pruned
+        ("error", pa.string()),
+        ("model", pa.string()),
+        ("width", pa.float64()),
+        ("weights", pa.string()),
+        ("fine_tune", pa.string()),
+        ("lr", pa.float64()),
+        ("batch_size", pa.int64()),
+        ("dropout", pa.float64()),
+        ("optimizer", pa.string()),
+        ("weight_decay", pa.float64()),
+        ("momentum", pa.float64()),
+        ("lr_schedule", pa.string()),
+        ("warmup_epochs", pa.float64()),
+        ("label_smoothing", pa.float64()),
+        ("augment", pa.string()),
+        ("class_weights", pa.string()),
+        ("image_size", pa.int64()),
+        ("epochs", pa.int64()),  # planned
+        ("seed", pa.int64()),
+        ("precision", pa.string()),
+        ("parameters", pa.int64()),
+        ("epochs_done", pa.int64()),
+        ("stopped_by", pa.string()),  # what pruned it: asha, hyperband, median, patience, max_seconds
+        ("best_epoch", pa.int64()),
+        ("train_loss", pa.float64()),
+        ("train_accuracy", pa.float64()),
+        ("val_loss", pa.float64()),
+        ("val_accuracy", pa.float64()),
+        ("test_loss", pa.float64()),
+        ("test_accuracy", pa.float64()),
+        ("val_accuracy_before", pa.float64()),
+        ("test_accuracy_before", pa.float64()),
+        ("val_loss_before", pa.float64()),
+        ("test_loss_before", pa.float64()),
+        ("seconds", pa.float64()),
+        ("images_per_second", pa.float64()),
+        ("peak_memory_bytes", pa.int64()),
+        ("model_bytes", pa.int64()),
+        ("device", pa.string()),
+        ("threads", pa.int64()),
+        ("host", pa.string()),
+        ("started_at", pa.timestamp("us", tz="UTC")),
+        ("schema_version", pa.int64()),
+    ]
+)
+
+EPOCHS = pa.schema(
+    [
+        ("trial_id", pa.string()),
+        ("epoch", pa.int64()),  # 0 is before training, where that was measured
+        ("train_loss", pa.float64()),
+        ("train_accuracy", pa.float64()),
+        ("val_loss", pa.float64()),
+        ("val_accuracy", pa.float64()),
+        ("lr", pa.float64()),
+        ("seconds", pa.float64()),
+    ]
+)
+
+PREDICTIONS = pa.schema(
+    [
+        ("trial_id", pa.string()),
+        ("split", pa.string()),  # val, test
+        ("moment", pa.string()),  # before (any training of this trial), best (its best epoch)
+        ("example", pa.string()),
+        ("label", pa.string()),
+        ("predicted", pa.string()),
+        ("confidence", pa.float32()),
+    ]
+)
+
+SCHEMAS = {"trials": TRIALS, "epochs": EPOCHS, "predictions": PREDICTIONS}
+
+
+class _WhenAsked:
+    """A field that may be given as a function, which is called when the field is first looked at."""
+
+    def __get__(self, owner: Any, kind: type) -> pd.DataFrame:
+        if callable(found := owner.__dict__["_predictions"]):
+            found = owner.__dict__["_predictions"] = found()
+        frame: pd.DataFrame = found
+        return frame
+
+    def __set__(self, owner: Any, value: pd.DataFrame | Callable[[], pd.DataFrame]) -> None:
+        owner.__dict__["_predictions"] = value
+
+
+@dataclass(frozen=True)
+class Tables:
+    """Everything a report is made from."""
+
+    folder: Path
+    trials: pd.DataFrame
+    """A row a trial that ended; columns of `TRIALS`."""
+    epochs: pd.DataFrame
+    """A row a trial and epoch; columns of `EPOCHS`."""
+    predictions: pd.DataFrame
+    """A row a trial, split, moment and example; columns of `PREDICTIONS`, strings as categories. It may be long, and is
+    read when it is first looked at."""
+    sweep: dict[str, Any]
+    """The resolved sweep, as in sweep.yaml."""
+    provenance: dict[str, Any]
+    """Runs with their commands, versions and hardware."""
+    data: dict[str, Any]
+    """Source, classes, counts a class and split, fingerprint, warnings."""
+    pictures: dict[str, Any]
+    """Base64 PNGs of some examples; may be empty."""
+    planned: int
+    """Trials the sweep has, ended or not."""
+    damaged: tuple[str, ...] = ()
+    """Ids of trials whose record, or a file it vouches for, is not what was written: they count as not done."""
+    checksums: Mapping[str, str] = field(default_factory=dict)
+    """SHA-256 of the files the frames stand in; empty where they stand in none."""
+
+
+Tables.predictions = _WhenAsked()  # type: ignore[assignment]
+
+
+def load(folder: Path | str, *, store: bool = True) -> Tables:
+    """Read the tables of a results folder, building them anew where records have changed since.
+
+    Args:
+        folder: of one sweep.
+        store: write tables that were built anew into the folder. Without it the folder is read and nothing else, as
+            befits who looks at a run that goes on.
+
+    Raises ResultsError where the folder holds no sweep, or what describes its data is missing.
+    """
+    results = Results(Path(folder))
+    if not results.path.is_dir():
+        raise ResultsError(f"there is no folder {results.path}")
+    try:
+        text = results.sweep_file.read_text(encoding="utf-8")
+    except OSError:
+        raise ResultsError(f"{results.path} is not the results of a sweep: it has no sweep.yaml") from None
+    sweep = from_yaml(text, str(results.sweep_file))
+    data = results.read("data.json")
+    records = results.records()
+    suggestions = results.suggestions()
+    digest = _digest(text, data, records, suggestions)
+    stored = parquet.read(results.path, SCHEMAS, digest, any_digest=not records)
+    damaged = () if stored and records else tuple(results.damaged(records))
+    if stored is None:
+        if "fingerprint" not in data:
+            raise ResultsError(f"{results.path} has no data.json; run the sweep again, which puts it right")
+        weights = {(model, name): digest for model, name, digest in data.get("weights", [])}
+        whole = {id_: record for id_, record in records.items() if id_ not in damaged}
+        plan, ended = _ended(sweep, data["fingerprint"], whole, weights, suggestions)
+        tables, checksums = _build(results, sweep, data, ended), {}
+        # What is left out may be put right without a change to any record: then these would not be tables of it all.
+        digest = "" if damaged else digest
+        if store:
+            with contextlib.suppress(RunError):  # a folder that cannot be written can still be read
+                checksums = parquet.store(results.path, tables, SCHEMAS, digest, plan.total)
+                del tables["predictions"]
+        stored = parquet.Stored(tables, plan.total, checksums)
+    data.pop("examples", None)  # they are in the predictions
+    later: Any = functools.partial(_read_predictions, results.path, stored.checksums, data)
+    held = stored.tables.get("predictions")
+    return Tables(
+        folder=results.path,
+        trials=stored.tables["trials"].to_pandas(),
+        epochs=stored.tables["epochs"].to_pandas(),
+        predictions=later if held is None else _predictions_frame(held, data),
+        sweep=sweep.to_dict(),
+        provenance=results.read("provenance.json"),
+        data=data,
+        pictures=results.read("pictures.json"),
+        planned=stored.planned,
+        damaged=damaged,
+        checksums=stored.checksums,
+    )
+
+
+def _read_predictions(folder: Path, checksums: Mapping[str, str], data: dict[str, Any]) -> pd.DataFrame:
+    return _predictions_frame(parquet.read_predictions(folder, PREDICTIONS, checksums["predictions.parquet"]), data)
+
+
+def _predictions_frame(table: pa.Table, data: dict[str, Any]) -> pd.DataFrame:
+    """Labels and predictions get the same categories, the classes in their order, so that they can be compared."""
+    frame: pd.DataFrame = table.to_pandas(split_blocks=True, self_destruct=True)
+    words = [str(name) for name in data.get("classes", [])]
+    answers = {name: frame[name].astype("category") for name in ("label", "predicted")}
+    seen = {str(word) for column in answers.values() for word in column.cat.categories}
+    words += sorted(seen - set(words))
+    for name, column in answers.items():
+        frame[name] = column.cat.set_categories(words)
+    return frame
+
+
+def _digest(sweep: str, data: dict[str, Any], records: dict[str, Record], suggestions: Suggestions) -> str:
+    """Changes whenever sweep, data, records or suggestions do, and not with the version that reads them."""
+    parts = [sweep, str(data.get("fingerprint")), *(f"{id_} {records[id_].checksum}" for id_ in sorted(records))]
+    parts += [f"{id_} {canonical_json(suggestions[id_])}" for id_ in sorted(suggestions)]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def _ended(
+    sweep: Sweep, data: str, records: Mapping[str, Record], weights: WeightsDigests, suggestions: Suggestions
+) -> tuple[Plan, list[tuple[Trial, Record]]]:
+    """The plan, and those of its trials that ended with their records, in its order.
+
+    Another version may have given the same trials other ids. Where no trial has a record under its id of today, the
+    records are those of the same settings: all of them, so that numbers of two versions are never mixed.
+    """
+    plan = make_plan(sweep, data, {id_: record.outcome for id_, record in records.items()}, weights, suggestions)
+    if records and not records.keys() & plan.trials.keys():
+        records = _under_ids_of_today(records, weights)
+        plan = make_plan(sweep, data, {id_: record.outcome for id_, record in records.items()}, weights, suggestions)
+    return plan, [(trial, records[id_]) for id_, trial in plan.trials.items() if id_ in records]
+
+
+def _under_ids_of_today(records: Mapping[str, Record], weights: WeightsDigests) -> dict[str, Record]:
+    found: dict[str, Record] = {}
+    today: dict[str, str] = {}
+    left = dict(records)
+    while ready := [record for record in left.values() if record.parent_id not in left]:
+        for record in ready:
+            settings, parent = record.settings, record.parent_id
+            digest = None if parent else weights.get((settings.model, settings.weights))
+            trial = Trial(record.stage, settings, record.data, parent and today.get(parent, parent), digest)
+            found[trial.id] = record
+            today[record.trial_id] = trial.id
+        for record in ready:
+            del left[record.trial_id]
+    return found
+
+
+def _build(
+    results: Results, sweep: Sweep, data: dict[str, Any], ended: Sequence[tuple[Trial, Record]]
+) -> dict[str, pa.Table]:
+    rows = [_trial_row(sweep.name, trial.stage, record) for trial, record in ended]
+    epochs = [
+        {"trial_id": record.trial_id, **row} for _, record in ended for row in results.trial(record.trial_id).epochs()
+    ]
+    return {
+        "trials": pa.Table.from_pylist(rows, schema=TRIALS),
+        "epochs": pa.Table.from_pylist(epochs, schema=EPOCHS),
+        "predictions": _predictions(results, data, [record.trial_id for _, record in ended]),
+    }
+
+
+def _trial_row(sweep: str, stage: str, record: Record) -> dict[str, Any]:
+    settings: Settings = record.settings
+    best, before = record.best, record.before
+    # What an older version did not record stays null: `Settings` has today's default there.
+    columns = {**settings.model_dump(exclude_unset=True), **record.model_dump(exclude={"settings", "best", "before"})}
+    columns |= {"sweep": sweep, "stage": stage, "status": record.status.value}
+    columns |= {"precision": record.precision or settings.precision}
+    for name in Measures.model_fields:
+        columns[name] = getattr(best, name) if best else None
+        columns[f"{name}_before"] = getattr(before, name) if before else None
+    return {name: columns.get(name) for name in TRIALS.names}
+
+
+def _predictions(results: Results, data: dict[str, Any], trial_ids: Sequence[str]) -> pa.Table:
+    """All predictions, strings as dictionaries: a few bytes a row."""
+    listed = data.get("examples", {})
+    splits, moments = sorted(listed), ["before", "best"]
+    names = [str(name) for split in splits for name in listed[split]["names"]]
+    true = np.concatenate([np.zeros(0, np.int32), *(np.asarray(listed[split]["labels"], np.int32) for split in splits)])
+    sizes = [len(listed[split]["names"]) for split in splits]
+    numbers = np.split(np.arange(len(names), dtype=np.int32), np.cumsum(sizes)[:-1])
+    parts: list[tuple[int, int, int, NDArray[np.int32], NDArray[np.int16], NDArray[np.float32]]] = []
+    for index, trial_id in enumerate(trial_ids):
+        for (split, moment), (predicted, confidence) in results.trial(trial_id).predictions().items():
+            place = splits.index(split)
+            if len(predicted) != sizes[place]:
+                raise ResultsError(f"{results.trial(trial_id).predictions_file} does not fit data.json")
+            parts.append((index, place, moments.index(moment), numbers[place], predicted.astype(np.int16), confidence))
+    lengths = [len(part[3]) for part in parts]
+    ids, of_split, of_moment = (
+        np.repeat(np.array([part[place] for part in parts], dtype), lengths)
+        for place, dtype in ((0, np.int32), (1, np.int8), (2, np.int8))
+    )
+    examples, predicted = (
+        np.concatenate([np.zeros(0, np.int32), *(part[place] for part in parts)]) for place in (3, 4)
+    )
+    confidence = np.concatenate([np.zeros(0, np.float32), *(part[5] for part in parts)])
+    coded = [
+        (ids, trial_ids),
+        (of_split, splits),
+        (of_moment, moments),
+        (examples, names),
+        (true[examples] if len(examples) else examples, data["classes"]),
+        (predicted, data["classes"]),
+    ]
+    columns = [pa.DictionaryArray.from_arrays(pa.array(codes), pa.array(words, pa.string())) for codes, words in coded]
+    return pa.Table.from_arrays([*columns, pa.array(confidence)], names=PREDICTIONS.names)

@@ -1,0 +1,345 @@
+"""The records of one trial: what a record says, and the folder it stands in with the files it vouches for."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import logging
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from safetensors import SafetensorError
+
+from cnnsearch.errors import DiskError, ResultsError
+from cnnsearch.planning.trial import Outcome, Status, Trial
+from cnnsearch.spec.settings import Settings
+from cnnsearch.storage.checksums import checksum, sealed, sha256, unsealed
+from cnnsearch.storage.durable import read_checked, remove_abandoned, sync, write_checked, write_json, write_whole
+
+if TYPE_CHECKING:  # torch takes seconds to import, and reading results does not need it
+    from cnnsearch.planning.trial import EpochRow
+    from cnnsearch.training.train import Weights
+
+SCHEMA_VERSION = 3
+
+_LOG = logging.getLogger(__name__)
+
+
+class Damage(StrEnum):
+    """What is wrong with a file."""
+
+    MISSING = "missing"
+    CHANGED = "changed"
+    """It is not what was written, or cannot be read."""
+
+
+class Measures(BaseModel):
+    """Loss and accuracy of validation and test at one moment of a trial."""
+
+    model_config = ConfigDict(frozen=True)
+
+    val_loss: float
+    val_accuracy: float
+    test_loss: float
+    test_accuracy: float
+
+
+class Record(BaseModel):
+    """The durable account of one trial that ended. Unknown fields are ignored, so newer folders stay readable."""
+
+    model_config = ConfigDict(frozen=True)
+
+    trial_id: str
+    stage: str
+    settings: Settings
+    data: str
+    parent_id: str | None = None
+    status: Status
+    error: str | None = None
+    stopped_by: str | None = None
+    """What pruned it: the method of `stop_early`, or `max_seconds`."""
+    best_epoch: int | None = None
+    train_loss: float | None = None
+    train_accuracy: float | None = None
+    best: Measures | None = None
+    before: Measures | None = None
+    """Before any training of this trial; only of trials that start from another."""
+    parameters: int | None = None
+    """Trainable parameters."""
+    model_bytes: int | None = None
+    """Of all the model's weights, trained or not."""
+    epochs_done: int = 0
+    seconds: float | None = None
+    """Time spent training and evaluating, over all attempts."""
+    images_per_second: float | None = None
+    """Training images, evaluation time included."""
+    peak_memory_bytes: int | None = None
+    precision: str | None = None
+    device: str | None = None
+    threads: int | None = None
+    host: str | None = None
+    started_at: datetime | None = None
+    schema_version: int = SCHEMA_VERSION
+    files: dict[str, str] = {}
+    """File name -> SHA-256, of the files the record vouches for."""
+    checksum: str = Field("", exclude=True)
+    """Of the record as it was written, whatever version wrote it."""
+
+    @classmethod
+    def of(cls, trial: Trial, status: Status, **facts: Any) -> Record:
+        """The record of a trial, with whatever else is known of it."""
+        return cls(
+            trial_id=trial.id,
+            stage=trial.stage,
+            settings=trial.settings,
+            data=trial.data,
+            parent_id=trial.parent_id,
+            status=status,
+            **facts,
+        )
+
+    @property
+    def outcome(self) -> Outcome:
+        """What planning needs of it."""
+        best = self.best
+        return Outcome(
+            self.status,
+            best.val_accuracy if best else None,
+            best.val_loss if best else None,
+            seconds=self.seconds,
+            parameters=self.parameters,
+            bytes=self.model_bytes,
+            stopped_by=self.stopped_by,
+        )
+
+
+@dataclass(frozen=True)
+class TrialFolder:
+    """The records of one trial. One process writes at a time."""
+
+    path: Path
+
+    @property
+    def record_file(self) -> Path:
+        return self.path / "record.json"
+
+    @property
+    def weights_file(self) -> Path:
+        return self.path / "best.safetensors"
+
+    @property
+    def predictions_file(self) -> Path:
+        return self.path / "predictions.safetensors"
+
+    @property
+    def epochs_file(self) -> Path:
+        return self.path / "epochs.jsonl"
+
+    @property
+    def checkpoint_file(self) -> Path:
+        return self.path / "checkpoint.pt"
+
+    def make(self) -> None:
+        """Make the folder. A link in its place, which would lead out of the results, is removed, not followed."""
+        if self.path.is_symlink():
+            self.path.unlink()
+        self.path.mkdir(parents=True, exist_ok=True)
+
+    def begin(self, trial: Trial, rows: list[EpochRow]) -> None:
+        """Open the folder for a (new or further) attempt that goes on after `rows`.
+
+        The record of an earlier attempt goes first: it vouches for files that now change.
+        """
+        self.make()
+        remove_abandoned(self.path)
+        self.record_file.unlink(missing_ok=True)
+        facts = {
+            "trial_id": trial.id,
+            "stage": trial.stage,
+            "parent_id": trial.parent_id,
+            "data": trial.data,
+            "settings": trial.settings.model_dump(),
+        }
+        write_json(self.path / "trial.json", facts, synced=False)
+        self.write_epochs(rows)
+
+    def write_epochs(self, rows: Sequence[EpochRow]) -> None:
+        """Replace the rows written so far, whoever wrote them."""
+        write_whole(self.epochs_file, "".join(_line(row) for row in rows).encode(), synced=False)
+
+    def append_epoch(self, row: EpochRow) -> None:
+        """Add one epoch's row. Raises DiskError."""
+        try:
+            with self.epochs_file.open("a", encoding="utf-8") as file:
+                file.write(_line(row))
+        except OSError as error:
+            raise DiskError(f"{self.epochs_file} cannot be written: {error.strerror}") from None
+
+    def epochs(self) -> list[dict[str, Any]]:
+        """The rows written so far; a line cut off by a crash is not one."""
+        rows = []
+        with contextlib.suppress(FileNotFoundError):
+            for line in self.epochs_file.read_bytes().splitlines():
+                with contextlib.suppress(ValueError):
+                    rows.append(json.loads(line))
+        return rows
+
+    def save_checkpoint(self, state: dict[str, Any]) -> None:
+        """Replace the checkpoint by this training state (tensors, numbers and strings)."""
+        import torch
+
+        content = io.BytesIO()
+        torch.save(state, content)
+        write_whole(self.checkpoint_file, sealed(content.getbuffer()))
+
+    def load_checkpoint(self, kind: str) -> dict[str, Any] | None:
+        """The last whole checkpoint; None where there is none of this kind (`model` or `head`), or it is damaged."""
+        import torch
+
+        try:
+            content = unsealed(self.checkpoint_file.read_bytes())
+        except FileNotFoundError:
+            return None
+        except OSError:
+            content = None
+        if content is None:
+            _LOG.warning("%s is damaged: the trial starts again", self.checkpoint_file)
+            self.checkpoint_file.unlink(missing_ok=True)
+            return None
+        state: dict[str, Any] = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        return state if state.get("kind") == kind else None
+
+    def save_weights(self, weights: Weights) -> None:
+        """Write the best epoch's weights."""
+        from safetensors.torch import save
+
+        content = save({name: value.contiguous() for name, value in weights.items()})
+        write_whole(self.weights_file, content, synced=False)
+
+    def load_weights(self) -> Weights:
+        """The best epoch's weights. Raises ResultsError where they are missing or not what was recorded."""
+        from safetensors.torch import load_file
+
+        record = self.record()
+        try:
+            if record is None or record.files.get(self.weights_file.name) != sha256(self.weights_file):
+                raise ResultsError(
+                    f"{self.weights_file} is not what its record says; remove {self.path} to train again"
+                )
+            return load_file(self.weights_file)
+        except (OSError, SafetensorError) as error:
+            raise ResultsError(f"{self.weights_file} cannot be read: {error}") from None
+
+    def has_weights(self) -> bool:
+        """Whether the best epoch's weights are there and what was recorded. Reads all of them."""
+        record, name = self.record(), self.weights_file.name
+        return record is not None and name in record.files and not self.damage(record, [name])
+
+    def drop_weights(self) -> None:
+        """Remove the best epoch's weights, which nothing needs; the record still says what they were."""
+        self.weights_file.unlink(missing_ok=True)
+
+    def save_predictions(self, predictions: Mapping[tuple[str, str], tuple[NDArray[Any], NDArray[Any]]]) -> None:
+        """Write (split, moment) -> predicted class [n] and its probability [n], in the split's order."""
+        from safetensors.numpy import save
+
+        arrays = {}
+        for (split, moment), (predicted, confidence) in predictions.items():
+            arrays[f"{split}/{moment}/predicted"] = predicted.astype(np.int32)
+            arrays[f"{split}/{moment}/confidence"] = confidence.astype(np.float32)
+        write_whole(self.predictions_file, save(arrays), synced=False)
+
+    def predictions(self) -> dict[tuple[str, str], tuple[NDArray[np.int32], NDArray[np.float32]]]:
+        """What `save_predictions` wrote; empty where there is nothing."""
+        from safetensors.numpy import load_file
+
+        if not self.predictions_file.exists():
+            return {}
+        arrays = load_file(self.predictions_file)
+        moments = sorted({tuple(key.split("/")[:2]) for key in arrays})
+        return {
+            (split, moment): (arrays[f"{split}/{moment}/predicted"], arrays[f"{split}/{moment}/confidence"])
+            for split, moment in moments
+        }
+
+    def commit(self, record: Record, *, keep_state: bool = False) -> Record:
+        """Make the trial count: sync its files, vouch for them and write the record, last of all.
+
+        The checkpoint goes, unless training may go on from it some day.
+        """
+        files = [f for f in (self.epochs_file, self.weights_file, self.predictions_file) if f.exists()]
+        for file in files:
+            sync(file)
+        record = record.model_copy(update={"files": {file.name: sha256(file) for file in files}})
+        plain = record.model_dump(mode="json")
+        record = record.model_copy(update={"checksum": checksum(plain)})
+        write_checked(self.record_file, plain)
+        if not keep_state:
+            self.checkpoint_file.unlink(missing_ok=True)
+        return record
+
+    def commit_failure(self, trial: Trial, error: str) -> Record:
+        """Record that a trial failed, in the place of whoever ran it."""
+        self.make()
+        return self.commit(Record.of(trial, Status.FAILED, error=error))
+
+    def record(self) -> Record | None:
+        """The record, or None where there is none that is whole. A link is no trial's folder.
+
+        Raises ResultsError where it is whole and this version does not understand it.
+        """
+        plain = None if self.path.is_symlink() else read_checked(self.record_file)
+        if plain is None:
+            return None
+        try:
+            record = Record.model_validate(plain)
+        except ValidationError as error:
+            problem = error.errors()[0]
+            raise ResultsError(
+                f"{self.record_file} is whole but this version of cnnsearch cannot read it: "
+                f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}"
+            ) from None
+        return record if record.trial_id == self.path.name else None
+
+    def damage(self, record: Record, names: Iterable[str] | None = None) -> dict[str, Damage]:
+        """File name -> what is wrong with it, of the files the record vouches for; empty where all are as recorded.
+
+        Args:
+            record: the trial's own.
+            names: look at these alone.
+        """
+        looked_at = set(record.files if names is None else names)
+        found = {}
+        for name in sorted(looked_at & record.files.keys()):
+            try:
+                if sha256(self.path / name) != record.files[name]:
+                    found[name] = Damage.CHANGED
+            except FileNotFoundError:
+                found[name] = Damage.MISSING
+            except OSError:
+                found[name] = Damage.CHANGED
+        return found
+
+    def has_damaged_checkpoint(self) -> bool:
+        """Whether there is training state that cannot be gone on from."""
+        try:
+            return unsealed(self.checkpoint_file.read_bytes()) is None
+        except FileNotFoundError:
+            return False
+        except OSError:
+            return True
+
+
+def _line(row: EpochRow) -> str:
+    """A row as a line of JSON; a loss that is not a number becomes null, which JSON can say."""
+    values = {key: value if value is None or math.isfinite(value) else None for key, value in vars(row).items()}
+    return json.dumps(values) + "\n"

@@ -1,0 +1,127 @@
+"""The cells of a search space. Pure: no clock, no I/O, no randomness but from the seed given."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from cnnsearch.spec.stage import NUMERIC_KINDS, Search, Stage, Values
+
+Cell = dict[str, Any]
+
+
+def cells(stage: Stage) -> list[Cell]:
+    """The cells of a stage in order: the first axis varies slowest; random draws come in the order of their index.
+
+    Those of a searcher are not known from the stage alone; see `cell_of`.
+    """
+    if stage.search.method == "grid":
+        return grid(stage.space)
+    assert stage.search.method == "random"
+    assert stage.search.trials is not None
+    return [draw(stage.space, stage.search, index) for index in range(stage.search.trials)]
+
+
+def size(stage: Stage) -> int:
+    """Number of cells."""
+    return stage.search.trials if stage.search.trials is not None else len(grid(stage.space))
+
+
+def cell_of(space: dict[str, Values], suggestion: Mapping[str, Any]) -> Cell:
+    """The cell that a searcher's suggestion stands for: with constants, without axes whose condition does not hold."""
+    cell: Cell = {}
+    for axis, values in space.items():
+        if values.applies(cell):
+            cell[axis] = suggestion[axis] if len(values.args) > 1 else values.args[0]
+    return cell
+
+
+def combinations(stage: Stage, axes: Iterable[str]) -> list[Cell]:
+    """Every combination of values of these axes that a cell of the stage may have; for a searcher they must be listed.
+
+    A cell may hold other axes, too.
+    """
+    if not stage.search.is_adaptive:
+        return cells(stage)
+    return grid(with_conditions(stage.space, axes))
+
+
+def with_conditions(space: dict[str, Values], axes: Iterable[str]) -> dict[str, Values]:
+    """The part of a space with these axes and what decides whether they vary."""
+    needed = {axis for axis in axes if axis in space}
+    for axis in reversed(space):
+        if axis in needed:
+            needed |= space[axis].when.keys()
+    return {axis: values for axis, values in space.items() if axis in needed}
+
+
+def grid(space: dict[str, Values]) -> list[Cell]:
+    """Every combination of the axes' values; an axis whose condition does not hold is not in the cell."""
+    found: list[Cell] = [{}]
+    for axis, values in space.items():
+        found = [
+            longer
+            for cell in found
+            for longer in ([{**cell, axis: value} for value in values.args] if values.applies(cell) else [cell])
+        ]
+    return found
+
+
+def draw(space: dict[str, Values], search: Search, index: int) -> Cell:
+    """The cell with this index. It depends on neither the number of draws nor, axis by axis, on the other axes."""
+    cell: Cell = {}
+    for axis, values in space.items():
+        if values.applies(cell):
+            rng = np.random.default_rng([search.seed, index, zlib.crc32(axis.encode())])
+            cell[axis] = _draw_value(values, rng)
+    return cell
+
+
+def _draw_value(values: Values, rng: np.random.Generator) -> Any:
+    match values.kind:
+        case "constant":
+            return values.args[0]
+        case "grid" | "choice":
+            return values.args[int(rng.integers(len(values.args)))]
+        case "uniform":
+            return float(rng.uniform(*values.args))
+        case "loguniform":
+            return float(np.exp(rng.uniform(*np.log(values.args))))
+        case "int":
+            return int(rng.integers(values.args[0], values.args[1], endpoint=True))
+
+
+TYPICAL_DRAWS = 64
+TYPICAL_WORKLOADS = 16
+"""Each is timed before anything runs."""
+SIZE_POWERS = {"width": 2, "image_size": 2, "batch_size": 1}
+"""Axes that change what a step takes, with the power of it that a step's time goes by."""
+
+
+def typical_cells(stage: Stage) -> list[Cell]:
+    """Cells such as a searcher may suggest, from which to tell what they will take.
+
+    They are random draws, but of a range that changes what a step takes only the ends, so often that the mean size of
+    a step is that of the whole range: each size is timed, and two tell as much as many.
+    """
+    found: list[Cell] = []
+    kinds: set[tuple[Any, ...]] = set()
+    ranges = {axis for axis in SIZE_POWERS if axis in stage.space and stage.space[axis].kind in NUMERIC_KINDS}
+    for index in range(TYPICAL_DRAWS):
+        cell = draw(stage.space, Search(method="random", trials=1, seed=stage.search.seed), index)
+        for axis in ranges & cell.keys():
+            rng = np.random.default_rng([stage.search.seed, index, zlib.crc32(f"end {axis}".encode())])
+            cell[axis] = _end(stage.space[axis].args, cell[axis], SIZE_POWERS[axis], rng)
+        kind = tuple(cell.get(axis) for axis in (*SIZE_POWERS, "model", "fine_tune", "optimizer", "augment"))
+        if kind in kinds or len(kinds) < TYPICAL_WORKLOADS:
+            kinds.add(kind)
+            found.append(cell)
+    return found
+
+
+def _end(ends: tuple[Any, ...], value: float, power: int, rng: np.random.Generator) -> Any:
+    low, high = (end**power for end in ends)
+    return ends[1] if rng.uniform() < (value**power - low) / (high - low) else ends[0]

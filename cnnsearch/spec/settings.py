@@ -1,0 +1,199 @@
+"""What decides a trial: its data, and every hyperparameter it is trained with. Frozen, validated objects."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from typing import Annotated, Any, Literal, Self, cast
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    Strict,
+    TypeAdapter,
+    model_validator,
+)
+
+from cnnsearch.spec.document import KeyPath
+from cnnsearch.spec.model_names import KNOWN, OWN, PATCH_SIZES
+
+Int = Annotated[int, Strict()]
+Float = Annotated[float, Strict()]
+
+
+def _known_model(name: str) -> str:
+    if name not in KNOWN:
+        near = difflib.get_close_matches(name, KNOWN, n=1)
+        hint = f" Did you mean {near[0]}?" if near else ""
+        raise ValueError(f"it should be plain, residual or a torchvision classification model.{hint}")
+    return name
+
+
+def _spelled(pattern: str, allowed: str) -> AfterValidator:
+    """Words of a form, refused in terms of what is allowed."""
+
+    def check(word: str) -> str:
+        if not re.fullmatch(pattern, word):
+            raise ValueError(f"allowed: {allowed}")
+        return word
+
+    return AfterValidator(check)
+
+
+ModelName = Annotated[str, AfterValidator(_known_model)]
+FineTune = Annotated[str, _spelled(r"full|head|last-[1-9]\d*-convs", "full, head, last-N-convs")]
+Augment = Annotated[
+    str, _spelled(r"none|flip|flip\+crop|rand-([1-9]|10)", "none, flip, flip+crop, rand-1 (weak) to rand-10 (strong)")
+]
+Precision = Literal["auto", "fp32", "bf16"]
+ResolvedPrecision = Literal["fp32", "bf16"]
+
+
+class Part(BaseModel):
+    """Base of every part of a spec: immutable, and strict about unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class SpecProblemError(ValueError):
+    """A value that is well-formed and still impossible, with the key path it stands at."""
+
+    def __init__(self, path: KeyPath, message: str) -> None:
+        super().__init__(message)
+        self.path = path
+
+
+class FillSplit(Part):
+    """Walk the files in sorted order: fill training, then validation; the rest is test."""
+
+    method: Literal["fill"] = "fill"
+    train_per_class: Int = Field(50, ge=1, description="training images of each class")
+    val_per_class: Int = Field(20, ge=1, description="validation images of each class")
+
+
+class StratifiedSplit(Part):
+    """Shuffle each class with a seed, then deal it out; the rest is test."""
+
+    method: Literal["stratified"] = "stratified"
+    train: Annotated[Int | Float, Field(gt=0)] = Field(0.6, description="a fraction below 1, or images a class")
+    val: Annotated[Int | Float, Field(gt=0)] = Field(0.2, description="a fraction below 1, or images a class")
+    seed: Int = Field(0, ge=0, description="seed of the shuffle")
+
+
+Split = Annotated[FillSplit | StratifiedSplit, Field(discriminator="method")]
+
+
+class DataSpec(Part):
+    """Which images, at which size, split how."""
+
+    source: str = Field("fashion-mini", description="fashion-mini, a folder, or torchvision:NAME")
+    image_size: Int = Field(64, ge=8, le=1024, description="side of the square images, pixels")
+    split: Split = FillSplit()
+    on_bad_image: Literal["refuse", "skip"] = Field("refuse", description="what to do with unreadable images")
+
+
+class Recipe(Part):
+    """How a model is built and trained: what `train:` sets for all stages, and a stage's space may vary."""
+
+    model: ModelName = Field("residual", description="plain, residual, or torchvision's name of a model")
+    weights: str = Field("none", min_length=1, description="none, imagenet (torchvision's), or a file of weights")
+    fine_tune: FineTune = Field("full", description="what trains: full, head, last-N-convs")
+    width: Float = Field(1.0, gt=0, le=8, description="factor on the number of channels of every hidden layer")
+    dropout: Float = Field(0.0, ge=0, lt=1, description="probability that an activation is dropped")
+    lr: Float = Field(1e-3, gt=0, le=100, description="learning rate")
+    batch_size: Int = Field(32, ge=1, le=65536, description="images a step")
+    epochs: Int = Field(100, ge=1, le=1_000_000, description="passes over the training images")
+    optimizer: Literal["adam", "adamw", "sgd"] = Field("adam", description="optimizer")
+    weight_decay: Float = Field(0.0, ge=0, le=100, description="L2 penalty (adam, sgd) or decoupled decay (adamw)")
+    momentum: Float = Field(0.9, ge=0, lt=1, description="momentum of sgd; the others do not use it")
+    lr_schedule: Literal["constant", "cosine", "one-cycle"] = Field(
+        "constant", description="how lr changes over the steps; one-cycle has a warm-up of its own"
+    )
+    warmup_epochs: Float = Field(0.0, ge=0, le=1000, description="epochs in which the learning rate rises from 0 to lr")
+    label_smoothing: Float = Field(0.0, ge=0, lt=1, description="share of a label given to all classes in training")
+    augment: Augment = Field(
+        "none",
+        description="random changes of training images: none, flip, flip+crop, rand-1 (weak) to rand-10 (strong)",
+    )
+    class_weights: Literal["none", "balanced"] = Field(
+        "none", description="balanced: in training, a class counts as much as any other however many images it has"
+    )
+    precision: Precision = Field("auto", description="auto takes bf16 where a probe finds it faster")
+    seed: Int = Field(0, ge=0, lt=2**31, description="seed of weights, data order, dropout and augmentation")
+
+
+class TrainSpec(Recipe):
+    """The recipe, and what bounds it without being part of it."""
+
+    max_seconds: Float | None = Field(
+        None, gt=0, description="most training time of a trial, in seconds; what takes longer is pruned. Not an axis"
+    )
+
+    @property
+    def recipe(self) -> dict[str, Any]:
+        """The hyperparameters alone."""
+        return self.model_dump(exclude={"max_seconds"})
+
+
+ADDED = ("lr_schedule", "warmup_epochs", "label_smoothing", "augment", "class_weights")
+"""Hyperparameters that left every step as it was before they were there, at their defaults."""
+
+
+class Settings(Recipe):
+    """Every resolved hyperparameter of one trial."""
+
+    image_size: Int = Field(64, ge=8, le=1024, description="side of the square images, pixels")
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> Self:
+        if self.model not in OWN and self.width != 1.0:
+            raise ValueError(f"width {self.width:g} with model {self.model}: only {' and '.join(OWN)} have a width")
+        if self.model in OWN and self.weights == "imagenet":
+            raise ValueError(f"weights imagenet with model {self.model}: only torchvision's models have them")
+        patch = PATCH_SIZES.get(self.model, 1)
+        if self.image_size % patch:
+            raise ValueError(f"image_size {self.image_size} with model {self.model}: it must be a multiple of {patch}")
+        if self.lr_schedule == "one-cycle" and self.warmup_epochs:
+            raise ValueError("warmup_epochs with lr_schedule one-cycle: it has a warm-up of its own")
+        return self
+
+    def deciding(self) -> dict[str, Any]:
+        """The settings that can change the result: what has no effect is left out, so that it makes no new trial.
+
+        Weights are known by their contents, which the trial adds.
+        """
+        settings = self.model_dump(exclude={"weights"})
+        if self.optimizer != "sgd":
+            del settings["momentum"]
+        # Younger than the first trials: what changes nothing must not rename them.
+        for name, ordinary in ORDINARY.items():
+            if settings[name] == ordinary:
+                del settings[name]
+        return settings
+
+    @property
+    def has_ordinary_steps(self) -> bool:
+        """Whether a step is nothing but the gradient of the mean loss of unchanged examples times one rate."""
+        return all(getattr(self, name) == ordinary for name, ordinary in ORDINARY.items())
+
+    @property
+    def fits_in_company(self) -> bool:
+        """Whether it trains a head and nothing else, as many others do: they can be trained as one."""
+        return self.fine_tune == "head" and self.has_ordinary_steps
+
+
+ORDINARY: dict[str, Any] = {name: Settings.model_fields[name].default for name in ADDED}
+"""What `ADDED` are by default. Asked for at every epoch of every trial: pydantic takes its time to say."""
+
+AXES: dict[str, TypeAdapter[Any]] = {
+    name: TypeAdapter(cast(Any, Annotated[field.annotation, field])) for name, field in Settings.model_fields.items()
+}
+"""Everything a stage's space may vary, with the values allowed."""
+
+
+def value_message(value: Any, message: str) -> str:
+    """Pydantic's words in our form: what was given, what is allowed."""
+    shown = repr(value) if len(repr(value)) <= 60 else repr(value)[:57] + "..."
+    return f"given {shown}; " + message.removeprefix("Value error, ").replace("Input should", "it should")

@@ -1,0 +1,223 @@
+"""A stage of a sweep: its search space, how cells are chosen from it, and when trials are stopped early."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BeforeValidator,
+    Field,
+    model_serializer,
+    model_validator,
+)
+
+from cnnsearch.spec.settings import Float, Int, Part
+
+MAX_TRIALS = 1_000_000
+"""Of one stage."""
+AT_ONCE = 8
+"""Suggestions of a searcher that may be without an outcome at a time."""
+
+NUMERIC_KINDS = ("uniform", "loguniform", "int")
+LISTED_KINDS = ("grid", "choice")
+
+
+class Values(Part):
+    """The values of one axis: a constant, listed values (`grid`, `choice`) or a range."""
+
+    kind: Literal["constant", "grid", "choice", "uniform", "loguniform", "int"]
+    args: tuple[Any, ...]
+    when: dict[str, tuple[Any, ...]] = Field(
+        {}, description="axis that stands before -> its values with which this axis varies; with others `train:` holds"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_yaml(cls, raw: Any) -> Any:
+        if isinstance(raw, Values):
+            return {"kind": raw.kind, "args": raw.args, "when": raw.when}
+        if isinstance(raw, list):
+            raise ValueError(f"a list needs a kind: {{grid: {raw}}}")
+        if not isinstance(raw, dict):
+            return {"kind": "constant", "args": (raw,)}
+        if {"kind", "args"} <= set(raw):
+            return raw
+        raw = dict(raw)
+        when = _conditions(raw.pop("when")) if "when" in raw else {}
+        kinds = (*LISTED_KINDS, *NUMERIC_KINDS)
+        if len(raw) != 1 or next(iter(raw)) not in kinds:
+            raise ValueError(f"given {raw!r}; allowed: a constant, or one of {', '.join(kinds)} with a list")
+        kind, args = next(iter(raw.items()))
+        if not isinstance(args, list) or not args:
+            raise ValueError(f"{kind} needs a list of values, given {args!r}")
+        if kind in LISTED_KINDS:
+            if (twice := repeated(args)) is not None:
+                raise ValueError(f"{kind} has {twice!r} twice")
+        else:
+            numbers = [value for value in args if isinstance(value, int | float) and not isinstance(value, bool)]
+            if len(args) != 2 or len(numbers) != 2 or not args[0] < args[1]:
+                raise ValueError(f"{kind} needs [low, high] with low < high, given {args!r}")
+            if kind == "loguniform" and args[0] <= 0:
+                raise ValueError(f"loguniform needs low > 0, given {args!r}")
+            if kind == "int" and not all(isinstance(value, int) for value in args):
+                raise ValueError(f"int needs whole numbers, given {args!r}")
+        return {"kind": kind, "args": tuple(args), "when": when}
+
+    @model_serializer
+    def _to_yaml(self) -> Any:
+        if self.kind == "constant":
+            return self.args[0]
+        conditions = {axis: list(values) for axis, values in self.when.items()}
+        return {self.kind: list(self.args)} | ({"when": conditions} if conditions else {})
+
+    @property
+    def varies(self) -> bool:
+        """Whether trials of one stage can differ in it."""
+        return len(self.args) > 1 or bool(self.when)
+
+    def applies(self, cell: Mapping[str, Any]) -> bool:
+        """Whether the axis varies with these values of the axes before it."""
+        return all(cell.get(axis) in values for axis, values in self.when.items())
+
+
+def _conditions(raw: Any) -> dict[str, tuple[Any, ...]]:
+    """`{model: plain}` or `{model: [plain, residual]}`."""
+    if not isinstance(raw, dict) or not raw:
+        raise ValueError(f"when needs axes with their values, such as {{model: plain}}, given {raw!r}")
+    return {axis: tuple(values) if isinstance(values, list) else (values,) for axis, values in raw.items()}
+
+
+def repeated(values: list[Any]) -> Any:
+    """The first value that was there before; None where there is none, or where no axis has such values."""
+    seen = set()
+    for value in values:
+        if not isinstance(value, Hashable):
+            return None
+        if value in seen:
+            return value
+        seen.add(value)
+    return None
+
+
+class StartFrom(Part):
+    """Carry the weights and settings of an earlier stage's best trials into this stage."""
+
+    stage: str = Field(description="name of an earlier stage")
+    best: Literal["val_accuracy", "val_loss"] = Field("val_accuracy", description="what makes a trial best")
+    per: Annotated[tuple[str, ...], BeforeValidator(lambda raw: (raw,) if isinstance(raw, str) else raw)] = Field(
+        (), description="axes of that stage: the best of each of their values is taken"
+    )
+
+
+Objective = Literal["val_accuracy", "val_loss", "seconds", "parameters", "bytes"]
+HIGHER_IS_BETTER = frozenset({"val_accuracy"})
+"""Of the objectives; the others are better when lower."""
+SINGLE_OBJECTIVES = ("val_accuracy", "val_loss")
+
+
+FIRST_AT_RANDOM = {"tpe": 10, "gp": 10, "cmaes": 1, "nsga2": 20}
+"""Suggestions that Optuna's searchers draw before they learn: its defaults, and a population of `search`."""
+
+
+class Search(Part):
+    """How a stage's cells are chosen from its space."""
+
+    method: Literal["grid", "random", "tpe", "gp", "cmaes", "qmc", "nsga2"] = Field(
+        "grid", description="every combination, random draws, or one of Optuna's searchers"
+    )
+    trials: Int | None = Field(None, ge=1, le=MAX_TRIALS, description="number of draws or suggestions; not of a grid")
+    seed: Int = Field(0, ge=0, description="seed of the draws or suggestions")
+    at_once: Int | None = Field(
+        None,
+        ge=1,
+        le=1000,
+        description="a suggestion knows the outcomes of all but the last so many before it, which may be running; "
+        "8 where none is given (tpe, gp, cmaes, nsga2)",
+    )
+    objectives: tuple[Objective, ...] = Field(
+        (),
+        description="what to search for: val_accuracy, where none is given, or val_loss; for nsga2 two or more of "
+        "val_accuracy (up), val_loss, seconds, parameters (that train), bytes (of the model) (down)",
+    )
+
+    @property
+    def is_adaptive(self) -> bool:
+        """Whether its cells are suggested one after another rather than known from the start."""
+        return self.method not in ("grid", "random")
+
+    @property
+    def window(self) -> int:
+        """Suggestions that may be without an outcome at a time; all, where outcomes change nothing."""
+        if self.method == "qmc":
+            return self.trials or 1
+        return self.at_once or AT_ONCE
+
+    @property
+    def guided_from(self) -> int | None:
+        """Place of the first suggestion that is made from outcomes; None where none is."""
+        first = FIRST_AT_RANDOM.get(self.method)
+        return None if first is None else first + self.window - 1
+
+    @property
+    def aims(self) -> tuple[Objective, ...]:
+        """The objectives, given or not."""
+        return self.objectives or ("val_accuracy",)
+
+
+class _Stopping(Part):
+    """What every rule has."""
+
+    metric: Literal["val_accuracy", "val_loss"] = Field("val_accuracy", description="what trials are judged by")
+    min_epochs: Int = Field(1, ge=1, description="epochs every trial has before it can be stopped")
+
+
+class Asha(_Stopping):
+    """Asynchronous successive halving: Li et al., arXiv:1810.05934."""
+
+    method: Literal["asha"] = Field(
+        "asha", description="stops those not among the best at epochs further and further apart"
+    )
+    reduction_factor: Int = Field(
+        3, ge=2, le=1000, description="one in so many goes on from a rung, and the next is so many times as far"
+    )
+
+
+class Hyperband(_Stopping):
+    """Several brackets of successive halving that differ in how early they begin: Li et al., arXiv:1603.06560."""
+
+    method: Literal["hyperband"] = Field("hyperband", description="asha in brackets, some of which begin later")
+    reduction_factor: Int = Field(
+        3, ge=2, le=1000, description="one in so many goes on from a rung, and the next is so many times as far"
+    )
+
+
+class Median(_Stopping):
+    """The median stopping rule: Golovin et al., Google Vizier, KDD 2017."""
+
+    method: Literal["median"] = Field(
+        "median", description="stops those whose best is below the others' median average"
+    )
+
+
+class Patience(_Stopping):
+    """Stops a trial by its own curve alone."""
+
+    method: Literal["patience"] = Field("patience", description="stops a trial that gets no better")
+    patience: Int = Field(10, ge=1, description="epochs without a better value after which a trial is stopped")
+    min_change: Float = Field(0.0, ge=0, description="what is no larger counts as no better (a fraction, or a loss)")
+
+
+StopEarly = Annotated[Asha | Hyperband | Median | Patience, Field(discriminator="method")]
+
+
+class Stage(Part):
+    """Trials that can be planned together."""
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9_-]{0,39}$", description="lower-case word")
+    start_from: StartFrom | None = None
+    space: dict[str, Values] = Field(description="axis -> its values; the first axis varies slowest")
+    search: Search = Search()
+    stop_early: StopEarly | None = Field(
+        None, description="when trials are stopped before their last epoch; else never"
+    )

@@ -1,0 +1,91 @@
+"""The sweep: stages over shared data and a shared recipe, and how the work is executed."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, Self
+
+from pydantic import (
+    Field,
+    model_validator,
+)
+
+from cnnsearch.spec.settings import DataSpec, Float, Int, Part, SpecProblemError, TrainSpec
+from cnnsearch.spec.stage import Stage
+
+
+class RunSpec(Part):
+    """How the work is executed. Nothing here changes what a trial is, only how fast and where it runs."""
+
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto takes GPUs where there are any")
+    trials_at_once: Literal["auto"] | Int = Field(
+        "auto", description="auto: as many as cores, GPUs and measured memory allow"
+    )
+    threads_per_trial: Literal["auto"] | Int = Field("auto", description="CPU threads of a trial; auto: one")
+    gpus_per_trial: Literal["auto"] | Float = Field(
+        "auto",
+        description="GPUs of a trial; 0.25 puts four on one; auto: as many on one as measured memory allows, up to 8",
+    )
+    checkpoint_seconds: Float = Field(60.0, ge=0, description="least time between checkpoints of a trial")
+    checkpoint_epochs: Int | None = Field(None, ge=1, description="epochs between checkpoints, whatever the time")
+    max_retries: Int = Field(2, ge=0, le=100, description="new starts of a trial whose process died or stood still")
+    patience_seconds: Float = Field(
+        120.0, gt=0, description="a trial silent this long, and for ten of its epochs, is taken to stand still"
+    )
+    keep: Literal["best", "all", "state"] = Field(
+        "best",
+        description="weights kept: of the best of each model and group that a stage starts from, or all; state: all, "
+        "and what training needs to go on to more epochs",
+    )
+    dashboard: bool = Field(True, description="start the Ray dashboard (on this machine only)")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        for name in ("trials_at_once", "threads_per_trial"):
+            value = getattr(self, name)
+            if value != "auto" and value < 1:
+                raise SpecProblemError((name,), f"given {value}; allowed: auto, or a whole number from 1")
+        gpus = self.gpus_per_trial
+        if gpus != "auto" and not (0 < gpus <= 64 and (gpus <= 1 or gpus % 1 == 0)):
+            raise SpecProblemError(
+                ("gpus_per_trial",), f"given {gpus:g}; allowed: a fraction up to 1, a whole number up to 64, or auto"
+            )
+        return self
+
+
+class Sweep(Part):
+    """A question about hyperparameters, and the trials that answer it."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,79}$", description="names the results folder")
+    title: str = Field("", description="one line")
+    question: str = Field("", description="what the sweep is to find out")
+    data: DataSpec = DataSpec()
+    train: TrainSpec = TrainSpec()
+    seeds: tuple[Int, ...] = Field((), description="repeat every trial with each of these seeds")
+    run: RunSpec = RunSpec()
+    stages: tuple[Stage, ...] = Field(min_length=1, description="in order")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        from cnnsearch.spec.problems import problems
+
+        for problem in problems(self):
+            raise problem
+        return self
+
+    def stage(self, name: str) -> Stage:
+        """The stage of that name; KeyError where there is none."""
+        for stage in self.stages:
+            if stage.name == name:
+                return stage
+        raise KeyError(name)
+
+    def with_values(self, values: dict[str, Any]) -> Sweep:
+        """A changed sweep: dotted keys as in `--set`, such as `{"train.epochs": 5}`. Raises SpecError."""
+        from cnnsearch.spec.load import changed
+
+        return changed(self, values)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, as `sweep.yaml` holds them; `Sweep.model_validate` reads them back."""
+        plain: dict[str, Any] = self.model_dump(mode="json", exclude_none=True)
+        return plain

@@ -1,0 +1,48 @@
+"""Checksums of files and of JSON objects, so that damage is found."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+
+def canonical_json(value: Any) -> str:
+    """JSON with sorted keys and floats in full: equal values give equal text, whatever the order of keys."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+
+
+_SEAL = b"cnnsearch sealed 1 "
+
+
+def is_whole(stored: dict[str, Any]) -> bool:
+    """Whether an object carries the checksum of the rest of it."""
+    return stored.get("checksum") == checksum({key: value for key, value in stored.items() if key != "checksum"})
+
+
+def checksum(facts: dict[str, Any]) -> str:
+    """Of what a JSON object says, whatever the order of its keys; empty where it says NaN, as no file of ours does."""
+    try:
+        return hashlib.sha256(canonical_json(facts).encode()).hexdigest()
+    except ValueError:
+        return ""
+
+
+def sha256(file: Path) -> str:
+    """Hex SHA-256 of a file's content. Raises OSError."""
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def sealed(content: bytes | memoryview) -> bytes:
+    """Content with its checksum before it."""
+    return b"".join([_SEAL, hashlib.sha256(content).hexdigest().encode(), b"\n", content])
+
+
+def unsealed(stored: bytes) -> memoryview | None:
+    """What was sealed, without a copy; None where it is not what it was."""
+    end = len(_SEAL) + 65
+    content = memoryview(stored)[end:]
+    whole = stored[:end] == _SEAL + hashlib.sha256(content).hexdigest().encode() + b"\n"
+    return content if whole else None

@@ -1,0 +1,198 @@
+"""Files that appear whole or not at all, survive a crash once written, and whose damage is found.
+
+A file is written beside its place under a name that tells who writes it, synced, and renamed. Readers see the old
+file or the new one. Files that another one vouches for are synced together, before it is written. What a killed process
+left behind is known by that name, and swept away.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import socket
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from cnnsearch.errors import DiskError
+from cnnsearch.storage.checksums import checksum, is_whole
+
+_TEMPORARY = ".tmp-"
+_FOREIGN_SECONDS = 7 * 24 * 3600
+"""Age from which a temporary file of processes that cannot be seen, another machine's or any, is left behind."""
+
+_UMASK = os.umask(0o022)
+os.umask(_UMASK)
+
+
+@contextlib.contextmanager
+def replacing(path: Path, *, synced: bool = True) -> Iterator[Path]:
+    """A temporary file beside `path` that takes its place, durably unless `synced` is off, when the block ends well.
+
+    Raises DiskError where that fails; `path` is then as it was.
+    """
+    try:
+        temporary = temporary_file(path.parent)
+        try:
+            yield temporary
+            put_in_place(temporary, path, synced=synced)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise DiskError(f"{path} cannot be written: {error.strerror or error}") from None
+
+
+def write_whole(path: Path, content: bytes, *, synced: bool = True) -> None:
+    """Write a file so that it is there whole or, after a crash, as it was before. Raises DiskError.
+
+    With `synced` off that holds for a crash of this process and not of the machine, until `sync` was called.
+    """
+    with replacing(path, synced=synced) as temporary:
+        temporary.write_bytes(content)
+
+
+def sync(path: Path) -> None:
+    """Make a file's content durable; its name is once another file of its folder is replaced. Raises DiskError."""
+    try:
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise DiskError(f"{path} cannot be written: {error.strerror or error}") from None
+
+
+def write_json(path: Path, value: Any, *, synced: bool = True) -> None:
+    """Write a JSON file, whole or not at all; see `write_whole`. Raises DiskError."""
+    text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    write_whole(path, text.encode(), synced=synced)
+
+
+def write_checked(path: Path, facts: dict[str, Any], *, synced: bool = True) -> None:
+    """Write a JSON object with its own checksum in it, whole or not at all; see `write_whole`. Raises DiskError."""
+    write_json(path, {"checksum": checksum(facts), **facts}, synced=synced)
+
+
+def read_checked(path: Path) -> dict[str, Any] | None:
+    """What `write_checked` wrote, its checksum included; None where there is none or it is not what it was."""
+    try:
+        stored = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return None
+    return stored if isinstance(stored, dict) and is_whole(stored) else None
+
+
+def temporary_file(folder: Path) -> Path:
+    """A new empty file in `folder`, to be filled and then `put_in_place`. Raises OSError."""
+    handle, name = tempfile.mkstemp(prefix=f"{_TEMPORARY}{this_process()}-", dir=folder)
+    os.close(handle)
+    return Path(name)
+
+
+def temporary_folder(folder: Path) -> Path:
+    """A new empty folder in `folder`, that is removed as abandoned once this process is gone. Raises OSError."""
+    return Path(tempfile.mkdtemp(prefix=f"{_TEMPORARY}{this_process()}-", dir=folder))
+
+
+def common_folder(folder: Path, name: str) -> Path:
+    """A folder in `folder` for what any process may add to; removed as abandoned a week after it was last asked for.
+
+    Raises OSError.
+    """
+    path = folder / f"{_TEMPORARY}{name}"
+    path.mkdir(exist_ok=True)
+    os.utime(path)
+    return path
+
+
+def put_in_place(temporary: Path, path: Path, *, synced: bool = True) -> None:
+    """Make a finished temporary file durable, unless `synced` is off, and give it its name. Raises OSError."""
+    with temporary.open("rb") as file:
+        if synced:
+            os.fsync(file.fileno())
+        os.fchmod(file.fileno(), 0o666 & ~_UMASK)
+    temporary.replace(path)
+    if not synced:
+        return
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+@contextlib.contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Hold a folder of derived files, made where it is missing, against the other processes of this machine.
+
+    What dead ones left unfinished in it is swept away. Raises OSError.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        remove_abandoned(folder)
+        yield
+
+
+def remove_abandoned(folder: Path) -> None:
+    """Delete temporary files and folders in `folder` whose makers are gone; those of this process count as in use."""
+    for path in folder.glob(f"{_TEMPORARY}*"):
+        with contextlib.suppress(OSError):  # another process was faster
+            if not _is_abandoned(path):
+                continue
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+
+
+def _is_abandoned(path: Path) -> bool:
+    gone = is_gone(path.name.removeprefix(_TEMPORARY))
+    return time.time() - path.stat().st_mtime > _FOREIGN_SECONDS if gone is None else gone
+
+
+def this_process() -> str:
+    """Tells this process apart from all others, also of other machines; see `is_gone`."""
+    return f"{_machine()}-{_boot()}-{os.getpid()}"
+
+
+def is_gone(process: str) -> bool | None:
+    """Whether a process that called itself so, and perhaps more, has ended; None where it is another machine's."""
+    machine, _, rest = process.partition("-")
+    boot, _, rest = rest.partition("-")
+    number = rest.partition("-")[0]
+    if machine != _machine() or not number.isdigit():
+        return None
+    return boot != _boot() or not _is_running(int(number))
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # somebody else's
+        return True
+    return True
+
+
+def _machine() -> str:
+    """Tells apart places whose process numbers mean different processes: machines, containers."""
+    try:
+        space = os.readlink("/proc/self/ns/pid")
+    except OSError:
+        space = ""
+    return hashlib.sha256(f"{socket.gethostname()} {space}".encode()).hexdigest()[:8]
+
+
+def _boot() -> str:
+    """Tells apart the times between two starts of this machine."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii")[:8]
+    except OSError:
+        return "unknown"

@@ -1,0 +1,151 @@
+"""The lock that keeps two commands off one results URI: each writes a claim of its own, then looks for others.
+
+Who finds another claim withdraws. Of two that come at once the later to look sees the other's, since it looks after
+writing: so at most one stays, wherever a listing shows what was written before it (S3, Google Cloud Storage, Azure,
+file systems). No conditional writes are needed, which not all stores have.
+
+A claim is written again every `BEAT_SECONDS`. One that is older than `STALE_SECONDS`, by the clock of who keeps it, or
+whose process was this machine's and has ended, is taken over.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import random
+import secrets
+import signal
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from cnnsearch.errors import RemoteError, ResultsError, RunError
+from cnnsearch.storage.durable import is_gone, this_process
+from cnnsearch.storage.remote import Facts, Remote
+
+BEAT_SECONDS = 30.0
+STALE_SECONDS = 300.0
+TRIES = 3
+"""Times that two which came at once, and both withdrew, try again."""
+LEAVE_SECONDS = 5.0
+"""A beat that is on its way when the command ends is waited for so long."""
+FOLDER = ".lock"
+
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass
+class Claim:
+    """This process's hold on what is under a URI."""
+
+    remote: Remote
+    name: str = field(default_factory=lambda: f"{FOLDER}/{secrets.token_hex(8)}.json")
+    taken_by: str | None = None
+    """Who took it over, while this process stood still; nothing is to be written any more."""
+    _seen: frozenset[str] = frozenset()
+    """Other claims at the last beat. Who only asks withdraws at once, and comes back under another name."""
+
+    def check(self) -> None:
+        """Raise RunError where it was taken over."""
+        if self.taken_by:
+            raise RunError(f"{self.remote} was taken over by {self.taken_by}, since this command stood still")
+
+    def beat(self) -> None:
+        """Say that its holder lives; notice where others no longer thought so."""
+        claims = _claims(self.remote)
+        others = frozenset(claims) - {self.name}
+        if self.name not in claims or others & self._seen:
+            found = [_who(self.remote, name)[0] for name in sorted(others)]
+            self.taken_by = " or ".join(found) or "another command"
+        else:
+            self._seen = others
+            self.write()
+
+    def write(self) -> None:
+        """Write it, as of now."""
+        facts = {"who": f"process {os.getpid()} on {socket.gethostname()}", "process": this_process()}
+        self.remote.write(self.name, json.dumps(facts).encode())
+
+
+@contextlib.contextmanager
+def held(remote: Remote) -> Iterator[Claim]:
+    """Hold what is under a URI for this process. When it is taken over, the main thread is interrupted.
+
+    Raises ResultsError where another command holds it, or it cannot be written.
+    """
+    try:
+        claim = _claimed(remote)
+    except RemoteError as error:
+        raise ResultsError(f"{error}. Choose another with --out") from None
+    over, main = threading.Event(), threading.main_thread().ident or 0
+
+    def beat() -> None:
+        while not over.wait(BEAT_SECONDS):
+            with contextlib.suppress(RemoteError):  # the next one may get through; the run finds out by itself
+                claim.beat()
+            if claim.taken_by:
+                _LOG.error("%s was taken over by %s: this command ends", remote, claim.taken_by)
+                signal.pthread_kill(main, signal.SIGINT)
+                return
+
+    beating = threading.Thread(target=beat, name="lock of the results", daemon=True)
+    beating.start()
+    try:
+        yield claim
+    finally:
+        over.set()
+        beating.join(LEAVE_SECONDS)
+        with contextlib.suppress(RemoteError):
+            remote.delete(claim.name, at_last=True)
+
+
+def _claimed(remote: Remote) -> Claim:
+    for last in (False,) * (TRIES - 1) + (True,):
+        claim = Claim(remote)
+        claim.write()
+        try:
+            rivals = _rivals(claim)
+        except BaseException:
+            remote.delete(claim.name)
+            raise
+        if not rivals:
+            return claim
+        remote.delete(claim.name)
+        if not last:
+            time.sleep(random.uniform(0.2, 1.0))
+    raise ResultsError(f"{remote} is in use by {rivals[0]}; wait for it, or choose another with --out")
+
+
+def _rivals(claim: Claim) -> list[str]:
+    """Who else holds it; what the dead left is removed."""
+    claims = _claims(claim.remote)
+    if claim.name not in claims:
+        return ["another command"]
+    now, alive = claims.pop(claim.name).changed, []
+    for name, facts in claims.items():
+        who, process = _who(claim.remote, name)
+        silent = (now - facts.changed) / 1e9
+        if is_gone(process) or silent > STALE_SECONDS:
+            _LOG.warning("%s was held by %s, which has ended or not been heard of: taken over", claim.remote, who)
+            claim.remote.delete(name)
+        else:
+            alive.append(f"{who} (should that have died, it is free in {STALE_SECONDS - silent:.0f} s)")
+    return alive
+
+
+def _claims(remote: Remote) -> dict[str, Facts]:
+    listed = remote.list_in(FOLDER).items()
+    return {f"{FOLDER}/{name}": facts for name, facts in listed if name.endswith(".json") and name[0] != "."}
+
+
+def _who(remote: Remote, name: str) -> tuple[str, str]:
+    """Whose a claim is, for people and for `is_gone`."""
+    try:
+        said = json.loads(remote.read(name) or b"")
+        return str(said["who"]), str(said["process"])
+    except (ValueError, KeyError, TypeError):
+        return "another command", ""

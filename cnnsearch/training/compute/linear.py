@@ -1,0 +1,31 @@
+"""A linear layer over very many features that keeps clear of a fault in oneDNN."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from cnnsearch.training.compute.device import is_bf16_on_cpu
+
+PIECE = 16_384
+"""Features multiplied at once where many at once could end the process."""
+FEW = 4_194_304
+"""Numbers in the input (batch × features), below which it could: the fault was met at 3 · 2^19."""
+
+
+class LongLinear(nn.Linear):
+    """`nn.Linear` with the same parameters and initial values.
+
+    oneDNN 3.12 ends the process with SIGFPE for a product in bf16 whose left side has 49,152 columns or more and takes
+    one and a half times a core's second-level cache, as a last batch of 6 images of `plain` at 32×32 does. Such
+    products are made in pieces, added up in fp32; larger ones, which are the most of a training's, whole.
+
+    Shapes: [B, in_features] -> [B, out_features].
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.in_features <= 2 * PIECE or x.numel() >= FEW or not is_bf16_on_cpu(x):
+            return super().forward(x)
+        parts = zip(x.split(PIECE, dim=1), self.weight.split(PIECE, dim=1), strict=True)
+        return torch.stack([F.linear(part, weight) for part, weight in parts]).float().sum(0) + self.bias

@@ -1,0 +1,209 @@
+"""Outputs of frozen layers, computed once and shared: they are constants of weights, data and preprocessing."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from cnnsearch.errors import DiskError
+from cnnsearch.spec.settings import ResolvedPrecision
+from cnnsearch.storage.cache import cache_root
+from cnnsearch.storage.checksums import sha256
+from cnnsearch.storage.durable import alone_in, common_folder, read_checked, replacing, write_checked
+from cnnsearch.training.compute.device import autocast
+from cnnsearch.training.pixels import Pixels
+
+BATCH_SIZE = 64
+"""Images whose features are computed at a time; fixed, so that their numbers repeat."""
+ALL = slice(None)
+PARTS = 32
+"""Into which the images are shared out, at most, to the processes that wait for the same features."""
+
+
+class Examples(Protocol):
+    """What training and evaluation read: images, or what frozen layers made of them."""
+
+    @property
+    def numbers(self) -> int:
+        """Numbers in the inputs of one example."""
+
+    @property
+    def labels(self) -> Tensor:
+        """[N] int64."""
+
+    @property
+    def rows(self) -> dict[str, Tensor]:
+        """Split name -> [n] int64 rows."""
+
+    @property
+    def device(self) -> str:
+        """cpu or cuda."""
+
+    def batch(self, rows: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
+        """Inputs of the layers that train, each [B, ...]; and labels [B] int64."""
+
+
+@dataclass(frozen=True)
+class Features:
+    """What crosses the cut of a model, for every example."""
+
+    values: tuple[Tensor, ...]
+    """Each [N, ...] in the precision the frozen layers gave; maps [N, H, W, C], so that a batch is channels_last."""
+    labels: Tensor
+    """[N] int64."""
+    rows: dict[str, Tensor]
+    """Split name -> [n] int64 rows."""
+
+    @property
+    def numbers(self) -> int:
+        """See Examples.numbers."""
+        return sum(value[0].numel() for value in self.values)
+
+    @property
+    def device(self) -> str:
+        """cpu or cuda."""
+        return self.labels.device.type
+
+    def batch(self, rows: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
+        """See Examples.batch."""
+        taken = (value[rows] for value in self.values)
+        return tuple(v.permute(0, 3, 1, 2) if v.dim() == 4 else v for v in taken), self.labels[rows]
+
+
+@torch.no_grad()
+def compute(prefix: nn.Module, pixels: Pixels, precision: ResolvedPrecision, part: slice = ALL) -> tuple[Tensor, ...]:
+    """Run images through frozen layers, which are put into eval mode. Results as `Features.values` has them.
+
+    Args:
+        prefix: the layers.
+        pixels: the images.
+        precision: what to compute in.
+        part: which of the images; begins with a whole batch.
+    """
+    prefix.eval()
+    parts: list[tuple[Tensor, ...]] = []
+    for rows in torch.arange(len(pixels.labels), device=pixels.device)[part].split(BATCH_SIZE):
+        (images,), _ = pixels.batch(rows)
+        with autocast(pixels.device, precision):
+            found = prefix(images)
+        parts.append(tuple(v.permute(0, 2, 3, 1).contiguous() if v.dim() == 4 else v for v in found))
+    return tuple(torch.cat(values) for values in zip(*parts, strict=True))
+
+
+def bytes_needed(prefix: nn.Module, pixels: Pixels, precision: ResolvedPrecision) -> int:
+    """Size of all features, from those of one image."""
+    one = Pixels(pixels.images[:1], pixels.labels[:1], {}, pixels.mean, pixels.std)
+    return sum(value.nbytes for value in compute(prefix, one, precision)) * len(pixels.labels)
+
+
+def shared(key: str, make: Callable[[slice], tuple[Tensor, ...]], images: int, device: str) -> tuple[Tensor, ...]:
+    """Features by key, made once on this machine, by all processes that ask for them meanwhile, and mapped by all.
+
+    Args:
+        key: everything that decides the features.
+        make: computes those of some of the images.
+        images: how many there are.
+        device: where they are wanted; on a CPU every process maps the same file.
+
+    A file that is not what was written is made again. Raises DiskError where it cannot be written.
+    """
+    try:
+        folder = cache_root() / "features"
+        file = folder / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.pt"
+        parts = None
+        with alone_in(folder):
+            found = _read(file)
+            if found is None:
+                file.unlink(missing_ok=True)  # from now on, it is there when all of it is
+                parts = common_folder(folder, f"{file.stem}.parts")
+        if parts is not None:
+            _make_together(file, parts, make, images)
+            found = _read(file)
+    except OSError as error:
+        raise DiskError(f"outputs of frozen layers cannot be kept: {error}") from None
+    if found is None:
+        raise DiskError(f"{file} is not what was just written to it")
+    return tuple(value.to(device) for value in found)
+
+
+def _make_together(file: Path, parts: Path, make: Callable[[slice], tuple[Tensor, ...]], images: int) -> None:
+    """Compute what no other process does, wait for the rest, and see that all of `parts` comes into one file.
+
+    What a killed process has finished is used.
+    """
+    batches = -(-images // BATCH_SIZE)
+    count = max(1, min(PARTS, batches))
+    bounds = [BATCH_SIZE * (batches * number // count) for number in range(count + 1)]
+    for waits in (False, True):  # in the end for those who have begun a part: they may have died of it
+        for number in range(count):
+            part = parts / f"{number}.pt"
+            with _held(parts / f"{number}.lock", waits) as is_ours:
+                if is_ours and not file.exists() and _read(part) is None:
+                    some = make(slice(bounds[number], bounds[number + 1]))
+                    _write(part, tuple(value.cpu().contiguous() for value in some), synced=False)
+    with alone_in(file.parent):
+        if not file.exists():
+            made = [found for number in range(count) if (found := _read(parts / f"{number}.pt")) is not None]
+            if len(made) < count:
+                raise DiskError(f"{parts} is not what was just written to it")
+            _write(file, tuple(torch.cat(values) for values in zip(*made, strict=True)))
+            for number in range(count):  # who looked at a part before the file was there has done so then
+                with _held(parts / f"{number}.lock", waits=True):
+                    pass
+        shutil.rmtree(parts, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _held(lock: Path, waits: bool) -> Iterator[bool]:
+    """Hold a lock file; not where another process does and this one does not wait, nor where its folder is gone."""
+    try:
+        opened = lock.open("w")
+    except FileNotFoundError:
+        yield False
+        return
+    with opened:
+        try:
+            fcntl.flock(opened, fcntl.LOCK_EX if waits else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        yield True
+
+
+_CHECKED: dict[Path, tuple[int, int, int]] = {}
+"""Files this process has compared with their checksum, as they were then: inode, size, modification time."""
+
+
+def _write(file: Path, values: tuple[Tensor, ...], *, synced: bool = True) -> None:
+    """Write features; before they are in their place, their checksum beside them."""
+    with replacing(file, synced=synced) as temporary:
+        try:
+            with temporary.open("wb") as opened:  # by its name torch would refuse it
+                torch.save(list(values), opened)
+        except RuntimeError as error:  # torch's own words for a full disk
+            raise DiskError(f"{file} cannot be written: {error}") from None
+        write_checked(file.with_suffix(".json"), {"sha256": sha256(temporary)}, synced=synced)
+
+
+def _read(file: Path) -> tuple[Tensor, ...] | None:
+    """Features, mapped; None where there are none that are what was written."""
+    try:
+        facts = file.stat()
+        state = (facts.st_ino, facts.st_size, facts.st_mtime_ns)
+        if _CHECKED.get(file) != state:
+            note = read_checked(file.with_suffix(".json"))
+            if note is None or note["sha256"] != sha256(file):
+                return None
+            _CHECKED[file] = state
+        return tuple(torch.load(file, mmap=True, weights_only=True))
+    except (OSError, RuntimeError, ValueError, EOFError):
+        return None

@@ -1,0 +1,371 @@
+"""Many linear heads on the same frozen features, trained side by side as batched matrix products.
+
+A step of one head is some twenty operations on a few thousand numbers: what it costs is calls, not arithmetic. With
+the trials of a bundle along the first dimension of every tensor, the same calls train all of them, each with its own
+learning rate, weight decay, momentum, dropout and data order. On one thread a trial's numbers do not depend, to the
+last bit, on which others are in its bundle; on several threads sums are cut differently and rounding depends on them.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from cnnsearch.planning.trial import EpochRow
+from cnnsearch.spec.settings import Settings
+from cnnsearch.training.compute.device import flushing_denormals
+from cnnsearch.training.evaluate import Evaluation
+from cnnsearch.training.head_draws import Dropout, blocks, example_orders
+
+EVALUATED_ROWS = 512
+"""Examples of a split evaluated in one product. Fixed, so that numbers repeat."""
+ALIGNED = 16
+"""Numbers in 64 bytes. Weights and inputs have rows of a multiple of it: products of matrices that begin elsewhere were
+found to be rounded differently with AVX2, and then a trial's numbers depend on its place in the bundle."""
+
+
+@dataclass(frozen=True)
+class Features:
+    """Constant outputs of the frozen layers for every example."""
+
+    values: Tensor
+    """[N, D] float32."""
+    labels: Tensor
+    """[N] int64."""
+    rows: dict[str, Tensor]
+    """Split name -> [n] int64 rows of that split."""
+
+
+@dataclass
+class HeadState:
+    """One trial: what training has changed, as `train.TrainingState` is for a whole model."""
+
+    settings: Settings
+    weight: Tensor
+    """[C, D] float32, current."""
+    bias: Tensor
+    """[C] float32, current."""
+    rows: list[EpochRow] = field(default_factory=list)
+    best: EpochRow | None = None
+    """The epoch with the highest validation accuracy, the earliest on ties."""
+    best_weight: Tensor = field(default_factory=lambda: torch.empty(0))
+    """[C, D] of the best epoch; empty before there is one."""
+    best_bias: Tensor = field(default_factory=lambda: torch.empty(0))
+    """[C] of the best epoch; empty before there is one."""
+    moments: tuple[Tensor, ...] = ()
+    """[C, D + 1] each: what the optimizer remembers; empty before the first epoch. Changed by the next."""
+
+    @property
+    def epoch(self) -> int:
+        """Epochs of training done."""
+        return self.rows[-1].epoch if self.rows else 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Tensors, numbers and strings only: `torch.load(weights_only=True)` reads it."""
+        tensors = {name: getattr(self, name) for name in _TENSORS}
+        rows = {"rows": [vars(row) for row in self.rows], "best": None if self.best is None else vars(self.best)}
+        return {"kind": "head", **tensors, **rows, "moments": [moment.clone() for moment in self.moments]}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go back to a state of the same trial."""
+        for name in _TENSORS:
+            setattr(self, name, state[name].to(self.weight.device))
+        self.rows = [EpochRow(**row) for row in state["rows"]]
+        self.best = None if state["best"] is None else EpochRow(**state["best"])
+        self.moments = tuple(moment.to(self.weight.device) for moment in state["moments"])
+
+
+_TENSORS = ("weight", "bias", "best_weight", "best_bias")
+
+
+def train_heads(
+    features: Features, states: Sequence[HeadState], has_ended: Callable[[int], bool] = lambda index: False
+) -> Iterator[list[EpochRow | None]]:
+    """Train heads that share batch size, epochs and optimizer, each from its state; all have done as many epochs.
+
+    Yields once an epoch, in the order of `states`: a trial's row, or None where it has stopped before. A row that is
+    not finite is a trial's last one; so is one after which `has_ended` says so of the trial's place in `states`. The
+    call ends where all trials have stopped. The states are up to date at every yield. A row's seconds are an equal
+    share of the epoch, so that they add up over trials.
+
+    This is `train.train` on `nn.Sequential(nn.Dropout(p), nn.Linear(D, C))`: the same data order, losses, updates and
+    measurements, in fp32, up to rounding. The draws of dropout are others than `nn.Dropout` makes, see `Dropout`.
+    """
+    shared = states[0].settings
+    for name in ("batch_size", "epochs", "optimizer"):
+        assert len({getattr(state.settings, name) for state in states}) == 1, f"heads of one call differ in {name}"
+    done = states[0].epoch
+    assert all(state.epoch == done for state in states), "heads of one call go on from the same epoch"
+    inputs, labels = _split(features, "train")
+    val_inputs, val_labels = _split(features, "val")
+    # Trials with dropout first: their inputs are then one slice.
+    live = sorted(range(len(states)), key=lambda index: states[index].settings.dropout == 0)
+    steps = done * -(-len(labels) // shared.batch_size)
+    heads = _Heads.start([states[index] for index in live], steps)
+    for epoch in range(done + 1, shared.epochs + 1):
+        going = [trial for trial, index in enumerate(live) if not has_ended(index)]
+        if len(going) < len(live):
+            heads, live = heads.only(going), [live[trial] for trial in going]
+        if not live:
+            return
+        start = time.perf_counter()
+        train_losses, train_accuracies = _train_epoch(heads, epoch, inputs, labels)
+        val_losses, val_accuracies = _validate(heads.weight, val_inputs, val_labels)
+        weights, biases = heads.weight[:, :, : heads.inputs], heads.weight[:, :, heads.inputs]
+        seconds = (time.perf_counter() - start) / len(live)
+        rows: list[EpochRow | None] = [None] * len(states)
+        for trial, index in enumerate(live):
+            state = states[index]
+            row = EpochRow(
+                epoch=epoch,
+                train_loss=train_losses[trial],
+                train_accuracy=train_accuracies[trial],
+                val_loss=val_losses[trial],
+                val_accuracy=val_accuracies[trial],
+                lr=state.settings.lr,
+                seconds=seconds,
+            )
+            rows[index] = row
+            state.rows.append(row)
+            state.weight, state.bias = weights[trial].clone(), biases[trial].clone()
+            state.moments = tuple(moment[trial, :, : heads.inputs + 1] for moment in heads.moments)
+            if row.is_finite and (state.best is None or val_accuracies[trial] > (state.best.val_accuracy or 0.0)):
+                state.best, state.best_weight, state.best_bias = row, state.weight.clone(), state.bias.clone()
+        finite = [trial for trial, index in enumerate(live) if states[index].rows[-1].is_finite]
+        if len(finite) < len(live):
+            heads, live = heads.only(finite), [live[trial] for trial in finite]
+        yield rows
+        if not live:
+            return
+
+
+def evaluate_heads(features: Features, split: str, weight: Tensor, bias: Tensor) -> list[Evaluation]:
+    """Evaluate heads over one split.
+
+    Args:
+        weight: [T, C, D] float32.
+        bias: [T, C] float32.
+    """
+    inputs, labels = _split(features, split)
+    loss, correct, probabilities, predicted = _evaluate(_joined(weight, bias), inputs, labels)
+    n = len(labels)
+    return [
+        Evaluation(trial_loss / n, trial_correct / n, trial_predicted, trial_confidence)
+        for trial_loss, trial_correct, trial_predicted, trial_confidence in zip(
+            loss.tolist(), correct.tolist(), predicted.cpu().numpy(), probabilities.cpu().numpy(), strict=True
+        )
+    ]
+
+
+@dataclass
+class _Heads:
+    """Trials in training: one along the first dimension of every tensor, those with dropout first."""
+
+    settings: list[Settings]
+    inputs: int
+    """D."""
+    weight: Tensor
+    """[T, C, K]: the D weights, the bias, and zeros; see `_joined`."""
+    gradient: Tensor
+    """[T, C, K]; holds other things between steps."""
+    moments: tuple[Tensor, ...]
+    """[T, C, K] each: what the optimizer remembers."""
+    lr: Tensor
+    """[T, 1, 1] float32, like the next three."""
+    momentum: Tensor
+    decay: Tensor
+    kept: Tensor
+    """What decoupled weight decay leaves of the weights at a step."""
+    decays: bool
+    """Whether any trial has weight decay: the others are spared the passes."""
+    steps: int = 0
+    """Updates made."""
+
+    @classmethod
+    def start(cls, states: list[HeadState], steps: int) -> _Heads:
+        weight = _joined(torch.stack([s.weight for s in states]), torch.stack([s.bias for s in states]))
+        settings = [state.settings for state in states]
+
+        def column(numbers: Iterator[float]) -> Tensor:
+            return torch.tensor(list(numbers), dtype=torch.float32, device=weight.device)[:, None, None]
+
+        return cls(
+            settings,
+            states[0].weight.shape[1],
+            weight,
+            gradient=torch.empty_like(weight),
+            moments=tuple(
+                _padded(torch.stack([s.moments[index] for s in states])) if steps else torch.zeros_like(weight)
+                for index in range(_MOMENTS[settings[0].optimizer])
+            ),
+            lr=column(s.lr for s in settings),
+            momentum=column(s.momentum for s in settings),
+            decay=column(s.weight_decay for s in settings),
+            kept=column(1 - s.lr * s.weight_decay for s in settings),
+            decays=any(s.weight_decay for s in settings),
+            steps=steps,
+        )
+
+    def only(self, trials: list[int]) -> _Heads:
+        """Go on with some of the trials."""
+        index = torch.tensor(trials, dtype=torch.int64, device=self.weight.device)
+        return replace(
+            self,
+            settings=[self.settings[trial] for trial in trials],
+            weight=self.weight[index],
+            gradient=self.gradient[index],
+            moments=tuple(moment[index] for moment in self.moments),
+            lr=self.lr[index],
+            momentum=self.momentum[index],
+            decay=self.decay[index],
+            kept=self.kept[index],
+        )
+
+
+@torch.no_grad()
+@flushing_denormals()
+def _train_epoch(heads: _Heads, epoch: int, inputs: Tensor, labels: Tensor) -> tuple[list[float], list[float]]:
+    """One pass over the training examples: mean losses and accuracies of the trials, as the examples were met.
+
+    The gradient of the mean cross-entropy is written out, (softmax(z) − onehot(y)) xᵀ / B for logits z = W x (Bishop,
+    Pattern Recognition and Machine Learning, eq. 4.109): two products a step into tensors that are there already.
+    Autograd would come to the same and take new memory for each of its results at every step.
+
+    Classes come before examples, [T, C, B]: so both products read their operands along rows, and softmax works on
+    whole vectors of examples (measured: 20 times faster than over a last dimension of 10).
+    """
+    weight, gradient, settings = heads.weight, heads.gradient, heads.settings
+    update = _UPDATES[settings[0].optimizer]
+    trials, classes, width = weight.shape
+    dropout = Dropout.of(settings, epoch, min(settings[0].batch_size, len(labels)), heads.inputs, weight.device)
+    loss = torch.zeros(trials, dtype=torch.float64, device=weight.device)
+    correct = torch.zeros(trials, dtype=torch.int64, device=weight.device)
+    order = example_orders(settings, epoch, len(labels)).to(weight.device)
+    if dropout is None and len({s.seed for s in settings}) == 1:
+        order = order[:1]  # All trials see the same inputs: one copy serves them all.
+    for rows in blocks(order, settings[0].batch_size):
+        steps, orders, size = rows.shape
+        block_labels = labels[rows]
+        targets = weight.new_zeros(steps, orders, classes, size).scatter_(2, block_labels.unsqueeze(2), 1.0)
+        logits = weight.new_empty(steps, trials, classes, size)
+        error = torch.empty_like(logits[0])
+        batch = weight.new_empty(orders, size, width)
+        batches = batch.expand(trials, -1, -1)
+        for step_rows, step_targets, step_logits in zip(rows.view(steps, -1), targets, logits, strict=True):
+            torch.index_select(inputs, 0, step_rows, out=batch.view(-1, width))
+            if dropout:
+                dropout.apply(batch)
+            _logits(weight, batches, out=step_logits)
+            torch.softmax(step_logits, 1, out=error)
+            error.sub_(step_targets)
+            torch.baddbmm(gradient, error, batches, beta=0, alpha=1 / size, out=gradient)
+            heads.steps += 1
+            update(heads)
+        trial_logits, trial_labels = logits.transpose(0, 1), block_labels.transpose(0, 1).expand(trials, -1, -1)
+        loss += _losses(trial_logits, trial_labels)
+        correct += (trial_logits.max(dim=2).indices == trial_labels).sum(dim=(1, 2))
+    return (loss / len(labels)).tolist(), (correct.double() / len(labels)).tolist()
+
+
+def _validate(weight: Tensor, inputs: Tensor, labels: Tensor) -> tuple[list[float], list[float]]:
+    """Mean losses and accuracies of the trials."""
+    loss, correct, _, _ = _evaluate(weight, inputs, labels)
+    return (loss / len(labels)).tolist(), (correct.double() / len(labels)).tolist()
+
+
+@torch.no_grad()
+def _evaluate(weight: Tensor, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Sums of losses [T] and right answers [T]; probabilities of the predicted classes and these classes, [T, n]."""
+    trials = len(weight)
+    loss = torch.zeros(trials, dtype=torch.float64, device=weight.device)
+    correct = torch.zeros(trials, dtype=torch.int64, device=weight.device)
+    probabilities, predicted = [], []
+    for chunk, chunk_labels in zip(inputs.split(EVALUATED_ROWS), labels.split(EVALUATED_ROWS), strict=True):
+        logits = weight.new_empty(trials, weight.shape[1], len(chunk))
+        _logits(weight, chunk.expand(trials, -1, -1), out=logits)
+        loss += _losses(logits.unsqueeze(1), chunk_labels.expand(trials, 1, -1))
+        top, label = logits.softmax(dim=1).max(dim=1)
+        probabilities.append(top)
+        predicted.append(label)
+        correct += (label == chunk_labels).sum(dim=1)
+    return loss, correct, torch.cat(probabilities, 1), torch.cat(predicted, 1)
+
+
+def _logits(weight: Tensor, inputs: Tensor, *, out: Tensor) -> None:
+    """Weights [T, C, K] times inputs [T, B, K] into [T, C, B]."""
+    if inputs.shape[1] > 1:
+        torch.bmm(weight, inputs.mT, out=out)
+    else:
+        # A product with a single vector is handed to another routine, whose sums were found to depend on T.
+        torch.sum(weight * inputs, dim=2, keepdim=True, out=out)
+
+
+def _losses(logits: Tensor, labels: Tensor) -> Tensor:
+    """Sums of cross-entropies, nats: logits [T, S, C, B] and labels [T, S, B] -> [T] float64."""
+    losses = F.log_softmax(logits, dim=2).gather(2, labels.unsqueeze(2)).neg_()
+    return losses.reshape(len(logits), -1).sum(dim=1, dtype=torch.float64)
+
+
+def _adam(heads: _Heads) -> None:
+    """Kingma and Ba, arXiv:1412.6980, algorithm 1, with L2 weight decay; β and ε are torch's defaults."""
+    if heads.decays:
+        heads.gradient.addcmul_(heads.weight, heads.decay)
+    _adam_step(heads)
+
+
+def _adamw(heads: _Heads) -> None:
+    """Adam with decoupled weight decay: Loshchilov and Hutter, arXiv:1711.05101, algorithm 2, as torch scales it."""
+    if heads.decays:
+        heads.weight.mul_(heads.kept)
+    _adam_step(heads)
+
+
+def _adam_step(heads: _Heads) -> None:
+    """w −= lr/c₁ · m / (√(v/c₂) + ε), c = 1 − βᵗ; expanded by √c₂, which saves a pass over the weights."""
+    gradient, (mean, square) = heads.gradient, heads.moments
+    root = math.sqrt(1 - _BETA2**heads.steps)
+    mean.lerp_(gradient, 1 - _BETA1)
+    square.mul_(_BETA2).addcmul_(gradient, gradient, value=1 - _BETA2)
+    # The gradient has done its work: its memory, still in the cache, takes the denominator and then the change.
+    torch.sqrt(square, out=gradient)
+    gradient.add_(_EPSILON * root)
+    torch.div(mean, gradient, out=gradient)
+    heads.weight.addcmul_(gradient, heads.lr, value=-root / (1 - _BETA1**heads.steps))
+
+
+def _sgd(heads: _Heads) -> None:
+    """v = momentum · v + gradient; w −= lr · v: Sutskever et al. 2013, in torch's form (lr outside the velocity)."""
+    if heads.decays:
+        heads.gradient.addcmul_(heads.weight, heads.decay)
+    (velocity,) = heads.moments
+    velocity.mul_(heads.momentum).add_(heads.gradient)
+    heads.weight.addcmul_(velocity, heads.lr, value=-1)
+
+
+_BETA1, _BETA2, _EPSILON = 0.9, 0.999, 1e-8
+_UPDATES: dict[str, Callable[[_Heads], None]] = {"adam": _adam, "adamw": _adamw, "sgd": _sgd}
+_MOMENTS = {"adam": 2, "adamw": 2, "sgd": 1}
+
+
+def _split(features: Features, split: str) -> tuple[Tensor, Tensor]:
+    """Inputs [n, K] and labels [n] of a split: the features, a one that the bias is the weight of, and zeros."""
+    rows = features.rows[split]
+    values = features.values[rows]
+    return _joined(values, values.new_ones(len(values))), features.labels[rows]
+
+
+def _joined(values: Tensor, last: Tensor) -> Tensor:
+    """[..., D] and [...] -> [..., K]: weights and their bias, one tensor to update; or inputs and their one."""
+    return _padded(torch.cat([values.detach(), last.detach().unsqueeze(-1)], dim=-1))
+
+
+def _padded(values: Tensor) -> Tensor:
+    """[..., D + 1] -> [..., K], the next multiple of `ALIGNED`, with zeros, which stay zeros in training."""
+    return F.pad(values, (0, -values.shape[-1] % ALIGNED))

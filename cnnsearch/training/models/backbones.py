@@ -1,0 +1,106 @@
+"""torchvision's classification models with a new last layer."""
+
+from __future__ import annotations
+
+import warnings
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision import models
+
+from cnnsearch.spec.settings import Settings
+from cnnsearch.training.compute.small_maps import for_small_maps
+
+IMAGENET_CLASSES = 1000
+
+
+class DropoutLinear(nn.Linear):
+    """A linear layer that drops some of its inputs in training; its parameters are named as a plain one's are.
+
+    Shapes: [B, in_features] -> [B, out_features].
+    """
+
+    def __init__(self, in_features: int, out_features: int, dropout: float) -> None:
+        super().__init__(in_features, out_features)
+        self.dropout = dropout
+
+    def forward(self, input: Tensor) -> Tensor:
+        return super().forward(F.dropout(input, self.dropout, self.training))
+
+
+def make(name: str, settings: Settings, classes: int) -> nn.Module:
+    """A torchvision model whose last layer is replaced to give `classes` logits.
+
+    Wide convolutions compute small maps in a way of their own; names, parameters and results are torchvision's.
+
+    `dropout` above zero sets the dropout before that layer: the architecture's own where it has one there, else one
+    in the new layer. Zero leaves the architecture as it is.
+    """
+    options: dict[str, object] = {}
+    if name.startswith("vit_"):
+        options["image_size"] = settings.image_size
+    if name in ("googlenet", "inception_v3"):
+        options |= {"aux_logits": False, "init_weights": True}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = cast(nn.Module, models.get_model(name, weights=None, **options))
+    replace_head(model, classes, settings.dropout)
+    for_small_maps(model)
+    return model
+
+
+def head_name(model: nn.Module, classes: int = IMAGENET_CLASSES) -> str:
+    """Dotted name of the layer that gives the logits: the last linear or convolutional layer of that many outputs."""
+    found = [
+        name
+        for name, module in model.named_modules()
+        if (isinstance(module, nn.Linear) and module.out_features == classes)
+        or (isinstance(module, nn.Conv2d) and module.out_channels == classes)
+    ]
+    if not found:
+        raise ValueError(f"{type(model).__name__} has no layer with {classes} outputs")
+    return str(found[-1])
+
+
+def replace_head(model: nn.Module, classes: int, dropout: float) -> None:
+    """Put a fresh last layer of `classes` outputs in place of the one for ImageNet."""
+    name = head_name(model)
+    parent_name, _, attribute = name.rpartition(".")
+    parent = model.get_submodule(parent_name)
+    old = model.get_submodule(name)
+    before = _neighbour(parent, attribute)
+    inside = dropout
+    if dropout and isinstance(before, nn.Dropout):
+        before.p, inside = dropout, 0.0
+    new: nn.Module
+    if isinstance(old, nn.Conv2d):
+        new = nn.Conv2d(old.in_channels, classes, 1)
+    else:
+        assert isinstance(old, nn.Linear)
+        new = DropoutLinear(old.in_features, classes, inside)
+    setattr(parent, attribute, new)
+
+
+def _neighbour(parent: nn.Module, attribute: str) -> nn.Module | None:
+    """The module right before one in a Sequential."""
+    if isinstance(parent, nn.Sequential) and attribute.isdigit() and int(attribute) > 0:
+        return parent[int(attribute) - 1]
+    return None
+
+
+def fit_position_embedding(weights: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+    """Weights of a vision transformer for another image size: its position embedding interpolated.
+
+    As torchvision does (`torchvision.models.vision_transformer.interpolate_embeddings`): bicubic, class token kept.
+    """
+    key = "encoder.pos_embedding"
+    wanted = model.state_dict().get(key)
+    if wanted is None or key not in weights or weights[key].shape == wanted.shape:
+        return weights
+    token, grid = weights[key][:, :1], weights[key][:, 1:]
+    old, new = round(grid.shape[1] ** 0.5), round((wanted.shape[1] - 1) ** 0.5)
+    square = grid.permute(0, 2, 1).reshape(1, -1, old, old)
+    resized = F.interpolate(square, size=(new, new), mode="bicubic", align_corners=True)
+    return {**weights, key: torch.cat([token, resized.flatten(2).permute(0, 2, 1)], dim=1)}

@@ -1,0 +1,62 @@
+"""Building a model from a trial's settings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from cnnsearch.spec.settings import Settings
+from cnnsearch.training.compute.device import derived_seed
+from cnnsearch.training.models.plain import Plain
+from cnnsearch.training.models.residual import Residual
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What there is to know of a model."""
+
+    make: Callable[[int, Settings], nn.Module]
+    """(number of classes, settings) -> a freshly initialised module."""
+    source: str
+    """Where the architecture comes from."""
+
+
+MODELS: dict[str, ModelInfo] = {
+    "plain": ModelInfo(
+        lambda classes, s: Plain(classes, image_size=s.image_size, width=s.width, dropout=s.dropout),
+        "course assignment on CNN image classification: six convs, no normalisation",
+    ),
+    "residual": ModelInfo(
+        lambda classes, s: Residual(classes, width=s.width, dropout=s.dropout),
+        "course assignment, after He et al., arXiv:1512.03385",
+    ),
+}
+
+
+def build(settings: Settings, classes: int) -> nn.Module:
+    """The model of a trial with random weights; what it draws depends on torch's global generator alone."""
+    if settings.model in MODELS:
+        return MODELS[settings.model].make(classes, settings)
+    from cnnsearch.training.models.backbones import make  # torchvision takes seconds to import
+
+    return make(settings.model, settings, classes)
+
+
+def reset_head(model: nn.Module, classes: int, seed: int) -> None:
+    """Draw the last layer anew, whatever was drawn before it: a head is the same without building its backbone."""
+    from cnnsearch.training.models.backbones import head_name
+
+    head = model.get_submodule(head_name(model, classes))
+    assert isinstance(head, nn.Linear | nn.Conv2d)
+    torch.manual_seed(derived_seed("head", seed))
+    head.reset_parameters()
+
+
+def initial_model(settings: Settings, classes: int, device: str) -> nn.Module:
+    """A model with random weights drawn by the trial's seed, on a device, its weights in channels_last order."""
+    torch.manual_seed(derived_seed("weights", settings.seed))
+    model = build(settings, classes).to(device)
+    return model.to(memory_format=torch.channels_last)

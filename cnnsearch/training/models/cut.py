@@ -1,0 +1,202 @@
+"""Which parameters a fine-tuning mode trains, and where the layers that never change end.
+
+Both questions are about the order in which a model computes, so both are answered from its traced graph.
+"""
+
+from __future__ import annotations
+
+import operator
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torchvision.ops import StochasticDepth
+
+from cnnsearch.errors import RequestError
+from cnnsearch.spec.settings import Settings
+from cnnsearch.training.compute.convolution import Conv3x3
+from cnnsearch.training.compute.linear import LongLinear
+from cnnsearch.training.compute.small_maps import SmallMapConv2d
+from cnnsearch.training.models.backbones import DropoutLinear, head_name
+
+RANDOM = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, StochasticDepth)
+
+
+class _Tracer(fx.Tracer):
+    """Keeps modules whole that behave differently in training, and layers that are one whatever they do inside."""
+
+    def is_leaf_module(self, module: nn.Module, qualified_name: str) -> bool:
+        kept = isinstance(module, DropoutLinear | StochasticDepth | Conv3x3 | SmallMapConv2d | LongLinear)
+        return kept or super().is_leaf_module(module, qualified_name)
+
+
+@dataclass(frozen=True)
+class Frozen:
+    """A model with part of its parameters frozen."""
+
+    model: nn.Module
+    graph: fx.Graph
+    trained: frozenset[str]
+    """Names of the parameters that train."""
+    active: frozenset[str]
+    """Names of the random layers (dropout, stochastic depth) that stay random in training."""
+
+    def train_mode(self) -> None:
+        """Training mode for what trains, eval mode for what is frozen: BatchNorm statistics there do not move."""
+        for name, module in self.model.named_modules():
+            own = {f"{name}.{key}" if name else key for key, _ in module.named_parameters(recurse=False)}
+            module.training = bool(own & self.trained) or name in self.active
+
+
+def freeze(model: nn.Module, fine_tune: str, classes: int) -> Frozen:
+    """Freeze all but what a fine-tuning mode trains.
+
+    Args:
+        model: gives `classes` logits.
+        fine_tune: `head` (the last layer), `last-N-convs` (the last N convolutions in the order they compute, and
+            the last layer), or `full`.
+
+    Raises:
+        RequestError: the model has fewer convolutions.
+    """
+    graph = _Tracer().trace(model)
+    modules = dict(model.named_modules())
+    called = [str(node.target) for node in graph.nodes if node.op == "call_module"]
+    head = head_name(model, classes)
+    if fine_tune == "full":
+        trained = {name for name, _ in model.named_parameters()}
+    else:
+        layers = {head}
+        if match := re.fullmatch(r"last-(\d+)-convs", fine_tune):
+            convs = [name for name in dict.fromkeys(called) if isinstance(modules[name], nn.Conv2d) and name != head]
+            count = int(match[1])
+            if count > len(convs):
+                raise RequestError(
+                    f"fine_tune {fine_tune}: the model has {len(convs)} convolutions before its last layer"
+                )
+            layers |= set(convs[len(convs) - count :])
+        trained = {f"{layer}.{key}" for layer in layers for key, _ in modules[layer].named_parameters()}
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad = name in trained
+    return Frozen(model, graph, frozenset(trained), frozenset(_active(graph, model, trained)))
+
+
+def _active(graph: fx.Graph, model: nn.Module, trained: set[str]) -> Iterable[str]:
+    """Random layers that feed only what trains. Before a frozen layer they are off, as in the pretrained model."""
+    names = [str(node.target) if node.op in ("call_module", "get_attr") else "" for node in graph.nodes]
+    used = [_parameters(model, name) if name else set() for name in names]
+    first = next(i for i, parameters in enumerate(used) if parameters & trained)
+    begin = max((i + 1 for i in range(first) if used[i]), default=0)
+    return (name for name in names[begin:] if name and isinstance(_attribute(model, name), RANDOM))
+
+
+def _parameters(model: nn.Module, name: str) -> set[str]:
+    """Names of the parameters a graph node uses: those of the layer it calls, or the one it reads."""
+    found = _attribute(model, name)
+    if isinstance(found, nn.Module):
+        return {f"{name}.{key}" for key, _ in found.named_parameters()}
+    return {name} if isinstance(found, nn.Parameter) else set()
+
+
+def _attribute(model: nn.Module, name: str) -> Any:
+    return operator.attrgetter(name)(model)
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A model in two: what is the same for an image in every epoch, and the rest."""
+
+    prefix: fx.GraphModule
+    """images [B, 3, S, S] -> tuple of tensors, each [B, ...]."""
+    suffix: fx.GraphModule
+    """Those tensors -> logits [B, classes]. Shares its modules with the model."""
+    name: str
+    """The layers whose outputs cross the cut."""
+
+
+def cut_for(settings: Settings, frozen: Frozen) -> Cut | None:
+    """See `cut`; None, too, where the frozen layers see other images in every epoch."""
+    return cut(frozen, settings.image_size) if settings.augment == "none" else None
+
+
+def cut(frozen: Frozen, image_size: int) -> Cut | None:
+    """Cut a model as deep as its outputs are constants; None where not even its first layer is.
+
+    A value varies if a trained parameter or an active random layer had a part in it.
+
+    Args:
+        frozen: from `freeze`.
+        image_size: side of the images, pixels.
+    """
+    model, graph = frozen.model, frozen.graph
+    varying: set[fx.Node] = set()
+    from_images: set[fx.Node] = set()
+    for node in graph.nodes:
+        if node.op == "placeholder":
+            from_images.add(node)
+        if any(source in varying for source in node.all_input_nodes) or _varies(node, frozen):
+            varying.add(node)
+        if any(source in from_images for source in node.all_input_nodes):
+            from_images.add(node)
+    constant = [node for node in graph.nodes if node not in varying and node in from_images]
+    crossing = [node for node in constant if any(user in varying for user in node.users)]
+    if not crossing or any(node.op == "placeholder" for node in crossing):
+        return None
+    prefix = _module(model, _prefix(graph, varying, crossing))
+    if not _one_row_an_image(prefix, model, image_size):
+        return None
+    return Cut(prefix, _module(model, _suffix(graph, constant, crossing)), "+".join(n.name for n in crossing))
+
+
+def _module(model: nn.Module, graph: fx.Graph) -> fx.GraphModule:
+    """A graph over a model's own layers, without what nothing uses."""
+    made = fx.GraphModule(model, graph)
+    made.graph.eliminate_dead_code()
+    made.recompile()
+    return made
+
+
+def _varies(node: fx.Node, frozen: Frozen) -> bool:
+    target = str(node.target)
+    if node.op == "get_attr":
+        return target in frozen.trained
+    if node.op != "call_module":
+        return False
+    return target in frozen.active or bool(_parameters(frozen.model, target) & frozen.trained)
+
+
+def _prefix(graph: fx.Graph, varying: set[fx.Node], crossing: list[fx.Node]) -> fx.Graph:
+    made = fx.Graph()
+    copies: dict[fx.Node, fx.Node] = {}
+    for node in graph.nodes:
+        if node not in varying and node.op != "output":
+            copies[node] = made.node_copy(node, copies.__getitem__)
+    made.output(tuple(copies[node] for node in crossing))
+    return made
+
+
+def _suffix(graph: fx.Graph, constant: list[fx.Node], crossing: list[fx.Node]) -> fx.Graph:
+    made = fx.Graph()
+    copies = {node: made.placeholder(node.name) for node in crossing}
+    done = set(constant)
+    for node in graph.nodes:
+        if node not in done:
+            copies[node] = made.node_copy(node, copies.__getitem__)
+    return made
+
+
+def _one_row_an_image(prefix: fx.GraphModule, model: nn.Module, size: int) -> bool:
+    """Whether everything that crosses the cut is a tensor whose first axis is the image."""
+    parameter = next(model.parameters())
+    modes = {name: module.training for name, module in model.named_modules()}
+    try:
+        model.eval()
+        with torch.no_grad():
+            values: tuple[Any, ...] = prefix(torch.zeros(3, 3, size, size, device=parameter.device))
+    finally:
+        for name, module in model.named_modules():
+            module.training = modes[name]
+    return all(isinstance(value, Tensor) and value.shape[:1] == (3,) for value in values)

@@ -1,0 +1,106 @@
+"""The pretrained weights a sweep names: found, checked and identified before anything is planned. Torch stays out."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib.metadata
+import json
+import subprocess
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from cnnsearch.data.images import Interpolation
+from cnnsearch.errors import DiskError, RequestError, RunError
+from cnnsearch.storage.cache import cache_root
+from cnnsearch.storage.checksums import sha256
+from cnnsearch.storage.durable import read_checked, write_checked
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """What weights expect of the images they are given."""
+
+    mean: tuple[float, ...] = ()
+    """[3] channel means, images in [0, 1]; empty for those of the training images."""
+    std: tuple[float, ...] = ()
+    """[3] the same for standard deviations."""
+    interpolation: Interpolation = "bilinear"
+    """How images are resized."""
+
+    @classmethod
+    def of(cls, plain: dict[str, Any]) -> Preprocessing:
+        """From what JSON keeps of `dataclasses.asdict`. Raises KeyError where something is missing."""
+        return cls(tuple(plain["mean"]), tuple(plain["std"]), plain["interpolation"])
+
+
+OWN_IMAGES = Preprocessing()
+"""Of weights from this package's own models: the images are normalised by their own statistics."""
+IMAGENET = Preprocessing((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+"""Of nearly all of torchvision's weights."""
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """A file of weights that fits its model."""
+
+    file: Path
+    digest: str
+    """First 16 hex digits of the SHA-256 of its contents."""
+    preprocessing: Preprocessing = OWN_IMAGES
+
+    @property
+    def identity(self) -> str:
+        """What a trial's id takes from it: the contents, and the preprocessing where that is not the usual one."""
+        if self.preprocessing in (OWN_IMAGES, IMAGENET):
+            return self.digest
+        facts = f"{self.digest} {self.preprocessing}"
+        return hashlib.sha256(facts.encode()).hexdigest()[:16]
+
+
+Key = tuple[str, str]
+"""(model, weights as the sweep names them)."""
+
+
+def find_weights(named: set[Key]) -> dict[Key, Pretrained]:
+    """Find every file of weights, fetching what is published and not here yet.
+
+    What was checked once is not checked again while the file stays as it is.
+
+    Raises RequestError where weights are missing, unreadable or do not fit.
+    """
+    return {key: _find(*key) for key in sorted(named)}
+
+
+def _find(model: str, weights: str) -> Pretrained:
+    note = cache_root() / "weights" / f"{_name(model, weights)}.json"
+    if (known := read_checked(note)) is not None:
+        with contextlib.suppress(OSError):
+            digest = digest_of(Path(known["file"]))
+            if digest == known["digest"]:
+                return Pretrained(Path(known["file"]), digest, Preprocessing.of(known))
+    command = [sys.executable, "-m", "cnnsearch.training.models.weights", model, weights]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True)  # its progress bar may be seen
+    if done.returncode != 0:
+        raise RunError(f"checking the weights {weights} of {model} failed")
+    answer = json.loads(done.stdout.splitlines()[-1])
+    if "error" in answer:
+        raise RequestError(answer["error"])
+    found = Pretrained(Path(answer["file"]), digest_of(Path(answer["file"])), Preprocessing.of(answer))
+    kept = {"file": str(found.file), "digest": found.digest, **asdict(found.preprocessing)}
+    with contextlib.suppress(OSError, DiskError):  # it is only a memory
+        note.parent.mkdir(parents=True, exist_ok=True)
+        write_checked(note, kept)
+    return found
+
+
+def digest_of(file: Path) -> str:
+    """See `Pretrained.digest`. Raises OSError."""
+    return sha256(file)[:16]
+
+
+def _name(model: str, weights: str) -> str:
+    place = weights if weights == "imagenet" else str(Path(weights).absolute())
+    return hashlib.sha256(f"{model} {place} {importlib.metadata.version('torchvision')}".encode()).hexdigest()[:16]

@@ -1,0 +1,116 @@
+"""Both executors keep the same promises: every test here runs with each."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from cnnsearch.data.dataset import Dataset
+from cnnsearch.execution import serial
+from cnnsearch.execution.events import Ended, EpochDone, Event, Ready, Started
+from cnnsearch.execution.machine.hardware import Layout
+from cnnsearch.execution.workplace import Choices, Workplace
+from cnnsearch.planning.queue import Queue
+from cnnsearch.planning.trial import Status
+from cnnsearch.results.records import Results
+from cnnsearch.spec.sweep import Sweep
+from tests.recorded import numbers
+
+LAYOUT = Layout("cpu", trials_at_once=2, threads=1, gpus=0.0)
+
+
+def run(
+    sweep: Sweep, dataset: Dataset, path: Path, executor: str, listen: Callable[[Event], None] = lambda event: None
+) -> Queue:
+    place = Workplace(path, {(8, "bilinear"): dataset}, Choices("cpu", 1, "fp32"), checkpoint_seconds=0)
+    queue = Queue(sweep, dataset.fingerprint, {})
+    if executor == "serial":
+        serial.execute(queue, place, LAYOUT, sweep.run, listen)
+    else:
+        from cnnsearch.execution.on_ray import schedule
+
+        schedule.execute(queue, place, LAYOUT, sweep.run, listen)
+    return queue
+
+
+def test_ray_and_serial_give_the_same_numbers(
+    small_sweep: Callable[..., Sweep], dataset: Dataset, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Number for number: also what a reused worker could leak into the next trial would show here."""
+    sweep = small_sweep()
+    events: list[Event] = []
+    before = set(psutil.Process().children(recursive=True))
+    capfd.readouterr()
+    lock = threading.Lock()  # a live view holds one, and Tune pickles whatever it gets hold of
+
+    def listen(event: Event) -> None:
+        with lock:
+            events.append(event)
+
+    queue = run(sweep, dataset, tmp_path / "ray", "ray", listen)
+    printed = capfd.readouterr()
+    assert printed.out == ""
+    assert printed.err == ""
+    assert set(psutil.Process().children(recursive=True)) == before
+    run(sweep, dataset, tmp_path / "serial", "serial")
+    assert len(queue.outcomes) == queue.plan.total == 16
+    assert numbers(tmp_path / "ray") == numbers(tmp_path / "serial")
+    assert isinstance(events[0], Ready)
+    assert sum(isinstance(event, Started) for event in events) == 16
+    assert sum(isinstance(event, Ended) for event in events) == 16
+    # Two epochs a trial, and epoch 0 of the eight that start from another.
+    assert sum(isinstance(event, EpochDone) for event in events) == 16 * 2
+
+
+def test_a_trial_does_not_depend_on_what_ran_before_it(
+    small_sweep: Callable[..., Sweep], dataset: Dataset, tmp_path: Path
+) -> None:
+    run(small_sweep(), dataset, tmp_path / "all", "serial")
+    alone = small_sweep("stages.grid.space.model=residual", "stages.grid.space.batch_size=32")
+    run(alone, dataset, tmp_path / "alone", "serial")
+    together, some = numbers(tmp_path / "all"), numbers(tmp_path / "alone")
+    common = together.keys() & some.keys()
+    assert len(common) >= 2
+    assert all(together[trial_id] == some[trial_id] for trial_id in common)
+
+
+@pytest.mark.parametrize("executor", ["serial", "ray"])
+def test_trials_that_break_or_diverge_are_recorded_and_the_rest_goes_on(
+    small_sweep: Callable[..., Sweep], dataset: Dataset, tmp_path: Path, executor: str
+) -> None:
+    sweep = small_sweep(
+        "stages.grid.space={model: plain, optimizer: sgd, lr: {grid: [0.001, 100]}, batch_size: {grid: [16]}}",
+        "train.epochs=6",
+    )
+    queue = run(sweep, dataset, tmp_path / "p", executor)
+    records = Results(tmp_path / "p").records()
+    by_lr = {r.settings.lr: r for r in records.values() if r.stage == "grid"}
+    assert by_lr[0.001].status is Status.DONE
+    assert by_lr[100].status is Status.DIVERGED
+    assert "no longer a number" in (by_lr[100].error or "")
+    assert queue.plan.total == len(records) == 2 + 4
+    # The last row of a diverged trial is recorded, its loss as null.
+    assert Results(tmp_path / "p").trial(by_lr[100].trial_id).epochs()[-1]["val_loss"] is None
+
+
+def test_an_exception_is_recorded_with_its_cause(
+    small_sweep: Callable[..., Sweep], dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from cnnsearch.execution import trial as work
+
+    def broken(*args: Any, **kwargs: Any) -> None:
+        raise ValueError("no such\nthing")
+
+    monkeypatch.setattr(work, "evaluate", broken)
+    sweep = small_sweep("stages.grid.space={model: plain}", "stages.dropout.space.dropout=0.1")
+    queue = run(sweep, dataset, tmp_path / "p", "serial")
+    (record,) = Results(tmp_path / "p").records().values()
+    assert record.status is Status.FAILED
+    assert record.error is not None
+    assert record.error.startswith("ValueError: no such thing (work.py, line ")
+    assert queue.plan.lost == 1

@@ -1,0 +1,242 @@
+from __future__ import annotations
+
+import fcntl
+import json
+import multiprocessing
+import os
+import stat
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from cnnsearch.errors import ResultsError
+from cnnsearch.planning.trial import EpochRow, Status, Trial
+from cnnsearch.results.records import Measures, Record, Results, TrialFolder
+from cnnsearch.spec.settings import Settings
+
+TRIAL = Trial("grid", Settings(model="plain", lr=0.1 + 0.2), "d" * 16)
+ROW = EpochRow(1, 1.5, 0.25, float("nan"), 0.5, 0.1, 2.0)
+
+
+def ended(folder: TrialFolder, status: Status = Status.DONE) -> Record:
+    folder.begin(TRIAL, [])
+    folder.append_epoch(ROW)
+    folder.save_weights({"w": torch.arange(6.0).reshape(2, 3)})
+    folder.save_predictions({("val", "best"): (np.array([1, 0]), np.array([0.5, 0.9]))})
+    measures = Measures(val_loss=1.0, val_accuracy=0.5, test_loss=2.0, test_accuracy=0.25)
+    return folder.commit(
+        Record(trial_id=TRIAL.id, stage="grid", settings=TRIAL.settings, data=TRIAL.data, status=status, best=measures)
+    )
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Results:
+    return Results(tmp_path / "results" / "part1")
+
+
+def test_a_trial_round_trips(results: Results) -> None:
+    folder = results.trial(TRIAL.id)
+    written = ended(folder)
+    assert results.records() == {TRIAL.id: written}
+    read = results.records()[TRIAL.id]
+    assert read.settings.lr == 0.1 + 0.2
+    assert read.outcome.val_accuracy == 0.5
+    assert folder.epochs() == [
+        {"epoch": 1, "train_loss": 1.5, "train_accuracy": 0.25, "val_loss": None, "val_accuracy": 0.5, "lr": 0.1,
+         "seconds": 2.0}
+    ]  # fmt: skip
+    assert torch.equal(folder.load_weights()["w"], torch.arange(6.0).reshape(2, 3))
+    predicted, confidence = folder.predictions()["val", "best"]
+    assert predicted.tolist() == [1, 0]
+    assert confidence.tolist() == pytest.approx([0.5, 0.9])
+
+
+def test_without_a_record_a_trial_does_not_count(results: Results) -> None:
+    folder = results.trial(TRIAL.id)
+    ended(folder)
+    folder.record_file.unlink()
+    assert results.records() == {}
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs Linux's /proc")
+def test_a_record_is_named_once_all_it_vouches_for_is_on_the_disk(
+    results: Results, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+    fsync, replace = os.fsync, Path.replace
+
+    def synced(fd: int) -> None:
+        done.append(f"sync {Path(os.readlink(f'/proc/self/fd/{fd}')).name}")
+        fsync(fd)
+
+    def renamed(source: Path, target: Path) -> Path:
+        done[:] = [name.replace(source.name, Path(target).name) for name in done] + [f"name {Path(target).name}"]
+        return replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(Path, "replace", renamed)
+    record = ended(results.trial(TRIAL.id))
+    last = done.index("name record.json")
+    assert {f"sync {name}" for name in (*record.files, "record.json")} <= set(done[:last])
+    assert len(record.files) == 3
+    assert done[last + 1 :] == [f"sync {TRIAL.id}"]
+    assert sum(step.startswith("sync") for step in done) == 5
+
+
+@pytest.mark.parametrize("damage", [b"", b"{", b"[]", b"null", b'{"trial_id": "x"}'])
+def test_a_damaged_record_counts_as_none(results: Results, damage: bytes) -> None:
+    folder = results.trial(TRIAL.id)
+    ended(folder)
+    folder.record_file.write_bytes(damage)
+    assert results.records() == {}
+
+
+def test_any_flipped_digit_in_a_record_is_found(results: Results) -> None:
+    folder = results.trial(TRIAL.id)
+    ended(folder)
+    text = folder.record_file.read_text()
+    assert '"val_accuracy": 0.5' in text
+    folder.record_file.write_text(text.replace('"val_accuracy": 0.5', '"val_accuracy": 0.6'))
+    assert results.records() == {}
+
+
+def test_weights_are_checked_before_they_are_used(results: Results) -> None:
+    folder = results.trial(TRIAL.id)
+    ended(folder)
+    content = bytearray(folder.weights_file.read_bytes())
+    content[-1] ^= 1
+    folder.weights_file.write_bytes(content)
+    with pytest.raises(ResultsError, match="not what its record says"):
+        folder.load_weights()
+
+
+def test_unknown_fields_of_a_newer_version_are_ignored(results: Results) -> None:
+    folder = results.trial(TRIAL.id)
+    ended(folder)
+    plain = json.loads(folder.record_file.read_text())
+    del plain["checksum"]
+    from cnnsearch.storage.checksums import checksum
+
+    newer = {**plain, "flops": 1}
+    folder.record_file.write_text(json.dumps({"checksum": checksum(newer), **newer}))
+    assert results.records()[TRIAL.id].status is Status.DONE
+
+
+def test_checkpoints_round_trip_and_damaged_ones_are_dropped(results: Results) -> None:
+    folder = results.trial(TRIAL.id)
+    folder.begin(TRIAL, [])
+    assert folder.load_checkpoint("model") is None
+    folder.save_checkpoint({"kind": "model", "model": {"w": torch.ones(3)}, "rows": [vars(ROW)], "best": None})
+    loaded = folder.load_checkpoint("model")
+    assert loaded is not None
+    assert torch.equal(loaded["model"]["w"], torch.ones(3))
+    folder.checkpoint_file.write_bytes(folder.checkpoint_file.read_bytes()[:100])
+    assert folder.load_checkpoint("model") is None
+    assert not folder.checkpoint_file.exists()
+
+
+def test_beginning_again_keeps_only_the_rows_gone_on_from(results: Results) -> None:
+    folder = results.trial(TRIAL.id)
+    folder.begin(TRIAL, [])
+    for _ in range(3):
+        folder.append_epoch(ROW)
+    with folder.epochs_file.open("a") as file:
+        file.write('{"epoch": 4, "tr')  # cut off
+    assert len(folder.epochs()) == 3
+    folder.begin(TRIAL, [ROW])
+    assert len(folder.epochs()) == 1
+
+
+def test_files_have_the_permissions_people_expect(results: Results) -> None:
+    folder = results.trial(TRIAL.id)
+    ended(folder)
+    plain = folder.path / "plain"
+    plain.touch()
+    modes = {stat.S_IMODE(file.stat().st_mode) for file in folder.path.iterdir()}
+    assert modes == {stat.S_IMODE(plain.stat().st_mode)}
+
+
+def test_finished_trials_are_adopted_from_other_sweeps(results: Results) -> None:
+    other = Results(results.path.parent / "other")
+    ended(other.trial(TRIAL.id))
+    failed = other.trial("0" * 16)
+    failed.commit_failure(TRIAL, "broke")
+    kept = other.trial(TRIAL.id).predictions_file.read_bytes()
+    other.trial(TRIAL.id).predictions_file.unlink()
+    assert results.adopt([TRIAL.id]) == []  # a record without what it vouches for is none
+    other.trial(TRIAL.id).predictions_file.write_bytes(kept)
+    assert results.adopt([TRIAL.id, "0" * 16, "1" * 16]) == [TRIAL.id]
+    assert results.records().keys() == {TRIAL.id}
+    assert results.trial(TRIAL.id).load_weights().keys() == {"w"}
+
+
+def test_trials_whose_weights_nothing_needed_are_adopted_without(results: Results) -> None:
+    other = Results(results.path.parent / "other")
+    ended(other.trial(TRIAL.id))
+    assert other.trial(TRIAL.id).has_weights()
+    other.trial(TRIAL.id).drop_weights()
+    assert results.adopt([TRIAL.id]) == [TRIAL.id]
+    assert results.records().keys() == {TRIAL.id}
+    assert not results.trial(TRIAL.id).has_weights()
+
+
+def _hold(path: Path, held: Any) -> None:
+    with Results(path).locked():
+        held.put(True)
+        time.sleep(300)
+
+
+def test_a_held_folder_is_refused_and_its_owner_named(results: Results) -> None:
+    context = multiprocessing.get_context("spawn")
+    held = context.Queue()
+    owner = context.Process(target=_hold, args=(results.path, held))
+    owner.start()
+    try:
+        assert held.get(timeout=60)
+        with pytest.raises(ResultsError, match=f"in use by process {owner.pid} on"), results.locked():
+            pass
+        assert results.held_since() == results.lock_file.stat().st_mtime
+    finally:
+        owner.kill()
+        owner.join()
+    assert results.lock_file.stat().st_size > 0
+    assert results.held_since() is None
+    with results.locked():  # the lock ended with its holder
+        assert results.held_since() is not None
+    assert results.held_since() is None
+
+
+def test_asking_who_holds_a_folder_writes_nothing(tmp_path: Path) -> None:
+    assert Results(tmp_path).held_since() is None
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_who_just_looks_keeps_nobody_out(results: Results) -> None:
+    """Looking takes the lock for an instant, and a sweep may begin in that instant."""
+    with results.locked():
+        pass
+    with results.lock_file.open("rb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_SH)
+        timer = threading.Timer(0.03, fcntl.flock, (lock, fcntl.LOCK_UN))
+        timer.start()
+        with results.locked():
+            pass
+        timer.join()
+
+
+def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ResultsError, match="cannot be written"), Results(tmp_path / "file" / "part1").locked():
+        pass
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_read_only_folder_is_refused(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    with pytest.raises(ResultsError, match="cannot be written"), Results(tmp_path / "part1").locked():
+        pass
