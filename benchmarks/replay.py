@@ -122,7 +122,7 @@ def replay(sweep: Sweep, grid: Grid, until: float) -> list[tuple[float, float]]:
         (seconds so far, of all places together; best accuracy so far of a trial trained to its end), when it rose.
     """
     with tempfile.TemporaryDirectory(prefix="cnnsearch-replay-") as folder:
-        queue = Queue(sweep, "0" * 16, {}, slots=SLOTS, suggest=Suggester(Results(Path(folder))))
+        queue = Queue(sweep, "0" * 16, {}, slots=SLOTS, suggest=Suggester(Results(Path(folder)).record_suggestions))
         order = itertools.count()
         running: list[tuple[float, int, Trial, int]] = []
         now, best, found = 0.0, 0.0, [(0.0, 0.0)]

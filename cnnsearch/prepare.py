@@ -21,7 +21,7 @@ from cnnsearch.execution.machine.placement import Cluster, describe, lay_out_ove
 from cnnsearch.execution.warden import Warden, watching
 from cnnsearch.planning import retention
 from cnnsearch.planning.plan import Plan, compared, groups, make_plan
-from cnnsearch.planning.stopping import endings, expected, is_expected
+from cnnsearch.planning.stopping_rules import mean, rule_of
 from cnnsearch.planning.trial import Outcome, Status, Trial
 from cnnsearch.results.continuation import saved_epochs
 from cnnsearch.results.mirror import Mirror, open_results
@@ -267,7 +267,7 @@ def parents_without_weights(results: Results, plan: Plan, outcomes: dict[str, Ou
 
 def epochs_left(ready: Prepared, trial: Trial, after: int = 0) -> float:
     """Epochs that a trial is expected to train yet, once it has come to `after`."""
-    return expected(_endings(ready, trial, after))
+    return mean(_endings(ready, trial, after))
 
 
 def _endings(ready: Prepared, trial: Trial, after: int = 0) -> dict[int, float]:
@@ -277,7 +277,7 @@ def _endings(ready: Prepared, trial: Trial, after: int = 0) -> dict[int, float]:
     if rule is None:
         return {trial.settings.epochs - done: 1.0}
     guided_from = ready.sweep.stage(trial.stage).search.guided_from
-    return endings(rule, trial.settings.epochs, ready.compared(trial), done, guided_from)
+    return rule_of(rule).endings(trial.settings.epochs, ready.compared(trial), done, guided_from)
 
 
 def stopping_rule(ready: Prepared, trial: Trial) -> StopEarly | None:
@@ -288,7 +288,7 @@ def stopping_rule(ready: Prepared, trial: Trial) -> StopEarly | None:
 
 def expected_seconds(ready: Prepared, trial: Trial) -> float:
     """What is expected of a trial from its beginning here to its end."""
-    return expected(lengths(ready, trial))
+    return mean(lengths(ready, trial))
 
 
 def lengths(ready: Prepared, trial: Trial) -> Lengths:
@@ -309,7 +309,7 @@ def lengths(ready: Prepared, trial: Trial) -> Lengths:
 def is_at_most(ready: Prepared, stage_name: str) -> bool:
     """Whether the estimate of a stage is what it takes at most: its trials may end early, and who knows when."""
     rule = ready.sweep.stage(stage_name).stop_early
-    return rule is not None and not is_expected(rule)
+    return rule is not None and not rule_of(rule).is_expected
 
 
 def stage_costs(ready: Prepared, trials: list[Trial]) -> dict[str, Cost]:

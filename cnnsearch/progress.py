@@ -18,13 +18,13 @@ from cnnsearch.execution.machine.estimate import representatives, workload_key
 from cnnsearch.execution.machine.hardware import DRIVER_BYTES
 from cnnsearch.planning.labels import setting, setting_parts, varied_axes
 from cnnsearch.planning.plan import StagePlan
-from cnnsearch.planning.stopping import expected_epochs, rungs
+from cnnsearch.planning.stopping_rules import rule_of
 from cnnsearch.planning.trial import Status, Trial
 from cnnsearch.prepare import Prepared, epochs_left, expected_seconds, is_at_most
 from cnnsearch.results.records import Record
 from cnnsearch.session import Finished
 from cnnsearch.spec.cells import size as stage_size
-from cnnsearch.spec.stage import Asha, Hyperband, Stage, Values
+from cnnsearch.spec.stage import Stage, Values
 from cnnsearch.words import accuracy, clock, duration, percent, size
 
 if TYPE_CHECKING:
@@ -76,16 +76,9 @@ def stopping_notes(ready: Prepared, planned: StagePlan) -> list[str]:
     rule, epochs = stage.stop_early, ready.sweep.train.epochs
     if rule is None:
         return []
-    if isinstance(rule, Asha | Hyperband):
-        known = next(iter(planned.trials), None)
-        compared = ready.compared(known) if known else stage_size(stage)
-        share = expected_epochs(rule, epochs, compared, guided_from=stage.search.guided_from) / epochs
-        at = rungs(rule, epochs)
-        return [
-            f"{rule.method}: one in {rule.reduction_factor} goes on from epoch{'s' * (len(at) > 1)} "
-            f"{', '.join(map(str, at))}; about {percent(share)} of all epochs are trained"
-        ]
-    return [f"{rule.method}: trials may be stopped after {rule.min_epochs} of {epochs} epochs, how many cannot be said"]
+    known = next(iter(planned.trials), None)
+    compared = ready.compared(known) if known else stage_size(stage)
+    return [f"{rule.method}: {rule_of(rule).forecast(epochs, compared, stage.search.guided_from)}"]
 
 
 def _space_text(stage: Stage) -> str:

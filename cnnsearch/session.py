@@ -168,7 +168,7 @@ def execute(
             max_trials=max_trials,
             deadline=math.inf if max_seconds is None else began + max_seconds,
             suggestions=ready.suggestions,
-            suggest=Suggester(results),
+            suggest=Suggester(results.record_suggestions),
             adopt=functools.partial(_adopt, ready, hear),
         )
         keeper = _Keeper(results, queue)

@@ -231,7 +231,7 @@ def test_a_second_start_on_one_folder_is_refused(tmp_path: Path) -> None:
 
 def test_help_does_not_wait_for_torch_or_ray() -> None:
     code = (
-        "import sys; from cnnsearch import cli, sweepfile; sweepfile.load_sweep('part1');"
+        "import sys; from cnnsearch import cli; from cnnsearch.spec import load; load.load_sweep('part1');"
         "sys.exit(any(name in sys.modules for name in ('torch', 'ray', 'matplotlib', 'pandas')))"
     )
     assert subprocess.run([sys.executable, "-c", code], env=os.environ).returncode == 0

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cnnsearch.data.dataset import Dataset, Form
-from cnnsearch.planning.stopping import is_due
+from cnnsearch.planning.stopping_rules import rule_of
 from cnnsearch.planning.trial import Trial
 from cnnsearch.spec.settings import ResolvedPrecision, Settings
 from cnnsearch.spec.stage import StopEarly
@@ -62,7 +62,7 @@ class Workplace:
     def awaits_word(self, trial: Trial, epoch: int) -> bool:
         """Whether after this epoch a trial goes on only once it was decided that it may."""
         rule = self.rules.get(trial.stage)
-        return rule is not None and is_due(rule, epoch, trial.settings.epochs)
+        return rule is not None and rule_of(rule).is_due(epoch, trial.settings.epochs)
 
     def preprocessing(self, settings: Settings) -> Preprocessing:
         """What a trial's pretrained weights expect of its images."""

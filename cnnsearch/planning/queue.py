@@ -135,7 +135,7 @@ class Queue:
         """
         stopper = self._stopper_of.get(trial.id)
         if stopper and row.epoch > 0 and row.is_finite:
-            value = getattr(row, stopper.rule.metric)
+            value = getattr(row, stopper.settings.metric)
             self._note(trial, stopper.hear(trial.id, row.epoch, value, trial.settings.epochs))
         return self.stops.get(trial.id)
 

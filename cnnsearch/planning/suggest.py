@@ -1,13 +1,12 @@
-"""Makes and records a searcher's next suggestions, from what is recorded. Optuna is imported when one is made."""
+"""The next suggestions of a searcher, made from what is recorded. Optuna is imported when the first one is made."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from cnnsearch.planning.plan import Study
 from cnnsearch.planning.trial import Outcome, Status
-from cnnsearch.results.records import Results
 from cnnsearch.spec.cells import Cell
 
 if TYPE_CHECKING:
@@ -15,15 +14,16 @@ if TYPE_CHECKING:
 
 
 class Suggester:
-    """What a queue asks for suggestions. It keeps searchers in memory for the time of a run."""
+    """Makes suggestions for a queue. It keeps searchers in memory for the time of a run."""
 
-    def __init__(self, results: Results) -> None:
-        self._results = results
+    def __init__(self, record: Callable[[Study, Sequence[Cell]], None]) -> None:
+        """`record` makes the next suggestions of a study durable, before anything runs that they suggest."""
+        self._record = record
         self._searchers: dict[str, Searcher] = {}
         self._told: dict[str, list[Told]] = {}
 
     def __call__(self, study: Study, outcomes: Mapping[str, Outcome], count: int) -> list[Cell]:
-        """The next suggestions of a study, recorded. Raises DiskError where they cannot be."""
+        """Make and record the next `count` suggestions of a study. Raises what `record` raises."""
         from cnnsearch.planning.search import Searcher
 
         if study.id not in self._searchers:
@@ -34,15 +34,14 @@ class Suggester:
         for suggestion in study.suggestions[searcher.count :]:
             searcher.recall(suggestion, told)
         new = [searcher.suggest(told) for _ in range(count)]
-        about = {"stage": study.stage.name, "group": list(study.group), "method": study.stage.search.method}
-        self._results.study(study.id).append(len(study.suggestions), new, about)
+        self._record(study, new)
         return new
 
 
 def of_suggestion(study: Study, index: int, outcomes: Mapping[str, Outcome]) -> Told:
-    """What is told of a suggestion all of whose trials ended: the means over its seeds.
+    """What a searcher is told of a suggestion all of whose trials have ended: the means over its seeds.
 
-    Settings that diverge with one seed are no good with the others. A failure may have been the machine's, and says
+    Settings that diverge with one seed are no good with the others. A failure may have been the machine's and says
     nothing.
     """
     from cnnsearch.planning.search import Ending, Told

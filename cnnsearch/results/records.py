@@ -24,13 +24,14 @@ import os
 import shutil
 import socket
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from cnnsearch.errors import DiskError, ResultsError
+from cnnsearch.planning.plan import Study
 from cnnsearch.planning.trial import Trial
 from cnnsearch.results.study_file import StudyFile
 from cnnsearch.results.trial_folder import SCHEMA_VERSION, Damage, Measures, Record, TrialFolder
@@ -70,6 +71,11 @@ class Results:
     def study(self, study_id: str) -> StudyFile:
         """The suggestions of a study, of which there may be none yet."""
         return StudyFile(self.path / "studies" / f"{study_id}.jsonl")
+
+    def record_suggestions(self, study: Study, suggestions: Sequence[Cell]) -> None:
+        """Write the next suggestions of a study, durably. Raises DiskError."""
+        about = {"stage": study.stage.name, "group": list(study.group), "method": study.stage.search.method}
+        self.study(study.id).append(len(study.suggestions), suggestions, about)
 
     def suggestions(self) -> dict[str, list[Cell]]:
         """Study id -> its suggestions so far. Those of studies that no stage has any more are kept, and do no harm."""

@@ -3,28 +3,17 @@
 from __future__ import annotations
 
 import copy
-import difflib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ValidationError
 
 from cnnsearch.errors import SpecError
-from cnnsearch.spec.document import Document, KeyPath, dotted, parse_value, read, read_back, shown
-from cnnsearch.spec.settings import (
-    AXES,
-    DataSpec,
-    FillSplit,
-    SpecProblemError,
-    StratifiedSplit,
-    TrainSpec,
-    value_message,
-)
-from cnnsearch.spec.stage import Asha, Hyperband, Median, Patience, Search, Stage, StartFrom
-from cnnsearch.spec.sweep import RunSpec, Sweep
+from cnnsearch.spec.document import Document, parse_value, read, read_back
+from cnnsearch.spec.explain import did_you_mean
+from cnnsearch.spec.sweep import Sweep
 
 SWEEPS = Path("sweeps")
 
@@ -52,7 +41,7 @@ def load_sweep(
     document = read(*find(str(sweep)))
     profiles = _take_profiles(document)
     for name in profiles:
-        _validated(_with_profile(document, profiles, name))
+        Sweep.from_document(_with_profile(document, profiles, name))
     document = _with_profile(document, profiles, profile) if profile is not None else document
     pairs = values.items() if isinstance(values, Mapping) else map(_split_pair, values)
     for key, value in pairs:
@@ -61,7 +50,7 @@ def load_sweep(
         document.set("data.source", data, "--data")
     if seeds:
         document.set("seeds", list(seeds), "--seeds")
-    return _validated(document)
+    return Sweep.from_document(document)
 
 
 def find(sweep: str) -> tuple[Path, str]:
@@ -78,22 +67,14 @@ def find(sweep: str) -> tuple[Path, str]:
         return file, f"{sweep}.yaml (shipped)"
     known = sorted({path.stem for folder in (SWEEPS, Path(str(shipped))) for path in folder.glob("*.yaml")})
     raise SpecError(
-        f"there is no sweep named {sweep!r}.{_did_you_mean(sweep, known)}\n"
+        f"there is no sweep named {sweep!r}.{did_you_mean(sweep, known)}\n"
         f"known sweeps: {', '.join(known)}; or give the path of a YAML file"
     )
 
 
-def changed(sweep: Sweep, values: Mapping[str, Any]) -> Sweep:
-    """The sweep with dotted keys set. Raises SpecError."""
-    document = Document(sweep.name, copy.deepcopy(sweep.to_dict()))
-    for key, value in values.items():
-        document.set(key, value, key)
-    return _validated(document)
-
-
 def from_yaml(text: str, name: str) -> Sweep:
     """Read back a resolved `sweep.yaml`. Raises SpecError."""
-    return _validated(Document(name, read_back(text, name)))
+    return Sweep.from_document(Document(name, read_back(text, name)))
 
 
 def to_yaml(sweep: Sweep) -> str:
@@ -112,7 +93,7 @@ def _with_profile(document: Document, profiles: dict[str, Any], name: str) -> Do
     if name not in profiles:
         known = ", ".join(profiles) or "none"
         raise SpecError(
-            f"{document.name} has no profile {name!r}.{_did_you_mean(name, profiles)}\nprofiles there: {known}"
+            f"{document.name} has no profile {name!r}.{did_you_mean(name, profiles)}\nprofiles there: {known}"
         )
     if not isinstance(profiles[name], dict):
         raise SpecError(f"{document.place(('profiles', name))}: a profile is a mapping of dotted keys to values")
@@ -129,98 +110,6 @@ def _split_pair(pair: str) -> tuple[str, Any]:
     return key, parse_value(text, f"--set {key}")
 
 
-def _validated(document: Document) -> Sweep:
-    try:
-        return Sweep.model_validate(document.tree)
-    except ValidationError as error:
-        raise SpecError(_explain(error, document)) from None
-
-
-def _explain(error: ValidationError, document: Document) -> str:
-    """The first mistake, as place, key, what was given, what is allowed, nearest known name."""
-    first = error.errors()[0]
-    path = _real_path(first["loc"], document.tree)
-    cause = first.get("ctx", {}).get("error")
-    if isinstance(cause, SpecProblemError):
-        path = (*path, *cause.path)
-    place, key = document.place(path), dotted(path, document.tree)
-    if first["type"] == "extra_forbidden" or (isinstance(cause, SpecProblemError) and str(cause) == "unknown axis"):
-        return _unknown_key(place, path, document.tree)
-    if first["type"] == "union_tag_invalid":
-        tag = repr(first["ctx"]["tag"])
-        return f"{place}: {key}.method given {shown(tag)}; allowed: {first['ctx']['expected_tags']}"
-    if first["type"] == "missing":
-        return f"{place}: {key} is missing"
-    if isinstance(cause, SpecProblemError):
-        return f"{place}: {key} {cause}"
-    if cause is not None and not isinstance(first["input"], str):  # of several values, and says which
-        return f"{place}: {key}: {cause}"
-    return f"{place}: {key} {value_message(first['input'], first['msg'])}"
-
-
-def _real_path(loc: tuple[int | str, ...], tree: Any) -> KeyPath:
-    """Pydantic's location without the names of union members, which are no keys."""
-    path: list[int | str] = []
-    at = tree
-    for position, part in enumerate(loc):
-        if isinstance(at, dict | list):
-            is_tag = isinstance(at, dict) and part not in at and position + 1 < len(loc)
-            if is_tag:
-                continue
-            path.append(part)
-            try:
-                at = at[part]  # type: ignore[index]
-            except (KeyError, IndexError, TypeError):
-                at = None
-    return tuple(path)
-
-
-_PARTS: dict[KeyPath, type[BaseModel]] = {
-    (): Sweep,
-    ("data",): DataSpec,
-    ("train",): TrainSpec,
-    ("run",): RunSpec,
-    ("stages", 0): Stage,
-    ("stages", 0, "start_from"): StartFrom,
-    ("stages", 0, "search"): Search,
-}
-
-
-_RULES: dict[str, type[BaseModel]] = {
-    "asha": Asha,
-    "hyperband": Hyperband,
-    "median": Median,
-    "patience": Patience,
-}
-
-
-def _known_keys(path: KeyPath, tree: Any) -> list[str]:
-    parent: KeyPath = tuple(0 if isinstance(part, int) else part for part in path[:-1])
-    if parent == ("stages", 0, "space"):
-        return list(AXES)
-    if parent == ("data", "split"):
-        method = tree["data"]["split"].get("method")
-        return list((StratifiedSplit if method == "stratified" else FillSplit).model_fields)
-    if parent == ("stages", 0, "stop_early"):
-        method = tree["stages"][path[1]]["stop_early"].get("method")
-        return list(_RULES[method].model_fields) if method in _RULES else []
-    extra = ["profiles"] if parent == () else []
-    return [*_PARTS[parent].model_fields, *extra] if parent in _PARTS else []
-
-
-def _unknown_key(place: str, path: KeyPath, tree: Any) -> str:
-    known = _known_keys(path, tree)
-    parent = dotted(path[:-1], tree)
-    prefix = f"{parent}." if parent else ""
-    message = f"{place}: {prefix}{path[-1]} is not a key.{_did_you_mean(str(path[-1]), known, prefix)}"
-    return f"{message}\nknown keys of {parent or 'a sweep'}: {', '.join(known)}" if known else message
-
-
-def _did_you_mean(word: str, known: Iterable[str], prefix: str = "") -> str:
-    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
-    return f" Did you mean {prefix}{near[0]}?" if near else ""
-
-
 def _nearest_file(path: Path) -> str:
     siblings = [str(file) for file in path.parent.glob("*.y*ml")] if path.parent.is_dir() else []
-    return "." + _did_you_mean(str(path), siblings) if siblings else ""
+    return "." + did_you_mean(str(path), siblings) if siblings else ""

@@ -3,53 +3,53 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import get_args
 
 from pydantic import ValidationError
 
 from cnnsearch.spec.cells import grid, with_conditions
 from cnnsearch.spec.document import KeyPath
-from cnnsearch.spec.settings import AXES, Settings, SpecProblemError, value_message
+from cnnsearch.spec.settings import AXES, DataSpec, Settings, SpecProblemError, TrainSpec, value_message
 from cnnsearch.spec.stage import (
     MAX_TRIALS,
     NUMERIC_KINDS,
     SINGLE_OBJECTIVES,
     Objective,
-    Patience,
     Stage,
     StartFrom,
     Values,
     repeated,
 )
-from cnnsearch.spec.sweep import Sweep
 
 
-def problems(sweep: Sweep) -> Iterator[SpecProblemError]:
-    """The first of them is what the user is told."""
-    if len(set(sweep.seeds)) < len(sweep.seeds):
-        yield SpecProblemError(("seeds",), f"has a seed twice: {list(sweep.seeds)}")
-    for seed in sweep.seeds:
+def problems(
+    stages: Sequence[Stage], seeds: Sequence[int], train: TrainSpec, data: DataSpec
+) -> Iterator[SpecProblemError]:
+    """Find what makes the parts of a sweep impossible together; users are told the first problem."""
+    if len(set(seeds)) < len(seeds):
+        yield SpecProblemError(("seeds",), f"has a seed twice: {list(seeds)}")
+    for seed in seeds:
         if not 0 <= seed < 2**31:
             yield SpecProblemError(("seeds",), f"given {seed}; allowed: 0 to {2**31 - 1}")
     earlier: dict[str, Stage] = {}
     spaces: dict[str, dict[str, Values]] = {}
-    for index, stage in enumerate(sweep.stages):
+    for index, stage in enumerate(stages):
         at: KeyPath = ("stages", index)
         if stage.name in earlier:
             yield SpecProblemError((*at, "name"), f"two stages are named {stage.name!r}")
         of_space = list(_space_problems(stage, (*at, "space")))
         yield from of_space
         if not of_space:
-            yield from _size_problems(sweep, stage, at)
+            yield from _size_problems(len(seeds), stage, at)
         yield from _search_problems(stage, at)
         if stage.start_from:
             yield from _start_problems(stage, stage.start_from, earlier, at)
         inherited = spaces.get(stage.start_from.stage, {}) if stage.start_from else {}
         spaces[stage.name] = _with_inherited(stage.space, inherited)
         if not of_space:
-            yield from _combination_problems(sweep, spaces[stage.name], (*at, "space"))
-            yield from _stopping_problems(sweep, stage, spaces[stage.name], (*at, "stop_early"))
+            yield from _combination_problems(train, data, spaces[stage.name], (*at, "space"))
+            yield from _stopping_problems(stages, train, stage, spaces[stage.name], (*at, "stop_early"))
         earlier[stage.name] = stage
 
 
@@ -89,11 +89,11 @@ def _when_problems(stage: Stage, axis: str, values: Values, at: KeyPath) -> Iter
                 yield SpecProblemError((*at, "when", other), f"given {value!r}; allowed: {list(listed.args)}")
 
 
-def _size_problems(sweep: Sweep, stage: Stage, at: KeyPath) -> Iterator[SpecProblemError]:
+def _size_problems(seeds: int, stage: Stage, at: KeyPath) -> Iterator[SpecProblemError]:
     """More trials than could ever be listed, let alone run."""
     listed = stage.search.method == "grid"
     chosen = math.prod(len(values.args) for values in stage.space.values()) if listed else stage.search.trials or 1
-    trials = chosen * max(1, len(sweep.seeds))
+    trials = chosen * max(1, seeds)
     if trials > MAX_TRIALS:
         yield SpecProblemError((*at, "space"), f"makes {trials:,} trials; a stage has at most {MAX_TRIALS:,}")
 
@@ -106,10 +106,12 @@ def _with_inherited(own: dict[str, Values], parents: dict[str, Values]) -> dict[
     return inherited | freed | own
 
 
-def _combination_problems(sweep: Sweep, space: dict[str, Values], at: KeyPath) -> Iterator[SpecProblemError]:
+def _combination_problems(
+    train: TrainSpec, data: DataSpec, space: dict[str, Values], at: KeyPath
+) -> Iterator[SpecProblemError]:
     """Combinations of values that are each fine, and together impossible."""
     together = ("model", "weights", "width", "lr_schedule", "warmup_epochs")
-    fixed = {name: getattr(sweep.train, name) for name in together} | {"image_size": sweep.data.image_size}
+    fixed = {name: getattr(train, name) for name in together} | {"image_size": data.image_size}
     for cell in grid(with_conditions(space, fixed)):
         try:
             Settings.model_validate(fixed | {axis: value for axis, value in cell.items() if axis in fixed})
@@ -170,16 +172,18 @@ def _adaptive_problems(stage: Stage, at: KeyPath) -> Iterator[SpecProblemError]:
         )
 
 
-def _stopping_problems(sweep: Sweep, stage: Stage, space: dict[str, Values], at: KeyPath) -> Iterator[SpecProblemError]:
+def _stopping_problems(
+    stages: Sequence[Stage], train: TrainSpec, stage: Stage, space: dict[str, Values], at: KeyPath
+) -> Iterator[SpecProblemError]:
     """Rules that could never stop a trial, or leave nothing to start from."""
     rule = stage.stop_early
     if rule is None:
         return
-    most = max(space["epochs"].args) if "epochs" in space else sweep.train.epochs
+    most = max(space["epochs"].args) if "epochs" in space else train.epochs
     if rule.min_epochs >= most:
         yield SpecProblemError((*at, "min_epochs"), f"given {rule.min_epochs}; allowed: fewer than the {most} epochs")
-    later = [other.name for other in sweep.stages if other.start_from and other.start_from.stage == stage.name]
-    if isinstance(rule, Patience) and later:
+    later = [other.name for other in stages if other.start_from and other.start_from.stage == stage.name]
+    if not rule.spares_one and later:
         yield SpecProblemError(
             (*at, "method"),
             f"patience may stop every trial, and stage {later[0]} starts from finished ones; allowed: asha, hyperband, "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
     BeforeValidator,
@@ -171,6 +171,9 @@ class _Stopping(Part):
     metric: Literal["val_accuracy", "val_loss"] = Field("val_accuracy", description="what trials are judged by")
     min_epochs: Int = Field(1, ge=1, description="epochs every trial has before it can be stopped")
 
+    spares_one: ClassVar[bool] = True
+    """Whether one of the trials it compares always trains to its end."""
+
 
 class Asha(_Stopping):
     """Asynchronous successive halving: Li et al., arXiv:1810.05934."""
@@ -203,6 +206,7 @@ class Median(_Stopping):
 class Patience(_Stopping):
     """Stops a trial by its own curve alone."""
 
+    spares_one: ClassVar[bool] = False
     method: Literal["patience"] = Field("patience", description="stops a trial that gets no better")
     patience: Int = Field(10, ge=1, description="epochs without a better value after which a trial is stopped")
     min_change: Float = Field(0.0, ge=0, description="what is no larger counts as no better (a fraction, or a loss)")

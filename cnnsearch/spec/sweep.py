@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any, Literal, Self
 
-from pydantic import (
-    Field,
-    model_validator,
-)
+from pydantic import Field, ValidationError, model_validator
 
+from cnnsearch.errors import SpecError
+from cnnsearch.spec.document import Document
+from cnnsearch.spec.explain import explain
+from cnnsearch.spec.problems import problems
 from cnnsearch.spec.settings import DataSpec, Float, Int, Part, SpecProblemError, TrainSpec
 from cnnsearch.spec.stage import Stage
 
@@ -66,26 +68,33 @@ class Sweep(Part):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        from cnnsearch.spec.problems import problems
-
-        for problem in problems(self):
+        for problem in problems(self.stages, self.seeds, self.train, self.data):
             raise problem
         return self
 
+    @classmethod
+    def from_document(cls, document: Document) -> Sweep:
+        """Validate a sweep file. Raises SpecError, with a message for its author."""
+        try:
+            return cls.model_validate(document.tree)
+        except ValidationError as error:
+            raise SpecError(explain(error, document, cls)) from None
+
     def stage(self, name: str) -> Stage:
-        """The stage of that name; KeyError where there is none."""
+        """Return the stage of this name. Raises KeyError."""
         for stage in self.stages:
             if stage.name == name:
                 return stage
         raise KeyError(name)
 
     def with_values(self, values: dict[str, Any]) -> Sweep:
-        """A changed sweep: dotted keys as in `--set`, such as `{"train.epochs": 5}`. Raises SpecError."""
-        from cnnsearch.spec.load import changed
-
-        return changed(self, values)
+        """Return a changed sweep, given dotted keys as in `--set`, such as `{"train.epochs": 5}`. Raises SpecError."""
+        document = Document(self.name, copy.deepcopy(self.to_dict()))
+        for key, value in values.items():
+            document.set(key, value, key)
+        return self.from_document(document)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, as `sweep.yaml` holds them; `Sweep.model_validate` reads them back."""
+        """Return plain values, as `sweep.yaml` holds them; `Sweep.model_validate` reads them back."""
         plain: dict[str, Any] = self.model_dump(mode="json", exclude_none=True)
         return plain

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from cnnsearch.errors import SpecError
 from cnnsearch.planning.queue import Queue
-from cnnsearch.planning.stopping import Stopper, brackets, curve_of, expected_epochs, is_due, rungs
+from cnnsearch.planning.stopping import Stopper, curve_of
+from cnnsearch.planning.stopping_rules import AshaRule, HyperbandRule, mean, rule_of
 from cnnsearch.spec.stage import Asha, Hyperband, Median, Patience, StopEarly
 from cnnsearch.spec.sweep import Sweep
 
@@ -41,12 +42,16 @@ def all_run(rule: StopEarly, curves: list[list[float]]) -> tuple[Stopper, list[i
     return stopper, [run(stopper, str(trial), curve) for trial, curve in enumerate(curves)]
 
 
+def expected_epochs(settings: StopEarly, epochs: int, trials: int, **options: Any) -> float:
+    return mean(rule_of(settings).endings(epochs, trials, **options))
+
+
 def test_rungs_lie_a_factor_apart_and_below_the_last_epoch() -> None:
-    assert rungs(Asha(), 100) == [1, 3, 9, 27, 81]
-    assert rungs(Asha(min_epochs=4, reduction_factor=2), 33) == [4, 8, 16, 32]
-    assert rungs(Asha(), 27) == [1, 3, 9]
-    assert [epoch for epoch in range(1, 101) if is_due(Asha(), epoch, 100)] == [1, 3, 9, 27, 81]
-    assert [epoch for epoch in range(1, 6) if is_due(Median(min_epochs=3), epoch, 5)] == [3, 4]
+    assert AshaRule(Asha()).rungs(100) == [1, 3, 9, 27, 81]
+    assert AshaRule(Asha(min_epochs=4, reduction_factor=2)).rungs(33) == [4, 8, 16, 32]
+    assert AshaRule(Asha()).rungs(27) == [1, 3, 9]
+    assert [epoch for epoch in range(1, 101) if rule_of(Asha()).is_due(epoch, 100)] == [1, 3, 9, 27, 81]
+    assert [epoch for epoch in range(1, 6) if rule_of(Median(min_epochs=3)).is_due(epoch, 5)] == [3, 4]
 
 
 def test_asha_lets_the_best_third_go_on() -> None:
@@ -70,12 +75,12 @@ def test_loss_is_better_where_it_is_lower() -> None:
 def test_what_is_best_at_a_rung_goes_on(curves: list[list[float]], factor: int) -> None:
     rule = Asha(reduction_factor=factor)
     stopper, ended = all_run(rule, curves)
-    for rung in rungs(rule, EPOCHS):
-        there = {name: curve[rung] for name, curve in stopper.curves.items() if rung in curve}
+    for rung in AshaRule(rule).rungs(EPOCHS):
+        there = {name: curve[rung] for name, curve in stopper.curves.values.items() if rung in curve}
         best = max(there.values(), default=None)
         assert all(ended[int(name)] > rung for name, value in there.items() if value == best)
     assert EPOCHS in ended
-    assert all(epochs == EPOCHS or epochs in rungs(rule, EPOCHS) for epochs in ended)
+    assert all(epochs == EPOCHS or epochs in AshaRule(rule).rungs(EPOCHS) for epochs in ended)
 
 
 @given(CURVES, st.randoms(use_true_random=False))
@@ -86,13 +91,13 @@ def test_rungs_are_rebuilt_from_what_is_known_in_any_order(curves: list[list[flo
     rng.shuffle(known)
     again = Stopper(Asha())
     for trial in known:
-        again.place(str(trial), whole.curves[str(trial)])
+        again.place(str(trial), whole.curves.values[str(trial)])
     last = str(len(curves) - 1)
     cut = rng.randrange(ended[-1])
     again.place(last, {epoch: curves[-1][epoch - 1] for epoch in range(1, cut + 1)})
     assert not again.resume(last, EPOCHS)
     assert run(again, last, curves[-1]) == ended[-1]  # which comes past its first epochs again
-    assert again.curves == whole.curves
+    assert again.curves.values == whole.curves.values
 
 
 def test_a_trial_cut_off_between_its_last_word_and_the_answer_is_answered() -> None:
@@ -143,13 +148,13 @@ def test_asha_decides_as_ray_does(factor: int, metric: Any) -> None:
 
 def test_hyperband_deals_trials_to_brackets_as_its_paper_does() -> None:
     """Table 1 of arXiv:1603.06560: R = 81, η = 3: 81, 34, 15, 8 and 5 configurations."""
-    dealt = brackets(Hyperband(), 81)
+    dealt = HyperbandRule(Hyperband()).brackets(81)
     assert [dealt.count(s) for s in (4, 3, 2, 1, 0)] == [81, 34, 15, 8, 5]
 
 
 def test_hyperband_compares_within_a_bracket() -> None:
     rule = Hyperband()
-    dealt = brackets(rule, 9)  # rungs 1 and 3
+    dealt = HyperbandRule(rule).brackets(9)  # rungs 1 and 3
     assert dealt == (2,) * 9 + (1,) * 5 + (0,) * 3
     stopper = placed(rule, len(dealt))
     assert stopper.hear("0", 1, 0.9, 9) is None

@@ -69,7 +69,9 @@ def finish_all(
 ) -> Queue:
     """Run as an executor would, with several trials at a time that end in any order."""
     rng = rng or random.Random(0)
-    queue = Queue(sweep, DATA, outcomes, slots=4, suggestions=results.suggestions(), suggest=Suggester(results))
+    queue = Queue(
+        sweep, DATA, outcomes, slots=4, suggestions=results.suggestions(), suggest=Suggester(results.record_suggestions)
+    )
     running: list[Trial] = []
     while True:
         while len(running) < 4 and (job := queue.take()) is not None:
@@ -114,7 +116,7 @@ def test_lost_suggestions_come_out_the_same(undisturbed: Queue, tmp_path: Path) 
 
 def test_never_more_in_flight_than_at_once_and_each_is_recorded_before_it_runs(tmp_path: Path) -> None:
     results = in_folder(tmp_path)
-    queue = Queue(searching(), DATA, {}, slots=16, suggest=Suggester(results))
+    queue = Queue(searching(), DATA, {}, slots=16, suggest=Suggester(results.record_suggestions))
     for _ in range(4):
         running: list[Trial] = []
         while (job := queue.take()) is not None:
@@ -138,7 +140,7 @@ def test_more_trials_go_on_from_those_there_are_and_fewer_use_the_first(undistur
         DATA,
         outcomes,
         suggestions=results.suggestions(),
-        suggest=Suggester(results),
+        suggest=Suggester(results.record_suggestions),
     )
     assert list(fewer.plan.trials) == list(undisturbed.plan.trials)[:4]
     assert fewer.is_exhausted
@@ -234,7 +236,7 @@ def test_a_stage_waits_for_the_whole_search_it_starts_from(tmp_path: Path) -> No
 def test_children_of_nothing_are_lost(tmp_path: Path) -> None:
     more = "{name: more, start_from: {stage: search}, space: {lr: {loguniform: [0.001, 0.1]}}, search: %s}"
     sweep = searching("{method: tpe, trials: 2}", more % "{method: tpe, trials: 5}")
-    queue = Queue(sweep, DATA, {}, suggest=Suggester(in_folder(tmp_path)))
+    queue = Queue(sweep, DATA, {}, suggest=Suggester(in_folder(tmp_path).record_suggestions))
     while (job := queue.take()) is not None:
         queue.finish(job.trials[0], Outcome(Status.DIVERGED))
     assert (queue.plan.lost, queue.plan.waiting, queue.is_exhausted) == (5, 0, True)
@@ -277,7 +279,9 @@ def test_a_size_that_was_not_timed_goes_by_the_nearest() -> None:
 def run_serial(sweep: Sweep, dataset: Dataset, path: Path) -> Queue:
     results = in_folder(path)
     place = Workplace(path, {(8, "bilinear"): dataset}, Choices("cpu", 1, "fp32"), checkpoint_seconds=0)
-    queue = Queue(sweep, dataset.fingerprint, {}, suggestions=results.suggestions(), suggest=Suggester(results))
+    queue = Queue(
+        sweep, dataset.fingerprint, {}, suggestions=results.suggestions(), suggest=Suggester(results.record_suggestions)
+    )
     serial.execute(queue, place, LAYOUT, sweep.run, lambda event: None)
     return queue
 
@@ -341,7 +345,7 @@ def test_ray_and_serial_suggest_the_same(dataset: Dataset, tmp_path: Path) -> No
     alone = run_serial(sweep, dataset, tmp_path / "serial")
     results = in_folder(tmp_path / "ray")
     place = Workplace(results.path, {(8, "bilinear"): dataset}, Choices("cpu", 1, "fp32"), checkpoint_seconds=0)
-    queue = Queue(sweep, dataset.fingerprint, {}, suggest=Suggester(results))
+    queue = Queue(sweep, dataset.fingerprint, {}, suggest=Suggester(results.record_suggestions))
     schedule.execute(queue, place, LAYOUT, sweep.run, lambda event: None)
     assert list(queue.plan.trials) == list(alone.plan.trials)
     assert results.suggestions() == Results(tmp_path / "serial").suggestions()

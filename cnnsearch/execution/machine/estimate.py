@@ -20,7 +20,7 @@ from typing import Any
 from cnnsearch.errors import DiskError, RequestError, RunError
 from cnnsearch.execution.machine.hardware import Hardware, Layout
 from cnnsearch.planning.plan import Plan, StagePlan
-from cnnsearch.planning.stopping import expected
+from cnnsearch.planning.stopping_rules import mean
 from cnnsearch.planning.trial import Trial
 from cnnsearch.spec.cells import SIZE_POWERS, cells, typical_cells
 from cnnsearch.spec.settings import Settings
@@ -240,9 +240,9 @@ def _wall_clock(lengths: list[Lengths], slots: int, in_order: bool) -> float:
     the other places stand empty, which the jobs' mean lengths would not show.
     """
     if not in_order:
-        lengths = sorted(lengths, key=expected, reverse=True)
+        lengths = sorted(lengths, key=mean, reverse=True)
     if all(len(some) == 1 for some in lengths):
-        return _makespan([expected(some) for some in lengths], slots)
+        return _makespan([mean(some) for some in lengths], slots)
     rng, draws = random.Random(0), -(-DRAWN_JOBS // len(lengths))
     columns = [rng.choices(list(some), list(some.values()), k=draws) for some in lengths]
     return sum(_makespan(jobs, slots) for jobs in zip(*columns, strict=True)) / draws

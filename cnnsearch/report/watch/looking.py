@@ -16,7 +16,7 @@ from typing import Any
 
 from cnnsearch.errors import CnnsearchError, RequestError
 from cnnsearch.planning.plan import Plan, make_plan
-from cnnsearch.planning.stopping import is_due
+from cnnsearch.planning.stopping_rules import rule_of
 from cnnsearch.planning.trial import Status
 from cnnsearch.results.parquet import NOTE
 from cnnsearch.results.records import Record, Results
@@ -309,7 +309,7 @@ class Folder:
 
     def _compared(self, begun: Begun, sweep: Sweep | None, plan: Plan | None) -> Begun:
         rule = plan.rules.get(begun.trial_id) if plan and sweep else None
-        compared = rule is not None and begun.epoch > 0 and is_due(rule, begun.epoch, begun.settings.epochs)
+        compared = rule is not None and begun.epoch > 0 and rule_of(rule).is_due(begun.epoch, begun.settings.epochs)
         return dataclasses.replace(begun, is_compared=compared)
 
     def _version(self, records: Mapping[str, Record]) -> str:
