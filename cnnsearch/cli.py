@@ -188,7 +188,7 @@ def run_alone(command: Callable[..., None]) -> None:
 
 
 def _dry(ready: Prepared) -> tuple[int, dict[str, Any]]:
-    from cnnsearch.progress import plan_json, plan_text
+    from cnnsearch.plan_text import plan_json, plan_text
 
     print(plan_text(ready))
     return 0, plan_json(ready)
@@ -197,7 +197,8 @@ def _dry(ready: Prepared) -> tuple[int, dict[str, Any]]:
 def _run(ready: Prepared, serial: bool, seconds: float | None, trials: int | None) -> tuple[int, dict[str, Any]]:
     from rich.console import Console
 
-    from cnnsearch.progress import LineView, LiveView, finished_text, plan_text
+    from cnnsearch.plan_text import plan_text
+    from cnnsearch.progress import LineView, LiveView, finished_text
     from cnnsearch.session import execute
 
     console = Console(highlight=False)

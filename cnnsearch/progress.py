@@ -14,18 +14,13 @@ from rich.table import Table
 from rich.text import Text
 
 from cnnsearch.execution.events import Ended, EpochDone, Event, Ready, Started
-from cnnsearch.execution.machine.estimate import representatives, workload_key
-from cnnsearch.execution.machine.hardware import DRIVER_BYTES
+from cnnsearch.execution.machine.estimate import representatives
 from cnnsearch.planning.labels import setting, setting_parts, varied_axes
-from cnnsearch.planning.plan import StagePlan
-from cnnsearch.planning.stopping_rules import rule_of
 from cnnsearch.planning.trial import Status, Trial
-from cnnsearch.prepare import Prepared, epochs_left, expected_seconds, is_at_most
+from cnnsearch.prepare import Prepared, epochs_left, expected_seconds
 from cnnsearch.results.records import Record
 from cnnsearch.session import Finished
-from cnnsearch.spec.cells import size as stage_size
-from cnnsearch.spec.stage import Stage, Values
-from cnnsearch.words import accuracy, clock, duration, percent, size
+from cnnsearch.words import accuracy, clock, duration, percent
 
 if TYPE_CHECKING:
     from cnnsearch.planning.trial import EpochRow
@@ -34,139 +29,6 @@ MOST_SHOWN = 8
 """Running trials listed on a terminal; heads trained together are many."""
 LINE_SECONDS = 10.0
 """Without a terminal, an epoch of a trial is reported at most this often."""
-
-
-def plan_text(ready: Prepared) -> str:
-    """The plan and its estimate, a line a subject."""
-    sweep, dataset, sizes = ready.sweep, ready.dataset, ready.sizes
-    rows = [
-        (
-            "data",
-            f"{dataset.source}: {len(dataset.classes)} classes, {sizes.train:,} train / {sizes.val:,} validation / "
-            f"{sizes.test:,} test, resized to {sweep.data.image_size}×{sweep.data.image_size}",
-        ),
-        *(("", f"note: {warning}") for warning in dataset.warnings),
-    ]
-    if ready.repeated:
-        many = f"{len(ready.repeated)} finished trial{'s' * (len(ready.repeated) > 1)}"
-        rows.append(("", f"note: {many} run again: others start from weights of theirs that are gone or damaged"))
-    for planned in ready.plan.stages:
-        stage = planned.stage
-        axes = _space_text(stage)
-        if len(sweep.seeds) > 1:
-            axes += f" × seeds {len(sweep.seeds)}"
-        if stage.start_from:
-            each = f" of each {', '.join(stage.start_from.per)}" if stage.start_from.per else ""
-            axes += f", from the best{each}"
-        cost = ready.costs[stage.name]
-        about = "at most" if is_at_most(ready, stage.name) else "about"
-        when = f"{about} {duration(cost.seconds)}" if cost.trials else "already done"
-        rows.append((stage.name, f"{planned.total} trials   {axes}   {when}"))
-        rows += [("", note) for note in [*stopping_notes(ready, planned), *frozen_notes(ready, stage.name)]]
-    rows.append(("on", f"{ready.places}, {ready.precision}"))
-    rows.append(("total", _total_text(ready)))
-    width = max(len(label) for label, _ in rows)
-    title = f"{sweep.name} · {sweep.title}" if sweep.title else sweep.name
-    return "\n".join([title, *(f"{label:<{width}}  {text}" for label, text in rows)])
-
-
-def stopping_notes(ready: Prepared, planned: StagePlan) -> list[str]:
-    """When trials of a stage end early, and what that makes of their epochs."""
-    stage = planned.stage
-    rule, epochs = stage.stop_early, ready.sweep.train.epochs
-    if rule is None:
-        return []
-    known = next(iter(planned.trials), None)
-    compared = ready.compared(known) if known else stage_size(stage)
-    return [f"{rule.method}: {rule_of(rule).forecast(epochs, compared, stage.search.guided_from)}"]
-
-
-def _space_text(stage: Stage) -> str:
-    """`lr 3 × batch_size 2`, `tpe over lr, dropout; 8 at a time`."""
-    search = stage.search
-    if search.method == "grid":
-        return " × ".join(_axis_text(axis, values) for axis, values in stage.space.items() if values.varies)
-    if search.method == "random":
-        return f"random draws of {', '.join(stage.space)}"
-    aims = f" for {' and '.join(search.aims)}" if search.objectives else ""
-    text = f"{search.method} over {', '.join(axis for axis, values in stage.space.items() if values.varies)}{aims}"
-    return text if search.method == "qmc" else f"{text}; {search.window} at a time"
-
-
-def _axis_text(axis: str, values: Values) -> str:
-    """`lr 3`, `dropout 2 (plain only)`."""
-    only = " and ".join(" or ".join(map(str, wanted)) for wanted in values.when.values())
-    return f"{axis} {len(values.args)}" + (f" ({only} only)" if only else "")
-
-
-def frozen_notes(ready: Prepared, stage: str) -> list[str]:
-    """What becomes of the frozen layers of a stage's trials: computed once, or why not."""
-    images = ready.sizes.train + ready.sizes.val + ready.sizes.test
-    notes: dict[str, None] = {}
-    for trial in representatives(ready.plan):
-        timed = ready.calibration.workloads.get(workload_key(trial.settings), {})
-        if trial.stage != stage or trial.settings.fine_tune == "full" or not timed:
-            continue
-        needed, what = timed["features_image_bytes"] * images, f"{trial.settings.model} {trial.settings.fine_tune}"
-        if trial.settings.augment != "none":
-            notes[f"{what}: images change before its frozen layers, so every epoch computes all layers"] = None
-        elif needed == 0:
-            notes[f"{what}: its first layer trains, so every epoch computes all layers"] = None
-        elif needed > ready.features_bytes:
-            notes[f"{what}: outputs of frozen layers ({size(needed)}) are too large to keep"] = None
-        else:
-            notes[f"{what}: frozen layers computed once, {size(needed)}"] = None
-    return list(notes)
-
-
-def _total_text(ready: Prepared) -> str:
-    text = f"{ready.plan.total} trials ({ready.done} already done)"
-    if not ready.remaining:
-        return text + ", nothing to run"
-    open_ended = any(is_at_most(ready, name) for name, cost in ready.costs.items() if cost.trials)
-    about = "at most" if open_ended else "about"
-    return (
-        f"{text}, {about} {duration(total_seconds(ready))}, {size(memory_bytes(ready))} memory, "
-        f"{size(sum(cost.disk_bytes for cost in ready.costs.values()))} disk"
-    )
-
-
-def total_seconds(ready: Prepared) -> float:
-    """Expected wall-clock of what is left."""
-    if not ready.remaining:
-        return 0.0
-    return ready.calibration.around_seconds(ready.plan.total) + sum(cost.seconds for cost in ready.costs.values())
-
-
-def memory_bytes(ready: Prepared) -> int:
-    """Expected peak of the whole run on this machine."""
-    return DRIVER_BYTES + max((cost.memory_bytes for cost in ready.costs.values()), default=0)
-
-
-def plan_json(ready: Prepared) -> dict[str, object]:
-    """The same for programs."""
-    return {
-        "sweep": ready.sweep.name,
-        "trials": ready.plan.total,
-        "done": ready.done,
-        "seconds": round(total_seconds(ready), 1),
-        "memory_bytes": memory_bytes(ready),
-        "disk_bytes": sum(cost.disk_bytes for cost in ready.costs.values()),
-        "trials_at_once": ready.layout.trials_at_once,
-        "threads": ready.layout.threads,
-        "precision": ready.precision,
-        "stages": {
-            stage.stage.name: {
-                "trials": stage.total,
-                "search": stage.stage.search.method,
-                "to_run": ready.costs[stage.stage.name].trials,
-                "seconds": round(ready.costs[stage.stage.name].seconds, 1),
-                "seconds_are": "at most" if is_at_most(ready, stage.stage.name) else "expected",
-            }
-            for stage in ready.plan.stages
-        },
-        "results": str(ready.results),
-    }
 
 
 @dataclass

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import functools
 import math
 import signal
-import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from cnnsearch import data as images
-from cnnsearch.data.dataset import Dataset
+from cnnsearch.describe import write_description, write_pictures, write_provenance
 from cnnsearch.execution.events import Ended, Event
 from cnnsearch.execution.machine.placement import Cluster
 from cnnsearch.planning import retention
@@ -30,13 +25,10 @@ from cnnsearch.prepare import KEPT_AT_MOST, Prepared, digests, expected_seconds,
 from cnnsearch.results.mirror import Mirror
 from cnnsearch.results.records import Results
 from cnnsearch.results.tables import Tables, load
-from cnnsearch.spec.load import to_yaml
 from cnnsearch.spec.sweep import Sweep
 
 SAVING_SECONDS = 60.0
 """How long after its time is up a run is ended that has not ended by itself."""
-SHEET_IMAGES = 8
-"""Images of each class in the report's contact sheet."""
 
 Executor = Callable[..., None]
 
@@ -284,56 +276,6 @@ def workplace(ready: Prepared) -> Any:
     )
 
 
-def write_description(ready: Prepared) -> None:
-    """Write what the sweep is, before any trial: with it the records explain themselves."""
-    dataset, results = ready.dataset, ready.results
-    examples = {
-        split: {
-            "names": [dataset.names[row] for row in dataset.indices[split]],
-            "labels": dataset.labels[dataset.indices[split]].tolist(),
-        }
-        for split in ("val", "test")
-    }
-    results.write("sweep.yaml", to_yaml(ready.sweep))
-    results.write(
-        "data.json",
-        {
-            "source": dataset.source,
-            "fingerprint": dataset.fingerprint,
-            "classes": list(dataset.classes),
-            "counts": {split: dataset.counts(split) for split in images.SPLITS},
-            "warnings": list(dataset.warnings),
-            "weights": [[*key, found.identity] for key, found in ready.weights.items()],
-            "examples": examples,
-        },
-    )
-    chosen = {"precision": ready.precision, "threads": ready.layout.threads}
-    results.write("choices.json", {**results.read("choices.json"), ready.layout.device: chosen})
-
-
-def write_provenance(ready: Prepared, started_at: datetime, seconds: float, command: str) -> None:
-    """Add this run to the folder's history."""
-    hardware = ready.hardware
-    packages = ("cnnsearch", "torch", "torchvision", "ray", "numpy", "pillow")
-    this = {
-        "command": command,
-        "started_at": started_at.isoformat(timespec="seconds"),
-        "seconds": round(seconds, 3),
-        "versions": {"python": sys.version.split()[0], **{name: metadata.version(name) for name in packages}},
-        "hardware": {
-            "cpu": hardware.cpu,
-            "cores": hardware.cores,
-            "memory_bytes": hardware.memory_bytes,
-            "gpus": list(hardware.gpus),
-        },
-        "layout": {"trials_at_once": ready.layout.trials_at_once, "threads": ready.layout.threads},
-        "git_commit": _git_commit(),
-    }
-    before = ready.results.read("provenance.json")
-    choices = ready.results.read("choices.json")
-    ready.results.write("provenance.json", {"runs": [*before.get("runs", []), this], "choices": choices})
-
-
 def write_report(tables: Tables) -> Path:
     """Write the report into the sweep's folder; its path."""
     from cnnsearch import report
@@ -346,30 +288,6 @@ def current_report(tables: Tables) -> Path | None:
     from cnnsearch import report
 
     return report.current(tables, tables.folder)
-
-
-def write_pictures(ready: Prepared, tables: Tables) -> dict[str, Any]:
-    """Keep the pictures the report shows: with them it can be made again without the images."""
-    from cnnsearch import report
-    from cnnsearch.data.pictures import png
-
-    dataset = ready.dataset
-    rows = {dataset.names[row]: int(row) for split in ("val", "test") for row in dataset.indices[split]}
-    sheet = {
-        name: [row for row in dataset.indices["train"] if dataset.labels[row] == label][:SHEET_IMAGES]
-        for label, name in enumerate(dataset.classes)
-    }
-    encoded = functools.partial(_encoded, png, dataset)
-    pictures = {
-        "sheet": {name: [encoded(int(row)) for row in some] for name, some in sheet.items()},
-        "examples": {name: encoded(rows[name]) for name in report.examples_wanted(tables) if name in rows},
-    }
-    ready.results.write("pictures.json", pictures)
-    return pictures
-
-
-def _encoded(png: Callable[[Dataset, int], bytes], dataset: Dataset, row: int) -> str:
-    return base64.b64encode(png(dataset, row)).decode("ascii")
 
 
 def _executor(serial: bool, ready: Prepared) -> Executor:
@@ -389,15 +307,3 @@ def _expected_silence(ready: Prepared, job: Job) -> float:
     epoch = sum(calibration.epoch_seconds(trial.settings, sizes) for trial in job.trials)
     images = sizes.train + sizes.val + sizes.test
     return epoch + images * calibration.image_seconds(first)
-
-
-def _git_commit() -> str | None:
-    """Commit of the code, where it runs from a checkout."""
-    where = Path(__file__).parent
-    try:
-        done = subprocess.run(
-            ["git", "-C", str(where), "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, timeout=5
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.strip() or None if done.returncode == 0 else None

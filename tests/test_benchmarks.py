@@ -32,8 +32,8 @@ from benchmarks.rivals.task import Outcome
 from benchmarks.suite import Bench, run_ours, run_rival
 from benchmarks.workloads import SCALES, WORKLOADS, make_sweep, settings_of
 from cnnsearch.execution.machine.hardware import detect
+from cnnsearch.plan_text import plan_text
 from cnnsearch.prepare import prepared
-from cnnsearch.progress import plan_text
 from cnnsearch.results.tables import load
 from cnnsearch.spec.settings import Settings
 from cnnsearch.spec.sweep import Sweep

@@ -9,9 +9,10 @@ import pytest
 from rich.console import Console
 
 from cnnsearch.execution.events import Ended, EpochDone, Ready, Started
+from cnnsearch.plan_text import plan_json, plan_text
 from cnnsearch.planning.trial import EpochRow, Status, Trial
 from cnnsearch.prepare import Prepared, prepared
-from cnnsearch.progress import LineView, LiveView, State, finished_text, plan_json, plan_text
+from cnnsearch.progress import LineView, LiveView, State, finished_text
 from cnnsearch.results.records import Measures, Record
 from cnnsearch.results.tables import Tables
 from cnnsearch.session import Finished

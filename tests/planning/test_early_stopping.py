@@ -16,10 +16,10 @@ import pytest
 from cnnsearch.execution import serial
 from cnnsearch.execution.events import EpochDone, Event
 from cnnsearch.execution.on_ray import schedule
+from cnnsearch.plan_text import stopping_notes
 from cnnsearch.planning.queue import Queue
 from cnnsearch.planning.trial import Status
 from cnnsearch.prepare import prepared
-from cnnsearch.progress import stopping_notes
 from cnnsearch.results.records import Record, Results
 from cnnsearch.results.tables import load
 from cnnsearch.session import Finished, execute, workplace

@@ -24,8 +24,8 @@ from cnnsearch.execution.machine.placement import (
     slots,
     usable,
 )
+from cnnsearch.plan_text import plan_text
 from cnnsearch.planning.trial import Trial
-from cnnsearch.progress import plan_text
 from cnnsearch.spec.settings import Settings
 from cnnsearch.spec.sweep import RunSpec, Sweep
 

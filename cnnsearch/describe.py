@@ -1,0 +1,108 @@
+"""What a results folder says about its sweep: the data, the choices made, each run, and the pictures a report shows."""
+
+from __future__ import annotations
+
+import base64
+import functools
+import subprocess
+import sys
+from collections.abc import Callable
+from datetime import datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from cnnsearch import data as images
+from cnnsearch.data.dataset import Dataset
+from cnnsearch.prepare import Prepared
+from cnnsearch.results.tables import Tables
+from cnnsearch.spec.load import to_yaml
+
+SHEET_IMAGES = 8
+"""Images of each class in the report's contact sheet."""
+
+
+def write_description(ready: Prepared) -> None:
+    """Write what the sweep is, before any trial: with it the records explain themselves."""
+    dataset, results = ready.dataset, ready.results
+    examples = {
+        split: {
+            "names": [dataset.names[row] for row in dataset.indices[split]],
+            "labels": dataset.labels[dataset.indices[split]].tolist(),
+        }
+        for split in ("val", "test")
+    }
+    results.write("sweep.yaml", to_yaml(ready.sweep))
+    results.write(
+        "data.json",
+        {
+            "source": dataset.source,
+            "fingerprint": dataset.fingerprint,
+            "classes": list(dataset.classes),
+            "counts": {split: dataset.counts(split) for split in images.SPLITS},
+            "warnings": list(dataset.warnings),
+            "weights": [[*key, found.identity] for key, found in ready.weights.items()],
+            "examples": examples,
+        },
+    )
+    chosen = {"precision": ready.precision, "threads": ready.layout.threads}
+    results.write("choices.json", {**results.read("choices.json"), ready.layout.device: chosen})
+
+
+def write_provenance(ready: Prepared, started_at: datetime, seconds: float, command: str) -> None:
+    """Add this run to the folder's history."""
+    hardware = ready.hardware
+    packages = ("cnnsearch", "torch", "torchvision", "ray", "numpy", "pillow")
+    this = {
+        "command": command,
+        "started_at": started_at.isoformat(timespec="seconds"),
+        "seconds": round(seconds, 3),
+        "versions": {"python": sys.version.split()[0], **{name: metadata.version(name) for name in packages}},
+        "hardware": {
+            "cpu": hardware.cpu,
+            "cores": hardware.cores,
+            "memory_bytes": hardware.memory_bytes,
+            "gpus": list(hardware.gpus),
+        },
+        "layout": {"trials_at_once": ready.layout.trials_at_once, "threads": ready.layout.threads},
+        "git_commit": _git_commit(),
+    }
+    before = ready.results.read("provenance.json")
+    choices = ready.results.read("choices.json")
+    ready.results.write("provenance.json", {"runs": [*before.get("runs", []), this], "choices": choices})
+
+
+def write_pictures(ready: Prepared, tables: Tables) -> dict[str, Any]:
+    """Keep the pictures the report shows: with them it can be made again without the images."""
+    from cnnsearch import report
+    from cnnsearch.data.pictures import png
+
+    dataset = ready.dataset
+    rows = {dataset.names[row]: int(row) for split in ("val", "test") for row in dataset.indices[split]}
+    sheet = {
+        name: [row for row in dataset.indices["train"] if dataset.labels[row] == label][:SHEET_IMAGES]
+        for label, name in enumerate(dataset.classes)
+    }
+    encoded = functools.partial(_encoded, png, dataset)
+    pictures = {
+        "sheet": {name: [encoded(int(row)) for row in some] for name, some in sheet.items()},
+        "examples": {name: encoded(rows[name]) for name in report.examples_wanted(tables) if name in rows},
+    }
+    ready.results.write("pictures.json", pictures)
+    return pictures
+
+
+def _encoded(png: Callable[[Dataset, int], bytes], dataset: Dataset, row: int) -> str:
+    return base64.b64encode(png(dataset, row)).decode("ascii")
+
+
+def _git_commit() -> str | None:
+    """Commit of the code, where it runs from a checkout."""
+    where = Path(__file__).parent
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(where), "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, timeout=5
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip() or None if done.returncode == 0 else None
