@@ -1,4 +1,4 @@
-"""The commands: read the request, call the steps in order, say what came out, choose the exit code."""
+"""The commands: read the request, call the steps in order, print the outcome, choose the exit code."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 
 INTERRUPTED = 130
 ASK_AGAIN_SECONDS = 0.05
-"""An interrupt that came to nothing is repeated after so long."""
+"""Seconds after which an interrupt that Python dropped is repeated."""
 SHOW_CURSOR = b"\x1b[?25h"
-"""What a terminal is sent; a live table hides its cursor."""
+"""Sent to a terminal at the end: a live table hides its cursor."""
 
 
 def _plain_app(**options: Any) -> typer.Typer:
@@ -141,7 +141,7 @@ def report(
 
 
 def _readable(stack: contextlib.ExitStack, results: str) -> Results:
-    """Results as they are, for the time of the stack."""
+    """Open results for reading, for the time of the stack."""
     if not is_uri(results):
         from cnnsearch.results.records import Results
 
@@ -162,14 +162,14 @@ def watch(
     """Show the report growing while a sweep runs, on a page for this machine alone. Ctrl-C ends it."""
     with _one_clear_message():
         try:
-            for number in (signal.SIGINT, signal.SIGTERM):  # a shell in the background has the first ignored
+            for number in (signal.SIGINT, signal.SIGTERM):  # a shell ignores SIGINT in what it starts in the background
                 signal.signal(number, signal.default_int_handler)
             from cnnsearch.report.watch import serve
 
             if uris := [redacted(one) for one in results if is_uri(one)]:
                 raise RequestError(f"{uris[0]}: watch looks at folders; of a URI, cnnsearch report shows what is done")
             serve([Path(one) for one in results], port, lambda line: print(line, flush=True))
-        except KeyboardInterrupt:  # the way it ends
+        except KeyboardInterrupt:  # the usual way to end it
             raise typer.Exit from None
 
 
@@ -232,14 +232,14 @@ def _run(ready: Prepared, serial: bool, seconds: float | None, trials: int | Non
 
 
 def _answer(finished: Finished) -> list[tuple[str, str]]:
-    """The report's answer in a few labelled lines."""
+    """The report's answer, in a few labelled lines."""
     from cnnsearch.report import summary_lines
 
     return summary_lines(finished.tables) if finished.report else []
 
 
 def _told(ready: Prepared, finished: Finished, answer: list[tuple[str, str]]) -> dict[str, Any]:
-    """What `--json` prints."""
+    """The object that `--json` prints."""
     return {
         "sweep": ready.sweep.name,
         "trials": finished.planned,
@@ -264,7 +264,7 @@ def _command() -> str:
 
 
 def _seconds(text: str) -> float:
-    """`90s`, `30m`, `2h` or `1d` in seconds."""
+    """Parse `90s`, `30m`, `2h` or `1d` into seconds."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text)
     if not match or float(match[1]) == 0:
         raise RequestError(f"--max-time {text}: give a number and s, m, h or d, such as 30m")
@@ -272,7 +272,7 @@ def _seconds(text: str) -> float:
 
 
 def _seeds(text: str | None) -> list[int]:
-    """`0,1,2` as numbers."""
+    """Parse `0,1,2` into numbers."""
     try:
         return [int(part) for part in text.split(",")] if text else []
     except ValueError:
@@ -281,7 +281,7 @@ def _seeds(text: str | None) -> list[int]:
 
 @contextlib.contextmanager
 def _one_clear_message(stopped: str = "stopped") -> Iterator[None]:
-    """Errors made for people end the command with their message and exit code, and no traceback."""
+    """End the command with an error's own message and exit code, without a traceback."""
     try:
         yield
     except CnnsearchError as error:
@@ -297,7 +297,9 @@ def _end(message: str, code: int) -> NoReturn:
 
 @contextlib.contextmanager
 def _left_when_stopped() -> Iterator[None]:
-    """Who was stopped has cleaned up: Python's own end would take half a second, and may turn the exit code into -2."""
+    """Leave at once when stopped: everything is cleaned up by then, Python's own end takes half a second and may exit
+    with -2.
+    """
     try:
         yield
     except SystemExit as end:
@@ -310,7 +312,7 @@ def _left_when_stopped() -> Iterator[None]:
 
 
 class _Stopper:
-    """Ctrl-C and SIGTERM: the first asks for an orderly end, the second ends at once."""
+    """Handles Ctrl-C and SIGTERM: the first asks for an orderly end, the second ends at once."""
 
     def __init__(self) -> None:
         self.asked = False
@@ -340,7 +342,7 @@ class _Stopper:
 
 @contextlib.contextmanager
 def _stoppable() -> Iterator[_Stopper]:
-    """Stop in good order when asked once, at once when asked twice; who has stopped only says so and leaves."""
+    """Stop in good order when asked once, at once when asked twice. After a stop, further signals are ignored."""
     stopper = _Stopper()
     before = {number: signal.signal(number, stopper) for number in (signal.SIGINT, signal.SIGTERM)}
     sys.unraisablehook = stopper.dropped

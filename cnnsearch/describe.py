@@ -1,4 +1,4 @@
-"""What a results folder says about its sweep: the data, the choices made, each run, and the pictures a report shows."""
+"""What a results folder says about its sweep: its data, the choices made, each run, and the pictures of its report."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SHEET_IMAGES = 8
 
 
 def write_description(ready: Prepared) -> None:
-    """Write what the sweep is, before any trial: with it the records explain themselves."""
+    """Write what the sweep is, before its first trial: with it the records explain themselves."""
     dataset, results = ready.dataset, ready.results
     examples = {
         split: {
@@ -73,7 +73,7 @@ def write_provenance(ready: Prepared, started_at: datetime, seconds: float, comm
 
 
 def write_pictures(ready: Prepared, tables: Tables) -> dict[str, Any]:
-    """Keep the pictures the report shows: with them it can be made again without the images."""
+    """Keep the pictures that the report shows, so that it can be made again without the images; return them."""
     from cnnsearch import report
     from cnnsearch.data.pictures import png
 
@@ -97,7 +97,7 @@ def _encoded(png: Callable[[Dataset, int], bytes], dataset: Dataset, row: int) -
 
 
 def _git_commit() -> str | None:
-    """Commit of the code, where it runs from a checkout."""
+    """The commit of the code, if it runs from a checkout."""
     where = Path(__file__).parent
     try:
         done = subprocess.run(

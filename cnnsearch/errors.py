@@ -1,7 +1,7 @@
 """The exceptions this package raises on purpose.
 
-Every one takes a single message, written for the person who made the request, so that it survives pickling
-between processes and prints without a traceback.
+Each takes a single message, written for the person who made the request, so that it survives pickling between processes
+and prints without a traceback.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class RequestError(CnnsearchError):
 
 
 class SpecError(RequestError):
-    """A sweep file, profile or `--set` that says something impossible."""
+    """A sweep file, profile or `--set` that asks for something impossible."""
 
 
 class DataError(RequestError):
@@ -36,7 +36,7 @@ class RunError(CnnsearchError):
 
 
 class OutOfMemoryError(RunError):
-    """A trial needs more memory than it could get where it ran."""
+    """A trial needs more memory than its machine could give it."""
 
 
 class DiskError(RunError):
@@ -44,4 +44,4 @@ class DiskError(RunError):
 
 
 class RemoteError(DiskError):
-    """What a URI names cannot be reached, read or written."""
+    """A URI that cannot be reached, read or written."""

@@ -1,4 +1,4 @@
-"""A prepared sweep in words and as JSON: its trials, their cost, where they run."""
+"""A prepared sweep in words and as JSON: its trials, what they cost, where they run."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from cnnsearch.words import duration, size
 
 
 def plan_text(ready: Prepared) -> str:
-    """The plan and its estimate, a line a subject."""
+    """Describe the plan and its estimate, a line for each subject."""
     sweep, dataset, sizes = ready.sweep, ready.dataset, ready.sizes
     rows = [
         (
@@ -47,7 +47,7 @@ def plan_text(ready: Prepared) -> str:
 
 
 def stopping_notes(ready: Prepared, planned: StagePlan) -> list[str]:
-    """When trials of a stage end early, and what that makes of their epochs."""
+    """Say when trials of a stage end early, and how many epochs that leaves."""
     stage = planned.stage
     rule, epochs = stage.stop_early, ready.sweep.train.epochs
     if rule is None:
@@ -58,7 +58,7 @@ def stopping_notes(ready: Prepared, planned: StagePlan) -> list[str]:
 
 
 def _space_text(stage: Stage) -> str:
-    """`lr 3 × batch_size 2`, `tpe over lr, dropout; 8 at a time`."""
+    """A stage's space as `lr 3 × batch_size 2` or `tpe over lr, dropout; 8 at a time`."""
     search = stage.search
     if search.method == "grid":
         return " × ".join(_axis_text(axis, values) for axis, values in stage.space.items() if values.varies)
@@ -70,13 +70,13 @@ def _space_text(stage: Stage) -> str:
 
 
 def _axis_text(axis: str, values: Values) -> str:
-    """`lr 3`, `dropout 2 (plain only)`."""
+    """An axis as `lr 3` or `dropout 2 (plain only)`."""
     only = " and ".join(" or ".join(map(str, wanted)) for wanted in values.when.values())
     return f"{axis} {len(values.args)}" + (f" ({only} only)" if only else "")
 
 
 def frozen_notes(ready: Prepared, stage: str) -> list[str]:
-    """What becomes of the frozen layers of a stage's trials: computed once, or why not."""
+    """Say of a stage's frozen layers that they are computed once, or why not."""
     images = ready.sizes.train + ready.sizes.val + ready.sizes.test
     notes: dict[str, None] = {}
     for trial in representatives(ready.plan):
@@ -108,19 +108,19 @@ def _total_text(ready: Prepared) -> str:
 
 
 def total_seconds(ready: Prepared) -> float:
-    """Expected wall-clock of what is left."""
+    """Expected seconds of everything that is left."""
     if not ready.remaining:
         return 0.0
     return ready.calibration.around_seconds(ready.plan.total) + sum(cost.seconds for cost in ready.costs.values())
 
 
 def memory_bytes(ready: Prepared) -> int:
-    """Expected peak of the whole run on this machine."""
+    """Expected peak memory of the whole run on this machine."""
     return DRIVER_BYTES + max((cost.memory_bytes for cost in ready.costs.values()), default=0)
 
 
 def plan_json(ready: Prepared) -> dict[str, object]:
-    """The same for programs."""
+    """The plan and its estimate, for programs."""
     return {
         "sweep": ready.sweep.name,
         "trials": ready.plan.total,

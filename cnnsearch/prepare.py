@@ -32,14 +32,14 @@ from cnnsearch.spec.sweep import Sweep
 from cnnsearch.training.models.pretrained import Key, Pretrained, find_weights
 
 FEATURES_SHARE = 0.5
-"""Share of memory that the outputs of frozen layers may take, mapped once for all trials."""
+"""Share of memory that the outputs of frozen layers may take; they are mapped once for all trials."""
 KEPT_AT_MOST = 20
-"""Trials whose weights are kept, needed or not, until what is not needed is dropped; more of a large sweep."""
+"""Trials whose weights may be kept without need until unneeded weights are dropped; more in a large sweep."""
 LAST_WORDS = (
     "error: this run ended without a word: it was killed, or Ray took it down.\n"
     "What is finished is kept; the same command goes on."
 )
-"""Said for a run that cannot say it itself."""
+"""Printed on behalf of a run that can no longer print."""
 
 _LOG = logging.getLogger(__name__)
 
@@ -52,27 +52,27 @@ class Prepared:
     results: Results
     datasets: dict[Form, Dataset]
     weights: dict[Key, Pretrained]
-    """Pretrained weights the sweep names."""
+    """Pretrained weights that the sweep names."""
     hardware: Hardware
     layout: Layout
     calibration: Calibration
     outcomes: dict[str, Outcome]
-    """Of trials that need not run again."""
+    """Trial id -> outcome of each trial that need not run again."""
     plan: Plan
     costs: dict[str, Cost]
     """Stage -> what is left to do of it."""
     warden: Warden
     """Cleans up after this run, however it ends."""
     suggestions: dict[str, list[Cell]]
-    """Study id -> what its searcher suggested so far."""
+    """Study id -> what its searcher has suggested so far."""
     known_epochs: tuple[int, ...] = ()
-    """Numbers of epochs of trials whose training state was kept: longer ones may go on from them."""
+    """Numbers of epochs for which some trial's training state was kept; longer trials may go on from them."""
     saved_epochs: Mapping[str, int] = field(default_factory=dict)
-    """Trial id -> epochs that it need not train, since a shorter trial did."""
+    """Trial id -> epochs it need not train, since a shorter trial did."""
     repeated: tuple[str, ...] = ()
-    """Finished trials that run again because another needs their weights, which are gone or damaged."""
+    """Finished trials that run again because another trial needs their weights, which are gone or damaged."""
     cluster: Cluster | None = None
-    """Where trials run; None: on this machine."""
+    """Where trials run; None for this machine."""
 
     @property
     def dataset(self) -> Dataset:
@@ -97,7 +97,7 @@ class Prepared:
 
     @property
     def features_bytes(self) -> int:
-        """Most that the outputs of frozen layers may take."""
+        """Most bytes that the outputs of frozen layers may take."""
         return features_limit(self.hardware)
 
     @property
@@ -108,10 +108,10 @@ class Prepared:
         return describe(self.layout, usable(self.sweep.run, self.cluster.nodes))
 
     def compared(self, trial: Trial) -> int:
-        """Trials that a rule which stops early holds against each other, of those a trial belongs to."""
+        """How many trials are compared with a trial by the rule that stops early, itself included."""
         stage = next(planned for planned in self.plan.stages if planned.stage.name == trial.stage)
         found = self._compared.get(compared(self.sweep, trial), 0)
-        # Those that a searcher has yet to suggest, or that a trial stands in for.
+        # Count also those that a searcher has yet to suggest, or that a sample stands in for.
         return found if found and not stage.waiting else max(found, size(stage.stage))
 
     @cached_property
@@ -133,9 +133,15 @@ class Prepared:
 def prepared(
     sweep: Sweep, out: Path | str, *, dry_run: bool = False, cluster: Cluster | None = None
 ) -> Iterator[Prepared]:
-    """Find the data, plan the trials, estimate their cost; hold the results folder meanwhile, unless it is a dry run.
+    """Find the data, plan the trials and estimate their cost.
 
-    `out` is a folder or a URI. Without a `cluster`, trials are to run on this machine.
+    The results folder is held for the time of the block, unless this is a dry run.
+
+    Args:
+        sweep: what to prepare.
+        out: results root, a folder or a URI.
+        dry_run: change nothing in the results folder.
+        cluster: where trials are to run; None for this machine.
 
     Raises:
         RequestError: the data, the folder or the machine do not allow what was asked for.
@@ -166,7 +172,7 @@ def prepared(
 
         records, outcomes, plan = recorded()
         if not dry_run:
-            # What another sweep in this root trained may choose parents, and so name trials not known before.
+            # What another sweep in this root has trained may decide parents, and so name trials not known before.
             while results.adopt([trial_id for trial_id in plan.trials if trial_id not in outcomes]):
                 records, outcomes, plan = recorded()
         repeated: list[str] = []
@@ -190,12 +196,12 @@ def prepared(
 
 
 def features_limit(hardware: Hardware) -> int:
-    """Bytes that the outputs of frozen layers may take on a machine."""
+    """Most bytes that the outputs of frozen layers may take on a machine."""
     return int(FEATURES_SHARE * hardware.memory_bytes)
 
 
 def _gpu_bytes(trials: list[Trial], calibration: Calibration, datasets: dict[Form, Dataset], hardware: Hardware) -> int:
-    """GPU memory of the largest trial, with the images: a process keeps them in every form it has met."""
+    """GPU memory of the largest trial, with its images: a process keeps them in every form it has met."""
     pixels = sum(3 * size**2 * len(dataset.labels) for (size, _), dataset in datasets.items())
     images = max(len(dataset.labels) for dataset in datasets.values())
     limit = features_limit(hardware)
@@ -203,13 +209,13 @@ def _gpu_bytes(trials: list[Trial], calibration: Calibration, datasets: dict[For
 
 
 def image_sizes(sweep: Sweep) -> list[int]:
-    """Every image size a trial of the sweep may need."""
+    """List every image size that a trial of the sweep may need."""
     possible = (cell for stage in sweep.stages for cell in combinations(stage, ["image_size"]))
     return sorted({sweep.data.image_size} | {int(cell["image_size"]) for cell in possible if "image_size" in cell})
 
 
 def load_forms(sweep: Sweep, weights: dict[Key, Pretrained]) -> dict[Form, Dataset]:
-    """The images at every size and in every interpolation that trials may need; the bilinear ones always."""
+    """Load the images at every size and in every interpolation that trials may need; bilinear ones always."""
     sizes = image_sizes(sweep)
     ways: list[Interpolation] = ["bilinear"]
     ways += sorted({found.preprocessing.interpolation for found in weights.values()} - {"bilinear"})
@@ -218,7 +224,7 @@ def load_forms(sweep: Sweep, weights: dict[Key, Pretrained]) -> dict[Form, Datas
 
 
 def named_weights(sweep: Sweep) -> set[Key]:
-    """Every pair of model and pretrained weights that a trial of the sweep starts from."""
+    """List every pair of model and pretrained weights that a trial of the sweep starts from."""
     base = {"model": sweep.train.model, "weights": sweep.train.weights}
     roots = (stage for stage in sweep.stages if stage.start_from is None)
     used = [{**base, **cell} for stage in roots for cell in combinations(stage, base)]
@@ -231,9 +237,9 @@ def digests(weights: dict[Key, Pretrained]) -> dict[Key, str]:
 
 
 def final_outcomes(results: Results, records: Mapping[str, Record]) -> dict[str, Outcome]:
-    """Outcomes of the recorded trials that running again could not change, and of those that were stopped early.
+    """Outcomes of recorded trials that running again could not change, and of those that were stopped early.
 
-    A trial with damaged files is not done.
+    A trial with damaged files counts as not done.
     """
     damaged = results.damaged(records, checkpoints=True)
     for trial_id, files in damaged.items():
@@ -247,7 +253,7 @@ def final_outcomes(results: Results, records: Mapping[str, Record]) -> dict[str,
 
 
 def parents_without_weights(results: Results, plan: Plan, outcomes: dict[str, Outcome]) -> list[str]:
-    """Finished trials that some trial to run starts from, and whose weights are gone or damaged."""
+    """List finished trials that a trial to run starts from, and whose weights are gone or damaged."""
     started = {trial.parent_id for trial in plan.trials.values() if trial.parent_id and trial.id not in outcomes}
     studies = (study for stage in plan.stages for study in stage.studies)
     started |= {parent for study in studies if not study.is_complete for parent in study.parents}
@@ -258,7 +264,7 @@ def parents_without_weights(results: Results, plan: Plan, outcomes: dict[str, Ou
         checked.add(trial_id)
         if not results.has_weights(trial_id):
             lost[trial_id] = None
-        # A fine-tuned trial keeps what its training changed; the rest is its parent's.
+        # A fine-tuned trial keeps the weights its training changed; the rest is in its parent's.
         trial = plan.trials.get(trial_id)
         if trial and trial.parent_id and trial.settings.fine_tune != "full":
             started |= {trial.parent_id} - checked
@@ -266,12 +272,12 @@ def parents_without_weights(results: Results, plan: Plan, outcomes: dict[str, Ou
 
 
 def epochs_left(ready: Prepared, trial: Trial, after: int = 0) -> float:
-    """Epochs that a trial is expected to train yet, once it has come to `after`."""
+    """Epochs that a trial is still expected to train, once it has come to epoch `after`."""
     return mean(_endings(ready, trial, after))
 
 
 def _endings(ready: Prepared, trial: Trial, after: int = 0) -> dict[int, float]:
-    """Epochs that a trial may train yet -> how probable that is."""
+    """Epochs that a trial may still train -> how probable that is."""
     done = max(after, ready.saved_epochs.get(trial.id, 0))
     rule = stopping_rule(ready, trial)
     if rule is None:
@@ -281,18 +287,18 @@ def _endings(ready: Prepared, trial: Trial, after: int = 0) -> dict[int, float]:
 
 
 def stopping_rule(ready: Prepared, trial: Trial) -> StopEarly | None:
-    """The rule that may stop a trial, also one that only stands in for those not known yet."""
+    """The rule that may stop a trial, also one that stands in for trials not known yet."""
     known = trial.id in ready.plan.trials
     return ready.plan.rules.get(trial.id) if known else ready.sweep.stage(trial.stage).stop_early
 
 
 def expected_seconds(ready: Prepared, trial: Trial) -> float:
-    """What is expected of a trial from its beginning here to its end."""
+    """Expected seconds of a trial, from its beginning here to its end."""
     return mean(lengths(ready, trial))
 
 
 def lengths(ready: Prepared, trial: Trial) -> Lengths:
-    """Seconds that a trial may take from its beginning here to its end -> how probable that is."""
+    """Seconds that a trial may take here -> how probable that is."""
     found: Counter[float] = Counter()
     for epochs, share in _endings(ready, trial).items():
         seconds = ready.calibration.seconds(
@@ -307,13 +313,13 @@ def lengths(ready: Prepared, trial: Trial) -> Lengths:
 
 
 def is_at_most(ready: Prepared, stage_name: str) -> bool:
-    """Whether the estimate of a stage is what it takes at most: its trials may end early, and who knows when."""
+    """Whether the estimate of a stage is an upper bound: its trials may end early, and nobody knows when."""
     rule = ready.sweep.stage(stage_name).stop_early
     return rule is not None and not rule_of(rule).is_expected
 
 
 def stage_costs(ready: Prepared, trials: list[Trial]) -> dict[str, Cost]:
-    """What is left of each stage."""
+    """Stage -> what is left to do of it."""
     by_stage: dict[str, list[Trial]] = {stage.name: [] for stage in ready.sweep.stages}
     for trial in trials:
         by_stage[trial.stage].append(trial)
@@ -332,7 +338,7 @@ def stage_costs(ready: Prepared, trials: list[Trial]) -> dict[str, Cost]:
 
 
 def weights_kept(ready: Prepared, stage_name: str, left: list[Trial]) -> int | None:
-    """At most how many trials of a stage keep their weights at a time; None for all. `left` are those to run."""
+    """Most trials of a stage that keep their weights at a time; None for all of them. `left` are the trials to run."""
     if ready.sweep.run.keep != "best":
         return None
     planned = next(planned for planned in ready.plan.stages if planned.stage.name == stage_name)

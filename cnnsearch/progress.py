@@ -1,4 +1,4 @@
-"""What people see in the terminal: the plan before, a live view or lines while it runs, the result after."""
+"""What people see in the terminal while a sweep runs, live or line by line, and when it has ended."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from cnnsearch.planning.trial import EpochRow
 
 MOST_SHOWN = 8
-"""Running trials listed on a terminal; heads trained together are many."""
+"""Most running trials listed on a terminal; there are many of heads trained together."""
 LINE_SECONDS = 10.0
 """Without a terminal, an epoch of a trial is reported at most this often."""
 
@@ -43,7 +43,7 @@ class State:
     counts: dict[Status, int] = field(default_factory=dict)
     best: Record | None = None
     dashboard: str = ""
-    """Where it is, in words; empty where there is none."""
+    """Where the dashboard is, in words; empty where there is none."""
 
     def __post_init__(self) -> None:
         self.started_at = self.clock()
@@ -62,7 +62,7 @@ class State:
         self._expected_done = self._measured_done = 0.0
 
     def _expected(self, trial: Trial) -> float:
-        """Seconds of a trial from its start, worked out once: it is asked for at every epoch."""
+        """Seconds of a trial from its start, worked out once, since every epoch asks for it."""
         if trial.id not in self._expectations:
             seconds, starts_from = self.ready.calibration.seconds, trial.parent_id is not None
             self._expectations[trial.id] = seconds(trial.settings, self.ready.sizes, starts_from=starts_from)
@@ -70,7 +70,7 @@ class State:
 
     @property
     def done(self) -> int:
-        """Trials that ended, earlier or now."""
+        """Trials that have ended, earlier or now."""
         return sum(self.ended.values())
 
     @property
@@ -95,7 +95,7 @@ class State:
             case Ready():
                 self.dashboard = _dashboard_text(event)
             case Started():
-                if event.trial.id not in self.running:  # a worker that died starts again
+                if event.trial.id not in self.running:  # a trial starts again if its worker died
                     self._unstarted[event.trial.stage] -= 1
                 self.running[event.trial.id] = (event.trial, None)
             case EpochDone():
@@ -147,7 +147,7 @@ def _not_done(counts: dict[Status, int]) -> str:
 
 
 class LiveView:
-    """A few lines redrawn in place on a terminal."""
+    """A few lines, redrawn in place on a terminal."""
 
     def __init__(self, ready: Prepared, console: Console) -> None:
         self.state = State(ready)
@@ -198,7 +198,7 @@ class LiveView:
 
 
 class LineView:
-    """A line an event, for pipes and log files; epochs are thinned out."""
+    """A line for each event, for pipes and log files; most epochs are left out."""
 
     def __init__(self, ready: Prepared, write: Callable[[str], None]) -> None:
         self.state = State(ready)
@@ -246,11 +246,11 @@ class LineView:
 
 
 def finished_text(finished: Finished, answer: list[tuple[str, str]]) -> str:
-    """The result in a few lines.
+    """Sum up a run in a few lines.
 
     Args:
         finished: how the run ended.
-        answer: (label, text) lines from the report, best first.
+        answer: (label, text) lines from the report, most important first.
     """
     done = finished.counts.get("done", 0)
     bad = ", ".join(f"{count} {status}" for status, count in finished.counts.items() if status != "done")

@@ -1,4 +1,4 @@
-"""What a run does, once prepared: schedule, tables, report. The commands and notebooks both call this."""
+"""Runs a prepared sweep: schedule, tables, report. Both the commands and notebooks call this."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from cnnsearch.results.tables import Tables, load
 from cnnsearch.spec.sweep import Sweep
 
 SAVING_SECONDS = 60.0
-"""How long after its time is up a run is ended that has not ended by itself."""
+"""Grace in seconds after `max_seconds`, before a run that has not ended by itself is ended."""
 
 Executor = Callable[..., None]
 
@@ -45,9 +45,9 @@ class Finished:
     time_is_up: bool = False
     """Whether the time limit ended the run before its last trial."""
     trials_are_up: bool = False
-    """Whether as many trials were begun as this run was to begin, and more are planned."""
+    """Whether the run began as many trials as it was to begin, and more are planned."""
     uri: str | None = None
-    """What the sweep's folder is the mirror of, if it is one."""
+    """Where the results are, if the folder is only a copy of them."""
 
     @property
     def report_place(self) -> str | None:
@@ -61,7 +61,7 @@ class Finished:
 
     @property
     def left_for_later(self) -> int:
-        """Trials that this run was not to come to."""
+        """Trials that this run was not meant to reach."""
         missing = self.planned - sum(self.counts.values())
         return missing if self.time_is_up or self.trials_are_up else 0
 
@@ -72,12 +72,12 @@ class Finished:
 
     @property
     def planned(self) -> int:
-        """Trials the sweep has."""
+        """Trials that the sweep has."""
         return self.tables.planned
 
     @property
     def exit_code(self) -> int:
-        """0 where every planned trial is done, or was pruned or left for later on purpose; else 1."""
+        """0 where every planned trial is done, was pruned, or was left for later on purpose; else 1."""
         missing = self.planned - sum(self.counts.values()) - self.left_for_later
         bad = self.counts.get(Status.FAILED, 0) + self.counts.get(Status.DIVERGED, 0)
         return 1 if bad or missing else 0
@@ -91,7 +91,7 @@ def run(
     serial: bool = False,
     listen: Callable[[Event], None] = lambda event: None,
 ) -> Tables:
-    """Run a sweep to its end and read its tables: what a notebook wants.
+    """Run a sweep to its end and return its tables: the call for notebooks.
 
     Args:
         sweep: from `load_sweep`.
@@ -109,7 +109,10 @@ def run(
 
 @contextlib.contextmanager
 def attached(address: str | None) -> Iterator[Cluster | None]:
-    """The Ray cluster at an address, for the time of the block; None where none is named. See `cluster.attached`."""
+    """Attach to the Ray cluster at an address, for the time of the block; None where none is named.
+
+    See `execution.on_ray.cluster.attached`.
+    """
     if address is None:
         yield None
         return
@@ -166,7 +169,7 @@ def execute(
         keeper = _Keeper(results, queue)
 
         try:
-            # Executors end by themselves; the alarm is for what takes too long.
+            # Executors end by themselves; the alarm is for one that does not.
             with _time_limit(None if max_seconds is None else max_seconds + SAVING_SECONDS):
                 executor(queue, workplace(ready), ready.layout, ready.sweep.run, hear)
             time_is_up = queue.is_time_up and not queue.is_exhausted
@@ -203,18 +206,18 @@ def _adopt(ready: Prepared, listen: Callable[[Event], None], trials: list[Trial]
 
 
 class _Keeper:
-    """Drops weights that nothing needs any more while trials end."""
+    """Drops weights that nothing needs any more, while trials end."""
 
     def __init__(self, results: Results, queue: Queue) -> None:
         self._results = results
         self._queue = queue
         self._ended = [trial_id for trial_id in queue.plan.trials if trial_id in queue.outcomes]
-        """Trials whose weights may be there: also of runs that were cut off before they dropped any."""
+        """Trials whose weights may be there, also from runs that were cut off before they dropped any."""
         self._since = 0
-        """Trials that ended since anything was dropped."""
+        """Trials that have ended since weights were last dropped."""
 
     def hear(self, event: Event) -> None:
-        """Notice that a trial ended; now and then, drop."""
+        """Notice that a trial ended; drop weights from time to time."""
         if isinstance(event, Ended) and event.record.outcome.is_comparable:
             self._ended.append(event.trial.id)
             self._since += 1
@@ -223,7 +226,7 @@ class _Keeper:
                 self.drop()
 
     def drop(self) -> None:
-        """Drop what nothing needs."""
+        """Drop the weights that nothing needs."""
         if self._queue.sweep.run.keep != "best":
             return
         kept = retention.needed(self._queue.sweep, self._queue.plan, self._queue.outcomes)
@@ -233,7 +236,7 @@ class _Keeper:
 
 
 class _TimeIsUp(BaseException):
-    """Not an Exception, so that no handler between the alarm and its owner takes it for a failure."""
+    """The time limit has passed. Not an Exception, so that no handler on the way takes it for a failure."""
 
 
 @contextlib.contextmanager
@@ -301,7 +304,7 @@ def _executor(serial: bool, ready: Prepared) -> Executor:
 
 
 def _expected_silence(ready: Prepared, job: Job) -> float:
-    """The longest a job is expected to say nothing: an epoch, or the pass through the frozen layers before it."""
+    """The longest time a job is expected to stay silent: an epoch, or the pass through the frozen layers before it."""
     sizes, calibration = ready.sizes, ready.calibration
     first = job.trials[0].settings
     epoch = sum(calibration.epoch_seconds(trial.settings, sizes) for trial in job.trials)

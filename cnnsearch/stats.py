@@ -1,9 +1,9 @@
-"""Intervals and tests behind every claim of a report. Pure: numbers in, numbers out.
+"""The intervals and tests behind every claim of a report. Pure: numbers in, numbers out.
 
-Accuracies are fractions in [0, 1]. "Correct" arrays hold one value per test example, in the same order for both
-sides of a comparison: 0 or 1 for one trained network, a fraction in [0, 1] for the mean of several. Examples are
-what is sampled: every interval and p-value here says how far the answer could move with other examples of the same
-kind. How far it could move with another seed is `mean_interval`'s business.
+Accuracies are fractions in [0, 1]. "Correct" arrays hold one value per test example, in the same order for both sides
+of a comparison: 0 or 1 for one trained network, a fraction in [0, 1] for the mean of several. What is sampled are the
+examples: intervals and p-values here say how far the answer could move with other examples of the same kind. How far it
+could move with another seed is what `mean_interval` says.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Estimate(NamedTuple):
 
 
 class AgainstChance(NamedTuple):
-    """How a score compares with guessing. `p_value` is one-sided: how often guessing would do as well or better."""
+    """How a score compares with guessing. `p_value` is one-sided: how often guessing does as well or better."""
 
     chance: float
     p_value: float
@@ -80,7 +80,7 @@ def mcnemar_exact(correct_a: ArrayLike, correct_b: ArrayLike) -> float:
 def sign_flip_exact(differences: ArrayLike) -> float:
     """Two-sided exact p-value that paired integer `differences` are symmetric about 0 (Fisher's sign-flip test).
 
-    With differences of -1, 0 and 1 this is `mcnemar_exact`; larger ones arise when each example carries the sum over
+    With differences of -1, 0 and 1 this is `mcnemar_exact`. Larger ones arise when each example carries the sum over
     several pairs of networks, so that an example counts once however many networks saw it.
     """
     values = np.abs(_integers(differences))
@@ -112,7 +112,7 @@ def _sign_flip_tail(values: NDArray[np.int64], observed: int, steps: int) -> flo
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """p-values adjusted for looking at all of them (Holm 1979), in the order given: R's `p.adjust(p, "holm")`."""
+    """p-values adjusted for the number of tests made (Holm 1979), in the order given: R's `p.adjust(p, "holm")`."""
     adjusted = [0.0] * len(p_values)
     running = 0.0
     for rank, index in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
@@ -145,8 +145,7 @@ def paired_bootstrap(
 ) -> Estimate:
     """Mean loss of A minus mean loss of B, with the percentile interval over resampled examples.
 
-    The same resample is used for both sides, which is what keeps the comparison paired (Efron & Tibshirani 1993,
-    ch. 13).
+    The same resample is used for both sides, which keeps the comparison paired (Efron & Tibshirani 1993, ch. 13).
     """
     differences = np.asarray(loss_a, dtype=np.float64) - np.asarray(loss_b, dtype=np.float64)
     n = differences.size
@@ -181,7 +180,7 @@ def mean_interval(values: Sequence[float], level: float = LEVEL) -> Estimate:
 def not_told_apart(correct: Mapping[str, ArrayLike], best: str, significance: float = SIGNIFICANCE) -> list[str]:
     """The settings whose paired difference from `best` is not significant, in the order of `correct`.
 
-    `correct` maps each setting to its right answers, as 0/1 or, over several seeds, as counts; all on the same
+    `correct` maps each setting to its right answers, as 0/1 or, over several seeds, as counts, all on the same
     examples. Holm's correction covers all comparisons with `best`.
     """
     others = [name for name in correct if name != best]
@@ -196,11 +195,11 @@ def test_images_needed(
     power: float = 0.8,  # noqa: PT028 - images to test on, not a test
     disagreement: float | None = None,  # noqa: PT028
 ) -> int | None:
-    """Test images for a two-sided 5 % McNemar test to tell accuracies `p_a` and `p_b` apart with this `power`.
+    """Test images that a two-sided 5 % McNemar test needs to tell accuracies `p_a` and `p_b` apart with this `power`.
 
-    Connor (1987, Biometrics 43:207). `disagreement` is the share of images exactly one side gets right; without it,
-    the two are taken to err independently, which asks for more images than networks that err alike need.
-    Returns None where the accuracies are equal: no number is enough.
+    Connor (1987, Biometrics 43:207). `disagreement` is the share of images that exactly one side gets right; without it
+    the two are taken to err independently, which asks for more images than networks with similar errors need. Returns
+    None where the accuracies are equal: no number is enough.
     """
     difference = abs(p_a - p_b)
     if difference == 0:

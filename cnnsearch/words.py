@@ -1,4 +1,4 @@
-"""Numbers and trials as people read them."""
+"""Numbers as people read them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from cnnsearch.stats import wilson
 
 
 def duration(seconds: float) -> str:
-    """`0.4 s`, `9 s`, `2 min 40 s`, `3 h 5 min`, `2 d 4 h`."""
+    """Seconds as `0.4 s`, `9 s`, `2 min 40 s`, `3 h 5 min`, `2 d 4 h`."""
     if seconds < 1:
         return f"{seconds:.1f} s"
     whole = round(seconds)
@@ -20,7 +20,7 @@ def duration(seconds: float) -> str:
 
 
 def clock(seconds: float) -> str:
-    """`1:02`, `2:03:04`."""
+    """Seconds as `1:02`, `2:03:04`."""
     whole = int(seconds)
     hours, minutes = whole // 3600, whole // 60 % 60
     return f"{hours}:{minutes:02}:{whole % 60:02}" if hours else f"{minutes}:{whole % 60:02}"
@@ -32,16 +32,16 @@ def size(count: float) -> str:
 
 
 def listed(items: Sequence[str], conjunction: str = "and") -> str:
-    """ "a", "a and b", "a, b and c"."""
+    """Join words as "a", "a and b", "a, b and c"."""
     return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} {conjunction} {items[-1]}" if items else ""
 
 
 def percent(accuracy: float) -> str:
-    """`78.9 %`."""
+    """A fraction as `78.9 %`."""
     return f"{100 * accuracy:.1f} %"
 
 
 def accuracy(fraction: float, n: int) -> str:
-    """`78.9 % (76.3–81.3)`: an accuracy over n examples with its 95 % Wilson interval."""
+    """An accuracy over n examples with its 95 % Wilson interval: `78.9 % (76.3–81.3)`."""
     low, high = wilson(round(fraction * n), n)
     return f"{percent(fraction)} ({100 * low:.1f}–{100 * high:.1f})"

@@ -15,25 +15,25 @@ RECIPE_VERSION = 1
 """Version of the training recipe: loss, initialisation, data order, normalisation, what the seed draws."""
 
 MODEL_VERSIONS = {"plain": 2, "residual": 1}
-"""Version of the definition of each model of our own."""
+"""Own model -> version of its definition."""
 
 TORCHVISION_VERSION = 2
 """Version of how torchvision's models are built and computed."""
 
 
 def model_version(model: str) -> int:
-    """Of a model's definition."""
+    """Version of a model's definition."""
     return MODEL_VERSIONS.get(model, TORCHVISION_VERSION)
 
 
 def trial_id(deciding: dict[str, Any], *, data: str, parent_id: str | None, weights: str | None = None) -> str:
-    """The first 16 hex digits of the SHA-256 of what decides a trial's result.
+    """Return the first 16 hex digits of the SHA-256 of everything that decides a trial's result.
 
     Args:
         deciding: every resolved hyperparameter that can change the result, seed and model included.
         data: fingerprint of the data's contents and split.
         parent_id: id of the trial whose weights this one starts from.
-        weights: digest of the weights it starts from, where those come from a file.
+        weights: digest of the pretrained weights it starts from.
     """
     facts = {
         "settings": deciding,

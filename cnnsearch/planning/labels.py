@@ -23,29 +23,29 @@ SHORT = {
 
 
 def varied_axes(sweep: Sweep) -> list[str]:
-    """The axes that take more than one value, in order of appearance; `seed` where there are several."""
+    """List the axes that take more than one value, in order of appearance; with `seed` where there are several."""
     axes = [axis for stage in sweep.stages for axis, values in stage.space.items() if values.varies]
     axes += ["seed"] if len(sweep.seeds) > 1 else []
     return list(dict.fromkeys(axes))
 
 
 def setting(settings: Settings, axes: Iterable[str]) -> str:
-    """`residual, lr 0.001, batch 16`: the values of some axes. A dropout of zero goes without saying."""
+    """Name a setting by some axes: `residual, lr 0.001, batch 16`. A dropout of zero is left out."""
     return ", ".join(" ".join(part) for part in setting_parts(settings, axes))
 
 
 def told_axes(sweep: Sweep) -> list[str]:
-    """The axes by which trials are told apart where nothing else says what the sweep varies."""
+    """List the axes by which trials are told apart where nothing else says what the sweep varies."""
     return list(dict.fromkeys(["model", "lr", "batch_size", *varied_axes(sweep)]))
 
 
 def trial_label(trial: Trial, axes: Iterable[str]) -> str:
-    """`grid: residual, lr 0.001, batch 16 [0f3c…]`, the id in full: a trial where it stands alone."""
+    """Name a trial where it stands alone, its id in full: `grid: residual, lr 0.001, batch 16 [0f3c…]`."""
     return f"{trial.stage}: {setting(trial.settings, axes)} [{trial.id}]"
 
 
 def job_label(trials: Sequence[Trial], axes: Sequence[str]) -> str:
-    """The same of trials that run together: what they have in common, how many they are, the first one's id."""
+    """Name trials that run together: what they have in common, how many they are, the first one's id."""
     first = trials[0]
     if len(trials) == 1:
         return trial_label(first, axes)
@@ -59,7 +59,7 @@ _WITHOUT = {"dropout": 0, "weight_decay": 0, "label_smoothing": 0, "warmup_epoch
 
 
 def setting_parts(settings: Settings, axes: Iterable[str]) -> Sequence[tuple[str, ...]]:
-    """The same as (name, value) pairs, the name left out where the value speaks for itself."""
+    """Split a setting's name into (name, value) pairs; the name is left out where the value speaks for itself."""
     parts = []
     for axis in axes:
         value = getattr(settings, axis)

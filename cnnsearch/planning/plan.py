@@ -1,4 +1,4 @@
-"""From a sweep and what is already recorded to the trials there are and the ones to run. Pure."""
+"""From a sweep and what is recorded to the trials there are and those left to run. Pure."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from cnnsearch.spec.sweep import Sweep
 
 @dataclass(frozen=True)
 class Study:
-    """A searcher's suggestions for a stage, or for one group that it starts from."""
+    """A searcher's suggestions for a stage, or for one group of the stage it starts from."""
 
     id: str
-    """See `study`."""
+    """See `planning.study`."""
     stage: Stage
     group: tuple[Any, ...]
-    """Values of the axes that tell apart the groups a stage starts from."""
+    """The group's values of the axes `start_from.per`; empty without groups."""
     suggestions: tuple[Cell, ...]
     trials: tuple[tuple[Trial, ...], ...]
-    """Of each suggestion, one a seed."""
+    """Suggestion -> its trials, one for each seed."""
     parents: tuple[str, ...] = ()
-    """Ids of the trials that these start from, one a seed."""
+    """Ids of the trials that these start from, one for each seed."""
 
     @property
     def is_complete(self) -> bool:
-        """Whether all is suggested."""
+        """Whether all suggestions are made."""
         return len(self.suggestions) == self.stage.search.trials
 
     def ended(self, outcomes: Mapping[str, Outcome]) -> int:
@@ -60,11 +60,11 @@ class StagePlan:
     waiting: int = 0
     """Trials whose parent is not chosen yet, or that are not suggested yet."""
     lost: int = 0
-    """Trials that cannot be: no trial that could be their parent finished."""
+    """Trials that can never run, because no trial that could be their parent finished."""
     studies: tuple[Study, ...] = ()
-    """Where a searcher suggests the trials: one a group whose parents are chosen."""
+    """Where a searcher suggests the trials: one study for each group whose parents are chosen."""
     typical: tuple[Trial, ...] = ()
-    """Such as a searcher may suggest, where it starts from no other stage and some are to come."""
+    """Samples of trials used for estimates while suggestions are outstanding."""
 
     @property
     def total(self) -> int:
@@ -74,7 +74,7 @@ class StagePlan:
 
 @dataclass(frozen=True)
 class Plan:
-    """All the trials of a sweep. Equal work listed by two stages counts once."""
+    """All trials of a sweep. Equal work listed by two stages counts once."""
 
     stages: tuple[StagePlan, ...]
 
@@ -89,7 +89,7 @@ class Plan:
 
     @cached_property
     def rules(self) -> dict[str, StopEarly]:
-        """Trial id -> the rule that may stop it. What any stage lists without one is trained to the end."""
+        """Trial id -> the rule that may stop it. A trial that any stage lists without a rule is trained to its end."""
         found: dict[str, StopEarly] = {}
         whole: set[str] = set()
         for planned in self.stages:
@@ -111,12 +111,12 @@ class Plan:
 
     @property
     def lost(self) -> int:
-        """Trials that cannot be, for want of a parent."""
+        """Trials that can never run, for want of a parent."""
         return sum(stage.lost for stage in self.stages)
 
     @property
     def total(self) -> int:
-        """Trials planned, known or not."""
+        """All trials, known or not."""
         return len(self.trials) + self.waiting + self.lost
 
 
@@ -125,7 +125,7 @@ WeightsDigests = Mapping[tuple[str, str], str]
 
 
 Built = dict[Any, tuple[Trial, ...]]
-"""Trials made for an earlier plan of the same sweep, by what they were made from."""
+"""Trials made for an earlier plan of the same sweep -> by what they were made from; saves making them again."""
 
 
 def make_plan(
@@ -136,18 +136,19 @@ def make_plan(
     suggestions: Suggestions = MappingProxyType({}),
     built: Built | None = None,
 ) -> Plan:
-    """Every trial of the sweep that can be named now.
+    """Name every trial of the sweep that can be named now.
 
     A stage without `start_from` is known from the spec, or as far as a searcher has suggested its cells. The trials
-    of a stage that starts from another are known group by group, as soon as all the trials they choose among have
+    of a stage that starts from another are known group by group, as soon as all trials that a group chooses among have
     ended.
 
     Args:
+        sweep: what is asked for.
         data: fingerprint of the data.
-        outcomes: trial id -> outcome, of every trial that ended; pruned ones that do not count here are left out.
-        weights: digests of the pretrained weights the sweep names. KeyError where one is missing.
-        suggestions: what searchers suggested so far.
-        built: remembers trials between plans of this sweep, data and weights, which is faster; never what is planned.
+        outcomes: trial id -> outcome of every trial that ended, without pruned ones that do not count in this sweep.
+        weights: digests of the pretrained weights that the sweep names. KeyError where one is missing.
+        suggestions: what searchers have suggested so far.
+        built: remembers trials between plans of the same sweep, data and weights, which saves time and changes nothing.
     """
     planner = _Planner(sweep, data, outcomes, weights, suggestions, {} if built is None else built)
     return planner.plan()
@@ -155,7 +156,7 @@ def make_plan(
 
 @dataclass
 class _Planner:
-    """Plans stage by stage; what is planned later may start from what is planned before."""
+    """Plans stage by stage; a later stage may start from what is planned before it."""
 
     sweep: Sweep
     data: str
@@ -166,7 +167,7 @@ class _Planner:
     stages: dict[str, StagePlan] = field(default_factory=dict)
 
     def plan(self) -> Plan:
-        """The whole. Stages that start from none first: any of them may say that a trial is trained to its end."""
+        """Plan the stages that start from none first: any stage may say that a trial is trained to its end."""
         self.stages = {stage.name: StagePlan(stage, ()) for stage in self.sweep.stages}
         for stage in self.sweep.stages:
             if stage.start_from is None:
@@ -224,7 +225,7 @@ class _Planner:
         outcomes = so_far.counted(self.outcomes, self.sweep.train.max_seconds)
         of_group = groups(parents.trials, start.per)
         if parents.waiting and parents.stage.search.is_adaptive:
-            # Any group may get more members: none is complete before the last suggestion.
+            # Any group may get more members: no group is complete before the last suggestion.
             chosen_at_most = _possible_groups(parents.stage, start.per, of_group) * _seeds_of(self.sweep, stage)
             return StagePlan(stage, (), size(stage) * chosen_at_most)
         trials: list[tuple[Trial, ...]] = []
@@ -247,13 +248,13 @@ class _Planner:
                 made = functools.partial(_children_of_cells, chosen, stage)
                 trials.append(self._once((stage.name, *(parent.id for parent in chosen)), made))
         if parents.waiting or parents.lost:
-            # Groups of a stage that is itself waiting cannot be counted: as many of ours as it has of its own.
+            # Groups of a stage that is itself waiting cannot be counted: count all cells for each trial it waits for.
             waiting += size(stage) * parents.waiting
             lost += size(stage) * parents.lost
         return StagePlan(stage, _joined(trials), waiting, lost, tuple(studies))
 
     def _lineage(self, trial: Trial) -> list[dict[str, Any]]:
-        """What decided a trial, then the one it started from, and so on."""
+        """What decided a trial, then what decided the trial it started from, and so on."""
         line = [{**trial.settings.deciding(), "weights": trial.weights}]
         known = (other for planned in self.stages.values() for other in planned.trials)
         parent = next((other for other in known if other.id == trial.parent_id), None)
@@ -276,19 +277,19 @@ def _suggested_children(parents: tuple[Trial, ...], stage: Stage, suggestion: Ce
 
 
 def _joined(parts: Iterable[Iterable[Trial]]) -> tuple[Trial, ...]:
-    """Each trial once: draws and suggestions may repeat."""
+    """Keep each trial once: draws and suggestions may repeat."""
     return tuple({trial.id: trial for part in parts for trial in part}.values())
 
 
 def _seeds_of(sweep: Sweep, stage: Stage) -> int:
-    """Trials that a cell of a stage makes."""
+    """Trials that each cell of a stage makes."""
     while stage.start_from is not None:
         stage = sweep.stage(stage.start_from.stage)
     return 1 if "seed" in stage.space else max(1, len(sweep.seeds))
 
 
 def _possible_groups(stage: Stage, per: Iterable[str], known: Collection[Any]) -> int:
-    """How many groups there will be of a stage whose trials are not all known."""
+    """How many groups there can be of a stage whose trials are not all known."""
     several = 1
     for axis in per:
         values = stage.space.get(axis)
@@ -298,13 +299,13 @@ def _possible_groups(stage: Stage, per: Iterable[str], known: Collection[Any]) -
 
 
 def _typed(cell: dict[str, Any]) -> dict[str, Any]:
-    """The cell's values as the settings hold them: `dropout: 0` is 0.0, so that equal values make equal ids."""
+    """The cell's values as settings hold them: `dropout: 0` becomes 0.0, so that equal values make equal ids."""
     valid = Settings.model_validate(cell)
     return {axis: getattr(valid, axis) for axis in cell}
 
 
 def groups(trials: Iterable[Trial], per: Iterable[str]) -> dict[tuple[Any, ...], list[Trial]]:
-    """Trials by their values of the axes `per`, in order of appearance; all in one group without axes."""
+    """Group trials by their values of the axes `per`, in order of appearance; one group without axes."""
     by_key: dict[tuple[Any, ...], list[Trial]] = {}
     for trial in trials:
         by_key.setdefault(tuple(getattr(trial.settings, axis) for axis in per), []).append(trial)
@@ -312,11 +313,13 @@ def groups(trials: Iterable[Trial], per: Iterable[str]) -> dict[tuple[Any, ...],
 
 
 def best_cell(trials: Iterable[Trial], outcomes: Mapping[str, Outcome], metric: str) -> list[Trial]:
-    """The trials, one a seed, of the setting with the best mean validation score; empty where none finished.
+    """Return the trials, one for each seed, of the setting with the best mean validation score; empty if none finished.
 
     A setting some of whose seeds did not finish loses to one that finished all; the earliest wins a tie.
 
     Args:
+        trials: of all settings.
+        outcomes: of every one of the trials.
         metric: val_accuracy (highest) or val_loss (lowest).
     """
     best: list[Trial] = []
@@ -330,7 +333,7 @@ def best_cell(trials: Iterable[Trial], outcomes: Mapping[str, Outcome], metric: 
 
 
 def by_setting(trials: Iterable[Trial]) -> list[list[Trial]]:
-    """Trials that differ in nothing but their seeds, in order of appearance."""
+    """Group trials that differ in nothing but their seeds, in order of appearance."""
     found: dict[tuple[Any, ...], list[Trial]] = {}
     for trial in trials:
         values = vars(trial.settings)
@@ -340,7 +343,7 @@ def by_setting(trials: Iterable[Trial]) -> list[list[Trial]]:
 
 
 def score(done: list[Outcome], metric: str) -> tuple[int, float]:
-    """What settings are compared by: how many of their seeds finished, then the mean of the metric; more is better."""
+    """What settings are ranked by: how many of their seeds finished, then the mean of the metric. More is better."""
     if not done:
         return 0, float("-inf")
     sign = 1 if metric == "val_accuracy" else -1
@@ -348,10 +351,10 @@ def score(done: list[Outcome], metric: str) -> tuple[int, float]:
 
 
 def compared(sweep: Sweep, trial: Trial) -> tuple[Any, ...]:
-    """Trials with equal keys are held against each other by the rule that stops early.
+    """Return a key that trials share if the rule that stops early compares them.
 
-    They are of one stage and start from the same trial; what later stages choose the best of separately is compared
-    separately, so that each of their groups has a trial that finished.
+    They are of one stage and start from the same trial. Groups of which a later stage chooses the best separately are
+    compared separately, so that each of those groups has a trial that finished.
     """
     starts = [stage.start_from for stage in sweep.stages if stage.start_from]
     axes = sorted({axis for start in starts if start.stage == trial.stage for axis in start.per})

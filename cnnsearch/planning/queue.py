@@ -1,4 +1,4 @@
-"""Hands out the trials of a sweep as jobs, and learns how they end: what executors take from."""
+"""Hands out the trials of a sweep as jobs, and learns how they end. Executors take their work from it."""
 
 from __future__ import annotations
 
@@ -16,18 +16,19 @@ from cnnsearch.spec.cells import Cell
 from cnnsearch.spec.sweep import Sweep
 
 HEADS_AT_ONCE = 16
-"""Trials of one job that trains heads together: enough to spread the cost of a call, few enough for weights, gradients
-and inputs to stay near a core's cache. Measured on one thread, 100 epochs of Adam on 400 examples in batches of 16,
-512 inputs, 10 classes: 0.047 s a head at 8 to 32 trials, 0.055 s at 128 and 256, 0.13 s alone, 0.49 s with autograd."""
+"""Most trials of a job that trains heads together: enough to spread the cost of a call, few enough for weights,
+gradients and inputs to stay near a core's cache. Measured on one thread, 100 epochs of Adam on 400 examples in
+batches of 16, 512 inputs, 10 classes: 0.047 s a head at 8 to 32 trials, 0.055 s at 128 and 256, 0.13 s alone, 0.49 s
+with autograd."""
 
 
 SHORT_SECONDS = 3.0
-"""Expected length up to which trials are handed out several at a time: a job costs some hundredths of a second."""
+"""Trials expected to take less are handed out several at a time: a job itself costs some hundredths of a second."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """Trials that one worker runs: one, heads on the same frozen layers together, or short ones after each other."""
+    """Trials that one worker runs: a single one, heads on the same frozen layers together, or short ones in turn."""
 
     trials: tuple[Trial, ...]
     room: int = 1
@@ -36,58 +37,58 @@ class Job:
 
     @property
     def id(self) -> str:
-        """The first trial's."""
+        """The first trial's id."""
         return self.trials[0].id
 
 
 def frozen_key(trial: Trial) -> tuple[Any, ...]:
-    """Trials with equal keys that train nothing but a head have the same features."""
+    """A key that trials share if they have the same frozen layers below their heads, and so the same features."""
     s = trial.settings
     start = trial.parent_id or trial.weights or s.seed
     return (s.model, s.width, start, s.image_size, s.precision, trial.data)
 
 
 def head_key(trial: Trial) -> tuple[Any, ...] | None:
-    """Trials with equal keys train nothing but heads on the same features, step by step alike; None for others."""
+    """A key that trials share if their heads can be trained together, step by step; None for trials that train more."""
     s = trial.settings
     return (*frozen_key(trial), s.batch_size, s.epochs, s.optimizer) if s.fits_in_company else None
 
 
 @dataclass
 class Queue:
-    """Hands out the trials that can run now, and learns of those that ended.
+    """Hands out the trials that can run now, and learns how they end.
 
-    Executors take from it; it plans again when a group that a later stage chooses from is complete.
+    It plans again whenever a group that a later stage chooses from is complete, or a suggestion can be made.
     """
 
     sweep: Sweep
     data: str
     outcomes: MutableMapping[str, Outcome]
-    """Trial id -> outcome, of those that need not run; grows as trials end."""
+    """Trial id -> outcome of each trial that need not run; grows as trials end."""
     weights: WeightsDigests = field(default_factory=dict)
     """See `make_plan`."""
     cost: Callable[[Trial], float] = lambda trial: 0.0
-    """Expected seconds of a trial: the longest goes first, so that no core waits at the end."""
+    """Expected seconds of a trial. The longest goes first, so that no core waits at the end."""
     silence: Callable[[Job], float] = lambda job: 0.0
-    """Expected longest time in seconds between two signs of life of a job."""
+    """Longest expected time in seconds between two signs of life of a job."""
     slots: int = 1
-    """Places: jobs that may run at once. Heads are spread over them."""
+    """Jobs that may run at once. Heads are spread over them."""
     history: Callable[[str], Iterable[Mapping[str, Any]]] = lambda trial_id: ()
-    """Rows of a trial's epochs from before, as `epochs.jsonl` has them: what stopping early is judged by."""
+    """Trial id -> rows of its epochs from before, as in `epochs.jsonl`: stopping early judges by them."""
     max_trials: int | None = None
-    """Trials that are handed out at most."""
+    """Most trials that are handed out."""
     deadline: float = math.inf
-    """When the time is up, by the monotonic clock: executors then save what runs, and end."""
+    """When time is up, by the monotonic clock: executors then save what runs, and end."""
     suggestions: dict[str, list[Cell]] = field(default_factory=dict)
-    """Study id -> what is suggested so far; grows where there is somebody to suggest."""
+    """Study id -> its suggestions so far; grows where `suggest` is given."""
     suggest: Callable[[Study, Mapping[str, Outcome], int], Sequence[Cell]] | None = None
-    """Makes, and records, the next so many suggestions of a study from the outcomes so far."""
+    """Makes and records the next suggestions of a study: (study, outcomes so far, how many) -> suggestions."""
     adopt: Callable[[list[Trial]], Mapping[str, Outcome]] | None = None
-    """Finds those of newly suggested trials that need not run: trial id -> outcome."""
+    """Finds newly suggested trials that need not run: trial id -> outcome."""
     running: dict[str, Job] = field(default_factory=dict)
     """Trial id -> the job it runs in."""
     stops: dict[str, Stop] = field(default_factory=dict)
-    """Trial id -> when it is to end, of those that are not to train to their last epoch."""
+    """Trial id -> when it is to end, of trials that are not to train to their last epoch."""
 
     def __post_init__(self) -> None:
         self._ready: deque[Trial] = deque()
@@ -101,7 +102,7 @@ class Queue:
 
     @property
     def places_taken(self) -> int:
-        """Places of the jobs of which some trial has not ended."""
+        """Slots of the jobs that have not ended."""
         return sum(job.room for job in {job.id: job for job in self.running.values()}.values())
 
     @property
@@ -120,7 +121,7 @@ class Queue:
         return time.monotonic() > self.deadline
 
     def take(self) -> Job | None:
-        """The next job, or None where there is none at the moment that fits the places left."""
+        """Return the next job; None where none fits the free slots at the moment."""
         job = self._next()
         for trial in job.trials if job else ():
             self._begun.add(trial.id)
@@ -129,9 +130,9 @@ class Queue:
         return job
 
     def hear(self, trial: Trial, row: EpochRow) -> Stop | None:
-        """Learn of an epoch of a running trial; when the trial is to end, where it is not to train to its last epoch.
+        """Learn of an epoch of a running trial; return when the trial is to end, if not with its last epoch.
 
-        Workers wait for the answer after each epoch at which it may be to end.
+        Workers wait for the answer after each epoch at which their trial may be stopped.
         """
         stopper = self._stopper_of.get(trial.id)
         if stopper and row.epoch > 0 and row.is_finite:
@@ -146,7 +147,7 @@ class Queue:
     def _next(self) -> Job | None:
         free = self.slots - self.places_taken
         if self._again:
-            # Nothing overtakes what needs more room: it would never be free.
+            # Nothing overtakes a job that needs several slots: they would never be free together.
             if self._again[0].room > free:
                 return None
             job = self._again.popleft()
@@ -164,7 +165,7 @@ class Queue:
             job = Job(tuple(alike[:size]))
         if self.max_trials is not None:
             job = replace(job, trials=job.trials[: self.max_trials - len(self._begun)])
-        if key is None:  # the first ones: of many thousands, the rest need not be looked at
+        if key is None:  # take from the front only: there may be thousands behind
             for _ in job.trials:
                 self._ready.popleft()
         else:
@@ -174,7 +175,7 @@ class Queue:
         return job
 
     def _short(self) -> tuple[Trial, ...]:
-        """Trials of `SHORT_SECONDS` together, or a place's share of those left; empty where the next one is longer."""
+        """Trials of `SHORT_SECONDS` together, or a slot's share of those left; empty where the next one is longer."""
         chosen: list[Trial] = []
         seconds = 0.0
         most = -(-len(self._ready) // (2 * self.slots))
@@ -187,7 +188,7 @@ class Queue:
         return tuple(chosen)
 
     def retry(self, job: Job) -> None:
-        """Run trials again that were taken and did not end."""
+        """Run a job again that was taken and whose trials did not end."""
         for trial in job.trials:
             self.running.pop(trial.id, None)
         self._again.append(job)
@@ -216,7 +217,7 @@ class Queue:
         for study in studies:
             for trial in (trial for members in study.trials for trial in members if trial.id not in self.outcomes):
                 self._studies.setdefault(trial.id, []).append(study)
-        # What is suggested goes first and in its order: the next suggestion waits for the first of those running.
+        # Suggested trials go first, in their order: the next suggestion waits for the first of those running.
         self._ready = deque(trial for trial in ready if trial.id in self._studies)
         rest = [trial for trial in ready if trial.id not in self._studies]
         self._ready.extend(sorted(rest, key=self._cost, reverse=True))
@@ -237,7 +238,7 @@ class Queue:
                     self._choices.setdefault(member, []).append(members)
 
     def _new(self, before: Mapping[str, Trial]) -> list[Trial]:
-        """Trials that were not known before, and have no outcome."""
+        """Trials that the plan before did not have, and that have no outcome."""
         known = before.keys() | self.outcomes.keys()
         return [trial for trial_id, trial in self.plan.trials.items() if trial_id not in known]
 
@@ -245,13 +246,13 @@ class Queue:
         return make_plan(self.sweep, self.data, self.outcomes, self.weights, self.suggestions, self._built)
 
     def _suggest(self) -> bool:
-        """Have made what suggestions can be made now; whether there were any."""
+        """Make the suggestions that can be made now; say whether there were any."""
         if self.suggest is None:
             return False
         found = False
         for study in [study for stage in self.plan.stages for study in stage.studies]:
             so_far = self.suggestions.setdefault(study.id, [])
-            # Two stages that ask the same share a study, and one of them was here first.
+            # Two stages that ask the same question share a study, and the other one may have been here first.
             if (due := study.due(self.outcomes)) > len(so_far) - len(study.suggestions):
                 so_far += self.suggest(study, self.outcomes, due)
                 found = True

@@ -13,17 +13,17 @@ METRICS = ("val_accuracy", "val_loss")
 
 
 def choices(sweep: Sweep, stage: Stage) -> set[tuple[tuple[str, ...], str]]:
-    """(axes, metric) by which trials of a stage are or may be chosen: by later stages, and for each model."""
+    """Return the (axes, metric) by which the best of a stage are chosen: by later stages, and for each model."""
     starts = [other.start_from for other in sweep.stages]
     later = {(start.per, start.best) for start in starts if start is not None and start.stage == stage.name}
     return later | {(("model",), metric) for metric in METRICS}
 
 
 def needed(sweep: Sweep, plan: Plan, outcomes: Mapping[str, Outcome]) -> set[str]:
-    """Ids of the trials whose weights are or may yet be needed.
+    """Return the ids of the trials whose weights are, or may yet be, needed.
 
-    Those are of every group that something chooses from the best setting so far and settings not all of whose seeds
-    have ended; and what they started from, since a fine-tuned trial keeps only what its training changed.
+    They are the best setting so far of every group that something chooses from, the settings that have seeds still to
+    end, and the trials these started from, since a fine-tuned trial keeps only the weights that its training changed.
     """
     kept: set[str] = set()
     for planned in plan.stages:

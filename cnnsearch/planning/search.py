@@ -1,8 +1,7 @@
-"""Suggestions of Optuna's searchers: a function of the space, the seed and the outcomes told. The only module that
-imports Optuna.
+"""Suggestions of Optuna's searchers, as a function of the space, the seed and the outcomes told.
 
-Suggestion k is made knowing exactly the outcomes of the suggestions 0 to k - at_once; the later ones count as running.
-So neither the order in which trials end nor the number of cores changes what is suggested.
+Suggestion k is made knowing exactly the outcomes of the suggestions 0 to k - at_once; later ones count as running. So
+neither the order in which trials end nor the number of cores changes what is suggested.
 """
 
 from __future__ import annotations
@@ -31,17 +30,17 @@ from cnnsearch.spec.stage import FIRST_AT_RANDOM, HIGHER_IS_BETTER, Search, Valu
 from cnnsearch.storage.checksums import canonical_json
 
 POPULATION = FIRST_AT_RANDOM["nsga2"]
-"""Of a generation of NSGA-II, whose first is random: small, since trials of neural networks are few."""
+"""Size of a generation of NSGA-II, the first of which is random: small, since trials of neural networks are few."""
 
 
 class Ending(StrEnum):
-    """What is told of a suggestion."""
+    """How a suggestion ended, as a searcher is told."""
 
     COMPLETE = "complete"
     PRUNED = "pruned"
     """Stopped early: its values are those it had by then."""
     DIVERGED = "diverged"
-    """The settings are bad: it counts as the worst that is known."""
+    """The settings are bad: it counts as the worst known so far."""
     FAILED = "failed"
     """It says nothing about the settings."""
 
@@ -56,9 +55,9 @@ class Told:
 
 
 class Searcher:
-    """Makes the suggestions of one study in their order.
+    """Makes the suggestions of one study, in their order.
 
-    It holds what was suggested and told so far, in memory only: `recall` rebuilds it from records.
+    What was suggested and told so far is held in memory only: `recall` rebuilds it from records.
     """
 
     def __init__(self, space: dict[str, Values], search: Search, group: Sequence[Any] = ()) -> None:
@@ -72,7 +71,7 @@ class Searcher:
         directions = [StudyDirection.MAXIMIZE if higher else StudyDirection.MINIMIZE for higher in self._higher]
         self._study = optuna.create_study(directions=directions, sampler=RandomSampler(0))
         self._numbers: list[int] = []
-        """Optuna's number of each suggestion."""
+        """Suggestion -> Optuna's number of it."""
         self._told = 0
         self._worst: tuple[float, ...] = ()
 
@@ -82,7 +81,7 @@ class Searcher:
         return len(self._numbers)
 
     def recall(self, suggestion: Cell, outcomes: Sequence[Told]) -> None:
-        """Take a recorded suggestion as it stands for the next one. See `suggest` for `outcomes`."""
+        """Take a recorded suggestion as the next one. See `suggest` for `outcomes`."""
         self._catch_up(outcomes)
         if self._method.keeps_state:
             self._study.enqueue_trial(suggestion)
@@ -91,18 +90,18 @@ class Searcher:
             self._remember(suggestion)
 
     def suggest(self, outcomes: Sequence[Told]) -> Cell:
-        """The next suggestion.
+        """Make the next suggestion.
 
         Args:
-            outcomes: of the earlier suggestions in their order, at least of those it is to know.
+            outcomes: of the earlier suggestions, in order; at least of those that the next one is to know.
 
         Returns:
-            Axis -> value of the axes that the searcher chose; `space.cell_of` makes a cell of it.
+            Axis -> value, for the axes that the searcher chose; `cells.cell_of` makes a cell of it.
         """
         self._catch_up(outcomes)
         number, suggestion = self._ask()
         if not self._method.keeps_state:
-            # What the sampler noted beside it is not in a record: forget it, and hold what a record would give.
+            # The sampler's notes beside it are in no record: forget it, and keep what a record would give.
             self._numbers.pop()
             self._study.tell(number, state=TrialState.FAIL)
             self._remember(suggestion)
@@ -113,7 +112,7 @@ class Searcher:
             warnings.simplefilter("ignore", ExperimentalWarning)
             self._study.sampler = self._method.sampler(self._seed(), self._seed(self.count))
             trial = self._study.ask()
-            _ = trial.relative_params  # computed on demand, and then of a recalled suggestion too
+            _ = trial.relative_params  # computed on demand, and then also of a recalled suggestion
             suggestion: Cell = {}
             cell: Cell = {}
             for axis, values in self._space.items():
@@ -140,7 +139,7 @@ class Searcher:
         return len(self._study.get_trials(deepcopy=False)) - 1
 
     def _catch_up(self, outcomes: Sequence[Told]) -> None:
-        """Tell what the next suggestion is to know."""
+        """Tell the outcomes that the next suggestion is to know."""
         for index in range(self._told, known(self._search, self.count)):
             self._tell(index, outcomes[index])
             self._told += 1
@@ -167,7 +166,7 @@ class Searcher:
 
 
 def known(search: Search, index: int) -> int:
-    """How many of the first suggestions' outcomes the suggestion with this index is made with."""
+    """How many of the first suggestions' outcomes are known when the suggestion with this index is made."""
     return max(0, index - search.window + 1)
 
 
@@ -194,22 +193,22 @@ def _distribution(values: Values) -> BaseDistribution:
 
 @dataclass(frozen=True)
 class _Method:
-    """How a searcher is used."""
+    """How one of Optuna's samplers is used."""
 
     sampler: Callable[[int, int], BaseSampler]
-    """From the seed of the study and that of the suggestion: no state but the study's is carried from one to the
-    next, or a study recalled from records would go on differently."""
+    """Makes a sampler from the seed of the study and that of the suggestion. It carries no state from one suggestion to
+    the next, or a study rebuilt from records would go on differently."""
     keeps_state: bool = False
-    """Whether the sampler notes its state beside its suggestions, so that a recorded one has to be asked for again."""
+    """Whether the sampler stores its state beside its suggestions, so that a recorded one has to be asked for again."""
     follows_conditions: bool = False
-    """Whether it is asked only for the axes whose conditions hold. Others know one space: they are asked for every
-    axis, and the value of one that does not apply has no effect."""
+    """Whether it is asked only for the axes whose conditions hold. The others know one fixed space: they are asked for
+    every axis, and the value of an axis that does not apply has no effect."""
     ranks_pruned: bool = False
-    """Whether it knows that trials were pruned; else they count with the values they had."""
+    """Whether it treats pruned trials as such; else they count with the values they had."""
 
 
 def _cmaes(study: int, suggestion: int) -> BaseSampler:
-    # It knows ranges only: what is listed is left to TPE.
+    # CMA-ES knows ranges only: listed values are left to TPE.
     listed = TPESampler(seed=suggestion)
     return CmaEsSampler(seed=suggestion, independent_sampler=listed, warn_independent_sampling=False)
 

@@ -1,7 +1,7 @@
-"""A searcher's study: the suggestions for one stage, or for one group that a stage starts from. Pure.
+"""A searcher's study: the suggestions for one stage, or for one group of the stage it starts from. Pure.
 
-A study's id is a hash of everything that decides its suggestions, as a trial's id is of what decides its result.
-What is recorded under an id is used as it stands; whatever changes the question changes the id, and begins anew.
+A study's id is a hash of everything that decides its suggestions, as a trial's id is of everything that decides its
+result. What is recorded under an id is used as it is; any change of the question gives another id, and a new study.
 """
 
 from __future__ import annotations
@@ -17,18 +17,20 @@ from cnnsearch.spec.sweep import Sweep
 from cnnsearch.storage.checksums import canonical_json
 
 Suggestions = Mapping[str, Sequence[Cell]]
-"""Study id -> what was suggested so far, in order."""
+"""Study id -> its suggestions so far, in order."""
 
 
 def root_study_id(sweep: Sweep, stage: Stage, data: str, weights: Mapping[tuple[str, str], str]) -> str:
-    """Of the study of a stage that starts from no other.
+    """Return the id of the study of a stage that starts from no other.
 
     Args:
+        sweep: that the stage belongs to.
+        stage: whose space is searched.
         data: fingerprint of the data.
         weights: (model, weights as the sweep names them) -> digest.
     """
     base = Settings.model_construct(**{**sweep.train.recipe, "image_size": sweep.data.image_size})
-    # What is always in the cell decides nothing.
+    # What the cell always replaces decides nothing.
     held = {name: value for name, value in base.deciding().items() if not _is_replaced(stage, name)}
     named = {base.weights, *(stage.space["weights"].args if "weights" in stage.space else ())}
     digests = sorted([*key, digest] for key, digest in weights.items() if key[1] in named)
@@ -36,10 +38,11 @@ def root_study_id(sweep: Sweep, stage: Stage, data: str, weights: Mapping[tuple[
 
 
 def child_study_id(stage: Stage, lineage: Iterable[Sequence[Mapping[str, Any]]], data: str) -> str:
-    """Of the study of a stage that starts from another, for one group of that.
+    """Return the id of the study for one group of the stage that a stage starts from.
 
     Args:
-        lineage: for each trial that is started from, what decided it and those it came from. Not ids, so that another
+        stage: whose space is searched.
+        lineage: for each trial that is started from, what decided it and its ancestors. Not their ids, so that another
             version of the code finds the study again.
         data: fingerprint of the data.
     """

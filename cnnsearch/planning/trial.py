@@ -1,4 +1,4 @@
-"""A trial, how it ended, and what one epoch of it gave. Without torch."""
+"""A trial, how it ended, and what one epoch of it gave. Free of torch."""
 
 from __future__ import annotations
 
@@ -23,9 +23,10 @@ class Status(StrEnum):
 
     @property
     def is_final(self) -> bool:
-        """Whether running the same trial again could only give the same, whatever the sweep.
+        """Whether running the same trial again could only end the same way, in any sweep.
 
-        A failure may have been the machine's. Whether a pruned trial is to go on depends on who asks: see `counts`.
+        A failure may have been the machine's fault. Whether a pruned trial is to go on depends on the sweep: see
+        `counts`.
         """
         return self in (Status.DONE, Status.DIVERGED)
 
@@ -38,26 +39,26 @@ class Outcome:
     val_accuracy: float | None = None
     val_loss: float | None = None
     seconds: float | None = None
-    """Time it trained."""
+    """Seconds it trained."""
     parameters: int | None = None
-    """Those that train."""
+    """Parameters that train."""
     bytes: int | None = None
-    """Of all the model's weights."""
+    """Size of all the model's weights."""
     stopped_by: str | None = None
     """What pruned it: the method of `stop_early`, or `max_seconds`."""
 
     @property
     def is_comparable(self) -> bool:
-        """Whether its scores may be held against those of trials that trained to the end.
+        """Whether its scores may be compared with those of trials that trained to the end.
 
-        Those of a trial that got no better may: others were not asked when it was stopped.
+        Those of a trial stopped by `patience` may: it was stopped for its own curve alone.
         """
         return self.status is Status.DONE or self.stopped_by == "patience"
 
     def counts(self, rule: StopEarly | None, max_seconds: float | None) -> bool:
-        """Whether a trial that ended like this need not run for a sweep with this rule and limit.
+        """Say whether a trial that ended like this need not run for a sweep with this rule and time limit.
 
-        One that was stopped early counts where trials are stopped early; elsewhere it runs to its end.
+        A pruned trial counts in a sweep that stops trials early; in any other it runs to its end.
         """
         if self.status is not Status.PRUNED:
             return True
@@ -68,7 +69,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Trial:
-    """One set of hyperparameters to train and evaluate once."""
+    """One set of hyperparameters, to train and evaluate once."""
 
     stage: str
     settings: Settings
@@ -77,7 +78,7 @@ class Trial:
     parent_id: str | None = None
     """The trial whose best weights this one starts from."""
     weights: str | None = None
-    """Digest of the pretrained weights it starts from, unless its parent's take their place."""
+    """Digest of the pretrained weights it starts from; None where its parent's weights take their place."""
 
     @cached_property
     def id(self) -> str:
@@ -87,9 +88,9 @@ class Trial:
 
 @dataclass(frozen=True)
 class EpochRow:
-    """Results of one epoch; epoch 0 is before training and has no training numbers.
+    """Results of one epoch. Epoch 0 is before training and has no training numbers.
 
-    Training loss and accuracy are means over the epoch's examples as the model met them, dropout on and weights
+    Training loss and accuracy are means over the epoch's examples as they were trained on, with dropout on and weights
     changing. Validation is measured after the epoch.
     """
 
@@ -103,5 +104,5 @@ class EpochRow:
 
     @property
     def is_finite(self) -> bool:
-        """Whether the losses are numbers: a trial whose losses are not has diverged."""
+        """Whether the losses are finite numbers; if not, the trial has diverged."""
         return all(math.isfinite(loss) for loss in (self.train_loss, self.val_loss) if loss is not None)

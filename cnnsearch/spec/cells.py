@@ -1,4 +1,4 @@
-"""The cells of a search space. Pure: no clock, no I/O, no randomness but from the seed given."""
+"""The cells of a search space: sets of values, one for each trial. Pure: no clock, no I/O, no draws without a seed."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ Cell = dict[str, Any]
 
 
 def cells(stage: Stage) -> list[Cell]:
-    """The cells of a stage in order: the first axis varies slowest; random draws come in the order of their index.
+    """List the cells of a stage that is a grid or random draws.
 
-    Those of a searcher are not known from the stage alone; see `cell_of`.
+    A grid comes in order, its first axis varying slowest; random draws come in the order of their index. The cells of a
+    searcher are not known from the stage alone: see `cell_of`.
     """
     if stage.search.method == "grid":
         return grid(stage.space)
@@ -26,12 +27,12 @@ def cells(stage: Stage) -> list[Cell]:
 
 
 def size(stage: Stage) -> int:
-    """Number of cells."""
+    """Number of cells of a stage."""
     return stage.search.trials if stage.search.trials is not None else len(grid(stage.space))
 
 
 def cell_of(space: dict[str, Values], suggestion: Mapping[str, Any]) -> Cell:
-    """The cell that a searcher's suggestion stands for: with constants, without axes whose condition does not hold."""
+    """Make a searcher's suggestion a cell: add the constants, leave out axes whose condition does not hold."""
     cell: Cell = {}
     for axis, values in space.items():
         if values.applies(cell):
@@ -40,9 +41,10 @@ def cell_of(space: dict[str, Values], suggestion: Mapping[str, Any]) -> Cell:
 
 
 def combinations(stage: Stage, axes: Iterable[str]) -> list[Cell]:
-    """Every combination of values of these axes that a cell of the stage may have; for a searcher they must be listed.
+    """List every combination of values of these axes that a cell of the stage may have. A cell may hold other axes,
+    too.
 
-    A cell may hold other axes, too.
+    Of a stage with a searcher, the axes must be listed ones, not ranges.
     """
     if not stage.search.is_adaptive:
         return cells(stage)
@@ -50,7 +52,7 @@ def combinations(stage: Stage, axes: Iterable[str]) -> list[Cell]:
 
 
 def with_conditions(space: dict[str, Values], axes: Iterable[str]) -> dict[str, Values]:
-    """The part of a space with these axes and what decides whether they vary."""
+    """Return the part of a space that has these axes and those that decide whether they vary."""
     needed = {axis for axis in axes if axis in space}
     for axis in reversed(space):
         if axis in needed:
@@ -59,7 +61,7 @@ def with_conditions(space: dict[str, Values], axes: Iterable[str]) -> dict[str, 
 
 
 def grid(space: dict[str, Values]) -> list[Cell]:
-    """Every combination of the axes' values; an axis whose condition does not hold is not in the cell."""
+    """List every combination of the axes' values; an axis whose condition does not hold is left out of the cell."""
     found: list[Cell] = [{}]
     for axis, values in space.items():
         found = [
@@ -71,7 +73,7 @@ def grid(space: dict[str, Values]) -> list[Cell]:
 
 
 def draw(space: dict[str, Values], search: Search, index: int) -> Cell:
-    """The cell with this index. It depends on neither the number of draws nor, axis by axis, on the other axes."""
+    """Draw the cell with this index. It does not depend on the number of draws, nor on the other axes."""
     cell: Cell = {}
     for axis, values in space.items():
         if values.applies(cell):
@@ -96,16 +98,16 @@ def _draw_value(values: Values, rng: np.random.Generator) -> Any:
 
 TYPICAL_DRAWS = 64
 TYPICAL_WORKLOADS = 16
-"""Each is timed before anything runs."""
+"""Most kinds of step that are timed before anything runs."""
 SIZE_POWERS = {"width": 2, "image_size": 2, "batch_size": 1}
-"""Axes that change what a step takes, with the power of it that a step's time goes by."""
+"""Axes that change what a step costs -> the power of the axis that a step's time is proportional to."""
 
 
 def typical_cells(stage: Stage) -> list[Cell]:
-    """Cells such as a searcher may suggest, from which to tell what they will take.
+    """Draw cells such as a searcher may suggest, to estimate what its trials will take.
 
-    They are random draws, but of a range that changes what a step takes only the ends, so often that the mean size of
-    a step is that of the whole range: each size is timed, and two tell as much as many.
+    Of a range that changes what a step costs, only the two ends are drawn, in such proportion that the mean cost of a
+    step is that of the whole range: every size has to be timed, and two tell as much as many.
     """
     found: list[Cell] = []
     kinds: set[tuple[Any, ...]] = set()

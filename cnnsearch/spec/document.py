@@ -1,6 +1,6 @@
 """A YAML document that remembers where each of its values came from, so that errors can point there.
 
-Sweep files come from anywhere, so reading one is strict: no tags, no duplicate keys, no aliases that expand without
+Sweep files may come from anyone, so reading is strict: no tags, no duplicate keys, no aliases that expand without
 bound. Scalars follow YAML 1.2's core schema where 1.1 surprises people: `1e-4` is a number, `no` is a word.
 """
 
@@ -18,12 +18,12 @@ from cnnsearch.errors import SpecError
 
 MAX_BYTES = 1_000_000
 MAX_NODES = 20_000
-"""Values of all kinds: about a second's reading."""
+"""Most values of all kinds in a file: about a second's reading."""
 MAX_DEPTH = 40
 MAX_KEY = 200
-"""Characters of a key."""
+"""Most characters of a key."""
 MAX_NUMBER = 40
-"""Characters of a number: turning digits into a number takes time quadratic in them."""
+"""Most characters of a number: turning digits into a number takes time quadratic in their count."""
 
 Key = str | int
 KeyPath = tuple[Key, ...]
@@ -31,7 +31,7 @@ KeyPath = tuple[Key, ...]
 
 _TAG = "tag:yaml.org,2002:"
 _PLAIN = {f"{_TAG}{kind}" for kind in ("str", "int", "float", "bool", "null")}
-"""Tags that a scalar may have."""
+"""YAML tags that a scalar may have."""
 
 
 _TOO_MANY = f"has too many values; a sweep has at most {MAX_NODES:,}"
@@ -39,11 +39,11 @@ _TOO_DEEP = f"is nested more than {MAX_DEPTH} deep"
 
 
 class _TooLargeError(Exception):
-    """More values, or deeper nesting, than a sweep file may have."""
+    """A file has more values, or is nested deeper, than a sweep file may be."""
 
 
 class _Bounded(yaml.SafeLoader):
-    """PyYAML's safe loader, which gives up on what is too large while it reads."""
+    """PyYAML's safe loader, which stops reading as soon as a document is too large."""
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
@@ -62,7 +62,7 @@ class _Bounded(yaml.SafeLoader):
 
 
 class _Loader(_Bounded):
-    """The same with YAML 1.2 booleans and numbers."""
+    """The same loader with YAML 1.2 booleans and numbers."""
 
 
 def _whole_number(loader: _Loader, node: yaml.ScalarNode) -> int:
@@ -89,22 +89,22 @@ _Loader.add_implicit_resolver(
 
 @dataclass
 class Document:
-    """A tree of plain values, and for each key path where it was written."""
+    """A tree of plain values, with the place where each was written."""
 
     name: str
-    """The file's name, as errors give it."""
+    """The file's name, as errors show it."""
     tree: dict[str, Any]
     places: dict[KeyPath, str] = field(default_factory=dict)
 
     def place(self, path: KeyPath) -> str:
-        """Where the value at `path`, or else its nearest written ancestor, came from."""
+        """Where the value at `path` was written, or else its nearest written ancestor."""
         for end in range(len(path), -1, -1):
             if path[:end] in self.places:
                 return self.places[path[:end]]
         return self.name
 
     def locate(self, dotted: str) -> KeyPath:
-        """Turn `stages.grid.space.lr` into a key path: list items are found by their `name`."""
+        """Turn `stages.grid.space.lr` into a key path; list items are found by their `name`. Raises SpecError."""
         path: list[Key] = []
         at: Any = self.tree
         for part in dotted.split("."):
@@ -121,7 +121,7 @@ class Document:
         return tuple(path)
 
     def set(self, dotted: str, value: Any, place: str) -> None:
-        """Write one value, making or replacing what stands in its way."""
+        """Write one value, creating or replacing mappings on the way to it. Raises SpecError."""
         try:
             path = self.locate(dotted)
         except SpecError as error:
@@ -140,7 +140,8 @@ class Document:
 def read(file: Path, name: str | None = None) -> Document:
     """Read a sweep file.
 
-    Raises SpecError where it cannot be read, is not YAML, or is not a mapping.
+    Raises:
+        SpecError: it cannot be read, is not YAML, or is not a mapping.
     """
     shown = name or str(file)
     try:
@@ -157,15 +158,15 @@ def read(file: Path, name: str | None = None) -> Document:
 
 
 def read_back(text: str, name: str) -> Any:
-    """The plain values that `yaml.safe_dump` wrote, under the same limits as a file of a person's.
+    """Read back the plain values that `yaml.safe_dump` wrote, under the same limits as a user's file.
 
-    Its words and numbers are YAML 1.1's, as it wrote them: `1e-4` without a dot is a word there.
+    Words and numbers are those of YAML 1.1, as it wrote them: `1e-4` without a dot is a word there.
     """
     return _construct(_compose(text, name, _Bounded), name, {}, loader=_Bounded(""))
 
 
 def parse_value(text: str, place: str) -> Any:
-    """The YAML value in a `--set KEY=VALUE`."""
+    """Parse the YAML value of a `--set KEY=VALUE`."""
     return _construct(_compose(text, place), place, {}, with_lines=False)
 
 
@@ -197,7 +198,7 @@ def _construct(
     with_lines: bool = True,
     loader: _Bounded | None = None,
 ) -> Any:
-    """Build plain values from a composed document, counting nodes as aliases repeat them."""
+    """Build plain values from a composed document. Nodes that aliases repeat count each time."""
     loader = loader or _Loader("")
     counted = iter(range(MAX_NODES))
 
@@ -240,13 +241,13 @@ def _refuse_tag(node: yaml.Node, kind: str, line: str) -> None:
 
 
 def shown(value: Any) -> str:
-    """A value from a file as a message shows it: short, on one line, nothing that moves a terminal's cursor."""
+    """Show a value from a file in a message: short, on one line, without characters that move a terminal's cursor."""
     text = value if isinstance(value, str) and value.isprintable() else repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
 
 
 def dotted(path: KeyPath, tree: Any) -> str:
-    """The reverse of `Document.locate`: list items by their `name` where they have one."""
+    """Reverse `Document.locate`: name list items by their `name` where they have one."""
     return ".".join(_dotted_parts(path, tree))
 
 

@@ -41,7 +41,7 @@ def explain(error: ValidationError, document: Document, root: type[BaseModel]) -
 
 
 def did_you_mean(word: str, known: Iterable[str], prefix: str = "") -> str:
-    """` Did you mean train.epochs?` for the known word nearest to a mistyped one; empty where none is near."""
+    """Return ` Did you mean train.epochs?` with the known word nearest to a mistyped one; empty where none is near."""
     near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
     return f" Did you mean {prefix}{near[0]}?" if near else ""
 
@@ -72,7 +72,7 @@ def _unknown_key(place: str, path: KeyPath, tree: Any, root: type[BaseModel]) ->
 
 
 def _known_keys(parent: KeyPath, tree: Any, root: type[BaseModel]) -> list[str]:
-    """The keys that the mapping at a key path may have; none where that is not known."""
+    """List the keys that the mapping at a key path may have; empty where that is not known."""
     if parent and parent[-1] == "space":
         return list(AXES)
     model: type[BaseModel] = root
@@ -89,7 +89,7 @@ def _known_keys(parent: KeyPath, tree: Any, root: type[BaseModel]) -> list[str]:
 
 
 def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
-    """The models that an annotation such as `tuple[Stage, ...]` or `Fill | Stratified` is made of."""
+    """Find the models that an annotation such as `tuple[Stage, ...]` or `Fill | Stratified` is made of."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         yield annotation
     for argument in get_args(annotation):

@@ -54,7 +54,7 @@ def load_sweep(
 
 
 def find(sweep: str) -> tuple[Path, str]:
-    """The file of a sweep, and the name errors give it."""
+    """Find the file of a sweep, and the name by which errors call it. Raises SpecError."""
     if sweep.endswith((".yaml", ".yml")) or "/" in sweep:
         if not Path(sweep).is_file():
             raise SpecError(f"there is no sweep file {sweep}{_nearest_file(Path(sweep))}")
@@ -78,7 +78,7 @@ def from_yaml(text: str, name: str) -> Sweep:
 
 
 def to_yaml(sweep: Sweep) -> str:
-    """The resolved sweep as YAML, keys in the order of the spec."""
+    """Write the resolved sweep as YAML, keys in the order of the spec."""
     return yaml.safe_dump(sweep.to_dict(), sort_keys=False, allow_unicode=True, width=110)
 
 

@@ -1,9 +1,9 @@
-"""The models a sweep may name. Without torch, so that a sweep file is checked at once."""
+"""The models that a sweep may name. Free of torch, so that a sweep file is checked at once."""
 
 from __future__ import annotations
 
 OWN = ("plain", "residual")
-"""Architectures of this package; their width can be varied."""
+"""This package's own architectures; their width can be varied."""
 
 TORCHVISION = (
     "alexnet",
@@ -87,9 +87,9 @@ TORCHVISION = (
     "wide_resnet101_2",
     "wide_resnet50_2",
 )
-"""torchvision's classification models, by torchvision's names (0.21 to 0.29)."""
+"""torchvision's classification models under torchvision's names (0.21 to 0.29)."""
 
 KNOWN = (*OWN, *TORCHVISION)
 
 PATCH_SIZES = {"vit_b_16": 16, "vit_b_32": 32, "vit_h_14": 14, "vit_l_16": 16, "vit_l_32": 32}
-"""Vision transformers take images whose side is a multiple of this."""
+"""Vision transformers -> the patch size of which their image's side must be a multiple."""

@@ -1,4 +1,4 @@
-"""What is wrong with a sweep that no single field can know: axes, sizes, combinations, searches, stages together."""
+"""Mistakes in a sweep that no single field can notice: axes, sizes, combinations, searches and stages together."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def _space_problems(stage: Stage, at: KeyPath) -> Iterator[SpecProblemError]:
 
 
 def _when_problems(stage: Stage, axis: str, values: Values, at: KeyPath) -> Iterator[SpecProblemError]:
-    """A condition on what is not known by then, or never comes."""
+    """Find conditions on an axis that comes later, or on values it never takes."""
     before = list(stage.space)[: list(stage.space).index(axis)]
     for other, wanted in values.when.items():
         if other not in before:
@@ -90,7 +90,7 @@ def _when_problems(stage: Stage, axis: str, values: Values, at: KeyPath) -> Iter
 
 
 def _size_problems(seeds: int, stage: Stage, at: KeyPath) -> Iterator[SpecProblemError]:
-    """More trials than could ever be listed, let alone run."""
+    """Find stages with more trials than could ever be listed, let alone run."""
     listed = stage.search.method == "grid"
     chosen = math.prod(len(values.args) for values in stage.space.values()) if listed else stage.search.trials or 1
     trials = chosen * max(1, seeds)
@@ -101,7 +101,7 @@ def _size_problems(seeds: int, stage: Stage, at: KeyPath) -> Iterator[SpecProble
 def _with_inherited(own: dict[str, Values], parents: dict[str, Values]) -> dict[str, Values]:
     """All axes in which trials of a stage can differ, those of the stage they start from first."""
     inherited = {axis: values for axis, values in parents.items() if axis not in own}
-    # What an axis hung on has another value by now, but it keeps the one it had.
+    # The axis that a condition names has another value by now, but the axis under the condition keeps the one it had.
     freed = {axis: v.model_copy(update={"when": {}}) for axis, v in inherited.items() if v.when.keys() & own.keys()}
     return inherited | freed | own
 
@@ -109,7 +109,7 @@ def _with_inherited(own: dict[str, Values], parents: dict[str, Values]) -> dict[
 def _combination_problems(
     train: TrainSpec, data: DataSpec, space: dict[str, Values], at: KeyPath
 ) -> Iterator[SpecProblemError]:
-    """Combinations of values that are each fine, and together impossible."""
+    """Find combinations of values that are each allowed, and together impossible."""
     together = ("model", "weights", "width", "lr_schedule", "warmup_epochs")
     fixed = {name: getattr(train, name) for name in together} | {"image_size": data.image_size}
     for cell in grid(with_conditions(space, fixed)):
@@ -157,7 +157,7 @@ def _search_problems(stage: Stage, at: KeyPath) -> Iterator[SpecProblemError]:
 
 
 def _adaptive_problems(stage: Stage, at: KeyPath) -> Iterator[SpecProblemError]:
-    """Spaces that a searcher cannot search."""
+    """Find spaces that a searcher cannot search."""
     if all(len(values.args) < 2 for values in stage.space.values()):
         yield SpecProblemError((*at, "space"), f"method {stage.search.method} needs an axis with more than one value")
     if stage.search.method == "cmaes" and not any(v.kind in NUMERIC_KINDS for v in stage.space.values()):
@@ -175,7 +175,7 @@ def _adaptive_problems(stage: Stage, at: KeyPath) -> Iterator[SpecProblemError]:
 def _stopping_problems(
     stages: Sequence[Stage], train: TrainSpec, stage: Stage, space: dict[str, Values], at: KeyPath
 ) -> Iterator[SpecProblemError]:
-    """Rules that could never stop a trial, or leave nothing to start from."""
+    """Find rules that could never stop a trial, or that leave nothing to start from."""
     rule = stage.stop_early
     if rule is None:
         return

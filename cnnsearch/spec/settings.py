@@ -1,4 +1,4 @@
-"""What decides a trial: its data, and every hyperparameter it is trained with. Frozen, validated objects."""
+"""What decides a trial's result: its data and every hyperparameter, as frozen, validated objects."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def _known_model(name: str) -> str:
 
 
 def _spelled(pattern: str, allowed: str) -> AfterValidator:
-    """Words of a form, refused in terms of what is allowed."""
+    """Accept only words of this pattern; the error says what is allowed."""
 
     def check(word: str) -> str:
         if not re.fullmatch(pattern, word):
@@ -58,7 +58,7 @@ class Part(BaseModel):
 
 
 class SpecProblemError(ValueError):
-    """A value that is well-formed and still impossible, with the key path it stands at."""
+    """A value that is well-formed and still impossible, with the key path where it stands."""
 
     def __init__(self, path: KeyPath, message: str) -> None:
         super().__init__(message)
@@ -74,7 +74,7 @@ class FillSplit(Part):
 
 
 class StratifiedSplit(Part):
-    """Shuffle each class with a seed, then deal it out; the rest is test."""
+    """Shuffle the images of each class with a seed, then deal them out; the rest is test."""
 
     method: Literal["stratified"] = "stratified"
     train: Annotated[Int | Float, Field(gt=0)] = Field(0.6, description="a fraction below 1, or images a class")
@@ -86,7 +86,7 @@ Split = Annotated[FillSplit | StratifiedSplit, Field(discriminator="method")]
 
 
 class DataSpec(Part):
-    """Which images, at which size, split how."""
+    """Which images, at which size, and how they are split."""
 
     source: str = Field("fashion-mini", description="fashion-mini, a folder, or torchvision:NAME")
     image_size: Int = Field(64, ge=8, le=1024, description="side of the square images, pixels")
@@ -95,7 +95,7 @@ class DataSpec(Part):
 
 
 class Recipe(Part):
-    """How a model is built and trained: what `train:` sets for all stages, and a stage's space may vary."""
+    """How a model is built and trained: set by `train:` for all stages, varied by a stage's space."""
 
     model: ModelName = Field("residual", description="plain, residual, or torchvision's name of a model")
     weights: str = Field("none", min_length=1, description="none, imagenet (torchvision's), or a file of weights")
@@ -125,7 +125,7 @@ class Recipe(Part):
 
 
 class TrainSpec(Recipe):
-    """The recipe, and what bounds it without being part of it."""
+    """The recipe, and a limit on it that is not part of it."""
 
     max_seconds: Float | None = Field(
         None, gt=0, description="most training time of a trial, in seconds; what takes longer is pruned. Not an axis"
@@ -138,7 +138,7 @@ class TrainSpec(Recipe):
 
 
 ADDED = ("lr_schedule", "warmup_epochs", "label_smoothing", "augment", "class_weights")
-"""Hyperparameters that left every step as it was before they were there, at their defaults."""
+"""Hyperparameters added after the first trials were recorded. At their defaults they change no step of training."""
 
 
 class Settings(Recipe):
@@ -160,14 +160,15 @@ class Settings(Recipe):
         return self
 
     def deciding(self) -> dict[str, Any]:
-        """The settings that can change the result: what has no effect is left out, so that it makes no new trial.
+        """Return the settings that can change the result; a setting without effect is left out, so that it makes no new
+        trial.
 
-        Weights are known by their contents, which the trial adds.
+        Pretrained weights are identified by their contents, which the trial adds.
         """
         settings = self.model_dump(exclude={"weights"})
         if self.optimizer != "sgd":
             del settings["momentum"]
-        # Younger than the first trials: what changes nothing must not rename them.
+        # Added after the first trials were recorded: a default must not rename them.
         for name, ordinary in ORDINARY.items():
             if settings[name] == ordinary:
                 del settings[name]
@@ -175,25 +176,28 @@ class Settings(Recipe):
 
     @property
     def has_ordinary_steps(self) -> bool:
-        """Whether a step is nothing but the gradient of the mean loss of unchanged examples times one rate."""
+        """Whether every step is just the gradient of the mean loss of unchanged examples times one constant learning
+        rate.
+        """
         return all(getattr(self, name) == ordinary for name, ordinary in ORDINARY.items())
 
     @property
     def fits_in_company(self) -> bool:
-        """Whether it trains a head and nothing else, as many others do: they can be trained as one."""
+        """Whether it trains only a head in ordinary steps: many such trials can be trained together."""
         return self.fine_tune == "head" and self.has_ordinary_steps
 
 
 ORDINARY: dict[str, Any] = {name: Settings.model_fields[name].default for name in ADDED}
-"""What `ADDED` are by default. Asked for at every epoch of every trial: pydantic takes its time to say."""
+"""The defaults of `ADDED`, kept here because they are asked for at every epoch of every trial and pydantic is slow to
+say."""
 
 AXES: dict[str, TypeAdapter[Any]] = {
     name: TypeAdapter(cast(Any, Annotated[field.annotation, field])) for name, field in Settings.model_fields.items()
 }
-"""Everything a stage's space may vary, with the values allowed."""
+"""Everything a stage's space may vary -> the values allowed."""
 
 
 def value_message(value: Any, message: str) -> str:
-    """Pydantic's words in our form: what was given, what is allowed."""
+    """Put pydantic's message in our form: what was given, what is allowed."""
     shown = repr(value) if len(repr(value)) <= 60 else repr(value)[:57] + "..."
     return f"given {shown}; " + message.removeprefix("Value error, ").replace("Input should", "it should")

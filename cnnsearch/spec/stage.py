@@ -15,9 +15,9 @@ from pydantic import (
 from cnnsearch.spec.settings import Float, Int, Part
 
 MAX_TRIALS = 1_000_000
-"""Of one stage."""
+"""Most trials of one stage."""
 AT_ONCE = 8
-"""Suggestions of a searcher that may be without an outcome at a time."""
+"""Default number of a searcher's suggestions that may be without an outcome at a time."""
 
 NUMERIC_KINDS = ("uniform", "loguniform", "int")
 LISTED_KINDS = ("grid", "choice")
@@ -77,19 +77,21 @@ class Values(Part):
         return len(self.args) > 1 or bool(self.when)
 
     def applies(self, cell: Mapping[str, Any]) -> bool:
-        """Whether the axis varies with these values of the axes before it."""
+        """Whether the axis varies, given a cell's values of the axes before it."""
         return all(cell.get(axis) in values for axis, values in self.when.items())
 
 
 def _conditions(raw: Any) -> dict[str, tuple[Any, ...]]:
-    """`{model: plain}` or `{model: [plain, residual]}`."""
+    """Parse `{model: plain}` or `{model: [plain, residual]}`."""
     if not isinstance(raw, dict) or not raw:
         raise ValueError(f"when needs axes with their values, such as {{model: plain}}, given {raw!r}")
     return {axis: tuple(values) if isinstance(values, list) else (values,) for axis, values in raw.items()}
 
 
 def repeated(values: list[Any]) -> Any:
-    """The first value that was there before; None where there is none, or where no axis has such values."""
+    """Return the first value that occurs twice; None where there is none, or where a value is unhashable and so no
+    axis'.
+    """
     seen = set()
     for value in values:
         if not isinstance(value, Hashable):
@@ -112,12 +114,13 @@ class StartFrom(Part):
 
 Objective = Literal["val_accuracy", "val_loss", "seconds", "parameters", "bytes"]
 HIGHER_IS_BETTER = frozenset({"val_accuracy"})
-"""Of the objectives; the others are better when lower."""
+"""Objectives that are better when higher; the others are better when lower."""
 SINGLE_OBJECTIVES = ("val_accuracy", "val_loss")
 
 
 FIRST_AT_RANDOM = {"tpe": 10, "gp": 10, "cmaes": 1, "nsga2": 20}
-"""Suggestions that Optuna's searchers draw before they learn: its defaults, and a population of `search`."""
+"""Searcher -> suggestions that it draws at random before it learns: Optuna's defaults, and the population in
+`planning.search`."""
 
 
 class Search(Part):
@@ -143,30 +146,30 @@ class Search(Part):
 
     @property
     def is_adaptive(self) -> bool:
-        """Whether its cells are suggested one after another rather than known from the start."""
+        """Whether cells are suggested one after another rather than known from the start."""
         return self.method not in ("grid", "random")
 
     @property
     def window(self) -> int:
-        """Suggestions that may be without an outcome at a time; all, where outcomes change nothing."""
+        """Suggestions that may be without an outcome at a time; all for a searcher that looks at no outcomes."""
         if self.method == "qmc":
             return self.trials or 1
         return self.at_once or AT_ONCE
 
     @property
     def guided_from(self) -> int | None:
-        """Place of the first suggestion that is made from outcomes; None where none is."""
+        """Index of the first suggestion that is made from outcomes; None for a method that looks at none."""
         first = FIRST_AT_RANDOM.get(self.method)
         return None if first is None else first + self.window - 1
 
     @property
     def aims(self) -> tuple[Objective, ...]:
-        """The objectives, given or not."""
+        """The objectives, or the default where none is given."""
         return self.objectives or ("val_accuracy",)
 
 
 class _Stopping(Part):
-    """What every rule has."""
+    """The settings that every rule has."""
 
     metric: Literal["val_accuracy", "val_loss"] = Field("val_accuracy", description="what trials are judged by")
     min_epochs: Int = Field(1, ge=1, description="epochs every trial has before it can be stopped")
@@ -204,7 +207,7 @@ class Median(_Stopping):
 
 
 class Patience(_Stopping):
-    """Stops a trial by its own curve alone."""
+    """Stop a trial by its own curve alone."""
 
     spares_one: ClassVar[bool] = False
     method: Literal["patience"] = Field("patience", description="stops a trial that gets no better")

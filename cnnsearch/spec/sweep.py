@@ -1,4 +1,4 @@
-"""The sweep: stages over shared data and a shared recipe, and how the work is executed."""
+"""A sweep: stages over shared data and a shared recipe, and how the work is executed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where derived files are kept."""
+"""Where files that can be made again are kept."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from pathlib import Path
 
 
 def cache_root() -> Path:
-    """The folder for derived files, absolute; it exists and can be written.
+    """Return the folder for derived files, as an absolute path; it exists and can be written.
 
-    CNNSEARCH_CACHE, else $XDG_CACHE_HOME/cnnsearch, else ~/.cache/cnnsearch. Where that cannot be written (a
-    read-only home, a full quota on directories), a folder of this user's own in the system's temporary folder.
+    It is $CNNSEARCH_CACHE, else $XDG_CACHE_HOME/cnnsearch, else ~/.cache/cnnsearch. Where that cannot be written (a
+    read-only home, a full quota), it is a folder of this user's own in the system's temporary folder.
     """
     wanted = _wanted_root()
     if wanted is not None and _writable(wanted):
@@ -21,9 +21,10 @@ def cache_root() -> Path:
 
 
 def matplotlib_environment() -> dict[str, str]:
-    """What has to be in the environment before matplotlib is imported: a folder, where it has none of its own.
+    """Return the environment that matplotlib needs before it is imported: a folder, where it has none of its own.
 
-    It keeps an index of fonts at home; where that cannot be written it warns and makes the index again each time.
+    matplotlib keeps an index of fonts in the home folder; where it cannot, it warns and builds the index again each
+    time.
     """
     if "MPLCONFIGDIR" in os.environ:
         return {}
@@ -45,7 +46,7 @@ def _can_be_made(folder: Path) -> bool:
 
 
 def _wanted_root() -> Path | None:
-    """The folder asked for; None where there is not even a home folder."""
+    """The folder that is asked for; None where there is not even a home folder."""
     try:
         if own := os.environ.get("CNNSEARCH_CACHE"):
             return Path(own).expanduser().absolute()
@@ -66,7 +67,7 @@ def _writable(folder: Path) -> bool:
 
 
 def _temporary_root() -> Path:
-    """A folder that only this user can have made: the name is guessable, so its owner is checked."""
+    """A folder that only this user can have made: its name can be guessed, so its owner is checked."""
     user = os.getuid() if hasattr(os, "getuid") else 0
     folder = Path(tempfile.gettempdir()).absolute() / f"cnnsearch-{user}"
     try:

@@ -1,4 +1,4 @@
-"""Checksums of files and of JSON objects, so that damage is found."""
+"""Checksums of files and of JSON objects, by which damage is found."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 
 def canonical_json(value: Any) -> str:
-    """JSON with sorted keys and floats in full: equal values give equal text, whatever the order of keys."""
+    """Write JSON with sorted keys and floats in full: equal values give equal text, whatever the order of keys."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
 
 
@@ -17,12 +17,15 @@ _SEAL = b"cnnsearch sealed 1 "
 
 
 def is_whole(stored: dict[str, Any]) -> bool:
-    """Whether an object carries the checksum of the rest of it."""
+    """Say whether an object carries the checksum of the rest of it."""
     return stored.get("checksum") == checksum({key: value for key, value in stored.items() if key != "checksum"})
 
 
 def checksum(facts: dict[str, Any]) -> str:
-    """Of what a JSON object says, whatever the order of its keys; empty where it says NaN, as no file of ours does."""
+    """Return the checksum of what a JSON object says, whatever the order of its keys.
+
+    It is empty for an object with NaN, which no file of ours contains.
+    """
     try:
         return hashlib.sha256(canonical_json(facts).encode()).hexdigest()
     except ValueError:
@@ -36,12 +39,12 @@ def sha256(file: Path) -> str:
 
 
 def sealed(content: bytes | memoryview) -> bytes:
-    """Content with its checksum before it."""
+    """Put content's checksum in front of it."""
     return b"".join([_SEAL, hashlib.sha256(content).hexdigest().encode(), b"\n", content])
 
 
 def unsealed(stored: bytes) -> memoryview | None:
-    """What was sealed, without a copy; None where it is not what it was."""
+    """Return sealed content without a copy; None where it is not what was sealed."""
     end = len(_SEAL) + 65
     content = memoryview(stored)[end:]
     whole = stored[:end] == _SEAL + hashlib.sha256(content).hexdigest().encode() + b"\n"

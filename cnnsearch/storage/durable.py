@@ -1,8 +1,8 @@
 """Files that appear whole or not at all, survive a crash once written, and whose damage is found.
 
-A file is written beside its place under a name that tells who writes it, synced, and renamed. Readers see the old
-file or the new one. Files that another one vouches for are synced together, before it is written. What a killed process
-left behind is known by that name, and swept away.
+A file is written beside its place, under a name that identifies the writing process, synced, and renamed. Readers see
+the old file or the new one. Files that another file vouches for are synced together, before that one is written. What a
+killed process left behind is recognised by its name and removed.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from cnnsearch.storage.checksums import checksum, is_whole
 
 _TEMPORARY = ".tmp-"
 _FOREIGN_SECONDS = 7 * 24 * 3600
-"""Age from which a temporary file of processes that cannot be seen, another machine's or any, is left behind."""
+"""Age from which a temporary file counts as left behind when its process cannot be looked up, as on another machine."""
 
 _UMASK = os.umask(0o022)
 os.umask(_UMASK)
@@ -33,9 +33,9 @@ os.umask(_UMASK)
 
 @contextlib.contextmanager
 def replacing(path: Path, *, synced: bool = True) -> Iterator[Path]:
-    """A temporary file beside `path` that takes its place, durably unless `synced` is off, when the block ends well.
+    """Yield a temporary file beside `path` that takes its place when the block ends without an exception.
 
-    Raises DiskError where that fails; `path` is then as it was.
+    With `synced` off the file is not durable yet: see `write_whole`. Raises DiskError; `path` is then as it was.
     """
     try:
         temporary = temporary_file(path.parent)
@@ -50,16 +50,19 @@ def replacing(path: Path, *, synced: bool = True) -> Iterator[Path]:
 
 
 def write_whole(path: Path, content: bytes, *, synced: bool = True) -> None:
-    """Write a file so that it is there whole or, after a crash, as it was before. Raises DiskError.
+    """Write a file so that after a crash it is there whole or as it was before. Raises DiskError.
 
-    With `synced` off that holds for a crash of this process and not of the machine, until `sync` was called.
+    With `synced` off that holds for a crash of this process, but not of the machine until `sync` was called.
     """
     with replacing(path, synced=synced) as temporary:
         temporary.write_bytes(content)
 
 
 def sync(path: Path) -> None:
-    """Make a file's content durable; its name is once another file of its folder is replaced. Raises DiskError."""
+    """Make a file's content durable. Raises DiskError.
+
+    Its name becomes durable once another file of its folder is replaced.
+    """
     try:
         with path.open("rb") as file:
             os.fsync(file.fileno())
@@ -74,12 +77,12 @@ def write_json(path: Path, value: Any, *, synced: bool = True) -> None:
 
 
 def write_checked(path: Path, facts: dict[str, Any], *, synced: bool = True) -> None:
-    """Write a JSON object with its own checksum in it, whole or not at all; see `write_whole`. Raises DiskError."""
+    """Write a JSON object that carries its own checksum, whole or not at all; see `write_whole`. Raises DiskError."""
     write_json(path, {"checksum": checksum(facts), **facts}, synced=synced)
 
 
 def read_checked(path: Path) -> dict[str, Any] | None:
-    """What `write_checked` wrote, its checksum included; None where there is none or it is not what it was."""
+    """Read what `write_checked` wrote, checksum included; None where there is no file or it is damaged."""
     try:
         stored = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError):
@@ -88,19 +91,19 @@ def read_checked(path: Path) -> dict[str, Any] | None:
 
 
 def temporary_file(folder: Path) -> Path:
-    """A new empty file in `folder`, to be filled and then `put_in_place`. Raises OSError."""
+    """Make an empty file in `folder`, to be filled and then `put_in_place`. Raises OSError."""
     handle, name = tempfile.mkstemp(prefix=f"{_TEMPORARY}{this_process()}-", dir=folder)
     os.close(handle)
     return Path(name)
 
 
 def temporary_folder(folder: Path) -> Path:
-    """A new empty folder in `folder`, that is removed as abandoned once this process is gone. Raises OSError."""
+    """Make an empty folder in `folder` that counts as abandoned once this process has ended. Raises OSError."""
     return Path(tempfile.mkdtemp(prefix=f"{_TEMPORARY}{this_process()}-", dir=folder))
 
 
 def common_folder(folder: Path, name: str) -> Path:
-    """A folder in `folder` for what any process may add to; removed as abandoned a week after it was last asked for.
+    """Return a folder in `folder` that any process may add to; abandoned a week after it was last asked for.
 
     Raises OSError.
     """
@@ -128,9 +131,9 @@ def put_in_place(temporary: Path, path: Path, *, synced: bool = True) -> None:
 
 @contextlib.contextmanager
 def alone_in(folder: Path) -> Iterator[None]:
-    """Hold a folder of derived files, made where it is missing, against the other processes of this machine.
+    """Hold a folder of derived files, created if missing, against the other processes of this machine.
 
-    What dead ones left unfinished in it is swept away. Raises OSError.
+    What processes that have ended left unfinished in it is removed. Raises OSError.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("w") as lock:
@@ -140,7 +143,7 @@ def alone_in(folder: Path) -> Iterator[None]:
 
 
 def remove_abandoned(folder: Path) -> None:
-    """Delete temporary files and folders in `folder` whose makers are gone; those of this process count as in use."""
+    """Delete temporary files and folders in `folder` whose process has ended; those of this process count as in use."""
     for path in folder.glob(f"{_TEMPORARY}*"):
         with contextlib.suppress(OSError):  # another process was faster
             if not _is_abandoned(path):
@@ -157,12 +160,14 @@ def _is_abandoned(path: Path) -> bool:
 
 
 def this_process() -> str:
-    """Tells this process apart from all others, also of other machines; see `is_gone`."""
+    """A name for this process that no other process has, also on other machines; see `is_gone`."""
     return f"{_machine()}-{_boot()}-{os.getpid()}"
 
 
 def is_gone(process: str) -> bool | None:
-    """Whether a process that called itself so, and perhaps more, has ended; None where it is another machine's."""
+    """Say whether the process with such a name, or a longer one that begins with it, has ended; None for another
+    machine's.
+    """
     machine, _, rest = process.partition("-")
     boot, _, rest = rest.partition("-")
     number = rest.partition("-")[0]
@@ -176,13 +181,13 @@ def _is_running(process: int) -> bool:
         os.kill(process, 0)
     except ProcessLookupError:
         return False
-    except OSError:  # somebody else's
+    except OSError:  # another user's process
         return True
     return True
 
 
 def _machine() -> str:
-    """Tells apart places whose process numbers mean different processes: machines, containers."""
+    """A name for each machine or container, that is, for each place with process numbers of its own."""
     try:
         space = os.readlink("/proc/self/ns/pid")
     except OSError:
@@ -191,7 +196,7 @@ def _machine() -> str:
 
 
 def _boot() -> str:
-    """Tells apart the times between two starts of this machine."""
+    """A name for the time between two starts of this machine."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii")[:8]
     except OSError:

@@ -1,6 +1,6 @@
-"""A folder that a URI names: in an object store (s3://, gs://, abfs://), or wherever else pyarrow reads and writes.
+"""A folder named by a URI: in an object store (s3://, gs://, abfs://), or wherever else pyarrow can read and write.
 
-An object appears whole or not at all: stores promise it of uploads, elsewhere it is written beside and renamed.
+An object appears whole or not at all: stores promise that of uploads; elsewhere it is written beside and renamed.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from urllib.parse import parse_qsl, quote, urlencode
 from cnnsearch.errors import RemoteError
 
 RETRY_SECONDS = (1.0, 2.0, 4.0, 8.0, 16.0)
-"""Waits between tries at what may work a moment later; pyarrow itself tries three times in a few seconds."""
+"""Seconds between tries of what may work a moment later. pyarrow itself tries three times within a few seconds."""
 AT_ONCE = 16
-"""Requests in flight: each waits for the network most of its time."""
+"""Requests in flight at a time: each mostly waits for the network."""
 
 _IS_URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _REQUEST_ID = re.compile(r" \(Request ID: [^)]*\)")
 _STORES = frozenset({"s3", "gcs", "abfs"})
-"""pyarrow's names of file systems where what is written appears when it is complete."""
+"""pyarrow's names of the file systems where an object appears only when it is complete."""
 _TOLD = frozenset({"scheme", "endpoint_override", "region", "location", "anonymous", "retry_limit_seconds"})
-"""Keys of a URI's query whose values are no secrets."""
+"""Keys of a URI's query whose values are not secret."""
 _FINAL = (
     "ACCESS_DENIED",
     "EXPIRED_TOKEN",
@@ -42,18 +42,18 @@ _FINAL = (
     "HTTP status 400",
     "HTTP status 403",
 )
-"""In errors that another try would meet again."""
+"""Found in errors that another try would meet again."""
 
 T = TypeVar("T")
 
 
 def is_uri(text: object) -> bool:
-    """Whether results are to go to a URI, not into a folder of this machine."""
+    """Say whether results go to a URI, not into a folder of this machine."""
     return isinstance(text, str) and _IS_URI.match(text) is not None
 
 
 def redacted(text: str) -> str:
-    """A text with the secrets taken out of a URI in it: user and password, and what a query may hold."""
+    """Remove the secrets of URIs from a text: user and password, and query values that may be secret."""
     match = _IS_URI.search(text)
     if match is None:
         return text
@@ -74,21 +74,24 @@ class Facts:
 
     size: int
     changed: int
-    """When it was written, in nanoseconds, by the clock of who keeps it. Stores tell whole seconds."""
+    """When it was written, in nanoseconds, by the store's clock. Stores tell whole seconds."""
 
 
 @dataclass(frozen=True, repr=False)
 class Remote:
-    """What is under a URI, by names such as `trials/0123/record.json`. It travels between processes; secrets with it.
+    """The objects under a URI, by names such as `trials/0123/record.json`. It can be sent to other processes, secrets
+    included.
 
-    Methods raise RemoteError where the other end cannot be reached or refuses, after some tries where that may help.
+    Methods raise RemoteError where the store cannot be reached or refuses, after several tries where those may help.
     """
 
     uri: str
 
     @classmethod
     def of(cls, uri: str) -> Remote:
-        """What a user's URI names; where this machine's environment says where the store is, for others to know too."""
+        """Parse a user's URI; add where the store is if this machine's environment says it, so that other machines know
+        too.
+        """
         where, _, query = uri.partition("?")
         options = dict(parse_qsl(query, keep_blank_values=True))
         endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
@@ -98,7 +101,7 @@ class Remote:
         return cls(f"{where}?{urlencode(options)}" if options else where)
 
     def __str__(self) -> str:
-        """For people, without secrets and options."""
+        """The URI as people see it, without secrets and options."""
         return redacted(self.uri.partition("?")[0])
 
     __repr__ = __str__
@@ -116,22 +119,22 @@ class Remote:
         return self.uri.partition("?")[0].partition("://")[2].rpartition("@")[2].rstrip("/")
 
     def at(self, name: str) -> Remote:
-        """What is under a name."""
+        """The place under a name."""
         where, mark, query = self.uri.partition("?")
         return Remote(f"{where.rstrip('/')}/{quote(name)}{mark}{query}")
 
     @property
     def parent(self) -> Remote:
-        """What it is in."""
+        """The place it is in."""
         where, mark, query = self.uri.partition("?")
         return Remote(f"{where.rstrip('/').rpartition('/')[0]}{mark}{query}")
 
     def check(self) -> None:
-        """Raise RemoteError where it cannot be reached. Tries once: whoever asks is waiting."""
+        """Raise RemoteError where it cannot be reached. Tries once, since a user is waiting."""
         self._tried("reached", lambda: self._list(recursive=False), waits=())
 
     def list(self) -> dict[str, Facts]:
-        """Name -> facts of every object; none of those whose name or folder begins with a dot, or is empty."""
+        """List every object: name -> facts. Empty objects and names or folders that begin with a dot are left out."""
         return {
             name: facts
             for name, facts in self._tried("listed", self._list).items()
@@ -139,18 +142,18 @@ class Remote:
         }
 
     def list_in(self, folder: str) -> dict[str, Facts]:
-        """Name in a folder -> facts, whatever the names begin with."""
+        """List a folder, including names that begin with a dot: name in the folder -> facts."""
         return self._tried("listed", lambda: self._list(folder))
 
     def facts(self, names: Iterable[str]) -> dict[str, Facts]:
-        """Name -> facts, of those of the named that there are."""
+        """Name -> facts, of those named objects that exist."""
         files, root = self._open()
         wanted = list(names)
         found = self._tried("read", lambda: files.get_file_info([f"{root}/{name}" for name in wanted]))
         return {name: _facts(info) for name, info in zip(wanted, found, strict=True) if info.is_file}
 
     def read(self, name: str) -> bytes | None:
-        """An object's content; None where there is none."""
+        """Read an object's content; None where there is none."""
 
         def read() -> bytes | None:
             files, root = self._open()
@@ -164,7 +167,7 @@ class Remote:
         return self._tried("read", read)
 
     def write(self, name: str, content: bytes) -> None:
-        """Replace or make an object."""
+        """Create or replace an object."""
 
         def write() -> None:
             files, root = self._open()
@@ -181,7 +184,7 @@ class Remote:
         self._tried("written", write)
 
     def delete(self, name: str, *, at_last: bool = False) -> None:
-        """Remove an object, if it is there; `at_last`: try once, since the command is about to end."""
+        """Delete an object if it exists. With `at_last` it is tried once, since the command is about to end."""
 
         def delete() -> None:
             files, root = self._open()
@@ -218,7 +221,7 @@ class Remote:
             time.sleep(left.pop(0))
 
     def _reason(self, error: Exception) -> str:
-        """An error in one line, without secrets."""
+        """Describe an error in one line, without secrets."""
         text = _REQUEST_ID.sub("", " ".join(str(error).split())).replace(self.uri, str(self))
         user = self.uri.partition("://")[2].partition("?")[0].rpartition("@")[0]
         values = [value for key, value in parse_qsl(self.uri.partition("?")[2]) if not _is_told(key, value)]
@@ -228,7 +231,7 @@ class Remote:
 
 
 def all_of(call: Callable[[str], T], names: Iterable[str]) -> Mapping[str, T]:
-    """Name -> what a call gives, many at a time. Raises what the first one raises that does."""
+    """Call a function for many names at a time; name -> result. Raises the first error."""
     names = list(names)
     with concurrent.futures.ThreadPoolExecutor(AT_ONCE) as pool:
         return dict(zip(names, pool.map(call, names), strict=True))
@@ -245,7 +248,7 @@ def _facts(info: Any) -> Facts:
 
 @functools.lru_cache(maxsize=64)
 def _opened(uri: str) -> tuple[Any, str]:
-    """pyarrow's file system for a URI, and the path in it. Credentials are found where pyarrow looks for them."""
+    """Return pyarrow's file system for a URI and the path in it. Credentials are found where pyarrow looks for them."""
     from pyarrow.fs import FileSystem
 
     where, _, query = uri.partition("?")

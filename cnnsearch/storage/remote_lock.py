@@ -1,11 +1,11 @@
-"""The lock that keeps two commands off one results URI: each writes a claim of its own, then looks for others.
+"""The lock that keeps two commands off one results URI: each writes a claim of its own, then looks for other claims.
 
-Who finds another claim withdraws. Of two that come at once the later to look sees the other's, since it looks after
-writing: so at most one stays, wherever a listing shows what was written before it (S3, Google Cloud Storage, Azure,
-file systems). No conditional writes are needed, which not all stores have.
+A command that finds another claim withdraws. Of two that come at once, the later to look sees the other's claim, since
+each looks after writing its own: so at most one stays, wherever a listing shows what was written before it (S3, Google
+Cloud Storage, Azure, file systems). Conditional writes, which not all stores have, are not needed.
 
-A claim is written again every `BEAT_SECONDS`. One that is older than `STALE_SECONDS`, by the clock of who keeps it, or
-whose process was this machine's and has ended, is taken over.
+A claim is written again every `BEAT_SECONDS`. A claim is taken over if it is older than `STALE_SECONDS` by the store's
+clock, or if its process ran on this machine and has ended.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from cnnsearch.storage.remote import Facts, Remote
 BEAT_SECONDS = 30.0
 STALE_SECONDS = 300.0
 TRIES = 3
-"""Times that two which came at once, and both withdrew, try again."""
+"""How often two commands that came at once, and both withdrew, try again."""
 LEAVE_SECONDS = 5.0
-"""A beat that is on its way when the command ends is waited for so long."""
+"""Seconds to wait for a heartbeat in flight when the command ends."""
 FOLDER = ".lock"
 
 _LOG = logging.getLogger(__name__)
@@ -40,14 +40,15 @@ _LOG = logging.getLogger(__name__)
 
 @dataclass
 class Claim:
-    """This process's hold on what is under a URI."""
+    """This process's hold on a URI."""
 
     remote: Remote
     name: str = field(default_factory=lambda: f"{FOLDER}/{secrets.token_hex(8)}.json")
     taken_by: str | None = None
-    """Who took it over, while this process stood still; nothing is to be written any more."""
+    """Which process took it over while this one stood still; nothing may be written any more."""
     _seen: frozenset[str] = frozenset()
-    """Other claims at the last beat. Who only asks withdraws at once, and comes back under another name."""
+    """Other claims at the last heartbeat. A command that only asks withdraws at once, and comes back under another
+    name."""
 
     def check(self) -> None:
         """Raise RunError where it was taken over."""
@@ -55,7 +56,7 @@ class Claim:
             raise RunError(f"{self.remote} was taken over by {self.taken_by}, since this command stood still")
 
     def beat(self) -> None:
-        """Say that its holder lives; notice where others no longer thought so."""
+        """Write the claim again, and notice whether another process took it over."""
         claims = _claims(self.remote)
         others = frozenset(claims) - {self.name}
         if self.name not in claims or others & self._seen:
@@ -66,16 +67,17 @@ class Claim:
             self.write()
 
     def write(self) -> None:
-        """Write it, as of now."""
+        """Write the claim, dated now."""
         facts = {"who": f"process {os.getpid()} on {socket.gethostname()}", "process": this_process()}
         self.remote.write(self.name, json.dumps(facts).encode())
 
 
 @contextlib.contextmanager
 def held(remote: Remote) -> Iterator[Claim]:
-    """Hold what is under a URI for this process. When it is taken over, the main thread is interrupted.
+    """Hold a URI for this process, for the time of the block. If it is taken over, the main thread is interrupted.
 
-    Raises ResultsError where another command holds it, or it cannot be written.
+    Raises:
+        ResultsError: another command holds it, or it cannot be written.
     """
     try:
         claim = _claimed(remote)
@@ -85,7 +87,9 @@ def held(remote: Remote) -> Iterator[Claim]:
 
     def beat() -> None:
         while not over.wait(BEAT_SECONDS):
-            with contextlib.suppress(RemoteError):  # the next one may get through; the run finds out by itself
+            with contextlib.suppress(
+                RemoteError
+            ):  # the next heartbeat may get through; the run notices by itself if the store is gone
                 claim.beat()
             if claim.taken_by:
                 _LOG.error("%s was taken over by %s: this command ends", remote, claim.taken_by)
@@ -121,7 +125,7 @@ def _claimed(remote: Remote) -> Claim:
 
 
 def _rivals(claim: Claim) -> list[str]:
-    """Who else holds it; what the dead left is removed."""
+    """Find the other claims; remove those of processes that have ended."""
     claims = _claims(claim.remote)
     if claim.name not in claims:
         return ["another command"]
@@ -143,7 +147,7 @@ def _claims(remote: Remote) -> dict[str, Facts]:
 
 
 def _who(remote: Remote, name: str) -> tuple[str, str]:
-    """Whose a claim is, for people and for `is_gone`."""
+    """Whose a claim is, as people read it and as `is_gone` does."""
     try:
         said = json.loads(remote.read(name) or b"")
         return str(said["who"]), str(said["process"])
