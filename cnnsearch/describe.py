@@ -6,14 +6,13 @@ import base64
 import functools
 import subprocess
 import sys
-from collections.abc import Callable
 from datetime import datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from cnnsearch import data as images
-from cnnsearch.data.dataset import Dataset
+from cnnsearch.data.dataset import Dataset, png
 from cnnsearch.prepare import Prepared
 from cnnsearch.results.tables import Tables
 from cnnsearch.spec.load import to_yaml
@@ -75,7 +74,6 @@ def write_provenance(ready: Prepared, started_at: datetime, seconds: float, comm
 def write_pictures(ready: Prepared, tables: Tables) -> dict[str, Any]:
     """Keep the pictures that the report shows, so that it can be made again without the images; return them."""
     from cnnsearch import report
-    from cnnsearch.data.pictures import png
 
     dataset = ready.dataset
     rows = {dataset.names[row]: int(row) for split in ("val", "test") for row in dataset.indices[split]}
@@ -83,7 +81,7 @@ def write_pictures(ready: Prepared, tables: Tables) -> dict[str, Any]:
         name: [row for row in dataset.indices["train"] if dataset.labels[row] == label][:SHEET_IMAGES]
         for label, name in enumerate(dataset.classes)
     }
-    encoded = functools.partial(_encoded, png, dataset)
+    encoded = functools.partial(_encoded, dataset)
     pictures = {
         "sheet": {name: [encoded(int(row)) for row in some] for name, some in sheet.items()},
         "examples": {name: encoded(rows[name]) for name in report.examples_wanted(tables) if name in rows},
@@ -92,7 +90,7 @@ def write_pictures(ready: Prepared, tables: Tables) -> dict[str, Any]:
     return pictures
 
 
-def _encoded(png: Callable[[Dataset, int], bytes], dataset: Dataset, row: int) -> str:
+def _encoded(dataset: Dataset, row: int) -> str:
     return base64.b64encode(png(dataset, row)).decode("ascii")
 
 

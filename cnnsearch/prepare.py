@@ -219,7 +219,7 @@ def load_forms(sweep: Sweep, weights: dict[Key, Pretrained]) -> dict[Form, Datas
     sizes = image_sizes(sweep)
     ways: list[Interpolation] = ["bilinear"]
     ways += sorted({found.preprocessing.interpolation for found in weights.values()} - {"bilinear"})
-    loaded = {way: images.load(sweep.data, sizes, interpolation=way) for way in ways}
+    loaded = {way: images.load(sweep.data, sizes, interpolation=way, threads=detect().cores) for way in ways}
     return {(size, way): dataset for way in ways for size, dataset in loaded[way].items()}
 
 

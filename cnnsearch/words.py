@@ -1,10 +1,9 @@
-"""Numbers as people read them."""
+"""Numbers, names and lists as people read them."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
-
-from cnnsearch.stats import wilson
 
 
 def duration(seconds: float) -> str:
@@ -43,5 +42,36 @@ def percent(accuracy: float) -> str:
 
 def accuracy(fraction: float, n: int) -> str:
     """An accuracy over n examples with its 95 % Wilson interval: `78.9 % (76.3–81.3)`."""
+    from cnnsearch.stats import wilson  # it imports scipy, which takes seconds; few who need words need it
+
     low, high = wilson(round(fraction * n), n)
     return f"{percent(fraction)} ({100 * low:.1f}–{100 * high:.1f})"
+
+
+LISTED = 5
+"""Items one message names before "and N more"."""
+
+
+def printable(text: str) -> str:
+    """Text that cannot move a terminal's cursor: what is not printable becomes a backslash escape."""
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape", "backslashreplace").decode() for char in text
+    )
+
+
+def decoded(name: str) -> str:
+    """A file name as the system gave it, as text that can be encoded: undecodable bytes become `\\xff` and the like."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
+def plural(count: int, noun: str) -> str:
+    """`no images`, `1 image`, `1,200 images`."""
+    ending = "" if count == 1 else "es" if noun.endswith("s") else "s"
+    return f"{f'{count:,}' if count else 'no'} {noun}{ending}"
+
+
+def shortened(lines: Sequence[str], noun: str) -> list[str]:
+    """The first lines, and one that counts the others."""
+    if len(lines) <= LISTED:
+        return list(lines)
+    return [*lines[:LISTED], f"and {plural(len(lines) - LISTED, f'more {noun}')}."]

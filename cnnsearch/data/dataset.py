@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+import io
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from cnnsearch.data.images import Interpolation
+from cnnsearch.storage.checksums import canonical_json
+from cnnsearch.words import plural, printable
 
-SPLITS = ("train", "val", "test")
+SPLIT_WORDS = {"train": "training", "val": "validation", "test": "test"}
+"""Split -> what people read for it."""
+
+SPLITS = tuple(SPLIT_WORDS)
 
 Form = tuple[int, Interpolation]
 """Side of the square images, pixels; and how they were resized to it."""
@@ -58,3 +66,107 @@ class Dataset:
 
     def __getstate__(self) -> dict[str, object]:
         return {key: value for key, value in self.__dict__.items() if key != "images"}
+
+
+def fingerprint(
+    classes: Sequence[str],
+    labels: NDArray[np.int64],
+    digests: Sequence[str],
+    indices: Mapping[str, NDArray[np.int64]],
+) -> str:
+    """The first 16 hex digits of the SHA-256 over classes and, per split in row order, labels and contents.
+
+    Paths, file names and image size do not count; the order within a split does.
+
+    Args:
+        classes: class names.
+        labels: [N] label of each example.
+        digests: [N] SHA-256 of each example's contents, hex.
+        indices: split name -> rows of that split.
+    """
+    facts = {
+        "classes": list(classes),
+        "splits": {split: [[int(labels[row]), digests[row]] for row in rows] for split, rows in indices.items()},
+    }
+    return hashlib.sha256(canonical_json(facts).encode()).hexdigest()[:16]
+
+
+_IMBALANCE = 3
+"""Largest over smallest class from which on a split is called uneven."""
+
+
+def leakage(names: Sequence[str], digests: Sequence[str], indices: Mapping[str, NDArray[np.int64]]) -> tuple[str, ...]:
+    """Identical images on both sides of the line between training and what it is judged by."""
+    in_train = {digests[row]: names[row] for row in reversed(indices["train"].tolist())}
+    leaked = [(split, row) for split in ("val", "test") for row in indices[split].tolist() if digests[row] in in_train]
+    if not leaked:
+        return ()
+    split, row = leaked[0]
+    parts = " and ".join(SPLIT_WORDS[part] for part in ("val", "test") if any(part == where for where, _ in leaked))
+    verb = "is" if len(leaked) == 1 else "are"
+    return (
+        f"{plural(len(leaked), 'image')} of {parts} {verb} also in training, byte for byte: "
+        "accuracy there is too high. "
+        f"For example {printable(names[row])} ({SPLIT_WORDS[split]}) is "
+        f"{printable(in_train[digests[row]])} (training).",
+    )
+
+
+def contradictions(
+    names: Sequence[str], labels: NDArray[np.int64], digests: Sequence[str], classes: Sequence[str]
+) -> tuple[str, ...]:
+    """Identical images under different labels."""
+    first: dict[str, int] = {}
+    pairs = [
+        (first[digest], row)
+        for row, digest in enumerate(digests)
+        if labels[first.setdefault(digest, row)] != labels[row]
+    ]
+    if not pairs:
+        return ()
+    one, other = pairs[0]
+    return (
+        f"{plural(len(pairs), 'image')} {'is' if len(pairs) == 1 else 'are'} identical to one of another class, for "
+        f'example {printable(names[one])} ("{printable(classes[labels[one]])}") and {printable(names[other])} '
+        f'("{printable(classes[labels[other]])}").',
+    )
+
+
+def imbalance(
+    labels: NDArray[np.int64], indices: Mapping[str, NDArray[np.int64]], classes: Sequence[str]
+) -> tuple[str, ...]:
+    """Splits whose largest class is several times the smallest: overall accuracy then says most about the largest."""
+    sentences = []
+    for split, rows in indices.items():
+        counts = np.bincount(labels[rows], minlength=len(classes))
+        few, many = int(counts.argmin()), int(counts.argmax())
+        if counts[many] >= _IMBALANCE * counts[few]:
+            sentences.append(
+                f"Classes are uneven in {SPLIT_WORDS[split]}: from {plural(int(counts[few]), 'image')} "
+                f'("{printable(classes[few])}") to {counts[many]:,} ("{printable(classes[many])}").'
+            )
+    return tuple(sentences)
+
+
+MAX_SIDE = 64
+"""Largest side of a picture, pixels."""
+
+
+def png(dataset: Dataset, row: int) -> bytes:
+    """One image as the network sees it, as a PNG of at most 64×64 pixels.
+
+    Args:
+        dataset: the decoded images.
+        row: which one, 0 to N − 1.
+
+    Raises:
+        IndexError: no such row.
+    """
+    if not 0 <= row < len(dataset.labels):
+        raise IndexError(f"row {row} of {len(dataset.labels)}")
+    image = Image.fromarray(dataset.images[row])
+    if image.width > MAX_SIDE:
+        image = image.resize((MAX_SIDE, MAX_SIDE), Image.Resampling.BILINEAR)
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()

@@ -33,9 +33,8 @@ from PIL import (
     WebPImagePlugin,  # noqa: F401
 )
 
-from cnnsearch.data.colour import to_rgb
-from cnnsearch.data.diagnosis import damaged, not_an_image
 from cnnsearch.errors import DataError
+from cnnsearch.words import printable
 
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
 """Formats that are decoded by default, whatever a file's extension says."""
@@ -94,10 +93,10 @@ def decode(
     """
     data = source if isinstance(source, bytes) else Path(source).read_bytes()
     with _QUIET:
-        return squares(_upright(data, formats), sizes, interpolation)
+        return resized(_upright(data, formats), sizes, interpolation)
 
 
-def squares(
+def resized(
     image: Image.Image, sizes: Sequence[int], interpolation: Interpolation = "bilinear"
 ) -> list[NDArray[np.uint8]]:
     """An RGB image resized to each size: uint8 [S, S, 3]."""
@@ -168,3 +167,163 @@ class _Quiet:
 
 
 _QUIET = _Quiet()
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """The image as mode RGB, same size.
+
+    - Transparency of any kind is laid over white.
+    - 16-bit greys are divided by 257 and rounded: 65535 becomes 255.
+    - 32-bit integer and floating-point greys carry no range, so it is taken from the image: values in 0–1 (floating
+      point only), 0–255 and 0–65535 are scaled as such; anything else is stretched from its minimum to its maximum.
+      Values that are not finite become the minimum.
+    - CMYK, YCbCr, LAB, palettes and 1-bit images are converted by Pillow. Embedded colour profiles are not applied.
+    """
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):  # older Pillow: 16-bit PNG is I
+        grey = (np.asarray(image).astype(np.uint32) + 128) // 257
+        return Image.fromarray(grey.astype(np.uint8)).convert("RGB")
+    if image.mode in ("I", "F"):
+        return Image.fromarray(_to_8_bits(np.asarray(image))).convert("RGB")
+    if image.has_transparency_data:
+        return _over_white(image)
+    return image.convert("RGB")
+
+
+def _over_white(image: Image.Image) -> Image.Image:
+    if image.mode == "La":  # Pillow converts La to LA only
+        image = image.convert("LA")
+    image = image.convert("RGBA")
+    white = Image.new("RGBA", image.size, (255, 255, 255, 255))
+    return Image.alpha_composite(white, image).convert("RGB")
+
+
+def _to_8_bits(values: NDArray[np.int32] | NDArray[np.float32]) -> NDArray[np.uint8]:
+    grey = values.astype(np.float64)
+    finite = np.isfinite(grey)
+    low, high = (float(grey[finite].min()), float(grey[finite].max())) if finite.any() else (0.0, 0.0)
+    grey[~finite] = low
+    if low < 0 or high > 65535:
+        grey = (grey - low) / ((high - low) or 1.0) * 255
+    elif high > 255:
+        grey /= 257
+    elif high <= 1 and values.dtype.kind == "f":
+        grey *= 255
+    return np.rint(grey).astype(np.uint8)
+
+
+_HEAD = 4096
+"""Bytes looked at to name a kind of content."""
+_TAIL = 64
+"""Bytes at the end among which a whole file has its end marker."""
+_REASON_LENGTH = 100
+"""Characters of a decoder's own message that are passed on."""
+
+_IMAGES = {
+    b"\xff\xd8\xff": "JPEG",
+    b"\x89PNG\r\n\x1a\n": "PNG",
+    b"GIF87a": "GIF",
+    b"GIF89a": "GIF",
+    b"BM": "BMP",
+    b"II*\0": "TIFF",
+    b"MM\0*": "TIFF",
+}
+_END_MARKERS = {"JPEG": b"\xff\xd9", "PNG": b"IEND", "GIF": b";"}
+_OTHERS = {
+    b"PK\x03\x04": "a zip archive",
+    b"\x1f\x8b": "gzip data",
+    b"BZh": "bzip2 data",
+    b"\xfd7zXZ\0": "xz data",
+    b"7z\xbc\xaf\x27\x1c": "a 7z archive",
+    b"Rar!": "a RAR archive",
+    b"%PDF": "a PDF document",
+    b"%!PS": "PostScript",
+    b"8BPS": "a Photoshop document",
+    b"\0\0\1\0": "an icon (.ico)",
+    b"\0\0\0\x0cjP  ": "a JPEG 2000 image",
+    b"\xff\x4f\xff\x51": "a JPEG 2000 image",
+    b"\xff\x0a": "a JPEG XL image",
+    b"\0\0\0\x0cJXL ": "a JPEG XL image",
+    b"\x93NUMPY": "a NumPy array",
+    b"\x7fELF": "a program",
+    b"MZ": "a program",
+}
+_BRANDS = {b"avif": "an AVIF image", b"avis": "an AVIF image"} | dict.fromkeys(
+    (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1"), "a HEIC image"
+)
+
+
+def not_an_image(data: bytes) -> str:
+    """Why content that no image decoder took is refused, to be read after a file name."""
+    text = _text(data[:_HEAD])
+    if text is not None:
+        return _not_text(text)
+    if image_kind(data):
+        return damaged(data, "its header is not complete")
+    if data[4:8] == b"ftyp":
+        return f"is not an image that can be read (its content is {_BRANDS.get(data[8:12], 'a video')})"
+    for magic, kind in _OTHERS.items():
+        if data.startswith(magic):
+            return f"is not an image that can be read (its content is {kind})"
+    if not data.strip(b"\0"):
+        return f"is not an image (its {len(data):,} bytes are all zero)"
+    return "is not an image that can be read (its content is of no known kind)"
+
+
+def damaged(data: bytes, reason: str) -> str:
+    """Why an image whose decoding failed with `reason` is refused, to be read after a file name."""
+    kind = image_kind(data)
+    expected = _declared_length(data, kind)
+    if expected is not None and expected > len(data):
+        return f"is truncated ({len(data):,} of {expected:,} bytes)"
+    marker = _END_MARKERS.get(kind or "")
+    if "truncated" in reason.lower() or (marker is not None and marker not in data[-_TAIL:]):
+        return f"is truncated ({len(data):,} bytes, and the image goes on)"
+    return f"is damaged ({_one_line(reason)})"
+
+
+def image_kind(data: bytes) -> str | None:
+    """The format that the first bytes promise; None where it is none of those read here."""
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return "WEBP"
+    return next((kind for magic, kind in _IMAGES.items() if data.startswith(magic)), None)
+
+
+def _declared_length(data: bytes, kind: str | None) -> int | None:
+    """The length of the whole file in bytes, where its header tells."""
+    if kind == "WEBP":
+        return int.from_bytes(data[4:8], "little") + 8
+    if kind == "BMP" and len(data) >= 6:
+        return int.from_bytes(data[2:6], "little")
+    return None
+
+
+def _text(head: bytes) -> str | None:
+    """The first bytes as text; None where they are not text."""
+    if head.startswith((b"\xff\xfe", b"\xfe\xff")):
+        text = head.decode("utf-16", "replace")
+    else:
+        try:
+            text = head.decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            if len(head) < _HEAD or error.start < len(head) - 3:
+                return None
+            text = head[: error.start].decode("utf-8-sig")
+    return text if all(char.isprintable() or char in "\t\n\r\f\v" for char in text) else None
+
+
+def _not_text(text: str) -> str:
+    start = text.lstrip().lower()
+    if not text:
+        return "is empty (0 bytes)"
+    if start.startswith("version https://git-lfs"):
+        return "is a Git LFS pointer, not the image itself; run git lfs pull"
+    if "<svg" in start:
+        return "is an SVG drawing; only pixel images can be read"
+    if start.startswith(("<!doctype html", "<html")):
+        return "is not an image (its content is a web page)"
+    return "is not an image (its content is text)"
+
+
+def _one_line(reason: str) -> str:
+    line = printable(reason.strip().splitlines()[0] if reason.strip() else "no reason given")
+    return line if len(line) <= _REASON_LENGTH else line[:_REASON_LENGTH] + "…"

@@ -9,21 +9,17 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from cnnsearch.data import checks
-from cnnsearch.data.contents import FileContent
-from cnnsearch.data.dataset import SPLITS, Dataset
-from cnnsearch.data.decoding import decode_all, hash_all
-from cnnsearch.data.fingerprint import fingerprint
+from cnnsearch.data.dataset import SPLITS, Dataset, contradictions, fingerprint, imbalance, leakage
+from cnnsearch.data.examples import FileContent, Listing
 from cnnsearch.data.images import Interpolation
 from cnnsearch.data.index import Index
-from cnnsearch.data.listing import Listing
-from cnnsearch.data.packs import Draft, Packs
+from cnnsearch.data.packs import Draft, Packs, decode_all, hash_all
 from cnnsearch.data.sources import identity, list_source
 from cnnsearch.data.splits import assign
-from cnnsearch.data.wording import LISTED, decoded, plural, printable, shortened
 from cnnsearch.errors import DataError
 from cnnsearch.spec.settings import DataSpec, FillSplit
 from cnnsearch.storage.cache import cache_root
+from cnnsearch.words import LISTED, decoded, plural, printable, shortened
 
 Rows = NDArray[np.int64]
 
@@ -33,6 +29,7 @@ def load(
     image_sizes: Sequence[int],
     *,
     interpolation: Interpolation = "bilinear",
+    threads: int = 1,
     cache: Path | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> dict[int, Dataset]:
@@ -45,6 +42,7 @@ def load(
         data: source, split, and what to do with unreadable images.
         image_sizes: sides of the square images, pixels; repeats are fine.
         interpolation: how images are resized.
+        threads: images read and decoded at a time, at most 16. The result does not depend on it.
         cache: folder for derived files; `cache_root()` by default.
         on_progress: called with (decoded, total) images while there is something to decode.
 
@@ -59,7 +57,7 @@ def load(
     listing = list_source(data.source, folder)
     index = Index.of_source(folder / "index", identity(data.source))
     packs = Packs(folder / "images", interpolation)
-    state = _State(listing, listing.labels(), index, packs, sorted(set(image_sizes)))
+    state = _State(listing, listing.labels(), index, packs, sorted(set(image_sizes)), threads)
     try:
         state.settle(data, on_progress)
     finally:
@@ -79,6 +77,7 @@ class _State:
     index: Index
     packs: Packs
     sizes: list[int]
+    threads: int
     bad: dict[int, str] = field(default_factory=dict)
     """Row -> why it cannot be used."""
     digests: dict[int, str] = field(default_factory=dict)
@@ -102,7 +101,7 @@ class _State:
                     return
                 draft = self.packs.draft(digests, missing)
                 contents = [self.listing.examples[row].content for row in rows]
-                failed = decode_all(contents, draft, self.index, earlier, on_progress)
+                failed = decode_all(contents, draft, self.index, self.threads, earlier, on_progress)
                 if not failed:
                     self.packs.keep(draft)
                     return
@@ -135,9 +134,9 @@ class _State:
             *_skipped(self.reasons()),
             *self.listing.warnings,
             *self._unused(data),
-            *checks.imbalance(labels, indices, classes),
-            *checks.leakage(names, digests, indices),
-            *checks.contradictions(names, labels, digests, classes),
+            *imbalance(labels, indices, classes),
+            *leakage(names, digests, indices),
+            *contradictions(names, labels, digests, classes),
         )
         mark = fingerprint(classes, labels, digests, indices)
         return {
@@ -173,7 +172,7 @@ class _State:
     def _hash(self, rows: Sequence[int]) -> bool:
         """Hash the rows that are not hashed yet; whether some turned out bad."""
         new = [row for row in rows if row not in self.digests]
-        results = hash_all([self.listing.examples[row].content for row in new], self.index)
+        results = hash_all([self.listing.examples[row].content for row in new], self.index, self.threads)
         bad = {row: str(result) for row, result in zip(new, results, strict=True) if not isinstance(result, str)}
         self.digests.update((row, result) for row, result in zip(new, results, strict=True) if isinstance(result, str))
         self.bad.update(bad)

@@ -9,9 +9,8 @@ from pathlib import Path
 from PIL import Image
 
 from cnnsearch.data import fashion_mini
-from cnnsearch.data.contents import PixelContent
+from cnnsearch.data.examples import Example, Listing, PixelContent
 from cnnsearch.data.folders import list_folder
-from cnnsearch.data.listing import Example, Listing
 from cnnsearch.data.torchvision_sets import OFFICIAL, PREFIX, list_torchvision
 
 FASHION_MINI = "fashion-mini"

@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cnnsearch.data.dataset import SPLITS
-from cnnsearch.data.wording import plural, printable, shortened
 from cnnsearch.errors import DataError
 from cnnsearch.spec.settings import FillSplit, StratifiedSplit
+from cnnsearch.words import plural, printable, shortened
 
 Rows = NDArray[np.int64]
 Rest = Literal["test", "unused"]

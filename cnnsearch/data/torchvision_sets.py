@@ -14,11 +14,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cnnsearch.data.contents import FileContent, PixelContent
+from cnnsearch.data.examples import Content, Example, FileContent, Listing, PixelContent
 from cnnsearch.data.images import FORMATS
-from cnnsearch.data.listing import Content, Example, Listing
-from cnnsearch.data.wording import printable
 from cnnsearch.errors import DataError
+from cnnsearch.words import printable
 
 PREFIX = "torchvision:"
 

@@ -34,14 +34,13 @@ from cnnsearch.results.records import Record, Results
 from cnnsearch.spec.model_names import OWN
 from cnnsearch.spec.settings import Settings
 from cnnsearch.training.compute.device import derived_seed, reset_process
-from cnnsearch.training.evaluate import Evaluation
+from cnnsearch.training.evaluate import MEASURED, Evaluation
 from cnnsearch.training.features import Features
 from cnnsearch.training.heads import Features as HeadFeatures
 from cnnsearch.training.heads import HeadState, evaluate_heads, train_heads
 from cnnsearch.training.pixels import Pixels
 
 Events = list[tuple[Trial, EpochRow | Record]]
-SPLITS = ("val", "test")
 
 
 def run_job(job: Job, place: Workplace, orders: Orders) -> Iterator[Events]:
@@ -315,8 +314,8 @@ def _best(bundle: _Bundle, indices: list[int]) -> Iterator[tuple[int, dict[str, 
 def _evaluate(bundle: _Bundle, heads: Sequence[tuple[Tensor, Tensor]]) -> list[dict[str, Evaluation]]:
     """For each head its results on validation and test."""
     weight, bias = torch.stack([w for w, _ in heads]), torch.stack([b for _, b in heads])
-    by_split = {split: evaluate_heads(bundle.features, split, weight, bias) for split in SPLITS}
-    return [{split: by_split[split][index] for split in SPLITS} for index in range(len(heads))]
+    by_split = {split: evaluate_heads(bundle.features, split, weight, bias) for split in MEASURED}
+    return [{split: by_split[split][index] for split in MEASURED} for index in range(len(heads))]
 
 
 def _record(trial: Trial, place: Workplace, started_at: datetime, bundle: _Bundle, state: HeadState) -> Record:

@@ -27,7 +27,7 @@ from cnnsearch.planning.trial import EpochRow, Status, Trial
 MOST_SLOTS = 256
 """Running trials that are shown one by one; all are counted."""
 STATES = ("waiting", "running", *(str(status.value) for status in Status))
-SPLITS = ("train", "val")
+MEASURED_EACH_EPOCH = ("train", "val")
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,7 @@ class Metrics:
     ) -> Iterator[tuple[Metric, dict[str, str], float]]:
         values = ((LOSS, (row.train_loss, row.val_loss)), (ACCURACY, (row.train_accuracy, row.val_accuracy)))
         for metric, of_splits in values:
-            for split, value in zip(SPLITS, of_splits, strict=True):
+            for split, value in zip(MEASURED_EACH_EPOCH, of_splits, strict=True):
                 if value is not None:
                     yield metric, {**labels, "split": split}, value
         if row.epoch and row.seconds:

@@ -22,7 +22,7 @@ from cnnsearch.results.continuation import can_go_on, shorter
 from cnnsearch.results.records import Measures, Record, Results
 from cnnsearch.spec.settings import ResolvedPrecision, Settings
 from cnnsearch.training.compute.device import peak_memory_bytes, reset_process
-from cnnsearch.training.evaluate import Evaluation, evaluate
+from cnnsearch.training.evaluate import MEASURED, Evaluation, evaluate
 from cnnsearch.training.features import Examples, Features, bytes_needed, compute, shared
 from cnnsearch.training.models.build import initial_model, reset_head
 from cnnsearch.training.pixels import Pixels
@@ -62,7 +62,7 @@ def _run(trial: Trial, place: Workplace, orders: Orders, started_at: datetime) -
     # A trial that starts from another is first measured as it starts.
     before: dict[str, Evaluation] = {}
     if trial.parent_id is not None:
-        before = {split: evaluate(state.trained, examples, split, precision=precision) for split in ("val", "test")}
+        before = {split: evaluate(state.trained, examples, split, precision=precision) for split in MEASURED}
         state.rows.append(EpochRow(0, None, None, before["val"].loss, before["val"].accuracy, settings.lr, 0.0))
     checkpoint = saved_state(trial, place, "model")
     if checkpoint is not None:
@@ -95,7 +95,7 @@ def _run(trial: Trial, place: Workplace, orders: Orders, started_at: datetime) -
     if stop:
         record = record.model_copy(update=pruning(stop))
     state.model.load_state_dict(state.best_weights, strict=False)
-    best = {split: evaluate(state.trained, examples, split, precision=precision) for split in ("val", "test")}
+    best = {split: evaluate(state.trained, examples, split, precision=precision) for split in MEASURED}
     if record.outcome.is_comparable:
         folder.save_weights(state.best_weights)
     folder.save_predictions(

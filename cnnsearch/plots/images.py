@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from matplotlib.figure import Figure
 
+from cnnsearch.data.dataset import SPLIT_WORDS, SPLITS
 from cnnsearch.evidence.evidence import Evidence, as_evidence
 from cnnsearch.plots import style
 
@@ -13,23 +14,22 @@ if TYPE_CHECKING:
     from cnnsearch.results.tables import Tables
 
 MOST = 40
-_SPLITS = (("train", "training"), ("val", "validation"), ("test", "test"))
 
 
 def images_per_class(source: Tables | Evidence) -> Figure | None:
     """A panel a split, a bar a class. Of more than `MOST` classes, those with most and with fewest images."""
     evidence = as_evidence(source)
-    counts = {split: evidence.class_counts(split) for split, _ in _SPLITS}
+    counts = {split: evidence.class_counts(split) for split in SPLITS}
     classes = evidence.classes
     if not classes or any(len(values) != len(classes) for values in counts.values()):
         return None
     order = list(range(len(classes)))
     if len(order) > MOST:
-        totals = [sum(counts[split][i] for split, _ in _SPLITS) for i in order]
+        totals = [sum(counts[split][i] for split in SPLITS) for i in order]
         by_size = sorted(order, key=lambda i: (-totals[i], i))
         order = [*by_size[: MOST // 2], *by_size[-MOST // 2 :]]
     with style.drawing():
-        figure = _draw([classes[i] for i in order], {s: [counts[s][i] for i in order] for s, _ in _SPLITS})
+        figure = _draw([classes[i] for i in order], {s: [counts[s][i] for i in order] for s in SPLITS})
         style.put_title(figure, images_title(evidence))
     return figure
 
@@ -37,7 +37,7 @@ def images_per_class(source: Tables | Evidence) -> Figure | None:
 def images_title(evidence: Evidence) -> str:
     """How many images of each class every split has."""
     parts = []
-    for split, name in _SPLITS:
+    for split, name in SPLIT_WORDS.items():
         counts = evidence.class_counts(split)
         if not counts:
             continue
@@ -52,7 +52,7 @@ def _draw(classes: list[str], counts: dict[str, list[int]]) -> Figure:
     width, gap, row = 1.75, 0.5, 0.21
     height = row * len(names)
     figure = style.new_figure(left + 3 * (width + gap), height + 0.4)
-    for index, (split, name) in enumerate(_SPLITS):
+    for index, (split, name) in enumerate(SPLIT_WORDS.items()):
         axes = style.axes_at(figure, left + index * (width + gap), 0.32, width, height)
         dashed = split == "val"
         axes.barh(

@@ -14,6 +14,8 @@ from cnnsearch.spec.settings import ResolvedPrecision
 from cnnsearch.training.compute.device import autocast
 from cnnsearch.training.features import Examples
 
+MEASURED = ("val", "test")
+"""Splits a trial is measured on before it is trained further, and at its best epoch."""
 NUMBERS_AT_ONCE = {"cpu": 400_000, "cuda": 4_000_000}
 """Device -> inputs evaluated at once: 128 images of 32×32 on a CPU, where more gains nothing and their activations take
 memory."""

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from cnnsearch.data.examples import Listing
 from cnnsearch.data.folders import list_folder
-from cnnsearch.data.listing import Listing
 from cnnsearch.errors import DataError
 from tests.data.making import fill_folder, picture
 

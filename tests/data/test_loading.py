@@ -17,7 +17,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from cnnsearch.data import SPLITS, Dataset, images, load
+from cnnsearch.data import SPLITS, Dataset, examples, images, load
 from cnnsearch.data import index as index_module
 from cnnsearch.errors import DataError
 from cnnsearch.spec.settings import DataSpec, FillSplit, StratifiedSplit
@@ -86,7 +86,7 @@ def test_a_second_call_reads_no_image_and_decodes_nothing(photos: Path, monkeypa
         raise AssertionError("an image was read")
 
     monkeypatch.setattr(index_module, "open", never, raising=False)
-    monkeypatch.setattr(images, "decode", never)
+    monkeypatch.setattr(examples, "decode", never)
     monkeypatch.setattr(Image, "open", never)
     second = load(spec(photos), [12], cache=photos.parent / "cache", on_progress=never)[12]
     assert second.fingerprint == first.fingerprint
@@ -202,7 +202,7 @@ def test_a_bad_image_does_not_make_the_others_be_decoded_twice(photos: Path, mon
         calls.append(data)
         return decode(data, sizes, **more)
 
-    monkeypatch.setattr(images, "decode", counted)
+    monkeypatch.setattr(examples, "decode", counted)
     read(photos, on_bad_image="skip")
     assert len(calls) == 10
 
@@ -238,7 +238,7 @@ def test_after_a_refusal_nothing_is_decoded_again(photos: Path, monkeypatch: pyt
     def never(*arguments: object, **more: object) -> None:
         raise AssertionError("an image was read")
 
-    monkeypatch.setattr(images, "decode", never)
+    monkeypatch.setattr(examples, "decode", never)
     assert refusal(photos) == said
     assert len(read(photos, on_bad_image="skip").names) == 10
     (photos / "cat" / "bad.png").unlink()
@@ -315,7 +315,7 @@ def test_the_default_cache_is_the_cache_root(tmp_path: Path, monkeypatch: pytest
 
 
 def test_torch_is_not_imported() -> None:
-    code = "import sys, cnnsearch.data.pictures, cnnsearch.data; sys.exit('torch' in sys.modules)"
+    code = "import sys, cnnsearch.data; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
@@ -348,7 +348,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from cnnsearch.data import load
-from cnnsearch.spec import DataSpec, FillSplit
+from cnnsearch.spec.settings import DataSpec, FillSplit
 
 def kill(done, total):
     if done == 3:

@@ -14,9 +14,9 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from cnnsearch.data.colour import to_rgb
-from cnnsearch.data.contents import PixelContent
 from cnnsearch.data.dataset import Dataset
+from cnnsearch.data.examples import PixelContent
+from cnnsearch.data.images import to_rgb
 from cnnsearch.data.sources import list_source
 from cnnsearch.errors import RequestError
 from cnnsearch.execution import jobs, serial

@@ -9,8 +9,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from cnnsearch.data.colour import to_rgb
-from cnnsearch.data.images import decode
+from cnnsearch.data.images import decode, to_rgb
 from tests.data.making import encoded
 
 
