@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from benchmarks.limit import matmul_rate
 from cnnsearch.training.compute.convolution import MOST_AT_ONCE, gradients, weight_gradient
-from cnnsearch.training.models.plain import CHANNELS, scaled
+from cnnsearch.training.models.own import CHANNELS, scaled
 
 SECONDS = 0.5
 """Spent on each shape at least, all ways in turn."""

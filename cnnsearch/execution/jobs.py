@@ -36,8 +36,7 @@ from cnnsearch.spec.settings import Settings
 from cnnsearch.training.compute.device import derived_seed, reset_process
 from cnnsearch.training.evaluate import MEASURED, Evaluation
 from cnnsearch.training.features import Features
-from cnnsearch.training.heads import Features as HeadFeatures
-from cnnsearch.training.heads import HeadState, evaluate_heads, train_heads
+from cnnsearch.training.heads import HeadInputs, HeadState, evaluate_heads, train_heads
 from cnnsearch.training.pixels import Pixels
 
 Events = list[tuple[Trial, EpochRow | Record]]
@@ -91,7 +90,7 @@ class _Bundle:
     """Heads ready to be trained, or trained on."""
 
     trials: tuple[Trial, ...]
-    features: HeadFeatures
+    features: HeadInputs
     starts: list[tuple[Tensor, Tensor]]
     """Weight and bias each trial started from."""
     states: list[HeadState]
@@ -133,7 +132,7 @@ class _Frozen:
     """What heads need of a model: the outputs of its frozen layers, and the head that a trial starts from."""
 
     trial: Trial
-    features: HeadFeatures
+    features: HeadInputs
     head: nn.Linear
     name: str
     """Of the head in the model."""
@@ -173,7 +172,7 @@ def _make_frozen(trial: Trial, place: Workplace) -> _Frozen | None:
     name, own_dropout = found
     head = model.get_submodule(name)
     assert isinstance(head, nn.Linear)
-    features = HeadFeatures(examples.values[0].float(), examples.labels, examples.rows)
+    features = HeadInputs(examples.values[0].float(), examples.labels, examples.rows)
     return _Frozen(trial, features, head, name, own_dropout, model_bytes(model))
 
 

@@ -21,8 +21,10 @@ from torch.nn import functional as F
 from cnnsearch.planning.trial import EpochRow
 from cnnsearch.spec.settings import Settings
 from cnnsearch.training.compute.device import flushing_denormals
+from cnnsearch.training.compute.optimizers import BETA1, BETA2, EPSILON
 from cnnsearch.training.evaluate import Evaluation
 from cnnsearch.training.head_draws import Dropout, blocks, example_orders
+from cnnsearch.training.history import History
 
 EVALUATED_ROWS = 512
 """Examples of a split evaluated in one product. Fixed, so that numbers repeat."""
@@ -32,7 +34,7 @@ found to be rounded differently with AVX2, and then a trial's numbers depend on 
 
 
 @dataclass(frozen=True)
-class Features:
+class HeadInputs:
     """Constant outputs of the frozen layers for every example."""
 
     values: Tensor
@@ -44,7 +46,7 @@ class Features:
 
 
 @dataclass
-class HeadState:
+class HeadState(History):
     """One trial: what training has changed, as `train.TrainingState` is for a whole model."""
 
     settings: Settings
@@ -52,9 +54,6 @@ class HeadState:
     """[C, D] float32, current."""
     bias: Tensor
     """[C] float32, current."""
-    rows: list[EpochRow] = field(default_factory=list)
-    best: EpochRow | None = None
-    """The epoch with the highest validation accuracy, the earliest on ties."""
     best_weight: Tensor = field(default_factory=lambda: torch.empty(0))
     """[C, D] of the best epoch; empty before there is one."""
     best_bias: Tensor = field(default_factory=lambda: torch.empty(0))
@@ -62,23 +61,21 @@ class HeadState:
     moments: tuple[Tensor, ...] = ()
     """[C, D + 1] each: what the optimizer remembers; empty before the first epoch. Changed by the next."""
 
-    @property
-    def epoch(self) -> int:
-        """Epochs of training done."""
-        return self.rows[-1].epoch if self.rows else 0
-
     def state_dict(self) -> dict[str, Any]:
         """Tensors, numbers and strings only: `torch.load(weights_only=True)` reads it."""
         tensors = {name: getattr(self, name) for name in _TENSORS}
-        rows = {"rows": [vars(row) for row in self.rows], "best": None if self.best is None else vars(self.best)}
-        return {"kind": "head", **tensors, **rows, "moments": [moment.clone() for moment in self.moments]}
+        return {
+            "kind": "head",
+            **tensors,
+            **self.history_dict(),
+            "moments": [moment.clone() for moment in self.moments],
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go back to a state of the same trial."""
         for name in _TENSORS:
             setattr(self, name, state[name].to(self.weight.device))
-        self.rows = [EpochRow(**row) for row in state["rows"]]
-        self.best = None if state["best"] is None else EpochRow(**state["best"])
+        self.load_history(state)
         self.moments = tuple(moment.to(self.weight.device) for moment in state["moments"])
 
 
@@ -86,7 +83,7 @@ _TENSORS = ("weight", "bias", "best_weight", "best_bias")
 
 
 def train_heads(
-    features: Features, states: Sequence[HeadState], has_ended: Callable[[int], bool] = lambda index: False
+    features: HeadInputs, states: Sequence[HeadState], has_ended: Callable[[int], bool] = lambda index: False
 ) -> Iterator[list[EpochRow | None]]:
     """Train heads that share batch size, epochs and optimizer, each from its state; all have done as many epochs.
 
@@ -133,11 +130,10 @@ def train_heads(
                 seconds=seconds,
             )
             rows[index] = row
-            state.rows.append(row)
             state.weight, state.bias = weights[trial].clone(), biases[trial].clone()
             state.moments = tuple(moment[trial, :, : heads.inputs + 1] for moment in heads.moments)
-            if row.is_finite and (state.best is None or val_accuracies[trial] > (state.best.val_accuracy or 0.0)):
-                state.best, state.best_weight, state.best_bias = row, state.weight.clone(), state.bias.clone()
+            if state.add(row):
+                state.best_weight, state.best_bias = state.weight.clone(), state.bias.clone()
         finite = [trial for trial, index in enumerate(live) if states[index].rows[-1].is_finite]
         if len(finite) < len(live):
             heads, live = heads.only(finite), [live[trial] for trial in finite]
@@ -146,7 +142,7 @@ def train_heads(
             return
 
 
-def evaluate_heads(features: Features, split: str, weight: Tensor, bias: Tensor) -> list[Evaluation]:
+def evaluate_heads(features: HeadInputs, split: str, weight: Tensor, bias: Tensor) -> list[Evaluation]:
     """Evaluate heads over one split.
 
     Args:
@@ -330,14 +326,14 @@ def _adamw(heads: _Heads) -> None:
 def _adam_step(heads: _Heads) -> None:
     """w −= lr/c₁ · m / (√(v/c₂) + ε), c = 1 − βᵗ; expanded by √c₂, which saves a pass over the weights."""
     gradient, (mean, square) = heads.gradient, heads.moments
-    root = math.sqrt(1 - _BETA2**heads.steps)
-    mean.lerp_(gradient, 1 - _BETA1)
-    square.mul_(_BETA2).addcmul_(gradient, gradient, value=1 - _BETA2)
+    root = math.sqrt(1 - BETA2**heads.steps)
+    mean.lerp_(gradient, 1 - BETA1)
+    square.mul_(BETA2).addcmul_(gradient, gradient, value=1 - BETA2)
     # The gradient has done its work: its memory, still in the cache, takes the denominator and then the change.
     torch.sqrt(square, out=gradient)
-    gradient.add_(_EPSILON * root)
+    gradient.add_(EPSILON * root)
     torch.div(mean, gradient, out=gradient)
-    heads.weight.addcmul_(gradient, heads.lr, value=-root / (1 - _BETA1**heads.steps))
+    heads.weight.addcmul_(gradient, heads.lr, value=-root / (1 - BETA1**heads.steps))
 
 
 def _sgd(heads: _Heads) -> None:
@@ -349,12 +345,11 @@ def _sgd(heads: _Heads) -> None:
     heads.weight.addcmul_(velocity, heads.lr, value=-1)
 
 
-_BETA1, _BETA2, _EPSILON = 0.9, 0.999, 1e-8
 _UPDATES: dict[str, Callable[[_Heads], None]] = {"adam": _adam, "adamw": _adamw, "sgd": _sgd}
 _MOMENTS = {"adam": 2, "adamw": 2, "sgd": 1}
 
 
-def _split(features: Features, split: str) -> tuple[Tensor, Tensor]:
+def _split(features: HeadInputs, split: str) -> tuple[Tensor, Tensor]:
     """Inputs [n, K] and labels [n] of a split: the features, a one that the bias is the weight of, and zeros."""
     rows = features.rows[split]
     values = features.values[rows]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -19,13 +20,21 @@ from cnnsearch.training.compute.graphs import RECORDERS, ReplayedStep
 from cnnsearch.training.compute.optimizers import Optimizer
 from cnnsearch.training.evaluate import evaluate
 from cnnsearch.training.features import Examples
-from cnnsearch.training.learning_rate import rate
+from cnnsearch.training.history import History
 
 Weights = dict[str, Tensor]
 
+_RISE = 0.3
+"""Share of the steps in which one-cycle rises. This and what follows: the defaults of torch's OneCycleLR, after
+Smith and Topin, arXiv:1708.07120."""
+_FIRST = 1 / 25
+"""One-cycle's first rate, in parts of the highest."""
+_LAST = _FIRST / 1e4
+"""Its last."""
+
 
 @dataclass
-class TrainingState:
+class TrainingState(History):
     """All that training has changed: enough to go on from."""
 
     model: nn.Module
@@ -37,9 +46,6 @@ class TrainingState:
     keep: frozenset[str]
     """Names in the model's state dict that training can change: what is kept of the best epoch."""
     optimizer: Optimizer
-    rows: list[EpochRow] = field(default_factory=list)
-    best: EpochRow | None = None
-    """The epoch with the highest validation accuracy, the earliest on ties."""
     best_weights: Weights = field(default_factory=dict)
 
     @classmethod
@@ -64,19 +70,13 @@ class TrainingState:
         names = frozenset(model.state_dict()) if keep is None else keep
         return cls(model, trained or model, train_mode or model.train, names, Optimizer(parameters, settings))
 
-    @property
-    def epoch(self) -> int:
-        """Epochs of training done."""
-        return self.rows[-1].epoch if self.rows else 0
-
     def state_dict(self) -> dict[str, Any]:
         """Tensors, numbers and strings only: `torch.load(weights_only=True)` reads it."""
         return {
             "kind": "model",
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "rows": [vars(row) for row in self.rows],
-            "best": None if self.best is None else vars(self.best),
+            **self.history_dict(),
             "best_weights": self.best_weights,
         }
 
@@ -84,8 +84,7 @@ class TrainingState:
         """Go back to a state of the same trial."""
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.rows = [EpochRow(**row) for row in state["rows"]]
-        self.best = None if state["best"] is None else EpochRow(**state["best"])
+        self.load_history(state)
         self.best_weights = state["best_weights"]
 
 
@@ -136,7 +135,7 @@ def train(
         batches = order.split(settings.batch_size)
         with flushing_denormals():
             for number, rows in enumerate(batches, start=(epoch - 1) * len(batches)):
-                lr = rate(settings, number, len(batches))
+                lr = learning_rate(settings, number, len(batches))
                 optimizer.set_lr(lr)
                 take_step(rows)
         validation = evaluate(model, examples, "val", precision=precision)
@@ -149,9 +148,7 @@ def train(
             lr=lr,
             seconds=time.perf_counter() - start,
         )
-        state.rows.append(row)
-        if row.is_finite and (state.best is None or validation.accuracy > (state.best.val_accuracy or 0.0)):
-            state.best = row
+        if state.add(row):
             everything = state.model.state_dict()
             state.best_weights = {name: everything[name].clone() for name in sorted(state.keep)}
         yield row
@@ -168,3 +165,30 @@ def balanced(labels: Tensor, rows: Tensor) -> Tensor:
     """
     counts = torch.bincount(labels[rows], minlength=int(labels.max()) + 1)
     return len(rows) / (len(counts) * counts.clamp(min=1)).float()
+
+
+def learning_rate(settings: Settings, step: int, steps_per_epoch: int) -> float:
+    """The learning rate of a step.
+
+    Args:
+        settings: `lr` is the highest rate.
+        step: counted from 0 over all epochs.
+        steps_per_epoch: of the trial.
+    """
+    steps = settings.epochs * steps_per_epoch
+    if settings.lr_schedule == "one-cycle":
+        top = _RISE * steps
+        if step < top:
+            return settings.lr * _between(_FIRST, 1.0, step / top)
+        return settings.lr * _between(1.0, _LAST, (step - top) / max(steps - 1 - top, 1))
+    warm = round(settings.warmup_epochs * steps_per_epoch)
+    if step < warm:
+        return settings.lr * (step + 1) / warm
+    if settings.lr_schedule == "cosine":
+        return settings.lr * _between(1.0, 0.0, (step - warm) / max(steps - warm, 1))
+    return settings.lr
+
+
+def _between(begin: float, end: float, part: float) -> float:
+    """Half a cosine from one value to another."""
+    return end + (begin - end) * (1 + math.cos(math.pi * min(part, 1.0))) / 2

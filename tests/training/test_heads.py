@@ -19,7 +19,7 @@ from cnnsearch.spec.settings import Settings
 from cnnsearch.training import heads as heads_module
 from cnnsearch.training.compute.device import derived_seed
 from cnnsearch.training.head_draws import Dropout
-from cnnsearch.training.heads import EVALUATED_ROWS, Features, HeadState, evaluate_heads, train_heads
+from cnnsearch.training.heads import EVALUATED_ROWS, HeadInputs, HeadState, evaluate_heads, train_heads
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 WIDTH, CLASSES = 24, 3
@@ -31,14 +31,14 @@ def settings(**changes: Any) -> Settings:
     return Settings.model_validate({"lr": 1e-2, "batch_size": 8, "epochs": 12, **changes})
 
 
-def made(train: int = 43, val: int = 20, width: int = WIDTH, classes: int = CLASSES, seed: int = 0) -> Features:
+def made(train: int = 43, val: int = 20, width: int = WIDTH, classes: int = CLASSES, seed: int = 0) -> HeadInputs:
     """Classes that overlap, rows of both splits shuffled together; 43 in batches of 8 leave one of 3."""
     generator = torch.Generator().manual_seed(seed)
     labels = torch.randint(0, classes, (train + val,), generator=generator)
     centres = torch.randn(classes, width, generator=generator)
     values = centres[labels] + 1.5 * torch.randn(train + val, width, generator=generator)
     rows = torch.randperm(train + val, generator=generator)
-    return Features(values, labels, {"train": rows[:train], "val": rows[train:]})
+    return HeadInputs(values, labels, {"train": rows[:train], "val": rows[train:]})
 
 
 def head(chosen: Settings, width: int = WIDTH, classes: int = CLASSES) -> HeadState:
@@ -47,7 +47,7 @@ def head(chosen: Settings, width: int = WIDTH, classes: int = CLASSES) -> HeadSt
     return HeadState(chosen, weight, 0.1 * torch.randn(classes, generator=generator))
 
 
-def trained(features: Features, *chosen: Settings) -> list[HeadState]:
+def trained(features: HeadInputs, *chosen: Settings) -> list[HeadState]:
     states = [head(one, features.values.shape[1], int(features.labels.max()) + 1) for one in chosen]
     for _ in train_heads(features, states):
         pass
@@ -82,7 +82,7 @@ OPTIMIZERS: dict[str, Callable[[list[Tensor], Settings], torch.optim.Optimizer]]
 }
 
 
-def reference(features: Features, chosen: Settings) -> tuple[list[EpochRow], Tensor, Tensor]:
+def reference(features: HeadInputs, chosen: Settings) -> tuple[list[EpochRow], Tensor, Tensor]:
     """One head by itself as `train.train` goes about it: autograd and torch's optimizers."""
     start = head(chosen)
     weight, bias = start.weight.requires_grad_(), start.bias.requires_grad_()

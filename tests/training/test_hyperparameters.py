@@ -26,10 +26,9 @@ from cnnsearch.training.compute.device import reset_process
 from cnnsearch.training.compute.optimizers import UPDATES
 from cnnsearch.training.evaluate import evaluate
 from cnnsearch.training.features import Features
-from cnnsearch.training.learning_rate import rate
 from cnnsearch.training.models.build import initial_model
 from cnnsearch.training.pixels import Pixels
-from cnnsearch.training.train import TrainingState, balanced, train
+from cnnsearch.training.train import TrainingState, balanced, learning_rate, train
 from tests.training import test_train
 from tests.training.test_train import settings
 
@@ -92,13 +91,13 @@ def test_schedules_are_torchs(epochs: int, per_epoch: int, lr: float) -> None:
     }
     for schedule, expected in theirs.items():
         chosen = settings(lr=lr, epochs=epochs, lr_schedule=schedule)
-        ours = [rate(chosen, step, per_epoch) for step in range(steps)]
+        ours = [learning_rate(chosen, step, per_epoch) for step in range(steps)]
         np.testing.assert_allclose(ours, expected, rtol=1e-6, atol=lr * 1e-9)
 
 
 def test_one_cycle_rises_to_lr_and_falls_to_almost_nothing() -> None:
     chosen = settings(lr=0.5, epochs=10, lr_schedule="one-cycle")
-    rates = [rate(chosen, step, 10) for step in range(100)]
+    rates = [learning_rate(chosen, step, 10) for step in range(100)]
     assert rates[0] == pytest.approx(0.5 / 25)
     assert max(rates) == rates[30] == 0.5
     assert rates[-1] == pytest.approx(0.5 / 25 / 1e4)
@@ -109,7 +108,7 @@ def test_one_cycle_rises_to_lr_and_falls_to_almost_nothing() -> None:
 def test_warm_up_rises_in_equal_steps_before_the_schedule_begins() -> None:
     for schedule in ("constant", "cosine"):
         chosen = settings(lr=1.0, epochs=10, lr_schedule=schedule, warmup_epochs=0.5)
-        rates = [rate(chosen, step, 8) for step in range(80)]
+        rates = [learning_rate(chosen, step, 8) for step in range(80)]
         assert rates[:5] == pytest.approx([0.25, 0.5, 0.75, 1.0, 1.0])
         assert rates[-1] == pytest.approx(1.0 if schedule == "constant" else 0.0, abs=1e-3)
     with pytest.raises(ValidationError, match="one-cycle: it has a warm-up of its own"):
@@ -131,7 +130,7 @@ def test_the_rate_reaches_the_optimizer_and_the_rows(
     monkeypatch.setattr(state.optimizer, "_update", update)
     rows = list(train(state, Pixels.of(dataset, "cpu"), chosen, precision="fp32"))
     per_epoch = -(-len(dataset.indices["train"]) // chosen.batch_size)
-    assert seen == [rate(chosen, step, per_epoch) for step in range(3 * per_epoch)]
+    assert seen == [learning_rate(chosen, step, per_epoch) for step in range(3 * per_epoch)]
     assert [row.lr for row in rows] == [seen[n * per_epoch - 1] for n in (1, 2, 3)]
 
 

@@ -24,8 +24,7 @@ from cnnsearch.training.compute.graphs import RECORDERS, WARM_UP_STEPS
 from cnnsearch.training.evaluate import batch_size as batch_size_of_evaluation
 from cnnsearch.training.evaluate import evaluate
 from cnnsearch.training.features import Examples, Features, compute
-from cnnsearch.training.heads import Features as HeadFeatures
-from cnnsearch.training.heads import HeadState, evaluate_heads, train_heads
+from cnnsearch.training.heads import HeadInputs, HeadState, evaluate_heads, train_heads
 from cnnsearch.training.models.build import initial_model
 from cnnsearch.training.pixels import Pixels
 from cnnsearch.training.train import TrainingState, train
@@ -98,7 +97,7 @@ def _time_heads(settings: Settings, classes: int, width: int) -> tuple[float, fl
     n = steps * settings.batch_size
     values = torch.rand(n + evaluated, width)
     rows = torch.arange(n + evaluated)
-    features = HeadFeatures(values, rows % classes, {"train": rows[:n], "val": rows[n : n + 1], "test": rows[n:]})
+    features = HeadInputs(values, rows % classes, {"train": rows[:n], "val": rows[n : n + 1], "test": rows[n:]})
     settings = settings.model_copy(update={"epochs": 10})
     states = [HeadState(settings, torch.zeros(classes, width), torch.zeros(classes)) for _ in range(HEADS_AT_ONCE)]
     step_seconds = min(row.seconds for epoch in train_heads(features, states) for row in epoch if row) / steps

@@ -20,6 +20,9 @@ from torch.optim.sgd import sgd
 
 from cnnsearch.spec.settings import Settings
 
+BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
+"""Of Adam and AdamW: torch's defaults."""
+
 State = dict[str, Tensor]
 """What is remembered of one parameter, under the names that torch's optimizers give it."""
 
@@ -106,11 +109,11 @@ def _adam(*, decoupled_weight_decay: bool) -> Update:
             fused=True,
             decoupled_weight_decay=decoupled_weight_decay,
             amsgrad=False,
-            beta1=0.9,
-            beta2=0.999,
+            beta1=BETA1,
+            beta2=BETA2,
             lr=lr,
             weight_decay=settings.weight_decay,
-            eps=1e-8,
+            eps=EPSILON,
             maximize=False,
         )
 

@@ -3,43 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from torch import nn
 
 from cnnsearch.spec.settings import Settings
 from cnnsearch.training.compute.device import derived_seed
-from cnnsearch.training.models.plain import Plain
-from cnnsearch.training.models.residual import Residual
+from cnnsearch.training.models.own import Plain, Residual
 
-
-@dataclass(frozen=True)
-class ModelInfo:
-    """What there is to know of a model."""
-
-    make: Callable[[int, Settings], nn.Module]
-    """(number of classes, settings) -> a freshly initialised module."""
-    source: str
-    """Where the architecture comes from."""
-
-
-MODELS: dict[str, ModelInfo] = {
-    "plain": ModelInfo(
-        lambda classes, s: Plain(classes, image_size=s.image_size, width=s.width, dropout=s.dropout),
-        "course assignment on CNN image classification: six convs, no normalisation",
-    ),
-    "residual": ModelInfo(
-        lambda classes, s: Residual(classes, width=s.width, dropout=s.dropout),
-        "course assignment, after He et al., arXiv:1512.03385",
-    ),
+MODELS: dict[str, Callable[[int, Settings], nn.Module]] = {
+    "plain": lambda classes, s: Plain(classes, image_size=s.image_size, width=s.width, dropout=s.dropout),
+    "residual": lambda classes, s: Residual(classes, width=s.width, dropout=s.dropout),
 }
+"""This package's own models. Name -> (number of classes, settings) -> a freshly initialised module."""
 
 
 def build(settings: Settings, classes: int) -> nn.Module:
     """The model of a trial with random weights; what it draws depends on torch's global generator alone."""
     if settings.model in MODELS:
-        return MODELS[settings.model].make(classes, settings)
+        return MODELS[settings.model](classes, settings)
     from cnnsearch.training.models.backbones import make  # torchvision takes seconds to import
 
     return make(settings.model, settings, classes)

@@ -19,13 +19,15 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torchvision import models
 
 from cnnsearch.errors import RequestError
 from cnnsearch.spec.model_names import OWN
+from cnnsearch.spec.settings import Settings
 from cnnsearch.training.models.backbones import IMAGENET_CLASSES, fit_position_embedding, head_name
+from cnnsearch.training.models.build import build
 from cnnsearch.training.models.pretrained import OWN_IMAGES, Preprocessing
-
-LISTED = 5
+from cnnsearch.words import LISTED
 
 
 def imagenet_file(model: str) -> Path:
@@ -33,8 +35,6 @@ def imagenet_file(model: str) -> Path:
 
     Raises RequestError where there is no network, saying which file goes where.
     """
-    from torchvision import models
-
     weights = models.get_model_weights(model).DEFAULT
     name = weights.url.rpartition("/")[2]
     file = Path(torch.hub.get_dir()) / "checkpoints" / name
@@ -116,8 +116,6 @@ def _older_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def expected_preprocessing(model: str) -> Preprocessing:
     """What torchvision's default weights of a model were trained on, but for image size and cropping."""
-    from torchvision import models
-
     transforms = models.get_model_weights(model).DEFAULT.transforms()
     interpolation = transforms.interpolation.value
     assert interpolation in ("bilinear", "bicubic"), f"{model} expects {interpolation}"
@@ -129,9 +127,6 @@ def check(model: str, weights: str) -> tuple[Path, Preprocessing]:
 
     A file for one of torchvision's models is taken to expect what torchvision's default weights of that model do.
     """
-    from cnnsearch.spec.settings import Settings
-    from cnnsearch.training.models.build import build
-
     file = imagenet_file(model) if weights == "imagenet" else Path(weights)
     state = read_state(file)
     if model in OWN:  # fitting them needs the sweep's width and image size

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from cnnsearch.spec.settings import Settings
 from cnnsearch.training.compute import convolution
 from cnnsearch.training.compute.convolution import Conv3x3, gradients, has_amx, weight_gradient
-from cnnsearch.training.models import residual
+from cnnsearch.training.models import own
 from cnnsearch.training.models.build import initial_model
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -100,7 +100,7 @@ def test_training_is_that_of_ordinary_layers_bit_for_bit(
     ours = steps(model, size, width, bf16, dropout=dropout)
     assert bool(seen) == bf16
     monkeypatch.setattr(Conv3x3, "forward", nn.Conv2d.forward)
-    monkeypatch.setattr(residual, "average", lambda x: x.mean(dim=(2, 3)))
+    monkeypatch.setattr(own, "average", lambda x: x.mean(dim=(2, 3)))
     ordinary = steps(model, size, width, bf16, dropout=dropout)
     assert ours.keys() == ordinary.keys()
     assert all(torch.equal(ours[name], ordinary[name]) for name in ours)

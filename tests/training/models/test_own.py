@@ -7,8 +7,7 @@ from torch import nn
 from cnnsearch.spec.model_names import OWN
 from cnnsearch.spec.settings import Settings
 from cnnsearch.training.models.build import MODELS, build
-from cnnsearch.training.models.plain import Plain
-from cnnsearch.training.models.residual import Block
+from cnnsearch.training.models.own import Block, Plain
 
 
 def kinds(model: nn.Module) -> list[str]:
