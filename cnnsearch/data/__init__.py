@@ -1,4 +1,4 @@
-"""Images: where they come from, how they are decoded once and split, and what identifies them."""
+"""Images: where they come from, how each is decoded once, how they are split, and what identifies them."""
 
 from cnnsearch.data.dataset import SPLITS, Dataset
 from cnnsearch.data.loading import load

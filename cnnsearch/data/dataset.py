@@ -1,4 +1,7 @@
-"""A decoded data set: labels and splits in memory, pixels memory-mapped from one file."""
+"""A decoded data set: labels and splits in memory, pixels memory-mapped from one file.
+
+Beside it, what can be said of one: its fingerprint, warnings about its contents, and single images as PNGs.
+"""
 
 from __future__ import annotations
 
@@ -18,24 +21,25 @@ from cnnsearch.storage.checksums import canonical_json
 from cnnsearch.words import plural, printable
 
 SPLIT_WORDS = {"train": "training", "val": "validation", "test": "test"}
-"""Split -> what people read for it."""
+"""Split -> the word that messages and plots use for it."""
 
 SPLITS = tuple(SPLIT_WORDS)
+"""The three splits of every data set, in this order everywhere."""
 
 Form = tuple[int, Interpolation]
-"""Side of the square images, pixels; and how they were resized to it."""
+"""(side of the square images in pixels, how they were resized to it)."""
 
 
 @dataclass(frozen=True)
 class Dataset:
     """Images of one size with their labels and split.
 
-    All trials of a node share one copy: pixels stay in `images_path`, which every process maps. Pickling carries
-    the path, never the pixels.
+    All trials on a machine share one copy: the pixels stay in `images_path`, which every process maps. Pickling
+    carries the path, never the pixels.
     """
 
     source: str
-    """What the user asked for, for people to read."""
+    """What the user asked for, as text to show."""
     image_size: int
     """Side of the square images, pixels."""
     classes: tuple[str, ...]
@@ -45,22 +49,22 @@ class Dataset:
     labels: NDArray[np.int64]
     """[N] label of each example."""
     indices: Mapping[str, NDArray[np.int64]]
-    """Split name -> rows of that split, in training order before shuffling."""
+    """Split -> int64 [n] rows of that split, ascending: the order of training before it is shuffled."""
     images_path: Path
     """A .npy file, uint8 [N, image_size, image_size, 3], RGB."""
     fingerprint: str
-    """16 hex digits over contents, classes and split; not paths and not image size."""
+    """See `fingerprint`: 16 hex digits that identify contents, classes and split, whatever the paths and image size."""
     warnings: tuple[str, ...] = ()
-    """Sentences people should read: skipped images, unused images, imbalance."""
+    """Sentences to show: images that were skipped or not used, uneven classes, images in two splits or two classes."""
 
     @cached_property
     def images(self) -> NDArray[np.uint8]:
-        """[N, S, S, 3] uint8, mapped copy-on-write: shared between processes as long as nobody writes."""
+        """[N, S, S, 3] uint8, mapped copy-on-write: shared between processes as long as none writes to it."""
         mapped: NDArray[np.uint8] = np.load(self.images_path, mmap_mode="c")
         return mapped
 
     def counts(self, split: str) -> list[int]:
-        """Images of each class in a split, in the order of `classes`."""
+        """Number of images of each class in a split, in the order of `classes`."""
         counted: list[int] = np.bincount(self.labels[self.indices[split]], minlength=len(self.classes)).tolist()
         return counted
 
@@ -74,7 +78,7 @@ def fingerprint(
     digests: Sequence[str],
     indices: Mapping[str, NDArray[np.int64]],
 ) -> str:
-    """The first 16 hex digits of the SHA-256 over classes and, per split in row order, labels and contents.
+    """What makes two data sets the same data: a hash of classes and, for each split in row order, labels and contents.
 
     Paths, file names and image size do not count; the order within a split does.
 
@@ -82,7 +86,10 @@ def fingerprint(
         classes: class names.
         labels: [N] label of each example.
         digests: [N] SHA-256 of each example's contents, hex.
-        indices: split name -> rows of that split.
+        indices: split -> rows of that split.
+
+    Returns:
+        The first 16 hex digits of a SHA-256.
     """
     facts = {
         "classes": list(classes),
@@ -92,11 +99,20 @@ def fingerprint(
 
 
 _IMBALANCE = 3
-"""Largest over smallest class from which on a split is called uneven."""
+"""A split is called uneven when its largest class is at least this many times its smallest."""
 
 
 def leakage(names: Sequence[str], digests: Sequence[str], indices: Mapping[str, NDArray[np.int64]]) -> tuple[str, ...]:
-    """Identical images on both sides of the line between training and what it is judged by."""
+    """Warn of images in training that are also in validation or test, byte for byte.
+
+    Args:
+        names: [N] name of each example.
+        digests: [N] SHA-256 of each example's contents, hex.
+        indices: split -> rows of that split.
+
+    Returns:
+        One sentence, or none.
+    """
     in_train = {digests[row]: names[row] for row in reversed(indices["train"].tolist())}
     leaked = [(split, row) for split in ("val", "test") for row in indices[split].tolist() if digests[row] in in_train]
     if not leaked:
@@ -115,7 +131,14 @@ def leakage(names: Sequence[str], digests: Sequence[str], indices: Mapping[str, 
 def contradictions(
     names: Sequence[str], labels: NDArray[np.int64], digests: Sequence[str], classes: Sequence[str]
 ) -> tuple[str, ...]:
-    """Identical images under different labels."""
+    """Warn of identical images under different labels; one sentence, or none.
+
+    Args:
+        names: [N] name of each example.
+        labels: [N] label of each example.
+        digests: [N] SHA-256 of each example's contents, hex.
+        classes: class names.
+    """
     first: dict[str, int] = {}
     pairs = [
         (first[digest], row)
@@ -135,7 +158,10 @@ def contradictions(
 def imbalance(
     labels: NDArray[np.int64], indices: Mapping[str, NDArray[np.int64]], classes: Sequence[str]
 ) -> tuple[str, ...]:
-    """Splits whose largest class is several times the smallest: overall accuracy then says most about the largest."""
+    """Warn of each split with a class at least three times as large as another; one sentence for each such split.
+
+    Overall accuracy then says most about the largest class.
+    """
     sentences = []
     for split, rows in indices.items():
         counts = np.bincount(labels[rows], minlength=len(classes))
@@ -149,15 +175,15 @@ def imbalance(
 
 
 MAX_SIDE = 64
-"""Largest side of a picture, pixels."""
+"""Side in pixels above which a picture is made smaller."""
 
 
 def png(dataset: Dataset, row: int) -> bytes:
-    """One image as the network sees it, as a PNG of at most 64×64 pixels.
+    """Encode one image, as the network sees it, as a PNG of at most 64×64 pixels.
 
     Args:
         dataset: the decoded images.
-        row: which one, 0 to N − 1.
+        row: its row in `dataset.images`, 0 to N − 1.
 
     Raises:
         IndexError: no such row.

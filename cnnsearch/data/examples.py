@@ -20,17 +20,31 @@ class Content(Protocol):
     """The pixels of one example, wherever they are."""
 
     def digest(self, of_file: Callable[[str], str]) -> str:
-        """SHA-256 of the contents, 64 hex digits; `of_file` hashes a path.
+        """Hash the contents.
+
+        Args:
+            of_file: path -> SHA-256 of the file there.
+
+        Returns:
+            SHA-256, 64 hex digits.
 
         Raises:
             BadImageError: the contents cannot be read.
         """
 
     def squares(self, sizes: Sequence[int], digest: str, interpolation: Interpolation) -> list[NDArray[np.uint8]]:
-        """Decoded and resized: uint8 [S, S, 3] for each size.
+        """Decode the image and resize it to squares.
+
+        Args:
+            sizes: sides of the squares, pixels.
+            digest: what `digest` gave before.
+            interpolation: how to resize.
+
+        Returns:
+            For each size S, uint8 [S, S, 3], RGB.
 
         Raises:
-            BadImageError: it cannot be decoded, or its contents no longer match `digest`.
+            BadImageError: the image cannot be decoded, or its contents no longer match `digest`.
         """
 
 
@@ -39,25 +53,25 @@ class Example:
     """One labelled image."""
 
     name: str
-    """Its path inside the source, or its index; Unicode that can be encoded."""
+    """Its path inside the source, or its index; text that can be encoded as UTF-8."""
     label: int
     part: str | None
-    """Which of its source's parts it is in; None where there are none."""
+    """The split its source puts it in; None if the source has no splits of its own."""
     content: Content
 
 
 @dataclass(frozen=True)
 class Listing:
-    """All examples of a source, in the order that decides the split."""
+    """All examples of a source, in the order that decides how they are split."""
 
     source: str
     """What the user asked for."""
     classes: tuple[str, ...]
     examples: tuple[Example, ...]
     parts: tuple[str, ...] = ()
-    """The splits that the source brings: all of them, "train" and "test", or none."""
+    """The splits that the source brings: all three, "train" and "test", or none."""
     problems: tuple[tuple[str, str], ...] = ()
-    """(name, reason) of what should be images and cannot be used, known without opening them."""
+    """(name, reason) of each file that should be an image but cannot be used, as far as is known without opening it."""
     warnings: tuple[str, ...] = ()
 
     def labels(self) -> NDArray[np.int64]:
@@ -65,7 +79,7 @@ class Listing:
         return np.array([example.label for example in self.examples], np.int64)
 
     def shown(self, name: str) -> str:
-        """The name of an example as a message shows it: so that a person finds it from where they are."""
+        """Return the name of an example as messages show it: as a path that includes the source."""
         return printable(f"{self.source.rstrip('/')}/{name}")
 
 
@@ -74,31 +88,31 @@ class FileContent:
     """An image file, known by the hash of its bytes."""
 
     path: str
-    """As the system gave it: undecodable bytes are surrogates."""
+    """As the system gave it: bytes that cannot be decoded are surrogates."""
     formats: tuple[str, ...] = FORMATS
-    """Formats it may have."""
+    """Pillow's names of the formats it may have."""
 
     def digest(self, of_file: Callable[[str], str]) -> str:
-        """SHA-256 of the file's bytes."""
+        """See `Content.digest`: hash the file's bytes."""
         return of_file(self.path)
 
     def squares(
         self, sizes: Sequence[int], digest: str, interpolation: Interpolation = "bilinear"
     ) -> list[NDArray[np.uint8]]:
-        """Decoded and resized: uint8 [S, S, 3] for each size."""
+        """See `Content.squares`."""
         data = read_unchanged(self.path, digest)
         return decode(data, sizes, formats=self.formats, interpolation=interpolation)
 
 
 @dataclass(frozen=True)
 class PixelContent:
-    """An image that is already pixels, known by the hash of its mode, size and pixels."""
+    """An image in memory, known by the hash of its mode, size and pixels."""
 
     image: Callable[[], Image.Image]
-    """Gives the image; called more than once."""
+    """Returns the image; called more than once."""
 
     def digest(self, of_file: Callable[[str], str]) -> str:
-        """SHA-256 of the pixels."""
+        """See `Content.digest`: hash mode, size and pixels."""
         image = self._plain()
         facts = f"{image.mode} {image.width}x{image.height}\n".encode()
         return hashlib.sha256(facts + image.tobytes()).hexdigest()
@@ -106,10 +120,10 @@ class PixelContent:
     def squares(
         self, sizes: Sequence[int], digest: str, interpolation: Interpolation = "bilinear"
     ) -> list[NDArray[np.uint8]]:
-        """Resized: uint8 [S, S, 3] for each size."""
+        """See `Content.squares`; nothing can have changed, so `digest` is not looked at."""
         return resized(to_rgb(self._plain()), sizes, interpolation)
 
     def _plain(self) -> Image.Image:
-        """The image without anything beside its pixels, such as a palette."""
+        """Return the image with its pixels alone, without a palette or transparency."""
         image = self.image()
         return image if image.mode in ("L", "RGB") else to_rgb(image)

@@ -1,4 +1,4 @@
-"""A folder of images as a source: one sub-folder a class, or train/, val/ and test/ of such sub-folders."""
+"""A folder of images as a source: one sub-folder for each class, or train/, val/ and test/ with such sub-folders."""
 
 from __future__ import annotations
 
@@ -14,24 +14,25 @@ from cnnsearch.errors import DataError
 from cnnsearch.words import decoded, plural, printable, shortened
 
 _PARTS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
-"""Folder name in lower case -> the part it holds."""
+"""Folder name in lower case -> the split it holds."""
 
 _NAMED = 4
 """Folder names quoted in one message."""
 
 
 def list_folder(source: str, known: Sequence[str] = ()) -> Listing:
-    """The images of a folder.
+    """List the images of a folder.
 
-    Classes and the files of a class are in the order of their names, by Unicode code point. Where the sub-folders are
-    exactly train/, val/ (or valid/, validation/) and test/, or train/ and test/, each holds the sub-folders of classes.
+    Classes, and the files of a class, are in the order of their names by Unicode code point. If the sub-folders are
+    exactly train/, val/ (or valid/, validation/) and test/, or train/ and test/, each of them holds one sub-folder for
+    each class.
 
     Args:
         source: path of the folder.
-        known: names of other sources, to suggest where there is no such folder.
+        known: names of other sources, to suggest one if there is no such folder.
 
     Raises:
-        DataError: no such folder, no images, one class only, or parts with different classes.
+        DataError: there is no such folder, it has no images or only one class, or its splits have different classes.
     """
     root = Path(os.path.expanduser(source))
     _refuse_missing(source, root, known)
@@ -64,7 +65,7 @@ def list_folder(source: str, known: Sequence[str] = ()) -> Listing:
 def _examples(
     folder: str, prefix: str, classes: Sequence[str], part: str | None, real: str, found: Found
 ) -> list[Example]:
-    """The examples of one folder of class folders, class by class."""
+    """List the examples of a folder of class folders, class by class."""
     examples = []
     for label, name in enumerate(classes):
         start = len(found.images)
@@ -74,7 +75,7 @@ def _examples(
 
 
 def _sub_folders(folder: str, prefix: str, real: str, found: Found) -> list[str]:
-    """Names of the sub-folders, sorted; other entries go to `found`."""
+    """Return the names of the sub-folders, sorted; note the other entries in `found`."""
     try:
         entries = sorted(os.listdir(folder))
     except OSError as error:
@@ -86,7 +87,7 @@ def _sub_folders(folder: str, prefix: str, real: str, found: Found) -> list[str]
             found.ignored.append(decoded(prefix + entry))
         elif not os.path.isdir(path):
             found.loose.append(decoded(prefix + entry))
-        elif problem := link_problem(path, real):  # never skipped: that would drop a whole class
+        elif problem := link_problem(path, real):  # never skipped, since that would drop a whole class
             raise DataError(f"{_text(path)} {problem}.\nCopy that folder here, or give --data the folder it lies in.")
         else:
             folders.append(entry)
@@ -94,7 +95,7 @@ def _sub_folders(folder: str, prefix: str, real: str, found: Found) -> list[str]
 
 
 def _parts(source: str, folders: Sequence[str]) -> dict[str, str] | None:
-    """Part -> folder, in the order train, val, test; None where the folders are classes."""
+    """Return split -> folder, in the order train, val, test; None if the folders are classes."""
     named = [(_PARTS[name.lower()], name) for name in folders if name.lower() in _PARTS]
     parts = {part: name for part in SPLITS for meant, name in named if meant == part}
     others = [name for name in folders if name.lower() not in _PARTS]
@@ -201,24 +202,24 @@ def _quoted(names: Sequence[str]) -> str:
 
 
 EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
-"""Extensions of files taken as images, whatever their case."""
+"""Extensions, in any case, of the files that are taken for images."""
 
 _JUNK = {"thumbs.db", "desktop.ini", "__macosx"}
-"""Names that systems leave in folders, in lower case."""
+"""Names, in lower case, of files and folders that operating systems leave behind."""
 
 
 @dataclass
 class Found:
-    """What walking folders found. Names are relative to the source's root, with "/" between parts."""
+    """What a walk through folders found. Names are relative to the source's root, with "/" between parts."""
 
     images: list[tuple[str, str]] = field(default_factory=list)
     """(name, path) of each image file, in the order of names."""
     ignored: list[str] = field(default_factory=list)
-    """Names of what is not an image by its name: other extensions, hidden files, litter of systems."""
+    """Names of entries that are not taken for images: other extensions, hidden files, what systems leave behind."""
     loose: list[str] = field(default_factory=list)
     """Names of images that lie in no class folder."""
     problems: list[tuple[str, str]] = field(default_factory=list)
-    """(name, reason) of what cannot be used."""
+    """(name, reason) of each entry that cannot be used."""
 
 
 def is_image_name(name: str) -> bool:
@@ -227,15 +228,15 @@ def is_image_name(name: str) -> bool:
 
 
 def is_litter(name: str) -> bool:
-    """Whether a name is hidden or one that systems leave in folders."""
+    """Whether a name is hidden, or one that operating systems leave behind."""
     return name.startswith(".") or name.lower() in _JUNK
 
 
 def link_problem(path: str, root: str) -> str | None:
-    """Why a symbolic link may not be followed, to be read after its name; None where it may or is no link.
+    """Say why a symbolic link may not be followed, worded to follow its name; None if it may, or is no link.
 
     Args:
-        path: what may be a link.
+        path: an entry that may be a link.
         root: the source's real path, which links must not leave.
     """
     if not os.path.islink(path):
@@ -250,13 +251,13 @@ def walk(folder: str, name: str, root: str, found: Found) -> None:
     """Add everything under one class folder to `found`.
 
     Image files are sorted by their path below the folder, by code point, so 10.png comes before 2.png. Sub-folders are
-    walked too. A link to a folder is followed once, and not at all where it leads back to a folder it lies in.
+    walked too. A link to a folder is followed once, but never if it leads back to a folder that it lies in.
 
     Args:
         folder: path of the class folder.
         name: its name relative to the source's root.
         root: the source's real path.
-        found: what is added to.
+        found: collects the entries.
     """
     images: list[tuple[str, str]] = []
     seen = {os.path.realpath(folder)}

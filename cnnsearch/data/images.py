@@ -1,4 +1,4 @@
-"""Image files to small squares of pixels, refusing by name what cannot be read.
+"""Decode image files to small squares of RGB pixels, and say in words why a file is refused.
 
 Every image becomes a square by resampling with antialiasing, whatever its shape: the aspect ratio is not kept and
 nothing is cropped, as in the assignment this tool comes from. The filter is bilinear unless pretrained weights expect
@@ -48,7 +48,7 @@ Interpolation = Literal["bilinear", "bicubic"]
 _FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 RECIPE = f"1, Pillow {PIL.__version__}"
-"""Names how pixels come from bytes. Raise the number when decoding changes; decoded pixels are kept under this name."""
+"""Identifies how pixels are made from bytes; decoded pixels are cached under it. Raise the number when that changes."""
 
 _ORIENTATION = 0x0112
 _UPRIGHT = {
@@ -60,13 +60,13 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""EXIF orientation -> what turns the stored pixels upright (EXIF 2.32, section 4.6.4, tag 274)."""
+"""EXIF orientation -> the operation that turns the stored pixels upright (EXIF 2.32, section 4.6.4, tag 274)."""
 
-logging.getLogger("PIL").addHandler(logging.NullHandler())  # else its warnings reach the terminal
+logging.getLogger("PIL").addHandler(logging.NullHandler())  # without a handler, its warnings reach the terminal
 
 
 class BadImageError(DataError):
-    """Content that cannot be used; the message is a reason to be read after a file name: "is truncated (…)"."""
+    """Content that cannot be used. The message is worded to follow a file name: "is truncated (…)"."""
 
 
 def decode(
@@ -76,19 +76,20 @@ def decode(
     formats: Sequence[str] = FORMATS,
     interpolation: Interpolation = "bilinear",
 ) -> list[NDArray[np.uint8]]:
-    """The first frame of an image, upright, at each of several sizes.
+    """Decode the first frame of an image, turn it upright, and resize it to each of several sizes.
 
     Args:
         source: a path, or the contents of a file.
         sizes: sides of the wanted squares, pixels.
         formats: Pillow's names of the formats that may be decoded.
-        interpolation: how it is resized.
+        interpolation: filter to resize with.
 
     Returns:
-        For each size S, uint8 [S, S, 3], RGB; decoded once for all.
+        For each size S, uint8 [S, S, 3], RGB. The image is decoded once for all of them.
 
     Raises:
-        BadImageError: not an image in one of the formats, larger than MAX_PIXELS, truncated or damaged.
+        BadImageError: the content is not an image in one of the formats, has more than MAX_PIXELS pixels, or is
+            truncated or damaged.
         OSError: the path cannot be read.
     """
     data = source if isinstance(source, bytes) else Path(source).read_bytes()
@@ -99,12 +100,12 @@ def decode(
 def resized(
     image: Image.Image, sizes: Sequence[int], interpolation: Interpolation = "bilinear"
 ) -> list[NDArray[np.uint8]]:
-    """An RGB image resized to each size: uint8 [S, S, 3]."""
+    """Resize an RGB image to each size S: uint8 [S, S, 3]."""
     return [np.array(image.resize((size, size), _FILTERS[interpolation])) for size in sizes]
 
 
 def _upright(data: bytes, formats: Sequence[str]) -> Image.Image:
-    """The first frame as an RGB image, turned as its EXIF orientation says."""
+    """Decode the first frame as an RGB image, turned as its EXIF orientation says."""
     try:
         with Image.open(io.BytesIO(data), formats=tuple(formats)) as image:
             _check_pixels(image.width * image.height)
@@ -119,7 +120,7 @@ def _upright(data: bytes, formats: Sequence[str]) -> Image.Image:
         raise BadImageError(not_an_image(data)) from None
     except MemoryError:
         raise BadImageError("needs more memory to decode than there is") from None
-    except Exception as error:  # decoders raise a dozen types on hostile bytes; all of them mean the same here
+    except Exception as error:  # decoders raise a dozen types on damaged bytes; here they all mean the same
         raise BadImageError(damaged(data, str(error))) from None
     return rgb if turn is None else rgb.transpose(turn)
 
@@ -130,7 +131,7 @@ def _check_pixels(count: int) -> None:
 
 
 def _orientation(image: Image.Image) -> int:
-    """EXIF orientation 1–8; 1, as it is, where there is none or it cannot be read."""
+    """Return the EXIF orientation, 1–8; 1 (already upright) if there is none or it cannot be read."""
     try:
         return int(image.getexif().get(_ORIENTATION, 1))
     except Exception:  # a broken EXIF block does not make the pixels unreadable
@@ -138,10 +139,10 @@ def _orientation(image: Image.Image) -> int:
 
 
 class _Quiet:
-    """Keeps Pillow's Python warnings off the terminal while any thread decodes.
+    """A context that silences Pillow's Python warnings while any thread decodes.
 
     `warnings.catch_warnings` alone is not safe between threads: overlapping exits restore the wrong filters. Here the
-    first thread in silences and the last one out restores.
+    first thread to enter silences warnings, and the last one to leave restores the filters.
     """
 
     def __init__(self) -> None:
@@ -170,16 +171,16 @@ _QUIET = _Quiet()
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """The image as mode RGB, same size.
+    """Convert an image of any mode to 8-bit RGB of the same size.
 
-    - Transparency of any kind is laid over white.
+    - Transparency of any kind is blended with white.
     - 16-bit greys are divided by 257 and rounded: 65535 becomes 255.
-    - 32-bit integer and floating-point greys carry no range, so it is taken from the image: values in 0–1 (floating
-      point only), 0–255 and 0–65535 are scaled as such; anything else is stretched from its minimum to its maximum.
-      Values that are not finite become the minimum.
+    - 32-bit integer and floating-point greys do not say what range they use, so it is guessed from the values: all
+      within 0–1 (floating point only), 0–255 or 0–65535 are scaled from that range; anything else is stretched from
+      its minimum to its maximum. Values that are not finite become the minimum.
     - CMYK, YCbCr, LAB, palettes and 1-bit images are converted by Pillow. Embedded colour profiles are not applied.
     """
-    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):  # older Pillow: 16-bit PNG is I
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):  # older Pillow: 16-bit PNG as I
         grey = (np.asarray(image).astype(np.uint32) + 128) // 257
         return Image.fromarray(grey.astype(np.uint8)).convert("RGB")
     if image.mode in ("I", "F"):
@@ -212,11 +213,11 @@ def _to_8_bits(values: NDArray[np.int32] | NDArray[np.float32]) -> NDArray[np.ui
 
 
 _HEAD = 4096
-"""Bytes looked at to name a kind of content."""
+"""Bytes at the beginning that are looked at to recognise a kind of content."""
 _TAIL = 64
-"""Bytes at the end among which a whole file has its end marker."""
+"""Bytes at the end, among which a complete file has its end marker."""
 _REASON_LENGTH = 100
-"""Characters of a decoder's own message that are passed on."""
+"""Characters of a decoder's own message that are shown at most."""
 
 _IMAGES = {
     b"\xff\xd8\xff": "JPEG",
@@ -253,7 +254,7 @@ _BRANDS = {b"avif": "an AVIF image", b"avis": "an AVIF image"} | dict.fromkeys(
 
 
 def not_an_image(data: bytes) -> str:
-    """Why content that no image decoder took is refused, to be read after a file name."""
+    """Say why content that no decoder recognised is refused; worded to follow a file name."""
     text = _text(data[:_HEAD])
     if text is not None:
         return _not_text(text)
@@ -270,7 +271,7 @@ def not_an_image(data: bytes) -> str:
 
 
 def damaged(data: bytes, reason: str) -> str:
-    """Why an image whose decoding failed with `reason` is refused, to be read after a file name."""
+    """Say why an image is refused whose decoding failed with the message `reason`; worded to follow a file name."""
     kind = image_kind(data)
     expected = _declared_length(data, kind)
     if expected is not None and expected > len(data):
@@ -282,14 +283,14 @@ def damaged(data: bytes, reason: str) -> str:
 
 
 def image_kind(data: bytes) -> str | None:
-    """The format that the first bytes promise; None where it is none of those read here."""
+    """Return the format that the first bytes announce; None if it is none that this package reads."""
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         return "WEBP"
     return next((kind for magic, kind in _IMAGES.items() if data.startswith(magic)), None)
 
 
 def _declared_length(data: bytes, kind: str | None) -> int | None:
-    """The length of the whole file in bytes, where its header tells."""
+    """Return the length of the complete file in bytes, if its header contains it."""
     if kind == "WEBP":
         return int.from_bytes(data[4:8], "little") + 8
     if kind == "BMP" and len(data) >= 6:
@@ -298,7 +299,7 @@ def _declared_length(data: bytes, kind: str | None) -> int | None:
 
 
 def _text(head: bytes) -> str | None:
-    """The first bytes as text; None where they are not text."""
+    """Return the first bytes as text; None if they are not text."""
     if head.startswith((b"\xff\xfe", b"\xfe\xff")):
         text = head.decode("utf-16", "replace")
     else:

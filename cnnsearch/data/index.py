@@ -1,4 +1,4 @@
-"""Remembers what files hash to, and which contents are not images, so that unchanged files are not read again."""
+"""A memory of what files hash to and which contents are not images, so that unchanged files are not read again."""
 
 from __future__ import annotations
 
@@ -19,23 +19,24 @@ from cnnsearch.storage.checksums import checksum
 from cnnsearch.storage.durable import read_checked, write_whole
 
 MAX_FILE_BYTES = 1 << 30
-"""Files larger than this are not read: no sane image is."""
+"""Files larger than this are refused unread: no image to train on is that large."""
 
 _VERSION = 1
 _SETTLED_NS = 20_000_000
-"""A file changed less than this before it was hashed could change again within the same tick of the file system's
-clock, so it is not remembered."""
+"""A file that changed less than this many nanoseconds before it was hashed is not remembered: it could change again
+within the same tick of the file system's clock."""
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 class UnreadableError(BadImageError):
-    """The file cannot be read now; says nothing about its contents."""
+    """A file that cannot be read now, which says nothing about its contents."""
 
 
 class Index:
-    """(path, size, modification and change time) -> SHA-256 of one source's files, and SHA-256 -> why it is bad.
+    """The files of one source: (path, size, modification time, change time) -> SHA-256, and SHA-256 -> why it is bad.
 
-    Only a memory: a missing, foreign or corrupt file is an empty index. `digest` may be called from several threads.
+    Nothing is lost without it: a missing, foreign or damaged index file counts as empty. `digest` may be called from
+    several threads.
     """
 
     def __init__(self, path: Path) -> None:
@@ -45,15 +46,20 @@ class Index:
 
     @classmethod
     def of_source(cls, folder: Path, source: str) -> Index:
-        """The index of a source, by the name that identifies it (an absolute path for a folder)."""
+        """Open the index of a source.
+
+        Args:
+            folder: where indices are kept.
+            source: what identifies the source; for a folder, its absolute path.
+        """
         key = hashlib.sha256(os.fsencode(source)).hexdigest()[:32]
         return cls(folder / f"{key}.json")
 
     def digest(self, path: str) -> str:
-        """SHA-256 of a file's contents, 64 hex digits.
+        """Return the SHA-256 of a file's contents, 64 hex digits, without reading a file that has not changed.
 
         Raises:
-            UnreadableError: it is not a regular file, is too large, or cannot be read.
+            UnreadableError: the path is not a regular file, or the file is too large or cannot be read.
         """
         try:
             facts = os.stat(path)
@@ -73,16 +79,16 @@ class Index:
         return digest
 
     def why_bad(self, digest: str) -> str | None:
-        """Why contents could not be decoded; None where nothing is known against them."""
+        """Return why contents could not be decoded; None if they could, or were never tried."""
         return self._bad.get(digest)
 
     def remember_bad(self, digest: str, reason: str) -> None:
-        """Contents that this version's decoder refuses."""
+        """Remember that this version's decoder refuses these contents."""
         self._bad[digest] = reason
         self._changed = True
 
     def save(self, paths: Iterable[str]) -> None:
-        """Write it if something was learnt, keeping only these paths. A failure is ignored: it is only a memory."""
+        """Write the index if anything was added, with these paths only. A failure to write is ignored."""
         if not self._changed:
             return
         listed = set(paths)
@@ -95,10 +101,10 @@ class Index:
 
 
 def read_unchanged(path: str, digest: str) -> bytes:
-    """The contents of a file, which must still hash to `digest`.
+    """Read the contents of a file that must still hash to `digest`.
 
     Raises:
-        UnreadableError: they do not, or it cannot be read.
+        UnreadableError: the contents hash to something else, or cannot be read.
     """
     try:
         _refuse_odd(os.stat(path))
@@ -121,7 +127,7 @@ _Files = dict[str, tuple[int, int, int, str]]
 
 
 def _read(path: Path) -> tuple[_Files, dict[str, str]]:
-    """What the file says, without anything in it that is not as we write it."""
+    """Read an index file: its files and its bad contents, without entries that this module did not write."""
     stored = read_checked(path)
     if stored is None or stored.get("version") != _VERSION:
         return {}, {}
@@ -130,7 +136,7 @@ def _read(path: Path) -> tuple[_Files, dict[str, str]]:
         return {}, {}
     return (
         {name: (entry[0], entry[1], entry[2], entry[3]) for name, entry in files.items() if _is_entry(entry)},
-        # Another decoder may read what this one could not.
+        # Another version of the decoder may read what that one refused.
         {digest: reason for digest, reason in bad.items() if isinstance(reason, str)}
         if stored.get("recipe") == RECIPE
         else {},

@@ -1,4 +1,4 @@
-"""From a DataSpec to decoded data sets: list, split, hash, decode what is not kept yet, check."""
+"""Load the data sets that a DataSpec asks for: list, split, hash, decode what is not cached yet, check."""
 
 from __future__ import annotations
 
@@ -33,25 +33,25 @@ def load(
     cache: Path | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> dict[int, Dataset]:
-    """The images a spec asks for, decoded and resized, at each of several sizes.
+    """Load the images that a spec asks for, decoded and resized to each of several sizes.
 
     The first call decodes every image once; later ones, with unchanged files, decode nothing and read no image file.
-    `data.image_size` is not looked at: `image_sizes` says what is wanted.
+    `data.image_size` is ignored: `image_sizes` says which sizes are wanted.
 
     Args:
         data: source, split, and what to do with unreadable images.
-        image_sizes: sides of the square images, pixels; repeats are fine.
+        image_sizes: sides of the square images, pixels; may repeat.
         interpolation: how images are resized.
         threads: images read and decoded at a time, at most 16. The result does not depend on it.
         cache: folder for derived files; `cache_root()` by default.
-        on_progress: called with (decoded, total) images while there is something to decode.
+        on_progress: called with (images decoded, images in all) after each image that had to be decoded.
 
     Returns:
-        Size -> data set. All have the same rows, split, fingerprint and warnings; images that the split does not use
-        are not in them.
+        Size -> data set. All have the same rows, split, fingerprint and warnings. Images that the split does not use
+        are left out.
 
     Raises:
-        DataError: no such source, unreadable images, or too few for the split.
+        DataError: there is no such source, images cannot be read, or there are too few for the split.
     """
     folder = (cache if cache is not None else cache_root()).absolute()
     listing = list_source(data.source, folder)
@@ -69,11 +69,11 @@ def load(
 
 @dataclass
 class _State:
-    """What is known about a listing while unusable images are being found."""
+    """What is known about a listing while its unusable images are being found."""
 
     listing: Listing
     labels: Rows
-    """[N] of all examples."""
+    """[N] label of each example."""
     index: Index
     packs: Packs
     sizes: list[int]
@@ -81,12 +81,12 @@ class _State:
     bad: dict[int, str] = field(default_factory=dict)
     """Row -> why it cannot be used."""
     digests: dict[int, str] = field(default_factory=dict)
-    """Row -> SHA-256 of its contents; only of rows that some split used."""
+    """Row -> SHA-256 of its contents, for rows that were in some split."""
     indices: dict[str, Rows] = field(default_factory=dict)
-    """Split -> rows, without bad ones."""
+    """Split -> its rows, bad ones left out."""
 
     def settle(self, data: DataSpec, on_progress: Callable[[int, int], None] | None) -> None:
-        """Split, hash and decode, and again without what turned out bad, until nothing does."""
+        """Split, hash and decode; repeat without the images that turned out bad until none does."""
         earlier: Draft | None = None
         draft: Draft | None = None
         try:
@@ -115,16 +115,16 @@ class _State:
                     unfinished.discard()
 
     def used(self) -> list[int]:
-        """Rows that are in some split, ascending."""
+        """Return the rows that are in some split, ascending."""
         return sorted(int(row) for split in SPLITS for row in self.indices[split])
 
     def reasons(self) -> list[str]:
-        """One phrase for each image that cannot be used: name and reason."""
+        """Return one phrase, name and reason, for each image that cannot be used."""
         bad = [(self.listing.examples[row].name, reason) for row, reason in sorted(self.bad.items())]
         return [f"{self.listing.shown(name)} {reason}" for name, reason in (*self.listing.problems, *bad)]
 
     def datasets(self, data: DataSpec) -> dict[int, Dataset]:
-        """The result, once settled."""
+        """Return the result of `load`; call `settle` first."""
         rows = self.used()
         names = tuple(self.listing.examples[row].name for row in rows)
         labels, digests = self.labels[rows], [self.digests[row] for row in rows]
@@ -155,7 +155,7 @@ class _State:
         }
 
     def _split(self, data: DataSpec) -> dict[str, Rows]:
-        """The split of what is not bad."""
+        """Split the examples that are not bad."""
         good = np.array([row for row in range(len(self.labels)) if row not in self.bad], np.int64)
         parts = [self.listing.examples[row].part for row in good]
         try:
@@ -170,7 +170,7 @@ class _State:
         return {part: good[rows] for part, rows in split.items()}
 
     def _hash(self, rows: Sequence[int]) -> bool:
-        """Hash the rows that are not hashed yet; whether some turned out bad."""
+        """Hash the rows that are not hashed yet; return whether any turned out bad."""
         new = [row for row in rows if row not in self.digests]
         results = hash_all([self.listing.examples[row].content for row in new], self.index, self.threads)
         bad = {row: str(result) for row, result in zip(new, results, strict=True) if not isinstance(result, str)}
@@ -179,7 +179,7 @@ class _State:
         return bool(bad)
 
     def _unused(self, data: DataSpec) -> tuple[str, ...]:
-        """Sentences on images and settings that were given and not used."""
+        """Return warnings about images and settings that were given but are not used."""
         if "val" in self.listing.parts:
             if data.split == FillSplit():
                 return ()

@@ -1,8 +1,8 @@
-"""Decoded images of one size, in one file that every process maps.
+"""Packs: decoded images of one size in one file that every process maps; and the decoding that fills them.
 
 A pack is NAME.npy, uint8 [N, S, S, 3], and NAME.json with its SHA-256. NAME is a hash of the contents of its images in
-their order, of their size and of how they were decoded, so a pack never goes stale and two processes that make the same
-one at once make the same bytes.
+their order, of their size and of how they were decoded. So a pack never goes stale, and two processes that make the
+same pack at the same time write the same bytes.
 """
 
 from __future__ import annotations
@@ -27,10 +27,18 @@ from cnnsearch.storage.durable import put_in_place, remove_abandoned, temporary_
 
 
 class Packs:
-    """All packs of a cache folder whose images were resized in one way."""
+    """The packs of a cache folder whose images were resized with one interpolation."""
 
     def __init__(self, folder: Path, interpolation: Interpolation = "bilinear") -> None:
-        """Args: folder: made where missing. Raises: DataError: it cannot be written."""
+        """Open a folder of packs and remove what killed processes left in it.
+
+        Args:
+            folder: made if it is missing.
+            interpolation: how the images are resized.
+
+        Raises:
+            DataError: the folder cannot be written.
+        """
         self._interpolation = interpolation
         self._folder = folder.absolute()
         try:
@@ -40,13 +48,13 @@ class Packs:
         remove_abandoned(self._folder)
 
     def path(self, digests: Sequence[str], size: int) -> Path:
-        """Where the pack of these contents at this size is or would be."""
+        """Return where the pack of these contents at this size is, or would be."""
         recipe = RECIPE if self._interpolation == "bilinear" else f"{RECIPE}, {self._interpolation}"
         facts = json.dumps([recipe, size, list(digests)], separators=(",", ":"))
         return self._folder / f"{hashlib.sha256(facts.encode()).hexdigest()[:32]}-{size}.npy"
 
     def holds(self, digests: Sequence[str], size: int) -> bool:
-        """Whether that pack is there, complete and unharmed. Reads all of it."""
+        """Whether that pack is there, complete and undamaged. Reads all of it."""
         path = self.path(digests, size)
         try:
             stored = json.loads(_sidecar(path).read_bytes())
@@ -57,11 +65,19 @@ class Packs:
             return False
 
     def draft(self, digests: Sequence[str], sizes: Sequence[int]) -> Draft:
-        """Room for a pack of these contents at each size. Raises: DataError: the disk is full."""
+        """Reserve the space for a pack of these contents at each size.
+
+        Raises:
+            DataError: the disk is full.
+        """
         return Draft(self._folder, digests, sizes, self._interpolation)
 
     def keep(self, draft: Draft) -> None:
-        """Give a complete draft's packs their names. Raises: DataError: they cannot be written."""
+        """Put a complete draft's packs in their places.
+
+        Raises:
+            DataError: they cannot be written.
+        """
         try:
             for size, temporary in draft.release().items():
                 path = self.path(draft.digests, size)
@@ -73,7 +89,7 @@ class Packs:
 
 
 class Draft:
-    """Packs in the making, one for each size, in temporary files: the pixels never all sit in memory."""
+    """Unfinished packs of the same contents, one for each size, in temporary files: pixels need not fit in memory."""
 
     def __init__(
         self, folder: Path, digests: Sequence[str], sizes: Sequence[int], interpolation: Interpolation = "bilinear"
@@ -81,7 +97,7 @@ class Draft:
         self.interpolation: Interpolation = interpolation
         """How images are to be resized."""
         self.digests = tuple(digests)
-        """[N] contents of each row."""
+        """[N] SHA-256 of the contents of each row."""
         self._arrays: dict[int, NDArray[np.uint8]] = {}
         self._paths: dict[int, Path] = {}
         self._row_of: dict[str, int] = {}
@@ -99,27 +115,27 @@ class Draft:
         return list(self._arrays)
 
     def write(self, row: int, squares: Sequence[NDArray[np.uint8]]) -> None:
-        """Set a row: uint8 [S, S, 3] for each of `sizes`. Different rows may be written by different threads."""
+        """Write a row: uint8 [S, S, 3] for each of `sizes`. Different threads may write different rows."""
         for array, square in zip(self._arrays.values(), squares, strict=True):
             array[row] = square
         self._row_of[self.digests[row]] = row
 
     def read(self, digest: str, sizes: Sequence[int]) -> list[NDArray[np.uint8]] | None:
-        """What was written for some contents, uint8 [S, S, 3] for each size; None where it does not have them."""
+        """Return what was written for some contents, uint8 [S, S, 3] for each size; None if it lacks one of them."""
         row = self._row_of.get(digest)
         if row is None or not set(sizes) <= set(self._arrays):
             return None
         return [self._arrays[size][row] for size in sizes]
 
     def release(self) -> dict[int, Path]:
-        """Size -> its finished temporary file, which is now the caller's."""
+        """Hand over the finished temporary files: size -> file, which the caller now owns."""
         for array in self._arrays.values():
             array.flush()  # type: ignore[attr-defined]  # a memmap
         paths, self._paths, self._arrays = self._paths, {}, {}
         return paths
 
     def discard(self) -> None:
-        """Remove what has not been released."""
+        """Remove the files that were not released."""
         self._arrays = {}
         for path in self._paths.values():
             path.unlink(missing_ok=True)
@@ -127,7 +143,7 @@ class Draft:
 
 
 def _allocate(path: Path, shape: tuple[int, ...]) -> NDArray[np.uint8]:
-    """A mapped .npy with its blocks reserved: writing to a map of a sparse file on a full disk kills the process."""
+    """Map a new .npy with its blocks reserved: writing to a mapped sparse file on a full disk kills the process."""
     array = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
     if hasattr(os, "posix_fallocate"):
         with path.open("rb+") as file:
@@ -157,14 +173,23 @@ def _no_room(folder: Path, error: OSError | DiskError) -> DataError:
 
 
 _MAX_THREADS = 16
-"""Each holds one decoded image, which may be large."""
+"""Limit of threads that decode at a time: each holds one decoded image, which may be large."""
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
 def hash_all(contents: Sequence[Content], index: Index, threads: int) -> list[str | BadImageError]:
-    """SHA-256 of each content, or why it cannot be used: unreadable now, or known to be no image."""
+    """Hash many contents in threads.
+
+    Args:
+        contents: [N] what to hash.
+        index: knows hashes of unchanged files, and contents that are no images.
+        threads: contents hashed at a time, at most 16.
+
+    Returns:
+        [N] SHA-256 of each, or why it cannot be used: it is unreadable now, or known to be no image.
+    """
 
     def one(content: Content) -> str | BadImageError:
         try:
@@ -185,18 +210,18 @@ def decode_all(
     earlier: Draft | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> dict[int, BadImageError]:
-    """Fill a draft: every content once, for all of its sizes.
+    """Fill a draft: decode each content once, for all of its sizes.
 
     Args:
         contents: [N] what to decode, in the order of the draft's rows.
-        draft: what is filled.
-        index: is told which contents are no images.
+        draft: what to fill.
+        index: remembers which contents turn out to be no images.
         threads: images decoded at a time, at most 16.
-        earlier: a draft that already has some of these contents.
+        earlier: a draft that already holds some of these contents, which are copied from it.
         on_progress: called in this thread with (done, total) after each image.
 
     Returns:
-        Row -> why it stayed empty.
+        Row -> error, for each row that could not be filled.
     """
 
     def one(row: int) -> BadImageError | None:
@@ -223,9 +248,9 @@ def decode_all(
 
 
 def _in_threads(work: Callable[[Item], Result], items: Iterable[Item], threads: int) -> Iterator[Result]:
-    """Results in the order of the items. Pillow and hashlib let go of the interpreter while they work."""
+    """Yield results in the order of the items. Pillow and hashlib release the interpreter lock while they work."""
     executor = ThreadPoolExecutor(min(threads, _MAX_THREADS))
     try:
         yield from executor.map(work, items)
-    finally:  # also where the caller was interrupted: what has not begun never does
+    finally:  # if the caller was interrupted, too: what has not begun is dropped
         executor.shutdown(wait=True, cancel_futures=True)

@@ -1,4 +1,4 @@
-"""From what the user asked for to a list of images."""
+"""Every kind of source by the name a user gives: the embedded images, torchvision's data sets, and folders."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ FASHION_MINI = "fashion-mini"
 
 
 def list_source(source: str, cache: Path) -> Listing:
-    """The images of a source.
+    """List the images of a source.
 
     Args:
-        source: fashion-mini, torchvision:NAME, or the path of a folder (`./fashion-mini` is a folder, too).
-        cache: folder for what is downloaded.
+        source: fashion-mini, torchvision:NAME, or the path of a folder (`./fashion-mini` is a path).
+        cache: folder for downloads.
 
     Raises:
         DataError: there is no such source, or no usable images in it.
@@ -34,14 +34,14 @@ def list_source(source: str, cache: Path) -> Listing:
 
 
 def identity(source: str) -> str:
-    """What a source's index is kept under: the same for every way to write the path of a folder."""
+    """Return what identifies a source in the cache: for a folder its real path, however it was written."""
     if source == FASHION_MINI or source.startswith(PREFIX):
         return source
     return os.path.realpath(os.path.expanduser(source))
 
 
 def list_fashion_mini() -> Listing:
-    """The embedded images: of each class 70 of the official training images, then 100 of the official test images."""
+    """List the embedded images: of each class, 70 of the official training set, then 100 of the official test set."""
     images = fashion_mini.images()
     examples = tuple(
         Example(

@@ -1,4 +1,4 @@
-"""Which images train, which validate, which test. Pure: labels in, row numbers out.
+"""Which images are for training, which for validation, which for test. Pure: labels in, row numbers out.
 
 Rows of a split are always in ascending order, which is the order of the files.
 """
@@ -25,14 +25,14 @@ Rest = Literal["test", "unused"]
 def fill(
     labels: Rows, classes: Sequence[str], train_per_class: int, val_per_class: int, *, rest: Rest = "test"
 ) -> dict[str, Rows]:
-    """Walk the rows in order: fill training, then validation; what is left of each class is the rest.
+    """Take rows in order: of each class the first for training, the next for validation, and the remainder for `rest`.
 
     Args:
         labels: [N] label of each row, an index into `classes`.
         classes: class names.
         train_per_class: training images of each class.
         val_per_class: validation images of each class.
-        rest: what to call the remainder. "test" must hold at least one image a class; "unused" may be empty.
+        rest: name of the remainder. "test" must have at least one image of each class; "unused" may be empty.
 
     Returns:
         "train", "val" and `rest`, each with its rows.
@@ -52,14 +52,14 @@ def stratified(
     *,
     rest: Rest = "test",
 ) -> dict[str, Rows]:
-    """Shuffle each class with a seed, then deal it out; what is left of each class is the rest.
+    """Shuffle each class, then take its training images, its validation images, and the remainder for `rest`.
 
-    The shuffle of a class is drawn from (seed, label) alone, so that other classes do not move it.
+    The shuffle of a class depends on (seed, label) alone, so other classes do not change it.
 
     Args:
         labels: [N] label of each row, an index into `classes`.
         classes: class names.
-        train: below 1 a fraction of each class (rounded half up, at least one image), else images of each class.
+        train: if below 1, a fraction of each class (rounded half up, at least one image); else images of each class.
         val: the same for validation.
         seed: seed of the shuffle.
         rest: as for `fill`.
@@ -95,21 +95,21 @@ def assign(
     classes: Sequence[str],
     split: FillSplit | StratifiedSplit,
 ) -> dict[str, Rows]:
-    """The split of a source, which may have brought all of it, only its test part, or none of it.
+    """Split a source that may bring all of its splits, only its test split, or none.
 
     Args:
-        given: the parts that the source brought: all of SPLITS, "train" and "test", or none.
-        parts: [N] which of them a row is in; None where there are none.
+        given: the splits that the source brings: all of SPLITS, "train" and "test", or none.
+        parts: [N] which of them each row is in; None if there are none.
         labels: [N] label of each row.
         classes: class names.
-        split: how to split what the source did not. With an official test part, validation is taken from the training
-            part, and what is left of that part is "unused".
+        split: how to split what the source does not. If it brings a test split, validation is taken from its training
+            split, and what is left of that is "unused".
 
     Returns:
-        Rows of each of SPLITS, and of "unused" where only the test part is official.
+        Rows of each of SPLITS, and of "unused" if the source brings a test split but no validation.
 
     Raises:
-        DataError: a class has too few images in some part.
+        DataError: a class has too few images in some split.
     """
     if not given:
         return _split(labels, classes, split, "test")
@@ -138,7 +138,7 @@ def _rows(parts: Sequence[str | None], part: str) -> Rows:
 
 
 def rows_of_classes(labels: Rows, class_count: int) -> list[Rows]:
-    """The rows of each class, ascending."""
+    """Return the rows of each class, ascending."""
     order = np.argsort(labels, kind="stable").astype(np.int64)
     return np.split(order, np.searchsorted(labels[order], np.arange(1, class_count)))
 
@@ -158,7 +158,18 @@ def _deal(
     order: Callable[[int, Rows], Rows],
     rest: Rest,
 ) -> dict[str, Rows]:
-    """Deal each class out, in `order`, as its size's `wanted` (train, val); too few anywhere is refused."""
+    """Divide each class among training, validation and `rest`.
+
+    Args:
+        labels: [N] label of each row.
+        classes: class names.
+        wanted: size of a class -> (training images, validation images) to take from it.
+        order: (label, rows of that class) -> the rows in the order to take them.
+        rest: as for `fill`.
+
+    Raises:
+        DataError: some class has too few images.
+    """
     hands: dict[str, list[Rows]] = {"train": [], "val": [], rest: []}
     short = []
     for label, rows in enumerate(rows_of_classes(labels, len(classes))):
@@ -185,7 +196,7 @@ def _too_few(short: Sequence[_Short], rest: Rest) -> str:
 
 
 def _refuse_empty(given: Mapping[str, Rows], labels: Rows, classes: Sequence[str]) -> None:
-    """A class without a single image in a part cannot be trained on, chosen by or tested."""
+    """Raise DataError if some class has no image in some split."""
     empty = [
         f'class "{printable(classes[int(label)])}" has no {part} images.'
         for part, rows in given.items()

@@ -22,19 +22,19 @@ from cnnsearch.words import printable
 PREFIX = "torchvision:"
 
 _STALLED_SECONDS = 30.0
-"""Silence of a server after which a download is given up."""
+"""Seconds without data from a server after which a download is given up."""
 
 
 @dataclass(frozen=True)
 class OfficialSet:
-    """How torchvision spells the official parts of a data set."""
+    """How torchvision is asked for the official splits of a data set."""
 
     parts: Mapping[str, Mapping[str, Any]]
-    """Part -> arguments of the constructor. Without "val", validation is taken from "train"."""
+    """Split -> arguments of the constructor. Without "val", validation is taken from "train"."""
     folder: str
-    """Where its files lie, below torchvision's root."""
+    """Where its files are, below torchvision's root."""
     extra: Mapping[str, Any] = field(default_factory=dict)
-    """Arguments that every part takes."""
+    """Arguments of the constructor for every split."""
 
 
 _BY_FLAG = {"train": {"train": True}, "test": {"train": False}}
@@ -66,14 +66,14 @@ OFFICIAL = {
 
 
 def list_torchvision(source: str, root: Path) -> Listing:
-    """The images of a data set of torchvision, downloaded where they are not there yet.
+    """List the images of one of torchvision's data sets, downloading it first if it is not there.
 
     Args:
         source: "torchvision:NAME".
-        root: folder for torchvision's files, made where missing.
+        root: folder for torchvision's files, made if it is missing.
 
     Raises:
-        DataError: unknown name, or the files are neither there nor to be had.
+        DataError: the name is unknown, or the files are not there and cannot be downloaded.
     """
     name = source.removeprefix(PREFIX)
     official = OFFICIAL.get(name)
@@ -92,19 +92,19 @@ def list_torchvision(source: str, root: Path) -> Listing:
 
 
 def _open(name: str, official: OfficialSet, arguments: Mapping[str, Any], root: Path) -> Any:
-    """The torchvision data set of one part: from the files that are there, else downloaded."""
-    import torchvision.datasets  # slow to import and brings torch: only those who ask for it pay
+    """Open one split of a torchvision data set, from the files that are there or else by downloading them."""
+    import torchvision.datasets  # slow to import and imports torch, which other sources do not need
 
     make = functools.partial(getattr(torchvision.datasets, name), root=str(root), **official.extra, **arguments)
     try:
         return make(download=False)
     except ModuleNotFoundError as error:
         raise DataError(f"{PREFIX}{name} needs the Python package {error.name}: pip install {error.name}") from None
-    except Exception:  # not there or not complete: every data set says so in its own way
+    except Exception:  # missing or incomplete; each data set raises something else
         pass
     try:
         return make(download=True)
-    except Exception as error:  # no network, a server's error, a damaged file
+    except Exception as error:  # no network, an error of the server, a damaged file
         raise DataError(_unavailable(name, root / official.folder, error)) from None
 
 
@@ -126,7 +126,7 @@ def _unknown(name: str) -> str:
 
 
 def _labels(dataset: Any) -> list[int]:
-    """The label of each example, without decoding an image."""
+    """Return the label of each example, if possible without decoding images."""
     for attribute in ("targets", "labels", "_labels"):
         values = getattr(dataset, attribute, None)
         if values is not None and len(values) == len(dataset):
@@ -138,21 +138,21 @@ def _labels(dataset: Any) -> list[int]:
 
 
 def _contents(dataset: Any, part: str, root: Path) -> Iterator[tuple[str, Content]]:
-    """Name and contents of each example: its file where the data set is a list of files, else its pixels."""
+    """Yield name and contents of each example: its file if the data set is a list of files, else its pixels."""
     paths = _paths(dataset)
     if paths is None:
         for row in range(len(dataset)):
             yield f"{part}/{row}", PixelContent(functools.partial(_image, dataset, row))
     else:
-        for path in paths:  # PPM: GTSRB
+        for path in paths:  # GTSRB has PPM files
             yield Path(os.path.relpath(path, root)).as_posix(), FileContent(path, (*FORMATS, "PPM"))
 
 
 def _paths(dataset: Any) -> list[str] | None:
-    """The image file of each example; None where the data set keeps pixels in memory.
+    """Return the image file of each example; None if the data set keeps pixels in memory.
 
-    torchvision has no common name for this list, so it is known by what it is: as many existing files as examples,
-    alone or first of pairs.
+    torchvision has no common name for this list, so it is recognised by its contents: as many paths as there are
+    examples, by themselves or as the first of tuples, and the first of them exists.
     """
     for values in vars(dataset).values():
         if not isinstance(values, list) or len(values) != len(dataset) or not values:
@@ -168,7 +168,7 @@ def _image(dataset: Any, row: int) -> Any:
 
 
 def _classes(dataset: Any, count: int) -> tuple[str, ...]:
-    """Class names; the numbers of classes that torchvision does not name."""
+    """Return class names; numbers where torchvision does not name the classes."""
     names = getattr(dataset, "classes", None)
     if not names or len(names) != count:
         return tuple(str(label) for label in range(count))
@@ -177,7 +177,7 @@ def _classes(dataset: Any, count: int) -> tuple[str, ...]:
 
 @contextlib.contextmanager
 def _patient_and_quiet() -> Iterator[None]:
-    """A stalled server ends a download instead of hanging it; progress bars are shown on a terminal only."""
+    """Give up downloads from a stalled server, and show progress bars on a terminal only."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(_STALLED_SECONDS)
     hidden: Sequence[contextlib.AbstractContextManager[Any]] = (
@@ -195,7 +195,7 @@ def _patient_and_quiet() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _one_at_a_time(root: Path) -> Iterator[None]:
-    """Two processes must not write the same download; where files cannot be locked, they may."""
+    """Keep two processes from writing the same download, if the file system can lock files."""
     try:
         root.mkdir(parents=True, exist_ok=True)
         file = (root / ".lock").open("w")

@@ -1,6 +1,6 @@
 """1,700 images of Fashion-MNIST, small enough to ship: 10 classes of 170 greyscale images, 28×28.
 
-Made by `make.py`; where they come from and what they hash to is in README.md.
+`make.py` makes the file; README.md says where the images come from and what the file hashes to.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ TRAIN_PER_CLASS, VAL_PER_CLASS, TEST_PER_CLASS = 50, 20, 100
 
 
 def images() -> NDArray[np.uint8]:
-    """All images, uint8 [10, 170, 28, 28], in the order of `CLASSES`."""
+    """Return all images, uint8 [10, 170, 28, 28], classes in the order of `CLASSES`."""
     packed = resources.files(__name__).joinpath(FILE).read_bytes()
     array: NDArray[np.uint8] = np.load(io.BytesIO(lzma.decompress(packed)), allow_pickle=False)
     return array

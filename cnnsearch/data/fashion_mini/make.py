@@ -1,4 +1,4 @@
-"""Makes images.npy.xz from the official Fashion-MNIST files.
+"""Make images.npy.xz from the official Fashion-MNIST files.
 
     python -m cnnsearch.data.fashion_mini.make [--source DIR] [--out FILE]
 
@@ -25,7 +25,7 @@ DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 
 
 def read_idx(path: Path) -> NDArray[np.uint8]:
-    """A gzipped IDX file of unsigned bytes, in its own shape.
+    """Read a gzipped IDX file of unsigned bytes, in its own shape.
 
     Format: two zero bytes, the type (8 is uint8), the number of dimensions, each dimension as a big-endian uint32,
     the values (http://yann.lecun.com/exdb/mnist/).
@@ -41,7 +41,7 @@ def read_idx(path: Path) -> NDArray[np.uint8]:
 
 
 def choose(source: Path) -> NDArray[np.uint8]:
-    """The chosen images, uint8 [10, 170, 28, 28]: of each class, training, then validation, then test."""
+    """Choose the images, uint8 [10, 170, 28, 28]: of each class, first training, then validation, then test."""
     chosen = []
     for part, count in (("train", TRAIN_PER_CLASS + VAL_PER_CLASS), ("t10k", TEST_PER_CLASS)):
         images = read_idx(source / f"{part}-images-idx3-ubyte.gz")
@@ -51,7 +51,7 @@ def choose(source: Path) -> NDArray[np.uint8]:
 
 
 def pack(images: NDArray[np.uint8]) -> bytes:
-    """The bytes of images.npy.xz."""
+    """Return the bytes of images.npy.xz."""
     buffer = io.BytesIO()
     np.save(buffer, images, allow_pickle=False)
     return lzma.compress(buffer.getvalue(), check=lzma.CHECK_CRC64, preset=6)
