@@ -1,4 +1,4 @@
-"""Random changes of training images: drawn for a whole epoch, made on whole batches where the images are."""
+"""Random changes of training images: drawn for a whole epoch at once, applied to whole batches on their device."""
 
 from __future__ import annotations
 
@@ -13,34 +13,47 @@ from cnnsearch.spec.settings import Settings
 from cnnsearch.training.compute.device import derived_seed
 
 CROP = 1 / 8
-"""Most that `flip+crop` shifts an image, in parts of its side: 4 of 32 pixels, as is usual for CIFAR-10."""
+"""Largest shift of `flip+crop`, as a fraction of the image's side: 4 of 32 pixels, as is usual for CIFAR-10."""
 STRONGEST = 10
-"""Of `rand-1` to `rand-10`."""
+"""N of the strongest `rand-N`; the weakest is `rand-1`."""
 MOST_DEGREES, MOST_SHEAR, MOST_SHIFT, MOST_COLOUR = 30.0, 0.3, 0.33, 0.9
-"""At that strength, after Cubuk et al., RandAugment, arXiv:1909.13719, table 6; shift in parts of the side, brightness
-in deviations of a pixel, contrast as a factor's distance from 1."""
+"""Largest changes at the strongest N, after Cubuk et al., RandAugment, arXiv:1909.13719, table 6. Rotation in
+degrees, shift as a fraction of the side, brightness in standard deviations of a pixel, contrast as a factor's distance
+from 1."""
 KINDS = 7
-"""Rotation; shear and shift, each along both axes; brightness; contrast."""
+"""Kinds of change of `rand-N`: rotation, shear along each axis, shift along each axis, brightness, contrast."""
 CHANGES = 2
-"""Kinds made of each image by `rand-N`, without one another's knowledge."""
+"""Changes that `rand-N` draws for each image, independently: if both are of one kind, the second replaces the first."""
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What an epoch does to each image. What is done to one depends on its row, the seed and the epoch alone, so trials
-    of one seed see the same images whatever their batch size."""
+    """How each image is changed in the current epoch.
+
+    The change depends on the image's row, the seed and the epoch alone, so trials of one seed see the same images
+    whatever their batch size.
+    """
 
     settings: Settings
     flip: Tensor
-    """[N] bool: mirrored left to right."""
+    """[N] bool: whether an image is mirrored left to right."""
     affine: Tensor | None
-    """[N, 2, 3] float32, as `torch.nn.functional.affine_grid` takes them; None where nothing moves."""
+    """[N, 2, 3] float32, as `torch.nn.functional.affine_grid` takes them; None if images are not moved."""
     colour: Tensor | None
-    """[N, 2] float32: contrast, then brightness."""
+    """[N, 2] float32: contrast, then brightness; None if colours stay."""
 
     @classmethod
     def of(cls, settings: Settings, images: int, device: str) -> Augmentation | None:
-        """For so many images; None where there is nothing to do. `draw` says what."""
+        """Make room for the changes of an epoch, which `draw` then fills in.
+
+        Args:
+            settings: `augment` says which changes are made, `seed` and `image_size` how.
+            images: N, the number of all images.
+            device: where the images are.
+
+        Returns:
+            None if `augment` is none.
+        """
         if settings.augment == "none":
             return None
         moves, colours = settings.augment != "flip", settings.augment.startswith("rand-")
@@ -52,7 +65,7 @@ class Augmentation:
         )
 
     def draw(self, epoch: int) -> None:
-        """Draw an epoch's changes, in place: a recorded step finds them where they were."""
+        """Draw the changes of an epoch, in place: a recorded training step reads them from the same memory."""
         settings = self.settings
         generator = torch.Generator().manual_seed(derived_seed("augment", settings.seed, epoch))
         n = len(self.flip)
@@ -75,11 +88,14 @@ class Augmentation:
         self.colour.copy_(torch.cat([1 + MOST_COLOUR * contrast, MOST_COLOUR * brightness], dim=1))
 
     def __call__(self, images: Tensor, rows: Tensor) -> Tensor:
-        """Changed images, in channels_last order; what comes in from outside an image is its mean colour, 0.
+        """Change a batch of images. Pixels that come from outside an image are 0, the mean colour.
 
         Args:
-            images: [B, 3, S, S] normalised.
-            rows: [B] int64, of the images among all.
+            images: [B, 3, S, S] float32, normalised.
+            rows: [B] int64, rows of these images among all N.
+
+        Returns:
+            [B, 3, S, S] in channels_last order.
         """
         images = torch.where(self.flip[rows][:, None, None, None], images.flip(-1), images)
         if self.affine is not None:
@@ -93,12 +109,12 @@ class Augmentation:
 
 
 def _affine(radians: Tensor, shear: Tensor, shift: Tensor) -> Tensor:
-    """[n, 2, 3]: from places in the changed image to places in the original.
+    """Return maps [n, 2, 3] from positions in the changed image to positions in the original.
 
     Args:
         radians: [n] rotation.
         shear: [n, 2] along x and y.
-        shift: [n, 2] along x and y, in parts of the side.
+        shift: [n, 2] along x and y, as a fraction of the side.
     """
     cos, sin = radians.cos(), radians.sin()
     rotation = torch.stack([torch.stack([cos, -sin], 1), torch.stack([sin, cos], 1)], 1)

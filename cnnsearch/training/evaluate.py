@@ -15,34 +15,48 @@ from cnnsearch.training.compute.device import autocast
 from cnnsearch.training.features import Examples
 
 MEASURED = ("val", "test")
-"""Splits a trial is measured on before it is trained further, and at its best epoch."""
+"""Splits that a trial's record has results for: at its best epoch, and before training if it goes on from another."""
 NUMBERS_AT_ONCE = {"cpu": 400_000, "cuda": 4_000_000}
-"""Device -> inputs evaluated at once: 128 images of 32×32 on a CPU, where more gains nothing and their activations take
-memory."""
+"""Device -> input numbers that are evaluated at once. On a CPU that is 128 images of 32×32; more gains no speed there,
+and the activations take memory."""
 
 
 def batch_size(numbers: int, device: str) -> int:
-    """Examples evaluated at once where each is so many numbers: from 16 to 256, a power of two."""
+    """Return how many examples to evaluate at once: a power of two from 16 to 256.
+
+    Args:
+        numbers: numbers in the inputs of one example.
+        device: cpu or cuda.
+    """
     return int(2 ** (min(max(NUMBERS_AT_ONCE[device] // numbers, 16), 256).bit_length() - 1))
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a model makes of the examples of a split, in the split's order."""
+    """Results of a model on one split, examples in the split's order."""
 
     loss: float
     """Mean cross-entropy over examples, nats."""
     accuracy: float
-    """Fraction in [0, 1]."""
+    """Fraction of examples classified correctly, in [0, 1]."""
     predicted: NDArray[np.int64]
-    """[n] most probable class."""
+    """[n] most probable class of each example."""
     confidence: NDArray[np.float32]
-    """[n] probability of that class."""
+    """[n] probability of that class, in [0, 1]."""
 
 
 @torch.inference_mode()
 def evaluate(model: nn.Module, examples: Examples, split: str, *, precision: ResolvedPrecision) -> Evaluation:
-    """Evaluate in eval mode and leave the model in eval mode. Results are those of each example by itself."""
+    """Evaluate a model on one split; the model is left in eval mode.
+
+    The result for an example does not depend on which others share its batch.
+
+    Args:
+        model: inputs of a batch -> logits [B, classes].
+        examples: where the split is read from.
+        split: train, val or test.
+        precision: of matrix products and convolutions; losses and probabilities are fp32.
+    """
     model.eval()
     device = examples.device
     loss = torch.zeros((), dtype=torch.float64, device=device)

@@ -1,4 +1,7 @@
-"""Outputs of frozen layers, computed once and shared: they are constants of weights, data and preprocessing."""
+"""Outputs of frozen layers, computed once and shared by all trials on a machine.
+
+They depend on weights, data and preprocessing alone, so they are the same in every epoch of every such trial.
+"""
 
 from __future__ import annotations
 
@@ -23,22 +26,23 @@ from cnnsearch.training.compute.device import autocast
 from cnnsearch.training.pixels import Pixels
 
 BATCH_SIZE = 64
-"""Images whose features are computed at a time; fixed, so that their numbers repeat."""
+"""Images whose features are computed in one batch. Fixed, so that the numbers repeat bit for bit."""
 ALL = slice(None)
+"""Every image: the default of `compute`."""
 PARTS = 32
-"""Into which the images are shared out, at most, to the processes that wait for the same features."""
+"""Parts, at most, into which the images are divided among the processes that wait for the same features."""
 
 
 class Examples(Protocol):
-    """What training and evaluation read: images, or what frozen layers made of them."""
+    """What training and evaluation read: images (`Pixels`), or the outputs of frozen layers for them (`Features`)."""
 
     @property
     def numbers(self) -> int:
-        """Numbers in the inputs of one example."""
+        """How many numbers the inputs of one example have."""
 
     @property
     def labels(self) -> Tensor:
-        """[N] int64."""
+        """[N] int64 label of each example."""
 
     @property
     def rows(self) -> dict[str, Tensor]:
@@ -49,15 +53,22 @@ class Examples(Protocol):
         """cpu or cuda."""
 
     def batch(self, rows: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
-        """Inputs of the layers that train, each [B, ...]; and labels [B] int64."""
+        """Take a batch.
+
+        Args:
+            rows: [B] int64.
+
+        Returns:
+            The inputs of the layers that train, each [B, ...]; and the labels, [B] int64.
+        """
 
 
 @dataclass(frozen=True)
 class Features:
-    """What crosses the cut of a model, for every example."""
+    """The values that cross the cut of a model (see `models.cut`), for every example."""
 
     values: tuple[Tensor, ...]
-    """Each [N, ...] in the precision the frozen layers gave; maps [N, H, W, C], so that a batch is channels_last."""
+    """Each [N, ...] in the dtype the frozen layers gave. Maps are [N, H, W, C], so that a batch is channels_last."""
     labels: Tensor
     """[N] int64."""
     rows: dict[str, Tensor]
@@ -81,13 +92,17 @@ class Features:
 
 @torch.no_grad()
 def compute(prefix: nn.Module, pixels: Pixels, precision: ResolvedPrecision, part: slice = ALL) -> tuple[Tensor, ...]:
-    """Run images through frozen layers, which are put into eval mode. Results as `Features.values` has them.
+    """Run images through frozen layers, which are put into eval mode.
 
     Args:
-        prefix: the layers.
+        prefix: the layers: images [B, 3, S, S] -> tuple of tensors, each [B, ...].
         pixels: the images.
-        precision: what to compute in.
-        part: which of the images; begins with a whole batch.
+        precision: of matrix products and convolutions.
+        part: which of the images. It starts at a multiple of BATCH_SIZE, so that the batches, and with them the
+            numbers, are the same whether the images are computed in parts or not.
+
+    Returns:
+        The outputs for these images, as in `Features.values`.
     """
     prefix.eval()
     parts: list[tuple[Tensor, ...]] = []
@@ -100,21 +115,25 @@ def compute(prefix: nn.Module, pixels: Pixels, precision: ResolvedPrecision, par
 
 
 def bytes_needed(prefix: nn.Module, pixels: Pixels, precision: ResolvedPrecision) -> int:
-    """Size of all features, from those of one image."""
+    """Return the size of the features of all images, measured on one image."""
     one = Pixels(pixels.images[:1], pixels.labels[:1], {}, pixels.mean, pixels.std)
     return sum(value.nbytes for value in compute(prefix, one, precision)) * len(pixels.labels)
 
 
 def shared(key: str, make: Callable[[slice], tuple[Tensor, ...]], images: int, device: str) -> tuple[Tensor, ...]:
-    """Features by key, made once on this machine, by all processes that ask for them meanwhile, and mapped by all.
+    """Return the features of a key, which are computed once on this machine and kept in a file.
+
+    All processes that ask while the features are missing share the work. On a CPU every process maps the same file. A
+    file that does not match its checksum is made again.
 
     Args:
-        key: everything that decides the features.
-        make: computes those of some of the images.
-        images: how many there are.
-        device: where they are wanted; on a CPU every process maps the same file.
+        key: names everything that decides the features.
+        make: slice of the images -> their features.
+        images: number of images.
+        device: where the features are wanted.
 
-    A file that is not what was written is made again. Raises DiskError where it cannot be written.
+    Raises:
+        DiskError: the features cannot be written.
     """
     try:
         folder = cache_root() / "features"
@@ -123,7 +142,7 @@ def shared(key: str, make: Callable[[slice], tuple[Tensor, ...]], images: int, d
         with alone_in(folder):
             found = _read(file)
             if found is None:
-                file.unlink(missing_ok=True)  # from now on, it is there when all of it is
+                file.unlink(missing_ok=True)  # from here on, the file exists only once it is complete
                 parts = common_folder(folder, f"{file.stem}.parts")
         if parts is not None:
             _make_together(file, parts, make, images)
@@ -136,14 +155,20 @@ def shared(key: str, make: Callable[[slice], tuple[Tensor, ...]], images: int, d
 
 
 def _make_together(file: Path, parts: Path, make: Callable[[slice], tuple[Tensor, ...]], images: int) -> None:
-    """Compute what no other process does, wait for the rest, and see that all of `parts` comes into one file.
+    """Compute the parts that no other process is computing, wait for the others, and join all parts in one file.
 
-    What a killed process has finished is used.
+    Parts that a killed process has finished are used.
+
+    Args:
+        file: the file to make, where no other process has made it.
+        parts: folder of the parts and their locks, common to all processes.
+        make: slice of the images -> their features.
+        images: number of images.
     """
     batches = -(-images // BATCH_SIZE)
     count = max(1, min(PARTS, batches))
     bounds = [BATCH_SIZE * (batches * number // count) for number in range(count + 1)]
-    for waits in (False, True):  # in the end for those who have begun a part: they may have died of it
+    for waits in (False, True):  # the second time, wait for begun parts: whoever began one may have died
         for number in range(count):
             part = parts / f"{number}.pt"
             with _held(parts / f"{number}.lock", waits) as is_ours:
@@ -156,7 +181,7 @@ def _make_together(file: Path, parts: Path, make: Callable[[slice], tuple[Tensor
             if len(made) < count:
                 raise DiskError(f"{parts} is not what was just written to it")
             _write(file, tuple(torch.cat(values) for values in zip(*made, strict=True)))
-            for number in range(count):  # who looked at a part before the file was there has done so then
+            for number in range(count):  # wait for processes that began to look at a part before the file was there
                 with _held(parts / f"{number}.lock", waits=True):
                     pass
         shutil.rmtree(parts, ignore_errors=True)
@@ -164,7 +189,10 @@ def _make_together(file: Path, parts: Path, make: Callable[[slice], tuple[Tensor
 
 @contextlib.contextmanager
 def _held(lock: Path, waits: bool) -> Iterator[bool]:
-    """Hold a lock file; not where another process does and this one does not wait, nor where its folder is gone."""
+    """Hold a lock file for a while, and yield whether it is held.
+
+    It is not held if its folder is gone, or if another process holds it and `waits` is False.
+    """
     try:
         opened = lock.open("w")
     except FileNotFoundError:
@@ -180,22 +208,22 @@ def _held(lock: Path, waits: bool) -> Iterator[bool]:
 
 
 _CHECKED: dict[Path, tuple[int, int, int]] = {}
-"""Files this process has compared with their checksum, as they were then: inode, size, modification time."""
+"""Files that this process has compared with their checksum -> what they were then: inode, size, modification time."""
 
 
 def _write(file: Path, values: tuple[Tensor, ...], *, synced: bool = True) -> None:
-    """Write features; before they are in their place, their checksum beside them."""
+    """Write features to a file; their checksum is written beside it before the file is put in its place."""
     with replacing(file, synced=synced) as temporary:
         try:
-            with temporary.open("wb") as opened:  # by its name torch would refuse it
+            with temporary.open("wb") as opened:  # by its name, torch would refuse the file
                 torch.save(list(values), opened)
-        except RuntimeError as error:  # torch's own words for a full disk
+        except RuntimeError as error:  # torch raises this for a full disk
             raise DiskError(f"{file} cannot be written: {error}") from None
         write_checked(file.with_suffix(".json"), {"sha256": sha256(temporary)}, synced=synced)
 
 
 def _read(file: Path) -> tuple[Tensor, ...] | None:
-    """Features, mapped; None where there are none that are what was written."""
+    """Map the features of a file; None if there is no such file, or it does not match its checksum."""
     try:
         facts = file.stat()
         state = (facts.st_ino, facts.st_size, facts.st_mtime_ns)

@@ -1,4 +1,4 @@
-"""What is drawn for heads that train side by side: the order of the examples, and dropout."""
+"""Random draws for heads that train side by side: the order of the examples, and dropout."""
 
 from __future__ import annotations
 
@@ -12,40 +12,51 @@ from cnnsearch.spec.settings import Settings
 from cnnsearch.training.compute.device import derived_seed
 
 BLOCK_STEPS = 32
-"""Steps whose logits are kept, so that losses and accuracies are computed for all of them in one call."""
+"""Steps whose logits are kept, so that one call computes losses and accuracies for all of them."""
 
 _NOISE_LEVELS = 1 << 16
-"""Values of one draw of dropout: four of them come from one 64-bit number of the generator."""
+"""Possible values of one draw of dropout. One 64-bit number of the generator gives four draws."""
 
 
 @dataclass
 class Dropout:
-    """Masks of the trials with dropout in one epoch, drawn step by step.
+    """Dropout masks for one epoch of the trials that have dropout, drawn step by step.
 
-    Trials of one seed use the same noise, each against its own threshold: what they would draw from generators of their
-    own. The probability is rounded to a multiple of 2⁻¹⁶ (and kept inputs are scaled by the rounded one, so that means
-    are preserved): 16 bits a draw, cut from the generator's 64, take a seventh of the time of `bernoulli_`, which would
-    take several times as long as the rest of a step.
+    Trials of one seed compare the same noise with their own thresholds, which is what each would draw from a generator
+    of its own. Dropout's probability is rounded to a multiple of 2⁻¹⁶, and kept inputs are scaled by the rounded one,
+    so that means are preserved. A draw takes 16 of the generator's 64 bits: that is seven times faster than
+    `bernoulli_`, which would take several times as long as the rest of a step.
     """
 
     generators: list[torch.Generator]
-    """One for each distinct seed."""
+    """[G] one for each distinct seed."""
     bits: Tensor
-    """[G, W] int64, on the CPU like the next two: room for a full batch's draws of each generator."""
+    """[G, W] int64, on the CPU like the next two: each generator's draws for a full batch."""
     noise: Tensor
-    """[G, B, D] int16: the same memory."""
+    """[G, B, D] int16: the same memory, one number per input."""
     which: Tensor
-    """[k] int64: the generator of each trial."""
+    """[k] int64: index of each trial's generator."""
     threshold: Tensor
-    """[k, 1, 1] float32: noise above it keeps an input."""
+    """[k, 1, 1] float32: an input is kept if its noise is above it."""
     scale: Tensor
-    """[k, 1, 1] float32: one over the probability to keep."""
+    """[k, 1, 1] float32: 1 / probability that an input is kept."""
     mask: Tensor
-    """[k, B, D] float32."""
+    """[k, B, D] float32: 0 for dropped inputs, `scale` for the others."""
 
     @classmethod
     def of(cls, settings: list[Settings], epoch: int, size: int, width: int, device: torch.device) -> Dropout | None:
-        """For trials in the order of a bundle and batches [T, at most `size`, K]; None where no trial has dropout."""
+        """Seed the draws of an epoch.
+
+        Args:
+            settings: of the trials in a bundle, those with dropout first.
+            epoch: number of the epoch.
+            size: B, examples in a full batch.
+            width: D, inputs of an example, without the one for the bias.
+            device: where the batches are.
+
+        Returns:
+            None if no trial has dropout.
+        """
         dropped = [s for s in settings if s.dropout > 0]
         if not dropped:
             return None
@@ -64,7 +75,7 @@ class Dropout:
         )
 
     def apply(self, batch: Tensor) -> None:
-        """Drop and scale the D inputs of the first k trials of a batch [T, B, K], in place; the bias has none."""
+        """Drop and scale the D inputs of the first k trials in a batch [T, B, K], in place; not those for the bias."""
         for bits, generator in zip(self.bits, self.generators, strict=True):
             bits.random_(-(2**63), None, generator=generator)
         mask = self.mask.copy_(self.noise.index_select(0, self.which)).gt_(self.threshold).mul_(self.scale)
@@ -73,7 +84,7 @@ class Dropout:
 
 
 def example_orders(settings: list[Settings], epoch: int, n: int) -> Tensor:
-    """[T, n] int64: each trial's order of the training examples."""
+    """Draw each trial's order of the n training examples in an epoch: [T, n] int64."""
     of_seed = {
         seed: torch.randperm(n, generator=torch.Generator().manual_seed(derived_seed("order", seed, epoch)))
         for seed in {s.seed for s in settings}
@@ -82,7 +93,10 @@ def example_orders(settings: list[Settings], epoch: int, n: int) -> Tensor:
 
 
 def blocks(order: Tensor, batch_size: int) -> Iterator[Tensor]:
-    """Cut orders [T, n] into batches, given as blocks [S, T, B] of S steps; the rest is a smaller last batch."""
+    """Cut orders [T, n] into batches, and yield those in blocks [S, T, B] of up to `BLOCK_STEPS` steps.
+
+    What is left at the end is a block of one smaller batch.
+    """
     trials, n = order.shape
     whole = n - n % batch_size
     for start in range(0, whole, BLOCK_STEPS * batch_size):

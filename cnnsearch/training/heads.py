@@ -1,9 +1,10 @@
 """Many linear heads on the same frozen features, trained side by side as batched matrix products.
 
-A step of one head is some twenty operations on a few thousand numbers: what it costs is calls, not arithmetic. With
-the trials of a bundle along the first dimension of every tensor, the same calls train all of them, each with its own
-learning rate, weight decay, momentum, dropout and data order. On one thread a trial's numbers do not depend, to the
-last bit, on which others are in its bundle; on several threads sums are cut differently and rounding depends on them.
+A step of one head is some twenty operations on a few thousand numbers, so most of its time goes into calls, not
+arithmetic. With the trials of a bundle along the first dimension of every tensor, the same calls train all of them,
+each with its own learning rate, weight decay, momentum, dropout and data order. On one thread a trial's numbers are
+the same bit for bit whichever others are in its bundle. On several threads they are not: sums are divided among
+threads differently, and so rounded differently.
 """
 
 from __future__ import annotations
@@ -27,27 +28,28 @@ from cnnsearch.training.head_draws import Dropout, blocks, example_orders
 from cnnsearch.training.history import History
 
 EVALUATED_ROWS = 512
-"""Examples of a split evaluated in one product. Fixed, so that numbers repeat."""
+"""Examples evaluated in one product. Fixed, so that the numbers repeat bit for bit."""
 ALIGNED = 16
-"""Numbers in 64 bytes. Weights and inputs have rows of a multiple of it: products of matrices that begin elsewhere were
-found to be rounded differently with AVX2, and then a trial's numbers depend on its place in the bundle."""
+"""Rows of weights and inputs are padded to a multiple of this many numbers, which take 64 bytes. Without it, matrices
+begin at other alignments, their products were found to be rounded differently with AVX2, and a trial's numbers depend
+on its place in the bundle."""
 
 
 @dataclass(frozen=True)
 class HeadInputs:
-    """Constant outputs of the frozen layers for every example."""
+    """Inputs of a head for every example: the outputs of the frozen layers, which are constant."""
 
     values: Tensor
-    """[N, D] float32."""
+    """[N, D] float32 inputs."""
     labels: Tensor
-    """[N] int64."""
+    """[N] int64 label of each example."""
     rows: dict[str, Tensor]
     """Split name -> [n] int64 rows of that split."""
 
 
 @dataclass
 class HeadState(History):
-    """One trial: what training has changed, as `train.TrainingState` is for a whole model."""
+    """One trial: everything that training has changed; `train.TrainingState` is the same for a whole model."""
 
     settings: Settings
     weight: Tensor
@@ -59,10 +61,11 @@ class HeadState(History):
     best_bias: Tensor = field(default_factory=lambda: torch.empty(0))
     """[C] of the best epoch; empty before there is one."""
     moments: tuple[Tensor, ...] = ()
-    """[C, D + 1] each: what the optimizer remembers; empty before the first epoch. Changed by the next."""
+    """[C, D + 1] each: Adam's two moments, or SGD's velocity; empty before the first epoch, changed in place by the
+    next."""
 
     def state_dict(self) -> dict[str, Any]:
-        """Tensors, numbers and strings only: `torch.load(weights_only=True)` reads it."""
+        """Return a checkpoint: tensors, numbers and strings only, so that `torch.load(weights_only=True)` reads it."""
         tensors = {name: getattr(self, name) for name in _TENSORS}
         return {
             "kind": "head",
@@ -72,7 +75,7 @@ class HeadState(History):
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go back to a state of the same trial."""
+        """Restore a checkpoint of the same trial."""
         for name in _TENSORS:
             setattr(self, name, state[name].to(self.weight.device))
         self.load_history(state)
@@ -80,20 +83,27 @@ class HeadState(History):
 
 
 _TENSORS = ("weight", "bias", "best_weight", "best_bias")
+"""Attributes of a `HeadState` that a checkpoint holds as they are."""
 
 
 def train_heads(
     features: HeadInputs, states: Sequence[HeadState], has_ended: Callable[[int], bool] = lambda index: False
 ) -> Iterator[list[EpochRow | None]]:
-    """Train heads that share batch size, epochs and optimizer, each from its state; all have done as many epochs.
-
-    Yields once an epoch, in the order of `states`: a trial's row, or None where it has stopped before. A row that is
-    not finite is a trial's last one; so is one after which `has_ended` says so of the trial's place in `states`. The
-    call ends where all trials have stopped. The states are up to date at every yield. A row's seconds are an equal
-    share of the epoch, so that they add up over trials.
+    """Train heads side by side, each from its own state.
 
     This is `train.train` on `nn.Sequential(nn.Dropout(p), nn.Linear(D, C))`: the same data order, losses, updates and
-    measurements, in fp32, up to rounding. The draws of dropout are others than `nn.Dropout` makes, see `Dropout`.
+    measurements, in fp32, up to rounding. Only dropout draws other masks than `nn.Dropout` would; see `Dropout`.
+
+    Args:
+        features: what to train and validate on.
+        states: one for each trial, up to date at every yield. All share batch size, epochs and optimizer, and have
+            trained the same number of epochs.
+        has_ended: index in `states` -> whether that trial is to stop here; asked before each epoch.
+
+    Yields:
+        After each epoch, a row for each trial in the order of `states`, or None for one that had stopped before. A
+        trial stops after a row with a loss that is not finite, and when `has_ended` says so; when all have stopped,
+        the generator ends. A row's seconds are an equal share of the epoch's, so that they add up over trials.
     """
     shared = states[0].settings
     for name in ("batch_size", "epochs", "optimizer"):
@@ -102,7 +112,7 @@ def train_heads(
     assert all(state.epoch == done for state in states), "heads of one call go on from the same epoch"
     inputs, labels = _split(features, "train")
     val_inputs, val_labels = _split(features, "val")
-    # Trials with dropout first: their inputs are then one slice.
+    # Trials with dropout come first, so that their inputs are one slice.
     live = sorted(range(len(states)), key=lambda index: states[index].settings.dropout == 0)
     steps = done * -(-len(labels) // shared.batch_size)
     heads = _Heads.start([states[index] for index in live], steps)
@@ -114,7 +124,8 @@ def train_heads(
             return
         start = time.perf_counter()
         train_losses, train_accuracies = _train_epoch(heads, epoch, inputs, labels)
-        val_losses, val_accuracies = _validate(heads.weight, val_inputs, val_labels)
+        val_loss, val_correct, _, _ = _evaluate(heads.weight, val_inputs, val_labels)
+        val_losses, val_accuracies = _means(val_loss, val_correct, len(val_labels))
         weights, biases = heads.weight[:, :, : heads.inputs], heads.weight[:, :, heads.inputs]
         seconds = (time.perf_counter() - start) / len(live)
         rows: list[EpochRow | None] = [None] * len(states)
@@ -143,11 +154,16 @@ def train_heads(
 
 
 def evaluate_heads(features: HeadInputs, split: str, weight: Tensor, bias: Tensor) -> list[Evaluation]:
-    """Evaluate heads over one split.
+    """Evaluate T heads on one split.
 
     Args:
+        features: where the split is read from.
+        split: train, val or test.
         weight: [T, C, D] float32.
         bias: [T, C] float32.
+
+    Returns:
+        [T] the results of each head.
     """
     inputs, labels = _split(features, split)
     loss, correct, probabilities, predicted = _evaluate(_joined(weight, bias), inputs, labels)
@@ -162,27 +178,27 @@ def evaluate_heads(features: HeadInputs, split: str, weight: Tensor, bias: Tenso
 
 @dataclass
 class _Heads:
-    """Trials in training: one along the first dimension of every tensor, those with dropout first."""
+    """T trials in training, along the first dimension of every tensor, those with dropout first."""
 
     settings: list[Settings]
     inputs: int
-    """D."""
+    """D, the number of inputs without the one for the bias."""
     weight: Tensor
     """[T, C, K]: the D weights, the bias, and zeros; see `_joined`."""
     gradient: Tensor
-    """[T, C, K]; holds other things between steps."""
+    """[T, C, K]; scratch memory between steps."""
     moments: tuple[Tensor, ...]
-    """[T, C, K] each: what the optimizer remembers."""
+    """[T, C, K] each: Adam's two moments, or SGD's velocity."""
     lr: Tensor
-    """[T, 1, 1] float32, like the next three."""
+    """[T, 1, 1] float32, as are the next three."""
     momentum: Tensor
     decay: Tensor
     kept: Tensor
-    """What decoupled weight decay leaves of the weights at a step."""
+    """Factor by which decoupled weight decay shrinks the weights at a step: 1 − lr · weight decay."""
     decays: bool
-    """Whether any trial has weight decay: the others are spared the passes."""
+    """Whether any trial has weight decay; if none has, those operations are skipped."""
     steps: int = 0
-    """Updates made."""
+    """Updates made so far, in all epochs."""
 
     @classmethod
     def start(cls, states: list[HeadState], steps: int) -> _Heads:
@@ -210,7 +226,7 @@ class _Heads:
         )
 
     def only(self, trials: list[int]) -> _Heads:
-        """Go on with some of the trials."""
+        """Return these trials alone, by their indices."""
         index = torch.tensor(trials, dtype=torch.int64, device=self.weight.device)
         return replace(
             self,
@@ -228,14 +244,23 @@ class _Heads:
 @torch.no_grad()
 @flushing_denormals()
 def _train_epoch(heads: _Heads, epoch: int, inputs: Tensor, labels: Tensor) -> tuple[list[float], list[float]]:
-    """One pass over the training examples: mean losses and accuracies of the trials, as the examples were met.
+    """Train one epoch.
 
-    The gradient of the mean cross-entropy is written out, (softmax(z) − onehot(y)) xᵀ / B for logits z = W x (Bishop,
-    Pattern Recognition and Machine Learning, eq. 4.109): two products a step into tensors that are there already.
-    Autograd would come to the same and take new memory for each of its results at every step.
+    The gradient of the mean cross-entropy is written out as (softmax(z) − onehot(y)) xᵀ / B for logits z = W x (Bishop,
+    Pattern Recognition and Machine Learning, eq. 4.109): two products per step into tensors that exist already.
+    Autograd would compute the same, but allocate memory for each of its results at every step.
 
-    Classes come before examples, [T, C, B]: so both products read their operands along rows, and softmax works on
+    Classes come before examples, [T, C, B], so that both products read their operands along rows, and softmax works on
     whole vectors of examples (measured: 20 times faster than over a last dimension of 10).
+
+    Args:
+        heads: changed in place.
+        epoch: number of the epoch.
+        inputs: [n, K] inputs of the training examples; see `_split`.
+        labels: [n] int64.
+
+    Returns:
+        Each trial's mean loss and its accuracy, over the examples as they were met in the epoch.
     """
     weight, gradient, settings = heads.weight, heads.gradient, heads.settings
     update = _UPDATES[settings[0].optimizer]
@@ -245,7 +270,7 @@ def _train_epoch(heads: _Heads, epoch: int, inputs: Tensor, labels: Tensor) -> t
     correct = torch.zeros(trials, dtype=torch.int64, device=weight.device)
     order = example_orders(settings, epoch, len(labels)).to(weight.device)
     if dropout is None and len({s.seed for s in settings}) == 1:
-        order = order[:1]  # All trials see the same inputs: one copy serves them all.
+        order = order[:1]  # All trials see the same inputs, so one copy serves them all.
     for rows in blocks(order, settings[0].batch_size):
         steps, orders, size = rows.shape
         block_labels = labels[rows]
@@ -267,18 +292,22 @@ def _train_epoch(heads: _Heads, epoch: int, inputs: Tensor, labels: Tensor) -> t
         trial_logits, trial_labels = logits.transpose(0, 1), block_labels.transpose(0, 1).expand(trials, -1, -1)
         loss += _losses(trial_logits, trial_labels)
         correct += (trial_logits.max(dim=2).indices == trial_labels).sum(dim=(1, 2))
-    return (loss / len(labels)).tolist(), (correct.double() / len(labels)).tolist()
+    return _means(loss, correct, len(labels))
 
 
-def _validate(weight: Tensor, inputs: Tensor, labels: Tensor) -> tuple[list[float], list[float]]:
-    """Mean losses and accuracies of the trials."""
-    loss, correct, _, _ = _evaluate(weight, inputs, labels)
-    return (loss / len(labels)).tolist(), (correct.double() / len(labels)).tolist()
+def _means(loss: Tensor, correct: Tensor, n: int) -> tuple[list[float], list[float]]:
+    """Return each trial's mean loss and its accuracy, from sums [T] over n examples."""
+    return (loss / n).tolist(), (correct.double() / n).tolist()
 
 
 @torch.no_grad()
 def _evaluate(weight: Tensor, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Sums of losses [T] and right answers [T]; probabilities of the predicted classes and these classes, [T, n]."""
+    """Evaluate weights [T, C, K] on inputs [n, K] with labels [n].
+
+    Returns:
+        Sum of losses [T] float64; number of correct predictions [T]; probabilities of the predicted classes [T, n];
+        and the predicted classes [T, n].
+    """
     trials = len(weight)
     loss = torch.zeros(trials, dtype=torch.float64, device=weight.device)
     correct = torch.zeros(trials, dtype=torch.int64, device=weight.device)
@@ -295,41 +324,41 @@ def _evaluate(weight: Tensor, inputs: Tensor, labels: Tensor) -> tuple[Tensor, T
 
 
 def _logits(weight: Tensor, inputs: Tensor, *, out: Tensor) -> None:
-    """Weights [T, C, K] times inputs [T, B, K] into [T, C, B]."""
+    """Multiply weights [T, C, K] by inputs [T, B, K] into logits [T, C, B]."""
     if inputs.shape[1] > 1:
         torch.bmm(weight, inputs.mT, out=out)
     else:
-        # A product with a single vector is handed to another routine, whose sums were found to depend on T.
+        # For a single vector, `bmm` uses another routine, whose sums were found to depend on T.
         torch.sum(weight * inputs, dim=2, keepdim=True, out=out)
 
 
 def _losses(logits: Tensor, labels: Tensor) -> Tensor:
-    """Sums of cross-entropies, nats: logits [T, S, C, B] and labels [T, S, B] -> [T] float64."""
+    """Sum cross-entropies in nats: logits [T, S, C, B] and labels [T, S, B] -> [T] float64."""
     losses = F.log_softmax(logits, dim=2).gather(2, labels.unsqueeze(2)).neg_()
     return losses.reshape(len(logits), -1).sum(dim=1, dtype=torch.float64)
 
 
 def _adam(heads: _Heads) -> None:
-    """Kingma and Ba, arXiv:1412.6980, algorithm 1, with L2 weight decay; β and ε are torch's defaults."""
+    """Adam with L2 weight decay: Kingma and Ba, arXiv:1412.6980, algorithm 1; β and ε are torch's defaults."""
     if heads.decays:
         heads.gradient.addcmul_(heads.weight, heads.decay)
     _adam_step(heads)
 
 
 def _adamw(heads: _Heads) -> None:
-    """Adam with decoupled weight decay: Loshchilov and Hutter, arXiv:1711.05101, algorithm 2, as torch scales it."""
+    """Adam with decoupled weight decay, scaled as torch does: Loshchilov and Hutter, arXiv:1711.05101, algorithm 2."""
     if heads.decays:
         heads.weight.mul_(heads.kept)
     _adam_step(heads)
 
 
 def _adam_step(heads: _Heads) -> None:
-    """w −= lr/c₁ · m / (√(v/c₂) + ε), c = 1 − βᵗ; expanded by √c₂, which saves a pass over the weights."""
+    """w −= lr/c₁ · m / (√(v/c₂) + ε), cᵢ = 1 − βᵢᵗ; expanded by √c₂, which saves a pass over the weights."""
     gradient, (mean, square) = heads.gradient, heads.moments
     root = math.sqrt(1 - BETA2**heads.steps)
     mean.lerp_(gradient, 1 - BETA1)
     square.mul_(BETA2).addcmul_(gradient, gradient, value=1 - BETA2)
-    # The gradient has done its work: its memory, still in the cache, takes the denominator and then the change.
+    # The gradient is no longer needed. Its memory, still in the cache, holds the denominator and then the change.
     torch.sqrt(square, out=gradient)
     gradient.add_(EPSILON * root)
     torch.div(mean, gradient, out=gradient)
@@ -350,17 +379,17 @@ _MOMENTS = {"adam": 2, "adamw": 2, "sgd": 1}
 
 
 def _split(features: HeadInputs, split: str) -> tuple[Tensor, Tensor]:
-    """Inputs [n, K] and labels [n] of a split: the features, a one that the bias is the weight of, and zeros."""
+    """Return inputs [n, K] and labels [n] of a split. Inputs are the features, a 1 for the bias, and zeros."""
     rows = features.rows[split]
     values = features.values[rows]
     return _joined(values, values.new_ones(len(values))), features.labels[rows]
 
 
 def _joined(values: Tensor, last: Tensor) -> Tensor:
-    """[..., D] and [...] -> [..., K]: weights and their bias, one tensor to update; or inputs and their one."""
+    """Join [..., D] and [...] to [..., K]: weights and their bias, or inputs and the 1 that it is multiplied by."""
     return _padded(torch.cat([values.detach(), last.detach().unsqueeze(-1)], dim=-1))
 
 
 def _padded(values: Tensor) -> Tensor:
-    """[..., D + 1] -> [..., K], the next multiple of `ALIGNED`, with zeros, which stay zeros in training."""
+    """Pad [..., D + 1] to [..., K], the next multiple of `ALIGNED`, with zeros, which stay zeros in training."""
     return F.pad(values, (0, -values.shape[-1] % ALIGNED))

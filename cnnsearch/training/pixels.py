@@ -1,4 +1,4 @@
-"""From the shared uint8 images to normalised batches."""
+"""Images as tensors: from the shared uint8 file to normalised batches."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from torch import Tensor
 from cnnsearch.data.dataset import Dataset
 
 _CHUNK = 1024
+"""Images whose sums are computed at a time, to save memory."""
 
 
 @dataclass(frozen=True)
 class Pixels:
     """The images of a data set as tensors on a device, uint8 until a batch is taken.
 
-    On a CPU `images` maps the data set's file: every process shares one copy.
+    On a CPU `images` maps the data set's file, of which all processes share one copy.
     """
 
     images: Tensor
@@ -28,19 +29,26 @@ class Pixels:
     rows: dict[str, Tensor]
     """Split name -> [n] int64 rows of that split."""
     mean: Tensor
-    """[3] float32, of the training images' channels, in 0–255."""
+    """[3] float32 mean of each channel, in 0–255."""
     std: Tensor
-    """[3] float32."""
+    """[3] float32 standard deviation of each channel, in 0–255."""
 
     @classmethod
     def of(
         cls, dataset: Dataset, device: str, statistics: tuple[Sequence[float], Sequence[float]] | None = None
     ) -> Pixels:
-        """Put a data set on a device; without `statistics`, it is normalised by those of its training images."""
+        """Put a data set on a device.
+
+        Args:
+            dataset: its pixels are mapped, and copied only to a GPU.
+            device: cpu or cuda.
+            statistics: (mean, standard deviation) of each channel in 0–255 to normalise by; by default those of the
+                data set's training images.
+        """
         mean, std = statistics or channel_statistics(dataset)
         return cls(
             torch.from_numpy(dataset.images).to(device),
-            # Copied: in a worker these lie in Ray's store and cannot be written, of which torch would warn in its log.
+            # Copied: in a worker these lie in Ray's store and are read-only, and torch would log a warning of that.
             torch.tensor(dataset.labels, device=device),
             {split: torch.tensor(rows, device=device) for split, rows in dataset.indices.items()},
             torch.tensor(mean, dtype=torch.float32, device=device),
@@ -51,7 +59,7 @@ class Pixels:
     def shared(
         cls, dataset: Dataset, device: str, statistics: tuple[Sequence[float], Sequence[float]] | None = None
     ) -> Pixels:
-        """As `of`, made once for all trials of this process."""
+        """Like `of`, but made once and kept for all trials of this process."""
         key = (dataset.images_path, dataset.fingerprint, device, statistics)
         if key not in _SHARED:
             _SHARED[key] = cls.of(dataset, device, statistics)
@@ -59,7 +67,7 @@ class Pixels:
 
     @property
     def numbers(self) -> int:
-        """Numbers in one image."""
+        """How many numbers one image has."""
         return self.images[0].numel()
 
     @property
@@ -68,7 +76,14 @@ class Pixels:
         return self.images.device.type
 
     def batch(self, rows: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
-        """A model's inputs, normalised images [B, 3, S, S] float32 in channels_last order; and labels [B]."""
+        """Take a batch; see `features.Examples`.
+
+        Args:
+            rows: [B] int64.
+
+        Returns:
+            Normalised images [B, 3, S, S] float32 in channels_last order, as the one input; and labels [B] int64.
+        """
         images = self.images[rows].float().sub_(self.mean).div_(self.std)
         return (images.permute(0, 3, 1, 2),), self.labels[rows]
 
@@ -77,7 +92,10 @@ _SHARED: dict[tuple[object, ...], Pixels] = {}
 
 
 def channel_statistics(dataset: Dataset) -> tuple[list[float], list[float]]:
-    """Mean and standard deviation of each channel over the training images, in 0–255; from exact integer sums."""
+    """Compute mean and standard deviation of each channel over the training images, in 0–255, from exact integer sums.
+
+    A standard deviation is at least 1.
+    """
     rows = dataset.indices["train"]
     total, squares = np.zeros(3, np.int64), np.zeros(3, np.int64)
     for start in range(0, len(rows), _CHUNK):

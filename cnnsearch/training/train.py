@@ -1,4 +1,4 @@
-"""Training: one loop that reads top to bottom and yields a row an epoch. It knows nothing of files or of Ray."""
+"""Training: one loop that reads top to bottom and yields a row after each epoch. It knows neither files nor Ray."""
 
 from __future__ import annotations
 
@@ -25,26 +25,26 @@ from cnnsearch.training.history import History
 Weights = dict[str, Tensor]
 
 _RISE = 0.3
-"""Share of the steps in which one-cycle rises. This and what follows: the defaults of torch's OneCycleLR, after
-Smith and Topin, arXiv:1708.07120."""
+"""Share of the steps in which the one-cycle schedule rises. This and the next two are the defaults of torch's
+OneCycleLR, after Smith and Topin, arXiv:1708.07120."""
 _FIRST = 1 / 25
-"""One-cycle's first rate, in parts of the highest."""
+"""First rate of one-cycle, as a fraction of the highest."""
 _LAST = _FIRST / 1e4
-"""Its last."""
+"""Last rate of one-cycle, as a fraction of the highest."""
 
 
 @dataclass
 class TrainingState(History):
-    """All that training has changed: enough to go on from."""
+    """Everything that training has changed: enough to go on from it."""
 
     model: nn.Module
-    """All of it, frozen layers included."""
+    """The whole model, frozen layers included."""
     trained: nn.Module
-    """What runs in training: the model, or what follows its frozen layers."""
+    """The part that runs in training: the whole model, or what follows its frozen layers."""
     train_mode: Callable[[], object]
-    """Puts into training mode what is to be in it."""
+    """Puts the layers that train into training mode, and the others into eval mode."""
     keep: frozenset[str]
-    """Names in the model's state dict that training can change: what is kept of the best epoch."""
+    """Names in the model's state dict that training can change; only these are kept of the best epoch."""
     optimizer: Optimizer
     best_weights: Weights = field(default_factory=dict)
 
@@ -57,21 +57,21 @@ class TrainingState(History):
         train_mode: Callable[[], object] | None = None,
         keep: frozenset[str] | None = None,
     ) -> TrainingState:
-        """The state before the first epoch.
+        """Return the state before the first epoch.
 
         Args:
-            model: on its device; parameters that do not require gradients stay as they are.
+            model: already on its device; parameters that do not require gradients stay as they are.
             settings: optimizer and its hyperparameters.
-            trained: the part that runs in training; the whole model by default.
-            train_mode: by default, the whole model's.
-            keep: names in the state dict that can change; all by default.
+            trained: the part that runs in training; by default the whole model.
+            train_mode: called before each epoch; by default puts the whole model into training mode.
+            keep: names in the state dict that can change; by default all of them.
         """
         parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         names = frozenset(model.state_dict()) if keep is None else keep
         return cls(model, trained or model, train_mode or model.train, names, Optimizer(parameters, settings))
 
     def state_dict(self) -> dict[str, Any]:
-        """Tensors, numbers and strings only: `torch.load(weights_only=True)` reads it."""
+        """Return a checkpoint: tensors, numbers and strings only, so that `torch.load(weights_only=True)` reads it."""
         return {
             "kind": "model",
             "model": self.model.state_dict(),
@@ -81,7 +81,7 @@ class TrainingState(History):
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go back to a state of the same trial."""
+        """Restore a checkpoint of the same trial."""
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.load_history(state)
@@ -91,14 +91,24 @@ class TrainingState(History):
 def train(
     state: TrainingState, examples: Examples, settings: Settings, *, precision: ResolvedPrecision
 ) -> Iterator[EpochRow]:
-    """Train from where `state` stands to the last epoch; a row that is not finite is the last one.
+    """Train from where `state` stands to the last epoch, or to the first epoch whose loss is not finite.
 
-    The draws of an epoch depend on the trial's seed and the epoch's number alone, so stopping between epochs and going
-    on later changes nothing.
+    What is drawn at random in an epoch depends on the trial's seed and the number of the epoch alone, so stopping
+    between epochs and going on later changes nothing.
+
+    Args:
+        state: up to date at every yield.
+        examples: what to train and validate on.
+        settings: hyperparameters of the trial.
+        precision: of matrix products and convolutions.
+
+    Yields:
+        One row per epoch. Training loss and accuracy are means over the examples as they were met in the epoch;
+        seconds include validation.
     """
     model, optimizer, device = state.trained, state.optimizer, examples.device
     train_rows = examples.rows["train"]
-    # Summed where the model is: a GPU is not made to wait for the host at every step.
+    # Summed on the model's device, so that a GPU need not wait for the host at every step.
     loss_sum = torch.zeros((), dtype=torch.float64, device=device)
     correct = torch.zeros((), dtype=torch.int64, device=device)
 
@@ -157,23 +167,25 @@ def train(
 
 
 def balanced(labels: Tensor, rows: Tensor) -> Tensor:
-    """Weights [classes] float32 by which each class has the same share of the loss; their mean over examples is 1.
+    """Return class weights [classes] float32 that give each class the same share of the loss.
+
+    Their mean over the training examples is 1: weight = n / (classes · examples of the class).
 
     Args:
-        labels: [N] int64, of all examples.
-        rows: [n] int64, of those that are trained on.
+        labels: [N] int64, labels of all examples.
+        rows: [n] int64, rows of the examples that are trained on.
     """
     counts = torch.bincount(labels[rows], minlength=int(labels.max()) + 1)
     return len(rows) / (len(counts) * counts.clamp(min=1)).float()
 
 
 def learning_rate(settings: Settings, step: int, steps_per_epoch: int) -> float:
-    """The learning rate of a step.
+    """Return the learning rate of a step: a pure function, so a trial can go on from anywhere with nothing stored.
 
     Args:
-        settings: `lr` is the highest rate.
-        step: counted from 0 over all epochs.
-        steps_per_epoch: of the trial.
+        settings: schedule, warm-up, epochs, and `lr`, the highest rate.
+        step: number of the step, counted from 0 over all epochs.
+        steps_per_epoch: steps in one epoch of the trial.
     """
     steps = settings.epochs * steps_per_epoch
     if settings.lr_schedule == "one-cycle":
@@ -190,5 +202,5 @@ def learning_rate(settings: Settings, step: int, steps_per_epoch: int) -> float:
 
 
 def _between(begin: float, end: float, part: float) -> float:
-    """Half a cosine from one value to another."""
+    """Interpolate along half a cosine from `begin` (part 0) to `end` (part 1 and more)."""
     return end + (begin - end) * (1 + math.cos(math.pi * min(part, 1.0))) / 2

@@ -1,7 +1,7 @@
-"""How processes that train take memory from the kernel. Of glibc; elsewhere nothing is changed.
+"""How processes that train take memory from the kernel. Settings of glibc; with another C library nothing changes.
 
-A training step takes and gives back the same hundreds of megabytes again and again. Left alone, the C library returns
-them to the kernel, which hands them out anew, page by page and zeroed: a fifth of a step of part 1's models at 64×64.
+Every training step allocates and frees the same hundreds of megabytes. By default glibc returns them to the kernel,
+which zeroes them and hands them out again page by page: a fifth of a step of this package's own models at 64×64.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _M_MMAP_MAX, _M_TRIM_THRESHOLD = -4, -1  # malloc.h
 
 
 def environment() -> dict[str, str]:
-    """For processes to be started: large pages, which a process can only ask for as it starts."""
+    """Return environment variables for a new process: large pages, which a process can only ask for as it starts."""
     others = os.environ.get("GLIBC_TUNABLES")
     if others and "hugetlb" in others:
         return {}
@@ -23,7 +23,7 @@ def environment() -> dict[str, str]:
 
 
 def keep_memory() -> None:
-    """Have this process keep what it gives back from now on; what it holds unused is returned to the kernel."""
+    """Make this process keep memory that it frees from now on; what it holds unused now goes back to the kernel."""
     if not hasattr(_LIBC, "mallopt"):
         return
     _LIBC.mallopt(_M_MMAP_MAX, 0)

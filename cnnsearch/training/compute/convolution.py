@@ -1,4 +1,4 @@
-"""3×3 convolutions whose gradient of wide weights is computed in blocks, in bf16 on a CPU with AMX."""
+"""3×3 convolutions that compute the gradient of wide weights in blocks: faster in bf16 on a CPU with AMX."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from torch.nn import functional as F
 from cnnsearch.training.compute.device import is_bf16_on_cpu
 
 BLOCK = 256
-"""Channels of a block, in and out. Its sums, 9 · 256² fp32 numbers, take about what the second-level cache of a core
-holds (2 MiB on the CPUs that have AMX)."""
+"""Input and output channels of a block. Its sums, 9 · 256² fp32 numbers, about fill the second-level cache of a core
+(2 MiB on the CPUs that have AMX)."""
 MOST_AT_ONCE = 9 * 512 * 512
-"""With more weights than this, blocks are faster: `python -m benchmarks.convolutions` shows it."""
+"""Most weights that are not split into blocks. With more, blocks are faster: `python -m benchmarks.convolutions`."""
 
 
 class Conv3x3(nn.Conv2d):
     """`nn.Conv2d` of kernel 3, stride 1 and padding 1, with the same parameters, initial values and results.
 
-    oneDNN adds up the gradient of all of a layer's weights image after image, and where those sums no longer fit the
-    cache it takes up to four times as long as the forward pass. Here it is asked for one block of channels at a time.
-    What is added up, and in which order, stays the same, and so do the numbers, bit for bit.
+    oneDNN adds up the gradient of all of a layer's weights image by image. If those sums do not fit the cache, that
+    takes up to four times as long as the forward pass. Here oneDNN computes one block of channels at a time. The same
+    numbers are added in the same order, so the results are the same bit for bit.
 
     Shapes: [B, before, H, W] -> [B, after, H, W].
     """
@@ -41,7 +41,10 @@ class Conv3x3(nn.Conv2d):
 
 
 def _in_blocks(x: Tensor, weight: Tensor) -> bool:
-    """Decided by what is computed and how, never by a timing. Several threads would cut the sums at other places."""
+    """Whether to compute in blocks. Decided by what is computed and how, never by a timing.
+
+    Only on one thread: several would divide the sums at other places.
+    """
     return (
         weight.numel() > MOST_AT_ONCE
         and is_bf16_on_cpu(x)
@@ -55,12 +58,12 @@ def _in_blocks(x: Tensor, weight: Tensor) -> bool:
 
 @functools.cache
 def has_amx() -> bool:
-    """Whether this CPU has matrix units. On others blocks gain nothing, and oneDNN's sums depend on the shape."""
+    """Whether this CPU has matrix units. Without them blocks gain nothing, and oneDNN's sums depend on the shape."""
     return bool(torch.cpu._is_amx_tile_supported())
 
 
 class _Blocked(torch.autograd.Function):
-    """A bf16 convolution with fp32 weights."""
+    """A convolution in bf16 whose weights and their gradients are fp32."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -78,12 +81,12 @@ class _Blocked(torch.autograd.Function):
 
 
 def weight_gradient(x: Tensor, grad: Tensor, shape: torch.Size) -> tuple[Tensor, Tensor]:
-    """Gradients of a convolution's weight and bias, block by block.
+    """Compute the gradients of a convolution's weight and bias, block by block.
 
     Args:
         x: [B, before, H, W] bf16.
-        grad: [B, after, H, W] bf16, of what the convolution gave.
-        shape: of the weight, (after, before, 3, 3).
+        grad: [B, after, H, W] bf16, gradient of the convolution's output.
+        shape: shape of the weight, (after, before, 3, 3).
 
     Returns:
         [after, before, 3, 3] in channels_last order and [after], both fp32.
@@ -93,7 +96,7 @@ def weight_gradient(x: Tensor, grad: Tensor, shape: torch.Size) -> tuple[Tensor,
     for rows, grads in zip(weights.split(BLOCK), grad.split(BLOCK, dim=1), strict=True):
         grads = grads.contiguous(memory_format=torch.channels_last)
         for block, part in zip(rows.split(BLOCK, dim=1), inputs, strict=True):
-            anything = torch.empty(block.shape, dtype=x.dtype, memory_format=torch.channels_last)  # isn't read
+            anything = torch.empty(block.shape, dtype=x.dtype, memory_format=torch.channels_last)  # not read
             _, found, bias = gradients(part, grads, anything, [False, True, True])
             block.copy_(found)
         biases.append(bias)
@@ -101,7 +104,17 @@ def weight_gradient(x: Tensor, grad: Tensor, shape: torch.Size) -> tuple[Tensor,
 
 
 def gradients(x: Tensor, grad: Tensor, weight: Tensor, wanted: list[bool]) -> tuple[Tensor, Tensor, Tensor]:
-    """Those wanted of a 3×3 convolution's gradients, as oneDNN computes them: of its input, weight and bias."""
+    """Compute the gradients of a 3×3 convolution with oneDNN.
+
+    Args:
+        x: [B, before, H, W] input.
+        grad: [B, after, H, W] gradient of the output.
+        weight: [after, before, 3, 3].
+        wanted: whether to compute the gradient of the input, of the weight, and of the bias.
+
+    Returns:
+        The three gradients; those that are not wanted are None.
+    """
     found: tuple[Tensor, Tensor, Tensor] = torch.ops.aten.convolution_backward(
         grad, x, weight, [len(weight)], [1, 1], [1, 1], [1, 1], False, [0, 0], 1, wanted
     )

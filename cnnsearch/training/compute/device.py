@@ -1,4 +1,4 @@
-"""The state of a process that decides a trial's numbers: threads, precision, seeds. Set anew for every trial."""
+"""The state of a process that affects a trial's numbers: threads, precision, seeds. Set anew for every trial."""
 
 from __future__ import annotations
 
@@ -17,23 +17,27 @@ from cnnsearch.spec.settings import ResolvedPrecision
 from cnnsearch.training.compute.allocator import keep_memory
 
 BF16_GAIN = 1.15
-"""bf16 is chosen where a training step is at least this much faster than in fp32."""
+"""bf16 is chosen if a training step in fp32 takes more than this many times as long."""
 _NUMBERS_A_THREAD = 2**16
-"""So many of a tensor that torch gives them to a thread of their own."""
+"""Elements per thread of a tensor large enough for torch to use all threads on it."""
 
 
 def derived_seed(purpose: str, *numbers: int) -> int:
-    """A seed for one purpose, in [0, 2^63): a pure function of its arguments.
+    """Return a seed in [0, 2^63) for one purpose: a pure function of its arguments.
 
-    Every draw of a trial comes from a generator seeded so, by trial seed and epoch. Hence a trial can go on from an
-    epoch without any saved generator state, and trials of one seed see the same data order.
+    Every draw of a trial comes from a generator with such a seed, made of the trial's seed and the epoch. Hence a trial
+    can go on from an epoch without saved generator state, and trials of one seed see the same data order.
+
+    Args:
+        purpose: what is drawn, such as "order" or "dropout".
+        numbers: what it depends on, such as the trial's seed and the epoch.
     """
     text = ":".join([purpose, *map(str, numbers)])
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 
 def seed_draws(seed: int, device: str) -> None:
-    """Seed what is drawn on a device, as `torch.manual_seed` does for all kinds of device, which takes a while."""
+    """Seed the generators of a device. `torch.manual_seed` seeds all kinds of device, which takes longer."""
     torch.default_generator.manual_seed(seed)
     if device == "cuda":
         torch.cuda.manual_seed(seed)
@@ -43,19 +47,19 @@ def reset_process(threads: int) -> None:
     """Undo whatever an earlier trial in this process may have left behind.
 
     Args:
-        threads: CPU threads of an operation. The rounding of sums depends on it, so it is part of what is recorded.
+        threads: CPU threads for one operation. The rounding of sums depends on it, so records contain it.
     """
     keep_memory()
     torch.set_num_threads(threads)
     if threads > 1:
         with flushing_denormals():
-            torch.ones(threads * _NUMBERS_A_THREAD).add_(1)  # starts the threads, which stay
+            torch.ones(threads * _NUMBERS_A_THREAD).add_(1)  # starts the threads, which stay and keep this setting
     torch.set_default_dtype(torch.float32)
     torch.set_grad_enabled(True)
     torch.manual_seed(0)
     if torch.cuda.is_available():
         torch.set_float32_matmul_precision("high")
-        # A trial that goes on from a checkpoint is to end in the bits it would have had.
+        # So that a trial that goes on from a checkpoint ends with the same bits as one that was never stopped.
         torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
@@ -63,11 +67,11 @@ def reset_process(threads: int) -> None:
 
 @contextlib.contextmanager
 def flushing_denormals() -> Iterator[None]:
-    """Have this thread, and those it starts, take numbers nearer to zero than 1e-38 for zero; on x86 and Arm.
+    """Make this thread, and those it starts, treat numbers nearer to zero than 1e-38 as zero; on x86 and Arm.
 
-    Where a gradient has become zero, since a unit is dead or all examples are learned, Adam's mean of it shrinks by a
-    tenth a step and is such a number after some hundred. A CPU takes many times as long for each: an epoch was measured
-    to take twice as long. They change nothing, since Adam's ε is 1e-8.
+    If a gradient has become zero, because a unit is dead or all examples are learned, Adam's mean of it shrinks by a
+    tenth at each step and is such a number after some hundred steps. A CPU takes many times as long for each of them:
+    an epoch was measured to take twice as long. They make no difference to training, since Adam's ε is 1e-8.
     """
     before = sys.float_info.min / 2 == 0.0
     torch.set_flush_denormal(True)
@@ -78,13 +82,16 @@ def flushing_denormals() -> Iterator[None]:
 
 
 def autocast(device: str, precision: ResolvedPrecision) -> torch.autocast:
-    """Matrix products and convolutions in `precision`; weights, statistics and losses stay fp32."""
-    # A CUDA graph must not read a copy of a weight that was made outside of it.
+    """Return a context that computes matrix products and convolutions in `precision`; the rest stays fp32.
+
+    Weights, statistics and losses are fp32 in either precision.
+    """
+    # No cache on a GPU: a CUDA graph must not read a copy of a weight that was made outside the graph.
     return torch.autocast(device, torch.bfloat16, enabled=precision == "bf16", cache_enabled=device != "cuda")
 
 
 def is_bf16_on_cpu(x: Tensor) -> bool:
-    """Whether a layer computes in bf16 on a CPU what it is now given."""
+    """Whether a layer that is given `x` now computes in bf16 on a CPU."""
     return (
         x.device.type == "cpu"
         and torch.is_autocast_enabled("cpu")
@@ -93,10 +100,13 @@ def is_bf16_on_cpu(x: Tensor) -> bool:
 
 
 def probe_precision(device: str) -> ResolvedPrecision:
-    """Time a convolution's training step in both precisions on this device, on one thread; under a second.
+    """Choose a precision by timing training steps of two convolutions in both, on one thread; under a second.
 
-    bf16 is several times faster on a CPU with AMX and several times slower on one without: measured, never assumed.
-    On a GPU the layers are wide enough that computing takes longer than launching.
+    bf16 is several times faster on a CPU with AMX, and several times slower on one without, so it is measured. For a
+    GPU the layers are wide enough that computing takes longer than launching kernels.
+
+    Args:
+        device: cpu or cuda.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -127,7 +137,7 @@ def _probe_step(device: str, precision: ResolvedPrecision) -> float:
 
 
 def peak_memory_bytes(device: str) -> int:
-    """Most memory used so far: of this process on a CPU (shared pages included), of the device's allocator on a GPU."""
+    """Return the most memory used so far: of this process on a CPU (with shared pages), of the allocator on a GPU."""
     if device == "cuda":
         return int(torch.cuda.max_memory_reserved())
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -135,5 +145,5 @@ def peak_memory_bytes(device: str) -> int:
 
 
 def shared_memory_bytes() -> int:
-    """Of this process's memory, what others that do the same share with it: pages of files. 0 where it is not known."""
+    """Return how much of this process's memory is pages of files, which similar processes share; 0 if unknown."""
     return int(getattr(psutil.Process().memory_info(), "shared", 0))

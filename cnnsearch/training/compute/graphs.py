@@ -1,7 +1,7 @@
 """CUDA graphs: the kernels of a training step, recorded once and launched together from then on.
 
-A step of a small batch takes a GPU less time than the host needs to launch its kernels one by one. How and why each
-part is as it is: https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs.
+A GPU computes a step of a small batch in less time than the host needs to launch its kernels one by one. The rules that
+this module follows: https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs.
 """
 
 from __future__ import annotations
@@ -15,41 +15,46 @@ import torch
 from torch import Tensor
 
 WARM_UP_STEPS = 3
-"""Full batches before the one that is recorded: libraries set themselves up in them, and the optimizer its state."""
+"""Full batches before the one that is recorded. In them libraries initialise, and the optimizer makes its state."""
 
 _LOG = logging.getLogger(__name__)
 
 
 class Recorder(Protocol):
-    """Runs work on a device, or records it to be repeated."""
+    """Runs work on a device, or records it so that it can be repeated."""
 
     def run(self, work: Callable[[], None]) -> None:
-        """Do it now, in a way that prepares for recording."""
+        """Do the work now, in a way that prepares for recording."""
 
     def record(self, work: Callable[[], None]) -> Callable[[], object]:
-        """Record it without doing it; calling the result does it, on the tensors it was recorded with.
+        """Record the work without doing it.
 
-        Raises whatever stands in the way of recording; nothing has been done then, and `run` still works.
+        Returns:
+            A function that does the work, on the tensors it was recorded with.
+
+        Raises:
+            Exception: of any kind, if the work cannot be recorded. Nothing has been done then, and `run` still works.
         """
 
 
 class ReplayedStep:
-    """A training step that is recorded once it has run a few times. Each call is one step, as without recording.
+    """A training step that is recorded after a few runs and then replayed. Each call is one step in either case.
 
-    Smaller batches are not replayed, and nothing is where recording fails, because a layer waits for the GPU, say.
+    Batches smaller than the full size are run, not replayed. So is every batch if recording fails, for example because
+    a layer waits for the GPU.
     """
 
     def __init__(
         self, step: Callable[[Tensor], None], zero_grad: Callable[[], None], batch_size: int, recorder: Recorder
     ) -> None:
-        """See the class.
+        """Wrap a step.
 
         Args:
-            step: takes rows [B] int64. It changes nothing but tensors, in place and on the device, and leaves
-                gradients None, so that those of a replay lie where they lay when it was recorded.
+            step: takes rows [B] int64. It changes nothing but tensors, in place and on the device. It leaves gradients
+                None, so that a replay finds its gradients at the addresses they had when it was recorded.
             zero_grad: drops the gradients of a step that was not finished.
-            batch_size: rows of a full batch.
-            recorder: of the rows' device.
+            batch_size: rows in a full batch.
+            recorder: records on the device of the rows.
         """
         self._step = step
         self._zero_grad = zero_grad
@@ -59,7 +64,7 @@ class ReplayedStep:
         self._replay: Callable[[Tensor], None] | None = None
 
     def __call__(self, rows: Tensor) -> None:
-        """Take one step."""
+        """Take one step on rows [B] int64."""
         is_full = len(rows) == self._batch_size
         if is_full and self._full_batches == WARM_UP_STEPS:
             self._replay = self._recorded(rows)
@@ -70,11 +75,11 @@ class ReplayedStep:
             self._recorder.run(functools.partial(self._step, rows))
 
     def _recorded(self, rows: Tensor) -> Callable[[Tensor], None] | None:
-        """The step for any rows as many as these; None where it cannot be recorded."""
+        """Record the step for batches of this size; None if it cannot be recorded."""
         static = rows.clone()
         try:
             launch = self._recorder.record(functools.partial(self._step, static))
-        except Exception as error:  # of any kind: no step has been taken, and this one still can be
+        except Exception as error:  # of any kind: no step has been taken, so this one can still be run
             _LOG.warning("the training step is not recorded as a CUDA graph: %s", " ".join(str(error).split())[:300])
             self._zero_grad()
             return None
@@ -87,10 +92,10 @@ class ReplayedStep:
 
 
 class CudaRecorder:
-    """Records CUDA graphs of work on the current device."""
+    """A `Recorder` that records CUDA graphs on the current device."""
 
     def run(self, work: Callable[[], None]) -> None:
-        """See Recorder. On the stream that records: handles and workspaces are made once for each stream."""
+        """See Recorder. Runs on the stream that records: libraries make handles and workspaces once for each stream."""
         current, side = torch.cuda.current_stream(), _side_stream()
         side.wait_stream(current)
         with torch.cuda.stream(side):
@@ -100,8 +105,8 @@ class CudaRecorder:
     def record(self, work: Callable[[], None]) -> Callable[[], object]:
         """See Recorder.
 
-        A graph keeps its memory for itself, about as much as all steps took so far: it is recorded where that much is
-        left. After a failure, nothing is recorded in this process again: PyTorch does not clean up behind one.
+        A graph keeps memory of its own, about as much as all steps took so far, so it is recorded only if that much is
+        free. After a failure nothing is recorded in this process again, because PyTorch does not clean up after one.
         """
         free, _ = torch.cuda.mem_get_info()
         if free < torch.cuda.max_memory_reserved():
@@ -110,12 +115,12 @@ class CudaRecorder:
             raise RuntimeError("recording failed before in this process")
         graph, side = torch.cuda.CUDAGraph(), _side_stream()
         try:
-            # The outer context leaves the stream again where the inner one fails to.
+            # The outer context leaves the stream even if the inner one fails to.
             with torch.cuda.stream(side), torch.cuda.graph(graph, stream=side):
                 work()
         except BaseException:
             _FAILED.append(graph)
-            # Dropout would find its generator still recording.
+            # Otherwise dropout would find its generator still recording.
             generator = torch.cuda.default_generators[torch.cuda.current_device()]
             generator.graphsafe_set_state(generator.clone_state())
             raise
@@ -123,13 +128,13 @@ class CudaRecorder:
 
 
 _FAILED: list[torch.cuda.CUDAGraph] = []
-"""Kept, because the allocator goes on asking them whether they still record."""
+"""Graphs whose recording failed, kept because the allocator goes on asking them whether they still record."""
 
 RECORDERS: dict[str, Callable[[], Recorder]] = {"cuda": CudaRecorder}
-"""Device -> what records on it; a device without one gains nothing from it."""
+"""Device -> what records on it. Recording gains nothing on other devices."""
 
 
 @functools.cache
 def _side_stream() -> torch.cuda.Stream:
-    """One for all trials of this process: workspaces of libraries stay with a stream for good."""
+    """Return one stream for all trials of this process: libraries never free a stream's workspaces."""
     return torch.cuda.Stream()

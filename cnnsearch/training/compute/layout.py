@@ -1,8 +1,8 @@
-"""From images of features to vectors, with gradients in the order of memory the features have.
+"""Global average pooling whose gradient has the memory layout of the features.
 
-Autograd hands back gradients in the order [B, C, H, W] here. Where the features lie in channels_last order, the ReLU
-before has to combine two orders, which on a CPU takes four times as long as the same in one. The numbers are those of
-`mean(dim=(2, 3))`, bit for bit.
+Autograd returns the gradient of `mean(dim=(2, 3))` in the order [B, C, H, W]. If the features are in channels_last
+order, the ReLU before has to combine two orders, which on a CPU takes four times as long as combining equal ones. The
+numbers are those of `mean(dim=(2, 3))`, bit for bit.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch.autograd.function import once_differentiable
 
 
 def average(x: Tensor) -> Tensor:
-    """[B, C, H, W] -> [B, C], the mean over all positions."""
+    """Average over all positions: [B, C, H, W] -> [B, C]."""
     mean: Tensor = _Average.apply(x) if _matters(x) else x.mean(dim=(2, 3))
     return mean
 

@@ -1,4 +1,4 @@
-"""A linear layer over very many features that keeps clear of a fault in oneDNN."""
+"""A linear layer over very many features that avoids a fault in oneDNN."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from torch.nn import functional as F
 from cnnsearch.training.compute.device import is_bf16_on_cpu
 
 PIECE = 16_384
-"""Features multiplied at once where many at once could end the process."""
+"""Features that are multiplied at once, where more could end the process."""
 FEW = 4_194_304
-"""Numbers in the input (batch × features), below which it could: the fault was met at 3 · 2^19."""
+"""Numbers in the input (batch × features) below which a whole product could end the process: it did at 3 · 2^19."""
 
 
 class LongLinear(nn.Linear):
     """`nn.Linear` with the same parameters and initial values.
 
-    oneDNN 3.12 ends the process with SIGFPE for a product in bf16 whose left side has 49,152 columns or more and takes
-    one and a half times a core's second-level cache, as a last batch of 6 images of `plain` at 32×32 does. Such
-    products are made in pieces, added up in fp32; larger ones, which are the most of a training's, whole.
+    oneDNN 3.12 ends the process with SIGFPE for a bf16 product whose left side has 49,152 columns or more and fills one
+    and a half times a core's second-level cache, as a last batch of 6 images does in `plain` at 32×32. Such products
+    are computed in pieces that are added in fp32. Larger ones, which are most of those in training, are computed whole.
 
     Shapes: [B, in_features] -> [B, out_features].
     """

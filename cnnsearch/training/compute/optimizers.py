@@ -1,11 +1,11 @@
-"""Fused optimizers, given their parameters in the order they lie in memory.
+"""Fused optimizers that are given their parameters in the order of memory.
 
-On a CPU the fused kernels copy every weight, gradient and moment in channels_last order to the other order and back,
-which is half of what a step takes. They work number by number, so they are given views in the order of memory instead:
-the results are the same, bit for bit.
+On a CPU, torch's fused kernels copy every weight, gradient and moment in channels_last order to the standard order and
+back, which takes half the time of a step. They work element by element, so here they are given views in the order of
+memory instead. The results are the same bit for bit.
 
-Called are torch's functional optimizers. Its classes import the compiler when the first one is made, two seconds of a
-worker's start, and take a millisecond a step.
+This module calls torch's functional optimizers. Its optimizer classes import the compiler when the first is made, which
+takes two seconds of a worker's start, and take a millisecond per step.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from torch.optim.sgd import sgd
 from cnnsearch.spec.settings import Settings
 
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
-"""Of Adam and AdamW: torch's defaults."""
+"""β₁, β₂ and ε of Adam and AdamW: torch's defaults."""
 
 State = dict[str, Tensor]
-"""What is remembered of one parameter, under the names that torch's optimizers give it."""
+"""What the optimizer remembers of one parameter, under the names that torch's optimizers use."""
 
 _IN_MEMORY, _IN_MODEL = (0, 2, 3, 1), (0, 3, 1, 2)
-"""Dimensions of a weight [K, C, h, w] as channels_last has them, and back."""
+"""Permutation of a weight [K, C, h, w] to the order that channels_last has in memory, and the one back."""
 
 
 class Optimizer:
-    """A fused optimizer of some parameters.
+    """A fused optimizer for some parameters.
 
-    Gradients move from a parameter to the view of it that is stepped as soon as they are complete.
+    As soon as the gradient of a parameter is complete, it moves to the view of that parameter which is updated.
     """
 
     def __init__(self, parameters: Iterable[nn.Parameter], settings: Settings) -> None:
@@ -41,14 +41,14 @@ class Optimizer:
         self.stepped = [_view(parameter) for parameter in self.parameters]
         self.lr: float | Tensor = settings.lr
         if self.parameters[0].is_cuda:
-            # A step recorded on a GPU reads its learning rate from there.
+            # A step that was recorded on a GPU reads its learning rate from this tensor.
             self.lr = torch.tensor(settings.lr, device=self.parameters[0].device)
         self._settings = settings
         self._update = UPDATES[settings.optimizer]
         self._states: list[State] = [{} for _ in self.parameters]
 
     def set_lr(self, lr: float) -> None:
-        """Set the learning rate of the next step; in place where it is a tensor, which a recorded step reads."""
+        """Set the learning rate of the next step, in place if it is a tensor, since a recorded step reads that."""
         if isinstance(self.lr, Tensor):
             self.lr.fill_(lr)
         else:
@@ -56,7 +56,7 @@ class Optimizer:
 
     @torch.no_grad()
     def step(self) -> None:
-        """Change the parameters that have gradients, and drop those."""
+        """Update the parameters that have gradients, and drop the gradients."""
         pairs = [(p, state) for p, state in zip(self.stepped, self._states, strict=True) if p.grad is not None]
         self._update([p for p, _ in pairs], [state for _, state in pairs], self._settings, self.lr)
         self.zero_grad()
@@ -67,30 +67,37 @@ class Optimizer:
             parameter.grad = None
 
     def state_dict(self) -> dict[str, Any]:
-        """What a torch optimizer of the model's own parameters has as its state: shapes are theirs, on every device."""
+        """Return what torch's optimizer of the same parameters has as its state, in their shapes on every device."""
         return {"state": {index: self._in_order(index, s, _IN_MODEL) for index, s in enumerate(self._states) if s}}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go back to a state of an equal optimizer; the learning rate, a function of the step, stays as it is."""
+        """Restore the state of an equal optimizer. The learning rate stays as it is: it is a function of the step."""
         for index, parameter in enumerate(self.parameters):
             found = self._in_order(index, state["state"].get(index, {}), _IN_MEMORY)
-            # Copied: the next step changes them in place.
+            # Copied, since the next step changes them in place.
             self._states[index] = {name: value.to(parameter.device, copy=True) for name, value in found.items()}
 
     def _in_order(self, index: int, state: State, order: tuple[int, ...]) -> State:
-        """The state of a parameter with its moments in another order, where it is viewed."""
+        """Permute the moments of a parameter that is updated through a view; leave those of others."""
         if self.stepped[index] is self.parameters[index]:
             return state
         return {name: value.permute(order) if value.dim() == 4 else value for name, value in state.items()}
 
 
 class Update(Protocol):
-    """A step of an optimizer."""
+    """One step of an optimizer."""
 
     def __call__(
         self, parameters: list[nn.Parameter], states: list[State], settings: Settings, lr: float | Tensor
     ) -> None:
-        """Change parameters by their gradients, and the state of each; a state is empty before its first step."""
+        """Update parameters by their gradients, and the state of each.
+
+        Args:
+            parameters: all of them have gradients.
+            states: one for each parameter; empty before its first step.
+            settings: weight decay and momentum.
+            lr: learning rate of this step.
+        """
 
 
 def _adam(*, decoupled_weight_decay: bool) -> Update:
@@ -148,11 +155,14 @@ UPDATES: dict[str, Update] = {
     "adamw": _adam(decoupled_weight_decay=True),
     "sgd": _sgd,
 }
-"""Optimizers by name, with torch's own defaults for what is no hyperparameter here."""
+"""Optimizers by name, with torch's defaults for whatever is not a hyperparameter here."""
 
 
 def _view(parameter: nn.Parameter) -> nn.Parameter:
-    """The parameter, or on a CPU a view [K, h, w, C] of one in channels_last order, which then gets its gradients."""
+    """Return what to update for a parameter: on a CPU, a view [K, h, w, C] of one in channels_last order; else itself.
+
+    The gradients of the parameter move to the view.
+    """
     if parameter.is_cuda or parameter.dim() != 4 or not parameter.is_contiguous(memory_format=torch.channels_last):
         return parameter
     view = nn.Parameter(parameter.detach().permute(_IN_MEMORY))

@@ -1,4 +1,4 @@
-"""Convolutions over small maps on a CPU: wide ones as one matrix product, none with a known fault."""
+"""Convolutions over small maps on a CPU: wide ones as one matrix product, and a workaround for a fault in oneDNN."""
 
 from __future__ import annotations
 
@@ -16,36 +16,37 @@ from cnnsearch.training.compute.convolution import has_amx
 from cnnsearch.training.compute.device import is_bf16_on_cpu
 
 MOST_POSITIONS = {torch.bfloat16: 64, torch.float32: 16}
-"""Positions of a map up to which a product is faster: `python -m benchmarks.small_maps` shows it and what follows."""
+"""Dtype -> positions of the output map up to which a product is faster. `python -m benchmarks.small_maps` shows the
+measurements for this and for the constants below."""
 FEWEST_WEIGHTS = 2**19
-"""Of a layer that trains in bf16: the gradient of its weight gains most. In fp32, or where only outputs are wanted, it
-takes twice as many. Both together would gain too, but the outputs of frozen layers in fp32 are the same bit for bit in
-batches of any size, and are to stay so."""
+"""Weights from which a product is faster for a layer that trains in bf16: its gradient gains most. In fp32, or if only
+outputs are wanted, it takes twice as many. A frozen layer in fp32 would gain too, but its outputs are the
+same bit for bit in batches of any size, and must stay so."""
 MOST_ROWS = 16_384
-"""Positions of a batch, so that the patches of a large one do not fill the memory."""
+"""Output positions in a batch up to which a product is used, so that patches of a large batch do not fill memory."""
 MOST_KEPT = 2**23
-"""Numbers in the patches of a layer that are kept for its gradient instead of written out again."""
+"""Numbers up to which a layer's patches are kept for its gradient; larger patches are written out again."""
 CHANNELS = 32
-"""Channels come in multiples of this: oneDNN fills up other inner dimensions with whatever lies behind them."""
+"""Channels must be a multiple of this: oneDNN fills up other inner dimensions with whatever lies behind them."""
 
 
 class SmallMapConv2d(nn.Conv2d):
     """`nn.Conv2d` with the same parameters and, but for the last bit of a number, the same results.
 
-    oneDNN's convolutions put positions of one row of a map into a matrix unit, sixteen at a time. Where a map is four
-    wide most of the unit stays idle, and a weight gradient of 512 × 512 channels runs at a tenth of the rate; in fp32,
-    on vector units, at half of it. The patches under the kernel, written out, are the left side of a product that knows
-    nothing of rows.
+    oneDNN's convolutions put positions of one row of a map into a matrix unit, sixteen at a time. In a map that is four
+    wide most of the unit stays idle: a weight gradient of 512 × 512 channels runs at a tenth of the possible rate, and
+    in fp32, on vector units, at half of it. Here the patches under the kernel are written out as the left side of a
+    matrix product, for which rows of the map do not matter.
 
-    And oneDNN 3.12 leaves part of a weight gradient unset, in bf16, where a map is narrower than the stride, as in the
-    last stage of a ResNet-18 for images of 16×16: such a layer is computed in fp32.
+    Besides, oneDNN 3.12 leaves part of a weight gradient unset in bf16 if a map is narrower than the stride, as in the
+    last stage of a ResNet-18 for images of 16×16. Such a layer is computed in fp32.
 
     Shapes: [B, C, H, W] -> [B, K, Ho, Wo].
     """
 
     @classmethod
     def of(cls, layer: nn.Conv2d) -> SmallMapConv2d:
-        """A layer with the same parameters."""
+        """Make a layer that shares the parameters of another."""
         names = ("kernel_size", "stride", "padding", "dilation", "groups", "padding_mode")
         facts: dict[str, Any] = {name: getattr(layer, name) for name in names}
         facts |= {"bias": layer.bias is not None, "device": "meta"}
@@ -64,7 +65,7 @@ class SmallMapConv2d(nn.Conv2d):
             return y if self.bias is None else y + self.bias.to(y.dtype)[:, None, None]
 
     def gains(self, x: Tensor) -> bool:
-        """Whether it is a product for this input: decided by what is computed and how, never by a timing."""
+        """Whether this input is computed as a product. Decided by what is computed and how, never by a timing."""
         if (dtype := _computed_in(x)) is None or not _is_plain(self):
             return False
         in_order = torch.channels_last
@@ -78,14 +79,14 @@ class SmallMapConv2d(nn.Conv2d):
         return enough and positions <= MOST_POSITIONS[dtype] and len(x) * positions <= MOST_ROWS
 
     def map_size(self, x: Tensor) -> tuple[int, int]:
-        """Height and width of the output."""
+        """Return height and width of the output."""
         sides = zip(x.shape[2:], self.kernel_size, self.stride, _padding(self), strict=True)
         height, width = ((side + 2 * pad - kernel) // stride + 1 for side, kernel, stride, pad in sides)
         return height, width
 
 
 def for_small_maps(model: nn.Module) -> None:
-    """Have the convolutions of a model that this concerns computed so. Names and parameters stay."""
+    """Replace, in a model, the convolutions that can gain from `SmallMapConv2d`. Names and parameters stay the same."""
     for module in list(model.modules()):
         for name, layer in list(module.named_children()):
             if type(layer) is nn.Conv2d and (layer.stride[1] > 1 or (_is_plain(layer) and _is_wide(layer))):
@@ -93,7 +94,7 @@ def for_small_maps(model: nn.Module) -> None:
 
 
 def _computed_in(x: Tensor) -> torch.dtype | None:
-    """What a convolution of this input is computed in, where a product can be faster; else None."""
+    """Return the dtype that a convolution of this input computes in; None if a product cannot be faster."""
     if is_bf16_on_cpu(x):
         return torch.bfloat16 if has_amx() else None
     plain = x.device.type == "cpu" and x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
@@ -107,7 +108,7 @@ def has_vectors() -> bool:
 
 
 def _is_plain(layer: nn.Conv2d) -> bool:
-    """Whether a product can take its place."""
+    """Whether a product can compute this convolution."""
     even = layer.in_channels % CHANNELS == 0 and layer.out_channels % CHANNELS == 0
     once = layer.groups == 1 and layer.dilation == (1, 1)
     return even and once and layer.padding_mode == "zeros" and not isinstance(layer.padding, str)
@@ -118,7 +119,7 @@ def _is_wide(layer: nn.Conv2d) -> bool:
 
 
 class _Product(torch.autograd.Function):
-    """A convolution in its input's precision with fp32 weights, without its bias."""
+    """A convolution without bias in the dtype of its input; the weights and their gradient are fp32."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, layer: SmallMapConv2d) -> Tensor:
@@ -144,23 +145,43 @@ class _Product(torch.autograd.Function):
 
 
 def convolve(found: Tensor, weight: Tensor) -> Tensor:
-    """Patches [B, Ho, Wo, h, w, C] with [K, C, h, w] in channels_last order -> [B, K, Ho, Wo]; of one precision."""
+    """Multiply patches by weights of the same dtype.
+
+    Args:
+        found: patches [B, Ho, Wo, h, w, C].
+        weight: [K, C, h, w] in channels_last order.
+
+    Returns:
+        [B, K, Ho, Wo] in channels_last order.
+    """
     matrix = weight.permute(0, 2, 3, 1).flatten(1)  # [K, h · w · C], the same memory
     return _as_map(_as_rows(found) @ matrix.t(), found)
 
 
 def weight_gradient(found: Tensor, grad: Tensor) -> Tensor:
-    """Patches [B, Ho, Wo, h, w, C] with [B, K, Ho, Wo] -> [K, C, h, w] fp32; both maps in channels_last order."""
-    # With a transposed left side a product runs at half the rate.
+    """Compute the gradient of the weight, [K, C, h, w] fp32 in channels_last order.
+
+    Args:
+        found: patches [B, Ho, Wo, h, w, C].
+        grad: [B, K, Ho, Wo] gradient of the output, in channels_last order.
+    """
+    # Made contiguous, since a product with a transposed left side runs at half the rate.
     matrix = grad.permute(0, 2, 3, 1).flatten(0, 2).t().contiguous() @ _as_rows(found)
     return matrix.float().view(len(matrix), *found.shape[3:]).permute(0, 3, 1, 2)
 
 
 def input_gradient(shape: torch.Size, grad: Tensor, weight: Tensor, layer: nn.Conv2d) -> Tensor:
-    """Of an input [B, C, H, W]: what patches add up to, or, in bf16 at stride 1, a convolution with the kernel turned.
+    """Compute the gradient of the input, [B, C, H, W].
 
-    Turning it takes a seventh of a step in fp32. In bf16 it is half as many bytes, and adding up would round what is
-    added.
+    It is the sum of the gradients of the patches; in bf16 at stride 1 it is computed as a convolution with the kernel
+    turned by 180° instead. Turning the kernel takes a seventh of a step in fp32. In bf16 the kernel has half as many
+    bytes, and the gradients of patches would be rounded before they are added.
+
+    Args:
+        shape: of the input.
+        grad: [B, K, Ho, Wo] gradient of the output, in channels_last order.
+        weight: [K, C, h, w] in channels_last order, in the dtype of `grad`.
+        layer: says stride and padding.
     """
     if layer.stride != (1, 1) or weight.dtype == torch.float32:
         rows = grad.permute(0, 2, 3, 1)
@@ -178,7 +199,7 @@ def _padding(layer: nn.Conv2d) -> tuple[int, ...]:
 
 
 def patches(x: Tensor, kernel: Sequence[int], stride: Sequence[int], padding: Sequence[int]) -> Tensor:
-    """What lies under the kernel at each position: [B, C, H, W] -> [B, Ho, Wo, h, w, C], contiguous."""
+    """Write out what is under the kernel at each position: [B, C, H, W] -> [B, Ho, Wo, h, w, C], contiguous."""
     high, wide = padding
     image = F.pad(x.permute(0, 2, 3, 1), (0, 0, wide, wide, high, high))
     windows = image.unfold(1, kernel[0], stride[0]).unfold(2, kernel[1], stride[1])  # [B, Ho, Wo, C, h, w]
@@ -186,7 +207,7 @@ def patches(x: Tensor, kernel: Sequence[int], stride: Sequence[int], padding: Se
 
 
 def fold(found: Tensor, shape: torch.Size, stride: Sequence[int], padding: Sequence[int]) -> Tensor:
-    """What `patches` would have taken from one place, added up in fp32: [B, Ho, Wo, h, w, C] -> [B, C, H, W]."""
+    """Add up, in fp32, what `patches` took from the same place: [B, Ho, Wo, h, w, C] -> [B, C, H, W] of that dtype."""
     batch, channels, height, width = shape
     high, wide = padding
     total = torch.zeros(batch, height + 2 * high, width + 2 * wide, channels)
@@ -199,10 +220,10 @@ def fold(found: Tensor, shape: torch.Size, stride: Sequence[int], padding: Seque
 
 
 def _as_rows(found: Tensor) -> Tensor:
-    """[B · Ho · Wo, h · w · C]."""
+    """Patches [B, Ho, Wo, h, w, C] as rows [B · Ho · Wo, h · w · C]."""
     return found.flatten(3).flatten(0, 2)
 
 
 def _as_map(rows: Tensor, found: Tensor) -> Tensor:
-    """[B · Ho · Wo, K] -> [B, K, Ho, Wo]."""
+    """Rows [B · Ho · Wo, K] as a map [B, K, Ho, Wo]; `found` says its shape."""
     return rows.view(*found.shape[:3], -1).permute(0, 3, 1, 2)

@@ -1,1 +1,1 @@
-"""Architectures, what of them trains, and where their pretrained weights come from."""
+"""Architectures, which of their layers train, and where their pretrained weights come from."""

@@ -17,7 +17,7 @@ IMAGENET_CLASSES = 1000
 
 
 class DropoutLinear(nn.Linear):
-    """A linear layer that drops some of its inputs in training; its parameters are named as a plain one's are.
+    """A linear layer with dropout on its inputs; its parameters have the same names as those of `nn.Linear`.
 
     Shapes: [B, in_features] -> [B, out_features].
     """
@@ -31,12 +31,20 @@ class DropoutLinear(nn.Linear):
 
 
 def make(name: str, settings: Settings, classes: int) -> nn.Module:
-    """A torchvision model whose last layer is replaced to give `classes` logits.
+    """Make a torchvision model whose last layer is replaced by one that gives `classes` logits.
 
-    Wide convolutions compute small maps in a way of their own; names, parameters and results are torchvision's.
+    Names, parameters and results are torchvision's, but wide convolutions over small maps are computed by
+    `SmallMapConv2d`.
 
-    `dropout` above zero sets the dropout before that layer: the architecture's own where it has one there, else one
-    in the new layer. Zero leaves the architecture as it is.
+    Args:
+        name: of one of torchvision's classification models.
+        settings: `image_size`, for vision transformers; and `dropout`. Above zero, that is the dropout before the last
+            layer: the architecture's own if it has one there, else one in the new layer. Zero leaves the architecture
+            as it is.
+        classes: number of classes.
+
+    Returns:
+        A model with random weights: images [B, 3, S, S] -> logits [B, classes].
     """
     options: dict[str, object] = {}
     if name.startswith("vit_"):
@@ -52,7 +60,11 @@ def make(name: str, settings: Settings, classes: int) -> nn.Module:
 
 
 def head_name(model: nn.Module, classes: int = IMAGENET_CLASSES) -> str:
-    """Dotted name of the layer that gives the logits: the last linear or convolutional layer of that many outputs."""
+    """Return the dotted name of the layer that gives the logits: the last linear or convolutional one with that many.
+
+    Raises:
+        ValueError: there is none.
+    """
     found = [
         name
         for name, module in model.named_modules()
@@ -65,7 +77,7 @@ def head_name(model: nn.Module, classes: int = IMAGENET_CLASSES) -> str:
 
 
 def replace_head(model: nn.Module, classes: int, dropout: float) -> None:
-    """Put a fresh last layer of `classes` outputs in place of the one for ImageNet."""
+    """Put a fresh last layer of `classes` outputs in place of the one for ImageNet, with dropout as `make` says."""
     name = head_name(model)
     parent_name, _, attribute = name.rpartition(".")
     parent = model.get_submodule(parent_name)
@@ -84,16 +96,17 @@ def replace_head(model: nn.Module, classes: int, dropout: float) -> None:
 
 
 def _neighbour(parent: nn.Module, attribute: str) -> nn.Module | None:
-    """The module right before one in a Sequential."""
+    """Return the module right before one in a Sequential; None if there is none."""
     if isinstance(parent, nn.Sequential) and attribute.isdigit() and int(attribute) > 0:
         return parent[int(attribute) - 1]
     return None
 
 
 def fit_position_embedding(weights: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
-    """Weights of a vision transformer for another image size: its position embedding interpolated.
+    """Fit the weights of a vision transformer to the image size of a model by interpolating the position embedding.
 
     As torchvision does (`torchvision.models.vision_transformer.interpolate_embeddings`): bicubic, class token kept.
+    Weights of other models, or of that image size, are returned as they are.
     """
     key = "encoder.pos_embedding"
     wanted = model.state_dict().get(key)

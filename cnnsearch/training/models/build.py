@@ -1,4 +1,4 @@
-"""Building a model from a trial's settings."""
+"""Build a model from a trial's settings."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MODELS: dict[str, Callable[[int, Settings], nn.Module]] = {
 
 
 def build(settings: Settings, classes: int) -> nn.Module:
-    """The model of a trial with random weights; what it draws depends on torch's global generator alone."""
+    """Build the model of a trial with random weights, which are drawn from torch's global generator alone."""
     if settings.model in MODELS:
         return MODELS[settings.model](classes, settings)
     from cnnsearch.training.models.backbones import make  # torchvision takes seconds to import
@@ -28,7 +28,7 @@ def build(settings: Settings, classes: int) -> nn.Module:
 
 
 def reset_head(model: nn.Module, classes: int, seed: int) -> None:
-    """Draw the last layer anew, whatever was drawn before it: a head is the same without building its backbone."""
+    """Draw the last layer anew from its own seed, so that a head alone can be drawn the same without its backbone."""
     from cnnsearch.training.models.backbones import head_name
 
     head = model.get_submodule(head_name(model, classes))
@@ -38,7 +38,7 @@ def reset_head(model: nn.Module, classes: int, seed: int) -> None:
 
 
 def initial_model(settings: Settings, classes: int, device: str) -> nn.Module:
-    """A model with random weights drawn by the trial's seed, on a device, its weights in channels_last order."""
+    """Build a model on a device, with weights drawn from the trial's seed and kept in channels_last order."""
     torch.manual_seed(derived_seed("weights", settings.seed))
     model = build(settings, classes).to(device)
     return model.to(memory_format=torch.channels_last)

@@ -1,6 +1,6 @@
-"""Which parameters a fine-tuning mode trains, and where the layers that never change end.
+"""Which parameters a fine-tuning mode trains, and where to cut a model between constant layers and the rest.
 
-Both questions are about the order in which a model computes, so both are answered from its traced graph.
+Both depend on the order in which a model computes, so both are read from its traced graph.
 """
 
 from __future__ import annotations
@@ -23,10 +23,11 @@ from cnnsearch.training.compute.small_maps import SmallMapConv2d
 from cnnsearch.training.models.backbones import DropoutLinear, head_name
 
 RANDOM = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, StochasticDepth)
+"""Layers whose output is random in training mode."""
 
 
 class _Tracer(fx.Tracer):
-    """Keeps modules whole that behave differently in training, and layers that are one whatever they do inside."""
+    """A tracer that does not look inside layers that are random in training, or computed by this package."""
 
     def is_leaf_module(self, module: nn.Module, qualified_name: str) -> bool:
         kept = isinstance(module, DropoutLinear | StochasticDepth | Conv3x3 | SmallMapConv2d | LongLinear)
@@ -35,7 +36,7 @@ class _Tracer(fx.Tracer):
 
 @dataclass(frozen=True)
 class Frozen:
-    """A model with part of its parameters frozen."""
+    """A model of which some parameters are frozen; with `full`, none."""
 
     model: nn.Module
     graph: fx.Graph
@@ -45,14 +46,14 @@ class Frozen:
     """Names of the random layers (dropout, stochastic depth) that stay random in training."""
 
     def train_mode(self) -> None:
-        """Training mode for what trains, eval mode for what is frozen: BatchNorm statistics there do not move."""
+        """Put what trains into training mode, what is frozen into eval mode: BatchNorm statistics there do not move."""
         for name, module in self.model.named_modules():
             own = {f"{name}.{key}" if name else key for key, _ in module.named_parameters(recurse=False)}
             module.training = bool(own & self.trained) or name in self.active
 
 
 def freeze(model: nn.Module, fine_tune: str, classes: int) -> Frozen:
-    """Freeze all but what a fine-tuning mode trains.
+    """Freeze all parameters but those that a fine-tuning mode trains.
 
     Args:
         model: gives `classes` logits.
@@ -60,7 +61,7 @@ def freeze(model: nn.Module, fine_tune: str, classes: int) -> Frozen:
             the last layer), or `full`.
 
     Raises:
-        RequestError: the model has fewer convolutions.
+        RequestError: the model has fewer than N convolutions.
     """
     graph = _Tracer().trace(model)
     modules = dict(model.named_modules())
@@ -85,7 +86,10 @@ def freeze(model: nn.Module, fine_tune: str, classes: int) -> Frozen:
 
 
 def _active(graph: fx.Graph, model: nn.Module, trained: set[str]) -> Iterable[str]:
-    """Random layers that feed only what trains. Before a frozen layer they are off, as in the pretrained model."""
+    """Yield the names of random layers that feed only layers that train.
+
+    Those before a frozen layer are off, as in the pretrained model when it is used.
+    """
     names = [str(node.target) if node.op in ("call_module", "get_attr") else "" for node in graph.nodes]
     used = [_parameters(model, name) if name else set() for name in names]
     first = next(i for i, parameters in enumerate(used) if parameters & trained)
@@ -94,7 +98,7 @@ def _active(graph: fx.Graph, model: nn.Module, trained: set[str]) -> Iterable[st
 
 
 def _parameters(model: nn.Module, name: str) -> set[str]:
-    """Names of the parameters a graph node uses: those of the layer it calls, or the one it reads."""
+    """Return names of the parameters that a graph node uses: those of the layer it calls, or the one it reads."""
     found = _attribute(model, name)
     if isinstance(found, nn.Module):
         return {f"{name}.{key}" for key, _ in found.named_parameters()}
@@ -107,29 +111,32 @@ def _attribute(model: nn.Module, name: str) -> Any:
 
 @dataclass(frozen=True)
 class Cut:
-    """A model in two: what is the same for an image in every epoch, and the rest."""
+    """A model in two parts: what gives the same for an image in every epoch, and the rest."""
 
     prefix: fx.GraphModule
     """images [B, 3, S, S] -> tuple of tensors, each [B, ...]."""
     suffix: fx.GraphModule
-    """Those tensors -> logits [B, classes]. Shares its modules with the model."""
+    """Those tensors -> logits [B, classes]. It shares its modules with the model."""
     name: str
-    """The layers whose outputs cross the cut."""
+    """Names of the layers whose outputs cross the cut, joined by +."""
 
 
 def cut_for(settings: Settings, frozen: Frozen) -> Cut | None:
-    """See `cut`; None, too, where the frozen layers see other images in every epoch."""
+    """See `cut`; None, too, if augmentation gives the frozen layers other images in every epoch."""
     return cut(frozen, settings.image_size) if settings.augment == "none" else None
 
 
 def cut(frozen: Frozen, image_size: int) -> Cut | None:
-    """Cut a model as deep as its outputs are constants; None where not even its first layer is.
+    """Cut a model as deep as its values are constant for an image.
 
     A value varies if a trained parameter or an active random layer had a part in it.
 
     Args:
         frozen: from `freeze`.
         image_size: side of the images, pixels.
+
+    Returns:
+        None if not even the first layer is constant, or if what crosses the cut is not one row for each image.
     """
     model, graph = frozen.model, frozen.graph
     varying: set[fx.Node] = set()
@@ -152,7 +159,7 @@ def cut(frozen: Frozen, image_size: int) -> Cut | None:
 
 
 def _module(model: nn.Module, graph: fx.Graph) -> fx.GraphModule:
-    """A graph over a model's own layers, without what nothing uses."""
+    """Make a module of a graph over a model's own layers, without nodes that nothing uses."""
     made = fx.GraphModule(model, graph)
     made.graph.eliminate_dead_code()
     made.recompile()

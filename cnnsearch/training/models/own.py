@@ -1,4 +1,4 @@
-"""This package's own models: the plain CNN and the residual CNN, which share their channels."""
+"""This package's own models: the plain CNN and the residual CNN."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ from cnnsearch.training.compute.layout import average
 from cnnsearch.training.compute.linear import LongLinear
 
 CHANNELS = (32, 64, 128, 256, 512, 1024)
+"""Channels of the stem and of the five layers or blocks after it, in both models at width 1."""
 
 
 class Plain(nn.Module):
     """conv, max-pool, then five convs each with ReLU, then one linear layer over every position.
 
-    The second conv follows the pool directly, as in the course assignment this architecture comes from. Dropout
-    stands before the second conv. The linear layer's inputs are in the order [H, W, C], as the features lie in memory:
-    any other would have to be made at every step.
+    From a course assignment on CNN image classification: six 3×3 convs, no normalisation. As there, the second conv
+    follows the pool directly. Dropout is before the second conv. The linear layer's inputs are in the order [H, W, C],
+    as the features are in memory; any other order would mean a copy at every step.
 
     Shapes: images [B, 3, S, S] float, S ≥ 2 -> logits [B, classes].
     """
@@ -43,11 +44,11 @@ class Plain(nn.Module):
 
 
 def scaled(channels: int, width: float) -> int:
-    """A number of channels times the width multiplier, at least one."""
+    """Return a number of channels times the width multiplier, rounded, at least one."""
     return max(1, round(channels * width))
 
 
-fx.wrap("average")  # a step of its own in a traced graph
+fx.wrap("average")  # one node in a traced graph
 
 
 class Block(nn.Module):
@@ -78,7 +79,8 @@ class Block(nn.Module):
 class Residual(nn.Module):
     """conv-BN-[dropout]-ReLU, max-pool, five residual blocks, global average pool, one linear layer.
 
-    Dropout stands after the first conv-BN of the network and of every block.
+    From the same course assignment, after He et al., arXiv:1512.03385. Dropout follows the first conv-BN of the network
+    and of every block.
 
     Shapes: images [B, 3, S, S] float, S ≥ 2 -> logits [B, classes].
     """

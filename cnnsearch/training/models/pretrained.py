@@ -1,4 +1,4 @@
-"""The pretrained weights a sweep names: found, checked and identified before anything is planned. Torch stays out."""
+"""Find, check and identify the pretrained weights that a sweep names, before anything is planned and without torch."""
 
 from __future__ import annotations
 
@@ -21,25 +21,29 @@ from cnnsearch.storage.durable import read_checked, write_checked
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """What weights expect of the images they are given."""
+    """How images must be prepared for the weights of a model."""
 
     mean: tuple[float, ...] = ()
-    """[3] channel means, images in [0, 1]; empty for those of the training images."""
+    """[3] channel means of images in [0, 1]; empty: those of the training images."""
     std: tuple[float, ...] = ()
-    """[3] the same for standard deviations."""
+    """[3] channel standard deviations of images in [0, 1]; empty: those of the training images."""
     interpolation: Interpolation = "bilinear"
     """How images are resized."""
 
     @classmethod
     def of(cls, plain: dict[str, Any]) -> Preprocessing:
-        """From what JSON keeps of `dataclasses.asdict`. Raises KeyError where something is missing."""
+        """Make one from `dataclasses.asdict` of one that has been through JSON.
+
+        Raises:
+            KeyError: something is missing.
+        """
         return cls(tuple(plain["mean"]), tuple(plain["std"]), plain["interpolation"])
 
 
 OWN_IMAGES = Preprocessing()
-"""Of weights from this package's own models: the images are normalised by their own statistics."""
+"""For weights of this package's own models: images are normalised by the statistics of the training images."""
 IMAGENET = Preprocessing((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-"""Of nearly all of torchvision's weights."""
+"""For nearly all of torchvision's weights."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +57,7 @@ class Pretrained:
 
     @property
     def identity(self) -> str:
-        """What a trial's id takes from it: the contents, and the preprocessing where that is not the usual one."""
+        """What a trial's id depends on: the contents, and the preprocessing if it is neither of the two usual ones."""
         if self.preprocessing in (OWN_IMAGES, IMAGENET):
             return self.digest
         facts = f"{self.digest} {self.preprocessing}"
@@ -61,15 +65,17 @@ class Pretrained:
 
 
 Key = tuple[str, str]
-"""(model, weights as the sweep names them)."""
+"""(model, weights as the sweep names them: imagenet, or a path)."""
 
 
 def find_weights(named: set[Key]) -> dict[Key, Pretrained]:
-    """Find every file of weights, fetching what is published and not here yet.
+    """Find every file of weights that is named, and fetch published ones that are not here yet.
 
-    What was checked once is not checked again while the file stays as it is.
+    A file that was checked once is not checked again until it changes.
 
-    Raises RequestError where weights are missing, unreadable or do not fit.
+    Raises:
+        RequestError: weights are missing, cannot be read, or do not fit their model.
+        RunError: the process that checks them failed.
     """
     return {key: _find(*key) for key in sorted(named)}
 
@@ -82,7 +88,7 @@ def _find(model: str, weights: str) -> Pretrained:
             if digest == known["digest"]:
                 return Pretrained(Path(known["file"]), digest, Preprocessing.of(known))
     command = [sys.executable, "-m", "cnnsearch.training.models.weights", model, weights]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True)  # its progress bar may be seen
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True)  # stderr, with its progress bar, is shown
     if done.returncode != 0:
         raise RunError(f"checking the weights {weights} of {model} failed")
     answer = json.loads(done.stdout.splitlines()[-1])
@@ -90,14 +96,18 @@ def _find(model: str, weights: str) -> Pretrained:
         raise RequestError(answer["error"])
     found = Pretrained(Path(answer["file"]), digest_of(Path(answer["file"])), Preprocessing.of(answer))
     kept = {"file": str(found.file), "digest": found.digest, **asdict(found.preprocessing)}
-    with contextlib.suppress(OSError, DiskError):  # it is only a memory
+    with contextlib.suppress(OSError, DiskError):  # without the note, they are checked again
         note.parent.mkdir(parents=True, exist_ok=True)
         write_checked(note, kept)
     return found
 
 
 def digest_of(file: Path) -> str:
-    """See `Pretrained.digest`. Raises OSError."""
+    """Compute `Pretrained.digest` of a file.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
     return sha256(file)[:16]
 
 

@@ -1,7 +1,7 @@
-"""Pretrained weights: where they come from, checking that they fit, loading them without running what they hold.
+"""Pretrained weights: fetch them, check that they fit, load them without running code that a file may hold.
 
-Run as `python -m cnnsearch.training.models.weights MODEL WEIGHTS`, it fetches what is missing and prints what a plan
-has to know as JSON, so that the command that plans never imports torch (see `pretrained`).
+`python -m cnnsearch.training.models.weights MODEL WEIGHTS` fetches what is missing and prints, as JSON, what planning
+needs to know, so that the command that plans never imports torch (see `pretrained`).
 """
 
 from __future__ import annotations
@@ -31,9 +31,12 @@ from cnnsearch.words import LISTED
 
 
 def imagenet_file(model: str) -> Path:
-    """torchvision's default weights of a model, fetched once into torch's hub folder with a progress bar.
+    """Return the file of torchvision's default weights of a model, fetched once into torch's hub folder.
 
-    Raises RequestError where there is no network, saying which file goes where.
+    A progress bar is shown meanwhile.
+
+    Raises:
+        RequestError: the file cannot be fetched; the message says which file to put where by hand.
     """
     weights = models.get_model_weights(model).DEFAULT
     name = weights.url.rpartition("/")[2]
@@ -52,14 +55,15 @@ def imagenet_file(model: str) -> Path:
 
 
 def read_state(file: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file or a torch state dict, by name. Code in a pickle is refused, not run.
+    """Read the tensors of a safetensors file or a torch state dict, by name. Code in a pickle is refused, not run.
 
-    Raises RequestError where the file cannot be read as weights.
+    Raises:
+        RequestError: the file cannot be read as weights.
     """
     try:
         if file.suffix == ".safetensors":
             return load_file(file)
-        with warnings.catch_warnings(action="ignore"):  # it warns of pickles it does not know, and then refuses them
+        with warnings.catch_warnings(action="ignore"):  # torch warns of unknown pickles before it refuses them
             state: Any = torch.load(file, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise RequestError(f"there is no file of weights {file}") from None
@@ -78,9 +82,16 @@ def read_state(file: Path) -> dict[str, Tensor]:
 
 
 def load_into(model: nn.Module, state: dict[str, Tensor], classes: int, source: str) -> None:
-    """Put weights into a model. Its last layer keeps its own where theirs is for another number of classes.
+    """Load weights into a model. Its last layer keeps its own weights if those given are for another number of classes.
 
-    Raises RequestError naming what is missing, left over or of another shape.
+    Args:
+        model: gives `classes` logits.
+        state: name -> tensor.
+        classes: number of classes.
+        source: what messages call the weights.
+
+    Raises:
+        RequestError: weights are missing, left over or of another shape; the message names them.
     """
     head = head_name(model, classes)
     wanted = model.state_dict()
@@ -104,7 +115,7 @@ def load_into(model: nn.Module, state: dict[str, Tensor], classes: int, source: 
 
 
 def _older_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """densenet's published weights name `norm.1` what is `norm1` now, as torchvision's own loader knows."""
+    """Rename `norm.1` to `norm1` and the like in densenet's published weights, as torchvision's own loader does."""
     renamed = {}
     for name, value in state.items():
         if ".denselayer" in name:
@@ -115,7 +126,7 @@ def _older_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def expected_preprocessing(model: str) -> Preprocessing:
-    """What torchvision's default weights of a model were trained on, but for image size and cropping."""
+    """Return how images were prepared for torchvision's default weights of a model, but for image size and cropping."""
     transforms = models.get_model_weights(model).DEFAULT.transforms()
     interpolation = transforms.interpolation.value
     assert interpolation in ("bilinear", "bicubic"), f"{model} expects {interpolation}"
@@ -123,20 +134,31 @@ def expected_preprocessing(model: str) -> Preprocessing:
 
 
 def check(model: str, weights: str) -> tuple[Path, Preprocessing]:
-    """Find, fetch and try weights: their file, and the preprocessing they expect.
+    """Find or fetch weights, and try whether they fit.
 
-    A file for one of torchvision's models is taken to expect what torchvision's default weights of that model do.
+    A file for one of torchvision's models is assumed to expect the same preprocessing as torchvision's default weights
+    of that model.
+
+    Args:
+        model: name of the model.
+        weights: imagenet, or a path.
+
+    Returns:
+        The file, and the preprocessing that its weights expect.
+
+    Raises:
+        RequestError: weights are missing, cannot be read, or do not fit.
     """
     file = imagenet_file(model) if weights == "imagenet" else Path(weights)
     state = read_state(file)
-    if model in OWN:  # fitting them needs the sweep's width and image size
+    if model in OWN:  # whether they fit depends on the sweep's width and image size
         return file.absolute(), OWN_IMAGES
     load_into(build(Settings(model=model, image_size=224), IMAGENET_CLASSES), state, IMAGENET_CLASSES, str(file))
     return file.absolute(), expected_preprocessing(model)
 
 
 def main() -> None:
-    """Print what `check` finds, or its complaint, as JSON."""
+    """Print as JSON what `check` finds, or its error message."""
     try:
         file, preprocessing = check(*sys.argv[1:3])
     except RequestError as error:
