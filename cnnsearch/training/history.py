@@ -23,7 +23,7 @@ class History:
         return self.rows[-1].epoch if self.rows else 0
 
     def add(self, row: EpochRow) -> bool:
-        """Append an epoch's row; return whether it is the best so far: one with a loss that is not finite never is."""
+        """Append a row and return whether it is the best so far; one with a loss that is not finite never is."""
         self.rows.append(row)
         if row.is_finite and (self.best is None or (row.val_accuracy or 0.0) > (self.best.val_accuracy or 0.0)):
             self.best = row

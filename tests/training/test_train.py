@@ -5,7 +5,6 @@ import copy
 import math
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
@@ -13,10 +12,9 @@ from torch.nn import functional as F
 from cnnsearch.data.dataset import Dataset
 from cnnsearch.planning.trial import EpochRow
 from cnnsearch.spec.settings import ResolvedPrecision, Settings
-from cnnsearch.training.compute.device import derived_seed, probe_precision, reset_process
-from cnnsearch.training.evaluate import batch_size, evaluate
+from cnnsearch.training.compute.device import reset_process
 from cnnsearch.training.models.build import initial_model
-from cnnsearch.training.pixels import Pixels, channel_statistics
+from cnnsearch.training.pixels import Pixels
 from cnnsearch.training.train import TrainingState, train
 
 SMALL = {"model": "residual", "image_size": 8, "width": 0.1, "epochs": 3, "batch_size": 5, "lr": 1e-3}
@@ -163,43 +161,6 @@ def test_divergence_stops_the_trial(dataset: Dataset) -> None:
     assert state.best is None or state.best.is_finite
 
 
-def test_evaluation_against_the_plain_way(dataset: Dataset) -> None:
-    _, state = trained(dataset, settings())
-    pixels = Pixels.of(dataset, "cpu")
-    found = evaluate(state.model, pixels, "test", precision="fp32")
-    (images,), labels = pixels.batch(pixels.rows["test"])
-    with torch.inference_mode():
-        logits = state.model.eval()(images)
-    assert found.loss == pytest.approx(F.cross_entropy(logits, labels).item(), rel=1e-5)
-    assert found.predicted.tolist() == logits.argmax(1).tolist()
-    assert found.confidence == pytest.approx(logits.softmax(1).max(1).values.numpy(), rel=1e-5)
-    assert found.accuracy == (logits.argmax(1) == labels).float().mean().item()
-
-
-def test_normalisation_uses_training_images_only(dataset: Dataset) -> None:
-    train_images = dataset.images[dataset.indices["train"]].reshape(-1, 3).astype(np.float64)
-    mean, std = channel_statistics(dataset)
-    assert mean == pytest.approx(train_images.mean(axis=0).tolist())
-    assert std == pytest.approx(train_images.std(axis=0).tolist())
-    (images,), labels = Pixels.of(dataset, "cpu").batch(torch.from_numpy(dataset.indices["train"]))
-    assert images.shape == (24, 3, 8, 8)
-    assert images.is_contiguous(memory_format=torch.channels_last)
-    assert images.mean().item() == pytest.approx(0, abs=1e-5)
-    assert labels.tolist() == dataset.labels[dataset.indices["train"]].tolist()
-
-
-def test_seeds_are_pure_functions_of_their_purpose() -> None:
-    assert derived_seed("order", 1, 2) == derived_seed("order", 1, 2)
-    assert len({derived_seed(p, a, b) for p in ("order", "dropout") for a in range(10) for b in range(10)}) == 200
-    assert 0 <= derived_seed("order", 0) < 2**63
-
-
-def test_the_probe_answers_and_leaves_the_threads_alone() -> None:
-    torch.set_num_threads(2)
-    assert probe_precision("cpu") in ("fp32", "bf16")
-    assert torch.get_num_threads() == 2
-
-
 def test_bf16_and_fp32_agree_on_the_first_loss(dataset: Dataset) -> None:
     pixels = Pixels.of(dataset, "cpu")
     losses = {}
@@ -217,19 +178,3 @@ def test_rows_that_are_not_numbers_are_told() -> None:
     assert EpochRow(0, None, None, 1.0, 0.5, 0.1, 0.0).is_finite
     assert not EpochRow(1, math.nan, 0.1, 1.0, 0.5, 0.1, 0.0).is_finite
     assert not EpochRow(1, 1.0, 0.1, math.inf, 0.5, 0.1, 0.0).is_finite
-
-
-def test_evaluation_batches_hold_about_as_many_numbers() -> None:
-    sides = (8, 16, 32, 64, 128, 224)
-    assert [batch_size(3 * side**2, "cpu") for side in sides] == [256, 256, 128, 32, 16, 16]
-    assert [batch_size(3 * side**2, "cuda") for side in sides] == [256, 256, 256, 256, 64, 16]
-
-
-def test_an_evaluation_is_that_of_each_example_by_itself(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
-    pixels = Pixels.of(dataset, "cpu")
-    model = initial_model(settings(), 2, "cpu")
-    whole = evaluate(model, pixels, "train", precision="fp32")
-    monkeypatch.setattr("cnnsearch.training.evaluate.batch_size", lambda numbers, device: 5)
-    parts = evaluate(model, pixels, "train", precision="fp32")
-    assert parts.loss == pytest.approx(whole.loss, rel=1e-7)
-    assert np.array_equal(parts.predicted, whole.predicted)

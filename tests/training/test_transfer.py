@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,14 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
-from torch import nn
 
 from cnnsearch.data.dataset import Dataset
 from cnnsearch.data.examples import PixelContent
 from cnnsearch.data.images import to_rgb
 from cnnsearch.data.sources import list_source
-from cnnsearch.errors import RequestError
 from cnnsearch.execution import jobs, serial
 from cnnsearch.execution.machine.hardware import Layout
 from cnnsearch.execution.workplace import Choices, Workplace
@@ -28,231 +24,12 @@ from cnnsearch.planning.trial import Trial
 from cnnsearch.prepare import load_forms, named_weights
 from cnnsearch.results.records import Results
 from cnnsearch.spec.load import load_sweep
-from cnnsearch.spec.settings import Settings
 from cnnsearch.spec.sweep import Sweep
 from cnnsearch.training.models import weights as weights_module
-from cnnsearch.training.models.backbones import DropoutLinear, head_name, make
-from cnnsearch.training.models.build import build, initial_model
-from cnnsearch.training.models.cut import cut, freeze
-from cnnsearch.training.models.pretrained import IMAGENET, Preprocessing, Pretrained, find_weights
-from cnnsearch.training.models.weights import load_into, read_state
+from cnnsearch.training.models.pretrained import IMAGENET, Pretrained, find_weights
 from cnnsearch.training.pixels import Pixels
 from tests.recorded import numbers as recorded_numbers
-
-BACKBONES = {
-    "resnet18": 64,
-    "resnet50": 32,
-    "squeezenet1_1": 64,
-    "mobilenet_v3_small": 32,
-    "efficientnet_b0": 32,
-    "convnext_tiny": 32,
-    "vit_b_16": 32,
-    "plain": 16,
-    "residual": 16,
-}
-CLASSES = 5
-
-
-def settings(model: str, **values: Any) -> Settings:
-    width = {"width": 0.1} if model in ("plain", "residual") else {}
-    return Settings.model_validate({"model": model, "image_size": BACKBONES[model], **width, **values})
-
-
-def seeded(model: str, **values: Any) -> nn.Module:
-    torch.set_num_threads(1)
-    return initial_model(settings(model, **values), CLASSES, "cpu")
-
-
-@pytest.mark.parametrize("name", list(BACKBONES))
-def test_every_cut_gives_the_same_logits(name: str) -> None:
-    """To the bit in fp32, for images together or alone; with frozen BatchNorm and, after the cut, dropout."""
-    torch.manual_seed(1)
-    model = seeded(name)
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.running_mean.uniform_(-0.1, 0.1)  # type: ignore[union-attr]
-            module.running_var.uniform_(0.5, 2)  # type: ignore[union-attr]
-    size = BACKBONES[name]
-    images = torch.randn(6, 3, size, size).to(memory_format=torch.channels_last)
-    modes = ["head", "last-1-convs"] + (["last-2-convs"] if name != "vit_b_16" else [])
-    for mode in modes:
-        frozen = freeze(model, mode, CLASSES)
-        halves = cut(frozen, size)
-        if name == "vit_b_16" and mode != "head":
-            assert halves is None  # its one convolution comes first
-            continue
-        assert halves is not None
-        model.eval()
-        with torch.no_grad():
-            whole = model(images)
-            features = halves.prefix(images)
-            assert torch.equal(halves.suffix(*features), whole)
-            alone = [halves.prefix(image[None].to(memory_format=torch.channels_last)) for image in images]
-            together = halves.suffix(*(torch.cat(parts) for parts in zip(*alone, strict=True)))
-        assert torch.allclose(together, whole, rtol=1e-4, atol=1e-5)
-
-
-def test_resnet18_trains_exactly_what_is_asked() -> None:
-    model = seeded("resnet18")
-    assert freeze(model, "head", CLASSES).trained == {"fc.weight", "fc.bias"}
-    two = freeze(model, "last-2-convs", CLASSES)
-    assert two.trained == {"layer4.1.conv1.weight", "layer4.1.conv2.weight", "fc.weight", "fc.bias"}
-    assert {name for name, p in model.named_parameters() if p.requires_grad} == two.trained
-    halves = cut(two, 64)
-    assert halves is not None
-    assert halves.name == "layer4_0_relu_1"
-    everything = {name for name, _ in model.named_parameters()}
-    assert freeze(model, "full", CLASSES).trained == everything
-    assert cut(freeze(model, "full", CLASSES), 64) is None
-
-
-def test_convs_are_counted_in_the_order_they_compute() -> None:
-    model = seeded("residual")
-    one = freeze(model, "last-1-convs", CLASSES).trained
-    assert {name for name in one if "head" not in name} == {
-        "blocks.4.shortcut.0.weight",
-        "blocks.4.shortcut.0.bias",
-    }
-    three = freeze(model, "last-3-convs", CLASSES).trained
-    assert {"blocks.4.conv1.weight", "blocks.4.conv2.weight", "blocks.4.shortcut.0.weight"} <= three
-    with pytest.raises(RequestError, match="the model has 16 convolutions"):
-        freeze(model, "last-17-convs", CLASSES)
-
-
-def test_frozen_batchnorm_does_not_move() -> None:
-    model = seeded("resnet18")
-    frozen = freeze(model, "last-2-convs", CLASSES)
-    before = {name: value.clone() for name, value in model.state_dict().items()}
-    frozen.train_mode()
-    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1)
-    model(torch.randn(4, 3, 64, 64)).square().sum().backward()
-    optimizer.step()
-    moved = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
-    assert moved == frozen.trained
-
-
-@pytest.mark.parametrize("name", [name for name in BACKBONES if name not in ("plain", "residual")])
-def test_only_the_last_layer_is_replaced(name: str) -> None:
-    from torchvision import models
-
-    replaced = make(name, settings(name), CLASSES)
-    options = {"image_size": BACKBONES[name]} if name.startswith("vit") else {}
-    original = models.get_model(name, weights=None, **options)
-    head = head_name(replaced, CLASSES)
-    assert replaced.state_dict().keys() == original.state_dict().keys()
-    differing = {key for key, value in replaced.state_dict().items() if value.shape != original.state_dict()[key].shape}
-    assert differing == {f"{head}.weight", f"{head}.bias"}
-    assert replaced(torch.randn(2, 3, BACKBONES[name], BACKBONES[name])).shape == (2, CLASSES)
-
-
-def test_dropout_goes_before_the_last_layer() -> None:
-    resnet, mobilenet = make("resnet18", settings("resnet18", dropout=0.3), 5), None
-    assert isinstance(resnet.fc, DropoutLinear)
-    assert resnet.fc.dropout == 0.3
-    mobilenet = make("mobilenet_v3_small", settings("mobilenet_v3_small", dropout=0.3), 5)
-    assert mobilenet.classifier[2].p == 0.3  # type: ignore[index, union-attr]
-    assert mobilenet.classifier[3].dropout == 0.0  # type: ignore[index, union-attr]
-    kept = make("mobilenet_v3_small", settings("mobilenet_v3_small"), 5)
-    assert kept.classifier[2].p == 0.2  # type: ignore[index, union-attr]
-    inputs = torch.ones(4, 512)
-    resnet.train()
-    assert not torch.equal(resnet.fc(inputs), resnet.fc(inputs))
-    resnet.eval()
-    assert torch.equal(resnet.fc(inputs), resnet.fc(inputs))
-
-
-def save_weights(folder: Path, model: str = "resnet18", classes: int = 1000) -> Path:
-    """Seeded weights as torchvision publishes them."""
-    torch.manual_seed(7)
-    file = folder / f"{model}.pth"
-    torch.save(build(settings(model), classes).state_dict(), file)
-    return file
-
-
-def test_weights_round_trip_whatever_the_format(tmp_path: Path) -> None:
-    torch.manual_seed(7)
-    state = build(settings("resnet18"), 1000).state_dict()
-    torch.save({"state_dict": state}, tmp_path / "a.pth")
-    save_file(state, tmp_path / "b.safetensors")
-    for file in (tmp_path / "a.pth", tmp_path / "b.safetensors"):
-        model = seeded("resnet18")
-        head = model.fc.weight.clone()  # type: ignore[union-attr, operator]
-        load_into(model, read_state(file), CLASSES, str(file))
-        assert torch.equal(model.state_dict()["layer4.1.conv2.weight"], state["layer4.1.conv2.weight"])
-        assert torch.equal(model.fc.weight, head)  # type: ignore[union-attr, arg-type]
-    same_classes = seeded("resnet18")
-    own = {name: value + 1 for name, value in same_classes.state_dict().items()}
-    load_into(same_classes, own, CLASSES, "own")
-    assert torch.equal(same_classes.state_dict()["fc.weight"], own["fc.weight"])
-
-
-def test_weights_that_do_not_fit_are_explained(tmp_path: Path) -> None:
-    model = seeded("resnet18")
-    state = dict(model.state_dict())
-    del state["layer1.0.conv1.weight"]
-    with pytest.raises(RequestError, match=r"w\.pth does not fit: it lacks layer1\.0\.conv1\.weight"):
-        load_into(model, state, CLASSES, "w.pth")
-    with pytest.raises(RequestError, match="besides what the model needs, another"):
-        load_into(model, {**model.state_dict(), "another": torch.zeros(1)}, CLASSES, "w.pth")
-    with pytest.raises(RequestError, match=r"conv1\.weight is \(1,\), the model needs \(64, 3, 7, 7\)"):
-        load_into(model, {**model.state_dict(), "conv1.weight": torch.zeros(1)}, CLASSES, "w.pth")
-    with pytest.raises(RequestError, match="there is no file of weights"):
-        read_state(tmp_path / "none.pth")
-    (tmp_path / "text.pth").write_text("not weights")
-    with pytest.raises(RequestError):
-        read_state(tmp_path / "text.pth")
-
-
-class Malicious:
-    """Unpickled, it would leave a file behind."""
-
-    def __init__(self, trace: Path) -> None:
-        self.trace = trace
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return (Path.touch, (self.trace,))
-
-
-@pytest.mark.parametrize("protocol", ["torch", "pickle"])
-def test_a_pickle_with_code_is_refused_and_not_run(tmp_path: Path, protocol: str) -> None:
-    file, trace = tmp_path / "bad.pth", tmp_path / "trace"
-    if protocol == "torch":
-        torch.save({"weight": Malicious(trace)}, file)
-    else:
-        file.write_bytes(pickle.dumps(Malicious(trace)))
-    with pytest.raises(RequestError, match=r"bad\.pth"):
-        read_state(file)
-    assert not trace.exists()
-
-
-def test_without_a_network_the_error_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import urllib.error
-    import urllib.request
-
-    def unreachable(*args: object, **kwargs: object) -> None:
-        raise urllib.error.URLError("no route to host")
-
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    monkeypatch.setattr(urllib.request, "urlopen", unreachable)
-    monkeypatch.setattr("torch.hub.urlopen", unreachable)
-    with pytest.raises(RequestError) as caught:
-        weights_module.imagenet_file("resnet18")
-    assert "resnet18-f37072fd.pth" in str(caught.value)
-    assert str(tmp_path / "hub" / "checkpoints") in str(caught.value)
-    assert "--set train.weights=" in str(caught.value)
-
-
-def test_published_weights_found_in_place_are_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The path that downloads, without the download: torchvision's file name in torch's hub folder."""
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    place = tmp_path / "hub" / "checkpoints" / "resnet18-f37072fd.pth"
-    place.parent.mkdir(parents=True)
-    save_weights(tmp_path).rename(place)
-    found = find_weights({("resnet18", "imagenet")})["resnet18", "imagenet"]
-    assert found.file == place
-    assert found.preprocessing == IMAGENET
-    again = find_weights({("resnet18", str(place))})["resnet18", str(place)]
-    assert again.digest == found.digest
+from tests.training.models.making import save_weights, settings
 
 
 def test_images_are_prepared_as_the_weights_expect(tmp_path: Path) -> None:
@@ -285,14 +62,6 @@ def test_images_are_prepared_as_the_weights_expect(tmp_path: Path) -> None:
     own = place.dataset(settings("plain", image_size=size))
     assert own.images_path == datasets[size, "bilinear"].images_path
     assert not np.array_equal(own.images, place.dataset(of_backbone).images)
-
-
-def test_other_preprocessing_makes_another_trial(tmp_path: Path) -> None:
-    """And the usual one the same as ever: trials recorded before filters were told apart keep their ids."""
-    usual, other = Pretrained(tmp_path, "d", IMAGENET), Pretrained(tmp_path, "d", Preprocessing((0.5,) * 3, (0.5,) * 3))
-    assert usual.identity == "d"
-    assert other.identity != "d"
-    assert other.identity != Pretrained(tmp_path, "d", Preprocessing((0.5,) * 3, (0.5,) * 3, "bicubic")).identity
 
 
 def transfer_sweep(file: Path, *values: str) -> Sweep:

@@ -8,7 +8,7 @@ import psutil
 import pytest
 import torch
 
-from cnnsearch.training.compute.device import flushing_denormals, reset_process
+from cnnsearch.training.compute.device import derived_seed, flushing_denormals, probe_precision, reset_process
 
 MIB = 2**20
 
@@ -70,3 +70,15 @@ def check_threads() -> None:
     assert (tiny * 0.5).count_nonzero()
     with flushing_denormals():
         assert not (tiny * 0.5).count_nonzero()
+
+
+def test_seeds_are_pure_functions_of_their_purpose() -> None:
+    assert derived_seed("order", 1, 2) == derived_seed("order", 1, 2)
+    assert len({derived_seed(p, a, b) for p in ("order", "dropout") for a in range(10) for b in range(10)}) == 200
+    assert 0 <= derived_seed("order", 0) < 2**63
+
+
+def test_the_probe_answers_and_leaves_the_threads_alone() -> None:
+    torch.set_num_threads(2)
+    assert probe_precision("cpu") in ("fp32", "bf16")
+    assert torch.get_num_threads() == 2

@@ -1,0 +1,39 @@
+"""torchvision's models with a new last layer."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from cnnsearch.training.models.backbones import DropoutLinear, head_name, make
+from tests.training.models.making import BACKBONES, CLASSES, settings
+
+
+@pytest.mark.parametrize("name", [name for name in BACKBONES if name not in ("plain", "residual")])
+def test_only_the_last_layer_is_replaced(name: str) -> None:
+    from torchvision import models
+
+    replaced = make(name, settings(name), CLASSES)
+    options = {"image_size": BACKBONES[name]} if name.startswith("vit") else {}
+    original = models.get_model(name, weights=None, **options)
+    head = head_name(replaced, CLASSES)
+    assert replaced.state_dict().keys() == original.state_dict().keys()
+    differing = {key for key, value in replaced.state_dict().items() if value.shape != original.state_dict()[key].shape}
+    assert differing == {f"{head}.weight", f"{head}.bias"}
+    assert replaced(torch.randn(2, 3, BACKBONES[name], BACKBONES[name])).shape == (2, CLASSES)
+
+
+def test_dropout_goes_before_the_last_layer() -> None:
+    resnet, mobilenet = make("resnet18", settings("resnet18", dropout=0.3), 5), None
+    assert isinstance(resnet.fc, DropoutLinear)
+    assert resnet.fc.dropout == 0.3
+    mobilenet = make("mobilenet_v3_small", settings("mobilenet_v3_small", dropout=0.3), 5)
+    assert mobilenet.classifier[2].p == 0.3  # type: ignore[index, union-attr]
+    assert mobilenet.classifier[3].dropout == 0.0  # type: ignore[index, union-attr]
+    kept = make("mobilenet_v3_small", settings("mobilenet_v3_small"), 5)
+    assert kept.classifier[2].p == 0.2  # type: ignore[index, union-attr]
+    inputs = torch.ones(4, 512)
+    resnet.train()
+    assert not torch.equal(resnet.fc(inputs), resnet.fc(inputs))
+    resnet.eval()
+    assert torch.equal(resnet.fc(inputs), resnet.fc(inputs))
