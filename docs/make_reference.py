@@ -1,4 +1,4 @@
-"""Write what can be generated of the documents: `python docs/make_reference.py`. A test fails where it was not run."""
+"""Write the generated parts of the documents: `python docs/make_reference.py`. A test fails if they are out of date."""
 
 from __future__ import annotations
 
@@ -12,10 +12,12 @@ from pydantic.fields import FieldInfo
 
 from cnnsearch.cli import app
 from cnnsearch.spec.settings import DataSpec, FillSplit, StratifiedSplit, TrainSpec
-from cnnsearch.spec.stage import Asha, Hyperband, Median, Patience, Search, Stage, StartFrom
+from cnnsearch.spec.stage import Search, Stage, StartFrom, StopEarly
 from cnnsearch.spec.sweep import RunSpec, Sweep
 
 ROOT = Path(__file__).parents[1]
+
+RULES: tuple[type[BaseModel], ...] = get_args(get_args(StopEarly)[0])
 
 PARTS: list[tuple[str, type[BaseModel]]] = [
     ("A sweep", Sweep),
@@ -26,45 +28,50 @@ PARTS: list[tuple[str, type[BaseModel]]] = [
     ("A stage", Stage),
     ("`start_from:` of a stage", StartFrom),
     ("`search:` of a stage", Search),
-    ("`stop_early:` of a stage with `method: asha`", Asha),
-    ("`stop_early:` with `method: hyperband`", Hyperband),
-    ("`stop_early:` with `method: median`", Median),
-    ("`stop_early:` with `method: patience`", Patience),
+    *((f"`stop_early:` of a stage with `method: {rule.model_fields['method'].default}`", rule) for rule in RULES),
     ("`run:`", RunSpec),
 ]
 
 INTRODUCTION = """\
 # Sweep files
 
-A sweep is a YAML file like `sweeps/part1.yaml`; everything but `name` and `stages` has a default. This page is
+A sweep is a YAML file such as `sweeps/part1.yaml`. Only `name` and `stages` are required. The tables on this page are
 generated from the code by `docs/make_reference.py`.
 
-A stage's `space` gives each axis a constant or one of `{grid: [...]}`, `{choice: [...]}`, `{uniform: [low, high]}`,
-`{loguniform: [low, high]}`, `{int: [low, high]}`; all but `grid` need a `search:` with `trials: N`. Any key of `train`,
-and `image_size`, is an axis. The first axis varies slowest. `profiles` names sets of changes, by dotted keys.
+**Spaces.** A stage has a `space`: axes and their values. Every key of `train`, and `image_size`, can be an axis. The
+values are a constant or one of `{grid: [...]}`, `{choice: [...]}`, `{uniform: [low, high]}`,
+`{loguniform: [low, high]}`, `{int: [low, high]}`. All but `grid` need `search:` with `trials: N`. The first axis varies
+slowest.
 
-An axis may vary on a condition, by the values of listed axes that stand before it; where it does not hold, `train:`
-does: `dropout: {grid: [0, 0.2], when: {model: plain}}`, `fine_tune: {grid: [head, full], when: {weights: [imagenet]}}`.
+An axis may have a condition on earlier axes with listed values. Where the condition does not hold, the axis has its
+value from `train:`. Examples: `dropout: {grid: [0, 0.2], when: {model: plain}}`,
+`fine_tune: {grid: [head, full], when: {weights: [imagenet]}}`.
 
-`search: {method: tpe, trials: 40}` lets a searcher choose: `tpe` (a good first choice, for any space), `gp` (for few,
-costly trials; a suggestion takes a second or more), `cmaes` (for ranges; listed axes are left to TPE), `qmc` (spreads
-evenly, looks at no outcome), `nsga2` (several `objectives`: the best trade-offs between them). Suggestion k is made
-from the outcomes of all suggestions but the last `at_once` before it, so the same sweep suggests the same trials
-however many run at a time; fewer at once learn more from each, more keep more cores busy. Suggestions are recorded
-before they run. The same command goes on from them, a larger `trials` adds to them, and any other change to what
-decides them begins a new search. What diverges counts as the worst so far. A stage that starts from another searches
-for each group by itself, `trials` times.
+**Changes.** `profiles` names sets of changes; their keys are dotted. `--set` takes the same keys with YAML values.
+Stages go by name: `--set stages.grid.space.lr=0.01`.
 
-The learning rate is a function of the step. Training losses are what is minimised, smoothed labels and class weights
-included; validation and test losses are plain. Augmentation is drawn by seed, epoch and image, so trials of one seed
-see the same images whatever their batch size; validation and test images stay as they are. With it, frozen layers see
-other images in every epoch and are computed anew.
+**Searchers.** With `search: {method: tpe, trials: 40}` a searcher suggests the trials:
 
-A stage may have `stop_early: {method: asha}`, or `hyperband`, `median` or `patience`: trials are then stopped before
-their last epoch and recorded as pruned. `train.max_seconds` bounds each trial's training time; with `run.keep: state`,
-a sweep with more epochs trains only those that are new, where `lr_schedule` is constant.
+- `tpe` is a good first choice and handles any space.
+- `gp` is for few, costly trials. A suggestion takes a second or more.
+- `cmaes` is for ranges. It leaves listed axes to TPE.
+- `qmc` covers the space evenly and does not use outcomes.
+- `nsga2` takes several `objectives` and looks for the best trade-offs between them.
 
-`--set` takes the same dotted keys with YAML values, stages by name: `--set stages.grid.space.lr=0.01`.
+Suggestion k is made from the outcomes of suggestions 0 to k − `at_once`. So the same sweep suggests the same trials,
+however many run at a time. A small `at_once` learns more from each trial; a large one keeps more cores busy.
+Suggestions are recorded before they run. The same command continues from them, and a larger `trials` adds more. Any
+other change to what decides the suggestions begins a new search. A trial that diverges counts as the worst so far. A
+stage that starts from another stage searches each group separately, with `trials` suggestions for each.
+
+**Stopping early.** With `stop_early: {method: asha}` (or `hyperband`, `median`, `patience`) trials are stopped before
+their last epoch and recorded as pruned. `train.max_seconds` limits the training time of each trial. With
+`run.keep: state` and a constant `lr_schedule`, a sweep with more epochs trains only the additional ones.
+
+**Training.** The learning rate is a function of the step. Training losses are the quantity that is minimized, with
+smoothed labels and class weights; validation and test losses are plain. Augmentation depends on the seed, the epoch and
+the image, so trials with the same seed see the same images, whatever their batch size. It changes training images
+only. With augmentation, frozen layers see new images in every epoch and are computed again.
 """
 
 
@@ -77,7 +84,7 @@ def help_text() -> str:
         if parameter.param_type_name == "option" and parameter.name != "help":
             flag = max(parameter.opts, key=len)
             metavar = f" {parameter.metavar}" if parameter.metavar and not parameter.is_flag else ""
-            metavar = metavar.replace("|", r"\|")  # it would end the cell
+            metavar = metavar.replace("|", r"\|")  # a bare | would end the cell
             lines.append(f"| `{flag}{metavar}` | {parameter.help} |")
     return "\n".join(lines)
 
@@ -88,13 +95,13 @@ def reference() -> str:
 
 
 def table(part: type[BaseModel]) -> str:
-    """The keys of one part."""
+    """The keys of one part as a table."""
     rows = [f"| `{name}` | {default(field)} | {description(field)} |\n" for name, field in part.model_fields.items()]
     return "| key | default | |\n|---|---|---|\n" + "".join(rows)
 
 
 def default(field: FieldInfo) -> str:
-    """A default as YAML would have it, or that there is none."""
+    """A default as written in YAML; empty if there is none."""
     if field.is_required():
         return "required"
     value = field.get_default()
@@ -104,11 +111,11 @@ def default(field: FieldInfo) -> str:
 
 
 def description(field: FieldInfo) -> str:
-    """What a key means and what it may be."""
+    """What a key means and which values it may have."""
     said = field.description or "see below"
     choices = [str(choice) for choice in get_args(field.annotation) if isinstance(choice, str)]
     limits = [limit(rule) for rule in field.metadata]
-    allowed = ", ".join([*choices, *(text for text in limits if text)])
+    allowed = ", ".join([*(choices if len(choices) > 1 else []), *(text for text in limits if text)])
     return f"{said} ({allowed})" if allowed else said
 
 
@@ -121,13 +128,13 @@ def limit(rule: Any) -> str:
 
 
 def readme_with_help(text: str) -> str:
-    """README.md with its options table made anew."""
+    """README.md with an up-to-date table of options."""
     marks = "<!-- begin help -->\n", "<!-- end help -->"
     return re.sub(f"{marks[0]}.*?{marks[1]}", lambda _: f"{marks[0]}{help_text()}\n{marks[1]}", text, flags=re.DOTALL)
 
 
 def main() -> None:
-    """Write both."""
+    """Write README.md and docs/sweeps.md."""
     readme = ROOT / "README.md"
     readme.write_text(readme_with_help(readme.read_text(encoding="utf-8")), encoding="utf-8")
     (ROOT / "docs" / "sweeps.md").write_text(reference(), encoding="utf-8")

@@ -68,17 +68,25 @@ class SpecProblemError(ValueError):
 class FillSplit(Part):
     """Walk the files in sorted order: fill training, then validation; the rest is test."""
 
-    method: Literal["fill"] = "fill"
-    train_per_class: Int = Field(50, ge=1, description="training images of each class")
-    val_per_class: Int = Field(20, ge=1, description="validation images of each class")
+    method: Literal["fill"] = Field(
+        "fill", description="takes files in sorted order: training, then validation; the rest is test"
+    )
+    train_per_class: Int = Field(50, ge=1, description="training images per class")
+    val_per_class: Int = Field(20, ge=1, description="validation images per class")
 
 
 class StratifiedSplit(Part):
     """Shuffle the images of each class with a seed, then deal them out; the rest is test."""
 
-    method: Literal["stratified"] = "stratified"
-    train: Annotated[Int | Float, Field(gt=0)] = Field(0.6, description="a fraction below 1, or images a class")
-    val: Annotated[Int | Float, Field(gt=0)] = Field(0.2, description="a fraction below 1, or images a class")
+    method: Literal["stratified"] = Field(
+        "stratified", description="shuffles each class, then deals it out; the rest is test"
+    )
+    train: Annotated[Int | Float, Field(gt=0)] = Field(
+        0.6, description="training images per class: a fraction below 1, or a number"
+    )
+    val: Annotated[Int | Float, Field(gt=0)] = Field(
+        0.2, description="validation images per class: a fraction below 1, or a number"
+    )
     seed: Int = Field(0, ge=0, description="seed of the shuffle")
 
 
@@ -88,47 +96,62 @@ Split = Annotated[FillSplit | StratifiedSplit, Field(discriminator="method")]
 class DataSpec(Part):
     """Which images, at which size, and how they are split."""
 
-    source: str = Field("fashion-mini", description="fashion-mini, a folder, or torchvision:NAME")
-    image_size: Int = Field(64, ge=8, le=1024, description="side of the square images, pixels")
+    source: str = Field("fashion-mini", description="fashion-mini, a path to a folder of images, or torchvision:NAME")
+    image_size: Int = Field(64, ge=8, le=1024, description="side length of the square images, in pixels")
     split: Split = FillSplit()
-    on_bad_image: Literal["refuse", "skip"] = Field("refuse", description="what to do with unreadable images")
+    on_bad_image: Literal["refuse", "skip"] = Field(
+        "refuse", description="what to do with unreadable images: end with an error, or skip them"
+    )
 
 
 class Recipe(Part):
     """How a model is built and trained: set by `train:` for all stages, varied by a stage's space."""
 
-    model: ModelName = Field("residual", description="plain, residual, or torchvision's name of a model")
-    weights: str = Field("none", min_length=1, description="none, imagenet (torchvision's), or a file of weights")
-    fine_tune: FineTune = Field("full", description="what trains: full, head, last-N-convs")
-    width: Float = Field(1.0, gt=0, le=8, description="factor on the number of channels of every hidden layer")
-    dropout: Float = Field(0.0, ge=0, lt=1, description="probability that an activation is dropped")
+    model: ModelName = Field(
+        "residual", description="plain, residual, or the name of a torchvision classification model"
+    )
+    weights: str = Field(
+        "none", min_length=1, description="initial weights: none, imagenet (torchvision's), or a path to a file"
+    )
+    fine_tune: FineTune = Field(
+        "full",
+        description="layers that are trained: full (all), head (the last), last-N-convs (also the last N convolutions)",
+    )
+    width: Float = Field(1.0, gt=0, le=8, description="multiplies the number of channels of every hidden layer")
+    dropout: Float = Field(0.0, ge=0, lt=1, description="probability of dropping an activation")
     lr: Float = Field(1e-3, gt=0, le=100, description="learning rate")
-    batch_size: Int = Field(32, ge=1, le=65536, description="images a step")
+    batch_size: Int = Field(32, ge=1, le=65536, description="images per step")
     epochs: Int = Field(100, ge=1, le=1_000_000, description="passes over the training images")
     optimizer: Literal["adam", "adamw", "sgd"] = Field("adam", description="optimizer")
     weight_decay: Float = Field(0.0, ge=0, le=100, description="L2 penalty (adam, sgd) or decoupled decay (adamw)")
-    momentum: Float = Field(0.9, ge=0, lt=1, description="momentum of sgd; the others do not use it")
+    momentum: Float = Field(0.9, ge=0, lt=1, description="momentum of sgd; the other optimizers ignore it")
     lr_schedule: Literal["constant", "cosine", "one-cycle"] = Field(
-        "constant", description="how lr changes over the steps; one-cycle has a warm-up of its own"
+        "constant", description="how the learning rate changes over the steps; one-cycle includes a warm-up"
     )
-    warmup_epochs: Float = Field(0.0, ge=0, le=1000, description="epochs in which the learning rate rises from 0 to lr")
-    label_smoothing: Float = Field(0.0, ge=0, lt=1, description="share of a label given to all classes in training")
+    warmup_epochs: Float = Field(
+        0.0, ge=0, le=1000, description="epochs during which the learning rate rises from 0 to lr"
+    )
+    label_smoothing: Float = Field(
+        0.0, ge=0, lt=1, description="fraction of each training label that is spread over all classes"
+    )
     augment: Augment = Field(
         "none",
-        description="random changes of training images: none, flip, flip+crop, rand-1 (weak) to rand-10 (strong)",
+        description="random changes to training images: none, flip, flip+crop, rand-1 (weak) to rand-10 (strong)",
     )
     class_weights: Literal["none", "balanced"] = Field(
-        "none", description="balanced: in training, a class counts as much as any other however many images it has"
+        "none", description="balanced: every class counts the same in the training loss, however many images it has"
     )
-    precision: Precision = Field("auto", description="auto takes bf16 where a probe finds it faster")
-    seed: Int = Field(0, ge=0, lt=2**31, description="seed of weights, data order, dropout and augmentation")
+    precision: Precision = Field("auto", description="auto uses bf16 where a probe finds it faster")
+    seed: Int = Field(0, ge=0, lt=2**31, description="seed of initial weights, data order, dropout and augmentation")
 
 
 class TrainSpec(Recipe):
     """The recipe, and a limit on it that is not part of it."""
 
     max_seconds: Float | None = Field(
-        None, gt=0, description="most training time of a trial, in seconds; what takes longer is pruned. Not an axis"
+        None,
+        gt=0,
+        description="limit on the training time of a trial, in seconds; a trial that reaches it is pruned. Not an axis",
     )
 
     @property
@@ -144,7 +167,7 @@ ADDED = ("lr_schedule", "warmup_epochs", "label_smoothing", "augment", "class_we
 class Settings(Recipe):
     """Every resolved hyperparameter of one trial."""
 
-    image_size: Int = Field(64, ge=8, le=1024, description="side of the square images, pixels")
+    image_size: Int = Field(64, ge=8, le=1024, description="side length of the square images, in pixels")
 
     @model_validator(mode="after")
     def _fit_together(self) -> Self:

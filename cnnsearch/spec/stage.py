@@ -29,7 +29,7 @@ class Values(Part):
     kind: Literal["constant", "grid", "choice", "uniform", "loguniform", "int"]
     args: tuple[Any, ...]
     when: dict[str, tuple[Any, ...]] = Field(
-        {}, description="axis that stands before -> its values with which this axis varies; with others `train:` holds"
+        {}, description="earlier axis -> its values for which this axis varies; for others the value of `train:` holds"
     )
 
     @model_validator(mode="before")
@@ -106,9 +106,11 @@ class StartFrom(Part):
     """Carry the weights and settings of an earlier stage's best trials into this stage."""
 
     stage: str = Field(description="name of an earlier stage")
-    best: Literal["val_accuracy", "val_loss"] = Field("val_accuracy", description="what makes a trial best")
+    best: Literal["val_accuracy", "val_loss"] = Field(
+        "val_accuracy", description="metric that decides which trial is best"
+    )
     per: Annotated[tuple[str, ...], BeforeValidator(lambda raw: (raw,) if isinstance(raw, str) else raw)] = Field(
-        (), description="axes of that stage: the best of each of their values is taken"
+        (), description="axes of that stage: the best setting is taken for each of their values"
     )
 
 
@@ -127,21 +129,23 @@ class Search(Part):
     """How a stage's cells are chosen from its space."""
 
     method: Literal["grid", "random", "tpe", "gp", "cmaes", "qmc", "nsga2"] = Field(
-        "grid", description="every combination, random draws, or one of Optuna's searchers"
+        "grid", description="how combinations are chosen: all of them, at random, or by one of Optuna's searchers"
     )
-    trials: Int | None = Field(None, ge=1, le=MAX_TRIALS, description="number of draws or suggestions; not of a grid")
+    trials: Int | None = Field(
+        None, ge=1, le=MAX_TRIALS, description="number of draws or suggestions; required unless method is grid"
+    )
     seed: Int = Field(0, ge=0, description="seed of the draws or suggestions")
     at_once: Int | None = Field(
         None,
         ge=1,
         le=1000,
-        description="a suggestion knows the outcomes of all but the last so many before it, which may be running; "
-        "8 where none is given (tpe, gp, cmaes, nsga2)",
+        description="suggestions that may run at the same time: suggestion k is made from the outcomes of suggestions "
+        "0 to k - at_once; the default is 8 (tpe, gp, cmaes, nsga2 only)",
     )
     objectives: tuple[Objective, ...] = Field(
         (),
-        description="what to search for: val_accuracy, where none is given, or val_loss; for nsga2 two or more of "
-        "val_accuracy (up), val_loss, seconds, parameters (that train), bytes (of the model) (down)",
+        description="what to optimize: val_accuracy (the default) or val_loss; with nsga2, two or more of val_accuracy "
+        "(maximized), val_loss, seconds, parameters (the trained ones), bytes (of the model) (all minimized)",
     )
 
     @property
@@ -171,8 +175,8 @@ class Search(Part):
 class _Stopping(Part):
     """The settings that every rule has."""
 
-    metric: Literal["val_accuracy", "val_loss"] = Field("val_accuracy", description="what trials are judged by")
-    min_epochs: Int = Field(1, ge=1, description="epochs every trial has before it can be stopped")
+    metric: Literal["val_accuracy", "val_loss"] = Field("val_accuracy", description="metric by which trials are judged")
+    min_epochs: Int = Field(1, ge=1, description="epochs that every trial completes before it can be stopped")
 
     spares_one: ClassVar[bool] = True
     """Whether one of the trials it compares always trains to its end."""
@@ -182,19 +186,27 @@ class Asha(_Stopping):
     """Asynchronous successive halving: Li et al., arXiv:1810.05934."""
 
     method: Literal["asha"] = Field(
-        "asha", description="stops those not among the best at epochs further and further apart"
+        "asha", description="compares trials at rungs, epochs further and further apart, and stops all but the best"
     )
     reduction_factor: Int = Field(
-        3, ge=2, le=1000, description="one in so many goes on from a rung, and the next is so many times as far"
+        3,
+        ge=2,
+        le=1000,
+        description="η: one trial in η continues past a rung, and each rung is η times as many epochs as the last",
     )
 
 
 class Hyperband(_Stopping):
     """Several brackets of successive halving that differ in how early they begin: Li et al., arXiv:1603.06560."""
 
-    method: Literal["hyperband"] = Field("hyperband", description="asha in brackets, some of which begin later")
+    method: Literal["hyperband"] = Field(
+        "hyperband", description="several brackets of asha, some of which start comparing later"
+    )
     reduction_factor: Int = Field(
-        3, ge=2, le=1000, description="one in so many goes on from a rung, and the next is so many times as far"
+        3,
+        ge=2,
+        le=1000,
+        description="η: one trial in η continues past a rung, and each rung is η times as many epochs as the last",
     )
 
 
@@ -202,7 +214,7 @@ class Median(_Stopping):
     """The median stopping rule: Golovin et al., Google Vizier, KDD 2017."""
 
     method: Literal["median"] = Field(
-        "median", description="stops those whose best is below the others' median average"
+        "median", description="stops a trial whose best value is worse than the median of the other trials' averages"
     )
 
 
@@ -210,9 +222,11 @@ class Patience(_Stopping):
     """Stop a trial by its own curve alone."""
 
     spares_one: ClassVar[bool] = False
-    method: Literal["patience"] = Field("patience", description="stops a trial that gets no better")
-    patience: Int = Field(10, ge=1, description="epochs without a better value after which a trial is stopped")
-    min_change: Float = Field(0.0, ge=0, description="what is no larger counts as no better (a fraction, or a loss)")
+    method: Literal["patience"] = Field("patience", description="stops a trial that no longer improves")
+    patience: Int = Field(10, ge=1, description="epochs without improvement after which a trial is stopped")
+    min_change: Float = Field(
+        0.0, ge=0, description="only a larger change counts as an improvement (a fraction, or a loss)"
+    )
 
 
 StopEarly = Annotated[Asha | Hyperband | Median | Patience, Field(discriminator="method")]
@@ -221,10 +235,10 @@ StopEarly = Annotated[Asha | Hyperband | Median | Patience, Field(discriminator=
 class Stage(Part):
     """Trials that can be planned together."""
 
-    name: str = Field(pattern=r"^[a-z][a-z0-9_-]{0,39}$", description="lower-case word")
+    name: str = Field(pattern=r"^[a-z][a-z0-9_-]{0,39}$", description="name of the stage: a lower-case word")
     start_from: StartFrom | None = None
     space: dict[str, Values] = Field(description="axis -> its values; the first axis varies slowest")
     search: Search = Search()
     stop_early: StopEarly | None = Field(
-        None, description="when trials are stopped before their last epoch; else never"
+        None, description="rule that stops trials before their last epoch; by default none does"
     )

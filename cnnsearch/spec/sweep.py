@@ -18,27 +18,33 @@ from cnnsearch.spec.stage import Stage
 class RunSpec(Part):
     """How the work is executed. Nothing here changes what a trial is, only how fast and where it runs."""
 
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto takes GPUs where there are any")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto uses GPUs if there are any")
     trials_at_once: Literal["auto"] | Int = Field(
-        "auto", description="auto: as many as cores, GPUs and measured memory allow"
+        "auto", description="trials that run at the same time; auto: as many as cores, GPUs and measured memory allow"
     )
-    threads_per_trial: Literal["auto"] | Int = Field("auto", description="CPU threads of a trial; auto: one")
+    threads_per_trial: Literal["auto"] | Int = Field("auto", description="CPU threads per trial; auto: one")
     gpus_per_trial: Literal["auto"] | Float = Field(
         "auto",
-        description="GPUs of a trial; 0.25 puts four on one; auto: as many on one as measured memory allows, up to 8",
+        description="GPUs per trial; 0.25 puts four on one GPU; auto: as many as measured memory allows, up to 8",
     )
-    checkpoint_seconds: Float = Field(60.0, ge=0, description="least time between checkpoints of a trial")
-    checkpoint_epochs: Int | None = Field(None, ge=1, description="epochs between checkpoints, whatever the time")
-    max_retries: Int = Field(2, ge=0, le=100, description="new starts of a trial whose process died or stood still")
+    checkpoint_seconds: Float = Field(60.0, ge=0, description="minimum time between checkpoints of a trial, in seconds")
+    checkpoint_epochs: Int | None = Field(
+        None, ge=1, description="epochs between checkpoints, however much time has passed"
+    )
+    max_retries: Int = Field(
+        2, ge=0, le=100, description="how often a trial is restarted after its process died or hung"
+    )
     patience_seconds: Float = Field(
-        120.0, gt=0, description="a trial silent this long, and for ten of its epochs, is taken to stand still"
+        120.0,
+        gt=0,
+        description="a trial that is silent for this long, and for ten times its usual epoch, counts as hung",
     )
     keep: Literal["best", "all", "state"] = Field(
         "best",
-        description="weights kept: of the best of each model and group that a stage starts from, or all; state: all, "
-        "and what training needs to go on to more epochs",
+        description="weights that are kept. best: of the best trial of each model, and of each group that a stage "
+        "starts from; all: of every trial; state: all, and the training state needed to train for more epochs",
     )
-    dashboard: bool = Field(True, description="start the Ray dashboard (on this machine only)")
+    dashboard: bool = Field(True, description="start the Ray dashboard, for this machine only")
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -57,14 +63,14 @@ class RunSpec(Part):
 class Sweep(Part):
     """A question about hyperparameters, and the trials that answer it."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,79}$", description="names the results folder")
-    title: str = Field("", description="one line")
-    question: str = Field("", description="what the sweep is to find out")
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,79}$", description="name of the results folder")
+    title: str = Field("", description="title of the report")
+    question: str = Field("", description="question that the sweep answers")
     data: DataSpec = DataSpec()
     train: TrainSpec = TrainSpec()
-    seeds: tuple[Int, ...] = Field((), description="repeat every trial with each of these seeds")
+    seeds: tuple[Int, ...] = Field((), description="run every trial once with each of these seeds")
     run: RunSpec = RunSpec()
-    stages: tuple[Stage, ...] = Field(min_length=1, description="in order")
+    stages: tuple[Stage, ...] = Field(min_length=1, description="the stages, in order")
 
     @model_validator(mode="after")
     def _check(self) -> Self:
