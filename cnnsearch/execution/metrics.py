@@ -19,8 +19,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
+from cnnsearch.execution.context import SharedContext
 from cnnsearch.execution.events import EpochDone, Event
-from cnnsearch.execution.workplace import Workplace
 from cnnsearch.planning.queue import Job, Queue
 from cnnsearch.planning.trial import EpochRow, Status, Trial
 
@@ -66,7 +66,7 @@ class Metrics:
     def __init__(
         self,
         queue: Queue,
-        place: Workplace,
+        context: SharedContext,
         gpu_share: Callable[[Job], float],
         make_gauge: Callable[[str, str, tuple[str, ...]], Gauge],
         every_seconds: float,
@@ -83,7 +83,7 @@ class Metrics:
             clock: seconds.
         """
         self._queue = queue
-        self._place = place
+        self._context = context
         self._gpu_share = gpu_share
         self._gauges = {metric: make_gauge(metric.name, metric.help, metric.labels) for metric in METRICS}
         self._every_seconds = every_seconds
@@ -148,7 +148,7 @@ class Metrics:
                 if value is not None:
                     yield metric, {**labels, "split": split}, value
         if row.epoch and row.seconds:
-            yield SPEED, labels, len(self._place.dataset(trial.settings).indices["train"]) / row.seconds
+            yield SPEED, labels, len(self._context.dataset(trial.settings).indices["train"]) / row.seconds
 
 
 def _seated(slots: dict[str, int], running: dict[str, Job]) -> dict[str, int]:

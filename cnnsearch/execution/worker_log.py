@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 from cnnsearch.planning.labels import trial_label
 from cnnsearch.planning.trial import EpochRow, Trial
-from cnnsearch.results.records import Record
+from cnnsearch.results.record import Record
 from cnnsearch.words import duration, percent
 
 EPOCH_SECONDS = 10.0

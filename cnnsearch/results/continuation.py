@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from cnnsearch.planning.trial import Status, Trial
-from cnnsearch.results.trial_folder import Record
+from cnnsearch.results.record import Record
 
 
 def shorter(trial: Trial, epochs: Iterable[int]) -> list[Trial]:

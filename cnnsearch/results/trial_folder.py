@@ -9,27 +9,24 @@ import logging
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ValidationError
 from safetensors import SafetensorError
 
 from cnnsearch.errors import DiskError, ResultsError
-from cnnsearch.planning.trial import Outcome, Status, Trial
-from cnnsearch.spec.settings import Settings
+from cnnsearch.planning.trial import Status, Trial
 from cnnsearch.storage.checksums import checksum, sealed, sha256, unsealed
 from cnnsearch.storage.durable import read_checked, remove_abandoned, sync, write_checked, write_json, write_whole
 
 if TYPE_CHECKING:  # torch takes seconds to import, and reading results does not need it
     from cnnsearch.planning.trial import EpochRow
     from cnnsearch.training.train import Weights
-
-SCHEMA_VERSION = 3
+from cnnsearch.results.record import Record
 
 _LOG = logging.getLogger(__name__)
 
@@ -40,86 +37,6 @@ class Damage(StrEnum):
     MISSING = "missing"
     CHANGED = "changed"
     """It is not what was written, or cannot be read."""
-
-
-class Measures(BaseModel):
-    """Loss and accuracy of validation and test at one moment of a trial."""
-
-    model_config = ConfigDict(frozen=True)
-
-    val_loss: float
-    val_accuracy: float
-    test_loss: float
-    test_accuracy: float
-
-
-class Record(BaseModel):
-    """The durable account of one trial that ended. Unknown fields are ignored, so newer folders stay readable."""
-
-    model_config = ConfigDict(frozen=True)
-
-    trial_id: str
-    stage: str
-    settings: Settings
-    data: str
-    parent_id: str | None = None
-    status: Status
-    error: str | None = None
-    stopped_by: str | None = None
-    """What pruned it: the method of `stop_early`, or `max_seconds`."""
-    best_epoch: int | None = None
-    train_loss: float | None = None
-    train_accuracy: float | None = None
-    best: Measures | None = None
-    before: Measures | None = None
-    """Before any training of this trial; only of trials that start from another."""
-    parameters: int | None = None
-    """Trainable parameters."""
-    model_bytes: int | None = None
-    """Of all the model's weights, trained or not."""
-    epochs_done: int = 0
-    seconds: float | None = None
-    """Time spent training and evaluating, over all attempts."""
-    images_per_second: float | None = None
-    """Training images, evaluation time included."""
-    peak_memory_bytes: int | None = None
-    precision: str | None = None
-    device: str | None = None
-    threads: int | None = None
-    host: str | None = None
-    started_at: datetime | None = None
-    schema_version: int = SCHEMA_VERSION
-    files: dict[str, str] = {}
-    """File name -> SHA-256, of the files the record vouches for."""
-    checksum: str = Field("", exclude=True)
-    """Of the record as it was written, whatever version wrote it."""
-
-    @classmethod
-    def of(cls, trial: Trial, status: Status, **facts: Any) -> Record:
-        """The record of a trial, with whatever else is known of it."""
-        return cls(
-            trial_id=trial.id,
-            stage=trial.stage,
-            settings=trial.settings,
-            data=trial.data,
-            parent_id=trial.parent_id,
-            status=status,
-            **facts,
-        )
-
-    @property
-    def outcome(self) -> Outcome:
-        """What planning needs of it."""
-        best = self.best
-        return Outcome(
-            self.status,
-            best.val_accuracy if best else None,
-            best.val_loss if best else None,
-            seconds=self.seconds,
-            parameters=self.parameters,
-            bytes=self.model_bytes,
-            stopped_by=self.stopped_by,
-        )
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from cnnsearch.data.dataset import Dataset
 from cnnsearch.execution import metrics
+from cnnsearch.execution.context import Choices, SharedContext
 from cnnsearch.execution.events import EpochDone
 from cnnsearch.execution.metrics import METRICS, MOST_SLOTS, Metrics
-from cnnsearch.execution.workplace import Choices, Workplace
 from cnnsearch.planning.queue import Job, Queue
 from cnnsearch.planning.trial import EpochRow, Outcome, Status, Trial
 from cnnsearch.spec.settings import Settings
@@ -50,11 +50,11 @@ class Run:
         self.ray = Ray()
         self.seconds = 0.0
         self.queue = Queue(sweep, dataset.fingerprint, {}, slots=2)
-        place = Workplace(path, {(8, "bilinear"): dataset}, Choices("cpu", 1, "fp32"), checkpoint_seconds=0)
-        self.metrics = Metrics(self.queue, place, self.share, self.ray.gauge, 3, lambda: self.seconds)
+        context = SharedContext(path, {(8, "bilinear"): dataset}, Choices("cpu", 1, "fp32"), checkpoint_seconds=0)
+        self.metrics = Metrics(self.queue, context, self.share, self.ray.gauge, 3, lambda: self.seconds)
 
     def share(self, job: Job) -> float:
-        return job.room / 4
+        return job.slots / 4
 
     def look(self) -> Ray:
         """What is sent on in the next interval."""

@@ -2,34 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
 import heapq
-import importlib.metadata
-import json
 import math
-import os
 import random
-import subprocess
-import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from cnnsearch.errors import DiskError, RequestError, RunError
-from cnnsearch.execution.machine.hardware import Hardware, Layout
+from cnnsearch.execution.machine.hardware import Layout
 from cnnsearch.planning.plan import Plan, StagePlan
 from cnnsearch.planning.stopping_rules import mean
 from cnnsearch.planning.trial import Trial
 from cnnsearch.spec.cells import SIZE_POWERS, cells, typical_cells
 from cnnsearch.spec.settings import Settings
-from cnnsearch.storage.cache import cache_root
-from cnnsearch.storage.durable import read_checked, write_checked
-from cnnsearch.training.compute import allocator
 
-VERSIONS = {"cpu": "8", "cuda": "8"}
-"""Device -> version of what `calibrate` measures on it: timings of another version are not used."""
 IMPORT_SECONDS = 1.1
 """What importing torch takes where the five below are true: elsewhere they are in proportion to it, nearly."""
 START_SECONDS = 6.0
@@ -46,8 +32,6 @@ TRIAL_BYTES = 60_000
 """Disk of a trial's records beside its weights."""
 DRAWN_JOBS = 5000
 """Jobs of all draws from which the time of jobs that may end early is estimated."""
-OF_MACHINE = ("precision", "import_seconds")
-"""What is found out once for a machine."""
 CHECKPOINT_WEIGHTS = 4
 """Size of a checkpoint in sizes of the weights: the model, two moments of each, and the best so far."""
 
@@ -312,84 +296,11 @@ def _spread(trials: list[Trial], number: int) -> list[Trial]:
     """So many of some draws, evenly over what a step takes: a few taken at random may all be small ones."""
 
     def size(trial: Trial) -> tuple[str, float, str]:
-        return trial.settings.model, _size(trial.settings), workload_key(trial.settings)
+        return trial.settings.model, work_of_step(trial.settings), workload_key(trial.settings)
 
     ordered = sorted(trials, key=size)
     return [ordered[(2 * place + 1) * len(ordered) // (2 * number)] for place in range(number)] if ordered else []
 
 
-def calibrate(
-    trials: Iterable[Trial],
-    classes: int,
-    layout: Layout,
-    hardware: Hardware,
-    measure: Callable[[Mapping[str, Any]], dict[str, Any]] | None = None,
-) -> Calibration:
-    """Look up what these trials' steps take on a machine, timing what is not known yet (about 3 s a workload).
-
-    Args:
-        trials: whose steps are wanted.
-        classes: of the images.
-        layout: device and threads of a trial.
-        hardware: of the machine.
-        measure: has that machine `answer` a request; by default this one does.
-
-    Raises RequestError where a model cannot be what is asked for, RunError where the timing process fails.
-    """
-    file = _cache_file(hardware, layout)
-    known = read_checked(file) or {}
-    needed = {workload_key(trial.settings): trial.settings for trial in trials}
-    missing = {key: settings for key, settings in needed.items() if key not in known.get("workloads", {})}
-    if missing or not known:
-        ordered = sorted(missing.items(), key=lambda item: _size(item[1]))
-        request = _request([settings for _, settings in ordered], classes, layout, known)
-        found = (measure or answer)(request)
-        timed = dict(zip((key for key, _ in ordered), found["workloads"], strict=True))
-        known = {name: found[name] for name in OF_MACHINE} | {"workloads": {**known.get("workloads", {}), **timed}}
-        with contextlib.suppress(OSError, DiskError):  # it is only a memory
-            file.parent.mkdir(parents=True, exist_ok=True)
-            write_checked(file, known)
-    return Calibration(known["precision"], known["workloads"], known["import_seconds"])
-
-
-def _size(settings: Settings) -> float:
+def work_of_step(settings: Settings) -> float:
     return settings.width**2 * settings.image_size**2 * settings.batch_size
-
-
-def _request(settings: list[Settings], classes: int, layout: Layout, known: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        **{name: known.get(name) for name in OF_MACHINE},
-        "device": layout.device,
-        "threads": layout.threads,
-        "classes": classes,
-        "workloads": [s.model_dump() for s in settings],
-    }
-
-
-def answer(request: Mapping[str, Any]) -> dict[str, Any]:
-    """Have a process of this machine time what is asked: see `calibrate.main`. Raises RequestError, RunError."""
-    done = subprocess.run(
-        [sys.executable, "-m", "cnnsearch.execution.machine.calibrate"],
-        input=json.dumps(request),
-        capture_output=True,
-        text=True,
-        env=os.environ | allocator.environment(),
-    )
-    if done.returncode != 0:
-        last = done.stderr.strip().splitlines()[-1:] or ["no message"]
-        raise RunError(f"timing this sweep's models failed: {last[0]}")
-    found: dict[str, Any] = json.loads(done.stdout)
-    if "error" in found:
-        raise RequestError(found["error"])
-    return found
-
-
-def _cache_file(hardware: Hardware, layout: Layout) -> Path:
-    facts = [
-        hardware.key,
-        layout.device,
-        str(layout.threads),
-        importlib.metadata.version("torch"),
-        VERSIONS[layout.device],
-    ]
-    return cache_root() / "machines" / f"{hashlib.sha256(' '.join(facts).encode()).hexdigest()[:16]}.json"

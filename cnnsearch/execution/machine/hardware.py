@@ -109,15 +109,15 @@ def lay_out(run: RunSpec, hardware: Hardware, gpu_bytes: int | None = None, host
     # One GPU or a part of one is no request: without any, device auto takes the CPU.
     if run.device != "cpu" and asked > max(1, len(hardware.gpus)):
         raise RequestError(f"run.gpus_per_trial is {asked:g}, and there are {len(hardware.gpus)} GPUs")
-    gpus, room = 0.0, hardware.cores // threads
+    gpus, slots = 0.0, hardware.cores // threads
     if device == "cuda":
         if run.gpus_per_trial == "auto":
             asked = 1 / _trials_on_a_gpu(run, hardware, threads, gpu_bytes)
         gpus = _countable(asked)
-        room = max(1, min(places(len(hardware.gpus), gpus), hardware.cores // threads))
-    at_once = room if run.trials_at_once == "auto" else run.trials_at_once
-    if at_once > room:
-        raise RequestError(f"run.trials_at_once is {at_once}, and there is room for {room} here")
+        slots = max(1, min(gpu_slots(len(hardware.gpus), gpus), hardware.cores // threads))
+    at_once = slots if run.trials_at_once == "auto" else run.trials_at_once
+    if at_once > slots:
+        raise RequestError(f"run.trials_at_once is {at_once}, and there is room for {slots} here")
     if device == "cuda":
         return Layout(device, at_once, threads, gpus, (gpu_bytes or 0) if run.gpus_per_trial == "auto" else 0)
     if run.trials_at_once == "auto" and host_bytes:
@@ -138,7 +138,7 @@ def _trials_on_a_gpu(run: RunSpec, hardware: Hardware, threads: int, gpu_bytes: 
     return max(1, min(fitting, asked or MOST_ON_A_GPU, MOST_ON_A_GPU, cores))
 
 
-def places(gpus: float, share: float) -> int:
+def gpu_slots(gpus: float, share: float) -> int:
     """Trials that fit so many GPUs at once: a trial takes whole GPUs, or a share of one."""
     return int(gpus / share) if share >= 1 else int(gpus) * int(1 / share + 1e-9)
 

@@ -11,7 +11,7 @@ from typing import Any
 import ray
 
 from cnnsearch.execution.machine import hardware
-from cnnsearch.execution.on_ray.cluster import on_node
+from cnnsearch.execution.on_ray.machines import on_node
 from cnnsearch.execution.retries import Trouble
 
 ANSWER_SECONDS = 5.0

@@ -16,18 +16,18 @@ import ray
 from ray import tune
 
 from cnnsearch.errors import DiskError, OutOfMemoryError
-from cnnsearch.execution.direct import Direct
+from cnnsearch.execution.context import SharedContext
+from cnnsearch.execution.events import Progress
 from cnnsearch.execution.machine import hardware
-from cnnsearch.execution.on_ray.cluster import RemoteDepot
+from cnnsearch.execution.on_ray.depot import DepotClient
 from cnnsearch.execution.retries import Trouble
-from cnnsearch.execution.spool import Spool
+from cnnsearch.execution.spool import RemoteStore, Spool
 from cnnsearch.execution.worker_log import WorkerLog
-from cnnsearch.execution.workplace import Workplace
 from cnnsearch.planning.labels import told_axes
 from cnnsearch.planning.queue import Job
 from cnnsearch.planning.stopping import Orders, Stop
 from cnnsearch.planning.trial import EpochRow, Status, Trial
-from cnnsearch.results.records import Record
+from cnnsearch.results.record import Record
 from cnnsearch.spec.settings import Settings
 from cnnsearch.spec.sweep import Sweep
 
@@ -35,7 +35,7 @@ DISK_FULL = "disk full"
 """What a worker says that cannot write: the end of the run, not of a trial."""
 STEP_SECONDS = 1.0
 """Epochs are reported together for this long: Tune takes some hundredths of a second for a report."""
-JobRunner = Callable[[Job, Workplace, Orders], Iterator[list[tuple[Trial, EpochRow | Record]]]]
+JobRunner = Callable[[Job, SharedContext, Orders], Iterator[Progress]]
 """See `jobs.run_job`."""
 
 
@@ -49,20 +49,20 @@ class Worker(tune.Trainable):  # type: ignore[misc]
     def setup(
         self,
         config: dict[str, Any],
-        place: Workplace,
+        context: SharedContext,
         sweep: Sweep,
-        depot: RemoteDepot | None = None,
+        depot: DepotClient | None = None,
         run_job: JobRunner | None = None,
     ) -> None:
         self._sweep = sweep
         self._run_job = run_job
         self._log = WorkerLog(told_axes(sweep), lambda line: print(line, file=sys.stderr, flush=True))
         self._spool: Spool | None
-        if place.remote:
-            self._spool = Spool.open(place, Direct(place.remote, depot.read if depot else None))
+        if context.remote:
+            self._spool = Spool.open(context, RemoteStore(context.remote, depot.read if depot else None))
         else:
-            self._spool = None if depot is None or depot.is_here() else Spool.open(place, depot)
-        self._place = place if self._spool is None else self._spool.here()
+            self._spool = None if depot is None or depot.is_here() else Spool.open(context, depot)
+        self._context = context if self._spool is None else self._spool.context_here()
         self._events = self._begin(config)
 
     def __repr__(self) -> str:
@@ -88,10 +88,10 @@ class Worker(tune.Trainable):  # type: ignore[misc]
             self._run_job = run_job
         return self._running(job, self._run_job)
 
-    def _running(self, job: Job, run_job: JobRunner) -> Iterator[list[tuple[Trial, EpochRow | Record]]]:
+    def _running(self, job: Job, run_job: JobRunner) -> Iterator[Progress]:
         if self._spool:
             self._spool.begin(job.trials)
-        yield from run_job(job, self._place, self._orders)
+        yield from run_job(job, self._context, self._orders)
 
     def end_early(self, stops: dict[str, dict[str, Any]]) -> None:
         """Trials are to end. Ray calls an actor's methods in order: this one comes before the next step."""
@@ -136,7 +136,7 @@ class Worker(tune.Trainable):  # type: ignore[misc]
                         self._left.discard(trial.id)
                         failed |= event.status is Status.FAILED
                     else:
-                        asks |= self._place.awaits_word(trial, event.epoch)
+                        asks |= self._context.awaits_decision(trial, event.epoch)
         except (OutOfMemoryError, DiskError) as error:
             self._used_up = True
             self._log.breaks(str(error))
@@ -164,7 +164,7 @@ def to_config(job: Job, stops: Mapping[str, Stop]) -> dict[str, Any]:
     """A job as Tune's configuration of a trial, with the orders there are for its trials."""
     trials = [{**vars(trial), "settings": trial.settings.model_dump()} for trial in job.trials]
     stopped = plain({trial.id: stops[trial.id] for trial in job.trials if trial.id in stops})
-    return {"trials": trials, "room": job.room, "attempt": job.attempt, "stops": stopped}
+    return {"trials": trials, "slots": job.slots, "attempt": job.attempt, "stops": stopped}
 
 
 def plain(stops: Mapping[str, Stop]) -> dict[str, dict[str, Any]]:
@@ -180,6 +180,6 @@ def from_config(config: dict[str, Any]) -> Job:
             Trial(settings=Settings.model_validate(one["settings"]), **{name: one[name] for name in fields})
             for one in config["trials"]
         ),
-        room=config["room"],
+        slots=config["slots"],
         attempt=config["attempt"],
     )
