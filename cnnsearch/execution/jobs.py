@@ -1,4 +1,4 @@
-"""What a worker does with a job: one trial by itself, or many heads on the same features as batched products."""
+"""What a worker does with a job: run trials one by one, or train many heads on the same features together."""
 
 from __future__ import annotations
 
@@ -40,17 +40,20 @@ from cnnsearch.training.train import Weights
 
 
 def run_job(job: Job, context: SharedContext, orders: Orders) -> Iterator[Progress]:
-    """Run a job; yields what happened, an epoch of every trial at a time, each trial's record last.
+    """Run a job; yields its progress, one epoch of the trials at a time, and each trial's record last.
 
-    `orders` may change between two steps, and say that trials are to end early or that all are to be saved and left.
+    A trial that trains only its head gives the same numbers by itself as together with others. If training them
+    together fails, each is trained by itself.
 
-    A trial that trains its head only gives the same numbers by itself as in company. Where one breaks, the others of
-    its job are trained by themselves.
+    Args:
+        job: trials that have not ended.
+        context: what all trials share.
+        orders: may change between two steps: that trials are to end early, or that all are to be saved and left.
 
-    Raises OutOfMemoryError and DiskError, which are not the trials' own.
+    Raises OutOfMemoryError and DiskError, which are the machine's fault, not the trials'.
     """
     if head_key(job.trials[0]) is None:
-        _LAST.clear()  # other trials are to have the memory
+        _LAST.clear()  # to free its memory
         yield from _one_by_one(job, context, orders)
         return
     started_at, ended = datetime.now(UTC), set()
@@ -81,12 +84,12 @@ def _one_by_one(job: Job, context: SharedContext, orders: Orders) -> Iterator[Pr
 
 @dataclass(frozen=True)
 class _Bundle:
-    """Heads ready to be trained, or trained on."""
+    """Heads that are trained together, from a new or a saved state."""
 
     trials: tuple[Trial, ...]
     features: HeadFeatures
     starts: list[tuple[Tensor, Tensor]]
-    """Weight and bias each trial started from."""
+    """Weight and bias that each trial starts from."""
     states: list[HeadState]
     names: tuple[str, str]
     """Of the head's weight and bias in the model's state dict."""
@@ -94,7 +97,7 @@ class _Bundle:
     """Of the whole model's weights."""
 
     def parts(self) -> Iterator[_Bundle]:
-        """Bundles of the trials that have come equally far, which is all of them where none goes on."""
+        """Bundles of the trials with equally many epochs: a single one, unless some continue from a saved state."""
         for epoch in sorted({state.epoch for state in self.states}):
             chosen = [index for index, state in enumerate(self.states) if state.epoch == epoch]
             yield replace(
@@ -106,7 +109,7 @@ class _Bundle:
 
 
 def _bundle(job: Job, context: SharedContext) -> _Bundle | None:
-    """The features of a job's trials and their heads; None where more than one linear layer follows the cut."""
+    """The features and heads of a job's trials; None if more than one linear layer follows the frozen layers."""
     reset_process(context.choices.threads)
     frozen = _frozen(job.trials[0], context)
     if frozen is None:
@@ -123,7 +126,7 @@ def _bundle(job: Job, context: SharedContext) -> _Bundle | None:
 
 @dataclass(frozen=True)
 class _Frozen:
-    """What heads need of a model: the outputs of its frozen layers, and the head that a trial starts from."""
+    """What heads need of a model: the outputs of its frozen layers, and the head as `trial` starts with it."""
 
     trial: Trial
     features: HeadFeatures
@@ -137,9 +140,9 @@ class _Frozen:
 
 
 def _frozen(trial: Trial, context: SharedContext) -> _Frozen | None:
-    """What all trials have in common that start from the same model; made anew when another one is asked for.
+    """What all trials that start from the same model have in common; kept until another model is asked for.
 
-    None where more than one linear layer follows the cut.
+    None if more than one linear layer follows the frozen layers.
     """
     images = context.dataset(trial.settings).images_path
     key = (*frozen_key(trial), images, context.results, context.choices, context.features_bytes)
@@ -150,7 +153,7 @@ def _frozen(trial: Trial, context: SharedContext) -> _Frozen | None:
 
 
 _LAST: dict[tuple[object, ...], _Frozen | None] = {}
-"""Of this process: building a model and reading its weights takes longer than training a head."""
+"""The last result of `_frozen` in this process: to build a model and read its weights takes longer than a head."""
 
 
 def _make_frozen(trial: Trial, context: SharedContext) -> _Frozen | None:
@@ -171,7 +174,10 @@ def _make_frozen(trial: Trial, context: SharedContext) -> _Frozen | None:
 
 
 def only_head(suffix: fx.GraphModule) -> tuple[str, float | None] | None:
-    """Name of the one linear layer of a suffix, and the architecture's dropout before it (None: there is none)."""
+    """Name of the only linear layer of a suffix, and the rate of the dropout before it (None: there is no dropout).
+
+    None if the suffix is anything else.
+    """
     modules = dict(suffix.named_modules())
     called = [node for node in suffix.graph.nodes if node.op not in ("placeholder", "output")]
     if any(node.op != "call_module" for node in called):
@@ -187,10 +193,10 @@ def only_head(suffix: fx.GraphModule) -> tuple[str, float | None] | None:
 
 
 def _effective(trial: Trial, own_dropout: float | None) -> Settings:
-    """Settings with the dropout that acts before the head."""
+    """The trial's settings, with the dropout rate that acts on the head's inputs."""
     settings = trial.settings
     if settings.model in OWN:
-        return settings.model_copy(update={"dropout": 0.0})  # its dropout lies among frozen layers
+        return settings.model_copy(update={"dropout": 0.0})  # its dropout is among the frozen layers
     if settings.dropout == 0 and own_dropout is not None:
         return settings.model_copy(update={"dropout": own_dropout})
     return settings
@@ -277,7 +283,7 @@ def _best(bundle: _Bundle, indices: list[int]) -> Iterator[tuple[int, Evaluation
 
 
 def _evaluate(bundle: _Bundle, heads: Sequence[tuple[Tensor, Tensor]]) -> list[Evaluations]:
-    """For each head its results on validation and test."""
+    """The results of each head on validation and test."""
     weight, bias = torch.stack([w for w, _ in heads]), torch.stack([b for _, b in heads])
     by_split = {split: evaluate_heads(bundle.features, split, weight, bias) for split in MEASURED_SPLITS}
     return [{split: found[index] for split, found in by_split.items()} for index in range(len(heads))]

@@ -93,20 +93,20 @@ class Results:
         return found
 
     def damaged(self, records: Mapping[str, Record], *, checkpoints: bool = False) -> dict[str, dict[str, Damage]]:
-        """Trial id -> file name -> what is wrong with it, of records and of what the tables are made from.
+        """Trial id -> file name -> what is wrong with it, of records and of the files that tables are made from.
 
-        A trial whose record, epochs or predictions are damaged counts as not done. Weights are large, and checked
+        A trial whose record, epochs or predictions are damaged counts as not done. Weights are large, and are checked
         where they are used.
 
         Args:
-            records: what `records` found.
-            checkpoints: look at those too. Only while no trial of this folder runs.
+            records: what `records` returned.
+            checkpoints: whether to look at checkpoints too; only while no trial of this folder runs.
         """
         found = {}
         if self.trials_path.is_dir():
             for entry in sorted(os.scandir(self.trials_path), key=lambda entry: entry.name):
                 if not entry.is_dir(follow_symlinks=False):
-                    continue  # nothing of ours
+                    continue  # not a trial's folder
                 folder, record = TrialFolder(Path(entry.path)), records.get(entry.name)
                 if record is not None:
                     names = folder.damage(record, (folder.epochs_file.name, folder.predictions_file.name))

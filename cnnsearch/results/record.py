@@ -1,4 +1,4 @@
-"""The records of one trial: what a record says, and the folder it stands in with the files it vouches for."""
+"""What the record of a trial says."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Measures(BaseModel):
 
 
 class Record(BaseModel):
-    """The durable account of one trial that ended. Unknown fields are ignored, so newer folders stay readable."""
+    """The durable account of one trial that ended. Unknown fields are ignored: newer versions may write more."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -40,22 +40,22 @@ class Record(BaseModel):
     status: Status
     error: str | None = None
     stopped_by: str | None = None
-    """What pruned it: the method of `stop_early`, or `max_seconds`."""
+    """What ended it early: the method of `stop_early`, or `max_seconds`."""
     best_epoch: int | None = None
     train_loss: float | None = None
     train_accuracy: float | None = None
     best: Measures | None = None
     before: Measures | None = None
-    """Before any training of this trial; only of trials that start from another."""
+    """Results before any training of this trial; only for trials that start from another."""
     parameters: int | None = None
     """Trainable parameters."""
     model_bytes: int | None = None
-    """Of all the model's weights, trained or not."""
+    """Size of all the model's weights, trained or not."""
     epochs_done: int = 0
     seconds: float | None = None
     """Time spent training and evaluating, over all attempts."""
     images_per_second: float | None = None
-    """Training images, evaluation time included."""
+    """Training images per second, evaluation time included."""
     peak_memory_bytes: int | None = None
     precision: str | None = None
     device: str | None = None
@@ -64,13 +64,13 @@ class Record(BaseModel):
     started_at: datetime | None = None
     schema_version: int = SCHEMA_VERSION
     files: dict[str, str] = {}
-    """File name -> SHA-256, of the files the record vouches for."""
+    """File name -> SHA-256 of the files that the record vouches for."""
     checksum: str = Field("", exclude=True)
-    """Of the record as it was written, whatever version wrote it."""
+    """Of the record as it was written, by whatever version."""
 
     @classmethod
     def of(cls, trial: Trial, status: Status, **facts: Any) -> Record:
-        """The record of a trial, with whatever else is known of it."""
+        """The record of a trial; `facts` are the other fields that are known."""
         return cls(
             trial_id=trial.id,
             stage=trial.stage,
@@ -83,7 +83,7 @@ class Record(BaseModel):
 
     @property
     def outcome(self) -> Outcome:
-        """What planning needs of it."""
+        """What planning needs of the record."""
         best = self.best
         return Outcome(
             self.status,

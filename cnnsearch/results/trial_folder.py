@@ -1,4 +1,4 @@
-"""The records of one trial: what a record says, and the folder it stands in with the files it vouches for."""
+"""The folder of one trial: its record, and the files that the record vouches for."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ class Damage(StrEnum):
 
     MISSING = "missing"
     CHANGED = "changed"
-    """It is not what was written, or cannot be read."""
+    """Its content is not what was written, or cannot be read."""
 
 
 @dataclass(frozen=True)
 class TrialFolder:
-    """The records of one trial. One process writes at a time."""
+    """The folder of one trial. One process writes at a time."""
 
     path: Path
 
@@ -66,15 +66,15 @@ class TrialFolder:
         return self.path / "checkpoint.pt"
 
     def make(self) -> None:
-        """Make the folder. A link in its place, which would lead out of the results, is removed, not followed."""
+        """Make the folder. A link in its place, which would lead out of the results, is replaced, not followed."""
         if self.path.is_symlink():
             self.path.unlink()
         self.path.mkdir(parents=True, exist_ok=True)
 
     def begin(self, trial: Trial, rows: list[EpochRow]) -> None:
-        """Open the folder for a (new or further) attempt that goes on after `rows`.
+        """Prepare the folder for a first or further attempt, which continues after `rows`.
 
-        The record of an earlier attempt goes first: it vouches for files that now change.
+        The record of an earlier attempt is removed first, since it vouches for files that now change.
         """
         self.make()
         remove_abandoned(self.path)
@@ -90,7 +90,7 @@ class TrialFolder:
         self.write_epochs(rows)
 
     def write_epochs(self, rows: Sequence[EpochRow]) -> None:
-        """Replace the rows written so far, whoever wrote them."""
+        """Replace the rows written so far."""
         write_whole(self.epochs_file, "".join(_line(row) for row in rows).encode(), synced=False)
 
     def append_epoch(self, row: EpochRow) -> None:
@@ -102,7 +102,7 @@ class TrialFolder:
             raise DiskError(f"{self.epochs_file} cannot be written: {error.strerror}") from None
 
     def epochs(self) -> list[dict[str, Any]]:
-        """The rows written so far; a line cut off by a crash is not one."""
+        """The rows written so far, without lines that a crash cut off."""
         rows = []
         with contextlib.suppress(FileNotFoundError):
             for line in self.epochs_file.read_bytes().splitlines():
@@ -119,7 +119,7 @@ class TrialFolder:
         write_whole(self.checkpoint_file, sealed(content.getbuffer()))
 
     def load_checkpoint(self, kind: str) -> dict[str, Any] | None:
-        """The last whole checkpoint; None where there is none of this kind (`model` or `head`), or it is damaged."""
+        """The last checkpoint; None if there is none of this kind (`model` or `head`), or it is damaged."""
         import torch
 
         try:
@@ -143,7 +143,7 @@ class TrialFolder:
         write_whole(self.weights_file, content, synced=False)
 
     def load_weights(self) -> Weights:
-        """The best epoch's weights. Raises ResultsError where they are missing or not what was recorded."""
+        """The best epoch's weights. Raises ResultsError if they are missing or not what was recorded."""
         from safetensors.torch import load_file
 
         record = self.record()
@@ -157,16 +157,20 @@ class TrialFolder:
             raise ResultsError(f"{self.weights_file} cannot be read: {error}") from None
 
     def has_weights(self) -> bool:
-        """Whether the best epoch's weights are there and what was recorded. Reads all of them."""
+        """Whether the best epoch's weights exist and are what was recorded. Reads all of them."""
         record, name = self.record(), self.weights_file.name
         return record is not None and name in record.files and not self.damage(record, [name])
 
     def drop_weights(self) -> None:
-        """Remove the best epoch's weights, which nothing needs; the record still says what they were."""
+        """Remove the best epoch's weights, which nothing needs any more; the record keeps their checksum."""
         self.weights_file.unlink(missing_ok=True)
 
     def save_predictions(self, predictions: Mapping[tuple[str, str], tuple[NDArray[Any], NDArray[Any]]]) -> None:
-        """Write (split, moment) -> predicted class [n] and its probability [n], in the split's order."""
+        """Write predictions.
+
+        Args:
+            predictions: (split, moment) -> predicted class [n] and its probability [n], in the order of the split.
+        """
         from safetensors.numpy import save
 
         arrays = {}
@@ -176,7 +180,7 @@ class TrialFolder:
         write_whole(self.predictions_file, save(arrays), synced=False)
 
     def predictions(self) -> dict[tuple[str, str], tuple[NDArray[np.int32], NDArray[np.float32]]]:
-        """What `save_predictions` wrote; empty where there is nothing."""
+        """What `save_predictions` wrote; empty if there is no file."""
         from safetensors.numpy import load_file
 
         if not self.predictions_file.exists():
@@ -189,9 +193,10 @@ class TrialFolder:
         }
 
     def commit(self, record: Record, *, keep_state: bool = False) -> Record:
-        """Make the trial count: sync its files, vouch for them and write the record, last of all.
+        """Make the trial count: sync its files, and write the record, which vouches for them, last.
 
-        The checkpoint goes, unless training may go on from it some day.
+        Removes the checkpoint unless `keep_state`, with which a longer trial may continue later. Returns the record
+        with the checksums of the files and its own.
         """
         files = [f for f in (self.epochs_file, self.weights_file, self.predictions_file) if f.exists()]
         for file in files:
@@ -205,14 +210,14 @@ class TrialFolder:
         return record
 
     def commit_failure(self, trial: Trial, error: str) -> Record:
-        """Record that a trial failed, in the place of whoever ran it."""
+        """Record that a trial failed, for a worker that no longer can."""
         self.make()
         return self.commit(Record.of(trial, Status.FAILED, error=error))
 
     def record(self) -> Record | None:
-        """The record, or None where there is none that is whole. A link is no trial's folder.
+        """The record; None if there is none, or it is damaged, or the folder is a link.
 
-        Raises ResultsError where it is whole and this version does not understand it.
+        Raises ResultsError if it is whole but this version does not understand it.
         """
         plain = None if self.path.is_symlink() else read_checked(self.record_file)
         if plain is None:
@@ -228,11 +233,11 @@ class TrialFolder:
         return record if record.trial_id == self.path.name else None
 
     def damage(self, record: Record, names: Iterable[str] | None = None) -> dict[str, Damage]:
-        """File name -> what is wrong with it, of the files the record vouches for; empty where all are as recorded.
+        """File name -> what is wrong with it, of the files that the record vouches for; empty if all are as recorded.
 
         Args:
-            record: the trial's own.
-            names: look at these alone.
+            record: of this trial.
+            names: files to look at; all by default.
         """
         looked_at = set(record.files if names is None else names)
         found = {}
@@ -247,7 +252,7 @@ class TrialFolder:
         return found
 
     def has_damaged_checkpoint(self) -> bool:
-        """Whether there is training state that cannot be gone on from."""
+        """Whether there is a checkpoint, and it is damaged."""
         try:
             return unsealed(self.checkpoint_file.read_bytes()) is None
         except FileNotFoundError:
@@ -257,6 +262,6 @@ class TrialFolder:
 
 
 def _line(row: EpochRow) -> str:
-    """A row as a line of JSON; a loss that is not a number becomes null, which JSON can say."""
+    """A row as a line of JSON. A loss that is not a number becomes null: JSON has no such numbers."""
     values = {key: value if value is None or math.isfinite(value) else None for key, value in vars(row).items()}
     return json.dumps(values) + "\n"

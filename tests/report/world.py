@@ -21,7 +21,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from PIL import Image
 
-from cnnsearch.results.columns import EPOCHS, PREDICTIONS, TRIALS
+from cnnsearch.results.parquet import EPOCHS, PREDICTIONS, TRIALS
 from cnnsearch.results.tables import Tables
 
 FASHION = (

@@ -10,8 +10,8 @@ import pytest
 
 from cnnsearch.errors import ResultsError
 from cnnsearch.prepare import prepared
-from cnnsearch.results.columns import EPOCHS, PREDICTIONS, TRIALS
 from cnnsearch.results.folder import Results
+from cnnsearch.results.parquet import EPOCHS, PREDICTIONS, TRIALS
 from cnnsearch.results.tables import Tables, load
 from cnnsearch.session import execute
 from cnnsearch.spec.sweep import Sweep
