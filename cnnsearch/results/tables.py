@@ -107,7 +107,7 @@ def load(folder: Path | str, *, store: bool = True) -> Tables:
         whole = {id_: record for id_, record in records.items() if id_ not in damaged}
         plan, ended = _ended(sweep, data["fingerprint"], whole, weights, suggestions)
         tables, checksums = _build(results, sweep, data, ended), {}
-        # Damaged trials may be repaired without a change to any record: a digest would then vouch for incomplete tables.
+        # A damaged trial may be repaired without a change to its record: a digest would then vouch for too little.
         digest = "" if damaged else digest
         if store:
             with contextlib.suppress(RunError):  # a folder that cannot be written can still be read
