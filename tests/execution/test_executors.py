@@ -113,5 +113,5 @@ def test_an_exception_is_recorded_with_its_cause(
     (record,) = Results(tmp_path / "p").records().values()
     assert record.status is Status.FAILED
     assert record.error is not None
-    assert record.error.startswith("ValueError: no such thing (work.py, line ")
+    assert record.error.startswith("ValueError: no such thing (trial.py, line ")
     assert queue.plan.lost == 1
