@@ -115,7 +115,7 @@ class Mirror:
 
     def _fetch(self, names: Sequence[str], index: _Index) -> None:
         """Fetch files, and remember what they were."""
-        _fetch(self.remote, self.here.path, names)
+        _download(self.remote, self.here.path, names)
         newest = max((facts.changed for facts in self._listed.values()), default=0)
         listed = {name: self._listed[name] for name in names}
         index.note({name: facts for name, facts in listed.items() if facts.changed < newest - RACY_NANOSECONDS})
@@ -203,7 +203,7 @@ class Mirror:
         root, beside = self.remote.parent, self.here.path.parent
         try:
             names = [f"{folder}/{name}" for folder in folders for name in root.at(folder).list()]
-            _fetch(root, beside, [name for name in names if not name.endswith("/checkpoint.pt")])
+            _download(root, beside, [name for name in names if not name.endswith("/checkpoint.pt")])
             taken = self.here.adopt(trial_ids)
         finally:
             for sweep in {folder.partition("/")[0] for folder in folders}:
@@ -275,7 +275,7 @@ class _Index:
         return [there.size, there.changed, here.st_size, here.st_mtime_ns]
 
 
-def _fetch(remote: Remote, folder: Path, names: Iterable[str]) -> None:
+def _download(remote: Remote, folder: Path, names: Iterable[str]) -> None:
     """Copy files into a folder, except those that are gone meanwhile. Raises DiskError."""
 
     def fetch(name: str) -> None:

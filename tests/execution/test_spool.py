@@ -32,7 +32,7 @@ from cnnsearch.training.models.pretrained import Pretrained
 from tests.recorded import numbers
 
 
-def workplace(path: Path, dataset: Dataset) -> SharedContext:
+def context_of(path: Path, dataset: Dataset) -> SharedContext:
     return SharedContext(path, {(8, "bilinear"): dataset}, Choices("cpu", 1, "fp32"), checkpoint_seconds=0)
 
 
@@ -59,7 +59,7 @@ def steps(job: Job, context: SharedContext, spool: Spool | None) -> Iterator[Pro
 @pytest.fixture
 def far(tmp_path: Path, dataset: Dataset) -> Iterator[tuple[Spool, Depot]]:
     """A worker's spool and the depot it sends to."""
-    context = workplace(tmp_path / "there", dataset)
+    context = context_of(tmp_path / "there", dataset)
     depot = Depot(context.results, frozenset({dataset.images_path, dataset.images_path.with_suffix(".json")}))
     spool = Spool.open(context, depot)
     yield spool, depot
@@ -72,7 +72,7 @@ def test_what_arrives_is_what_would_have_been_written(
     """With the stage that starts from the first one's best: its weights come from the depot."""
     spool, depot = far
     dataset.images_path.with_suffix(".json").write_text("{}")
-    run_all(small_sweep(), workplace(tmp_path / "here", dataset))
+    run_all(small_sweep(), context_of(tmp_path / "here", dataset))
     run_all(small_sweep(), spool.context, spool)
     assert len(numbers(depot.results)) == 16
     assert numbers(depot.results) == numbers(tmp_path / "here")
@@ -105,7 +105,7 @@ def test_a_trial_goes_on_elsewhere_from_what_was_sent(
     # The first worker was only slow, and comes back: too late.
     with pytest.raises(RunError, match="was given to another worker"):
         next(first)
-    run_all(small_sweep("train.epochs=6"), workplace(tmp_path / "here", dataset))
+    run_all(small_sweep("train.epochs=6"), context_of(tmp_path / "here", dataset))
     got, wanted = numbers(depot.results), numbers(tmp_path / "here")
     assert got == {trial_id: wanted[trial_id] for trial_id in got}
     assert len(got) == 1
@@ -138,7 +138,7 @@ def test_images_and_weights_are_fetched_once_for_all_workers(
     weights.write_bytes(np.random.default_rng(0).bytes(5000))
     there = Pretrained(source / "w.pth", sha256(weights)[:16])
     depot = Tally(tmp_path / "there", [pack, pack.with_suffix(".json"), weights])
-    context = workplace(tmp_path / "there", replace(dataset, images_path=pack))
+    context = context_of(tmp_path / "there", replace(dataset, images_path=pack))
     context = replace(context, weights={("resnet18", "w.pth"): there})
     # On the machine that has them, they are used where they are.
     spool = Spool.open(context, depot)
@@ -215,7 +215,7 @@ def test_a_full_disk_is_said(tmp_path: Path) -> None:
 
 
 def test_folders_of_dead_workers_are_swept_away(dataset: Dataset, tmp_path: Path) -> None:
-    context = workplace(tmp_path, dataset)
+    context = context_of(tmp_path, dataset)
     spool = Spool.open(context, Depot(tmp_path))
     dead = temporary_folder(spool.folder.parent)
     number = dead.name.split("-")
