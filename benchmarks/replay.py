@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from cnnsearch.planning.queue import Queue
 from cnnsearch.planning.suggest import Suggester
 from cnnsearch.planning.trial import EpochRow, Outcome, Status, Trial
-from cnnsearch.results.records import Results
+from cnnsearch.results.folder import Results
 from cnnsearch.results.tables import load
 from cnnsearch.spec.load import load_sweep
 from cnnsearch.spec.sweep import Sweep

@@ -18,7 +18,8 @@ from benchmarks.processes import run
 from benchmarks.workloads import Scale
 from cnnsearch.planning.plan import make_plan
 from cnnsearch.planning.trial import EpochRow, Status, Trial
-from cnnsearch.results.records import Measures, Record, Results
+from cnnsearch.results.folder import Results
+from cnnsearch.results.record import Measures, Record
 from cnnsearch.spec.load import to_yaml
 from cnnsearch.spec.sweep import Sweep
 

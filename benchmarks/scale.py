@@ -30,12 +30,13 @@ from rich.console import Console
 from benchmarks.forked_workers import SETUP, serving
 from benchmarks.simulated import Simulated
 from cnnsearch.execution.events import Ended, Event, Started
+from cnnsearch.execution.executor import Executor
 from cnnsearch.execution.machine.hardware import Layout
 from cnnsearch.planning.queue import Queue
 from cnnsearch.prepare import prepared
 from cnnsearch.progress import LiveView
-from cnnsearch.results.records import Results
-from cnnsearch.session import Executor, execute
+from cnnsearch.results.folder import Results
+from cnnsearch.session import execute
 from cnnsearch.spec.sweep import Sweep
 
 NODES = 4
@@ -187,7 +188,7 @@ def measure(trials: int, slots: int, seconds: float, epochs: int) -> bool:
 
                     finished = execute(ready, listen=listen, executor=run)
                 ended = time.time()
-            _print_figures(watch, ready.results, slots, ended)
+            _print_figures(watch, ready.results.here, slots, ended)
             return sum(finished.counts.values()) == len(finished.tables.trials) == trials
 
 

@@ -9,11 +9,13 @@ from datetime import UTC, datetime
 
 import numpy as np
 
-from cnnsearch.execution.workplace import Workplace
+from cnnsearch.execution.context import SharedContext
+from cnnsearch.execution.events import Progress
 from cnnsearch.planning.queue import Job
 from cnnsearch.planning.stopping import Orders
 from cnnsearch.planning.trial import EpochRow, Status, Trial
-from cnnsearch.results.records import Measures, Record, Results
+from cnnsearch.results.folder import Results
+from cnnsearch.results.record import Measures, Record
 
 SPREAD = 0.2
 """Trials take so much more or less than the mean: real ones are uneven, too."""
@@ -26,18 +28,18 @@ class Simulated:
     seconds: float
     """Of a trial, on average."""
 
-    def __call__(self, job: Job, place: Workplace, orders: Orders) -> Iterator[list[tuple[Trial, EpochRow | Record]]]:
+    def __call__(self, job: Job, context: SharedContext, orders: Orders) -> Iterator[Progress]:
         for trial in job.trials:
-            yield from ([(trial, event)] for event in self._run(trial, place))
+            yield from ([(trial, event)] for event in self._run(trial, context))
 
     def seconds_of(self, trial: Trial) -> float:
         """How long a trial takes; its id decides."""
         return self.seconds * (1 + SPREAD * (2 * np.random.default_rng(int(trial.id, 16)).random() - 1))
 
-    def _run(self, trial: Trial, place: Workplace) -> Iterator[EpochRow | Record]:
+    def _run(self, trial: Trial, context: SharedContext) -> Iterator[EpochRow | Record]:
         started_at, epochs = datetime.now(UTC), trial.settings.epochs
         resumed, epoch_seconds = time.monotonic(), self.seconds_of(trial) / epochs
-        folder = Results(place.results).trial(trial.id)
+        folder = Results(context.results).trial(trial.id)
         folder.begin(trial, [])
         skill = 0.3 + 0.4 * int(trial.id[:4], 16) / 16**4
         for epoch in range(1, epochs + 1):
@@ -59,7 +61,7 @@ class Simulated:
                 epochs_done=epochs,
                 seconds=epochs * epoch_seconds,
                 images_per_second=100.0,
-                precision=place.precision(trial.settings),
+                precision=context.precision(trial.settings),
                 device="cpu",
                 threads=1,
                 host="simulated",

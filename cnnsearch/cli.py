@@ -21,7 +21,7 @@ from cnnsearch.storage.remote import is_uri, redacted
 
 if TYPE_CHECKING:
     from cnnsearch.prepare import Prepared
-    from cnnsearch.results.records import Results
+    from cnnsearch.results.place import ResultsPlace
     from cnnsearch.session import Finished
 
 INTERRUPTED = 130
@@ -122,7 +122,7 @@ def report(
             raise RequestError(f"--out {redacted(out)}: give a folder; without it, the report of a URI goes there too")
         with contextlib.ExitStack() as stack:
             places = [_readable(stack, one) for one in results]
-            paths = [place.path for place in places]
+            paths = [place.here.path for place in places]
             folder = Path(out) if out else (beside(paths) if several else paths[0])
             if several:
                 refuse_repeats(paths)
@@ -140,13 +140,13 @@ def report(
                 print(page)
 
 
-def _readable(stack: contextlib.ExitStack, results: str) -> Results:
+def _readable(stack: contextlib.ExitStack, results: str) -> ResultsPlace:
     """Open results for reading, for the time of the stack."""
     if not is_uri(results):
-        from cnnsearch.results.records import Results
+        from cnnsearch.results.folder import Results
 
         return Results(Path(results))
-    from cnnsearch.results.mirror import reading
+    from cnnsearch.results.place import reading
 
     return stack.enter_context(reading(results))
 

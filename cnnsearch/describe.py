@@ -45,7 +45,7 @@ def write_description(ready: Prepared) -> None:
         },
     )
     chosen = {"precision": ready.precision, "threads": ready.layout.threads}
-    results.write("choices.json", {**results.read("choices.json"), ready.layout.device: chosen})
+    results.write("choices.json", {**results.here.read("choices.json"), ready.layout.device: chosen})
 
 
 def write_provenance(ready: Prepared, started_at: datetime, seconds: float, command: str) -> None:
@@ -66,8 +66,8 @@ def write_provenance(ready: Prepared, started_at: datetime, seconds: float, comm
         "layout": {"trials_at_once": ready.layout.trials_at_once, "threads": ready.layout.threads},
         "git_commit": _git_commit(),
     }
-    before = ready.results.read("provenance.json")
-    choices = ready.results.read("choices.json")
+    before = ready.results.here.read("provenance.json")
+    choices = ready.results.here.read("choices.json")
     ready.results.write("provenance.json", {"runs": [*before.get("runs", []), this], "choices": choices})
 
 

@@ -15,17 +15,19 @@ from typing import Any
 from cnnsearch import data as images
 from cnnsearch.data.dataset import Dataset, Form
 from cnnsearch.data.images import Interpolation
-from cnnsearch.execution.machine.estimate import Calibration, Cost, Lengths, Sizes, calibrate, representatives
+from cnnsearch.execution.machine.estimate import Calibration, Cost, Lengths, Sizes, representatives
 from cnnsearch.execution.machine.hardware import Hardware, Layout, detect, lay_out
 from cnnsearch.execution.machine.placement import Cluster, describe, lay_out_over, usable
+from cnnsearch.execution.machine.timing import calibrate
 from cnnsearch.execution.warden import Warden, watching
 from cnnsearch.planning import retention
 from cnnsearch.planning.plan import Plan, compared, groups, make_plan
 from cnnsearch.planning.stopping_rules import mean, rule_of
 from cnnsearch.planning.trial import Outcome, Status, Trial
 from cnnsearch.results.continuation import saved_epochs
-from cnnsearch.results.mirror import Mirror, open_results
-from cnnsearch.results.records import Record, Results
+from cnnsearch.results.folder import Results
+from cnnsearch.results.place import ResultsPlace, open_results
+from cnnsearch.results.record import Record
 from cnnsearch.spec.cells import Cell, combinations, size
 from cnnsearch.spec.stage import StopEarly
 from cnnsearch.spec.sweep import Sweep
@@ -49,7 +51,7 @@ class Prepared:
     """A sweep with its data found, its trials planned and its cost estimated. Nothing has been started."""
 
     sweep: Sweep
-    results: Results
+    results: ResultsPlace
     datasets: dict[Form, Dataset]
     weights: dict[Key, Pretrained]
     """Pretrained weights that the sweep names."""
@@ -87,12 +89,12 @@ class Prepared:
     @property
     def is_remote(self) -> bool:
         """Whether results go to a URI."""
-        return isinstance(self.results, Mirror)
+        return self.results.remote is not None
 
     @property
     def precision(self) -> str:
         """What `precision: auto` means for this sweep: what it was begun with, else what the probe found here."""
-        chosen = self.results.read("choices.json").get(self.layout.device, {})
+        chosen = self.results.here.read("choices.json").get(self.layout.device, {})
         return str(chosen.get("precision", self.calibration.precision))
 
     @property
@@ -161,12 +163,12 @@ def prepared(
         if not dry_run:
             for name in results.set_damaged_aside():
                 _LOG.warning("%s/%s was damaged: it is kept as %s.damaged", results, name, name)
-        suggestions = results.suggestions()
+        suggestions = results.here.suggestions()
         plan_from = functools.partial(plan_from, suggestions=suggestions)
 
         def recorded() -> tuple[dict[str, Record], dict[str, Outcome], Plan]:
-            records = results.records()
-            ended = final_outcomes(results, records)
+            records = results.here.records()
+            ended = final_outcomes(results.here, records)
             plan = plan_from(ended)
             return records, plan.counted(ended, sweep.train.max_seconds), plan
 
@@ -252,7 +254,7 @@ def final_outcomes(results: Results, records: Mapping[str, Record]) -> dict[str,
     }
 
 
-def parents_without_weights(results: Results, plan: Plan, outcomes: dict[str, Outcome]) -> list[str]:
+def parents_without_weights(results: ResultsPlace, plan: Plan, outcomes: dict[str, Outcome]) -> list[str]:
     """List finished trials that a trial to run starts from, and whose weights are gone or damaged."""
     started = {trial.parent_id for trial in plan.trials.values() if trial.parent_id and trial.id not in outcomes}
     studies = (study for stage in plan.stages for study in stage.studies)

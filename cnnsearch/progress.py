@@ -18,7 +18,7 @@ from cnnsearch.execution.machine.estimate import representatives
 from cnnsearch.planning.labels import setting, setting_parts, varied_axes
 from cnnsearch.planning.trial import Status, Trial
 from cnnsearch.prepare import Prepared, epochs_left, expected_seconds
-from cnnsearch.results.records import Record
+from cnnsearch.results.record import Record
 from cnnsearch.session import Finished
 from cnnsearch.words import accuracy, clock, duration, percent
 

@@ -12,25 +12,23 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from cnnsearch.describe import write_description, write_pictures, write_provenance
+from cnnsearch.execution.context import Choices, SharedContext
 from cnnsearch.execution.events import Ended, Event
+from cnnsearch.execution.executor import Executor
 from cnnsearch.execution.machine.placement import Cluster
 from cnnsearch.planning import retention
 from cnnsearch.planning.queue import Job, Queue
 from cnnsearch.planning.suggest import Suggester
 from cnnsearch.planning.trial import Outcome, Status, Trial
 from cnnsearch.prepare import KEPT_AT_MOST, Prepared, digests, expected_seconds, prepared
-from cnnsearch.results.mirror import Mirror
-from cnnsearch.results.records import Results
+from cnnsearch.results.place import ResultsPlace
 from cnnsearch.results.tables import Tables, load
 from cnnsearch.spec.sweep import Sweep
 
-SAVING_SECONDS = 60.0
+OVERDUE_SECONDS = 60.0
 """Grace in seconds after `max_seconds`, before a run that has not ended by itself is ended."""
-
-Executor = Callable[..., None]
 
 
 @dataclass(frozen=True)
@@ -159,7 +157,7 @@ def execute(
             cost=functools.partial(expected_seconds, ready),
             silence=functools.partial(_expected_silence, ready),
             slots=ready.layout.trials_at_once,
-            history=lambda trial_id: results.trial(trial_id).epochs(),
+            history=lambda trial_id: results.here.trial(trial_id).epochs(),
             max_trials=max_trials,
             deadline=math.inf if max_seconds is None else began + max_seconds,
             suggestions=ready.suggestions,
@@ -170,18 +168,18 @@ def execute(
 
         try:
             # Executors end by themselves; the alarm is for one that does not.
-            with _time_limit(None if max_seconds is None else max_seconds + SAVING_SECONDS):
-                executor(queue, workplace(ready), ready.layout, ready.sweep.run, hear)
+            with _time_limit(None if max_seconds is None else max_seconds + OVERDUE_SECONDS):
+                executor(queue, shared_context(ready), ready.layout, ready.sweep.run, hear)
             time_is_up = queue.is_time_up and not queue.is_exhausted
-        except _TimeIsUp:
+        except _Overdue:
             time_is_up = True
         trials_are_up = queue.is_at_limit
         keeper.drop()
         results.pull()
     seconds = time.monotonic() - began
-    if ready.remaining or not results.read("provenance.json"):
+    if ready.remaining or not results.here.read("provenance.json"):
         write_provenance(ready, started_at, seconds, command)
-    tables = load(results.path)
+    tables = load(results.here.path)
     counts = {str(status): int(count) for status, count in Counter(tables.trials["status"]).items()}
     page = None
     if counts and (page := current_report(tables)) is None:
@@ -197,7 +195,7 @@ def _adopt(ready: Prepared, listen: Callable[[Event], None], trials: list[Trial]
     starts = {stage.start_from.stage for stage in ready.sweep.stages if stage.start_from}
     found: dict[str, Outcome] = {}
     for trial_id in ready.results.adopt(list(by_id)):
-        folder, trial = ready.results.trial(trial_id), by_id[trial_id]
+        folder, trial = ready.results.here.trial(trial_id), by_id[trial_id]
         record = folder.record()
         if record is not None and (trial.stage not in starts or folder.has_weights()):
             found[trial_id] = record.outcome
@@ -208,7 +206,7 @@ def _adopt(ready: Prepared, listen: Callable[[Event], None], trials: list[Trial]
 class _Keeper:
     """Drops weights that nothing needs any more, while trials end."""
 
-    def __init__(self, results: Results, queue: Queue) -> None:
+    def __init__(self, results: ResultsPlace, queue: Queue) -> None:
         self._results = results
         self._queue = queue
         self._ended = [trial_id for trial_id in queue.plan.trials if trial_id in queue.outcomes]
@@ -235,19 +233,19 @@ class _Keeper:
         self._since = 0
 
 
-class _TimeIsUp(BaseException):
+class _Overdue(BaseException):
     """The time limit has passed. Not an Exception, so that no handler on the way takes it for a failure."""
 
 
 @contextlib.contextmanager
 def _time_limit(seconds: float | None) -> Iterator[None]:
-    """Raise _TimeIsUp in the main thread after some seconds."""
+    """Raise _Overdue in the main thread after some seconds."""
     if seconds is None:
         yield
         return
 
     def ring(number: int, frame: object) -> None:
-        raise _TimeIsUp
+        raise _Overdue
 
     before = signal.signal(signal.SIGALRM, ring)
     signal.setitimer(signal.ITIMER_REAL, seconds)
@@ -258,13 +256,11 @@ def _time_limit(seconds: float | None) -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
-def workplace(ready: Prepared) -> Any:
-    """What the workers of this sweep share."""
-    from cnnsearch.execution.workplace import Choices, Workplace
-
+def shared_context(ready: Prepared) -> SharedContext:
+    """What all trials of this sweep share."""
     choices = Choices(ready.layout.device, ready.layout.threads, ready.precision)  # type: ignore[arg-type]
-    return Workplace(
-        ready.results.path,
+    return SharedContext(
+        ready.results.here.path,
         ready.datasets,
         choices,
         ready.sweep.run.checkpoint_seconds,
@@ -275,7 +271,7 @@ def workplace(ready: Prepared) -> Any:
         ready.sweep.train.max_seconds,
         ready.sweep.run.keep == "state",
         ready.known_epochs,
-        ready.results.remote if isinstance(ready.results, Mirror) else None,
+        ready.results.remote,
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from cnnsearch.results.records import Results
+from cnnsearch.results.folder import Results
 
 VARYING = {"seconds", "images_per_second", "peak_memory_bytes", "host", "started_at", "checksum"}
 

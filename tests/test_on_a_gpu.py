@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from cnnsearch.data.dataset import Dataset
 from cnnsearch.execution.events import Event, Started
-from cnnsearch.execution.trial import is_out_of_memory
+from cnnsearch.execution.record import is_out_of_memory
 from cnnsearch.planning import queue as job_queue
 from cnnsearch.prepare import prepared
 from cnnsearch.session import execute

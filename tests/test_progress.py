@@ -13,7 +13,7 @@ from cnnsearch.plan_text import plan_json, plan_text
 from cnnsearch.planning.trial import EpochRow, Status, Trial
 from cnnsearch.prepare import Prepared, prepared
 from cnnsearch.progress import LineView, LiveView, State, finished_text
-from cnnsearch.results.records import Measures, Record
+from cnnsearch.results.record import Measures, Record
 from cnnsearch.results.tables import Tables
 from cnnsearch.session import Finished
 from cnnsearch.spec.sweep import Sweep

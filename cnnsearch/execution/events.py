@@ -1,24 +1,21 @@
-"""What happens while a sweep runs, for whoever listens: the live view, the log, a notebook."""
+"""What happens while a sweep runs, for those who listen: the live view, the log, a notebook."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from cnnsearch.planning.trial import Trial
-from cnnsearch.results.records import Record
-
-if TYPE_CHECKING:
-    from cnnsearch.planning.trial import EpochRow
+from cnnsearch.planning.trial import EpochRow, Trial
+from cnnsearch.results.record import Record
 
 
 @dataclass(frozen=True)
 class Ready:
-    """The executor is up; `dashboard` is the URL of its dashboard, if it has one."""
+    """The executor is up."""
 
     dashboard: str | None = None
+    """URL of its dashboard, if it has one."""
     token: str | None = None
-    """Where to find the token that the dashboard asks for: a file, or an environment variable. Never the token."""
+    """Where to find the token that the dashboard asks for: a file or an environment variable. Never the token."""
 
 
 @dataclass(frozen=True)
@@ -38,10 +35,13 @@ class EpochDone:
 
 @dataclass(frozen=True)
 class Ended:
-    """A trial ended, one way or another, and its record is written."""
+    """A trial ended, with whatever status, and its record is written."""
 
     trial: Trial
     record: Record
 
 
 Event = Ready | Started | EpochDone | Ended
+
+Progress = list[tuple[Trial, EpochRow | Record]]
+"""What a job reports at a time: epochs that its trials finished, and records of those that ended."""

@@ -1,98 +1,94 @@
-"""What a worker does with a job: one trial by itself, or many heads on the same features as batched products."""
+"""What a worker does with a job: run trials one by one, or train many heads on the same features together."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 import torch
 from torch import Tensor, fx, nn
 
-from cnnsearch.errors import DiskError, OutOfMemoryError
-from cnnsearch.execution.trial import (
-    arrange,
-    best_update,
-    divergence,
-    explain,
-    is_out_of_memory,
-    keeps_state,
-    measures,
+from cnnsearch.execution.context import SharedContext
+from cnnsearch.execution.events import Progress
+from cnnsearch.execution.record import (
+    Attempt,
+    CheckpointTimer,
+    Evaluations,
+    failure,
+    finish_trial,
     model_bytes,
-    new_record,
-    pruning,
-    run_trial,
-    saved_state,
-    starting_model,
+    row_before_training,
     stop_due,
 )
-from cnnsearch.execution.workplace import CheckpointTimes, Workplace
+from cnnsearch.execution.start import arrange, saved_state, starting_model
+from cnnsearch.execution.trial import run_trial
 from cnnsearch.planning.queue import Job, frozen_key, head_key
 from cnnsearch.planning.stopping import Orders, Stop
 from cnnsearch.planning.trial import EpochRow, Trial
-from cnnsearch.results.records import Record, Results
+from cnnsearch.results.folder import Results
+from cnnsearch.results.record import Record
 from cnnsearch.spec.model_names import OWN
 from cnnsearch.spec.settings import Settings
 from cnnsearch.training.compute.device import derived_seed, reset_process
-from cnnsearch.training.evaluate import MEASURED, Evaluation
+from cnnsearch.training.evaluate import MEASURED
 from cnnsearch.training.features import Features
 from cnnsearch.training.heads import HeadInputs, HeadState, evaluate_heads, train_heads
 from cnnsearch.training.pixels import Pixels
+from cnnsearch.training.train import Weights
 
-Events = list[tuple[Trial, EpochRow | Record]]
 
+def run_job(job: Job, context: SharedContext, orders: Orders) -> Iterator[Progress]:
+    """Run a job; yields its progress, one epoch of the trials at a time, and each trial's record last.
 
-def run_job(job: Job, place: Workplace, orders: Orders) -> Iterator[Events]:
-    """Run a job; yields what happened, an epoch of every trial at a time, each trial's record last.
+    A trial that trains only its head gives the same numbers by itself as together with others. If training them
+    together fails, each is trained by itself.
 
-    `orders` may change between two steps, and say that trials are to end early or that all are to be saved and left.
+    Args:
+        job: trials that have not ended.
+        context: what all trials share.
+        orders: may change between two steps: that trials are to end early, or that all are to be saved and left.
 
-    A trial that trains its head only gives the same numbers by itself as in company. Where one breaks, the others of
-    its job are trained by themselves.
-
-    Raises OutOfMemoryError and DiskError, which are not the trials' own.
+    Raises OutOfMemoryError and DiskError, which are the machine's fault, not the trials'.
     """
     if head_key(job.trials[0]) is None:
-        _LAST.clear()  # other trials are to have the memory
-        yield from _one_by_one(job, place, orders)
+        _LAST.clear()  # to free its memory
+        yield from _one_by_one(job, context, orders)
         return
     started_at, ended = datetime.now(UTC), set()
     try:
-        bundle = _bundle(job, place)
+        bundle = _bundle(job, context)
         if bundle is None:
-            yield from _one_by_one(job, place, orders)
+            yield from _one_by_one(job, context, orders)
             return
         for part in bundle.parts():
-            for events in _train(part, place, orders, started_at) if not orders.pause else ():
+            for events in _train(part, context, orders, started_at) if not orders.pause else ():
                 ended |= {trial.id for trial, event in events if isinstance(event, Record)}
                 yield events
-    except DiskError:
-        raise
     except Exception as error:
-        if is_out_of_memory(error):
-            raise OutOfMemoryError(explain(error)) from None
+        cause = failure(error)
         left = [trial for trial in job.trials if trial.id not in ended]
         if len(job.trials) > 1:
             for trial in left:
-                yield from run_job(Job((trial,)), place, orders)
+                yield from run_job(Job((trial,)), context, orders)
         else:
-            yield [(t, Results(place.results).trial(t.id).commit_failure(t, explain(error))) for t in left]
+            yield [(t, Results(context.results).trial(t.id).commit_failure(t, cause)) for t in left]
 
 
-def _one_by_one(job: Job, place: Workplace, orders: Orders) -> Iterator[Events]:
+def _one_by_one(job: Job, context: SharedContext, orders: Orders) -> Iterator[Progress]:
     for trial in job.trials:
-        for event in run_trial(trial, place, orders) if not orders.pause else ():
+        for event in run_trial(trial, context, orders) if not orders.pause else ():
             yield [(trial, event)]
 
 
 @dataclass(frozen=True)
 class _Bundle:
-    """Heads ready to be trained, or trained on."""
+    """Heads that are trained together, from a new or a saved state."""
 
     trials: tuple[Trial, ...]
     features: HeadInputs
     starts: list[tuple[Tensor, Tensor]]
-    """Weight and bias each trial started from."""
+    """Weight and bias that each trial starts from."""
     states: list[HeadState]
     names: tuple[str, str]
     """Of the head's weight and bias in the model's state dict."""
@@ -100,7 +96,7 @@ class _Bundle:
     """Of the whole model's weights."""
 
     def parts(self) -> Iterator[_Bundle]:
-        """Bundles of the trials that have come equally far, which is all of them where none goes on."""
+        """Bundles of the trials with equally many epochs: a single one, unless some continue from a saved state."""
         for epoch in sorted({state.epoch for state in self.states}):
             chosen = [index for index, state in enumerate(self.states) if state.epoch == epoch]
             yield replace(
@@ -111,16 +107,16 @@ class _Bundle:
             )
 
 
-def _bundle(job: Job, place: Workplace) -> _Bundle | None:
-    """The features of a job's trials and their heads; None where more than one linear layer follows the cut."""
-    reset_process(place.choices.threads)
-    frozen = _frozen(job.trials[0], place)
+def _bundle(job: Job, context: SharedContext) -> _Bundle | None:
+    """The features and heads of a job's trials; None if more than one linear layer follows the frozen layers."""
+    reset_process(context.choices.threads)
+    frozen = _frozen(job.trials[0], context)
     if frozen is None:
         return None
     heads, states = [_initial_head(trial, frozen) for trial in job.trials], []
     for trial, (weight, bias) in zip(job.trials, heads, strict=True):
         states.append(HeadState(_effective(trial, frozen.own_dropout), weight.clone(), bias.clone()))
-        checkpoint = saved_state(trial, place, "head")
+        checkpoint = saved_state(trial, context, "head")
         if checkpoint is not None:
             states[-1].load_state_dict(checkpoint)
     names = (f"{frozen.name}.weight", f"{frozen.name}.bias")
@@ -129,7 +125,7 @@ def _bundle(job: Job, place: Workplace) -> _Bundle | None:
 
 @dataclass(frozen=True)
 class _Frozen:
-    """What heads need of a model: the outputs of its frozen layers, and the head that a trial starts from."""
+    """What heads need of a model: the outputs of its frozen layers, and the head as `trial` starts with it."""
 
     trial: Trial
     features: HeadInputs
@@ -142,28 +138,28 @@ class _Frozen:
     """Of the whole model's weights."""
 
 
-def _frozen(trial: Trial, place: Workplace) -> _Frozen | None:
-    """What all trials have in common that start from the same model; made anew when another one is asked for.
+def _frozen(trial: Trial, context: SharedContext) -> _Frozen | None:
+    """What all trials that start from the same model have in common; kept until another model is asked for.
 
-    None where more than one linear layer follows the cut.
+    None if more than one linear layer follows the frozen layers.
     """
-    images = place.dataset(trial.settings).images_path
-    key = (*frozen_key(trial), images, place.results, place.choices, place.features_bytes)
+    images = context.dataset(trial.settings).images_path
+    key = (*frozen_key(trial), images, context.results, context.choices, context.features_bytes)
     if key not in _LAST:
         _LAST.clear()
-        _LAST[key] = _make_frozen(trial, place)
+        _LAST[key] = _make_frozen(trial, context)
     return _LAST[key]
 
 
 _LAST: dict[tuple[object, ...], _Frozen | None] = {}
-"""Of this process: building a model and reading its weights takes longer than training a head."""
+"""The last result of `_frozen` in this process: to build a model and read its weights takes longer than a head."""
 
 
-def _make_frozen(trial: Trial, place: Workplace) -> _Frozen | None:
-    statistics = place.expected_statistics(trial.settings)
-    pixels = Pixels.shared(place.dataset(trial.settings), place.choices.device, statistics)
-    model = starting_model(trial, place)
-    state, examples = arrange(model, trial, place, pixels)
+def _make_frozen(trial: Trial, context: SharedContext) -> _Frozen | None:
+    statistics = context.expected_statistics(trial.settings)
+    pixels = Pixels.shared(context.dataset(trial.settings), context.choices.device, statistics)
+    model = starting_model(trial, context)
+    state, examples = arrange(model, trial, context, pixels)
     if not isinstance(examples, Features) or not isinstance(state.trained, fx.GraphModule):
         return None
     found = only_head(state.trained)
@@ -177,7 +173,10 @@ def _make_frozen(trial: Trial, place: Workplace) -> _Frozen | None:
 
 
 def only_head(suffix: fx.GraphModule) -> tuple[str, float | None] | None:
-    """Name of the one linear layer of a suffix, and the architecture's dropout before it (None: there is none)."""
+    """Name of the only linear layer of a suffix, and the rate of the dropout before it (None: there is no dropout).
+
+    None if the suffix is anything else.
+    """
     modules = dict(suffix.named_modules())
     called = [node for node in suffix.graph.nodes if node.op not in ("placeholder", "output")]
     if any(node.op != "call_module" for node in called):
@@ -193,10 +192,10 @@ def only_head(suffix: fx.GraphModule) -> tuple[str, float | None] | None:
 
 
 def _effective(trial: Trial, own_dropout: float | None) -> Settings:
-    """Settings with the dropout that acts before the head."""
+    """The trial's settings, with the dropout rate that acts on the head's inputs."""
     settings = trial.settings
     if settings.model in OWN:
-        return settings.model_copy(update={"dropout": 0.0})  # its dropout lies among frozen layers
+        return settings.model_copy(update={"dropout": 0.0})  # its dropout is among the frozen layers
     if settings.dropout == 0 and own_dropout is not None:
         return settings.model_copy(update={"dropout": own_dropout})
     return settings
@@ -217,108 +216,73 @@ def _drawn(trial: Trial, like: nn.Linear) -> nn.Linear:
     return nn.Linear(like.in_features, like.out_features).to(like.weight.device)
 
 
-def _train(bundle: _Bundle, place: Workplace, orders: Orders, started_at: datetime) -> Iterator[Events]:
-    trials, states, results = bundle.trials, bundle.states, Results(place.results)
+def _train(bundle: _Bundle, context: SharedContext, orders: Orders, started_at: datetime) -> Iterator[Progress]:
+    trials, states, results = bundle.trials, bundle.states, Results(context.results)
     zeros: list[list[EpochRow]] = [[] for _ in trials]
-    before: list[dict[str, Evaluation]] = [{} for _ in trials]
+    before: list[Evaluations] = [{} for _ in trials]
     if trials[0].parent_id is not None:
         before = _evaluate(bundle, bundle.starts)
-        for trial, rows, measured in zip(trials, zeros, before, strict=True):
-            val = measured["val"]
-            rows.append(EpochRow(0, None, None, val.loss, val.accuracy, trial.settings.lr, 0.0))
+        zeros = [[row_before_training(trial, measured)] for trial, measured in zip(trials, before, strict=True)]
         yield [(trial, rows[0]) for trial, rows in zip(trials, zeros, strict=True)]
 
-    def save(index: int) -> None:
-        folder = results.trial(trials[index].id)
-        folder.begin(trials[index], states[index].rows)
-        folder.save_checkpoint(states[index].state_dict())
+    def save(indices: list[int]) -> None:
+        for index in indices:
+            folder = results.trial(trials[index].id)
+            folder.begin(trials[index], states[index].rows)
+            folder.save_checkpoint(states[index].state_dict())
 
-    def ends(indices: Iterable[int]) -> Iterator[Events]:
-        for index, best in _best(bundle, list(indices)):
-            yield [(trials[index], _end(bundle, index, place, started_at, zeros[index], before[index], best, stops))]
+    def finish(index: int, best: Evaluations) -> Record:
+        trial, state = trials[index], states[index]
+        results.trial(trial.id).begin(trial, zeros[index] + state.rows)
+        parameters = state.weight.numel() + state.bias.numel()
+        attempt = Attempt(trial, context, started_at, parameters, bundle.model_bytes, before[index])
+        return finish_trial(attempt, state, stops.get(index), lambda: best, lambda: _best_weights(bundle, state))
+
+    def finish_all(indices: list[int]) -> Iterator[Progress]:
+        for index, best in _best(bundle, indices):
+            yield [(trials[index], finish(index, best))]
 
     stops: dict[int, Stop] = {}
     ended: set[int] = set()
-    due = CheckpointTimes(place)
+    timer = CheckpointTimer(context)
     epochs = train_heads(bundle.features, states, lambda index: index in ended)
     while True:
         left = [index for index in range(len(trials)) if index not in ended]
-        found = {index: stop_due(trials[index], states[index].rows, place, orders) for index in left}
+        found = {index: stop_due(trials[index], states[index].rows, context, orders) for index in left}
         stops |= {index: stop for index, stop in found.items() if stop}
         stopped = stops.keys() - ended
-        yield from ends(sorted(stopped))
+        yield from finish_all(sorted(stopped))
         ended |= stopped
         if (epoch := next(epochs, None)) is None:
             break
         at = [index for index, row in enumerate(epoch) if row is not None]
         number = max(states[index].epoch for index in at)
         is_last = number == trials[0].settings.epochs
-        if not is_last and due.now(number):
-            for index in at:
-                save(index)
+        if not is_last and timer.is_due(number):
+            save(at)
         yield [(trials[index], row) for index, row in enumerate(epoch) if row is not None]
         if orders.pause and not is_last:
-            for index in at:
-                save(index)
+            save(at)
             return
-    yield from ends(index for index in range(len(trials)) if index not in ended)
+    yield from finish_all([index for index in range(len(trials)) if index not in ended])
 
 
-def _end(
-    bundle: _Bundle,
-    index: int,
-    place: Workplace,
-    started_at: datetime,
-    zeros: list[EpochRow],
-    before: dict[str, Evaluation],
-    best: dict[str, Evaluation],
-    stops: Mapping[int, Stop],
-) -> Record:
-    """Write all that is kept of one trial. See `_train`."""
-    trial, state, stop = bundle.trials[index], bundle.states[index], stops.get(index)
-    folder = Results(place.results).trial(trial.id)
-    folder.begin(trial, zeros + state.rows)
-    record = _record(trial, place, started_at, bundle, state)
-    keep_state = keeps_state(place, stop) and state.rows[-1].is_finite
-    if stop:
-        record = record.model_copy(update=pruning(stop))
-    if before:
-        record = record.model_copy(update={"before": measures(before)})
-    if state.rows[-1].is_finite:
-        assert state.best is not None
-        if keep_state:
-            folder.save_checkpoint(state.state_dict())
-        if record.outcome.is_comparable:
-            weights = dict(zip(bundle.names, (state.best_weight, state.best_bias), strict=True))
-            folder.save_weights({name: value.cpu() for name, value in weights.items()})
-        folder.save_predictions(
-            {
-                (split, moment): (found.predicted, found.confidence)
-                for moment, evaluations in (("before", before), ("best", best))
-                for split, found in evaluations.items()
-            }
-        )
-        record = record.model_copy(update=best_update(state.best, best))
-    return folder.commit(record, keep_state=keep_state)
+def _best_weights(bundle: _Bundle, state: HeadState) -> Weights:
+    values = zip(bundle.names, (state.best_weight, state.best_bias), strict=True)
+    return {name: value.cpu() for name, value in values}
 
 
-def _best(bundle: _Bundle, indices: list[int]) -> Iterator[tuple[int, dict[str, Evaluation]]]:
-    """Each of some trials with the results of its best epoch; one without is evaluated as it stands, for nothing."""
+def _best(bundle: _Bundle, indices: list[int]) -> Iterator[tuple[int, Evaluations]]:
+    """Each of these trials with its results at its best epoch; a diverged one without any is evaluated as it stands,
+    and its results are not used."""
     if indices:
         states = [bundle.states[index] for index in indices]
         heads = [(s.best_weight, s.best_bias) if s.best else (s.weight, s.bias) for s in states]
         yield from zip(indices, _evaluate(bundle, heads), strict=True)
 
 
-def _evaluate(bundle: _Bundle, heads: Sequence[tuple[Tensor, Tensor]]) -> list[dict[str, Evaluation]]:
-    """For each head its results on validation and test."""
+def _evaluate(bundle: _Bundle, heads: Sequence[tuple[Tensor, Tensor]]) -> list[Evaluations]:
+    """The results of each head on validation and test."""
     weight, bias = torch.stack([w for w, _ in heads]), torch.stack([b for _, b in heads])
     by_split = {split: evaluate_heads(bundle.features, split, weight, bias) for split in MEASURED}
-    return [{split: by_split[split][index] for split in MEASURED} for index in range(len(heads))]
-
-
-def _record(trial: Trial, place: Workplace, started_at: datetime, bundle: _Bundle, state: HeadState) -> Record:
-    parameters = state.weight.numel() + state.bias.numel()
-    precision = place.precision(trial.settings)
-    record = new_record(trial, place, started_at, state.rows, parameters, precision, bundle.model_bytes)
-    return record if state.rows[-1].is_finite else record.model_copy(update=divergence(state.rows[-1]))
+    return [{split: found[index] for split, found in by_split.items()} for index in range(len(heads))]

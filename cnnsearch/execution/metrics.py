@@ -1,13 +1,13 @@
 """What Prometheus can see of a run: gauges that Ray shows on its nodes' metrics ports as `ray_cnnsearch_…`.
 
-Ray forgets a gauge once it has sent its value on, and the node a little later: a gauge that is no longer set is gone
-after two to three of Ray's report intervals (half a minute). So all gauges are set again and again, and those of a
-trial that ended are not. Nothing is left standing that would lie.
+Ray forgets a gauge once it has sent its value on, and the node a little later: a gauge that is no longer set disappears
+after two to three of Ray's report intervals (half a minute). So all current gauges are set again and again, and those
+of a trial that ended are not: no outdated value stays.
 
-Label values are few, however many trials there are: Prometheus keeps a series for each. A running trial is told by
-its slot, never by its id or settings; the log and the tasks of its worker say which trial that is.
+Prometheus keeps a series for each label value, so these are few, however many trials there are. A running trial is
+identified by a slot, never by its id or settings; the log and the tasks of its worker say which trial that is.
 
-Ray is imported by `schedule` only, which hands in what makes a gauge.
+This module does not import Ray: it is given a function that makes a gauge.
 """
 
 from __future__ import annotations
@@ -19,15 +19,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
+from cnnsearch.execution.context import SharedContext
 from cnnsearch.execution.events import EpochDone, Event
-from cnnsearch.execution.workplace import Workplace
 from cnnsearch.planning.queue import Job, Queue
 from cnnsearch.planning.trial import EpochRow, Status, Trial
 
-MOST_SLOTS = 256
-"""Running trials that are shown one by one; all are counted."""
+SHOWN_TRIALS = 256
+"""Most running trials that have gauges of their own; all are counted."""
 STATES = ("waiting", "running", *(str(status.value) for status in Status))
-MEASURED_EACH_EPOCH = ("train", "val")
 
 
 @dataclass(frozen=True)
@@ -66,7 +65,7 @@ class Metrics:
     def __init__(
         self,
         queue: Queue,
-        place: Workplace,
+        context: SharedContext,
         gpu_share: Callable[[Job], float],
         make_gauge: Callable[[str, str, tuple[str, ...]], Gauge],
         every_seconds: float,
@@ -75,15 +74,15 @@ class Metrics:
         """Make the gauges.
 
         Args:
-            queue: knows what runs, and how trials ended.
-            place: knows how many images an epoch has.
-            gpu_share: share of all GPUs that a job has, 0-1.
-            make_gauge: from name, description and label names.
-            every_seconds: gauges are set this often; more often than Ray sends them on.
-            clock: seconds.
+            queue: knows which trials run, and how the others ended.
+            context: knows how many images an epoch has.
+            gpu_share: returns the share of all GPUs that a job has, 0-1.
+            make_gauge: makes a gauge from name, description and label names.
+            every_seconds: time between two settings of the gauges; shorter than between two reports of Ray.
+            clock: returns seconds.
         """
         self._queue = queue
-        self._place = place
+        self._context = context
         self._gpu_share = gpu_share
         self._gauges = {metric: make_gauge(metric.name, metric.help, metric.labels) for metric in METRICS}
         self._every_seconds = every_seconds
@@ -95,18 +94,18 @@ class Metrics:
         """Trial id -> slot, of running trials."""
 
     def hear(self, event: Event) -> None:
-        """Learn of an epoch."""
+        """Note the results of an epoch."""
         if isinstance(event, EpochDone):
             self._rows[event.trial.id] = event.row
 
     def publish(self) -> None:
-        """Set all gauges, where it is time."""
+        """Set all gauges, if it is time to."""
         if self._clock() - self._set_at < self._every_seconds:
             return
         self._set_at = self._clock()
         running = dict(self._queue.running)
         self._rows = {trial_id: row for trial_id, row in self._rows.items() if trial_id in running}
-        self._slots = _seated(self._slots, running)
+        self._slots = _assign_slots(self._slots, running)
         for metric, labels, value in [*self._of_stages(), *self._of_trials(running)]:
             if math.isfinite(value):
                 self._gauges[metric].set(value, {"sweep": self._queue.sweep.name, **labels})
@@ -144,15 +143,15 @@ class Metrics:
     ) -> Iterator[tuple[Metric, dict[str, str], float]]:
         values = ((LOSS, (row.train_loss, row.val_loss)), (ACCURACY, (row.train_accuracy, row.val_accuracy)))
         for metric, of_splits in values:
-            for split, value in zip(MEASURED_EACH_EPOCH, of_splits, strict=True):
+            for split, value in zip(("train", "val"), of_splits, strict=True):
                 if value is not None:
                     yield metric, {**labels, "split": split}, value
         if row.epoch and row.seconds:
-            yield SPEED, labels, len(self._place.dataset(trial.settings).indices["train"]) / row.seconds
+            yield SPEED, labels, len(self._context.dataset(trial.settings).indices["train"]) / row.seconds
 
 
-def _seated(slots: dict[str, int], running: dict[str, Job]) -> dict[str, int]:
-    """Who runs keeps their slot; newcomers get the lowest ones that are free, as far as there are any."""
+def _assign_slots(slots: dict[str, int], running: dict[str, Job]) -> dict[str, int]:
+    """Trial id -> slot. Running trials keep theirs; new ones get the lowest free slots, as long as there are any."""
     kept = {trial_id: slot for trial_id, slot in slots.items() if trial_id in running}
-    free = iter(sorted(set(range(MOST_SLOTS)) - set(kept.values())))
+    free = iter(sorted(set(range(SHOWN_TRIALS)) - set(kept.values())))
     return kept | dict(zip((trial_id for trial_id in running if trial_id not in kept), free, strict=False))

@@ -1,4 +1,4 @@
-"""Run trials one after another in this process: what tests and debuggers want. Same signature as `schedule.execute`."""
+"""Run trials one after another in this process, as tests and debuggers want it. An `executor.Executor`."""
 
 from __future__ import annotations
 
@@ -6,29 +6,32 @@ import contextlib
 from collections.abc import Callable, Iterator
 
 from cnnsearch.errors import OutOfMemoryError
-from cnnsearch.execution.direct import Direct
+from cnnsearch.execution.context import SharedContext
 from cnnsearch.execution.events import Ended, EpochDone, Event, Ready, Started
 from cnnsearch.execution.jobs import run_job
 from cnnsearch.execution.machine.hardware import Layout
-from cnnsearch.execution.spool import Spool
-from cnnsearch.execution.workplace import Workplace
+from cnnsearch.execution.spool import RemoteStore, Spool
 from cnnsearch.planning.queue import Queue
 from cnnsearch.planning.stopping import Orders
-from cnnsearch.results.mirror import results_at
-from cnnsearch.results.records import Record
+from cnnsearch.planning.trial import Trial
+from cnnsearch.results.place import results_at
+from cnnsearch.results.record import Record
 from cnnsearch.spec.sweep import RunSpec
 
 
-def execute(queue: Queue, place: Workplace, layout: Layout, run: RunSpec, listen: Callable[[Event], None]) -> None:
-    """Run everything in the queue.
+def execute(
+    queue: Queue, context: SharedContext, layout: Layout, run: RunSpec, listen: Callable[[Event], None]
+) -> None:
+    """See `Executor`. A trial that runs out of memory fails at once: it already had all there is."""
 
-    When the queue's time is up, the trial that runs is saved after its epoch, and the call ends. Raises DiskError where
-    something cannot be written. A trial that runs out of memory had all there is, and fails.
-    """
+    def end(trial: Trial, record: Record) -> None:
+        queue.finish(trial, record.outcome)
+        listen(Ended(trial, record))
+
     listen(Ready())
     orders = Orders(queue.stops)
-    with _spool(place) as spool:
-        here = spool.here() if spool else place
+    with _spool(context) as spool:
+        here = spool.context_here() if spool else context
         while not queue.is_time_up and (job := queue.take()) is not None:
             for trial in job.trials:
                 listen(Started(trial))
@@ -40,28 +43,25 @@ def execute(queue: Queue, place: Workplace, layout: Layout, run: RunSpec, listen
                         spool.send()
                     for trial, event in events:
                         if isinstance(event, Record):
-                            queue.finish(trial, event.outcome)
-                            listen(Ended(trial, event))
+                            end(trial, event)
                         else:
                             queue.hear(trial, event)
                             listen(EpochDone(trial, event))
                     orders.pause = queue.is_time_up
                 if spool:
-                    spool.send()  # what was saved of it after its last event
+                    spool.send()  # what was saved after the last event
             except OutOfMemoryError as error:
+                results = results_at(context.results, context.remote)
                 for trial in job.trials:
                     if trial.id not in queue.outcomes:
-                        results = results_at(place.results, place.remote)
-                        record = results.commit_failure(trial, f"out of memory; {error}")
-                        queue.finish(trial, record.outcome)
-                        listen(Ended(trial, record))
+                        end(trial, results.commit_failure(trial, f"out of memory; {error}"))
 
 
 @contextlib.contextmanager
-def _spool(place: Workplace) -> Iterator[Spool | None]:
-    """Where trials are written whose results go to a URI."""
-    if place.remote is None:
+def _spool(context: SharedContext) -> Iterator[Spool | None]:
+    """Where trials write if results are kept under a URI; None if they write into the results folder itself."""
+    if context.remote is None:
         yield None
         return
-    with contextlib.closing(Spool.open(place, Direct(place.remote))) as spool:
+    with contextlib.closing(Spool.open(context, RemoteStore(context.remote))) as spool:
         yield spool

@@ -1,7 +1,7 @@
-"""How a worker runs trials on a machine that does not have the results folder: in a folder of its own, whose changes
-go to the `depot` after every step, before anybody is told of them.
+"""Run trials on a machine without the results folder: they write into a folder of the worker's own, the spool.
 
-Images and pretrained weights are fetched once for all workers of a machine, into its cache.
+After every step, and before anybody is told of it, what has changed in the spool is sent to the `TrialStore`. Images
+and pretrained weights are fetched once for all workers of a machine, into its cache.
 """
 
 from __future__ import annotations
@@ -16,54 +16,115 @@ from pathlib import Path
 from typing import Protocol
 
 from cnnsearch.data.dataset import Dataset
-from cnnsearch.errors import DiskError
-from cnnsearch.execution.workplace import Workplace
+from cnnsearch.errors import DiskError, RunError
+from cnnsearch.execution.context import SharedContext
 from cnnsearch.planning.trial import Trial
 from cnnsearch.results.continuation import shorter
-from cnnsearch.results.parcel import Parcel
-from cnnsearch.results.records import Results
+from cnnsearch.results.folder import Results
+from cnnsearch.results.parcel import HOLDER, Parcel, put
 from cnnsearch.results.trial_folder import TrialFolder
 from cnnsearch.storage.cache import cache_root
 from cnnsearch.storage.durable import alone_in, remove_abandoned, replacing, temporary_folder
+from cnnsearch.storage.remote import Remote, all_of
 from cnnsearch.training.models.pretrained import Pretrained, digest_of
 
 
-class Office(Protocol):
-    """A `depot.Depot`, wherever it is. What it raises, its methods here raise."""
+class TrialStore(Protocol):
+    """Where the trials of a sweep are kept, as a worker reaches it: a `Depot` through Ray, or a `RemoteStore`.
 
-    def hand_over(self, trial_id: str, holder: str, names: Iterable[str]) -> dict[str, bytes]: ...
-    def fetch(self, trial_id: str, names: Iterable[str]) -> dict[str, bytes]: ...
-    def keep(self, holder: str, parcels: Iterable[Parcel]) -> None: ...
-    def read(self, file: Path, start: int) -> bytes: ...
+    One worker at a time holds a trial: the one it was handed over to last. What others send of it is refused.
+    """
+
+    def hand_over(self, trial_id: str, holder: str, names: Iterable[str]) -> dict[str, bytes]:
+        """Note that `holder` runs a trial from now on, and return its files as `fetch` does."""
+
+    def fetch(self, trial_id: str, names: Iterable[str]) -> dict[str, bytes]:
+        """Name -> content of those of a trial's named files that exist."""
+
+    def keep(self, holder: str, parcels: Iterable[Parcel]) -> None:
+        """Change trials' files as the parcels say, each in the order of `Parcel.changes`.
+
+        Raises:
+            DiskError: a file cannot be written; RemoteError where that is under a URI.
+            RunError: a trial is held by another worker, or has ended.
+        """
+
+    def read(self, file: Path, start: int) -> bytes:
+        """A piece of an image pack or of pretrained weights, from byte `start`; empty at the file's end.
+
+        Raises RunError where the file cannot be read.
+        """
 
 
-State = tuple[int, int, int]
-"""Of a file: inode, size, modification time."""
+@dataclass(frozen=True)
+class RemoteStore:
+    """The trials of a sweep whose results are kept under a URI, where every worker reads and writes by itself.
+
+    The holder of a trial is noted beside its files. Object stores cannot write on the condition that this note is
+    unchanged. A worker that was given up, and stands still between reading the note and writing, may therefore leave
+    files of two attempts: their checksums then differ from those of the record, and the trial counts as not done.
+    """
+
+    remote: Remote
+    """Of the sweep."""
+    reader: Callable[[Path, int], bytes] | None = None
+    """Reads files that this machine lacks, as `TrialStore.read`."""
+
+    def hand_over(self, trial_id: str, holder: str, names: Iterable[str]) -> dict[str, bytes]:
+        """See TrialStore. Raises RemoteError."""
+        self.remote.write(f"trials/{trial_id}/{HOLDER}", holder.encode())
+        return self.fetch(trial_id, names)
+
+    def fetch(self, trial_id: str, names: Iterable[str]) -> dict[str, bytes]:
+        """See TrialStore. Raises RemoteError."""
+        found = all_of(lambda name: self.remote.read(f"trials/{trial_id}/{name}"), names)
+        return {name: content for name, content in found.items() if content is not None}
+
+    def keep(self, holder: str, parcels: Iterable[Parcel]) -> None:
+        """See TrialStore."""
+        by_id = {parcel.trial_id: parcel for parcel in parcels}
+        all_of(lambda trial_id: self._keep(holder, by_id[trial_id]), by_id)
+
+    def _keep(self, holder: str, parcel: Parcel) -> None:
+        if self.remote.read(f"trials/{parcel.trial_id}/{HOLDER}") != holder.encode():
+            raise RunError(f"trial {parcel.trial_id} was given to another worker")
+        put(self.remote, parcel)
+
+    def read(self, file: Path, start: int) -> bytes:
+        """See TrialStore."""
+        if self.reader is None:
+            raise RunError(f"{file} is gone")
+        return self.reader(file, start)
+
+
+FileState = tuple[int, int, int]
+"""Inode, size and modification time of a file."""
 
 
 @dataclass
 class Spool:
-    """One worker's folder, and what of it the depot has."""
+    """One worker's folder, and which state of it the store has."""
 
-    place: Workplace
-    """As the depot's machine knows it."""
-    office: Office
+    context: SharedContext
+    """As the machine with the results folder knows it."""
+    store: TrialStore
     folder: Path
     """Of this worker alone."""
     _trials: tuple[Trial, ...] = ()
-    """Of the job at hand."""
+    """Of the current job."""
     _holder: str = ""
-    _sent: dict[str, dict[str, State]] = field(default_factory=dict)
-    """Trial id -> file name -> what it was when it was sent."""
+    """Identifies this worker and job to the store."""
+    _sent: dict[str, dict[str, FileState]] = field(default_factory=dict)
+    """Trial id -> file name -> the file's state when it was last sent."""
 
     @classmethod
-    def open(cls, place: Workplace, office: Office) -> Spool:
-        """Make a worker's folder; those that dead workers of this machine left are removed. Raises DiskError."""
+    def open(cls, context: SharedContext, store: TrialStore) -> Spool:
+        """Make a worker's folder, and remove those that dead workers left on this machine. Raises DiskError."""
         try:
             home = cache_root() / "spool"
             home.mkdir(parents=True, exist_ok=True)
             remove_abandoned(home)
-            return cls(place, office, temporary_folder(home))
+            return cls(context, store, temporary_folder(home))
         except OSError as error:
             raise DiskError(f"a folder for trials cannot be made: {error}") from None
 
@@ -72,36 +133,36 @@ class Spool:
         """Where trials write."""
         return Results(self.folder)
 
-    def here(self) -> Workplace:
-        """The workplace as trials of this worker find it, images and weights fetched where they are missing.
+    def context_here(self) -> SharedContext:
+        """The context as trials of this worker find it; images and weights that are missing here are fetched.
 
-        Raises DiskError where there is no room for them.
+        Raises DiskError where they cannot be stored.
         """
         return replace(
-            self.place,
+            self.context,
             results=self.folder,
-            datasets={form: self._with_images(dataset) for form, dataset in self.place.datasets.items()},
-            weights={key: self._with_file(found) for key, found in self.place.weights.items()},
+            datasets={form: self._with_images(dataset) for form, dataset in self.context.datasets.items()},
+            weights={key: self._with_file(found) for key, found in self.context.weights.items()},
         )
 
     def begin(self, trials: tuple[Trial, ...]) -> None:
-        """Take on a job: bring here what its trials start from, and forget the last one's."""
+        """Start a job: fetch what its trials start from, and remove the files of the previous job."""
         for trial in self._trials:
             shutil.rmtree(self.results.trial(trial.id).path, ignore_errors=True)
         self._trials, self._holder, self._sent = trials, secrets.token_hex(8), {}
         for trial in trials:
             folder = self.results.trial(trial.id)
             shutil.rmtree(folder.path, ignore_errors=True)
-            # The record goes when the trial begins, which the depot has to hear of.
+            # The record is fetched too: its removal, when the trial begins, can then be noticed and sent.
             names = (folder.checkpoint_file.name, folder.record_file.name)
-            self._put(folder, self.office.hand_over(trial.id, self._holder, names))
+            self._write(folder, self.store.hand_over(trial.id, self._holder, names))
             self._sent[trial.id] = dict(_states(folder))
             if not folder.checkpoint_file.exists():
-                self._bring_shorter(trial)
-            self._bring_parents(trial.parent_id)
+                self._fetch_shorter(trial)
+            self._fetch_parents(trial.parent_id)
 
     def send(self) -> None:
-        """Have the depot keep what has changed. Raises what `Depot.keep` raises."""
+        """Send what has changed to the store. Raises what `TrialStore.keep` raises."""
         parcels = []
         for trial in self._trials:
             folder, sent = self.results.trial(trial.id), self._sent[trial.id]
@@ -112,13 +173,13 @@ class Spool:
                 parcels.append(Parcel(trial.id, changed, gone))
                 self._sent[trial.id] = now
         if parcels:
-            self.office.keep(self._holder, parcels)
+            self.store.keep(self._holder, parcels)
 
     def close(self) -> None:
         """Remove the folder."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def _put(self, folder: TrialFolder, files: dict[str, bytes]) -> None:
+    def _write(self, folder: TrialFolder, files: dict[str, bytes]) -> None:
         if files:
             folder.make()
         for name, content in files.items():
@@ -127,29 +188,32 @@ class Spool:
             except OSError as error:
                 raise DiskError(f"{folder.path / name} cannot be written: {error.strerror}") from None
 
-    def _bring_shorter(self, trial: Trial) -> None:
-        """The training state of the longest shorter trial like it, if any was kept."""
-        for other in shorter(trial, self.place.known_epochs):
+    def _fetch_shorter(self, trial: Trial) -> None:
+        """Fetch the training state of the longest shorter trial like this one, if any was kept."""
+        for other in shorter(trial, self.context.known_epochs):
             folder = self.results.trial(other.id)
-            files = self.office.fetch(other.id, (folder.record_file.name, folder.checkpoint_file.name))
-            self._put(folder, files)
+            files = self.store.fetch(other.id, (folder.record_file.name, folder.checkpoint_file.name))
+            self._write(folder, files)
             if folder.checkpoint_file.name in files:
                 return
 
-    def _bring_parents(self, trial_id: str | None) -> None:
-        """The weights a trial starts from, and where those are a part, the ones under them."""
+    def _fetch_parents(self, trial_id: str | None) -> None:
+        """Fetch the weights that a trial starts from; and as these may be only a part, those that they started from."""
         while trial_id is not None:
             folder = self.results.trial(trial_id)
             record, weights = folder.record_file.name, folder.weights_file.name
-            files = self.office.fetch(trial_id, (record,))
+            files = self.store.fetch(trial_id, (record,))
             known = folder.record_file.read_bytes() if folder.weights_file.exists() else None
             if files.get(record) != known:
-                self._put(folder, files | self.office.fetch(trial_id, (weights,)))
+                self._write(folder, files | self.store.fetch(trial_id, (weights,)))
             found = folder.record()
             trial_id = found.parent_id if found else None
 
     def _with_images(self, dataset: Dataset) -> Dataset:
-        """A pack says with a file beside it that it is whole; both keep their names, which say what they hold."""
+        """The dataset with a pack of images on this machine.
+
+        A file beside the pack says that it is whole. Both keep their names, which identify their content.
+        """
         pack = dataset.images_path
         note = pack.with_suffix(".json")
         if pack.exists() and note.exists():
@@ -158,22 +222,23 @@ class Spool:
         with _alone(folder):
             if not ((folder / note.name).exists() and (folder / pack.name).exists()):
                 for file in (pack, note):
-                    self._fetch(file, folder / file.name)
+                    self._copy(file, folder / file.name)
         return replace(dataset, images_path=folder / pack.name)
 
     def _with_file(self, found: Pretrained) -> Pretrained:
+        """The pretrained weights with a file on this machine."""
         if _digest(found.file) == found.digest:
             return found
         folder = cache_root() / "weights"
         here = folder / f"{found.digest}-{found.file.name}"
         with _alone(folder):
             if _digest(here) != found.digest:
-                self._fetch(found.file, here)
+                self._copy(found.file, here)
         return replace(found, file=here)
 
-    def _fetch(self, file: Path, here: Path) -> None:
+    def _copy(self, file: Path, here: Path) -> None:
         with replacing(here) as temporary, temporary.open("wb") as opened:
-            for piece in _pieces(self.office.read, file):
+            for piece in _pieces(self.store.read, file):
                 opened.write(piece)
 
 
@@ -184,8 +249,8 @@ def _pieces(read: Callable[[Path, int], bytes], file: Path) -> Iterator[bytes]:
         start += len(piece)
 
 
-def _states(folder: TrialFolder) -> Iterator[tuple[str, State]]:
-    """File name -> state, of the finished files in a folder."""
+def _states(folder: TrialFolder) -> Iterator[tuple[str, FileState]]:
+    """Name and state of every file in a folder that is written completely."""
     with contextlib.suppress(FileNotFoundError):
         for entry in os.scandir(folder.path):
             if not entry.name.startswith("."):
@@ -202,7 +267,7 @@ def _digest(file: Path) -> str | None:
 
 @contextlib.contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    """Hold a folder against the other workers of this machine. Raises DiskError."""
+    """Keep the other workers of this machine out of a folder. Raises DiskError."""
     try:
         with alone_in(folder):
             yield

@@ -1,12 +1,12 @@
 """A small process beside a run that cleans up after it, however it ends.
 
-Nobody can tidy up after being killed. The warden holds the other end of a pipe: when that closes, the run is over,
-and every process it started and every temporary folder it made is removed. If the run did not say that it was ending,
-the warden says so in its place.
+A process that is killed cannot clean up. The warden holds the other end of a pipe: when that closes, the run is over,
+and the warden ends every process that the run started and removes every temporary folder that it made. If the run did
+not announce its end, the warden prints the run's last words in its place.
 
-The processes of a run carry its mark in their environment, so that they are known even when whatever started them
-is gone; those that have overwritten it with a title of their own, as Ray's do, by their open files in the run's
-folders. Standard library and psutil only: it starts in a few hundredths of a second.
+The processes of a run have its mark in their environment, so that they are recognised even when their parent is gone.
+Those that have overwritten their environment with a title, as Ray's do, are recognised by their open files in the run's
+folders. The warden imports the standard library and psutil only: it starts in a few hundredths of a second.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from pathlib import Path
 from typing import IO, Any
 
 MARK = "CNNSEARCH_RUN"
-"""Environment variable that every process of a run inherits."""
+"""Environment variable with the run's mark, which every process of the run inherits."""
 LEAVE_SECONDS = 10.0
-"""How long a run that ends waits for the warden to have cleaned up."""
+"""How long a run waits at its end for the warden to finish cleaning up."""
 
 
 class Warden:
@@ -37,35 +37,35 @@ class Warden:
         self._process = process
 
     def remove(self, folder: Path) -> None:
-        """Have a temporary folder removed when the run is over."""
+        """Have a temporary folder removed at the end of the run."""
         self._tell({"remove": str(folder)})
 
     def last_words(self, text: str) -> None:
-        """What to say on standard error if this process dies without a word; empty for nothing."""
+        """Set what to print on standard error if this process dies without announcing it; empty for nothing."""
         self._tell({"last_words": text})
 
     def leave(self) -> None:
-        """The run is over: wait until everything is cleaned up."""
+        """Announce the end of the run, and wait until everything is cleaned up."""
         self._tell({"bye": True})
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         with contextlib.suppress(OSError):
             self._process.stdin.close()
-        # It writes nothing: its standard output ends when it does.
+        # The warden writes nothing to its standard output, which ends with it.
         if select.select([self._process.stdout], [], [], LEAVE_SECONDS)[0]:
             self._process.wait()
         self._process.stdout.close()
 
     def _tell(self, message: dict[str, Any]) -> None:
         assert self._process.stdin is not None
-        with contextlib.suppress(OSError, ValueError):  # killed itself, or told already that the run is over
+        with contextlib.suppress(OSError, ValueError):  # the warden was killed, or knows already that the run is over
             self._process.stdin.write(json.dumps(message).encode() + b"\n")
             self._process.stdin.flush()
 
 
 @contextlib.contextmanager
 def watching(last_words: str = "") -> Iterator[Warden]:
-    """A warden for the time of the block; processes started in it carry the run's mark."""
+    """Run a warden for the time of the block; processes started in it carry the run's mark."""
     mark = uuid.uuid4().hex
     environment = {name: value for name, value in os.environ.items() if name != MARK}
     process = subprocess.Popen(
@@ -73,7 +73,7 @@ def watching(last_words: str = "") -> Iterator[Warden]:
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env=environment,
-        start_new_session=True,  # Ctrl-C in a terminal goes to the whole group
+        start_new_session=True,  # Ctrl-C in a terminal goes to the whole process group
     )
     warden = Warden(process)
     warden.last_words(last_words)
@@ -90,7 +90,7 @@ def watching(last_words: str = "") -> Iterator[Warden]:
 
 
 def main(mark: str, owner: int, pipe: IO[bytes]) -> None:
-    """Wait for the end of the pipe, then clean up after run `mark`, which process `owner` led."""
+    """Wait for the end of the pipe, then clean up after the run with this mark, whose main process was `owner`."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     folders: list[str] = []
@@ -109,7 +109,7 @@ def main(mark: str, owner: int, pipe: IO[bytes]) -> None:
 
 
 def _end_processes(mark: str, owner: int, folders: tuple[str, ...]) -> None:
-    """Kill what belongs to the run, and what that may have started meanwhile."""
+    """Kill the run's processes, again and again until none is left: they may start others meanwhile."""
     import psutil
 
     for _ in range(20):

@@ -1,4 +1,4 @@
-"""What a worker writes into its log: which trial it runs, how far that is, how it ended. Ray's dashboard shows it."""
+"""A worker's log, which Ray's dashboard shows: which trials it runs, their epochs, and how they ended."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from datetime import UTC, datetime
 
 from cnnsearch.planning.labels import trial_label
 from cnnsearch.planning.trial import EpochRow, Trial
-from cnnsearch.results.records import Record
+from cnnsearch.results.record import Record
 from cnnsearch.words import duration, percent
 
 EPOCH_SECONDS = 10.0
-"""A trial's epochs are told at most this often: a head trains thousands in a minute."""
+"""Least time between two lines about a trial's epochs: a head trains thousands in a minute."""
 
 
 class WorkerLog:
-    """Lines about trials, each with the time and all that tells a trial from others."""
+    """Writes lines about trials, each with the time and the settings that tell the trial from others."""
 
     def __init__(
         self,
@@ -25,13 +25,11 @@ class WorkerLog:
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        """Write to a log.
-
-        Args:
-            axes: what is told of a trial; see `words.told_axes`.
-            write: takes a line.
-            clock: seconds, by which epochs are thinned out.
-            now: time of day, written in front of every line.
+        """Args:
+        axes: the settings to name of a trial; see `labels.told_axes`.
+        write: takes a line.
+        clock: seconds, by which epochs are thinned out.
+        now: time of day, written in front of every line.
         """
         self._axes = axes
         self._write = write
@@ -40,13 +38,13 @@ class WorkerLog:
         self._told_at: dict[str, float] = {}
 
     def begins(self, trials: Sequence[Trial]) -> None:
-        """A job was given to this worker."""
+        """Log that this worker begins a job."""
         self._told_at = {trial.id: self._clock() for trial in trials}
         for trial in trials:
             self._line(trial, f"started, {trial.settings.epochs} epochs")
 
     def hears(self, trial: Trial, event: EpochRow | Record) -> None:
-        """A trial finished an epoch, or ended."""
+        """Log that a trial finished an epoch, or ended."""
         if isinstance(event, Record):
             self._line(trial, _end(event))
         elif self._clock() - self._told_at[trial.id] >= EPOCH_SECONDS:
@@ -54,7 +52,7 @@ class WorkerLog:
             self._line(trial, _epoch(trial, event))
 
     def breaks(self, reason: str) -> None:
-        """This worker stops in the middle of its job, and is replaced."""
+        """Log that this worker stops in the middle of its job, to be replaced."""
         self._write(f"{self._time()} worker ends: {reason}")
 
     def _line(self, trial: Trial, text: str) -> None:

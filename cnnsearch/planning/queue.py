@@ -31,8 +31,8 @@ class Job:
     """Trials that one worker runs: a single one, heads on the same frozen layers together, or short ones in turn."""
 
     trials: tuple[Trial, ...]
-    room: int = 1
-    """Places it takes: more than one after it ran out of memory in one."""
+    slots: int = 1
+    """Slots that it takes: more than one after it ran out of memory in one."""
     attempt: int = 1
 
     @property
@@ -101,9 +101,9 @@ class Queue:
         self._replan()
 
     @property
-    def places_taken(self) -> int:
+    def slots_taken(self) -> int:
         """Slots of the jobs that have not ended."""
-        return sum(job.room for job in {job.id: job for job in self.running.values()}.values())
+        return sum(job.slots for job in {job.id: job for job in self.running.values()}.values())
 
     @property
     def is_exhausted(self) -> bool:
@@ -145,10 +145,10 @@ class Queue:
             self.stops[trial.id] = stop
 
     def _next(self) -> Job | None:
-        free = self.slots - self.places_taken
+        free = self.slots - self.slots_taken
         if self._again:
             # Nothing overtakes a job that needs several slots: they would never be free together.
-            if self._again[0].room > free:
+            if self._again[0].slots > free:
                 return None
             job = self._again.popleft()
             self.running |= {trial.id: job for trial in job.trials}

@@ -1,7 +1,7 @@
-"""Which trial another goes on from: one that equals it in everything but that it trains for fewer epochs.
+"""Which trial another one continues: a trial with the same settings, except that it has fewer epochs.
 
-Only where no step depends on the number of epochs; then the shorter trial's are the longer one's first epochs, and its
-training state, where it was kept, saves training them again.
+This is possible if no training step depends on the number of epochs. Then the epochs of the shorter trial are the first
+ones of the longer trial, and its training state, if it was kept, saves training them again.
 """
 
 from __future__ import annotations
@@ -10,15 +10,15 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from cnnsearch.planning.trial import Status, Trial
-from cnnsearch.results.trial_folder import Record
+from cnnsearch.results.record import Record
 
 
 def shorter(trial: Trial, epochs: Iterable[int]) -> list[Trial]:
-    """Trials that `trial` could go on from, the longest first; none where its steps depend on the number of epochs.
+    """Trials that `trial` could continue, the longest first; none if its steps depend on the number of epochs.
 
     Args:
-        trial: with its number of epochs.
-        epochs: numbers of epochs that trials are known to have.
+        trial: the longer trial.
+        epochs: the numbers of epochs of known trials.
     """
     settings = trial.settings
     if settings.lr_schedule != "constant":
@@ -28,17 +28,17 @@ def shorter(trial: Trial, epochs: Iterable[int]) -> list[Trial]:
 
 
 def can_go_on(record: Record | None) -> bool:
-    """Whether a trial that ended like this is the beginning of a longer one, if its state was kept."""
+    """Whether a longer trial can continue one that ended like this, given its training state."""
     return record is not None and record.status in (Status.DONE, Status.PRUNED)
 
 
 def saved_epochs(trials: Iterable[Trial], records: Mapping[str, Record], kept: Iterable[str]) -> dict[str, int]:
-    """Trial id -> epochs it need not train, of the trials that go on from another.
+    """Trial id -> epochs that it need not train, of the trials that continue another one.
 
     Args:
-        trials: that are to run.
-        records: of those that ended.
-        kept: ids of those whose state was kept.
+        trials: the trials to run.
+        records: of the trials that ended, by id.
+        kept: ids of the trials whose training state was kept.
     """
     with_state = {trial_id: records[trial_id] for trial_id in kept if can_go_on(records.get(trial_id))}
     numbers = {record.settings.epochs for record in with_state.values()}

@@ -1,4 +1,4 @@
-"""Changes of a trial's folder, as they travel from the worker that made them to where results are kept."""
+"""Changes of a trial's folder, as the worker that made them sends them to where results are kept."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ RECORD = "record.json"
 
 @dataclass(frozen=True)
 class Parcel:
-    """How a trial's folder has changed."""
+    """The changes of a trial's folder."""
 
     trial_id: str
     changed: Mapping[str, bytes]
     """File name -> its new content."""
     gone: frozenset[str] = frozenset()
-    """Names of files that are no more."""
+    """Names of files that were removed."""
 
     def changes(self) -> Iterator[tuple[str, bytes | None]]:
-        """File name and new content, None where it goes, in the order in which the folder is to change.
+        """File name and new content (None to remove the file), in the order in which to change the folder.
 
-        The record goes first and comes last: it never vouches for files that are not those beside it.
+        Delete the old record first and write the new one last: it vouches for the other files.
         """
         if self.changed or RECORD in self.gone:
             yield RECORD, None
@@ -35,11 +35,11 @@ class Parcel:
 
 
 HOLDER = ".holder"
-"""Who runs a trial; gone when the trial has ended."""
+"""Name of the file that says which worker holds a trial; removed when the trial has ended."""
 
 
 def put(remote: Remote, parcel: Parcel) -> None:
-    """Change a trial's files. With its record the trial has ended, and nobody holds it any more."""
+    """Change a trial's files under a URI. Where that writes the record, the trial has ended, and is no longer held."""
     if RECORD in parcel.changed:
         parcel = replace(parcel, gone=parcel.gone | {HOLDER})
     for name, content in parcel.changes():

@@ -1,7 +1,9 @@
-"""The result tables on disk: three Parquet files, and tables.json that says what they hold and what they hash to.
+"""The result tables on disk: their columns, three Parquet files, and tables.json, which holds the files' checksums.
 
-tables.json is written last. With it any change to a file is found; a folder of an older version has none, and there the
-tables are taken to be of the records whose digest they carry.
+Accuracies are fractions in [0, 1], losses are means over examples, times are seconds. Columns are only ever added.
+
+tables.json is written last. With it any change to a file is found. A folder of an older version has none: there, the
+digest that a file carries says which records it was made from.
 """
 
 from __future__ import annotations
@@ -21,26 +23,105 @@ from cnnsearch.storage.durable import read_checked, replacing, write_checked
 
 NOTE = "tables.json"
 
+TRIALS = pa.schema(
+    [
+        ("trial_id", pa.string()),
+        ("sweep", pa.string()),
+        ("stage", pa.string()),
+        ("parent_id", pa.string()),
+        ("status", pa.string()),  # done, failed, diverged, pruned
+        ("error", pa.string()),
+        ("model", pa.string()),
+        ("width", pa.float64()),
+        ("weights", pa.string()),
+        ("fine_tune", pa.string()),
+        ("lr", pa.float64()),
+        ("batch_size", pa.int64()),
+        ("dropout", pa.float64()),
+        ("optimizer", pa.string()),
+        ("weight_decay", pa.float64()),
+        ("momentum", pa.float64()),
+        ("lr_schedule", pa.string()),
+        ("warmup_epochs", pa.float64()),
+        ("label_smoothing", pa.float64()),
+        ("augment", pa.string()),
+        ("class_weights", pa.string()),
+        ("image_size", pa.int64()),
+        ("epochs", pa.int64()),  # planned
+        ("seed", pa.int64()),
+        ("precision", pa.string()),
+        ("parameters", pa.int64()),
+        ("epochs_done", pa.int64()),
+        ("stopped_by", pa.string()),  # what pruned it: asha, hyperband, median, patience, max_seconds
+        ("best_epoch", pa.int64()),
+        ("train_loss", pa.float64()),
+        ("train_accuracy", pa.float64()),
+        ("val_loss", pa.float64()),
+        ("val_accuracy", pa.float64()),
+        ("test_loss", pa.float64()),
+        ("test_accuracy", pa.float64()),
+        ("val_accuracy_before", pa.float64()),
+        ("test_accuracy_before", pa.float64()),
+        ("val_loss_before", pa.float64()),
+        ("test_loss_before", pa.float64()),
+        ("seconds", pa.float64()),
+        ("images_per_second", pa.float64()),
+        ("peak_memory_bytes", pa.int64()),
+        ("model_bytes", pa.int64()),
+        ("device", pa.string()),
+        ("threads", pa.int64()),
+        ("host", pa.string()),
+        ("started_at", pa.timestamp("us", tz="UTC")),
+        ("schema_version", pa.int64()),
+    ]
+)
+
+EPOCHS = pa.schema(
+    [
+        ("trial_id", pa.string()),
+        ("epoch", pa.int64()),  # 0 is before training, where that was measured
+        ("train_loss", pa.float64()),
+        ("train_accuracy", pa.float64()),
+        ("val_loss", pa.float64()),
+        ("val_accuracy", pa.float64()),
+        ("lr", pa.float64()),
+        ("seconds", pa.float64()),
+    ]
+)
+
+PREDICTIONS = pa.schema(
+    [
+        ("trial_id", pa.string()),
+        ("split", pa.string()),  # val, test
+        ("moment", pa.string()),  # before (any training of this trial), best (its best epoch)
+        ("example", pa.string()),
+        ("label", pa.string()),
+        ("predicted", pa.string()),
+        ("confidence", pa.float32()),
+    ]
+)
+
+SCHEMAS = {"trials": TRIALS, "epochs": EPOCHS, "predictions": PREDICTIONS}
+
 
 @dataclass(frozen=True)
 class Stored:
-    """Tables as they stand on disk."""
+    """The tables of a folder."""
 
     tables: dict[str, pa.Table]
-    """Those that were read. The strings of predictions are dictionaries: there may be millions of rows."""
+    """Name -> table, of those that were read. Strings of predictions are dictionaries: rows may be millions."""
     planned: int
-    """Trials the sweep has."""
+    """Trials of the sweep, ended or not."""
     checksums: dict[str, str]
-    """File name -> SHA-256, where tables.json says it."""
+    """File name -> SHA-256, as far as tables.json has them."""
 
 
-def store(
-    folder: Path, tables: Mapping[str, pa.Table], schemas: Mapping[str, pa.Schema], digest: str, planned: int
-) -> dict[str, str]:
-    """Write the tables and then what they are; their checksums by file name.
+def store(folder: Path, tables: Mapping[str, pa.Table], digest: str, planned: int) -> dict[str, str]:
+    """Write the tables, then tables.json; returns file name -> SHA-256.
 
     Args:
-        schemas: what readers find; dictionaries in `tables` become plain strings.
+        folder: of the sweep.
+        tables: by name. Their dictionaries become plain strings.
         digest: of what the tables were made from.
         planned: see Stored.
 
@@ -56,7 +137,7 @@ def store(
                 temporary,
                 table.schema,
                 compression="zstd",
-                store_schema=not _words(name, schemas[name]),
+                store_schema=not _dictionaries(name),
             ) as writer:
                 writer.write_table(table)
                 writer.add_key_value_metadata(metadata)
@@ -65,19 +146,19 @@ def store(
     return dict(facts["files"])
 
 
-def read(folder: Path, schemas: Mapping[str, pa.Schema], digest: str, *, any_digest: bool) -> Stored | None:
-    """The tables of a folder; None where they are not there, are damaged, or were made from something else.
+def read(folder: Path, digest: str, *, any_digest: bool) -> Stored | None:
+    """The tables of a folder; None where they are missing or damaged, or were made from something else.
 
-    Predictions that have a checksum are left for `read_predictions`.
+    Columns that an older version did not have are null. Predictions with a checksum are left for `read_predictions`.
 
     Args:
-        schemas: name -> columns; those an older version did not have are null.
-        digest: of what they should have been made from.
-        any_digest: there is nothing to make them from again: take what there is.
+        folder: of the sweep.
+        digest: of what the tables should have been made from.
+        any_digest: take tables made from anything, since there are no records to make them from again.
 
-    Raises ResultsError where there is nothing to make them from again, and they are damaged.
+    Raises ResultsError where they are damaged and there are no records to make them from again.
     """
-    files = {name: folder / f"{name}.parquet" for name in schemas}
+    files = {name: folder / f"{name}.parquet" for name in SCHEMAS}
     planned, checksums = None, {}
     if (folder / NOTE).exists():
         note = read_checked(folder / NOTE)
@@ -91,7 +172,7 @@ def read(folder: Path, schemas: Mapping[str, pa.Schema], digest: str, *, any_dig
     tables = {}
     for name, file in files.items():
         try:
-            table = pq.read_table(file, read_dictionary=_words(name, schemas[name]))
+            table = pq.read_table(file, read_dictionary=_dictionaries(name))
         except (OSError, pa.ArrowException):
             return None
         metadata = table.schema.metadata or {}
@@ -101,23 +182,23 @@ def read(folder: Path, schemas: Mapping[str, pa.Schema], digest: str, *, any_dig
     if planned is None:
         metadata = tables["trials"].schema.metadata or {}
         planned = int(metadata.get(b"cnnsearch.planned", b"0")) or len(tables["trials"])
-    tables = {name: with_columns(table, schemas[name]) for name, table in tables.items()}
+    tables = {name: _with_columns(table, SCHEMAS[name]) for name, table in tables.items()}
     return Stored(tables, planned, checksums)
 
 
-def read_predictions(folder: Path, schema: pa.Schema, checksum: str) -> pa.Table:
-    """The predictions that have this checksum. Raises ResultsError where they are no longer there."""
+def read_predictions(folder: Path, checksum: str) -> pa.Table:
+    """The predictions with this checksum. Raises ResultsError where the file has another by now."""
     file = folder / "predictions.parquet"
     try:
         if sha256(file) == checksum:
-            return with_columns(pq.read_table(file, read_dictionary=_words("predictions", schema)), schema)
+            return _with_columns(pq.read_table(file, read_dictionary=_dictionaries("predictions")), PREDICTIONS)
     except (OSError, pa.ArrowException):
         pass
     raise ResultsError(f"{file} has changed since these tables were loaded; load them again")
 
 
-def with_columns(table: pa.Table, schema: pa.Schema) -> pa.Table:
-    """A table of an older schema with the columns it lacks, null."""
+def _with_columns(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """A table of an older version, with null in the columns that it lacks."""
     for column in schema:
         if column.name not in table.column_names:
             table = table.append_column(column, pa.nulls(len(table), column.type))
@@ -125,7 +206,7 @@ def with_columns(table: pa.Table, schema: pa.Schema) -> pa.Table:
 
 
 def _changed(folder: Path, note: dict[str, Any]) -> list[Path]:
-    """The files that are not what the note says."""
+    """The files whose checksum is not the noted one."""
     changed = []
     for name, expected in note["files"].items():
         found = None
@@ -136,6 +217,6 @@ def _changed(folder: Path, note: dict[str, Any]) -> list[Path]:
     return changed
 
 
-def _words(name: str, schema: pa.Schema) -> list[str]:
-    """The columns of a table that hold few different strings in very many rows."""
-    return [column.name for column in schema if column.type == pa.string()] if name == "predictions" else []
+def _dictionaries(name: str) -> list[str]:
+    """The columns of a table that hold few different strings in very many rows, and so are dictionaries in memory."""
+    return [column.name for column in PREDICTIONS if column.type == pa.string()] if name == "predictions" else []

@@ -1,4 +1,4 @@
-"""The record of a searcher's suggestions: a line each, written before the suggestion runs."""
+"""The record of a searcher's suggestions: one line each, written before the suggestion runs."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ from cnnsearch.storage.durable import write_whole
 
 @dataclass(frozen=True)
 class StudyFile:
-    """The suggestions of one study, named after its id. One process writes at a time.
+    """The suggestions of one study, in a file named after its id. One process writes at a time.
 
-    Each line carries its number and its own checksum. What follows a line that is not whole does not count: it is
-    suggested again, from the same outcomes.
+    Each line carries its index and its own checksum. Lines after a damaged one do not count: they are suggested again,
+    from the same outcomes.
     """
 
     path: Path
 
     def read(self) -> list[Cell]:
-        """The suggestions in order, up to the first line that is missing or not what was written."""
+        """The suggestions in order, up to the first line that is missing or damaged."""
         return [line["suggestion"] for line in self._whole_lines()]
 
     def append(self, first: int, suggestions: Sequence[Cell], about: dict[str, Any]) -> None:
         """Add suggestions, durably. Raises DiskError.
 
         Args:
-            first: number of those in the file.
+            first: index of the first of them; as many are in the file.
             suggestions: the next ones.
-            about: what the study is, for people; noted with each.
+            about: facts about the study, for people; written with each.
         """
         lines = [_line({"index": first + n, **about, "suggestion": one}) for n, one in enumerate(suggestions)]
         try:
@@ -56,9 +56,10 @@ class StudyFile:
             raise DiskError(f"{self.path} cannot be written: {error.strerror}") from None
 
     def repair(self) -> bool:
-        """Make the file end after its last whole line; whether it was damaged, and is kept under another name.
+        """Make the file end after its last whole line.
 
-        A line that a crash cut short is no damage: nothing ran that it suggested.
+        Returns whether it was damaged; the damaged file is then kept as `<name>.damaged`. A last line that a crash cut
+        short is no damage: what it suggested never ran.
         """
         try:
             stored = self.path.read_bytes()

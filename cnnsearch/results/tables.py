@@ -1,7 +1,6 @@
-"""The three result tables: their columns, building them from records, and reading them.
+"""The three result tables: building them from records, and reading them.
 
-A table is derived from records and can always be rebuilt from them. Accuracies are fractions in [0, 1], losses are
-means over examples, times are seconds. Columns are only ever added.
+A table is derived from records and can always be rebuilt from them. `parquet` has their columns.
 """
 
 from __future__ import annotations
@@ -24,91 +23,13 @@ from cnnsearch.planning.plan import Plan, WeightsDigests, make_plan
 from cnnsearch.planning.study import Suggestions
 from cnnsearch.planning.trial import Trial
 from cnnsearch.results import parquet
-from cnnsearch.results.records import Measures, Record, Results
+from cnnsearch.results.folder import Results
+from cnnsearch.results.parquet import EPOCHS, PREDICTIONS, TRIALS
+from cnnsearch.results.record import Measures, Record
 from cnnsearch.spec.load import from_yaml
 from cnnsearch.spec.settings import Settings
 from cnnsearch.spec.sweep import Sweep
 from cnnsearch.storage.checksums import canonical_json
-
-TRIALS = pa.schema(
-    [
-        ("trial_id", pa.string()),
-        ("sweep", pa.string()),
-        ("stage", pa.string()),
-        ("parent_id", pa.string()),
-        ("status", pa.string()),  # done, failed, diverged, pruned
-        ("error", pa.string()),
-        ("model", pa.string()),
-        ("width", pa.float64()),
-        ("weights", pa.string()),
-        ("fine_tune", pa.string()),
-        ("lr", pa.float64()),
-        ("batch_size", pa.int64()),
-        ("dropout", pa.float64()),
-        ("optimizer", pa.string()),
-        ("weight_decay", pa.float64()),
-        ("momentum", pa.float64()),
-        ("lr_schedule", pa.string()),
-        ("warmup_epochs", pa.float64()),
-        ("label_smoothing", pa.float64()),
-        ("augment", pa.string()),
-        ("class_weights", pa.string()),
-        ("image_size", pa.int64()),
-        ("epochs", pa.int64()),  # planned
-        ("seed", pa.int64()),
-        ("precision", pa.string()),
-        ("parameters", pa.int64()),
-        ("epochs_done", pa.int64()),
-        ("stopped_by", pa.string()),  # what pruned it: asha, hyperband, median, patience, max_seconds
-        ("best_epoch", pa.int64()),
-        ("train_loss", pa.float64()),
-        ("train_accuracy", pa.float64()),
-        ("val_loss", pa.float64()),
-        ("val_accuracy", pa.float64()),
-        ("test_loss", pa.float64()),
-        ("test_accuracy", pa.float64()),
-        ("val_accuracy_before", pa.float64()),
-        ("test_accuracy_before", pa.float64()),
-        ("val_loss_before", pa.float64()),
-        ("test_loss_before", pa.float64()),
-        ("seconds", pa.float64()),
-        ("images_per_second", pa.float64()),
-        ("peak_memory_bytes", pa.int64()),
-        ("model_bytes", pa.int64()),
-        ("device", pa.string()),
-        ("threads", pa.int64()),
-        ("host", pa.string()),
-        ("started_at", pa.timestamp("us", tz="UTC")),
-        ("schema_version", pa.int64()),
-    ]
-)
-
-EPOCHS = pa.schema(
-    [
-        ("trial_id", pa.string()),
-        ("epoch", pa.int64()),  # 0 is before training, where that was measured
-        ("train_loss", pa.float64()),
-        ("train_accuracy", pa.float64()),
-        ("val_loss", pa.float64()),
-        ("val_accuracy", pa.float64()),
-        ("lr", pa.float64()),
-        ("seconds", pa.float64()),
-    ]
-)
-
-PREDICTIONS = pa.schema(
-    [
-        ("trial_id", pa.string()),
-        ("split", pa.string()),  # val, test
-        ("moment", pa.string()),  # before (any training of this trial), best (its best epoch)
-        ("example", pa.string()),
-        ("label", pa.string()),
-        ("predicted", pa.string()),
-        ("confidence", pa.float32()),
-    ]
-)
-
-SCHEMAS = {"trials": TRIALS, "epochs": EPOCHS, "predictions": PREDICTIONS}
 
 
 class _WhenAsked:
@@ -160,10 +81,10 @@ def load(folder: Path | str, *, store: bool = True) -> Tables:
 
     Args:
         folder: of one sweep.
-        store: write tables that were built anew into the folder. Without it the folder is read and nothing else, as
-            befits who looks at a run that goes on.
+        store: whether to write tables that were built anew into the folder. Without it, the folder is only read, as
+            it has to be while a run goes on.
 
-    Raises ResultsError where the folder holds no sweep, or what describes its data is missing.
+    Raises ResultsError if the folder holds no sweep, or the description of its data is missing.
     """
     results = Results(Path(folder))
     if not results.path.is_dir():
@@ -177,7 +98,7 @@ def load(folder: Path | str, *, store: bool = True) -> Tables:
     records = results.records()
     suggestions = results.suggestions()
     digest = _digest(text, data, records, suggestions)
-    stored = parquet.read(results.path, SCHEMAS, digest, any_digest=not records)
+    stored = parquet.read(results.path, digest, any_digest=not records)
     damaged = () if stored and records else tuple(results.damaged(records))
     if stored is None:
         if "fingerprint" not in data:
@@ -186,11 +107,11 @@ def load(folder: Path | str, *, store: bool = True) -> Tables:
         whole = {id_: record for id_, record in records.items() if id_ not in damaged}
         plan, ended = _ended(sweep, data["fingerprint"], whole, weights, suggestions)
         tables, checksums = _build(results, sweep, data, ended), {}
-        # What is left out may be put right without a change to any record: then these would not be tables of it all.
+        # A damaged trial may be repaired without a change to its record: a digest would then vouch for too little.
         digest = "" if damaged else digest
         if store:
             with contextlib.suppress(RunError):  # a folder that cannot be written can still be read
-                checksums = parquet.store(results.path, tables, SCHEMAS, digest, plan.total)
+                checksums = parquet.store(results.path, tables, digest, plan.total)
                 del tables["predictions"]
         stored = parquet.Stored(tables, plan.total, checksums)
     data.pop("examples", None)  # they are in the predictions
@@ -212,11 +133,11 @@ def load(folder: Path | str, *, store: bool = True) -> Tables:
 
 
 def _read_predictions(folder: Path, checksums: Mapping[str, str], data: dict[str, Any]) -> pd.DataFrame:
-    return _predictions_frame(parquet.read_predictions(folder, PREDICTIONS, checksums["predictions.parquet"]), data)
+    return _predictions_frame(parquet.read_predictions(folder, checksums["predictions.parquet"]), data)
 
 
 def _predictions_frame(table: pa.Table, data: dict[str, Any]) -> pd.DataFrame:
-    """Labels and predictions get the same categories, the classes in their order, so that they can be compared."""
+    """The predictions as a frame; labels and predicted classes get the same categories, the classes in their order."""
     frame: pd.DataFrame = table.to_pandas(split_blocks=True, self_destruct=True)
     words = [str(name) for name in data.get("classes", [])]
     answers = {name: frame[name].astype("category") for name in ("label", "predicted")}
@@ -228,7 +149,7 @@ def _predictions_frame(table: pa.Table, data: dict[str, Any]) -> pd.DataFrame:
 
 
 def _digest(sweep: str, data: dict[str, Any], records: dict[str, Record], suggestions: Suggestions) -> str:
-    """Changes whenever sweep, data, records or suggestions do, and not with the version that reads them."""
+    """A hash that changes with sweep, data, records and suggestions, but not with the version that reads them."""
     parts = [sweep, str(data.get("fingerprint")), *(f"{id_} {records[id_].checksum}" for id_ in sorted(records))]
     parts += [f"{id_} {canonical_json(suggestions[id_])}" for id_ in sorted(suggestions)]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
@@ -237,29 +158,29 @@ def _digest(sweep: str, data: dict[str, Any], records: dict[str, Record], sugges
 def _ended(
     sweep: Sweep, data: str, records: Mapping[str, Record], weights: WeightsDigests, suggestions: Suggestions
 ) -> tuple[Plan, list[tuple[Trial, Record]]]:
-    """The plan, and those of its trials that ended with their records, in its order.
+    """The plan, and its trials that ended with their records, in the plan's order.
 
-    Another version may have given the same trials other ids. Where no trial has a record under its id of today, the
-    records are those of the same settings: all of them, so that numbers of two versions are never mixed.
+    Another version may have given the same trials other ids. If no trial has a record under its present id, records are
+    found by their settings: all of them, so that numbers of two versions are never mixed.
     """
     plan = make_plan(sweep, data, {id_: record.outcome for id_, record in records.items()}, weights, suggestions)
     if records and not records.keys() & plan.trials.keys():
-        records = _under_ids_of_today(records, weights)
+        records = _under_present_ids(records, weights)
         plan = make_plan(sweep, data, {id_: record.outcome for id_, record in records.items()}, weights, suggestions)
     return plan, [(trial, records[id_]) for id_, trial in plan.trials.items() if id_ in records]
 
 
-def _under_ids_of_today(records: Mapping[str, Record], weights: WeightsDigests) -> dict[str, Record]:
+def _under_present_ids(records: Mapping[str, Record], weights: WeightsDigests) -> dict[str, Record]:
     found: dict[str, Record] = {}
-    today: dict[str, str] = {}
+    present: dict[str, str] = {}
     left = dict(records)
     while ready := [record for record in left.values() if record.parent_id not in left]:
         for record in ready:
             settings, parent = record.settings, record.parent_id
             digest = None if parent else weights.get((settings.model, settings.weights))
-            trial = Trial(record.stage, settings, record.data, parent and today.get(parent, parent), digest)
+            trial = Trial(record.stage, settings, record.data, parent and present.get(parent, parent), digest)
             found[trial.id] = record
-            today[record.trial_id] = trial.id
+            present[record.trial_id] = trial.id
         for record in ready:
             del left[record.trial_id]
     return found
@@ -282,7 +203,7 @@ def _build(
 def _trial_row(sweep: str, stage: str, record: Record) -> dict[str, Any]:
     settings: Settings = record.settings
     best, before = record.best, record.before
-    # What an older version did not record stays null: `Settings` has today's default there.
+    # What an older version did not record stays null: there, `Settings` has the present default.
     columns = {**settings.model_dump(exclude_unset=True), **record.model_dump(exclude={"settings", "best", "before"})}
     columns |= {"sweep": sweep, "stage": stage, "status": record.status.value}
     columns |= {"precision": record.precision or settings.precision}
@@ -293,7 +214,7 @@ def _trial_row(sweep: str, stage: str, record: Record) -> dict[str, Any]:
 
 
 def _predictions(results: Results, data: dict[str, Any], trial_ids: Sequence[str]) -> pa.Table:
-    """All predictions, strings as dictionaries: a few bytes a row."""
+    """All predictions, with strings as dictionaries: a few bytes per row."""
     listed = data.get("examples", {})
     splits, moments = sorted(listed), ["before", "best"]
     names = [str(name) for split in splits for name in listed[split]["names"]]

@@ -1,4 +1,4 @@
-"""The records of one trial: what a record says, and the folder it stands in with the files it vouches for."""
+"""The folder of one trial: its record, and the files that the record vouches for."""
 
 from __future__ import annotations
 
@@ -9,27 +9,24 @@ import logging
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ValidationError
 from safetensors import SafetensorError
 
 from cnnsearch.errors import DiskError, ResultsError
-from cnnsearch.planning.trial import Outcome, Status, Trial
-from cnnsearch.spec.settings import Settings
+from cnnsearch.planning.trial import Status, Trial
 from cnnsearch.storage.checksums import checksum, sealed, sha256, unsealed
 from cnnsearch.storage.durable import read_checked, remove_abandoned, sync, write_checked, write_json, write_whole
 
 if TYPE_CHECKING:  # torch takes seconds to import, and reading results does not need it
     from cnnsearch.planning.trial import EpochRow
     from cnnsearch.training.train import Weights
-
-SCHEMA_VERSION = 3
+from cnnsearch.results.record import Record
 
 _LOG = logging.getLogger(__name__)
 
@@ -39,92 +36,12 @@ class Damage(StrEnum):
 
     MISSING = "missing"
     CHANGED = "changed"
-    """It is not what was written, or cannot be read."""
-
-
-class Measures(BaseModel):
-    """Loss and accuracy of validation and test at one moment of a trial."""
-
-    model_config = ConfigDict(frozen=True)
-
-    val_loss: float
-    val_accuracy: float
-    test_loss: float
-    test_accuracy: float
-
-
-class Record(BaseModel):
-    """The durable account of one trial that ended. Unknown fields are ignored, so newer folders stay readable."""
-
-    model_config = ConfigDict(frozen=True)
-
-    trial_id: str
-    stage: str
-    settings: Settings
-    data: str
-    parent_id: str | None = None
-    status: Status
-    error: str | None = None
-    stopped_by: str | None = None
-    """What pruned it: the method of `stop_early`, or `max_seconds`."""
-    best_epoch: int | None = None
-    train_loss: float | None = None
-    train_accuracy: float | None = None
-    best: Measures | None = None
-    before: Measures | None = None
-    """Before any training of this trial; only of trials that start from another."""
-    parameters: int | None = None
-    """Trainable parameters."""
-    model_bytes: int | None = None
-    """Of all the model's weights, trained or not."""
-    epochs_done: int = 0
-    seconds: float | None = None
-    """Time spent training and evaluating, over all attempts."""
-    images_per_second: float | None = None
-    """Training images, evaluation time included."""
-    peak_memory_bytes: int | None = None
-    precision: str | None = None
-    device: str | None = None
-    threads: int | None = None
-    host: str | None = None
-    started_at: datetime | None = None
-    schema_version: int = SCHEMA_VERSION
-    files: dict[str, str] = {}
-    """File name -> SHA-256, of the files the record vouches for."""
-    checksum: str = Field("", exclude=True)
-    """Of the record as it was written, whatever version wrote it."""
-
-    @classmethod
-    def of(cls, trial: Trial, status: Status, **facts: Any) -> Record:
-        """The record of a trial, with whatever else is known of it."""
-        return cls(
-            trial_id=trial.id,
-            stage=trial.stage,
-            settings=trial.settings,
-            data=trial.data,
-            parent_id=trial.parent_id,
-            status=status,
-            **facts,
-        )
-
-    @property
-    def outcome(self) -> Outcome:
-        """What planning needs of it."""
-        best = self.best
-        return Outcome(
-            self.status,
-            best.val_accuracy if best else None,
-            best.val_loss if best else None,
-            seconds=self.seconds,
-            parameters=self.parameters,
-            bytes=self.model_bytes,
-            stopped_by=self.stopped_by,
-        )
+    """Its content is not what was written, or cannot be read."""
 
 
 @dataclass(frozen=True)
 class TrialFolder:
-    """The records of one trial. One process writes at a time."""
+    """The folder of one trial. One process writes at a time."""
 
     path: Path
 
@@ -149,15 +66,15 @@ class TrialFolder:
         return self.path / "checkpoint.pt"
 
     def make(self) -> None:
-        """Make the folder. A link in its place, which would lead out of the results, is removed, not followed."""
+        """Make the folder. A link in its place, which would lead out of the results, is replaced, not followed."""
         if self.path.is_symlink():
             self.path.unlink()
         self.path.mkdir(parents=True, exist_ok=True)
 
     def begin(self, trial: Trial, rows: list[EpochRow]) -> None:
-        """Open the folder for a (new or further) attempt that goes on after `rows`.
+        """Prepare the folder for a first or further attempt, which continues after `rows`.
 
-        The record of an earlier attempt goes first: it vouches for files that now change.
+        The record of an earlier attempt is removed first, since it vouches for files that now change.
         """
         self.make()
         remove_abandoned(self.path)
@@ -173,7 +90,7 @@ class TrialFolder:
         self.write_epochs(rows)
 
     def write_epochs(self, rows: Sequence[EpochRow]) -> None:
-        """Replace the rows written so far, whoever wrote them."""
+        """Replace the rows written so far."""
         write_whole(self.epochs_file, "".join(_line(row) for row in rows).encode(), synced=False)
 
     def append_epoch(self, row: EpochRow) -> None:
@@ -185,7 +102,7 @@ class TrialFolder:
             raise DiskError(f"{self.epochs_file} cannot be written: {error.strerror}") from None
 
     def epochs(self) -> list[dict[str, Any]]:
-        """The rows written so far; a line cut off by a crash is not one."""
+        """The rows written so far, without lines that a crash cut off."""
         rows = []
         with contextlib.suppress(FileNotFoundError):
             for line in self.epochs_file.read_bytes().splitlines():
@@ -202,7 +119,7 @@ class TrialFolder:
         write_whole(self.checkpoint_file, sealed(content.getbuffer()))
 
     def load_checkpoint(self, kind: str) -> dict[str, Any] | None:
-        """The last whole checkpoint; None where there is none of this kind (`model` or `head`), or it is damaged."""
+        """The last checkpoint; None if there is none of this kind (`model` or `head`), or it is damaged."""
         import torch
 
         try:
@@ -226,7 +143,7 @@ class TrialFolder:
         write_whole(self.weights_file, content, synced=False)
 
     def load_weights(self) -> Weights:
-        """The best epoch's weights. Raises ResultsError where they are missing or not what was recorded."""
+        """The best epoch's weights. Raises ResultsError if they are missing or not what was recorded."""
         from safetensors.torch import load_file
 
         record = self.record()
@@ -240,16 +157,20 @@ class TrialFolder:
             raise ResultsError(f"{self.weights_file} cannot be read: {error}") from None
 
     def has_weights(self) -> bool:
-        """Whether the best epoch's weights are there and what was recorded. Reads all of them."""
+        """Whether the best epoch's weights exist and are what was recorded. Reads all of them."""
         record, name = self.record(), self.weights_file.name
         return record is not None and name in record.files and not self.damage(record, [name])
 
     def drop_weights(self) -> None:
-        """Remove the best epoch's weights, which nothing needs; the record still says what they were."""
+        """Remove the best epoch's weights, which nothing needs any more; the record keeps their checksum."""
         self.weights_file.unlink(missing_ok=True)
 
     def save_predictions(self, predictions: Mapping[tuple[str, str], tuple[NDArray[Any], NDArray[Any]]]) -> None:
-        """Write (split, moment) -> predicted class [n] and its probability [n], in the split's order."""
+        """Write predictions.
+
+        Args:
+            predictions: (split, moment) -> predicted class [n] and its probability [n], in the order of the split.
+        """
         from safetensors.numpy import save
 
         arrays = {}
@@ -259,7 +180,7 @@ class TrialFolder:
         write_whole(self.predictions_file, save(arrays), synced=False)
 
     def predictions(self) -> dict[tuple[str, str], tuple[NDArray[np.int32], NDArray[np.float32]]]:
-        """What `save_predictions` wrote; empty where there is nothing."""
+        """What `save_predictions` wrote; empty if there is no file."""
         from safetensors.numpy import load_file
 
         if not self.predictions_file.exists():
@@ -272,9 +193,10 @@ class TrialFolder:
         }
 
     def commit(self, record: Record, *, keep_state: bool = False) -> Record:
-        """Make the trial count: sync its files, vouch for them and write the record, last of all.
+        """Make the trial count: sync its files, and write the record, which vouches for them, last.
 
-        The checkpoint goes, unless training may go on from it some day.
+        Removes the checkpoint unless `keep_state`, with which a longer trial may continue later. Returns the record
+        with the checksums of the files and its own.
         """
         files = [f for f in (self.epochs_file, self.weights_file, self.predictions_file) if f.exists()]
         for file in files:
@@ -288,14 +210,14 @@ class TrialFolder:
         return record
 
     def commit_failure(self, trial: Trial, error: str) -> Record:
-        """Record that a trial failed, in the place of whoever ran it."""
+        """Record that a trial failed, for a worker that no longer can."""
         self.make()
         return self.commit(Record.of(trial, Status.FAILED, error=error))
 
     def record(self) -> Record | None:
-        """The record, or None where there is none that is whole. A link is no trial's folder.
+        """The record; None if there is none, or it is damaged, or the folder is a link.
 
-        Raises ResultsError where it is whole and this version does not understand it.
+        Raises ResultsError if it is whole but this version does not understand it.
         """
         plain = None if self.path.is_symlink() else read_checked(self.record_file)
         if plain is None:
@@ -311,11 +233,11 @@ class TrialFolder:
         return record if record.trial_id == self.path.name else None
 
     def damage(self, record: Record, names: Iterable[str] | None = None) -> dict[str, Damage]:
-        """File name -> what is wrong with it, of the files the record vouches for; empty where all are as recorded.
+        """File name -> what is wrong with it, of the files that the record vouches for; empty if all are as recorded.
 
         Args:
-            record: the trial's own.
-            names: look at these alone.
+            record: of this trial.
+            names: files to look at; all by default.
         """
         looked_at = set(record.files if names is None else names)
         found = {}
@@ -330,7 +252,7 @@ class TrialFolder:
         return found
 
     def has_damaged_checkpoint(self) -> bool:
-        """Whether there is training state that cannot be gone on from."""
+        """Whether there is a checkpoint, and it is damaged."""
         try:
             return unsealed(self.checkpoint_file.read_bytes()) is None
         except FileNotFoundError:
@@ -340,6 +262,6 @@ class TrialFolder:
 
 
 def _line(row: EpochRow) -> str:
-    """A row as a line of JSON; a loss that is not a number becomes null, which JSON can say."""
+    """A row as a line of JSON. A loss that is not a number becomes null: JSON has no such numbers."""
     values = {key: value if value is None or math.isfinite(value) else None for key, value in vars(row).items()}
     return json.dumps(values) + "\n"

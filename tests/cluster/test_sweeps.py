@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from cnnsearch.results.records import Results
+from cnnsearch.results.folder import Results
 from tests.cluster.clusters import DATA, TREE, Cluster, cluster
 from tests.cluster.sweeps import LONG, LONG_STAGES, TWO_STAGES, assert_same, hosts, run_here, sweep_file, told
 

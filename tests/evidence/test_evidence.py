@@ -11,7 +11,7 @@ import pytest
 
 from cnnsearch import plots
 from cnnsearch.evidence.evidence import Evidence, best_of, distinct, matched
-from cnnsearch.results.tables import EPOCHS, PREDICTIONS, TRIALS
+from cnnsearch.results.parquet import EPOCHS, PREDICTIONS, TRIALS
 from tests.report import factory
 
 

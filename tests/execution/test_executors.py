@@ -12,12 +12,13 @@ import pytest
 
 from cnnsearch.data.dataset import Dataset
 from cnnsearch.execution import serial
+from cnnsearch.execution.context import Choices, SharedContext
 from cnnsearch.execution.events import Ended, EpochDone, Event, Ready, Started
+from cnnsearch.execution.executor import Executor
 from cnnsearch.execution.machine.hardware import Layout
-from cnnsearch.execution.workplace import Choices, Workplace
 from cnnsearch.planning.queue import Queue
 from cnnsearch.planning.trial import Status
-from cnnsearch.results.records import Results
+from cnnsearch.results.folder import Results
 from cnnsearch.spec.sweep import Sweep
 from tests.recorded import numbers
 
@@ -27,14 +28,14 @@ LAYOUT = Layout("cpu", trials_at_once=2, threads=1, gpus=0.0)
 def run(
     sweep: Sweep, dataset: Dataset, path: Path, executor: str, listen: Callable[[Event], None] = lambda event: None
 ) -> Queue:
-    place = Workplace(path, {(8, "bilinear"): dataset}, Choices("cpu", 1, "fp32"), checkpoint_seconds=0)
+    context = SharedContext(path, {(8, "bilinear"): dataset}, Choices("cpu", 1, "fp32"), checkpoint_seconds=0)
     queue = Queue(sweep, dataset.fingerprint, {})
-    if executor == "serial":
-        serial.execute(queue, place, LAYOUT, sweep.run, listen)
-    else:
+    execute: Executor = serial.execute
+    if executor == "ray":
         from cnnsearch.execution.on_ray import schedule
 
-        schedule.execute(queue, place, LAYOUT, sweep.run, listen)
+        execute = schedule.execute
+    execute(queue, context, LAYOUT, sweep.run, listen)
     return queue
 
 
@@ -112,5 +113,5 @@ def test_an_exception_is_recorded_with_its_cause(
     (record,) = Results(tmp_path / "p").records().values()
     assert record.status is Status.FAILED
     assert record.error is not None
-    assert record.error.startswith("ValueError: no such thing (work.py, line ")
+    assert record.error.startswith("ValueError: no such thing (trial.py, line ")
     assert queue.plan.lost == 1

@@ -14,14 +14,16 @@ import ray
 
 from benchmarks import scale
 from cnnsearch.errors import OutOfMemoryError
+from cnnsearch.execution.context import Choices, SharedContext
+from cnnsearch.execution.events import Progress
 from cnnsearch.execution.machine import hardware
 from cnnsearch.execution.machine.hardware import Hardware, Layout
 from cnnsearch.execution.on_ray import cluster, schedule
-from cnnsearch.execution.workplace import Choices, Workplace
 from cnnsearch.planning.queue import Job, Queue
 from cnnsearch.planning.stopping import Orders
-from cnnsearch.planning.trial import EpochRow, Status, Trial
-from cnnsearch.results.records import Record, Results
+from cnnsearch.planning.trial import Status
+from cnnsearch.results.folder import Results
+from cnnsearch.results.record import Record
 
 BOX = Hardware("cpu", 8, 10**10, ("made up", "made up"), 10**10)
 
@@ -33,13 +35,13 @@ class Looking:
     greedy: str = ""
     """Its id."""
 
-    def __call__(self, job: Job, place: Workplace, orders: Orders) -> Iterator[list[tuple[Trial, EpochRow | Record]]]:
+    def __call__(self, job: Job, context: SharedContext, orders: Orders) -> Iterator[Progress]:
         share = ray.get_runtime_context().get_assigned_resources().get("GPU", 0.0)
         for trial in job.trials:
             time.sleep(0.3)
             if trial.id == self.greedy and share < 1:
                 raise OutOfMemoryError("CUDA out of memory")
-            folder = Results(place.results).trial(trial.id)
+            folder = Results(context.results).trial(trial.id)
             folder.begin(trial, [])
             seen = os.environ["CUDA_VISIBLE_DEVICES"]
             record = Record.of(
@@ -51,32 +53,32 @@ class Looking:
             yield [(trial, folder.commit(record))]
 
 
-def places(tmp_path: Path, layout: Layout, monkeypatch: pytest.MonkeyPatch, greedy: bool = False) -> list[str]:
+def shares_seen(tmp_path: Path, layout: Layout, monkeypatch: pytest.MonkeyPatch, greedy: bool = False) -> list[str]:
     """What eight trials saw: the GPUs by number, and their share."""
     monkeypatch.setattr(hardware, "detect", lambda: BOX)
     monkeypatch.setattr(cluster, "detect", lambda: BOX)
     queue = Queue(scale.make_sweep(40, 3), "f" * 16, {}, max_trials=8)
     first = next(iter(queue.plan.trials))
-    place = Workplace(tmp_path, {}, Choices("cuda", 1, "fp32"), checkpoint_seconds=0)
+    context = SharedContext(tmp_path, {}, Choices("cuda", 1, "fp32"), checkpoint_seconds=0)
     run = queue.sweep.run.model_copy(update={"dashboard": False})
-    schedule.execute(queue, place, layout, run, lambda event: None, run_job=Looking(first if greedy else ""))
+    schedule.execute(queue, context, layout, run, lambda event: None, run_job=Looking(first if greedy else ""))
     return sorted(str(record.host) for record in Results(tmp_path).records().values())
 
 
 def test_trials_that_share_gpus_see_one_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen = places(tmp_path, Layout("cuda", 4, 1, 0.5), monkeypatch)
+    seen = shares_seen(tmp_path, Layout("cuda", 4, 1, 0.5), monkeypatch)
     assert len(seen) == 8
     assert set(seen) == {"0 0.5", "1 0.5"}
 
 
 def test_a_trial_of_two_gpus_sees_both(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen = places(tmp_path, Layout("cuda", 1, 1, 2.0), monkeypatch)
+    seen = shares_seen(tmp_path, Layout("cuda", 1, 1, 2.0), monkeypatch)
     assert set(seen) <= {"0,1 2", "1,0 2"}
     assert len(seen) == 8
 
 
 def test_a_trial_out_of_memory_runs_again_with_a_gpu_to_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen = places(tmp_path, Layout("cuda", 4, 1, 0.5), monkeypatch, greedy=True)
+    seen = shares_seen(tmp_path, Layout("cuda", 4, 1, 0.5), monkeypatch, greedy=True)
     assert len(seen) == 8
     assert sum(one in ("0 1", "1 1") for one in seen) == 1, "the one that was out of memory on half a GPU"
     assert sum(one in ("0 0.5", "1 0.5") for one in seen) == 7

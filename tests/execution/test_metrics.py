@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from cnnsearch.data.dataset import Dataset
 from cnnsearch.execution import metrics
+from cnnsearch.execution.context import Choices, SharedContext
 from cnnsearch.execution.events import EpochDone
-from cnnsearch.execution.metrics import METRICS, MOST_SLOTS, Metrics
-from cnnsearch.execution.workplace import Choices, Workplace
+from cnnsearch.execution.metrics import METRICS, SHOWN_TRIALS, Metrics
 from cnnsearch.planning.queue import Job, Queue
 from cnnsearch.planning.trial import EpochRow, Outcome, Status, Trial
 from cnnsearch.spec.settings import Settings
@@ -50,11 +50,11 @@ class Run:
         self.ray = Ray()
         self.seconds = 0.0
         self.queue = Queue(sweep, dataset.fingerprint, {}, slots=2)
-        place = Workplace(path, {(8, "bilinear"): dataset}, Choices("cpu", 1, "fp32"), checkpoint_seconds=0)
-        self.metrics = Metrics(self.queue, place, self.share, self.ray.gauge, 3, lambda: self.seconds)
+        context = SharedContext(path, {(8, "bilinear"): dataset}, Choices("cpu", 1, "fp32"), checkpoint_seconds=0)
+        self.metrics = Metrics(self.queue, context, self.share, self.ray.gauge, 3, lambda: self.seconds)
 
     def share(self, job: Job) -> float:
-        return job.room / 4
+        return job.slots / 4
 
     def look(self) -> Ray:
         """What is sent on in the next interval."""
@@ -166,7 +166,7 @@ def test_slots_are_kept_few_and_never_shared(steps: list[tuple[bool, int]]) -> N
         else:
             running.pop(str(number), None)
         most = max(most, len(running))
-        slots = metrics._seated(slots, running)
+        slots = metrics._assign_slots(slots, running)
         assert slots.keys() == running.keys()
         assert len(set(slots.values())) == len(slots)
         assert set(slots.values()) <= set(range(most))
@@ -174,8 +174,8 @@ def test_slots_are_kept_few_and_never_shared(steps: list[tuple[bool, int]]) -> N
 
 
 def test_no_more_than_so_many_are_shown_one_by_one() -> None:
-    running = {trial.id: Job((trial,)) for trial in trials(MOST_SLOTS + 5)}
-    assert sorted(metrics._seated({}, running).values()) == list(range(MOST_SLOTS))
+    running = {trial.id: Job((trial,)) for trial in trials(SHOWN_TRIALS + 5)}
+    assert sorted(metrics._assign_slots({}, running).values()) == list(range(SHOWN_TRIALS))
 
 
 def test_labels_take_few_values() -> None:

@@ -12,30 +12,30 @@ from ray.air.execution._internal.actor_manager import RayActorManager
 
 from benchmarks import scale
 from benchmarks.simulated import SPREAD, Simulated
+from cnnsearch.execution.context import Choices, SharedContext
 from cnnsearch.execution.events import Ended, EpochDone, Event, Started
 from cnnsearch.execution.machine.hardware import Layout
-from cnnsearch.execution.on_ray import schedule
-from cnnsearch.execution.workplace import Choices, Workplace
+from cnnsearch.execution.on_ray import schedule, tune
 from cnnsearch.planning.queue import Queue
 from cnnsearch.planning.trial import Status
-from cnnsearch.results.records import Results
+from cnnsearch.results.folder import Results
 
 FINGERPRINT = "f" * 16
 
 
 def simulate(path: Path, queue: Queue, listen: Callable[[Event], None], slots: int = 2) -> None:
     """Run a queue with Ray and trials that train nothing."""
-    place = Workplace(path, {}, Choices("cpu", 1, "fp32"), checkpoint_seconds=0)
+    context = SharedContext(path, {}, Choices("cpu", 1, "fp32"), checkpoint_seconds=0)
     layout = Layout("cpu", trials_at_once=slots, threads=1, gpus=0.0)
     run = queue.sweep.run.model_copy(update={"dashboard": False})
-    schedule.execute(queue, place, layout, run, listen, run_job=Simulated(0.05))
+    schedule.execute(queue, context, layout, run, listen, run_job=Simulated(0.05))
 
 
 def test_tune_forgets_trials_that_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(schedule, "KEPT_BY_TUNE", 3)
+    monkeypatch.setattr(tune, "KEPT_BY_TUNE", 3)
     lengths: list[int] = []
     dropped: list[Any] = []
-    drop = schedule._drop_ended
+    drop = tune.drop_ended
 
     def watched(trials: list[Any]) -> None:
         before = list(trials)
@@ -43,7 +43,7 @@ def test_tune_forgets_trials_that_ended(tmp_path: Path, monkeypatch: pytest.Monk
         lengths.append(len(trials))
         dropped.extend(trial for trial in before if trial not in trials)
 
-    monkeypatch.setattr(schedule, "_drop_ended", watched)
+    monkeypatch.setattr(tune, "drop_ended", watched)
     queue = Queue(scale.make_sweep(40, 3), FINGERPRINT, {}, cost=lambda trial: math.inf)
     planned = list(queue.plan.trials)
     events: list[Event] = []
@@ -89,8 +89,8 @@ def test_a_simulated_trial_takes_its_time_and_is_counted_where_it_falls(tmp_path
     assert len(set(seconds)) == 40
     job = queue.take()
     assert job is not None
-    place = Workplace(tmp_path, {}, Choices("cpu", 1, "fp32"), checkpoint_seconds=0)
-    events = [event for some in simulated(job, place, None) for event in some]  # type: ignore[arg-type]
+    context = SharedContext(tmp_path, {}, Choices("cpu", 1, "fp32"), checkpoint_seconds=0)
+    events = [event for some in simulated(job, context, None) for event in some]  # type: ignore[arg-type]
     record = Results(tmp_path).records()[job.id]
     assert events[-1] == (job.trials[0], record)
     assert record.started_at is not None

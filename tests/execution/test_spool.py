@@ -13,15 +13,17 @@ import pytest
 
 from cnnsearch.data.dataset import Dataset
 from cnnsearch.errors import DiskError, RunError
-from cnnsearch.execution.jobs import Events, run_job
+from cnnsearch.execution.context import Choices, SharedContext
+from cnnsearch.execution.events import Progress
+from cnnsearch.execution.jobs import run_job
 from cnnsearch.execution.on_ray.depot import Depot
 from cnnsearch.execution.spool import Spool
-from cnnsearch.execution.workplace import Choices, Workplace
 from cnnsearch.planning.queue import Job, Queue
 from cnnsearch.planning.stopping import Orders
 from cnnsearch.planning.trial import EpochRow
+from cnnsearch.results.folder import Results
 from cnnsearch.results.parcel import Parcel
-from cnnsearch.results.records import Record, Results
+from cnnsearch.results.record import Record
 from cnnsearch.spec.sweep import Sweep
 from cnnsearch.storage.cache import cache_root
 from cnnsearch.storage.checksums import sha256
@@ -30,25 +32,25 @@ from cnnsearch.training.models.pretrained import Pretrained
 from tests.recorded import numbers
 
 
-def workplace(path: Path, dataset: Dataset) -> Workplace:
-    return Workplace(path, {(8, "bilinear"): dataset}, Choices("cpu", 1, "fp32"), checkpoint_seconds=0)
+def context_of(path: Path, dataset: Dataset) -> SharedContext:
+    return SharedContext(path, {(8, "bilinear"): dataset}, Choices("cpu", 1, "fp32"), checkpoint_seconds=0)
 
 
-def run_all(sweep: Sweep, place: Workplace, spool: Spool | None = None) -> None:
+def run_all(sweep: Sweep, context: SharedContext, spool: Spool | None = None) -> None:
     """Run a whole sweep, sending after every step."""
-    dataset = next(iter(place.datasets.values()))
+    dataset = next(iter(context.datasets.values()))
     queue = Queue(sweep, dataset.fingerprint, {})
     while (job := queue.take()) is not None:
-        for events in steps(job, place, spool):
+        for events in steps(job, context, spool):
             for trial, event in events:
                 if isinstance(event, Record):
                     queue.finish(trial, event.outcome)
 
 
-def steps(job: Job, place: Workplace, spool: Spool | None) -> Iterator[Events]:
+def steps(job: Job, context: SharedContext, spool: Spool | None) -> Iterator[Progress]:
     if spool:
         spool.begin(job.trials)
-    for events in run_job(job, spool.here() if spool else place, Orders()):
+    for events in run_job(job, spool.context_here() if spool else context, Orders()):
         if spool:
             spool.send()
         yield events
@@ -57,9 +59,9 @@ def steps(job: Job, place: Workplace, spool: Spool | None) -> Iterator[Events]:
 @pytest.fixture
 def far(tmp_path: Path, dataset: Dataset) -> Iterator[tuple[Spool, Depot]]:
     """A worker's spool and the depot it sends to."""
-    place = workplace(tmp_path / "there", dataset)
-    depot = Depot(place.results, frozenset({dataset.images_path, dataset.images_path.with_suffix(".json")}))
-    spool = Spool.open(place, depot)
+    context = context_of(tmp_path / "there", dataset)
+    depot = Depot(context.results, frozenset({dataset.images_path, dataset.images_path.with_suffix(".json")}))
+    spool = Spool.open(context, depot)
     yield spool, depot
     spool.close()
 
@@ -70,8 +72,8 @@ def test_what_arrives_is_what_would_have_been_written(
     """With the stage that starts from the first one's best: its weights come from the depot."""
     spool, depot = far
     dataset.images_path.with_suffix(".json").write_text("{}")
-    run_all(small_sweep(), workplace(tmp_path / "here", dataset))
-    run_all(small_sweep(), spool.place, spool)
+    run_all(small_sweep(), context_of(tmp_path / "here", dataset))
+    run_all(small_sweep(), spool.context, spool)
     assert len(numbers(depot.results)) == 16
     assert numbers(depot.results) == numbers(tmp_path / "here")
     results = Results(depot.results)
@@ -92,18 +94,18 @@ def test_a_trial_goes_on_elsewhere_from_what_was_sent(
     sweep = small_sweep("train.epochs=6")
     job = Queue(sweep, dataset.fingerprint, {}).take()
     assert job is not None
-    first = steps(job, spool.place, spool)
+    first = steps(job, spool.context, spool)
     for _ in range(3):
         next(first)
-    elsewhere = Spool.open(spool.place, depot)
-    told = [event for events in steps(job, spool.place, elsewhere) for _, event in events]
+    elsewhere = Spool.open(spool.context, depot)
+    told = [event for events in steps(job, spool.context, elsewhere) for _, event in events]
     epochs = [event.epoch for event in told if isinstance(event, EpochRow)]
     # The third epoch was told before its checkpoint was due; it is trained again at most.
     assert epochs[0] in (3, 4)
     # The first worker was only slow, and comes back: too late.
     with pytest.raises(RunError, match="was given to another worker"):
         next(first)
-    run_all(small_sweep("train.epochs=6"), workplace(tmp_path / "here", dataset))
+    run_all(small_sweep("train.epochs=6"), context_of(tmp_path / "here", dataset))
     got, wanted = numbers(depot.results), numbers(tmp_path / "here")
     assert got == {trial_id: wanted[trial_id] for trial_id in got}
     assert len(got) == 1
@@ -136,20 +138,20 @@ def test_images_and_weights_are_fetched_once_for_all_workers(
     weights.write_bytes(np.random.default_rng(0).bytes(5000))
     there = Pretrained(source / "w.pth", sha256(weights)[:16])
     depot = Tally(tmp_path / "there", [pack, pack.with_suffix(".json"), weights])
-    place = workplace(tmp_path / "there", replace(dataset, images_path=pack))
-    place = replace(place, weights={("resnet18", "w.pth"): there})
+    context = context_of(tmp_path / "there", replace(dataset, images_path=pack))
+    context = replace(context, weights={("resnet18", "w.pth"): there})
     # On the machine that has them, they are used where they are.
-    spool = Spool.open(place, depot)
-    assert spool.here().datasets == place.datasets
-    assert spool.here().weights == place.weights
+    spool = Spool.open(context, depot)
+    assert spool.context_here().datasets == context.datasets
+    assert spool.context_here().weights == context.weights
     assert depot.reads == []
     # Elsewhere the paths lead nowhere.
     nowhere = tmp_path / "nowhere"
-    lost = replace(place, datasets={(8, "bilinear"): replace(dataset, images_path=nowhere / pack.name)})
+    lost = replace(context, datasets={(8, "bilinear"): replace(dataset, images_path=nowhere / pack.name)})
     lost = replace(lost, weights={("resnet18", "w.pth"): replace(there, file=nowhere / "w.pth")})
     moved = Moved(depot, nowhere, source)
     for _ in range(2):
-        found = Spool.open(lost, moved).here()
+        found = Spool.open(lost, moved).context_here()
         (images,) = found.datasets.values()
         assert images.images_path == cache_root() / "images" / pack.name
         assert np.array_equal(images.images, np.load(pack))
@@ -213,14 +215,14 @@ def test_a_full_disk_is_said(tmp_path: Path) -> None:
 
 
 def test_folders_of_dead_workers_are_swept_away(dataset: Dataset, tmp_path: Path) -> None:
-    place = workplace(tmp_path, dataset)
-    spool = Spool.open(place, Depot(tmp_path))
+    context = context_of(tmp_path, dataset)
+    spool = Spool.open(context, Depot(tmp_path))
     dead = temporary_folder(spool.folder.parent)
     number = dead.name.split("-")
     number[3] = "4194305"  # no process has that number
     abandoned = dead.rename(dead.with_name("-".join(number)))
     (abandoned / "trials").mkdir()
-    second = Spool.open(place, Depot(tmp_path))
+    second = Spool.open(context, Depot(tmp_path))
     assert not abandoned.exists()
     assert spool.folder.exists()
     spool.close()

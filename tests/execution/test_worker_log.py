@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 from cnnsearch.execution.worker_log import EPOCH_SECONDS, WorkerLog
 from cnnsearch.planning.trial import EpochRow, Status, Trial
-from cnnsearch.results.records import Record
+from cnnsearch.results.record import Record
 from cnnsearch.spec.settings import Settings
 
 TRIAL = Trial("grid", Settings(model="plain", epochs=50), "data")

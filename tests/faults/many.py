@@ -15,7 +15,8 @@ from cnnsearch import data as images
 from cnnsearch.data.dataset import Dataset
 from cnnsearch.planning.plan import make_plan
 from cnnsearch.planning.trial import EpochRow, Outcome, Status, Trial
-from cnnsearch.results.records import Measures, Record, Results
+from cnnsearch.results.folder import Results
+from cnnsearch.results.record import Measures, Record
 from cnnsearch.spec.sweep import Sweep
 
 

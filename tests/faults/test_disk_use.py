@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from cnnsearch.results.records import Results
+from cnnsearch.results.folder import Results
 from tests.faults.running import Ended, call
 from tests.recorded import numbers
 

@@ -18,7 +18,7 @@ import pytest
 
 from cnnsearch.cli import INTERRUPTED, SHOW_CURSOR, _stoppable
 from cnnsearch.execution.warden import MARK
-from cnnsearch.results.records import Results
+from cnnsearch.results.folder import Results
 from cnnsearch.storage.durable import write_whole
 from tests.faults.running import call
 from tests.recorded import numbers

@@ -15,14 +15,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cnnsearch.errors import ResultsError
-from cnnsearch.execution.machine import estimate
-from cnnsearch.execution.machine.estimate import calibrate
+from cnnsearch.execution.machine import timing
 from cnnsearch.execution.machine.hardware import Layout, detect
+from cnnsearch.execution.machine.timing import calibrate
 from cnnsearch.planning.plan import make_plan
 from cnnsearch.planning.trial import Status
 from cnnsearch.prepare import final_outcomes, prepared
-from cnnsearch.results.records import Damage, Record, Results
+from cnnsearch.results.folder import Results
+from cnnsearch.results.record import Record
 from cnnsearch.results.tables import Tables, load
+from cnnsearch.results.trial_folder import Damage
 from cnnsearch.session import execute
 from cnnsearch.spec.load import load_sweep
 from cnnsearch.spec.sweep import Sweep
@@ -233,9 +235,9 @@ def test_damaged_timings_are_not_known(tmp_path_factory: pytest.TempPathFactory,
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CNNSEARCH_CACHE", str(tmp_path_factory.mktemp("timings")))
         found = {"precision": "fp32", "import_seconds": 1.0, "workloads": [timed]}
-        patch.setattr(estimate, "answer", lambda *given: found)
+        patch.setattr(timing, "answer", lambda *given: found)
         first = calibrate([trial], 10, layout, hardware)
-        flip(estimate._cache_file(hardware, layout), place)
+        flip(timing._cache_file(hardware, layout), place)
         assert calibrate([trial], 10, layout, hardware).workloads == first.workloads
 
 

@@ -16,8 +16,9 @@ import pytest
 
 from cnnsearch import report
 from cnnsearch.planning.plan import make_plan
-from cnnsearch.results.records import Results
-from cnnsearch.results.tables import EPOCHS, PREDICTIONS, TRIALS, load
+from cnnsearch.results.folder import Results
+from cnnsearch.results.parquet import EPOCHS, PREDICTIONS, TRIALS
+from cnnsearch.results.tables import load
 from cnnsearch.spec.load import from_yaml
 from cnnsearch.spec.settings import ADDED
 from cnnsearch.storage.checksums import checksum

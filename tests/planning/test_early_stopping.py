@@ -20,9 +20,10 @@ from cnnsearch.plan_text import stopping_notes
 from cnnsearch.planning.queue import Queue
 from cnnsearch.planning.trial import Status
 from cnnsearch.prepare import prepared
-from cnnsearch.results.records import Record, Results
+from cnnsearch.results.folder import Results
+from cnnsearch.results.record import Record
 from cnnsearch.results.tables import load
-from cnnsearch.session import Finished, execute, workplace
+from cnnsearch.session import Finished, execute, shared_context
 from cnnsearch.spec.load import load_sweep, to_yaml
 from cnnsearch.spec.sweep import Sweep
 from cnnsearch.training import heads, train
@@ -314,11 +315,11 @@ def test_when_time_is_up_what_runs_is_saved(sweep: Callable[..., Sweep], tmp_pat
                     queue.deadline = min(queue.deadline, time.monotonic())
 
         executor = schedule.execute if kind == "ray" else serial.execute
-        executor(queue, workplace(ready), ready.layout, chosen.run, listen)
+        executor(queue, shared_context(ready), ready.layout, chosen.run, listen)
         assert queue.is_time_up
         assert not queue.outcomes
         for trial_id in heard:
-            folder = ready.results.trial(trial_id)
+            folder = ready.results.here.trial(trial_id)
             state = folder.load_checkpoint("head" if kind == "heads" else "model")
             assert state is not None
             assert state["rows"][-1]["epoch"] == folder.epochs()[-1]["epoch"] >= 2

@@ -155,10 +155,10 @@ def test_heads_on_the_same_features_are_one_job() -> None:
     while (job := queue.take()) is not None:
         jobs.append(job)
         for trial in job.trials:
-            assert queue.places_taken == 1
+            assert queue.slots_taken == 1
             assert queue.take() is None
             queue.finish(trial, done(0.5))
-        assert queue.places_taken == 0
+        assert queue.slots_taken == 0
     assert queue.is_exhausted
     heads = [job for job in jobs if job.trials[0].settings.fine_tune == "head"]
     assert sorted(len(job.trials) for job in jobs) == [1] * 12 + [6, 6]
@@ -190,12 +190,12 @@ def test_what_needs_more_room_waits_for_it_and_is_not_overtaken() -> None:
     one, other = queue.take(), queue.take()
     assert one
     assert other
-    queue.retry(Job(one.trials, room=2, attempt=2))
+    queue.retry(Job(one.trials, slots=2, attempt=2))
     assert queue.take() is None
     queue.finish(other.trials[0], done(0.5))
     again = queue.take()
     assert again
-    assert (again.id, again.room, again.attempt) == (one.id, 2, 2)
+    assert (again.id, again.slots, again.attempt) == (one.id, 2, 2)
     assert queue.take() is None
     queue.finish(one.trials[0], done(0.5))
     assert queue.take() is not None

@@ -21,16 +21,16 @@ from hypothesis import strategies as st
 from cnnsearch import session
 from cnnsearch.data.dataset import Dataset
 from cnnsearch.execution import serial
+from cnnsearch.execution.context import Choices, SharedContext
 from cnnsearch.execution.events import Ended, Event, Started
 from cnnsearch.execution.machine.estimate import Calibration, Sizes, representatives, workload_key
-from cnnsearch.execution.workplace import Choices, Workplace
 from cnnsearch.planning.plan import make_plan
 from cnnsearch.planning.queue import Queue
 from cnnsearch.planning.search import Ending, Told
 from cnnsearch.planning.suggest import Suggester, of_suggestion
 from cnnsearch.planning.trial import Outcome, Status, Trial
 from cnnsearch.prepare import image_sizes, named_weights
-from cnnsearch.results.records import Results
+from cnnsearch.results.folder import Results
 from cnnsearch.spec.load import from_yaml, load_sweep, to_yaml
 from cnnsearch.spec.settings import Settings
 from cnnsearch.spec.sweep import Sweep
@@ -278,7 +278,7 @@ def test_a_size_that_was_not_timed_goes_by_the_nearest() -> None:
 
 def run_serial(sweep: Sweep, dataset: Dataset, path: Path) -> Queue:
     results = in_folder(path)
-    place = Workplace(path, {(8, "bilinear"): dataset}, Choices("cpu", 1, "fp32"), checkpoint_seconds=0)
+    place = SharedContext(path, {(8, "bilinear"): dataset}, Choices("cpu", 1, "fp32"), checkpoint_seconds=0)
     queue = Queue(
         sweep, dataset.fingerprint, {}, suggestions=results.suggestions(), suggest=Suggester(results.record_suggestions)
     )
@@ -344,7 +344,7 @@ def test_ray_and_serial_suggest_the_same(dataset: Dataset, tmp_path: Path) -> No
     sweep = searching("{method: tpe, trials: 13, at_once: 2}")
     alone = run_serial(sweep, dataset, tmp_path / "serial")
     results = in_folder(tmp_path / "ray")
-    place = Workplace(results.path, {(8, "bilinear"): dataset}, Choices("cpu", 1, "fp32"), checkpoint_seconds=0)
+    place = SharedContext(results.path, {(8, "bilinear"): dataset}, Choices("cpu", 1, "fp32"), checkpoint_seconds=0)
     queue = Queue(sweep, dataset.fingerprint, {}, suggest=Suggester(results.record_suggestions))
     schedule.execute(queue, place, LAYOUT, sweep.run, lambda event: None)
     assert list(queue.plan.trials) == list(alone.plan.trials)

@@ -27,7 +27,8 @@ from cnnsearch.report import comparison, cost
 from cnnsearch.report.comparison import ComparisonPage
 from cnnsearch.report.contrast import contrasts, entries, fisher_exact, newcombe, same_test_images
 from cnnsearch.report.words import percent, points
-from cnnsearch.results.tables import SCHEMAS, Tables
+from cnnsearch.results.parquet import SCHEMAS
+from cnnsearch.results.tables import Tables
 from tests.report import factory
 from tests.report.test_report import PAGE, SVG, Page
 

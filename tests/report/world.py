@@ -21,7 +21,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from PIL import Image
 
-from cnnsearch.results.tables import EPOCHS, PREDICTIONS, TRIALS, Tables
+from cnnsearch.results.parquet import EPOCHS, PREDICTIONS, TRIALS
+from cnnsearch.results.tables import Tables
 
 FASHION = (
     "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",

@@ -12,13 +12,15 @@ import pytest
 
 from cnnsearch import run, session
 from cnnsearch.errors import ResultsError, RunError
-from cnnsearch.execution.direct import Direct
 from cnnsearch.execution.events import Ended, Event
+from cnnsearch.execution.spool import RemoteStore
+from cnnsearch.planning.plan import make_plan
 from cnnsearch.planning.trial import Status
 from cnnsearch.prepare import prepared
-from cnnsearch.results.mirror import Mirror, open_results, reading
+from cnnsearch.results.folder import Results
+from cnnsearch.results.mirror import Mirror
 from cnnsearch.results.parcel import HOLDER, Parcel
-from cnnsearch.results.records import Results
+from cnnsearch.results.place import open_results, reading
 from cnnsearch.spec.load import load_sweep
 from cnnsearch.storage.cache import cache_root
 from cnnsearch.storage.remote import Remote
@@ -58,20 +60,20 @@ def names(folder: Path) -> set[str]:
 
 def test_it_holds_what_is_there_and_nothing_else(mirror: Mirror, there: Path) -> None:
     mirror.pull()
-    assert names(mirror.path) == {"sweep.yaml", "trials/0/record.json"}
+    assert names(mirror.here.path) == {"sweep.yaml", "trials/0/record.json"}
     # What a killed run had written here and not there; what was changed here; what was changed there.
-    (mirror.path / "trials" / "1").mkdir()
-    (mirror.path / "trials" / "1" / "record.json").write_text("half")
-    (mirror.path / "sweep.yaml").write_text("name: b")
+    (mirror.here.path / "trials" / "1").mkdir()
+    (mirror.here.path / "trials" / "1" / "record.json").write_text("half")
+    (mirror.here.path / "sweep.yaml").write_text("name: b")
     (there / "trials" / "0" / "record.json").write_text("[]")
     mirror.pull()
-    assert names(mirror.path) == {"sweep.yaml", "trials/0/record.json"}
-    assert (mirror.path / "sweep.yaml").read_text() == "name: a"
-    assert (mirror.path / "trials" / "0" / "record.json").read_text() == "[]"
-    assert not (mirror.path / "trials" / "1").exists()
+    assert names(mirror.here.path) == {"sweep.yaml", "trials/0/record.json"}
+    assert (mirror.here.path / "sweep.yaml").read_text() == "name: a"
+    assert (mirror.here.path / "trials" / "0" / "record.json").read_text() == "[]"
+    assert not (mirror.here.path / "trials" / "1").exists()
     (there / "trials" / "0" / "record.json").unlink()
     mirror.pull()
-    assert names(mirror.path) == {"sweep.yaml"}
+    assert names(mirror.here.path) == {"sweep.yaml"}
 
 
 def test_only_what_differs_is_brought(mirror: Mirror, there: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -90,7 +92,7 @@ def test_only_what_differs_is_brought(mirror: Mirror, there: Path, monkeypatch: 
     mirror.pull()
     # What was written just before the listing may have changed since: its time would not tell.
     assert read == ["new.json"]
-    (mirror.path.parent / ".index.json").write_text("[")
+    (mirror.here.path.parent / ".index.json").write_text("[")
     del read[:]
     mirror.pull()
     assert len(read) == 3
@@ -103,23 +105,26 @@ def test_names_that_lead_elsewhere_are_not_followed(mirror: Mirror, monkeypatch:
     monkeypatch.setattr(Remote, "_list", lambda self, *a, **k: {**real(self, *a, **k), **dict.fromkeys(hostile, facts)})
     assert set(mirror.remote.list()) == {"sweep.yaml", "trials/0/record.json", "trials/0/best.safetensors"}
     for name in ("..", ".", ".hidden"):
-        where = Mirror.of(mirror.remote.at(name)).path
+        where = Mirror.of(mirror.remote.at(name)).here.path
         assert where.resolve() == where
         assert where.parent.parent == cache_root() / "remote"
 
 
 def test_what_is_written_here_goes_there(mirror: Mirror, there: Path) -> None:
+    space = "{method: tpe, trials: 2}, space: {lr: {loguniform: [0.001, 0.1]}}"
+    sweep = load_sweep("part1", values=[*SMALL, f"stages=[{{name: a, search: {space}}}]"])
+    (study,) = make_plan(sweep, "data", {}).stages[0].studies
     with mirror.locked():
         mirror.write("data.json", {"a": 1})
         assert json.loads((there / "data.json").read_text())["a"] == 1
-        mirror.study("s").append(0, [{"lr": 0.1}], {"stage": "a"})
-        assert Results(there).suggestions() == {"s": [{"lr": 0.1}]}
-        (mirror.path / "data.json").write_text("broken")
+        mirror.record_suggestions(study, [{"lr": 0.1}])
+        assert Results(there).suggestions() == {study.id: [{"lr": 0.1}]}
+        (mirror.here.path / "data.json").write_text("broken")
         assert mirror.set_damaged_aside() == ["data.json"]
         assert not (there / "data.json").exists()
         assert (there / "data.json.damaged").read_text() == "broken"
-        (mirror.path / "plots").mkdir()
-        (mirror.path / "plots" / "a.png").write_bytes(b"1")
+        (mirror.here.path / "plots").mkdir()
+        (mirror.here.path / "plots" / "a.png").write_bytes(b"1")
         assert not (there / "plots").exists()
         mirror.publish()
         assert (there / "plots" / "a.png").read_bytes() == b"1"
@@ -162,24 +167,24 @@ def test_a_sweep_as_in_a_folder(tmp_path: Path, there: Path, monkeypatch: pytest
 
 
 def test_who_was_given_up_writes_no_more(there: Path) -> None:
-    office = Direct(Remote.of(there.as_uri()))
-    assert office.hand_over("0", "first", ["record.json", "checkpoint.pt"]) == {}
-    office.keep("first", [Parcel("0", {"checkpoint.pt": b"1"})])
-    assert office.hand_over("0", "second", ["record.json", "checkpoint.pt"]) == {"checkpoint.pt": b"1"}
+    store = RemoteStore(Remote.of(there.as_uri()))
+    assert store.hand_over("0", "first", ["record.json", "checkpoint.pt"]) == {}
+    store.keep("first", [Parcel("0", {"checkpoint.pt": b"1"})])
+    assert store.hand_over("0", "second", ["record.json", "checkpoint.pt"]) == {"checkpoint.pt": b"1"}
     with pytest.raises(RunError, match="was given to another worker"):
-        office.keep("first", [Parcel("0", {"checkpoint.pt": b"2"})])
-    office.keep("second", [Parcel("0", {"epochs.jsonl": b"3", "record.json": b"4"}, frozenset({"checkpoint.pt"}))])
+        store.keep("first", [Parcel("0", {"checkpoint.pt": b"2"})])
+    store.keep("second", [Parcel("0", {"epochs.jsonl": b"3", "record.json": b"4"}, frozenset({"checkpoint.pt"}))])
     assert {file.name for file in (there / "trials" / "0").iterdir()} == {"epochs.jsonl", "record.json"}
     # The trial has ended: nobody holds it.
     with pytest.raises(RunError, match="was given to another worker"):
-        office.keep("second", [Parcel("0", {"epochs.jsonl": b"5"})])
-    office.hand_over("0", "third", [])
+        store.keep("second", [Parcel("0", {"epochs.jsonl": b"5"})])
+    store.hand_over("0", "third", [])
     assert (there / "trials" / "0" / HOLDER).read_bytes() == b"third"
 
 
 def test_the_record_goes_first_and_comes_last(there: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    office = Direct(Remote.of(there.as_uri()))
-    office.hand_over("0", "me", [])
+    store = RemoteStore(Remote.of(there.as_uri()))
+    store.hand_over("0", "me", [])
     done: list[str] = []
 
     def noting(action: str) -> Callable[..., None]:
@@ -193,7 +198,7 @@ def test_the_record_goes_first_and_comes_last(there: Path, monkeypatch: pytest.M
 
     for action in ("write", "delete"):
         monkeypatch.setattr(Remote, action, noting(action))
-    office.keep("me", [Parcel("0", {"record.json": b"", "a": b"", "z": b""}, frozenset({"b"}))])
+    store.keep("me", [Parcel("0", {"record.json": b"", "a": b"", "z": b""}, frozenset({"b"}))])
     wanted = ["delete record.json", "write a", "write z", "write record.json", "delete .holder", "delete b"]
     assert done == wanted
 

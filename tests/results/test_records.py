@@ -16,7 +16,9 @@ import torch
 
 from cnnsearch.errors import ResultsError
 from cnnsearch.planning.trial import EpochRow, Status, Trial
-from cnnsearch.results.records import Measures, Record, Results, TrialFolder
+from cnnsearch.results.folder import Results
+from cnnsearch.results.record import Measures, Record
+from cnnsearch.results.trial_folder import TrialFolder
 from cnnsearch.spec.settings import Settings
 
 TRIAL = Trial("grid", Settings(model="plain", lr=0.1 + 0.2), "d" * 16)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cnnsearch.results.records import Results
+from cnnsearch.results.folder import Results
 from cnnsearch.results.study_file import StudyFile
 from cnnsearch.spec.cells import Cell
 

@@ -10,8 +10,9 @@ import pytest
 
 from cnnsearch.errors import ResultsError
 from cnnsearch.prepare import prepared
-from cnnsearch.results.records import Results
-from cnnsearch.results.tables import EPOCHS, PREDICTIONS, TRIALS, Tables, load
+from cnnsearch.results.folder import Results
+from cnnsearch.results.parquet import EPOCHS, PREDICTIONS, TRIALS
+from cnnsearch.results.tables import Tables, load
 from cnnsearch.session import execute
 from cnnsearch.spec.sweep import Sweep
 

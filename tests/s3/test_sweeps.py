@@ -17,7 +17,7 @@ import pytest
 
 from cnnsearch import run
 from cnnsearch.execution.events import Ended, Event
-from cnnsearch.results.mirror import reading
+from cnnsearch.results.place import reading
 from cnnsearch.results.tables import Tables
 from cnnsearch.spec.load import load_sweep
 from cnnsearch.storage.cache import cache_root
@@ -48,8 +48,8 @@ FEW = ("stages.grid.space.batch_size=16", "stages.grid.space.lr=0.01", "stages.d
 def there(uri: str) -> dict[str, Any]:
     """What is recorded under a URI, and that nothing of it is damaged."""
     with reading(uri) as mirror:
-        assert not mirror.damaged(mirror.records())
-        return numbers(mirror.path)
+        assert not mirror.here.damaged(mirror.here.records())
+        return numbers(mirror.here.path)
 
 
 def files(folder: Path) -> set[str]:
@@ -127,7 +127,7 @@ def test_a_killed_search_goes_on_on_another_machine(store: Store, tmp_path: Path
     run(load_sweep(str(sweep)), tmp_path, serial=True)
     assert there(mine.uri) == numbers(tmp_path / "tiny")
     with reading(mine.uri) as mirror:
-        suggested = {file.name: file.read_bytes() for file in (mirror.path / "studies").iterdir()}
+        suggested = {file.name: file.read_bytes() for file in (mirror.here.path / "studies").iterdir()}
     assert suggested == {file.name: file.read_bytes() for file in (tmp_path / "tiny" / "studies").iterdir()}
 
 

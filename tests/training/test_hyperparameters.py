@@ -16,8 +16,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from cnnsearch.data.dataset import Dataset
-from cnnsearch.execution.trial import arrange
-from cnnsearch.execution.workplace import Choices, Workplace
+from cnnsearch.execution.context import Choices, SharedContext
+from cnnsearch.execution.start import arrange
 from cnnsearch.planning.queue import head_key
 from cnnsearch.planning.trial import Trial
 from cnnsearch.spec.settings import ADDED, Settings
@@ -185,7 +185,7 @@ def test_evaluation_sees_the_images_as_they_are(dataset: Dataset) -> None:
 
 
 def test_frozen_layers_that_see_changed_images_are_not_computed_once(dataset: Dataset, tmp_path: Path) -> None:
-    place = Workplace(tmp_path, {(8, "bilinear"): dataset}, Choices("cpu", 1, "fp32"), 60, features_bytes=2**30)
+    place = SharedContext(tmp_path, {(8, "bilinear"): dataset}, Choices("cpu", 1, "fp32"), 60, features_bytes=2**30)
     pixels = Pixels.of(dataset, "cpu")
     for augment, kind in (("none", Features), ("flip", Pixels)):
         trial = Trial("s", settings(fine_tune="head", augment=augment), dataset.fingerprint)

@@ -16,13 +16,13 @@ from cnnsearch.data.examples import PixelContent
 from cnnsearch.data.images import to_rgb
 from cnnsearch.data.sources import list_source
 from cnnsearch.execution import jobs, serial
+from cnnsearch.execution.context import Choices, SharedContext
 from cnnsearch.execution.machine.hardware import Layout
-from cnnsearch.execution.workplace import Choices, Workplace
 from cnnsearch.planning import queue as job_queue
 from cnnsearch.planning.queue import Queue
 from cnnsearch.planning.trial import Trial
 from cnnsearch.prepare import load_forms, named_weights
-from cnnsearch.results.records import Results
+from cnnsearch.results.folder import Results
 from cnnsearch.spec.load import load_sweep
 from cnnsearch.spec.sweep import Sweep
 from cnnsearch.training.models import weights as weights_module
@@ -49,7 +49,7 @@ def test_images_are_prepared_as_the_weights_expect(tmp_path: Path) -> None:
     datasets = load_forms(sweep, weights)
     size = sweep.data.image_size
     assert set(datasets) == {(size, "bilinear"), (size, "bicubic")}
-    place = Workplace(tmp_path, datasets, Choices("cpu", 1, "fp32"), 60, weights)
+    place = SharedContext(tmp_path, datasets, Choices("cpu", 1, "fp32"), 60, weights)
     of_backbone = settings("efficientnet_b0", weights=str(file), image_size=size)
     pixels = Pixels.of(place.dataset(of_backbone), "cpu", place.expected_statistics(of_backbone))
     (batch,), _ = pixels.batch(torch.arange(4))
@@ -81,7 +81,7 @@ def run(sweep: Sweep, dataset: Dataset, path: Path, file: Path | None, features_
     weights = {}
     if file is not None:
         weights = {("resnet18", str(file)): Pretrained(file, "digest", IMAGENET)}
-    place = Workplace(path, {(8, "bilinear"): dataset}, Choices("cpu", 1, "fp32"), 60, weights, features_bytes)
+    place = SharedContext(path, {(8, "bilinear"): dataset}, Choices("cpu", 1, "fp32"), 60, weights, features_bytes)
     queue = Queue(sweep, dataset.fingerprint, {}, {key: found.digest for key, found in weights.items()})
     serial.execute(queue, place, Layout("cpu", 1, 1, 0.0), sweep.run, lambda event: None)
     records = Results(path).records()
@@ -138,7 +138,9 @@ def test_heads_in_company_equal_heads_alone(dataset: Dataset, tmp_path: Path, mo
         sweep = transfer_sweep(file, "train.fine_tune=head", "train.optimizer=sgd", *values)
         found = Pretrained(file, "digest", IMAGENET)
         key = ("resnet18", str(file))
-        place = Workplace(path, {(8, "bilinear"): dataset}, Choices("cpu", 1, "fp32"), 60, {key: found}, features_bytes)
+        place = SharedContext(
+            path, {(8, "bilinear"): dataset}, Choices("cpu", 1, "fp32"), 60, {key: found}, features_bytes
+        )
         queue = Queue(sweep, dataset.fingerprint, {}, {key: found.digest})
         serial.execute(queue, place, Layout("cpu", 1, 1, 0.0), sweep.run, lambda event: None)
 
@@ -174,7 +176,7 @@ def test_a_model_is_made_once_for_heads_that_come_one_job_after_another(
     made: list[int] = []
     make = jobs._make_frozen
 
-    def watched(trial: Trial, place: Workplace) -> Any:
+    def watched(trial: Trial, place: SharedContext) -> Any:
         made.append(trial.settings.seed)
         return make(trial, place)
 

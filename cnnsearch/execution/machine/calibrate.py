@@ -1,7 +1,7 @@
-"""Time real training steps of a sweep's own models on this machine, in a process of its own.
+"""The process that times real training steps of a sweep's own models on this machine.
 
-Run as `python -m cnnsearch.execution.machine.calibrate`, with JSON on standard input and output, so that the command
-that plans a sweep never imports torch. See `estimate`, which caches what comes out.
+It runs as `python -m cnnsearch.execution.machine.calibrate`, with JSON on standard input and output, so that the
+command that plans a sweep never imports torch. `timing` starts it, and remembers its answers.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ LONGEST_SECONDS = 1.0
 def main() -> None:
     """Answer one request: `{"device", "threads", "classes", "workloads": [settings, ...], **known of the machine}`.
 
-    Of the machine: `"precision"` and `"import_seconds"`, null where they are to be found out.
+    Known of the machine may be `"precision"` and `"import_seconds"`; they are null if they are to be found out.
     """
     request = json.load(sys.stdin)
     device, threads = request["device"], request["threads"]
@@ -54,7 +54,7 @@ def main() -> None:
 
 
 def time_import() -> float:
-    """Seconds that a new process takes to import torch, of whose files this one has already read all."""
+    """Seconds that a new process takes to import torch, whose files are in memory since this process has read them."""
     start = time.perf_counter()
     subprocess.run([sys.executable, "-c", "import torch"], check=True)
     return time.perf_counter() - start
@@ -63,13 +63,13 @@ def time_import() -> float:
 def measure(
     settings: Settings, classes: int, device: str, threads: int, precision: ResolvedPrecision
 ) -> dict[str, Any]:
-    """Seconds a training step and an evaluated image take, and what memory and disk the trial needs, in bytes."""
+    """Seconds of a training step and of an evaluated image, and the bytes of memory and disk that a trial needs."""
     reset_process(threads)
     if settings.precision != "auto":
         precision = settings.precision
     images = settings.batch_size
     pixels = _random_pixels(settings.image_size, classes, images, device)
-    # The learning rate costs nothing, and a large one would diverge.
+    # The learning rate does not change the time, and with a large one the loss would diverge.
     settings = settings.model_copy(update={"epochs": 1_000_000, "lr": 1e-9})
     model = initial_model(settings, classes, device)
     state, examples, prefix_seconds, features_bytes = _arrange(model, settings, classes, pixels, precision)
@@ -92,7 +92,7 @@ def measure(
 
 
 def _time_heads(settings: Settings, classes: int, width: int) -> tuple[float, float]:
-    """Seconds of a step and of an evaluated image of one head, where many are trained together."""
+    """Seconds of a training step and of an evaluated image of one head among many that are trained together."""
     steps, evaluated = 8, 32
     n = steps * settings.batch_size
     values = torch.rand(n + evaluated, width)
@@ -115,7 +115,7 @@ def _time_steps(
     next(steps)
     step_seconds = eval_seconds = float("inf")
     began = time.perf_counter()
-    # A step that a trial would replay is replayed here too: it takes less time then, and more memory.
+    # A step that a trial would replay as a graph is replayed here too: that takes less time and more memory.
     least_left = WARM_UP_STEPS + 1 if examples.device in RECORDERS else 1
     while least_left > 0 or time.perf_counter() - began < LONGEST_SECONDS:
         least_left -= 1
@@ -126,7 +126,7 @@ def _time_steps(
         eval_seconds = min(eval_seconds, evaluated / len(examples.rows["test"]))
         step_seconds = min(step_seconds, row.seconds - len(examples.rows["val"]) * eval_seconds)
     if examples.device in RECORDERS:
-        # A smaller last batch is not replayed: what it takes comes on top of the graph, which `steps` still holds.
+        # A smaller last batch is not replayed: its memory comes on top of the graph's, which `steps` still holds.
         next(train(state, examples, settings, precision=precision))
     return step_seconds, eval_seconds
 
@@ -134,7 +134,7 @@ def _time_steps(
 def _arrange(
     model: nn.Module, settings: Settings, classes: int, pixels: Pixels, precision: ResolvedPrecision
 ) -> tuple[TrainingState, Examples, float, int]:
-    """What trains on what; seconds and bytes an image of what frozen layers give once, 0 where nothing is shared."""
+    """What is trained, and on what; seconds and bytes per image of the frozen layers' outputs, 0 if none are shared."""
     if settings.fine_tune == "full":
         return TrainingState.start(model, settings), pixels, 0.0, 0
     from cnnsearch.training.models.cut import cut_for, freeze

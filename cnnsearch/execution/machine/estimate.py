@@ -1,59 +1,43 @@
-"""How long a sweep will take, from steps timed on this machine; and the choices a probe makes. Torch stays out."""
+"""Estimate what a sweep costs, from training steps that were timed on a machine. Without torch."""
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
 import heapq
-import importlib.metadata
-import json
 import math
-import os
 import random
-import subprocess
-import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from cnnsearch.errors import DiskError, RequestError, RunError
-from cnnsearch.execution.machine.hardware import Hardware, Layout
+from cnnsearch.execution.machine.hardware import Layout
 from cnnsearch.planning.plan import Plan, StagePlan
 from cnnsearch.planning.stopping_rules import mean
 from cnnsearch.planning.trial import Trial
 from cnnsearch.spec.cells import SIZE_POWERS, cells, typical_cells
 from cnnsearch.spec.settings import Settings
-from cnnsearch.storage.cache import cache_root
-from cnnsearch.storage.durable import read_checked, write_checked
-from cnnsearch.training.compute import allocator
 
-VERSIONS = {"cpu": "8", "cuda": "8"}
-"""Device -> version of what `calibrate` measures on it: timings of another version are not used."""
 IMPORT_SECONDS = 1.1
-"""What importing torch takes where the five below are true: elsewhere they are in proportion to it, nearly."""
+"""What importing torch took where the next five were measured: on other machines they scale with it, nearly."""
 START_SECONDS = 6.0
-"""From the command to the first training step, Ray's start included."""
+"""From the command to the first training step, including Ray's start."""
 REPORT_SECONDS = 4.0
-"""Tables, plots and report of a small sweep, and the end of Ray."""
+"""For tables, plots and report of a small sweep, and for the end of Ray."""
 REPORTED_TRIAL_SECONDS = 0.0036
-"""What each trial of a sweep adds to that: 40 s for 10,000."""
+"""What each trial of a sweep adds to that: 40 s for 10,000 trials."""
 TRIAL_SECONDS = 0.03
-"""What a trial costs beside its steps: handing out, loading, writing records."""
+"""What a trial takes beside its steps: handing it out, loading, writing records."""
 HEAD_SECONDS = 0.012
-"""The same for a trial whose head is trained together with others."""
+"""The same for a trial whose head is trained together with others' heads."""
 TRIAL_BYTES = 60_000
-"""Disk of a trial's records beside its weights."""
+"""Disk space of a trial's records, without its weights."""
 DRAWN_JOBS = 5000
-"""Jobs of all draws from which the time of jobs that may end early is estimated."""
-OF_MACHINE = ("precision", "import_seconds")
-"""What is found out once for a machine."""
+"""Jobs to draw, in all draws together, for estimating the time of jobs that may end early."""
 CHECKPOINT_WEIGHTS = 4
-"""Size of a checkpoint in sizes of the weights: the model, two moments of each, and the best so far."""
+"""Size of a checkpoint as a multiple of the weights: the model, two moments of the optimizer, and the best epoch."""
 
 
 Lengths = Mapping[float, float]
-"""Seconds that a trial may take -> how probable that is."""
+"""Seconds that a trial may take -> probability."""
 
 
 @dataclass(frozen=True)
@@ -67,28 +51,28 @@ class Sizes:
 
 @dataclass(frozen=True)
 class Cost:
-    """What trials are expected to take."""
+    """What trials are expected to cost."""
 
     trials: int
     seconds: float
-    """Wall-clock, with the layout's trials at once."""
+    """Wall-clock time, with as many trials at once as the layout says."""
     memory_bytes: int
     disk_bytes: int
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """Timed workloads of one machine."""
+    """The timed workloads of one machine."""
 
     precision: str
-    """What `precision: auto` means here."""
+    """What `precision: auto` means on it."""
     workloads: Mapping[str, Mapping[str, Any]]
     """`workload_key` -> what `calibrate.measure` returned."""
     import_seconds: float = IMPORT_SECONDS
-    """What an import of torch takes here."""
+    """What importing torch takes on it."""
 
     def around_seconds(self, trials: int) -> float:
-        """Expected seconds of a sweep of so many trials in which nothing is trained."""
+        """Expected seconds of a sweep of this many trials without their training."""
         return self._slowness * (START_SECONDS + REPORT_SECONDS + REPORTED_TRIAL_SECONDS * trials)
 
     @property
@@ -104,14 +88,14 @@ class Calibration:
         epochs: float | None = None,
         training_limit: float | None = None,
     ) -> float:
-        """Expected seconds of one trial; 0 where none like it was timed, because all are done.
+        """Expected seconds of one trial; 0 if none like it was timed, because all are done.
 
         Args:
             settings: of the trial.
             sizes: images.
             starts_from: whether it starts from another, and is measured before training.
-            epochs: that it trains; all by default.
-            training_limit: seconds of training after which it ends with the epoch.
+            epochs: number that it trains; all by default.
+            training_limit: seconds of training after which it ends at the end of its epoch.
         """
         timed = self._timed(settings)
         if timed is None:
@@ -126,7 +110,7 @@ class Calibration:
         return float(training + final + self._slowness * overhead)
 
     def epoch_seconds(self, settings: Settings, sizes: Sizes) -> float:
-        """Expected seconds of one epoch; 0 where none like it was timed."""
+        """Expected seconds of one epoch; 0 if none like it was timed."""
         timed = self._timed(settings)
         if timed is None:
             return 0.0
@@ -134,16 +118,16 @@ class Calibration:
         return float(steps * timed["step_seconds"] + sizes.val * timed["eval_image_seconds"])
 
     def image_seconds(self, settings: Settings) -> float:
-        """Expected seconds of computing one image, by frozen layers or by all; 0 where none like it was timed."""
+        """Expected seconds of one image, through the frozen layers and the others; 0 if none like it was timed."""
         timed = self._timed(settings)
         if timed is None:
             return 0.0
         return float(timed["prefix_image_seconds"] + timed["eval_image_seconds"])
 
     def _timed(self, settings: Settings) -> Mapping[str, Any] | None:
-        """What was measured of these settings; else of the nearest size of their model, by the difference in size.
+        """What was measured for these settings, or for the nearest size of their model, scaled by the difference.
 
-        A searcher may suggest any size of a range, and only some are timed.
+        A searcher may suggest any size of a range, but only some are timed.
         """
         key = workload_key(settings)
         if key in self.workloads:
@@ -165,16 +149,16 @@ class Calibration:
         return max((int(self.workloads[workload_key(trial.settings)]["memory_bytes"]) for trial in trials), default=0)
 
     def _shared_bytes(self, trials: Iterable[Trial]) -> int:
-        """Of `memory_bytes`: pages of files, of torch's libraries above all, which processes of a machine share."""
+        """The part of `memory_bytes` that processes of a machine share: pages of files, mostly of torch's libraries."""
         return min((int(self.workloads[workload_key(t.settings)].get("shared_bytes", 0)) for t in trials), default=0)
 
     def device_bytes(self, settings: Settings, images: int, features_limit: int) -> int:
-        """Measured memory of one trial on its device, with the outputs of frozen layers of so many images.
+        """Memory of one trial on its device: what was measured, and the outputs of frozen layers for all images.
 
         Args:
             settings: of a trial that was timed.
-            images: of all splits.
-            features_limit: most that these outputs may take, in bytes; beyond it there are none.
+            images: number of images of all splits.
+            features_limit: most bytes for these outputs; larger ones are not kept.
         """
         timed = self.workloads[workload_key(settings)]
         features = images * timed["features_image_bytes"]
@@ -194,12 +178,12 @@ class Calibration:
         """Expected cost of trials that can all run at once.
 
         Args:
-            trials: that are to run.
+            trials: the trials.
             sizes: images.
-            layout: how many run at a time.
-            kept: trials whose weights are kept; all by default.
-            lengths: that a trial may have; that of all its epochs by default.
-            in_order: whether they begin in this order rather than the longest first.
+            layout: how many run at once.
+            kept: number of trials whose weights are kept; all by default.
+            lengths: returns how long a trial may take; by default that of all its epochs.
+            in_order: whether they start in this order rather than the longest first.
             keep_state: whether the training state of each is kept.
         """
         listed = list(trials)
@@ -211,11 +195,11 @@ class Calibration:
         timed = [self.workloads[workload_key(trial.settings)] for trial in listed]
         at_once = min(layout.trials_at_once, len(listed))
         images = sizes.train + sizes.val + sizes.test
-        alike: dict[str, list[Settings]] = {}  # as far as their frozen layers go
+        alike: dict[str, list[Settings]] = {}  # trials with the same frozen layers
         for s in (trial.settings for trial in listed):
             alike.setdefault(workload_key(s).replace(f" {s.batch_size} ", " "), []).append(s)
         frozen = 0.0
-        for some in alike.values():  # those that run share the work
+        for some in alike.values():  # trials that run at once share the work
             seconds = images * self.workloads[workload_key(some[-1])]["prefix_image_seconds"]
             frozen += seconds / min(at_once, len(some))
         return Cost(
@@ -227,7 +211,7 @@ class Calibration:
 
 
 def _disk_bytes(weights: list[int], checkpoints_kept: int, kept: int | None) -> int:
-    """Peak: records of all, weights of those kept and of those not dropped yet, checkpoints of those running or all."""
+    """Peak use of disk: all records, weights kept or not dropped yet, checkpoints of running trials or of all."""
     largest = sorted(weights, reverse=True)
     checkpoints = CHECKPOINT_WEIGHTS * sum(largest[:checkpoints_kept])
     return len(weights) * TRIAL_BYTES + checkpoints + sum(largest if kept is None else largest[:kept])
@@ -236,8 +220,8 @@ def _disk_bytes(weights: list[int], checkpoints_kept: int, kept: int | None) -> 
 def _wall_clock(lengths: list[Lengths], slots: int, in_order: bool) -> float:
     """Expected time until the last of these jobs ends.
 
-    Where some may end early it is the mean of many draws: what runs last is a long one more often than not, and then
-    the other places stand empty, which the jobs' mean lengths would not show.
+    If some may end early, this is the mean of many draws: the job that runs last is mostly a long one, while the other
+    slots stand empty, which the jobs' mean lengths would not show.
     """
     if not in_order:
         lengths = sorted(lengths, key=mean, reverse=True)
@@ -257,15 +241,15 @@ def _makespan(seconds: Iterable[float], slots: int) -> float:
 
 
 def workload_key(settings: Settings) -> str:
-    """Trials with equal keys take equally long a step."""
+    """Identifies what a training step takes: trials with equal keys take equally long per step."""
     s = settings
     key = f"{s.model} {s.width:g} {s.image_size} {s.batch_size} {s.optimizer} {s.precision} {s.fine_tune}"
-    # The rest of what is not ordinary takes no time, but heads are not trained together then.
+    # Other unusual settings take no time of their own, but heads are then not trained together.
     return key if s.has_ordinary_steps else f"{key} {s.augment}"
 
 
 def _parts(key: str) -> tuple[dict[str, float], list[str]]:
-    """A workload's sizes, and what else it is."""
+    """The sizes in a workload's key, and its other parts."""
     model, width, image_size, batch_size, *rest = key.split(" ")
     return {"width": float(width), "image_size": float(image_size), "batch_size": float(batch_size)}, [model, *rest]
 
@@ -275,10 +259,10 @@ def _work(sizes: Mapping[str, float]) -> float:
 
 
 def representatives(plan: Plan) -> list[Trial]:
-    """The plan's trials, and for those not known yet one stand-in each, for estimating.
+    """The plan's trials, and one stand-in for each trial not known yet, for estimating.
 
-    A trial that starts from another takes that one's settings: here those of the first trial it may start from. For
-    what a searcher is to suggest, draws from its space stand in.
+    A trial that starts from another takes over that one's settings: for a stand-in, those of the first trial that it
+    may start from. Stand-ins for suggestions to come are draws from the search space.
     """
     by_stage: dict[str, list[Trial]] = {}
     trials = list(plan.trials.values())
@@ -309,87 +293,14 @@ def _stand_ins(planned: StagePlan, by_stage: dict[str, list[Trial]]) -> list[Tri
 
 
 def _spread(trials: list[Trial], number: int) -> list[Trial]:
-    """So many of some draws, evenly over what a step takes: a few taken at random may all be small ones."""
+    """A number of these draws, spread evenly over the work of a step: a few drawn at random may all be small ones."""
 
     def size(trial: Trial) -> tuple[str, float, str]:
-        return trial.settings.model, _size(trial.settings), workload_key(trial.settings)
+        return trial.settings.model, work_of_step(trial.settings), workload_key(trial.settings)
 
     ordered = sorted(trials, key=size)
     return [ordered[(2 * place + 1) * len(ordered) // (2 * number)] for place in range(number)] if ordered else []
 
 
-def calibrate(
-    trials: Iterable[Trial],
-    classes: int,
-    layout: Layout,
-    hardware: Hardware,
-    measure: Callable[[Mapping[str, Any]], dict[str, Any]] | None = None,
-) -> Calibration:
-    """Look up what these trials' steps take on a machine, timing what is not known yet (about 3 s a workload).
-
-    Args:
-        trials: whose steps are wanted.
-        classes: of the images.
-        layout: device and threads of a trial.
-        hardware: of the machine.
-        measure: has that machine `answer` a request; by default this one does.
-
-    Raises RequestError where a model cannot be what is asked for, RunError where the timing process fails.
-    """
-    file = _cache_file(hardware, layout)
-    known = read_checked(file) or {}
-    needed = {workload_key(trial.settings): trial.settings for trial in trials}
-    missing = {key: settings for key, settings in needed.items() if key not in known.get("workloads", {})}
-    if missing or not known:
-        ordered = sorted(missing.items(), key=lambda item: _size(item[1]))
-        request = _request([settings for _, settings in ordered], classes, layout, known)
-        found = (measure or answer)(request)
-        timed = dict(zip((key for key, _ in ordered), found["workloads"], strict=True))
-        known = {name: found[name] for name in OF_MACHINE} | {"workloads": {**known.get("workloads", {}), **timed}}
-        with contextlib.suppress(OSError, DiskError):  # it is only a memory
-            file.parent.mkdir(parents=True, exist_ok=True)
-            write_checked(file, known)
-    return Calibration(known["precision"], known["workloads"], known["import_seconds"])
-
-
-def _size(settings: Settings) -> float:
+def work_of_step(settings: Settings) -> float:
     return settings.width**2 * settings.image_size**2 * settings.batch_size
-
-
-def _request(settings: list[Settings], classes: int, layout: Layout, known: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        **{name: known.get(name) for name in OF_MACHINE},
-        "device": layout.device,
-        "threads": layout.threads,
-        "classes": classes,
-        "workloads": [s.model_dump() for s in settings],
-    }
-
-
-def answer(request: Mapping[str, Any]) -> dict[str, Any]:
-    """Have a process of this machine time what is asked: see `calibrate.main`. Raises RequestError, RunError."""
-    done = subprocess.run(
-        [sys.executable, "-m", "cnnsearch.execution.machine.calibrate"],
-        input=json.dumps(request),
-        capture_output=True,
-        text=True,
-        env=os.environ | allocator.environment(),
-    )
-    if done.returncode != 0:
-        last = done.stderr.strip().splitlines()[-1:] or ["no message"]
-        raise RunError(f"timing this sweep's models failed: {last[0]}")
-    found: dict[str, Any] = json.loads(done.stdout)
-    if "error" in found:
-        raise RequestError(found["error"])
-    return found
-
-
-def _cache_file(hardware: Hardware, layout: Layout) -> Path:
-    facts = [
-        hardware.key,
-        layout.device,
-        str(layout.threads),
-        importlib.metadata.version("torch"),
-        VERSIONS[layout.device],
-    ]
-    return cache_root() / "machines" / f"{hashlib.sha256(' '.join(facts).encode()).hexdigest()[:16]}.json"

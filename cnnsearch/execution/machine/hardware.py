@@ -1,4 +1,4 @@
-"""What this machine has, without importing torch, and how trials are laid out on it."""
+"""What this machine has, and how trials are laid out on it. Without torch."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from cnnsearch.errors import RequestError
 from cnnsearch.spec.sweep import RunSpec
 
 MEMORY_USED = 0.9
-"""Share of memory, a machine's or a GPU's, that a run is planned to take."""
+"""Share of the memory of a machine or GPU that a run is planned to take."""
 DRIVER_BYTES = 900 * 1024**2
 """Memory of the command and of Ray's own processes on one machine."""
 MOST_ON_A_GPU = 8
-"""Trials that share a GPU at most, where nobody says how many. A guess, not measured."""
+"""Most trials that share a GPU unless the request says how many. A guess, not measured."""
 CUDA_CONTEXT_BYTES = 600 * 10**6
-"""GPU memory a process takes beside its tensors: its CUDA context and the kernels of libraries."""
+"""GPU memory of a process beside its tensors: its CUDA context and the kernels of libraries."""
 GPU_PARTS = 10_000
-"""Ray counts GPUs in parts this small."""
+"""The parts of a GPU in which Ray counts."""
 _UNITS = {"amx_tile": "AMX", "avx512f": "AVX-512", "avx2": "AVX2"}
-"""Of x86, by what Linux calls them; the widest first."""
+"""Vector units of x86 by Linux's name for them, the widest first."""
 
 
 @dataclass(frozen=True)
@@ -39,18 +39,20 @@ class Hardware:
     memory_bytes: int
     gpus: tuple[str, ...]
     gpu_memory_bytes: int = 0
-    """Of the GPU that has least; 0 where it is not known, and without GPUs."""
+    """Memory of the GPU with the least; 0 if it is unknown, and without GPUs."""
 
     @property
     def key(self) -> str:
-        """Tells kinds of machine apart: timings and probes of one do not hold on another."""
+        """Identifies a kind of machine: timings and probes of one kind do not hold for another."""
         return f"{self.cpu}, {self.cores} cores" + "".join(f", {gpu}" for gpu in self.gpus)
 
 
 @dataclass(frozen=True)
 class Layout:
-    """How trials share the machine. `threads` follows from the request alone, never from what else runs: it changes
-    the rounding of a trial's numbers."""
+    """How trials share the machine.
+
+    `threads` follows from the request alone, never from what else runs, since it changes how a trial's numbers round.
+    """
 
     device: str
     """cpu or cuda."""
@@ -60,12 +62,12 @@ class Layout:
     gpus: float
     """GPUs of a trial; 0 on a CPU."""
     gpu_bytes: int = 0
-    """GPU memory of a trial, where its share follows from that."""
+    """Memory on its GPU that a trial was measured to take, if its share of the GPU follows from that."""
     host_bytes: int = 0
-    """Memory of a trial, where no more trials run at a time because of it."""
+    """Memory that a trial was measured to take, if it limits how many trials run at once."""
 
     def describe(self, hardware: Hardware) -> str:
-        """In words, for people."""
+        """The layout in words, for people."""
         many = f"{self.trials_at_once} trial{'s' * (self.trials_at_once > 1)} at a time"
         if self.device == "cuda":
             each = f"{self.gpus:g} GPU each"
@@ -78,26 +80,26 @@ class Layout:
 
 @functools.cache
 def detect() -> Hardware:
-    """Look at this machine once."""
+    """What this machine has; looked up once."""
     gpus = _gpus()
     names = tuple(name for name, _ in gpus)
     return Hardware(_cpu_name(), _cores(), _memory_bytes(), names, min((memory for _, memory in gpus), default=0))
 
 
 def lay_out(run: RunSpec, hardware: Hardware, gpu_bytes: int | None = None, host_bytes: int = 0) -> Layout:
-    """Fit the request to the machine: one thread a trial and a trial a core, unless told otherwise.
+    """Fit the request to the machine: one thread per trial and one trial per core, unless the request says otherwise.
 
-    For the small networks this is made for, two trials on a core each are faster than one on two cores.
+    For small networks, two trials on one core each are faster than one trial on two cores.
 
     Args:
         run: the request.
         hardware: the machine.
-        gpu_bytes: GPU memory that a trial's process takes beside its CUDA context; None where that is not measured
-            yet, and a trial has a GPU to itself unless more are asked for.
-        host_bytes: memory that a trial's process takes on a CPU; 0 where that is not measured yet. Where a trial a
-            core would not fit, fewer run at a time; each keeps its threads, so that its numbers stay what they are.
+        gpu_bytes: GPU memory that a trial's process takes beside its CUDA context. None if not measured yet: a trial
+            then has a GPU to itself unless more trials are asked for.
+        host_bytes: memory that a trial's process takes on a CPU; 0 if not measured yet. If one trial per core does not
+            fit, fewer run at once; each keeps its threads, so that its numbers stay the same.
 
-    Raises RequestError where more is asked for than there is.
+    Raises RequestError if more is asked for than there is.
     """
     if run.device == "cuda" and not hardware.gpus:
         raise RequestError("run.device is cuda, and there is no GPU on this machine; allowed here: auto, cpu")
@@ -106,18 +108,18 @@ def lay_out(run: RunSpec, hardware: Hardware, gpu_bytes: int | None = None, host
         raise RequestError(f"run.threads_per_trial is {threads}, and this machine has {hardware.cores} cores")
     device = "cuda" if hardware.gpus and run.device != "cpu" else "cpu"
     asked = 1.0 if run.gpus_per_trial == "auto" else run.gpus_per_trial
-    # One GPU or a part of one is no request: without any, device auto takes the CPU.
+    # One GPU, or a part of one, does not have to exist: without GPUs, device auto takes the CPU.
     if run.device != "cpu" and asked > max(1, len(hardware.gpus)):
         raise RequestError(f"run.gpus_per_trial is {asked:g}, and there are {len(hardware.gpus)} GPUs")
-    gpus, room = 0.0, hardware.cores // threads
+    gpus, slots = 0.0, hardware.cores // threads
     if device == "cuda":
         if run.gpus_per_trial == "auto":
             asked = 1 / _trials_on_a_gpu(run, hardware, threads, gpu_bytes)
         gpus = _countable(asked)
-        room = max(1, min(places(len(hardware.gpus), gpus), hardware.cores // threads))
-    at_once = room if run.trials_at_once == "auto" else run.trials_at_once
-    if at_once > room:
-        raise RequestError(f"run.trials_at_once is {at_once}, and there is room for {room} here")
+        slots = max(1, min(gpu_slots(len(hardware.gpus), gpus), hardware.cores // threads))
+    at_once = slots if run.trials_at_once == "auto" else run.trials_at_once
+    if at_once > slots:
+        raise RequestError(f"run.trials_at_once is {at_once}, and there is room for {slots} here")
     if device == "cuda":
         return Layout(device, at_once, threads, gpus, (gpu_bytes or 0) if run.gpus_per_trial == "auto" else 0)
     if run.trials_at_once == "auto" and host_bytes:
@@ -128,7 +130,7 @@ def lay_out(run: RunSpec, hardware: Hardware, gpu_bytes: int | None = None, host
 
 
 def _trials_on_a_gpu(run: RunSpec, hardware: Hardware, threads: int, gpu_bytes: int | None) -> int:
-    """As many as its memory and the cores allow, and as are asked for; one where its memory is not known."""
+    """As many as memory and cores allow, and as are asked for; one if its memory is unknown."""
     asked = None if run.trials_at_once == "auto" else -(-run.trials_at_once // len(hardware.gpus))
     if gpu_bytes is None:
         fitting = asked or 1
@@ -138,18 +140,18 @@ def _trials_on_a_gpu(run: RunSpec, hardware: Hardware, threads: int, gpu_bytes: 
     return max(1, min(fitting, asked or MOST_ON_A_GPU, MOST_ON_A_GPU, cores))
 
 
-def places(gpus: float, share: float) -> int:
-    """Trials that fit so many GPUs at once: a trial takes whole GPUs, or a share of one."""
+def gpu_slots(gpus: float, share: float) -> int:
+    """Trials that fit on this many GPUs at once, where each takes whole GPUs or a share of one."""
     return int(gpus / share) if share >= 1 else int(gpus) * int(1 / share + 1e-9)
 
 
 def _countable(gpus: float) -> float:
-    """A number of GPUs, rounded down so that n trials of 1/n each fit one by Ray's count too."""
+    """A number of GPUs, rounded down so that n trials with 1/n GPU each fit on one also by Ray's count."""
     return gpus if gpus >= 1 else max(1, int(gpus * GPU_PARTS + 1e-6)) / GPU_PARTS
 
 
 def oom_kills() -> int:
-    """Processes of this machine that the kernel has killed for want of memory so far; 0 where it does not tell."""
+    """Number of processes that this machine's kernel has killed for lack of memory; 0 if it does not tell."""
     try:
         lines = Path("/proc/vmstat").read_text(encoding="ascii").splitlines()
     except OSError:
@@ -158,7 +160,7 @@ def oom_kills() -> int:
 
 
 def _cpu_name(info: Path = Path("/proc/cpuinfo")) -> str:
-    """Its name and its widest units: rented machines of one name can differ by a factor of six."""
+    """The CPU's name and widest vector unit: rented machines of one name can differ in speed by a factor of six."""
     facts: dict[str, str] = {}
     with contextlib.suppress(OSError):
         for line in info.read_text(encoding="utf-8").partition("\n\n")[0].splitlines():  # one core
@@ -171,7 +173,7 @@ def _cpu_name(info: Path = Path("/proc/cpuinfo")) -> str:
 
 
 def _cores() -> int:
-    """Cores this process may run on: what containers and batch systems restrict is respected."""
+    """Cores that this process may use, within the limits of containers and batch systems."""
     try:
         cores = len(os.sched_getaffinity(0))
     except AttributeError:
@@ -195,7 +197,7 @@ def _memory_bytes() -> int:
 
 
 def _gpus() -> list[tuple[str, int]]:
-    """Names of the GPUs this process may use, and their memory in bytes; 0 where the driver does not tell."""
+    """Names of the GPUs that this process may use, with their memory in bytes; 0 if the driver does not tell."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if (visible is not None and visible.strip() in ("", "-1")) or shutil.which("nvidia-smi") is None:
         return []
@@ -205,7 +207,7 @@ def _gpus() -> list[tuple[str, int]]:
     except (OSError, subprocess.SubprocessError):
         return []
     rows = [line.rpartition(",") for line in listed.splitlines() if line.strip()]
-    # A slice of a GPU has less memory than is listed, and how much is not.
+    # A slice of a GPU (MIG) has less memory than is listed; how much is unknown.
     known = "MIG" not in (visible or "")
     gpus = [(name.strip(), int(mib) * 2**20 if known and mib.strip().isdigit() else 0) for name, _, mib in rows]
     return gpus if visible is None else gpus[: len(visible.split(","))]

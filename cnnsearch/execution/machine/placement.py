@@ -1,15 +1,21 @@
-"""How trials are laid out over the machines of a cluster. Pure: `cluster` finds out what they are."""
+"""How trials are laid out over the machines of a cluster, once it is known what these machines are."""
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from cnnsearch.errors import RequestError
 from cnnsearch.execution.events import Ready
-from cnnsearch.execution.machine.hardware import Hardware, Layout, lay_out, places
+from cnnsearch.execution.machine import hardware
+from cnnsearch.execution.machine.hardware import Hardware, Layout, gpu_slots, lay_out
 from cnnsearch.spec.sweep import RunSpec
+
+LOOK_SECONDS = 3.0
+"""Time between two looks at which machines a cluster has."""
 
 
 @dataclass(frozen=True)
@@ -18,18 +24,16 @@ class Node:
 
     id: str
     name: str
-    """As people know it: host and address."""
+    """Host and address, for people."""
     cpus: float
-    """That Ray gives out, which may be fewer than there are."""
+    """CPUs that Ray gives out: it may be fewer than there are. Likewise for GPUs and memory."""
     gpus: float
-    """The same."""
     memory_bytes: float
-    """The same."""
     hardware: Hardware
 
     @property
     def given_out(self) -> Hardware:
-        """What of the machine trials can have."""
+        """The part of the machine that trials can use."""
         return replace(
             self.hardware, cores=min(self.hardware.cores, int(self.cpus)), gpus=self.hardware.gpus[: int(self.gpus)]
         )
@@ -44,14 +48,14 @@ class Cluster:
     ready: Ready
     """Where its dashboard is."""
     nodes: tuple[Node, ...]
-    """When it was attached to."""
+    """Its machines at the time it was attached to."""
     look: Callable[[], tuple[Node, ...]]
-    """Looks again, and tells who is there now. Raises RunError where one has joined that cannot be used."""
+    """Looks again, and returns the machines now. Raises RunError where one that joined is unusable."""
     time_on: Callable[[Node, Layout, Mapping[str, Any]], dict[str, Any]]
-    """Has a machine answer a request to `calibrate`, with the resources of a trial."""
+    """Has a machine answer a request of `timing.calibrate`, with the resources of a trial."""
 
     def smallest(self, run: RunSpec) -> Node:
-        """Of the machines that trials may run on the one with the least memory: what is planned for it fits all.
+        """The machine with the least memory, of those that trials may run on: what fits it fits all.
 
         Raises RequestError where there are none.
         """
@@ -60,7 +64,7 @@ class Cluster:
 
 
 def usable(run: RunSpec, nodes: Sequence[Node]) -> tuple[Node, ...]:
-    """Where trials can run: machines with GPUs if there are any and the request allows, else those with CPUs.
+    """The machines that trials can run on: those with GPUs if there are any and the request allows, else all with CPUs.
 
     Raises RequestError where there are none.
     """
@@ -76,7 +80,7 @@ def usable(run: RunSpec, nodes: Sequence[Node]) -> tuple[Node, ...]:
 def lay_out_over(run: RunSpec, nodes: Sequence[Node], gpu_bytes: int | None = None, host_bytes: int = 0) -> Layout:
     """Fit the request to a cluster: every trial gets what fits the smallest machine that can take one.
 
-    As many run at a time as fit now, or as are asked for: where that is more, a cluster that grows by itself grows.
+    As many trials run at once as fit now, or as are asked for: if those are more, a cluster that grows by itself grows.
     See `hardware.lay_out` for the arguments. Raises RequestError where no machine can run a single trial.
     """
     able = usable(run, nodes)
@@ -95,45 +99,78 @@ def lay_out_over(run: RunSpec, nodes: Sequence[Node], gpu_bytes: int | None = No
     if not found:
         raise RequestError(f"no machine of the cluster can run a trial. On one of them: {refusal}")
     one = max(found, key=lambda layout: (layout.gpus, layout.host_bytes))
-    room = slots(one, able)
-    return replace(one, trials_at_once=room if run.trials_at_once == "auto" else run.trials_at_once)
+    fitting = total_slots(one, able)
+    return replace(one, trials_at_once=fitting if run.trials_at_once == "auto" else run.trials_at_once)
 
 
-def slots(layout: Layout, nodes: Iterable[Node]) -> int:
-    """Trials that fit at once: each has its place on one machine."""
-    return sum(places_on(layout, node.cpus, node.gpus, node.memory_bytes) for node in nodes)
+def total_slots(layout: Layout, nodes: Iterable[Node]) -> int:
+    """Trials that fit on these machines at once; none spans two machines."""
+    return sum(slots_on(layout, node.cpus, node.gpus, node.memory_bytes) for node in nodes)
 
 
-def places_on(layout: Layout, cpus: float, gpus: float, memory_bytes: float) -> int:
-    """Trials that fit one machine at once."""
+def slots_on(layout: Layout, cpus: float, gpus: float, memory_bytes: float) -> int:
+    """Trials that fit on one machine at once."""
     found = int(cpus / layout.threads)
     if layout.gpus:
-        found = min(found, places(gpus, layout.gpus))
+        found = min(found, gpu_slots(gpus, layout.gpus))
     if layout.host_bytes:
         found = min(found, int(memory_bytes / layout.host_bytes))
     return found
 
 
-def most_room(layout: Layout, nodes: Iterable[Node]) -> int:
-    """Places a single trial can have: those of a GPU, or of the largest machine without."""
+def max_slots(layout: Layout, nodes: Iterable[Node]) -> int:
+    """Most slots that a single trial can take: those of a GPU, or of the largest machine where there are none."""
     nodes = tuple(nodes)
     if layout.gpus:
-        return max(1, min(places(1, layout.gpus), slots(layout, nodes)))
-    return max([1, *(places_on(layout, node.cpus, 0, node.memory_bytes) for node in nodes)])
+        return max(1, min(gpu_slots(1, layout.gpus), total_slots(layout, nodes)))
+    return max([1, *(slots_on(layout, node.cpus, 0, node.memory_bytes) for node in nodes)])
 
 
-def resources(layout: Layout, room: int) -> dict[str, float]:
-    """What Ray sets aside for a job that takes so many places."""
+def resources(layout: Layout, slots: int) -> dict[str, float]:
+    """What Ray sets aside for a job that takes this many slots."""
     if not layout.gpus:
-        memory = {"memory": layout.host_bytes * room} if layout.host_bytes else {}
-        return {"CPU": layout.threads * room, **memory}
-    # Above one, Ray gives out whole GPUs only: seven times a seventh must not come to a little more.
-    share = layout.gpus * room
+        memory = {"memory": layout.host_bytes * slots} if layout.host_bytes else {}
+        return {"CPU": layout.threads * slots, **memory}
+    # Above one, Ray gives out whole GPUs only, so seven times a seventh must not round to a little more than one.
+    share = layout.gpus * slots
     return {"CPU": layout.threads, "GPU": share if layout.gpus >= 1 else min(1.0, share)}
 
 
+class Capacity:
+    """How many slots for trials there are: fixed on this machine, changing with the machines of a cluster."""
+
+    def __init__(self, layout: Layout, run: RunSpec, cluster: Cluster | None) -> None:
+        # On this machine Ray is given no more CPUs than trials that fit its memory.
+        self.layout = layout if cluster else replace(layout, host_bytes=0)
+        self._fixed = run.trials_at_once != "auto"
+        self._cluster = cluster
+        self._looked_at = time.monotonic()
+        cpus = float(layout.trials_at_once * layout.threads)
+        gpus = float(len(hardware.detect().gpus))
+        self._nodes = cluster.nodes if cluster else (Node("", "", cpus, gpus, math.inf, hardware.detect()),)
+
+    @property
+    def slots(self) -> int:
+        """Trials that may run at once. If more are asked for than fit, they wait for a cluster that grows by itself."""
+        if self._cluster is None or self._fixed:
+            return self.layout.trials_at_once
+        return total_slots(self.layout, self._nodes)
+
+    @property
+    def max_slots(self) -> int:
+        """See `max_slots`."""
+        return max_slots(self.layout, self._nodes)
+
+    def look(self) -> None:
+        """Every few seconds, notice machines that joined or left. Raises RunError where one that joined is unusable."""
+        if self._cluster is None or time.monotonic() - self._looked_at < LOOK_SECONDS:
+            return
+        self._looked_at = time.monotonic()
+        self._nodes = self._cluster.look() or self._nodes
+
+
 def describe(layout: Layout, nodes: Sequence[Node]) -> str:
-    """In words, for people: the machines trials run on, and how."""
+    """The machines that trials run on, and how they are shared, for people."""
     kinds: dict[str, int] = {}
     for node in nodes:
         has = node.given_out

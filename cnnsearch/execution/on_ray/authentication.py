@@ -1,7 +1,7 @@
-"""What a Ray cluster asks of those who come: found out before this process attaches to one, or starts one.
+"""Checks of a Ray cluster's access control, made before this process attaches to the cluster or starts one.
 
-Whoever may talk to a Ray cluster may run any code on it. So a run goes only where a token is asked for, unless it is
-told otherwise, and a token is used only where no other user of the machine can read it.
+Anyone who can talk to a Ray cluster can run any code on it. So a run uses only clusters that ask for a token, unless it
+is told otherwise, and it uses a token only if no other user of the machine can read it.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ import grpc
 from cnnsearch.errors import RequestError
 
 ALLOW = "CNNSEARCH_ALLOW_UNAUTHENTICATED"
-"""Environment variable: 1 lets a run use a Ray cluster that asks for no token."""
+"""Environment variable: 1 allows a Ray cluster that asks for no token."""
 ANSWER_SECONDS = 10.0
-"""The longest a cluster's control process is waited for."""
+"""How long to wait for an answer of a cluster's control process."""
 _METHOD = "/ray.rpc.NodeInfoGcsService/CheckAlive"
-"""A question that changes nothing; its empty request is zero bytes."""
+"""A method that changes nothing; its request, without any field, is zero bytes."""
 
 
 def check_start() -> None:
-    """Raise RequestError where Ray would be started here without a token, or with one that others can read."""
+    """Raise RequestError if Ray would be started here without a token, or with one that others can read."""
     mode = os.environ.get("RAY_AUTH_MODE", "token")
     if mode.lower() != "token" and not _is_allowed():
         raise RequestError(
@@ -35,13 +35,16 @@ def check_start() -> None:
 
 
 def check_cluster(address: str, named: str | None = None) -> bool:
-    """Find out whether a running cluster asks for a token; True where it does, and has been shown the right one.
+    """Check that a running cluster may be used, without attaching to it.
 
-    Nothing is attached to, and the token is sent only to a cluster that asks for one.
+    The token is sent only to a cluster that asks for one.
 
     Args:
         address: of the cluster's control process (GCS), as host:port.
-        named: how whoever asks calls it, where that is another name.
+        named: what the user called the cluster, if not by this address.
+
+    Returns:
+        True if it asks for a token and accepts this user's; False if it asks for none and that is allowed.
 
     Raises:
         RequestError: nothing answers; it asks for no token, and that is not allowed; or there is no token here, a
@@ -64,7 +67,7 @@ def check_cluster(address: str, named: str | None = None) -> bool:
 
 
 def answers(address: str, seconds: float) -> bool:
-    """Whether a cluster's control process answers within so long. No token is sent: a refusal is an answer, too."""
+    """Whether a cluster's control process answers in time. No token is sent: a refusal is an answer, too."""
     with _channel(address) as channel:
         try:
             channel.unary_unary(_METHOD)(b"", timeout=seconds)
@@ -78,7 +81,7 @@ def _is_allowed() -> bool:
 
 
 def _lets_in(address: str, token: str, shown: str) -> bool:
-    """Whether the cluster answers who comes with this token; with "", who comes with none."""
+    """Whether the cluster accepts this token ("" means none)."""
     metadata = [("authorization", f"Bearer {token}")] if token else None
     with _channel(address) as channel:
         try:
@@ -91,8 +94,8 @@ def _lets_in(address: str, token: str, shown: str) -> bool:
 
 
 def _channel(address: str) -> grpc.Channel:
-    """A connection of the kind that Ray's own settings ask for."""
-    options = [("grpc.enable_http_proxy", 0)]  # as Ray: a cluster is reached directly
+    """A connection to the cluster, with TLS if Ray's own settings ask for it."""
+    options = [("grpc.enable_http_proxy", 0)]  # as Ray does: no proxy between it and a cluster
     if os.environ.get("RAY_USE_TLS", "0").lower() not in ("1", "true"):
         return grpc.insecure_channel(address, options)
     names = ("RAY_TLS_CA_CERT", "RAY_TLS_SERVER_KEY", "RAY_TLS_SERVER_CERT")
@@ -104,7 +107,7 @@ def _channel(address: str) -> grpc.Channel:
 
 
 def _token(shown: str) -> str:
-    """The token Ray would use. Raises RequestError where there is none, or others can read its file."""
+    """The token that Ray would use. Raises RequestError if there is none, or if others can read its file."""
     token = os.environ.get("RAY_AUTH_TOKEN", "").strip()
     if token:
         return token
@@ -122,7 +125,7 @@ def _token(shown: str) -> str:
 
 
 def _check_file() -> None:
-    """Raise RequestError where someone else can read or write the token's file."""
+    """Raise RequestError if other users can read or write the token's file."""
     if os.environ.get("RAY_AUTH_TOKEN", "").strip():
         return
     path = _path()
@@ -137,7 +140,7 @@ def _check_file() -> None:
 
 
 def source() -> str:
-    """Where Ray takes the token from, for people: a variable or a file."""
+    """Where Ray takes the token from, for people: the name of a variable or of a file."""
     return "RAY_AUTH_TOKEN" if os.environ.get("RAY_AUTH_TOKEN", "").strip() else str(_path())
 
 

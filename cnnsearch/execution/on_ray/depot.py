@@ -1,43 +1,49 @@
-"""What workers on machines without the results folder reach it through: one process on the machine that has it.
+"""The process through which workers on machines without the results folder read and write trials.
 
-Records, checkpoints and weights of trials come in and go out by trial and file name; images and pretrained weights go
-out in pieces. See `spool` for the other end.
+It runs on the machine that has the folder. Records, checkpoints and weights are exchanged by trial and file name;
+images and pretrained weights are read in pieces. See `spool` for the workers' end.
 """
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from cnnsearch.errors import DiskError, RunError
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from cnnsearch.errors import DiskError, RequestError, RunError
+from cnnsearch.execution.context import SharedContext
+from cnnsearch.results.folder import Results
 from cnnsearch.results.parcel import Parcel
-from cnnsearch.results.records import Results
 from cnnsearch.results.trial_folder import TrialFolder
-from cnnsearch.storage.durable import write_whole
+from cnnsearch.storage.durable import temporary_file, write_whole
 
 PIECE_BYTES = 16 * 1024**2
-"""Of a file that is read in pieces: what is in memory at a time, at both ends."""
+"""Size of the pieces in which files are read: what both ends hold in memory at a time."""
 
 
 @dataclass
 class Depot:
-    """The results folder's end of the way. One worker at a time holds a trial; what others send of it is refused."""
+    """The `spool.TrialStore` of a results folder, on a machine that has the folder."""
 
     results: Path
     """Of the sweep."""
     files: frozenset[Path] = frozenset()
-    """What may be read beside the trials: images and pretrained weights."""
+    """The image packs and pretrained weights that may be read beside the trials."""
     _holders: dict[str, str] = field(default_factory=dict)
-    """Trial id -> who was given it last."""
+    """Trial id -> the holder it was handed over to last."""
 
     def hand_over(self, trial_id: str, holder: str, names: Iterable[str]) -> dict[str, bytes]:
-        """Note who runs a trial from now on, and return those of the named files that there are."""
+        """See TrialStore."""
         self._holders[trial_id] = holder
         return self.fetch(trial_id, names)
 
     def fetch(self, trial_id: str, names: Iterable[str]) -> dict[str, bytes]:
-        """Those of the named files of a trial that there are."""
+        """See TrialStore."""
         folder, found = self._folder(trial_id), {}
         for name in names:
             if (content := _read(folder.path / _plain(name))) is not None:
@@ -45,14 +51,9 @@ class Depot:
         return found
 
     def keep(self, holder: str, parcels: Iterable[Parcel]) -> None:
-        """Make trials' folders what the holder's are. In each, the record goes first and comes last: it vouches.
-
-        Raises:
-            DiskError: a file cannot be written.
-            RunError: a trial was given to somebody else in the meantime.
-        """
+        """See TrialStore."""
         for parcel in parcels:
-            # A depot that was started again does not know: whoever has the trial comes first.
+            # A depot that Ray has restarted knows no holders; the first to send a trial is the one that holds it.
             if self._holders.setdefault(parcel.trial_id, holder) != holder:
                 raise RunError(f"trial {parcel.trial_id} was given to another worker")
             self._keep(parcel)
@@ -71,10 +72,7 @@ class Depot:
             raise DiskError(f"{folder.path} cannot be written: {error.strerror or error}") from None
 
     def read(self, file: Path, start: int) -> bytes:
-        """A piece of one of the files that may be read, from a byte on; empty at its end.
-
-        Raises RunError where it may not or cannot be read.
-        """
+        """See TrialStore. Raises RunError also for a file that may not be read."""
         if file not in self.files:
             raise RunError(f"{file} is no file of this sweep")
         try:
@@ -85,15 +83,74 @@ class Depot:
             raise RunError(f"{file} cannot be read: {error.strerror}") from None
 
     def sees(self, mark: Path, content: bytes) -> bool:
-        """Whether a file is there with this content: whether this is the machine that wrote it, or shares its disk."""
+        """Whether a file has this content here, because this machine wrote it or shares the disk of one that did."""
         return _read(mark) == content
 
     def _folder(self, trial_id: str) -> TrialFolder:
         return Results(self.results).trial(_plain(trial_id))
 
 
+class DepotClient:
+    """Starts a `Depot` in a process of this machine, and reaches it through Ray from any machine."""
+
+    def __init__(self, context: SharedContext) -> None:
+        """Start the depot. Raises RequestError where it does not see the results folder, because Ray runs elsewhere."""
+        packs = [dataset.images_path for dataset in context.datasets.values()]
+        notes = [pack.with_suffix(".json") for pack in packs]
+        files = frozenset([*packs, *notes, *(found.file for found in context.weights.values())])
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        start = ray.remote(Depot).options(
+            num_cpus=0, scheduling_strategy=here, max_concurrency=8, max_restarts=-1, max_task_retries=-1
+        )
+        self._mark = temporary_file(context.results)
+        self._content = secrets.token_bytes(32)
+        self._mark.write_bytes(self._content)
+        self._actor = start.remote(context.results, files)
+        if not self._ask("sees", self._mark, self._content):
+            self.close()
+            raise RequestError(
+                f"Ray's processes on this machine do not see {context.results}: run the command where they do"
+            )
+
+    def is_here(self) -> bool:
+        """Whether the calling process sees the results folder itself, and so needs no depot."""
+        try:
+            return self._mark.read_bytes() == self._content
+        except OSError:
+            return False
+
+    def hand_over(self, trial_id: str, holder: str, names: Iterable[str]) -> dict[str, bytes]:
+        """See TrialStore."""
+        found: dict[str, bytes] = self._ask("hand_over", trial_id, holder, list(names))
+        return found
+
+    def fetch(self, trial_id: str, names: Iterable[str]) -> dict[str, bytes]:
+        """See TrialStore."""
+        found: dict[str, bytes] = self._ask("fetch", trial_id, list(names))
+        return found
+
+    def keep(self, holder: str, parcels: Iterable[Parcel]) -> None:
+        """See TrialStore."""
+        self._ask("keep", holder, list(parcels))
+
+    def read(self, file: Path, start: int) -> bytes:
+        """See TrialStore."""
+        piece: bytes = self._ask("read", file, start)
+        return piece
+
+    def close(self) -> None:
+        """Remove the file by which processes find out whether they see the results folder."""
+        self._mark.unlink(missing_ok=True)
+
+    def _ask(self, method: str, *arguments: Any) -> Any:
+        try:
+            return ray.get(getattr(self._actor, method).remote(*arguments))
+        except ray.exceptions.RayTaskError as error:
+            raise error.cause from None
+
+
 def _plain(name: str) -> str:
-    """A name that leads nowhere else."""
+    """The name, if it is one that stays inside its folder. Raises RunError where it is not."""
     if not name or name in (".", "..") or "/" in name or "\0" in name:
         raise RunError(f"{name!r} is no name of a file of a trial")
     return name

@@ -1,8 +1,8 @@
-"""Ends a run whose cluster has lost its head: nobody else could.
+"""Ends a run whose cluster has lost its head node.
 
-Once a cluster's control process is gone, every call into Ray waits for it, out of reach of exceptions and signals.
-After a minute Ray ends the whole process, with a message about itself. Here the process ends a little sooner, with one
-that says what to do.
+Once a cluster's control process is gone, every call into Ray waits for it and can be interrupted neither by exceptions
+nor by signals. After a minute Ray ends the whole process, with a message about its own internals. Here the process ends
+a little sooner, with a message that says what to do.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from cnnsearch.execution.on_ray import authentication
 from cnnsearch.execution.warden import Warden
 
 PATIENCE = "RAY_gcs_rpc_server_reconnect_timeout_s"
-"""Ray's setting: seconds after which it ends a process whose control process does not answer."""
+"""Ray's setting: the seconds that the control process may not answer before Ray ends this process."""
 DEFAULT_PATIENCE = 60.0
 SHARE = 0.75
-"""Of that time, we wait so much."""
+"""Fraction of Ray's timeout after which we give up."""
 SHOW_CURSOR = "\x1b[?25h"
 
 
 @contextlib.contextmanager
 def watched(address: str, warden: Warden | None) -> Iterator[None]:
-    """While the block runs, end this process when the cluster has not answered for 45 s, or 3/4 of Ray's setting.
+    """End this process if, during the block, the cluster does not answer for 45 s, or 3/4 of Ray's setting.
 
     Args:
         address: of the control process (GCS), host:port.
-        warden: is told that it need not say anything.
+        warden: told, before the process ends, that it need not print a message.
     """
     patience = SHARE * float(os.environ.get(PATIENCE, DEFAULT_PATIENCE))
     over = threading.Event()
@@ -57,7 +57,7 @@ def _watch(address: str, patience: float, over: threading.Event, warden: Warden 
 
 
 def _last_words(address: str, patience: float) -> str:
-    """Whoever draws on a terminal is not asked any more: below what it drew, and with the cursor it hid."""
+    """What to print at the end; on a terminal, below the live view and with the cursor that this has hidden."""
     before = f"\n{SHOW_CURSOR}" if os.isatty(2) else ""
     return (
         f"{before}error: the Ray cluster at {address} has not answered for {patience:.0f} s.\n"

@@ -1,4 +1,4 @@
-"""Workers that run jobs: ending one that obeys nobody, and why one is gone."""
+"""Workers that run jobs: killing one that no longer responds, and finding out why one is gone."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from typing import Any
 import ray
 
 from cnnsearch.execution.machine import hardware
-from cnnsearch.execution.on_ray.cluster import on_node
+from cnnsearch.execution.on_ray.machines import on_node
 from cnnsearch.execution.retries import Trouble
 
 ANSWER_SECONDS = 5.0
-"""The longest that a machine is waited for to say whether a worker on it died for want of memory."""
+"""How long to wait for a machine to say whether its kernel killed a worker for lack of memory."""
 
 
 @dataclass
@@ -24,12 +24,12 @@ class Running:
 
     actor: Any
     whereabouts: Any
-    """Reference to (node, process)."""
+    """Reference to (node id, process id)."""
     oom_kills: Any
-    """Reference to how many processes the kernel of its machine had killed for want of memory when the job began."""
+    """Reference to the number of processes that its machine's kernel had killed for lack of memory as the job began."""
 
     def kill(self) -> None:
-        """End the worker, even where it is stopped and obeys nobody."""
+        """Kill the worker, even if it is stopped and does not respond."""
         ray.kill(self.actor)
         if (found := _answer(self.whereabouts)) is None:
             return
@@ -41,7 +41,7 @@ class Running:
             on_node(node, os.kill).remote(process, signal.SIGKILL)
 
     def saw_oom_kills(self) -> bool:
-        """Whether the kernel of its machine has killed processes for want of memory since the job began."""
+        """Whether the kernel of its machine has killed processes for lack of memory since the job began."""
         found, before = _answer(self.whereabouts), _answer(self.oom_kills)
         if found is None or before is None:
             return False
@@ -53,7 +53,7 @@ class Running:
 
 
 def _answer(reference: Any, seconds: float = 0.0) -> Any:
-    """What a worker or machine said; None where it has not, in so many seconds, or is gone."""
+    """The answer of a worker or machine; None if it has not come after these seconds, or the worker is gone."""
     try:
         return ray.get(reference, timeout=seconds)
     except (ray.exceptions.GetTimeoutError, ray.exceptions.RayError):
@@ -61,7 +61,7 @@ def _answer(reference: Any, seconds: float = 0.0) -> Any:
 
 
 def diagnosis(trial: Any, running: Running | None) -> tuple[Trouble, str]:
-    """Why a worker is gone, as far as Ray and the kernel tell."""
+    """Why a worker is gone, as far as Ray and the kernel tell, with the reason in one line."""
     error = trial.get_pickled_error() if trial.pickled_error_file else None
     if isinstance(error, ray.exceptions.OutOfMemoryError):
         return Trouble.MEMORY, "Ray killed the worker because the host's memory was nearly full"

@@ -1,7 +1,4 @@
-"""The processes that run trials, one job after another, and what travels between them and the driver.
-
-With `schedule`, `running` and `cluster` the only module that imports Ray.
-"""
+"""The processes that run trials, one job after another, and the messages between them and the driver."""
 
 from __future__ import annotations
 
@@ -16,31 +13,31 @@ import ray
 from ray import tune
 
 from cnnsearch.errors import DiskError, OutOfMemoryError
-from cnnsearch.execution.direct import Direct
+from cnnsearch.execution.context import SharedContext
+from cnnsearch.execution.events import Progress
 from cnnsearch.execution.machine import hardware
-from cnnsearch.execution.on_ray.cluster import RemoteDepot
+from cnnsearch.execution.on_ray.depot import DepotClient
 from cnnsearch.execution.retries import Trouble
-from cnnsearch.execution.spool import Spool
+from cnnsearch.execution.spool import RemoteStore, Spool
 from cnnsearch.execution.worker_log import WorkerLog
-from cnnsearch.execution.workplace import Workplace
 from cnnsearch.planning.labels import told_axes
 from cnnsearch.planning.queue import Job
 from cnnsearch.planning.stopping import Orders, Stop
 from cnnsearch.planning.trial import EpochRow, Status, Trial
-from cnnsearch.results.records import Record
+from cnnsearch.results.record import Record
 from cnnsearch.spec.settings import Settings
 from cnnsearch.spec.sweep import Sweep
 
 DISK_FULL = "disk full"
-"""What a worker says that cannot write: the end of the run, not of a trial."""
+"""What a worker reports if it cannot write: the run ends, not only a trial."""
 STEP_SECONDS = 1.0
-"""Epochs are reported together for this long: Tune takes some hundredths of a second for a report."""
-JobRunner = Callable[[Job, Workplace, Orders], Iterator[list[tuple[Trial, EpochRow | Record]]]]
+"""Epochs of this much time are reported together, since Tune takes some hundredths of a second for a report."""
+JobRunner = Callable[[Job, SharedContext, Orders], Iterator[Progress]]
 """See `jobs.run_job`."""
 
 
 class UsedUpError(Exception):
-    """Raised in a worker that is not to run anything else: Tune throws such a worker away and starts another."""
+    """Raised in a worker that is not to run anything else: Tune then replaces it by a new one."""
 
 
 class Worker(tune.Trainable):  # type: ignore[misc]
@@ -49,24 +46,24 @@ class Worker(tune.Trainable):  # type: ignore[misc]
     def setup(
         self,
         config: dict[str, Any],
-        place: Workplace,
+        context: SharedContext,
         sweep: Sweep,
-        depot: RemoteDepot | None = None,
+        depot: DepotClient | None = None,
         run_job: JobRunner | None = None,
     ) -> None:
         self._sweep = sweep
         self._run_job = run_job
         self._log = WorkerLog(told_axes(sweep), lambda line: print(line, file=sys.stderr, flush=True))
         self._spool: Spool | None
-        if place.remote:
-            self._spool = Spool.open(place, Direct(place.remote, depot.read if depot else None))
+        if context.remote:
+            self._spool = Spool.open(context, RemoteStore(context.remote, depot.read if depot else None))
         else:
-            self._spool = None if depot is None or depot.is_here() else Spool.open(place, depot)
-        self._place = place if self._spool is None else self._spool.here()
+            self._spool = None if depot is None or depot.is_here() else Spool.open(context, depot)
+        self._context = context if self._spool is None else self._spool.context_here()
         self._events = self._begin(config)
 
     def __repr__(self) -> str:
-        # Read once, when the worker is made: it has to be true of all trials to come.
+        # Ray reads it once, when the worker is made: it has to be true of every job.
         return f"worker of {self._sweep.name}"
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -82,30 +79,30 @@ class Worker(tune.Trainable):  # type: ignore[misc]
         self._orders = Orders({trial_id: Stop(**stop) for trial_id, stop in config["stops"].items()})
         if self._run_job is None:
             from cnnsearch.execution.jobs import (
-                run_job,  # imports torch, which only workers need: not in the first step's time
-            )
+                run_job,
+            )  # imports torch: here, so that the first step does not take longer
 
             self._run_job = run_job
         return self._running(job, self._run_job)
 
-    def _running(self, job: Job, run_job: JobRunner) -> Iterator[list[tuple[Trial, EpochRow | Record]]]:
+    def _running(self, job: Job, run_job: JobRunner) -> Iterator[Progress]:
         if self._spool:
             self._spool.begin(job.trials)
-        yield from run_job(job, self._place, self._orders)
+        yield from run_job(job, self._context, self._orders)
 
     def end_early(self, stops: dict[str, dict[str, Any]]) -> None:
-        """Trials are to end. Ray calls an actor's methods in order: this one comes before the next step."""
+        """Order trials to end. Ray calls an actor's methods in order, so this takes effect before the next step."""
         self._orders.stops.update({trial_id: Stop(**stop) for trial_id, stop in stops.items()})
 
     def pause(self) -> None:
-        """Save what runs; after the step that is being taken, at the end of an epoch."""
+        """Save the running trials. Called between steps, so the trials are at the end of an epoch."""
         self._orders.pause = True
         next(self._events, None)
         if self._spool:
             self._spool.send()
 
     def whereabouts(self) -> tuple[str, int]:
-        """Node and process, for whoever has to kill it."""
+        """Node id and process id, for the driver, which may have to kill this process."""
         return ray.get_runtime_context().get_node_id(), os.getpid()
 
     def oom_kills(self) -> int:
@@ -136,13 +133,13 @@ class Worker(tune.Trainable):  # type: ignore[misc]
                         self._left.discard(trial.id)
                         failed |= event.status is Status.FAILED
                     else:
-                        asks |= self._place.awaits_word(trial, event.epoch)
+                        asks |= self._context.awaits_decision(trial, event.epoch)
         except (OutOfMemoryError, DiskError) as error:
             self._used_up = True
             self._log.breaks(str(error))
             trouble = DISK_FULL if isinstance(error, DiskError) else Trouble.MEMORY.value
             return {"events": told, "trouble": trouble, "reason": str(error), "done": False}
-        # An exception may have left anything behind in this process.
+        # An exception may have left this process in any state.
         self._used_up = failed
         spoiled = {"trouble": Trouble.SPOILED.value, "reason": "another trial broke"} if failed and self._left else {}
         return {"events": told, "done": not self._left and not failed, **spoiled}
@@ -154,32 +151,32 @@ class Worker(tune.Trainable):  # type: ignore[misc]
 
 
 def _told(trial: Trial, event: EpochRow | Record) -> dict[str, Any]:
-    """An event as it travels: plain values."""
+    """An event as a message, of plain values."""
     if isinstance(event, Record):
         return {"trial": trial.id, "record": event.model_dump(mode="json")}
     return {"trial": trial.id, "row": dict(vars(event))}
 
 
 def to_config(job: Job, stops: Mapping[str, Stop]) -> dict[str, Any]:
-    """A job as Tune's configuration of a trial, with the orders there are for its trials."""
+    """A job as the configuration of one of Tune's trials, with the stops already ordered for the job's trials."""
     trials = [{**vars(trial), "settings": trial.settings.model_dump()} for trial in job.trials]
     stopped = plain({trial.id: stops[trial.id] for trial in job.trials if trial.id in stops})
-    return {"trials": trials, "room": job.room, "attempt": job.attempt, "stops": stopped}
+    return {"trials": trials, "slots": job.slots, "attempt": job.attempt, "stops": stopped}
 
 
 def plain(stops: Mapping[str, Stop]) -> dict[str, dict[str, Any]]:
-    """Orders as they travel."""
+    """Stops as a message, of plain values."""
     return {trial_id: asdict(stop) for trial_id, stop in stops.items()}
 
 
 def from_config(config: dict[str, Any]) -> Job:
-    """The job in a configuration."""
+    """The job of a configuration. The inverse of `to_config`."""
     fields = ("stage", "data", "parent_id", "weights")
     return Job(
         tuple(
             Trial(settings=Settings.model_validate(one["settings"]), **{name: one[name] for name in fields})
             for one in config["trials"]
         ),
-        room=config["room"],
+        slots=config["slots"],
         attempt=config["attempt"],
     )

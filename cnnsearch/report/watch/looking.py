@@ -18,8 +18,9 @@ from cnnsearch.errors import CnnsearchError, RequestError
 from cnnsearch.planning.plan import Plan, make_plan
 from cnnsearch.planning.stopping_rules import rule_of
 from cnnsearch.planning.trial import Status
+from cnnsearch.results.folder import Results
 from cnnsearch.results.parquet import NOTE
-from cnnsearch.results.records import Record, Results
+from cnnsearch.results.record import Record
 from cnnsearch.results.trial_folder import TrialFolder
 from cnnsearch.spec.load import from_yaml
 from cnnsearch.spec.settings import Settings

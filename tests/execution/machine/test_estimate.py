@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from cnnsearch.execution.machine import estimate
-from cnnsearch.execution.machine.estimate import Calibration, Sizes, calibrate, representatives, workload_key
+from cnnsearch.execution.machine import estimate, timing
+from cnnsearch.execution.machine.estimate import Calibration, Sizes, representatives, workload_key
 from cnnsearch.execution.machine.hardware import Layout, detect
+from cnnsearch.execution.machine.timing import calibrate
 from cnnsearch.planning.plan import make_plan
 from cnnsearch.spec.settings import Settings
 from cnnsearch.spec.sweep import Sweep
@@ -95,7 +96,7 @@ def test_steps_are_timed_once_for_real(small_sweep: Callable[..., Sweep], monkey
     def refuse(*args: object) -> None:
         raise AssertionError("timed again")
 
-    monkeypatch.setattr(estimate, "answer", refuse)
+    monkeypatch.setattr(timing, "answer", refuse)
     assert calibrate(trials, 10, LAYOUT, detect()) == first
 
 

@@ -16,8 +16,8 @@ from cnnsearch.execution.machine.hardware import (
     Layout,
     _cpu_name,
     detect,
+    gpu_slots,
     lay_out,
-    places,
 )
 from cnnsearch.spec.sweep import RunSpec
 
@@ -143,7 +143,7 @@ def test_by_rays_count_as_many_fit_a_gpu_as_are_planned(gpus: int, parts: int) -
     for asked in (1 / parts, parts / 2000):
         layout = lay_out(run(gpus_per_trial=asked), box(gpus, cores=100_000))
         counted = round(layout.gpus * GPU_PARTS)
-        assert layout.trials_at_once == gpus * (GPU_PARTS // counted) == places(gpus, layout.gpus)
+        assert layout.trials_at_once == gpus * (GPU_PARTS // counted) == gpu_slots(gpus, layout.gpus)
 
 
 @pytest.mark.parametrize(

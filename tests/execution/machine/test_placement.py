@@ -19,9 +19,9 @@ from cnnsearch.execution.machine.placement import (
     Node,
     describe,
     lay_out_over,
-    most_room,
+    max_slots,
     resources,
-    slots,
+    total_slots,
     usable,
 )
 from cnnsearch.plan_text import plan_text
@@ -56,7 +56,7 @@ def test_what_fits_the_smallest_gpu_is_planned_for_all() -> None:
     # Two on the small one's 24 GB, so two on each of the large ones' too.
     assert (layout.gpus, layout.trials_at_once, layout.device) == (0.5, 2 + 8, "cuda")
     assert resources(layout, 1) == {"CPU": 1, "GPU": 0.5}
-    assert most_room(layout, (SMALL, LARGE)) == 2
+    assert max_slots(layout, (SMALL, LARGE)) == 2
     alone = lay_out_over(run(), (LARGE,), gpu_bytes=10 * GB)
     assert (alone.gpus, alone.trials_at_once) == (0.1666, 24)
     assert lay_out_over(run(), (SMALL, LARGE)).trials_at_once == 5, "one a GPU until memory is measured"
@@ -65,7 +65,7 @@ def test_what_fits_the_smallest_gpu_is_planned_for_all() -> None:
 def test_several_gpus_a_trial_only_where_a_machine_has_them() -> None:
     layout = lay_out_over(run(gpus_per_trial=2), (SMALL, LARGE))
     assert (layout.gpus, layout.trials_at_once) == (2.0, 2)
-    assert slots(layout, (SMALL, LARGE)) == 2
+    assert total_slots(layout, (SMALL, LARGE)) == 2
     with pytest.raises(RequestError, match=r"no machine of the cluster can run a trial.*gpus_per_trial is 8"):
         lay_out_over(run(gpus_per_trial=8), (SMALL, LARGE))
 
@@ -90,7 +90,7 @@ def test_memory_of_a_machine_limits_its_trials() -> None:
     assert layout.host_bytes == 3 * GB
     assert layout.trials_at_once == 4 + 8
     assert resources(layout, 2) == {"CPU": 2, "memory": 6 * GB}
-    assert most_room(layout, (tight, PLAIN)) == 8
+    assert max_slots(layout, (tight, PLAIN)) == 8
 
 
 def test_words_for_it() -> None:

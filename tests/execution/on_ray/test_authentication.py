@@ -215,7 +215,7 @@ def test_a_real_cluster_is_told_by_whether_it_asks_for_a_token(
                 monkeypatch.setenv("RAY_AUTH_TOKEN", token)
                 assert authentication.check_cluster(address)
                 attach = (
-                    "import sys; from cnnsearch import cluster; import ray;"
+                    "import sys; from cnnsearch.execution.on_ray import cluster; import ray;"
                     "ray.init(address=cluster.check_address(sys.argv[1]), log_to_driver=False);"
                     "assert ray.cluster_resources()['CPU'] == 1"
                 )

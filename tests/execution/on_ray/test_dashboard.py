@@ -27,9 +27,10 @@ import pytest
 import yaml
 
 from cnnsearch.data.dataset import Dataset
+from cnnsearch.execution.context import Choices, SharedContext
 from cnnsearch.execution.machine.hardware import Layout
+from cnnsearch.execution.machine.placement import Capacity
 from cnnsearch.execution.metrics import METRICS
-from cnnsearch.execution.workplace import Choices, Workplace
 from cnnsearch.planning.queue import Queue
 from cnnsearch.spec.sweep import Sweep
 
@@ -215,15 +216,15 @@ class Actor:
 def test_only_so_many_jobs_are_named_and_no_later_one_by_an_earlier_name(
     small_sweep: Callable[..., Sweep], dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from cnnsearch.execution.on_ray import schedule
+    from cnnsearch.execution.on_ray import tune
 
-    monkeypatch.setattr(schedule, "MOST_NAMED", 2)
+    monkeypatch.setattr(tune, "MOST_NAMED", 2)
     sweep, actor, nobody = small_sweep(), Actor(), cast(Any, None)
     unnamed = actor.train
-    place = Workplace(tmp_path, {(8, "bilinear"): dataset}, Choices("cpu", 1, "fp32"), checkpoint_seconds=0)
+    context = SharedContext(tmp_path, {(8, "bilinear"): dataset}, Choices("cpu", 1, "fp32"), checkpoint_seconds=0)
     queue = Queue(sweep, dataset.fingerprint, {}, slots=8)
-    machines = schedule._Machines(Layout("cpu", 8, 1, 0.0), sweep.run, None)
-    dispatcher = schedule._Dispatcher(queue, nobody, place, sweep.run, machines, {}, None, nobody)
+    machines = Capacity(Layout("cpu", 8, 1, 0.0), sweep.run, None)
+    dispatcher = tune.Dispatcher(queue, nobody, context, sweep.run, machines, {}, None, nobody)
     given = []
     for _ in range(3):
         job = queue.take()

@@ -15,7 +15,8 @@ from tests.execution.on_ray.test_authentication import TOKEN, _Cluster
 
 CODE = """
 import sys, time
-from cnnsearch import pulse, warden
+from cnnsearch.execution import warden
+from cnnsearch.execution.on_ray import pulse
 with warden.watching("killed") as there, pulse.watched(sys.argv[1], there):
     print("begun", flush=True)
     time.sleep(float(sys.argv[2]))

@@ -30,7 +30,7 @@ from cnnsearch.report.watch import live, looking, making, rendering, serve, serv
 from cnnsearch.report.watch.live import Live, Page
 from cnnsearch.report.watch.looking import Folder
 from cnnsearch.report.watch.making import Made, Maker
-from cnnsearch.results.records import Results
+from cnnsearch.results.folder import Results
 from cnnsearch.session import execute
 from cnnsearch.spec.load import load_sweep
 from tests.conftest import SMALL

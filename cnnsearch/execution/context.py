@@ -1,8 +1,8 @@
-"""What every trial of a sweep shares, wherever it runs. Torch stays out: who schedules trials need not import it."""
+"""What every trial of a sweep shares, wherever it runs. Without torch: the process that schedules trials can do
+without it."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +18,7 @@ from cnnsearch.training.models.pretrained import OWN_IMAGES, Key, Preprocessing,
 
 @dataclass(frozen=True)
 class Choices:
-    """What was decided once for a sweep on one kind of device, and is used again when it goes on."""
+    """What is chosen once for a sweep on one kind of device, and kept when the sweep is continued."""
 
     device: str
     """cpu or cuda."""
@@ -29,38 +29,39 @@ class Choices:
 
 
 @dataclass(frozen=True)
-class Workplace:
+class SharedContext:
     """What every trial of a sweep shares; small, and safe to send to another process."""
 
     results: Path
+    """The sweep's results folder, as this process finds it."""
     datasets: Mapping[Form, Dataset]
-    """The images in every form that some trial takes."""
+    """The images in every form that some trial needs."""
     choices: Choices
     checkpoint_seconds: float
-    """Least time between checkpoints of a trial."""
+    """Least time between two checkpoints of a trial."""
     weights: Mapping[Key, Pretrained] = field(default_factory=dict)
     """Pretrained weights by model and name."""
     features_bytes: int = 0
-    """Most that the outputs of frozen layers may take; beyond it they are computed anew in every epoch."""
+    """Most memory for the outputs of frozen layers; larger outputs are computed anew in every epoch."""
     checkpoint_epochs: int | None = None
-    """Epochs between checkpoints, whatever the time."""
+    """Epochs between two checkpoints, whatever the time."""
     rules: Mapping[str, StopEarly] = field(default_factory=dict)
-    """Stage -> the rule that may stop its trials."""
+    """Stage -> the rule that may stop its trials early."""
     max_seconds: float | None = None
     """Most training time of a trial."""
     keep_state: bool = False
-    """Whether trials that ended keep what training needs to go on to more epochs."""
+    """Whether trials that ended keep the training state that a longer trial could continue from."""
     known_epochs: tuple[int, ...] = ()
-    """Numbers of epochs of trials that ended, from which longer ones may go on."""
+    """Numbers of epochs of ended trials that longer ones may continue from."""
     remote: Remote | None = None
-    """Where trials are kept, when `results` is only a mirror of it."""
+    """Where results are kept, if `results` only mirrors them."""
 
     def dataset(self, settings: Settings) -> Dataset:
-        """The images in the form a trial takes."""
+        """The images in the form that a trial needs."""
         return self.datasets[settings.image_size, self.preprocessing(settings).interpolation]
 
-    def awaits_word(self, trial: Trial, epoch: int) -> bool:
-        """Whether after this epoch a trial goes on only once it was decided that it may."""
+    def awaits_decision(self, trial: Trial, epoch: int) -> bool:
+        """Whether a trial, after this epoch, must wait for the decision whether it may continue."""
         rule = self.rules.get(trial.stage)
         return rule is not None and rule_of(rule).is_due(epoch, trial.settings.epochs)
 
@@ -77,22 +78,5 @@ class Workplace:
         return tuple(255 * value for value in expected.mean), tuple(255 * value for value in expected.std)
 
     def precision(self, settings: Settings) -> ResolvedPrecision:
-        """What a trial computes in."""
+        """The precision that a trial computes in."""
         return self.choices.precision if settings.precision == "auto" else settings.precision
-
-
-@dataclass
-class CheckpointTimes:
-    """Says after which epochs a checkpoint is due."""
-
-    place: Workplace
-    saved_at: float = field(default_factory=time.monotonic)
-
-    def now(self, epoch: int) -> bool:
-        """Whether one is due after this epoch; it is then taken to be made."""
-        every = self.place.checkpoint_epochs
-        by_epochs = every is not None and epoch % every == 0
-        if not by_epochs and time.monotonic() - self.saved_at < self.place.checkpoint_seconds:
-            return False
-        self.saved_at = time.monotonic()
-        return True

@@ -12,7 +12,7 @@ import pytest
 from cnnsearch import prepare
 from cnnsearch.execution.machine.estimate import Calibration, workload_key
 from cnnsearch.execution.machine.hardware import Hardware, Layout, lay_out
-from cnnsearch.execution.machine.placement import Node, most_room, resources
+from cnnsearch.execution.machine.placement import Node, max_slots, resources
 from cnnsearch.execution.retries import Retries, Trouble
 from cnnsearch.planning.queue import Queue
 from cnnsearch.planning.trial import Trial
@@ -63,10 +63,10 @@ def test_a_job_that_runs_out_of_memory_ends_up_with_the_whole_gpu(
     layout = lay_out(RunSpec(), BOX, gpu_bytes=int(0.9 * 24 * GB / trials - 0.6 * GB))
     assert layout.trials_at_once == trials
     queue = Queue(small_sweep(), "d" * 16, {}, slots=layout.trials_at_once)
-    retries = Retries(limit=9, most_room=most_room(layout, [NODE]))
+    retries = Retries(limit=9, max_slots=max_slots(layout, [NODE]))
     job, shares = queue.take(), []
     while job is not None:
-        shares.append(resources(layout, job.room)["GPU"])
+        shares.append(resources(layout, job.slots)["GPU"])
         again, given_up = retries.after(job, job.trials, Trouble.MEMORY, "too much")
         if given_up:
             break
@@ -88,14 +88,14 @@ def test_a_job_that_runs_out_of_memory_ends_up_with_the_whole_gpu(
 )
 def test_no_job_waits_for_more_places_than_there_are(layout: Layout, most: int) -> None:
     node = replace(NODE, cpus=layout.trials_at_once, gpus=max(1, layout.trials_at_once * layout.gpus))
-    assert most_room(layout, [node]) == most
+    assert max_slots(layout, [node]) == most
 
 
 @pytest.mark.parametrize("parts", range(1, 65))
 def test_a_share_that_was_asked_for_never_comes_to_more_than_a_gpu(parts: int) -> None:
     layout = Layout("cuda", parts, 1, 1 / parts)
     node = replace(NODE, cpus=parts)
-    given = resources(layout, most_room(layout, [node]))
+    given = resources(layout, max_slots(layout, [node]))
     assert given == {"CPU": 1, "GPU": pytest.approx(1)}
     assert given["GPU"] <= 1
 

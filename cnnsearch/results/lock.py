@@ -1,0 +1,91 @@
+"""The lock of a results folder, which one process at a time holds. It is the kernel's: it ends with its holder."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from cnnsearch.errors import DiskError, ResultsError
+
+
+@contextlib.contextmanager
+def held(file: Path, name: str, folder: Path) -> Iterator[None]:
+    """Hold the lock of a folder for the time of the block, noting the holder in `file`.
+
+    Args:
+        file: of the lock.
+        name: what is locked, for people.
+        folder: has to be there, and is made.
+
+    Raises:
+        ResultsError: another process holds it, or the folder cannot be written.
+        DiskError: the disk is full.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
+    except OSError as error:
+        raise ResultsError(f"{name} cannot be written: {error.strerror}. Choose another with --out") from None
+    try:
+        try:
+            _take(lock)
+        except OSError:
+            raise ResultsError(
+                f"{name} is in use by {_holder(lock)}; wait for it, or choose another with --out"
+            ) from None
+        try:
+            os.ftruncate(lock, 0)
+            os.pwrite(lock, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+        except OSError as error:
+            raise DiskError(f"{file.parent} cannot be written: {error.strerror}") from None
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):
+                os.ftruncate(lock, 0)
+    finally:
+        os.close(lock)
+
+
+def held_since(file: Path) -> float | None:
+    """When the process that holds the lock took it, in seconds since the epoch; None where none holds it.
+
+    Only reads. The note of a killed process does not count, since the kernel is asked.
+    """
+    try:
+        with file.open("rb") as lock:
+            since = os.fstat(lock.fileno())
+            if since.st_size == 0:  # its holder has let go
+                return None
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return since.st_mtime
+    except OSError:
+        return None
+    return None
+
+
+def _take(lock: int) -> None:
+    """Lock for this process alone. Raises BlockingIOError where another holds it, but not for one in `held_since`."""
+    tries = 5
+    for left in reversed(range(tries)):
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        except BlockingIOError:
+            if not left:
+                raise
+            time.sleep(0.02)
+
+
+def _holder(lock: int) -> str:
+    """What the holder has noted of itself; it does so just after it took the lock."""
+    deadline = time.monotonic() + 2
+    while not (name := os.pread(lock, 1000, 0).decode(errors="replace").strip()) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return name or "another process"

@@ -1,0 +1,100 @@
+"""Where the results of a sweep are kept: a folder of this machine, or a URI. What differs between them is here."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from cnnsearch.errors import ResultsError
+from cnnsearch.planning.plan import Study
+from cnnsearch.planning.trial import Trial
+from cnnsearch.results.folder import Results
+from cnnsearch.results.mirror import Mirror
+from cnnsearch.results.record import Record
+from cnnsearch.spec.cells import Cell
+from cnnsearch.storage.remote import Remote, is_uri
+
+
+class ResultsPlace(Protocol):
+    """A sweep's results, as a session uses them; `str` names the place for people.
+
+    Planning, tables and report read `here`. What they write, and what has to be found out about large files, goes
+    through these methods. All but `locked` and `reading` are for the holder of the place.
+    """
+
+    @property
+    def here(self) -> Results:
+        """The folder on this machine: the results themselves, or a copy of what the URI holds."""
+
+    @property
+    def remote(self) -> Remote | None:
+        """What the URI names; None for a folder."""
+
+    def locked(self) -> contextlib.AbstractContextManager[ResultsPlace]:
+        """Hold the place, which is yielded. Raises ResultsError where another process does, or it cannot be written."""
+
+    def reading(self) -> contextlib.AbstractContextManager[ResultsPlace]:
+        """The place for reading only, while another process may hold it. Raises ResultsError."""
+
+    def pull(self) -> None:
+        """Bring here what workers wrote elsewhere. Raises DiskError."""
+
+    def publish(self) -> None:
+        """Bring tables, plots and report, which were written here, to where results are kept. Raises DiskError."""
+
+    def write(self, name: str, value: str | dict[str, Any]) -> None:
+        """Write one of the folder's own files: text as it is, an object as JSON with its checksum. Raises DiskError."""
+
+    def record_suggestions(self, study: Study, suggestions: Sequence[Cell]) -> None:
+        """Write the next suggestions of a study, durably. Raises DiskError."""
+
+    def set_damaged_aside(self) -> list[str]:
+        """Rename damaged files of the folder to `<name>.damaged`, so that a run writes them again; returns the names.
+
+        Of a study, the whole lines stay in place. The choices that a sweep was begun with are restored from its
+        history, where that has them.
+        """
+
+    def adopt(self, trial_ids: list[str]) -> list[str]:
+        """Copy those of these trials that other sweeps under the same results root have finished; returns which."""
+
+    def has_weights(self, trial_id: str) -> bool:
+        """See `TrialFolder.has_weights`."""
+
+    def has_checkpoint(self, trial_id: str) -> bool:
+        """Whether training state of a trial is kept."""
+
+    def drop_weights(self, trial_ids: Iterable[str]) -> None:
+        """See `TrialFolder.drop_weights`."""
+
+    def commit_failure(self, trial: Trial, error: str) -> Record:
+        """Record that a trial failed, for a worker that no longer can."""
+
+
+def open_results(out: Path | str, name: str) -> ResultsPlace:
+    """The results of the sweep `name` under a results root, a path or a URI.
+
+    Raises ResultsError where a URI cannot be reached, or names no bucket or folder.
+    """
+    if not is_uri(out):
+        return Results(Path(out).absolute() / name)
+    root = Remote.of(str(out))
+    if not root.place:
+        raise ResultsError(f"--out {root} names no bucket or folder: give one, such as s3://bucket/results")
+    return Mirror.of(root.at(name))
+
+
+@contextlib.contextmanager
+def reading(uri: str) -> Iterator[Mirror]:
+    """The results of a sweep under a URI, for reading. Raises ResultsError where there are none."""
+    with Mirror.of(Remote.of(uri)).reading() as mirror:
+        if not mirror.here.sweep_file.exists():
+            raise ResultsError(f"{mirror} is not the results of a sweep: it has no sweep.yaml")
+        yield mirror
+
+
+def results_at(path: Path, remote: Remote | None) -> ResultsPlace:
+    """The place that an executor was given, to record what became of trials that no worker runs any more."""
+    return Results(path) if remote is None else Mirror(Results(path), remote)
