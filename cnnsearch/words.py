@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 
 
@@ -52,11 +53,23 @@ LISTED = 5
 """Items that a message names before it says "and N more"."""
 
 
-def printable(text: str) -> str:
-    """Text that cannot move a terminal's cursor: characters that are not printable become backslash escapes."""
-    return "".join(
-        char if char.isprintable() else char.encode("unicode_escape", "backslashreplace").decode() for char in text
-    )
+_ACTING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+"""Controls, which move a terminal's cursor, and overrides of direction, which turn the text after them round."""
+
+
+def printable(text: str, *, on_page: bool = False) -> str:
+    """Text in which no character acts on the text around it: such characters become backslash escapes.
+
+    On a terminal these are all that Python calls not printable, line breaks too. On a page, which has fonts for all
+    other characters and line breaks of its own, they are controls and overrides of direction alone.
+    """
+    if on_page:
+        return _ACTING.sub(lambda found: _escape(found[0]), text)
+    return text if text.isprintable() else "".join(char if char.isprintable() else _escape(char) for char in text)
+
+
+def _escape(char: str) -> str:
+    return char.encode("unicode_escape", "backslashreplace").decode("ascii")
 
 
 def decoded(name: str) -> str:

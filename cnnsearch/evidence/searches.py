@@ -6,96 +6,18 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
+from cnnsearch.evidence.configurations import axis_values, is_comparable, is_missing
 from cnnsearch.evidence.importance import Importances, importances
-from cnnsearch.evidence.settings import Value, axis_values, is_missing
-from cnnsearch.words import duration, size
+from cnnsearch.evidence.recorded import Recorded
+from cnnsearch.evidence.space import OBJECTIVES, Axis, Objective, axis_of
+from cnnsearch.spec.axis_words import Value
+from cnnsearch.spec.stage import Stage, StopEarly
 
-if TYPE_CHECKING:
-    from cnnsearch.evidence.evidence import Evidence
-
-_RANGES = ("uniform", "loguniform", "int")
-_LISTS = ("grid", "choice")
+LEAST_FOR_PROGRESS = 12
+"""Trials trained to the end from which something can be said of how a search went."""
 _BY_EPOCH = ("val_accuracy", "val_loss")
-_LOG_RATIO = 30  # listed numbers that span more are laid out on a log scale
-
-
-class Objective(NamedTuple):
-    """What a search makes as large, or as small, as it can."""
-
-    column: str
-    is_larger_better: bool
-    label: str
-
-    def text(self, value: float) -> str:
-        """A value of it as people read it."""
-        if self.column.endswith("accuracy"):
-            return f"{100 * value:.1f} %"
-        if self.column == "seconds":
-            return duration(value)
-        if self.column == "model_bytes":
-            return size(value) if value >= 1e6 else f"{value / 1e3:.0f} kB"
-        return f"{value:,.0f}" if self.column == "parameters" else f"{value:.3f}"
-
-    def is_better(self, a: float, b: float) -> bool:
-        """Whether a is better than b."""
-        return a > b if self.is_larger_better else a < b
-
-
-_OBJECTIVES = {
-    "val_accuracy": Objective("val_accuracy", True, "validation accuracy"),
-    "val_loss": Objective("val_loss", False, "validation loss"),
-    "seconds": Objective("seconds", False, "training time"),
-    "parameters": Objective("parameters", False, "trainable parameters"),
-    "bytes": Objective("model_bytes", False, "size of the model"),
-}
-
-
-@dataclass(frozen=True)
-class Axis:
-    """An axis as it was searched: a range, or listed values."""
-
-    name: str
-    kind: str
-    """Its key in the sweep: uniform, loguniform, int, grid or choice."""
-    low: float
-    high: float
-    is_log: bool
-    listed: tuple[Value, ...]
-    """The values of a list, numbers ascending; empty for a range."""
-    when: Mapping[str, tuple[Value, ...]]
-    """Axis -> its values with which this one has a part in a trial."""
-
-    @property
-    def is_range(self) -> bool:
-        """Whether it is a range of numbers."""
-        return not self.listed
-
-    @property
-    def is_ordered(self) -> bool:
-        """Whether its values are numbers."""
-        return self.is_range or all(_is_number(value) for value in self.listed)
-
-    def position(self, value: Value) -> float | None:
-        """From 0 to 1 along the axis; listed values are evenly spaced. None for a value it does not have."""
-        if self.listed:
-            places = [i for i, known in enumerate(self.listed) if known == value]
-            return places[0] / max(1, len(self.listed) - 1) if places else None
-        if not _is_number(value):
-            return None
-        number = float(value)  # type: ignore[arg-type]
-        if not self.low <= number <= self.high:
-            return None
-        if self.is_log:
-            return math.log(number / self.low) / math.log(self.high / self.low)
-        return (number - self.low) / (self.high - self.low)
-
-    def value_at(self, position: float) -> float:
-        """The number at a position of a range."""
-        if self.is_log:
-            return float(self.low * (self.high / self.low) ** position)
-        return self.low + position * (self.high - self.low)
 
 
 @dataclass(frozen=True)
@@ -138,20 +60,23 @@ class Rung(NamedTuple):
 class Searched:
     """One stage's search. Everything is computed on first use and kept."""
 
-    def __init__(self, evidence: Evidence, stage: str) -> None:
-        self.evidence, self.stage = evidence, stage
-        described = [one for one in evidence.tables.sweep.get("stages", []) if one.get("name") == stage]
-        self._stage: dict[str, Any] = described[0] if described else {}
+    def __init__(self, recorded: Recorded, spec: Stage) -> None:
+        self.recorded, self.spec = recorded, spec
+
+    @property
+    def stage(self) -> str:
+        """The stage's name."""
+        return self.spec.name
 
     @property
     def method(self) -> str:
         """The searcher's name."""
-        return str((self._stage.get("search") or {}).get("method") or "grid")
+        return self.spec.search.method
 
     @property
-    def stopping(self) -> dict[str, Any]:
-        """The rule by which trials are stopped early; empty without one."""
-        return dict(self._stage.get("stop_early") or {})
+    def stopping(self) -> StopEarly | None:
+        """The rule by which trials are stopped early; None without one."""
+        return self.spec.stop_early
 
     @property
     def is_search(self) -> bool:
@@ -161,25 +86,17 @@ class Searched:
     @property
     def is_shown(self) -> bool:
         """Whether there is anything to say of how it went: a grid trained to the end says it all by itself."""
-        return self.is_search or bool(self.stopping) or bool(self.pruned)
+        return self.is_search or self.stopping is not None or bool(self.pruned)
 
-    @cached_property
+    @property
     def planned(self) -> int | None:
         """Trials the search was to have; None where the sweep does not say."""
-        trials = (self._stage.get("search") or {}).get("trials")
-        return trials if isinstance(trials, int) else None
+        return self.spec.search.trials
 
     @cached_property
     def objectives(self) -> list[Objective]:
         """What was searched for, the first one first."""
-        named = (self._stage.get("search") or {}).get("objectives") or ["val_accuracy"]
-        named = [named] if isinstance(named, str) else list(named)
-        return [
-            _OBJECTIVES.get(
-                str(name), Objective(str(name), str(name).endswith("accuracy"), str(name).replace("_", " "))
-            )
-            for name in named
-        ]
+        return [OBJECTIVES[name] for name in self.spec.search.aims]
 
     @property
     def objective(self) -> Objective:
@@ -189,7 +106,7 @@ class Searched:
     @cached_property
     def axes(self) -> list[Axis]:
         """The axes that vary, in the order of the space."""
-        found = [_axis(str(name), raw) for name, raw in (self._stage.get("space") or {}).items() if name != "seed"]
+        found = [axis_of(name, values) for name, values in self.spec.space.items() if name != "seed"]
         return [axis for axis in found if axis is not None]
 
     @property
@@ -200,14 +117,14 @@ class Searched:
     @cached_property
     def attempts(self) -> list[Attempt]:
         """Every trial that ended, in the order of suggestion."""
-        frame = self.evidence.tables.trials
+        frame = self.recorded.tables.trials
         rows = frame[frame["stage"] == self.stage].to_dict("records")
         trained = self._trained
         return [self._attempt(i + 1, row, trained.get(str(row["trial_id"]), 0)) for i, row in enumerate(rows)]
 
     @cached_property
     def _trained(self) -> dict[str, int]:
-        epochs = self.evidence.tables.epochs
+        epochs = self.recorded.tables.epochs
         return {str(id_): int(last) for id_, last in epochs.groupby("trial_id")["epoch"].max().items()}
 
     def _attempt(self, number: int, row: Mapping[Any, Any], trained: int) -> Attempt:
@@ -215,7 +132,7 @@ class Searched:
         trial_id, status = str(row["trial_id"]), str(row["status"])
         for one in self.objectives:
             if one.column not in scores and status == "pruned" and one.column in _BY_EPOCH:
-                _, curve = self.evidence.curve(trial_id, one.column)
+                _, curve = self.recorded.curve(trial_id, one.column)
                 if len(curve):
                     scores[one.column] = float(max(curve) if one.is_larger_better else min(curve))
         values = axis_values(row)
@@ -228,7 +145,7 @@ class Searched:
             model=str(values.get("model") or ""),
             scores=scores if status in ("done", "pruned") else {},
             epochs=trained if is_missing(done) else int(done),  # type: ignore[arg-type]
-            is_comparable=status == "done" or (status == "pruned" and row.get("stopped_by") == "patience"),
+            is_comparable=is_comparable(row),
             planned=None if values["epochs"] is None else int(values["epochs"]),
         )
 
@@ -335,7 +252,7 @@ class Searched:
             return [(one, self.score(one)) for one in self.scored]
         found = []
         for one in self.attempts:
-            epochs, values = self.evidence.curve(one.trial_id, self.objective.column)
+            epochs, values = self.recorded.curve(one.trial_id, self.objective.column)
             known = values[(epochs >= 1) & (epochs <= epoch)]
             if one.status in ("done", "pruned") and len(known) and one.epochs >= epoch:
                 found.append((one, float(known.max() if self.objective.is_larger_better else known.min())))
@@ -389,10 +306,9 @@ class Searched:
         ]
 
 
-def searches(evidence: Evidence) -> list[Searched]:
+def searches(recorded: Recorded) -> list[Searched]:
     """The stages of which there is something to show, in the order of the sweep."""
-    named = [str(stage.get("name")) for stage in evidence.tables.sweep.get("stages", [])]
-    found = [Searched(evidence, name) for name in named]
+    found = [Searched(recorded, stage) for stage in recorded.tables.sweep.stages]
     return [one for one in found if one.attempts and one.is_shown]
 
 
@@ -410,26 +326,3 @@ def _code(axis: Axis, attempt: Attempt) -> float | None:
     if axis.is_ordered:
         return axis.position(value)
     return float(axis.listed.index(value)) if value in axis.listed else None
-
-
-def _axis(name: str, raw: Any) -> Axis | None:
-    """An axis from its entry in the sweep; None for a constant, also one that only some trials have."""
-    if not isinstance(raw, dict):
-        return None
-    when = {str(key): tuple(values) for key, values in (raw.get("when") or {}).items()}
-    for kind in _RANGES:
-        if kind in raw:
-            low, high = (float(end) for end in raw[kind])
-            return Axis(name, kind, low, high, kind == "loguniform", (), when)
-    for kind in _LISTS:
-        values = list(raw.get(kind) or [])
-        if len(values) > 1:
-            numbers = all(_is_number(value) for value in values)
-            values = sorted(values) if numbers else values
-            low, high = (float(values[0]), float(values[-1])) if numbers else (0.0, 0.0)
-            return Axis(name, kind, low, high, numbers and low > 0 and high / low > _LOG_RATIO, tuple(values), when)
-    return None
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -11,8 +11,10 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from cnnsearch.evidence.searches import Attempt, Rung, Searched
+from cnnsearch.evidence.searches import Attempt, Rung, Searched, thinned
+from cnnsearch.evidence.shown import selection
 from cnnsearch.plots import marks, style
+from cnnsearch.spec.stage import Asha, Hyperband
 
 MOST_CURVES = 150
 _MOST_BARS = 12
@@ -67,10 +69,10 @@ def _draw_rungs(axes: Axes, search: Searched, steps: Sequence[Rung]) -> None:
 def _draw_curves(axes: Axes, search: Searched) -> None:
     """Validation accuracy by epoch: the stopped faint, those trained to the end in their model's colour."""
     colours = marks.colours(search)
-    chosen = [*_some(search.stopped, 2 * MOST_CURVES // 3), *marks.selection(search, search.scored, MOST_CURVES // 3)]
+    chosen = [*thinned(search.stopped, 2 * MOST_CURVES // 3), *selection(search, search.scored, MOST_CURVES // 3)]
     highest = 1
     for one in chosen:
-        epochs, values = search.evidence.curve(one.trial_id, "val_accuracy")
+        epochs, values = search.recorded.curve(one.trial_id, "val_accuracy")
         epochs, values = epochs[epochs >= 1], values[epochs >= 1]
         if not len(epochs):
             continue
@@ -86,7 +88,7 @@ def _draw_curves(axes: Axes, search: Searched) -> None:
         if one.status == "pruned" and len(epochs) > 1:
             axes.plot(epochs[-1:], values[-1:], "o", color=colour, markersize=2, alpha=0.7, zorder=2)
     ends = [one.epochs for one in search.pruned]
-    if search.stopping.get("method") in ("asha", "hyperband") and highest > 8:
+    if isinstance(search.stopping, Asha | Hyperband) and highest > 8:
         axes.set_xscale("log")
         shown = sorted({*(e for e in set(ends) if len(set(ends)) <= 8), 1, highest})
         axes.set_xticks(shown, [f"{tick}" for tick in shown])
@@ -95,10 +97,6 @@ def _draw_curves(axes: Axes, search: Searched) -> None:
     axes.set_ylabel("validation accuracy")
     style.percent_axis(axes, "y")
     axes.grid(axis="y")
-
-
-def _some(items: Sequence[Attempt], most: int) -> list[Attempt]:
-    return list(items) if len(items) <= most else [items[int(i * len(items) / most)] for i in range(most)]
 
 
 def _legend(figure: Figure, search: Searched) -> None:

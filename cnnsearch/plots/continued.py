@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from cnnsearch import stats
-from cnnsearch.evidence.evidence import Comparison, Evidence, Score, as_evidence, best_of, distinct
-from cnnsearch.evidence.settings import Setting, describe, words
+from cnnsearch.evidence.comparisons import Score
+from cnnsearch.evidence.configurations import Setting, best_of
+from cnnsearch.evidence.evidence import Evidence, as_evidence
+from cnnsearch.evidence.families import change, families
+from cnnsearch.evidence.verdicts import is_told_apart
 from cnnsearch.plots import style
-
-if TYPE_CHECKING:
-    from cnnsearch.results.tables import Tables
+from cnnsearch.results.tables import Tables
+from cnnsearch.spec.axis_words import describe, words
 
 _ROW = 0.34
-MOST = 40
 
 
 def before_after(source: Tables | Evidence, stage: str | None = None) -> Figure | None:
@@ -37,26 +37,6 @@ def before_after(source: Tables | Evidence, stage: str | None = None) -> Figure 
     return figure
 
 
-def families(evidence: Evidence, stage: str) -> list[list[Setting]]:
-    """The settings of a stage with scores before and after, grouped by what they started from."""
-    groups: dict[str | None, list[Setting]] = {}
-    for setting in evidence.stage(stage):
-        if evidence.score(setting) and evidence.score(setting, moment="before"):
-            groups.setdefault(setting.parent, []).append(setting)
-    axes = evidence.axes(stage)
-
-    def order(setting: Setting) -> tuple[int, ...]:
-        return tuple(distinct(evidence.stage(stage), axis).index(setting.values[axis]) for axis in axes)
-
-    kept = [sorted(group, key=order) for group in groups.values()]
-    return [group[: MOST // max(1, len(kept))] for group in kept]
-
-
-def change(evidence: Evidence, setting: Setting) -> Comparison | None:
-    """After against before, on the same test examples."""
-    return evidence.compare([(setting, setting)], moments=("best", "before"))
-
-
 def before_after_title(evidence: Evidence, stage: str) -> str:
     """What going on did to each model, where the test images show it: its best child by validation, else its worst."""
     axes = evidence.axes(stage)
@@ -64,7 +44,9 @@ def before_after_title(evidence: Evidence, stage: str) -> str:
     for group in families(evidence, stage):
         best = best_of(group)
         changes = {
-            s.key: comparison for s in group if (comparison := change(evidence, s)) is not None and _clear(comparison)
+            s.key: comparison
+            for s in group
+            if (comparison := change(evidence, s)) is not None and is_told_apart(comparison)
         }
         name = group[0].model or stage
         if best is not None and best.key in changes:
@@ -78,10 +60,6 @@ def before_after_title(evidence: Evidence, stage: str) -> str:
         parts.append(f"{name} gains nothing clear{harm}")
     what = words(axes[0]).full if len(axes) == 1 else stage
     return "; ".join(parts) if 0 < len(parts) <= 3 else f"What does {what} change?"
-
-
-def _clear(comparison: Comparison) -> bool:
-    return comparison.p_value < stats.SIGNIFICANCE and comparison.seeds_agree
 
 
 def _own_values(setting: Setting, axes: Sequence[str]) -> str:

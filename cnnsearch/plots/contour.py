@@ -8,9 +8,12 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
-from cnnsearch.evidence.searches import Attempt, Axis, Searched
-from cnnsearch.evidence.settings import words
+from cnnsearch.evidence.regions import contour_axes
+from cnnsearch.evidence.searches import Attempt, Searched
+from cnnsearch.evidence.shown import selection
+from cnnsearch.evidence.space import Axis
 from cnnsearch.plots import marks, style
+from cnnsearch.spec.axis_words import words
 
 _CELLS = 60
 _LEVELS = 8
@@ -44,7 +47,7 @@ def contour(search: Searched) -> Figure | None:
             _draw_map(axes, search, x, y, z, (low, high))
         else:
             _draw_bands(axes, search, across, up, (x, y, z), (low, high))
-        shown = marks.selection(search, [one for one, *_ in points])
+        shown = selection(search, [one for one, *_ in points])
         places = [(one, _aside(across, one), _aside(up, one)) for one in shown]
         marks.draw_stopped(axes, search, [(x, y) for one, x, y in places if not one.is_comparable])
         marks.draw_finished(axes, search, [place for place in places if place[0].is_comparable])
@@ -55,17 +58,6 @@ def contour(search: Searched) -> Figure | None:
         marks.legend(figure, search, 0.9, 0.05, stopped=search.common_epoch is not None)
         style.put_title(figure, contour_title(search))
     return figure
-
-
-def contour_axes(search: Searched) -> tuple[Axis, Axis] | None:
-    """The two most important axes, the one along x first; None where that is not known."""
-    if search.importances is None:
-        return None
-    axes = [search.axis(name) for name in search.importances.ranked][:2]
-    if len(axes) < 2 or sum(all(axis.name in one.values for axis in axes) for one, _ in search.comparable) < 10:
-        return None
-    # Lists go up the side, where their names have room.
-    return (axes[1], axes[0]) if axes[1].is_range and not axes[0].is_range else (axes[0], axes[1])
 
 
 def contour_title(search: Searched) -> str:

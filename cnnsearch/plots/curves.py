@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -14,20 +14,19 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
-from cnnsearch.evidence.evidence import Evidence, as_evidence, distinct, main_stage
-from cnnsearch.evidence.settings import Setting, Value, describe
+from cnnsearch.evidence.axes import main_stage
+from cnnsearch.evidence.configurations import Setting, distinct
+from cnnsearch.evidence.evidence import Evidence, as_evidence
+from cnnsearch.evidence.shown import BEST_OF_MANY, are_many
 from cnnsearch.plots import style
-
-if TYPE_CHECKING:
-    from cnnsearch.results.tables import Tables
+from cnnsearch.results.tables import Tables
+from cnnsearch.spec.axis_words import Value, describe
 
 Metric = Literal["loss", "accuracy"]
 Values = NDArray[np.float64]
 
-MOST = 24
 MOST_LINES = 8
 """Seeds of a setting drawn one by one; more are drawn as their median and a band."""
-_BEST_OF_MANY = 12
 _COLUMNS = 4
 _ROOM = 54  # characters of a suggested setting's name, in two lines
 _PANEL_HEIGHT, _GAP, _ROW_GAP = 1.3, 0.16, 0.34
@@ -43,7 +42,7 @@ class _Panel:
 def learning_curves(source: Tables | Evidence, metric: Metric = "loss", stage: str | None = None) -> Figure | None:
     """A panel a setting of a stage: a row a model, a column a cell, shared axes.
 
-    Without `stage`, the main one. Of more than `MOST` settings the best by validation accuracy are shown. None where
+    Without `stage`, the main one. Of many settings the best by validation accuracy are shown. None where
     no epoch was recorded.
     """
     evidence = as_evidence(source)
@@ -55,19 +54,6 @@ def learning_curves(source: Tables | Evidence, metric: Metric = "loss", stage: s
         figure = _draw(evidence, _arrange(evidence, name, settings), metric)
         style.put_title(figure, curves_title(evidence, settings, metric))
     return figure
-
-
-def shown_note(evidence: Evidence, stage: str) -> str:
-    """Says so where not all settings of the stage are shown; else empty."""
-    settings = evidence.stage(stage)
-    if not _are_many(evidence, settings) or len(settings) <= _BEST_OF_MANY:
-        return ""
-    return f"The {_BEST_OF_MANY} best of {len(settings)} settings by validation accuracy."
-
-
-def _are_many(evidence: Evidence, settings: Sequence[Setting]) -> bool:
-    """Whether the best are shown in a row: where settings are many, or were suggested and so make no table."""
-    return len(settings) > MOST or any(setting.key in evidence.attempts for setting in settings)
 
 
 def curves_title(evidence: Evidence, settings: Sequence[Setting], metric: Metric) -> str:
@@ -100,8 +86,8 @@ def curves_title(evidence: Evidence, settings: Sequence[Setting], metric: Metric
 
 def _arrange(evidence: Evidence, stage: str, settings: Sequence[Setting]) -> list[list[_Panel]]:
     """Rows of panels: model by cell where that is a table of reasonable size, else the best ones in a row."""
-    if _are_many(evidence, settings):
-        best = sorted(settings, key=lambda s: (-s.val_accuracy, s.order))[:_BEST_OF_MANY]
+    if are_many(evidence, settings):
+        best = sorted(settings, key=lambda s: (-s.val_accuracy, s.order))[:BEST_OF_MANY]
         panels = [_Panel(_name(evidence, setting), "", setting) for setting in best]
         return [panels[i : i + _COLUMNS - 1] for i in range(0, len(panels), _COLUMNS - 1)]
     axes = [axis for axis in evidence.axes(stage) if axis != "model"]

@@ -2,41 +2,33 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from cnnsearch.evidence.evidence import Evidence, Score, as_evidence
-from cnnsearch.evidence.settings import Setting
+from cnnsearch.evidence.comparisons import Score
+from cnnsearch.evidence.configurations import Setting
+from cnnsearch.evidence.evidence import Evidence, as_evidence
+from cnnsearch.evidence.shown import most_dots
 from cnnsearch.plots import style
+from cnnsearch.results.tables import Tables
 
-if TYPE_CHECKING:
-    from cnnsearch.results.tables import Tables
-
-MOST = 40
-_MOST_SUGGESTED = 20
 _ROOM = 44  # characters of a label
 ROW = 0.25  # inches a row
 
 
 def all_settings(source: Tables | Evidence) -> Figure | None:
-    """One dot a setting; None where nothing finished. Of many shows the `most` best by validation accuracy."""
+    """One dot a setting; None where nothing finished. Of many shows the `most_dots` best by validation accuracy."""
     evidence = as_evidence(source)
     scored = [(setting, score) for setting in evidence.settings if (score := evidence.score(setting)) is not None]
     if not scored:
         return None
     shown = sorted(scored, key=lambda item: (-item[0].val_accuracy, item[0].order))
-    shown = shown[: most(evidence)]
+    shown = shown[: most_dots(evidence)]
     with style.drawing():
         return _draw(evidence, shown, len(scored))
-
-
-def most(evidence: Evidence) -> int:
-    """How many settings are shown: fewer of those that a search suggested, which no reader compares one by one."""
-    suggested = sum(setting.key in evidence.attempts for setting in evidence.settings)
-    return _MOST_SUGGESTED if 2 * suggested > len(evidence.settings) else MOST
 
 
 def _label(evidence: Evidence, setting: Setting) -> str:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from matplotlib.figure import Figure
 
 from cnnsearch.evidence.searches import Searched
-from cnnsearch.evidence.settings import words
 from cnnsearch.plots import style
+from cnnsearch.spec.axis_words import words
 from cnnsearch.words import listed
 
 _ROW = 0.3

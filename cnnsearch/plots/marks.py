@@ -11,20 +11,18 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from cnnsearch.evidence.searches import Attempt, Axis, Objective, Searched
-from cnnsearch.evidence.settings import format_value, words
+from cnnsearch.evidence.searches import Attempt, Searched
+from cnnsearch.evidence.space import Axis, Objective
 from cnnsearch.plots import style
+from cnnsearch.spec.axis_words import format_value, words
 
-MOST_POINTS = 500
-"""Of one kind in a panel. Of more, the best are drawn and an even selection of the others."""
-_BEST_KEPT = 100
 _DENSE, _SPARSE = 400, 60
 
 
 def colours(search: Searched) -> dict[str, str]:
     """Model -> its colour, for the models of the search."""
     models = list(dict.fromkeys(one.model for one in search.attempts))
-    return {model: style.colour_of(model, search.evidence.models) for model in models}
+    return {model: style.colour_of(model, search.recorded.models) for model in models}
 
 
 def has_models(search: Searched) -> bool:
@@ -40,18 +38,6 @@ def dot_size(count: int) -> float:
 def faintness(count: int) -> float:
     """Opacity of a dot among so many."""
     return 0.9 if count <= _SPARSE else 0.6 if count <= _DENSE else 0.4
-
-
-def selection(search: Searched, attempts: Sequence[Attempt], most: int = MOST_POINTS) -> list[Attempt]:
-    """Those of the attempts that are drawn, in their order: all, or the best and an even selection of the others."""
-    if len(attempts) <= most:
-        return list(attempts)
-    best = {one.number for one in search.ranked()[: min(_BEST_KEPT, most // 2)]}
-    kept = [one for one in attempts if one.number in best]
-    others = [one for one in attempts if one.number not in best]
-    room = most - len(kept)
-    kept += [others[int(i * len(others) / room)] for i in range(room)]
-    return sorted(kept, key=lambda one: one.number)
 
 
 def draw_finished(axes: Axes, search: Searched, points: Sequence[tuple[Attempt, float, float]]) -> None:
@@ -123,11 +109,6 @@ def ticks(axis: Axis, most: int = 5) -> list[tuple[float, str]]:
     numbers = _powers(axis, most) if axis.is_log else [float(step) for step in steps]
     found = [(axis.position(number), _number(number)) for number in numbers]
     return [(position, text) for position, text in found if position is not None]
-
-
-def short_number(number: float) -> str:
-    """A number to two digits: 0.0013, 12, 1e-5."""
-    return format_value(float(f"{number:.2g}"))
 
 
 def _powers(axis: Axis, most: int) -> list[float]:

@@ -6,11 +6,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from cnnsearch.evidence.searches import Attempt, Axis, Searched
-from cnnsearch.evidence.settings import format_value, words
+from cnnsearch.evidence.searches import Attempt, Searched
+from cnnsearch.evidence.shown import MOST_LINES, selection
+from cnnsearch.evidence.space import Axis
 from cnnsearch.plots import marks, style
+from cnnsearch.spec.axis_words import format_value, words
 
-MOST_LINES = 250
 _NOT_USED = -0.14  # below the axis: where a trial goes in which the axis has no part
 _HIGHLIGHTED = 20
 _LEAST = 5
@@ -63,7 +64,7 @@ def parallel_title(search: Searched) -> str:
 
 def _draw_lines(axes: Axes, search: Searched, axes_of: list[Axis], best: list[Attempt]) -> None:
     chosen = {one.number for one in best}
-    others = [one for one in marks.selection(search, search.scored, MOST_LINES) if one.number not in chosen]
+    others = [one for one in selection(search, search.scored, MOST_LINES) if one.number not in chosen]
     colours = marks.colours(search)
     alpha = 0.75 if len(others) <= 30 else 0.45 if len(others) <= 100 else 0.25
     for attempts, strong in ((others, False), (best[::-1], True)):

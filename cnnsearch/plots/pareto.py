@@ -8,7 +8,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from cnnsearch.evidence.searches import Attempt, Objective, Searched
+from cnnsearch.evidence.searches import Attempt, Searched
+from cnnsearch.evidence.shown import selection
+from cnnsearch.evidence.space import Objective
 from cnnsearch.plots import marks, style
 
 _MOST_PAIRS = 6
@@ -52,7 +54,7 @@ def _draw_pair(axes: Axes, search: Searched, up: Objective, across: Objective, *
 
     whole = [o for o in search.attempts if o.is_comparable and across.column in o.scores and up.column in o.scores]
     on_front = {one.number for one in search.front}
-    others = marks.selection(search, [one for one in whole if one.number not in on_front])
+    others = selection(search, [one for one in whole if one.number not in on_front])
     marks.draw_finished(axes, search, [(one, *place(one)) for one in others])
     accent = style.THEME["accent"]
     front = sorted((place(one) for one in search.front), key=lambda at: at[0])

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from cnnsearch.evidence.evidence import Evidence
-from cnnsearch.evidence.settings import Setting
+from cnnsearch.evidence.part import Part
+from cnnsearch.evidence.shown import MOST_OF_A_PART
 from cnnsearch.plots import style
 from cnnsearch.plots.dots import ROW, accuracy_axis, beside, dot, draw_row, kinds_legend
 from cnnsearch.words import duration
 
-MOST_OF_A_PART = 5
 _COLOURS = ("m-purple", "m-orange", "m-sky", "m-yellow", "m-green", "m-vermillion", "m-blue")
 """Of sweeps. Those that models go by come last, so that a colour means one thing as far as it can."""
 _TICKS = (
@@ -24,35 +22,6 @@ _TICKS = (
     10_800, 36_000, 86_400, 259_200, 864_000,
 )  # fmt: skip
 _LEAST_SECONDS = 1e-3
-
-
-@dataclass(frozen=True)
-class Part:
-    """One sweep of several, under the name it goes by among them."""
-
-    name: str
-    evidence: Evidence
-
-    @property
-    def best(self) -> Setting | None:
-        """Its best setting by validation accuracy."""
-        return self.evidence.best
-
-    def seconds(self, setting: Setting) -> float | None:
-        """Training seconds of a network of this setting, with those of the networks it went on from."""
-        total, at = 0.0, setting
-        seen = set()
-        while True:
-            own = at.scores.get("seconds")
-            if own is None or at.key in seen:
-                return None
-            seen.add(at.key)
-            total += own
-            if at.parent is None:
-                return total
-            if at.parent not in self.evidence.by_key:
-                return None
-            at = self.evidence.by_key[at.parent]
 
 
 def colour_of_part(index: int) -> str:

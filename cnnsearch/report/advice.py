@@ -8,14 +8,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from cnnsearch import stats
-from cnnsearch.evidence.evidence import Evidence, Score, best_of
-from cnnsearch.evidence.searches import Axis, Searched
-from cnnsearch.evidence.settings import Setting, describe, format_value, words
-from cnnsearch.plots.continued import families
-from cnnsearch.report.effects import control_of
-from cnnsearch.report.search_findings import edges as search_edges
-from cnnsearch.report.search_findings import is_improving
+from cnnsearch.evidence.comparisons import Score
+from cnnsearch.evidence.configurations import Setting, best_of
+from cnnsearch.evidence.evidence import Evidence
+from cnnsearch.evidence.families import control_of, families
+from cnnsearch.evidence.progress import is_improving
+from cnnsearch.evidence.regions import edges as search_edges
+from cnnsearch.evidence.searches import Searched
+from cnnsearch.evidence.space import Axis
 from cnnsearch.report.words import capitalised, counted, listed, percent, points, share
+from cnnsearch.spec.axis_words import describe, format_value, words
 
 _EQUAL_FOR_ALL_PURPOSES = 100_000  # test images
 _MOST_EDGES = 3
@@ -88,7 +90,7 @@ def _grid_command(evidence: Evidence, stage: str, axis: str, values: Sequence[An
 def _grid(evidence: Evidence, stage: str, axis: str) -> list[float]:
     """The numbers of an axis's grid as planned, whether or not their trials finished."""
     values = evidence.space(stage).get(axis)
-    grid = values.get("grid", []) if isinstance(values, dict) else []
+    grid = values.args if values is not None and values.kind == "grid" else ()
     return [v for v in grid if isinstance(v, int | float) and not isinstance(v, bool)]
 
 
@@ -124,7 +126,7 @@ def _learn_anything(evidence: Evidence) -> Advice:
     counts = evidence.class_counts("train")
     n = sum(counts)
     if fits is not None and n:
-        seen = f" The best training accuracy is {percent(Score(fits, *stats.wilson(fits * n, n), n))}."
+        seen = f" The best training accuracy is {percent(Score.of(fits, n))}."
     return Advice(
         f"Nothing beats chance ({share(evidence.chance)}): look at the labels and the images before any other "
         f"setting.{seen}"

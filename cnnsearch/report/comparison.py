@@ -6,14 +6,16 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from cnnsearch.errors import RequestError
+from cnnsearch.evidence.contrasts import Contrast, Entry, contrasts, entries, overall, same_test_images
 from cnnsearch.evidence.evidence import Evidence
+from cnnsearch.evidence.part import Part
+from cnnsearch.evidence.shown import MOST_OF_A_PART
+from cnnsearch.evidence.verdicts import CANNOT_TELL
 from cnnsearch.plots import parts as drawn
-from cnnsearch.plots.parts import Part
-from cnnsearch.report.contrast import Contrast, Entry, contrasts, entries, overall, same_test_images
+from cnnsearch.report.claims import Answer, Finding
 from cnnsearch.report.cost import (
     LONGER,
     machine,
@@ -27,15 +29,12 @@ from cnnsearch.report.cost import (
     total_seconds,
 )
 from cnnsearch.report.figures import Picture, picture_of, present
-from cnnsearch.report.findings import CANNOT_TELL, Answer, Finding
 from cnnsearch.report.method import comparison_notes, date_of
 from cnnsearch.report.page import Fact
 from cnnsearch.report.rows import Cell, Column, Row, Table
 from cnnsearch.report.words import in_words, listed, number_word, percent, points, share
+from cnnsearch.results.tables import Tables
 from cnnsearch.words import duration
-
-if TYPE_CHECKING:
-    from cnnsearch.results.tables import Tables
 
 
 @dataclass(frozen=True)
@@ -133,7 +132,7 @@ def assemble(tables: Sequence[Tables], out: Path) -> ComparisonPage:
 
 def _names(tables: Sequence[Tables]) -> list[str]:
     """The sweeps' names; with their folders where several have the same."""
-    names = [str(table.sweep.get("name") or table.folder.name) for table in tables]
+    names = [table.sweep.name for table in tables]
     if len(set(names)) == len(names):
         return names
     folders = [table.folder.resolve() for table in tables]
@@ -277,7 +276,7 @@ def _dots(parts: Sequence[Part], ranked: Sequence[Entry], found: Sequence[Contra
         if verdict == CANNOT_TELL:
             title = f"The test images cannot tell {first} from {_untold(found)}"
     caption = (
-        f"Up to {number_word(drawn.MOST_OF_A_PART)} settings of each sweep, its best by validation first; test "
+        f"Up to {number_word(MOST_OF_A_PART)} settings of each sweep, its best by validation first; test "
         "accuracy with 95 % Wilson intervals. Told apart means: from the best of the same sweep (McNemar’s exact test, "
         "Holm-corrected)."
     )
@@ -354,8 +353,8 @@ def _source(part: Part, out: Path) -> Source:
     ]
     return Source(
         part.name,
-        str(tables.sweep.get("title") or ""),
-        str(tables.sweep.get("question") or ""),
+        tables.sweep.title,
+        tables.sweep.question,
         ", ".join(text for text in ran if text),
         _link(tables.folder / "report.html", out),
     )

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from cnnsearch.evidence.evidence import Score
-from cnnsearch.evidence.settings import Setting, is_missing
-from cnnsearch.plots.parts import Part
-from cnnsearch.report.contrast import Entry
-from cnnsearch.report.findings import CANNOT_TELL, CLEAR, SUGGESTIVE, Finding, Verdict
+from cnnsearch.evidence.comparisons import Score
+from cnnsearch.evidence.configurations import Setting, is_missing
+from cnnsearch.evidence.contrasts import Entry
+from cnnsearch.evidence.part import Part
+from cnnsearch.evidence.verdicts import CANNOT_TELL, CLEAR, SUGGESTIVE, Verdict
+from cnnsearch.report.claims import Finding
 from cnnsearch.report.method import hardware
 from cnnsearch.report.words import counted, in_label, listed, number_word, percent
 from cnnsearch.words import duration

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import median
 
-from cnnsearch import stats
-from cnnsearch.evidence.evidence import Comparison, Evidence, best_of, distinct, main_stage, matched, preferred
-from cnnsearch.evidence.settings import Setting, Value, describe, format_value, words
-from cnnsearch.plots.continued import change, families
-from cnnsearch.report.findings import CANNOT_TELL, CLEAR, SUGGESTIVE, Claim, Finding, Verdict
+from cnnsearch.evidence.axes import main_stage
+from cnnsearch.evidence.comparisons import Comparison
+from cnnsearch.evidence.configurations import Setting, best_of, distinct, matched, mean_validation, preferred
+from cnnsearch.evidence.evidence import Evidence
+from cnnsearch.evidence.families import change, control_of, families
+from cnnsearch.evidence.verdicts import CANNOT_TELL, CLEAR, SUGGESTIVE, Verdict, is_told_apart, together
+from cnnsearch.report.claims import Claim, Finding
 from cnnsearch.report.words import capitalised, counted, listed, percent, points, trained_layers
+from cnnsearch.spec.axis_words import Value, describe, format_value, words
 from cnnsearch.words import duration
 
 _MOST_LISTED = 4
@@ -36,7 +39,7 @@ def of_model(evidence: Evidence) -> list[Claim]:
         parts = [_against(s.model, c, v) for (s, c), v in zip(known, verdicts, strict=True)]
         gets = f" with {percent(score)} on the test images" if score else ""
         sentence = f"Of {len(ranked)} models, {ranked[0].model} is best by validation{gets}: {'; '.join(parts)}."
-        return Finding(sentence, _overall(verdicts), "all-settings")
+        return Finding(sentence, together(verdicts), "all-settings")
 
     return [Claim(tuple(comparison for _, comparison in known), tell)]
 
@@ -95,7 +98,7 @@ def _of_axis(evidence: Evidence, stage: str, axis: str) -> list[Claim]:
     values = distinct(settings, axis)
     lead = preferred(settings, axis)
     others = sorted(
-        (value for value in values if value != lead), key=lambda value: -_mean_validation(settings, axis, value)
+        (value for value in values if value != lead), key=lambda value: -mean_validation(settings, axis, value)
     )
     known = []
     for other in others:
@@ -110,11 +113,6 @@ def _of_axis(evidence: Evidence, stage: str, axis: str) -> list[Claim]:
         opposed = _opposed(evidence, settings, axis, lead, other)
         return [opposed or _two_values(axis, lead, other, comparison, matched(settings, axis, lead, other))]
     return [_many_values(axis, lead, known)]
-
-
-def _mean_validation(settings: Sequence[Setting], axis: str, value: Value) -> float:
-    scores = [setting.val_accuracy for setting in settings if setting.values[axis] == value]
-    return sum(scores) / len(scores)
 
 
 def _two_values(
@@ -169,7 +167,7 @@ def _opposed(evidence: Evidence, settings: Sequence[Setting], axis: str, lead: V
     for model in evidence.models:
         pairs = matched([s for s in settings if s.model == model], axis, lead, other)
         comparison = evidence.compare(pairs)
-        if comparison is not None and comparison.p_value < stats.SIGNIFICANCE and comparison.seeds_agree:
+        if comparison is not None and is_told_apart(comparison):
             found.append((model, comparison))
     if len({comparison.difference.value > 0 for _, comparison in found}) < 2:
         return None
@@ -202,7 +200,7 @@ def _many_values(axis: str, lead: Value, known: Sequence[tuple[Value, Comparison
         sentence = (
             f"Of {len(known) + 1} {words(axis).plural}, {format_value(lead)} is best by validation{over}: {text}."
         )
-        return Finding(sentence, _overall(verdicts), "heatmaps")
+        return Finding(sentence, together(verdicts), "heatmaps")
 
     return Claim(tuple(comparison for _, comparison in known), tell)
 
@@ -217,13 +215,6 @@ def _against(name: str, comparison: Comparison, verdict: Verdict) -> str:
     return f"{side} {name} by {by}"
 
 
-def _overall(verdicts: Sequence[Verdict]) -> Verdict:
-    """One verdict on a comparison with several others: clear only where each is."""
-    if set(verdicts) == {CLEAR}:
-        return CLEAR
-    return CANNOT_TELL if set(verdicts) == {CANNOT_TELL} else SUGGESTIVE
-
-
 def of_going_on(evidence: Evidence) -> list[Claim]:
     """For each setting a later stage goes on from: its best child before and after, and against its siblings."""
     claims = []
@@ -231,15 +222,6 @@ def of_going_on(evidence: Evidence) -> list[Claim]:
         if evidence.continues(stage):
             claims += [_of_family(evidence, stage, group) for group in families(evidence, stage)]
     return [claim for claim in claims if claim is not None]
-
-
-def control_of(evidence: Evidence, stage: str, group: Sequence[Setting]) -> Setting | None:
-    """The child that goes on with its parent's own values: tells the stage's axes from mere further training."""
-    parent = evidence.by_key.get(group[0].parent or "")
-    if parent is None:
-        return None
-    axes = evidence.axes(stage)
-    return next((s for s in group if all(s.values[axis] == parent.values[axis] for axis in axes)), None)
 
 
 def _of_family(evidence: Evidence, stage: str, group: Sequence[Setting]) -> Claim | None:

@@ -11,13 +11,15 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from cnnsearch import plots
-from cnnsearch.evidence.evidence import Evidence, best_of, distinct, main_stage
-from cnnsearch.evidence.settings import Setting, Value, words
-from cnnsearch.plots import continued, curves, style
-from cnnsearch.plots.confusion import NUMBERS_UP_TO
-from cnnsearch.plots.dots import most as most_dots
-from cnnsearch.plots.heatmaps import has_intervals, map_axes
-from cnnsearch.report.words import capitalised, counted, in_label, listed, percent, visible
+from cnnsearch.evidence.axes import main_stage, map_axes
+from cnnsearch.evidence.configurations import Setting, best_of, distinct
+from cnnsearch.evidence.evidence import Evidence
+from cnnsearch.evidence.families import families
+from cnnsearch.evidence.shown import MOST_CLASSES, NUMBERED_CLASSES, curves_shown, has_intervals, most_dots
+from cnnsearch.plots import style
+from cnnsearch.report.words import capitalised, counted, in_label, listed, percent
+from cnnsearch.spec.axis_words import Value, words
+from cnnsearch.words import printable
 
 MOST_FOLDED = 24
 
@@ -50,7 +52,7 @@ def picture_of(figure: Figure | None, name: str, caption: str, alt: str) -> Pict
     title = capitalised(style.title_of(figure))
     # Stage names are part of it, and it becomes a file name.
     name = re.sub(r"[^a-z0-9_-]+", "-", name.lower())
-    return Picture(name, title, caption, alt, Markup(visible(plots.to_svg(figure, name))), figure)
+    return Picture(name, title, caption, alt, Markup(printable(plots.to_svg(figure, name), on_page=True)), figure)
 
 
 def all_settings(evidence: Evidence) -> Picture | None:
@@ -100,7 +102,7 @@ def heatmaps(evidence: Evidence) -> Picture | None:
 def learning_curves(evidence: Evidence, stage: str, prefix: str = "") -> list[Picture]:
     """Section 5: loss, then accuracy, of one stage."""
     found = []
-    note = curves.shown_note(evidence, stage)
+    note = curves_shown(evidence, stage)
     for metric in ("loss", "accuracy"):
         caption = "Training solid, validation dashed; all panels share their axes."
         several = max((len(setting.trial_ids) for setting in evidence.stage(stage)), default=1) > 1
@@ -130,7 +132,7 @@ def best_confusion(evidence: Evidence) -> Picture | None:
     best = evidence.best
     if best is None:
         return None
-    counts = ": counts" if len(evidence.classes) <= NUMBERS_UP_TO else ""
+    counts = ": counts" if len(evidence.classes) <= NUMBERED_CLASSES else ""
     summed = f", summed over {len(best.trial_ids)} seeds" if len(best.trial_ids) > 1 else ""
     caption = (
         f"Test images of {in_label(evidence, best)}{counts}{summed}. The stronger the colour, the larger the share of "
@@ -148,7 +150,7 @@ def other_confusions(evidence: Evidence) -> list[Picture]:
     for stage in evidence.stages:
         settings = evidence.stage(stage)
         if evidence.continues(stage):
-            for group in continued.families(evidence, stage):
+            for group in families(evidence, stage):
                 chosen.append((group[0], "before"))
                 chosen += [(setting, "best") for setting in group]
         else:
@@ -184,8 +186,8 @@ def images_per_class(evidence: Evidence) -> Picture | None:
         f"{counts['train']:,} training, {counts['val']:,} validation and {counts['test']:,} test images in "
         f"{counted(classes, 'class', 'classes')}."
     )
-    if classes > plots.images.MOST:
-        caption += f" Shown are the {plots.images.MOST // 2} largest and the {plots.images.MOST // 2} smallest classes."
+    if classes > MOST_CLASSES:
+        caption += f" Shown are the {MOST_CLASSES // 2} largest and the {MOST_CLASSES // 2} smallest classes."
     alt = "Images of each class in the training, validation and test split, as bars."
     return picture_of(plots.images_per_class(evidence), "images", caption, alt)
 

@@ -1,78 +1,23 @@
-"""What the tables show, in sentences, each with how sure one can be. Pure.
-
-Every comparison behind the sentences belongs to one family: Holm's correction covers all of them together.
-"""
+"""What the tables show, in sentences, each with how sure one can be. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Sequence
 
-from cnnsearch import stats
-from cnnsearch.evidence.evidence import Comparison, Evidence, Score
-from cnnsearch.evidence.settings import Setting, describe, is_missing
+from cnnsearch.evidence.comparisons import Score
+from cnnsearch.evidence.configurations import Setting, is_missing
+from cnnsearch.evidence.evidence import Evidence
+from cnnsearch.evidence.verdicts import CANNOT_TELL, CLEAR, SUGGESTIVE, Verdict
+from cnnsearch.report import effects, search_findings
+from cnnsearch.report.claims import Answer, Claim, Finding, plain, tell_all
 from cnnsearch.report.words import counted, in_words, listed, percent, share
-
-Verdict = Literal["clear", "suggestive", "cannot tell"]
-CLEAR: Verdict = "clear"
-SUGGESTIVE: Verdict = "suggestive"
-CANNOT_TELL: Verdict = "cannot tell"
+from cnnsearch.spec.axis_words import describe
 
 MOST = 7
 
 
-@dataclass(frozen=True)
-class Finding:
-    """One thing the sweep shows, or fails to."""
-
-    sentence: str
-    verdict: Verdict
-    anchor: str
-    """Id of the section of the report that holds the evidence."""
-
-
-@dataclass(frozen=True)
-class Claim:
-    """A finding in the making: its comparisons, and how to tell it once they are judged together with all others."""
-
-    comparisons: tuple[Comparison, ...]
-    tell: Callable[[Sequence[Verdict]], Finding]
-    """From one verdict a comparison."""
-
-    @property
-    def size(self) -> float:
-        """The largest difference it speaks of."""
-        return max((abs(comparison.difference.value) for comparison in self.comparisons), default=0.0)
-
-
-@dataclass(frozen=True)
-class Answer:
-    """The sweep's question answered in one sentence."""
-
-    sentence: str
-    verdict: Verdict
-
-
-def judge(comparison: Comparison, adjusted: float) -> Verdict:
-    """Clear: significant after correction, and it repeats. Suggestive: the interval of this difference excludes 0."""
-    if adjusted < stats.SIGNIFICANCE and comparison.is_consistent:
-        return CLEAR
-    excludes_zero = comparison.difference.low > 0 or comparison.difference.high < 0
-    return SUGGESTIVE if excludes_zero and comparison.seeds_agree else CANNOT_TELL
-
-
-def tell_all(claims: Sequence[Claim]) -> list[Finding]:
-    """The findings of these claims, their comparisons corrected together."""
-    comparisons = [comparison for claim in claims for comparison in claim.comparisons]
-    adjusted = iter(stats.holm([comparison.p_value for comparison in comparisons]))
-    return [claim.tell([judge(c, next(adjusted)) for c in claim.comparisons]) for claim in claims]
-
-
 def findings(evidence: Evidence) -> list[Finding]:
     """At most `MOST` findings: the model, the axes by size of their effect, later stages, overfitting, trouble."""
-    from cnnsearch.report import effects, search_findings
-
     if not evidence.settings:
         return tell_all(search_findings.of_searches(evidence))
     before = [*effects.of_model(evidence), *search_findings.of_searches(evidence)]
@@ -139,7 +84,7 @@ def _highest_stopped(evidence: Evidence) -> str:
     score, one = max(known, key=lambda item: (item[0], -item[1].number))
     of = f" of {one.planned}" if one.planned else ""
     images = evidence.size("val")
-    had = percent(Score(score, *stats.wilson(score * images, images), images)) if images else share(score)
+    had = percent(Score.of(score, images)) if images else share(score)
     what = ", ".join(describe(axis, value) for axis, value in one.values.items())
     return f"; the highest validation accuracy at a lower budget is {had}, after {one.epochs}{of} epochs ({what})"
 
@@ -246,7 +191,7 @@ def _of_chance(evidence: Evidence) -> list[Claim]:
     subject = f"None of {total} settings is" if len(lost) == total > 1 else f"{len(lost)} of {total} settings"
     verb = "" if len(lost) == total > 1 else " is no" if len(lost) == 1 else " are no"
     sentence = f"{subject}{verb} better than chance ({share(evidence.chance)}) on the test images{which}."
-    return [_plain(sentence, CANNOT_TELL, "all-settings")]
+    return [plain(sentence, CANNOT_TELL, "all-settings")]
 
 
 def _of_divergence(evidence: Evidence) -> list[Claim]:
@@ -260,19 +205,15 @@ def _of_divergence(evidence: Evidence) -> list[Claim]:
         if not is_missing(lost[0].get(axis)) and len({row[axis] for row in lost}) == 1
     ]
     with_what = f", {'all ' if len(lost) > 1 else ''}with {', '.join(shared)}" if shared else ""
-    return [_plain(f"{counted(len(lost), 'trial')} of {len(rows)} diverged{with_what}.", CLEAR, "trials")]
+    return [plain(f"{counted(len(lost), 'trial')} of {len(rows)} diverged{with_what}.", CLEAR, "trials")]
 
 
 def _of_nothing_to_compare(evidence: Evidence) -> list[Claim]:
     if len(evidence.settings) == 1:
-        return [_plain("Only one setting finished, so there is nothing to compare it with.", CANNOT_TELL, "trials")]
+        return [plain("Only one setting finished, so there is nothing to compare it with.", CANNOT_TELL, "trials")]
     if all(evidence.correct(setting) is None for setting in evidence.settings):
         sentence = (
             "The trials' answers on the test images are not recorded, so settings cannot be compared image by image."
         )
-        return [_plain(sentence, CANNOT_TELL, "trials")]
+        return [plain(sentence, CANNOT_TELL, "trials")]
     return []
-
-
-def _plain(sentence: str, verdict: Verdict, anchor: str) -> Claim:
-    return Claim((), lambda _: Finding(sentence, verdict, anchor))

@@ -10,13 +10,10 @@ import hashlib
 import json
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from cnnsearch.results.tables import Tables
 from cnnsearch.storage.checksums import sha256
 from cnnsearch.storage.durable import read_checked, write_checked
-
-if TYPE_CHECKING:
-    from cnnsearch.results.tables import Tables
 
 Lines = list[tuple[str, str]]
 
@@ -28,7 +25,7 @@ def made_from(tables: Tables) -> str:
     facts = [
         _code(),
         tables.checksums,
-        tables.sweep,
+        tables.sweep.to_dict(),
         tables.provenance,
         tables.data,
         tables.pictures,

@@ -13,7 +13,7 @@ from markupsafe import Markup, escape
 from cnnsearch.plots.style import THEMES
 from cnnsearch.report.comparison import ComparisonPage
 from cnnsearch.report.page import Page
-from cnnsearch.report.words import visible
+from cnnsearch.words import printable
 
 # Only the page needs it: the ground of code and pictures.
 _WELL = ("#f4f5f7", "#1f2329")
@@ -113,11 +113,13 @@ def _anchor_names(page: Page) -> dict[str, str]:
 
 def keep_numbers_whole(text: str) -> Markup:
     """Escaped text in which numbers stay on one line with their unit and interval."""
-    return Markup(_NUMBERS.sub(lambda match: f'<span class="n">{match[0]}</span>', str(escape(visible(text)))))
+    return Markup(
+        _NUMBERS.sub(lambda match: f'<span class="n">{match[0]}</span>', str(escape(printable(text, on_page=True))))
+    )
 
 
 def _finalized(value: object) -> object:
-    return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+    return printable(value, on_page=True) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def only_base64(text: str) -> str:

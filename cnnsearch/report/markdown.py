@@ -9,7 +9,7 @@ from markupsafe import Markup
 from cnnsearch.report.comparison import ComparisonPage
 from cnnsearch.report.html import environment
 from cnnsearch.report.page import Page
-from cnnsearch.report.words import visible
+from cnnsearch.words import printable
 
 _SPECIAL = re.compile(r"([\\`*_\[\]|<>#$~])")
 _STARTS = re.compile(r"^(\d*)([-+.)])(?=\s)")
@@ -35,7 +35,7 @@ def _render(template: str, page: Page | ComparisonPage) -> str:
 
 def plain(text: str) -> Markup:
     """Text in one line in which nothing is markup: neither Markdown's nor HTML's."""
-    flat = visible(" ".join(str(text).split())).replace("&", "&amp;")
+    flat = printable(" ".join(str(text).split()), on_page=True).replace("&", "&amp;")
     flat = _SPECIAL.sub(r"\\\1", flat).replace("\\<", "&lt;").replace("\\>", "&gt;")
     return Markup(_STARTS.sub(r"\1\\\2", flat))
 
@@ -44,5 +44,5 @@ def code(text: str, indent: int = 0) -> Markup:
     """A fenced block, with a fence longer than any in the text."""
     longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
     fence = "`" * max(3, longest + 1)
-    lines = [fence, *visible(text).rstrip("\n").split("\n"), fence]
+    lines = [fence, *printable(text, on_page=True).rstrip("\n").split("\n"), fence]
     return Markup("\n".join(" " * indent + line for line in lines))

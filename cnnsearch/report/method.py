@@ -9,9 +9,9 @@ from typing import Any
 
 import yaml
 
+from cnnsearch.evidence.contrasts import Contrast
 from cnnsearch.evidence.evidence import Evidence
-from cnnsearch.plots.parts import Part
-from cnnsearch.report.contrast import Contrast
+from cnnsearch.evidence.part import Part
 from cnnsearch.report.words import counted, listed, share
 from cnnsearch.words import duration, size
 
@@ -41,7 +41,7 @@ class Method:
 def method(evidence: Evidence) -> Method:
     """From the sweep and its provenance; whatever was not recorded is left out."""
     sweep = yaml.safe_dump(
-        evidence.tables.sweep, sort_keys=False, allow_unicode=True, width=100, default_flow_style=None
+        evidence.tables.sweep.to_dict(), sort_keys=False, allow_unicode=True, width=100, default_flow_style=None
     )
     runs = [_run(run) for run in evidence.tables.provenance.get("runs") or []]
     return Method(tuple(_notes(evidence)), tuple(_facts(evidence)), tuple(runs), sweep)

@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from cnnsearch import stats
-from cnnsearch.evidence.evidence import Evidence, Score, best_of
-from cnnsearch.evidence.settings import AXES, axis_values, format_value, is_missing, words
-from cnnsearch.plots.continued import change, families
+from cnnsearch.evidence.comparisons import Score
+from cnnsearch.evidence.configurations import AXES, axis_values, best_of, is_missing
+from cnnsearch.evidence.evidence import Evidence
+from cnnsearch.evidence.families import change, families
 from cnnsearch.report.words import percent, points
+from cnnsearch.spec.axis_words import format_value, words
 from cnnsearch.words import duration
 
 
@@ -144,7 +145,7 @@ def _accuracy(evidence: Evidence, record: Mapping[Any, Any], split: str) -> Cell
     if is_missing(value) or n == 0:
         return _NOTHING
     fraction = min(1.0, float(value))
-    return Cell(percent(Score(fraction, *stats.wilson(fraction * n, n), n)), fraction)
+    return Cell(percent(Score.of(fraction, n)), fraction)
 
 
 def before_after(evidence: Evidence, stage: str) -> Table:

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from cnnsearch import plots
+from cnnsearch.evidence.evidence import Evidence
 from cnnsearch.evidence.importance import LEAST_TRIALS, MOST_TRIALS, TREES
+from cnnsearch.evidence.regions import contour_axes
 from cnnsearch.evidence.searches import Searched
-from cnnsearch.evidence.settings import format_value, words
-from cnnsearch.plots import marks, parallel
-from cnnsearch.plots.contour import contour_axes
+from cnnsearch.evidence.shown import MOST_LINES, MOST_POINTS
 from cnnsearch.report.figures import Picture, picture_of, present
 from cnnsearch.report.rows import Cell, Column, Row, Table
-from cnnsearch.report.words import capitalised, counted, listed, visible
-
-if TYPE_CHECKING:
-    from cnnsearch.evidence.evidence import Evidence
+from cnnsearch.report.words import capitalised, counted, listed
+from cnnsearch.spec.axis_words import format_value, words
 
 _MOST_ON_FRONT = 15
 
@@ -67,21 +64,20 @@ def summary(search: Searched) -> str:
     total, planned = len(search.attempts), search.planned
     of = f" of {counted(planned, 'trial')}" if planned and planned > total else ""
     trials = f"{total:,}{of}" if of else counted(total, "trial")
-    method = _METHODS.get(search.method, visible(search.method))
-    sentences = [f"{capitalised(method)} suggested {trials}."] if search.is_search else [f"{capitalised(trials)} ran."]
+    if search.is_search:
+        sentences = [f"{capitalised(_METHODS[search.method])} suggested {trials}."]
+    else:
+        sentences = [f"{capitalised(trials)} ran."]
     done = sum(one.status == "done" for one in search.attempts)
     kinds = [(done, "trained to the end"), (len(search.pruned), "stopped early")]
     kinds += [(sum(one.status == kind for one in search.lost), kind) for kind in ("failed", "diverged")]
     parts = [f"{count:,} {name}" for count, name in kinds if count]
     sentences.append(f"{capitalised(listed(parts))}.")
     rule = search.stopping
-    if rule:
-        details = [
-            f"{str(key).replace('_', ' ')} {format_value(value)}" for key, value in rule.items() if key != "method"
-        ]
-        name = _RULES.get(str(rule.get("method")), visible(str(rule.get("method"))))
-        with_what = f" ({', '.join(details)})" if details else ""
-        sentences.append(f"Rule for stopping: {name}{with_what}.")
+    if rule is not None:
+        details = rule.model_dump(exclude={"method"})
+        told = [f"{name.replace('_', ' ')} {format_value(value)}" for name, value in details.items()]
+        sentences.append(f"Rule for stopping: {_RULES[rule.method]} ({', '.join(told)}).")
     return " ".join(sentences)
 
 
@@ -105,7 +101,7 @@ def _name(search: Searched, what: str) -> str:
     return f"search-{search.stage}-{what}"
 
 
-def _selected(search: Searched, most: int = marks.MOST_POINTS) -> str:
+def _selected(search: Searched, most: int = MOST_POINTS) -> str:
     """Says so where not all trials are drawn."""
     total = max(len(search.scored), len(search.stopped))
     return (
@@ -184,7 +180,7 @@ def _contour(search: Searched) -> Picture | None:
 def _parallel(search: Searched) -> Picture | None:
     caption = (
         "A line a trial that was trained to its end, across every axis to its score; the best are strong. Listed "
-        f"values are spread a little.{_selected(search, parallel.MOST_LINES)}"
+        f"values are spread a little.{_selected(search, MOST_LINES)}"
     )
     alt = f"Parallel coordinates of {counted(len(search.scored), 'trial')}. The numbers are in the table of trials."
     return picture_of(plots.parallel_coordinates(search), _name(search, "parallel"), caption, alt)

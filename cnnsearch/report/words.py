@@ -4,18 +4,12 @@ from __future__ import annotations
 
 import re
 
-from cnnsearch.evidence.evidence import Evidence, Score
-from cnnsearch.evidence.settings import Setting, Value, format_value
+from cnnsearch.evidence.comparisons import Score
+from cnnsearch.evidence.configurations import Setting
+from cnnsearch.evidence.evidence import Evidence
+from cnnsearch.spec.axis_words import Value, format_value
 from cnnsearch.stats import Estimate
 from cnnsearch.words import listed as listed
-
-_UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
-"""Controls, which move a terminal's cursor, and overrides of direction, which turn the text after them round."""
-
-
-def visible(text: str) -> str:
-    """Text in which no character acts on the text around it: such characters become backslash escapes."""
-    return _UNSEEN.sub(lambda match: match[0].encode("unicode_escape").decode("ascii"), text)
 
 
 def percent(score: Score) -> str:

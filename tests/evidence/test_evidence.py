@@ -10,7 +10,8 @@ import pyarrow as pa
 import pytest
 
 from cnnsearch import plots
-from cnnsearch.evidence.evidence import Evidence, best_of, distinct, matched
+from cnnsearch.evidence.configurations import best_of, distinct, matched
+from cnnsearch.evidence.evidence import Evidence
 from cnnsearch.results.tables import EPOCHS, PREDICTIONS, TRIALS
 from tests.report import factory
 

@@ -14,20 +14,21 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import yaml
 from scipy.stats import fisher_exact as reference_fisher
 from typer.testing import CliRunner
 
 from cnnsearch import cli, plots, report, stats
 from cnnsearch.errors import RequestError
-from cnnsearch.evidence.evidence import Evidence, Score
+from cnnsearch.evidence.comparisons import Score
+from cnnsearch.evidence.contrasts import contrasts, entries, fisher_exact, newcombe, same_test_images
+from cnnsearch.evidence.evidence import Evidence
+from cnnsearch.evidence.part import Part
 from cnnsearch.plots import parts as drawn
-from cnnsearch.plots.parts import Part
 from cnnsearch.report import comparison, cost
 from cnnsearch.report.comparison import ComparisonPage
-from cnnsearch.report.contrast import contrasts, entries, fisher_exact, newcombe, same_test_images
 from cnnsearch.report.words import percent, points
 from cnnsearch.results.tables import SCHEMAS, Tables
+from cnnsearch.spec.load import to_yaml
 from tests.report import factory
 from tests.report.test_report import PAGE, SVG, Page
 
@@ -64,7 +65,7 @@ VARIANTS: dict[str, Callable[[], list[Tables]]] = {
     "guessing": lambda: [factory.part2((-9, -9)), factory.part2((-9, -10), name="b", folder=Path("results/b"))],
     "nasty": lambda: [
         factory.make(factory.grid_plans()[-2:], [factory.GRID], classes=factory.NASTY, name="</style><b>|x"),
-        replace(part2(), sweep={**part2().sweep, "title": "<script>alert(1)</script>"}),
+        replace(part2(), sweep=part2().sweep.model_copy(update={"title": "<script>alert(1)</script>"})),
     ],
 }
 
@@ -262,7 +263,7 @@ class TestFigures:
 def saved(tables: Tables, folder: Path) -> Path:
     """The folder of results that reads as these tables."""
     folder.mkdir(parents=True)
-    (folder / "sweep.yaml").write_text(yaml.safe_dump(tables.sweep))
+    (folder / "sweep.yaml").write_text(to_yaml(tables.sweep))
     (folder / "data.json").write_text(json.dumps(tables.data))
     (folder / "provenance.json").write_text(json.dumps(tables.provenance))
     for name, schema in SCHEMAS.items():

@@ -10,9 +10,12 @@ import numpy as np
 import pytest
 
 from cnnsearch import stats
-from cnnsearch.evidence.evidence import Comparison, Evidence, best_of, matched
-from cnnsearch.report import summary_lines
-from cnnsearch.report.findings import Claim, Finding, answer, findings, judge, tell_all
+from cnnsearch.evidence.comparisons import Comparison
+from cnnsearch.evidence.configurations import best_of, matched
+from cnnsearch.evidence.evidence import Evidence
+from cnnsearch.evidence.verdicts import judge
+from cnnsearch.report.claims import Claim, Finding, tell_all
+from cnnsearch.report.findings import answer, findings, summary
 from cnnsearch.report.words import percent, points
 from tests.report import factory
 
@@ -284,9 +287,9 @@ def test_without_predictions_it_says_that_nothing_can_be_compared():
 
 
 def test_summary_lines_for_the_terminal():
-    lines = dict(summary_lines(factory.part1()))
+    lines = dict(summary(Evidence(factory.part1())))
     assert lines["best"] == "residual, lr 0.001, batch 32, dropout 0.1"
     assert re.fullmatch(r"validation \d+\.\d % \(.*\), test \d+\.\d % \(.*\)", lines["scores"])
     assert lines["not told apart"] == "dropout 0.25"
-    assert "no better than chance" in dict(summary_lines(factory.at_chance()))["warning"]
-    assert summary_lines(factory.all_failed()) == [("no answer", "all 8 trials failed")]
+    assert "no better than chance" in dict(summary(Evidence(factory.at_chance())))["warning"]
+    assert summary(Evidence(factory.all_failed())) == [("no answer", "all 8 trials failed")]

@@ -9,9 +9,11 @@ from dataclasses import replace
 import pytest
 
 from cnnsearch.evidence.evidence import Evidence
+from cnnsearch.evidence.progress import is_improving, late_gain
+from cnnsearch.evidence.regions import edges
 from cnnsearch.report.advice import Advice, advice, search_advice
-from cnnsearch.report.findings import Finding, answer, findings, shared
-from cnnsearch.report.search_findings import edges, is_improving, late_gain
+from cnnsearch.report.claims import Finding
+from cnnsearch.report.findings import answer, findings, shared
 from cnnsearch.spec.load import load_sweep
 from tests.report import factory, searched
 
@@ -109,11 +111,11 @@ class TestProgress:
 
     def test_a_gain_of_one_image_is_no_sign(self):
         (search,) = evidence_of("middling").searches
-        trials = search.evidence.tables.trials.copy()
+        trials = search.recorded.tables.trials.copy()
         assert search.best is not None
         last = trials.index[trials["trial_id"] == search.scored[-1].trial_id]
         trials.loc[last, "val_accuracy"] = search.score(search.best) + 0.005
-        evidence = Evidence(replace(search.evidence.tables, trials=trials))
+        evidence = Evidence(replace(search.recorded.tables, trials=trials))
         (found,) = [f for f in findings(evidence) if "improving" in f.sentence]
         assert "may still have been improving" in found.sentence
         assert "1 validation image of 200" in found.sentence

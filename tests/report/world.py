@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cnnsearch.results.tables import EPOCHS, PREDICTIONS, TRIALS, Tables
+from cnnsearch.spec.sweep import Sweep
 
 FASHION = (
     "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
@@ -223,8 +224,8 @@ def make(
     for plan in children(world.rows, plans) if children else ():
         _add(world, plan, name)
     k = len(classes)
-    sweep = {
-        "name": name,
+    description = {
+        "name": "made-up",
         "title": title,
         "question": question,
         "data": {
@@ -235,6 +236,8 @@ def make(
         "train": {"epochs": epochs, "optimizer": "adam", "precision": "auto", "seed": 0},
         "stages": stages,
     }
+    # The name may be one that no sweep file can have: what shows it must cope.
+    sweep = Sweep.model_validate(description).model_copy(update={"name": name})
     provenance = {
         "runs": [
             {

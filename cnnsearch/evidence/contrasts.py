@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from scipy import special
 
 from cnnsearch import stats
-from cnnsearch.evidence.evidence import Comparison, Score
-from cnnsearch.evidence.settings import Setting
-from cnnsearch.plots.parts import Part
-from cnnsearch.report.findings import CANNOT_TELL, CLEAR, SUGGESTIVE, Verdict, judge
+from cnnsearch.evidence.comparisons import Comparison, Score, over_seeds_too
+from cnnsearch.evidence.configurations import Setting
+from cnnsearch.evidence.part import Part
+from cnnsearch.evidence.verdicts import CLEAR, SUGGESTIVE, Verdict, judge, least_sure
 
 
 class Entry(NamedTuple):
@@ -73,8 +73,7 @@ def contrasts(ranked: Sequence[Entry]) -> list[Contrast]:
 
 def overall(found: Sequence[Contrast]) -> Verdict:
     """One verdict on the first against all others: that of the least sure of them."""
-    verdicts = [contrast.verdict for contrast in found]
-    return next((v for v in (CANNOT_TELL, SUGGESTIVE) if v in verdicts), CLEAR if verdicts else CANNOT_TELL)
+    return least_sure([contrast.verdict for contrast in found])
 
 
 def same_test_images(a: Part, b: Part) -> bool:
@@ -127,11 +126,7 @@ def _compare(a: Entry, b: Entry) -> tuple[Comparison, bool]:
         estimate = newcombe(a.score, b.score)
         p_value = fisher_exact(round(a.score.value * a.score.n), a.score.n, round(b.score.value * b.score.n), b.score.n)
         disagreement, is_paired = math.nan, False
-    agree = True
-    if over_seeds is not None:
-        agree = over_seeds.low > 0 or over_seeds.high < 0
-        if over_seeds.high - over_seeds.low > estimate.high - estimate.low:
-            estimate = stats.Estimate(estimate.value, over_seeds.low, over_seeds.high)
+    estimate, agree = over_seeds_too(estimate, over_seeds)
     return Comparison(estimate, p_value, 1, seeds, agree, disagreement), is_paired
 
 

@@ -1,19 +1,16 @@
-"""Settings: trials that differ in nothing but their seed, and the words for them."""
+"""Configurations: trials that differ in nothing but their seed."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any
 
 import pandas as pd
 
+from cnnsearch.results.tables import Tables
+from cnnsearch.spec.axis_words import Value
 from cnnsearch.spec.settings import ADDED, ORDINARY
-
-if TYPE_CHECKING:
-    from cnnsearch.results.tables import Tables
-
-Value = float | int | str | bool | None
 
 # In the order in which a setting is described.
 AXES = (
@@ -21,64 +18,8 @@ AXES = (
     *ADDED, "image_size", "epochs", "precision",
 )  # fmt: skip
 
-_WITHOUT = {"dropout": 0.0} | ORDINARY
+_UNRECORDED = {"dropout": 0.0} | ORDINARY
 """Axis -> the value of trials that do without it, or were recorded before there was such an axis."""
-
-
-class AxisWords(NamedTuple):
-    """What an axis is called in a label, in a sentence, and in the plural."""
-
-    short: str
-    full: str
-    plural: str
-
-
-WORDS = {
-    "lr": AxisWords("lr", "learning rate", "learning rates"),
-    "batch_size": AxisWords("batch", "batch size", "batch sizes"),
-    "weight_decay": AxisWords("decay", "weight decay", "weight decays"),
-    "fine_tune": AxisWords("fine-tune", "fine-tuning mode", "fine-tuning modes"),
-    "image_size": AxisWords("size", "image size", "image sizes"),
-    "weights": AxisWords("weights", "initial weights", "initial weights"),
-    "lr_schedule": AxisWords("schedule", "learning-rate schedule", "learning-rate schedules"),
-    "warmup_epochs": AxisWords("warm-up", "warm-up", "lengths of warm-up"),
-    "label_smoothing": AxisWords("smoothing", "label smoothing", "amounts of label smoothing"),
-    "augment": AxisWords("augment", "augmentation", "augmentations"),
-    "class_weights": AxisWords("class weights", "class weighting", "class weightings"),
-    "epochs": AxisWords("epochs", "number of epochs", "numbers of epochs"),
-}
-
-# Said without their axis: "residual", not "model residual".
-_BARE = {"model", "optimizer", "precision"}
-
-
-def words(axis: str) -> AxisWords:
-    """The names of an axis; an unknown one is named after its column."""
-    plain = axis.replace("_", " ")
-    return WORDS.get(axis, AxisWords(plain, plain, f"{plain}s" if not plain.endswith("s") else plain))
-
-
-def format_value(value: Value) -> str:
-    """A hyperparameter's value as people write it: 0.0001, 1e-5, 32, adam."""
-    if value is None:
-        return "none"
-    if isinstance(value, float):
-        text = f"{value:.4g}"
-        return text.replace("e-0", "e-").replace("e+0", "e")
-    return str(value)
-
-
-def describe(axis: str, value: Value) -> str:
-    """One axis and its value, as in a label: "lr 0.001", "no dropout", "residual", "fine-tuning: head"."""
-    if axis in ("dropout", "weight_decay", "warmup_epochs", "label_smoothing") and not value:
-        return f"no {words(axis).full}"
-    if axis in ("augment", "class_weights") and value == "none":
-        return f"no {words(axis).full}"
-    if axis in _BARE and isinstance(value, str):
-        return value
-    if axis == "fine_tune":
-        return f"fine-tuning: {format_value(value)}"
-    return f"{words(axis).short} {format_value(value)}"
 
 
 @dataclass(frozen=True)
@@ -124,13 +65,13 @@ def is_missing(value: Any) -> bool:
 def axis_values(row: Mapping[Any, Any]) -> dict[str, Value]:
     """The hyperparameters of one row of the trials table, as plain Python values.
 
-    No dropout and dropout 0 are the same network, so they are the same value; and so for what is in `_WITHOUT`.
+    No dropout and dropout 0 are the same network, so they are the same value; and so for what is in `_UNRECORDED`.
     """
     values: dict[str, Value] = {}
     for axis in AXES:
         raw: Any = row.get(axis)
         if is_missing(raw):
-            values[axis] = _WITHOUT.get(axis)
+            values[axis] = _UNRECORDED.get(axis)
         elif axis in ("batch_size", "image_size", "epochs"):
             values[axis] = int(raw)  # a float where other rows are null
         else:
@@ -185,3 +126,40 @@ def _setting(group: list[tuple[int, dict[Any, Any]]], parent: Any, order: int) -
         parent=parent if isinstance(parent, str) else None,
         scores=scores,
     )
+
+
+def best_of(settings: Iterable[Setting]) -> Setting | None:
+    """The best by validation accuracy, the earliest of equals; one that lost a seed loses to one that has all.
+
+    The same rule by which a later stage of the sweep chooses what to start from.
+    """
+    return max(settings, key=lambda s: (len(s.trial_ids), s.val_accuracy, -s.order), default=None)
+
+
+def matched(settings: Sequence[Setting], axis: str, value: Value, other: Value) -> list[tuple[Setting, Setting]]:
+    """Pairs of settings that differ in `axis` alone: the first has `value`, the second `other`."""
+
+    def rest(setting: Setting) -> tuple[object, ...]:
+        return (setting.parent, *((a, v) for a, v in setting.values.items() if a != axis))
+
+    have = {rest(setting): setting for setting in settings if setting.values[axis] == other}
+    firsts = [setting for setting in settings if setting.values[axis] == value]
+    return [(setting, have[rest(setting)]) for setting in firsts if rest(setting) in have]
+
+
+def preferred(settings: Sequence[Setting], axis: str) -> Value:
+    """The value of an axis whose settings have the highest mean validation accuracy."""
+    return max(distinct(settings, axis), key=lambda value: mean_validation(settings, axis, value))
+
+
+def mean_validation(settings: Sequence[Setting], axis: str, value: Value) -> float:
+    """Mean validation accuracy of the settings that have this value of an axis."""
+    scores = [setting.val_accuracy for setting in settings if setting.values[axis] == value]
+    return sum(scores) / len(scores)
+
+
+def distinct(settings: Iterable[Setting], axis: str) -> list[Value]:
+    """The values of an axis among settings: numbers ascending, words in order of appearance."""
+    values = list(dict.fromkeys(setting.values[axis] for setting in settings))
+    numbers = [value for value in values if isinstance(value, int | float)]
+    return sorted(numbers) if len(numbers) == len(values) else values  # type: ignore[return-value]

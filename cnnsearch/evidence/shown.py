@@ -1,0 +1,62 @@
+"""How much a figure shows of what is many: the limits that drawings keep and captions tell."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from cnnsearch.evidence.configurations import Setting
+from cnnsearch.evidence.evidence import Evidence
+from cnnsearch.evidence.searches import Attempt, Searched, thinned
+from cnnsearch.spec.axis_words import Value
+
+MOST_POINTS = 500
+"""Trials of one kind in a panel. Of more, the best are drawn and an even selection of the others."""
+MOST_LINES = 250
+"""Trials in parallel coordinates; of more, the same."""
+MOST_CLASSES = 40
+"""Classes of which images are counted; of more, those with most and with fewest images."""
+NUMBERED_CLASSES = 20
+"""Classes of a confusion matrix with counts in its cells; with more the cells are too small."""
+MOST_OF_A_PART = 5
+"""Settings of each sweep in a comparison of several."""
+BEST_OF_MANY = 12
+"""Learning curves, where settings are many."""
+NAMED_COLUMNS = 6
+"""Columns of a heatmap that are named in full, with room for intervals in their cells."""
+_MOST_CURVES = 24
+_MOST_DOTS, _MOST_SUGGESTED_DOTS = 40, 20
+_BEST_KEPT = 100
+
+
+def has_intervals(columns: Sequence[Value]) -> bool:
+    """Whether cells of a heatmap with these columns have room for intervals."""
+    return len(columns) <= NAMED_COLUMNS
+
+
+def are_many(evidence: Evidence, settings: Sequence[Setting]) -> bool:
+    """Whether the best curves are shown in a row: where settings are many, or were suggested and so make no table."""
+    return len(settings) > _MOST_CURVES or any(setting.key in evidence.attempts for setting in settings)
+
+
+def curves_shown(evidence: Evidence, stage: str) -> str:
+    """A note where not the curves of all settings of the stage are shown; else empty."""
+    settings = evidence.stage(stage)
+    if not are_many(evidence, settings) or len(settings) <= BEST_OF_MANY:
+        return ""
+    return f"The {BEST_OF_MANY} best of {len(settings)} settings by validation accuracy."
+
+
+def most_dots(evidence: Evidence) -> int:
+    """How many settings are shown: fewer of those that a search suggested, which no reader compares one by one."""
+    suggested = sum(setting.key in evidence.attempts for setting in evidence.settings)
+    return _MOST_SUGGESTED_DOTS if 2 * suggested > len(evidence.settings) else _MOST_DOTS
+
+
+def selection(search: Searched, attempts: Sequence[Attempt], most: int = MOST_POINTS) -> list[Attempt]:
+    """Those of the attempts that are drawn, in their order: all, or the best and an even selection of the others."""
+    if len(attempts) <= most:
+        return list(attempts)
+    best = {one.number for one in search.ranked()[: min(_BEST_KEPT, most // 2)]}
+    kept = [one for one in attempts if one.number in best]
+    others = [one for one in attempts if one.number not in best]
+    return sorted([*kept, *thinned(others, most - len(kept))], key=lambda one: one.number)
