@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from cnnsearch import stats
 from cnnsearch.evidence.comparisons import Comparison
-from cnnsearch.evidence.configurations import Setting, distinct, matched, preferred
+from cnnsearch.evidence.configurations import Configuration, distinct, matched, preferred
 from cnnsearch.evidence.evidence import Evidence
 from cnnsearch.evidence.verdicts import told_apart
 from cnnsearch.spec.axis_words import Value
@@ -33,11 +33,13 @@ def map_axes(evidence: Evidence, stage: str) -> tuple[list[str], list[str]]:
     """
     if any(search.stage == stage and search.is_search and search.has_ranges for search in evidence.searches):
         return [], []  # no table: slices and a contour show these
-    settings = [setting for setting in evidence.stage(stage) if evidence.score(setting) is not None]
-    counts = {axis: len(distinct(settings, axis)) for axis in evidence.axes(stage) if axis != "model"}
+    configurations = [
+        configuration for configuration in evidence.stage(stage) if evidence.score(configuration) is not None
+    ]
+    counts = {axis: len(distinct(configurations, axis)) for axis in evidence.axes(stage) if axis != "model"}
     axes = sorted((axis for axis in counts if counts[axis] > 1), key=lambda axis: -counts[axis])
     # Drawn at random, every value occurs once: that is a scale, not rows or columns.
-    tabular = [axis for axis in axes if 2 * counts[axis] <= len(settings) and counts[axis] <= MOST_VALUES]
+    tabular = [axis for axis in axes if 2 * counts[axis] <= len(configurations) and counts[axis] <= MOST_VALUES]
     if len(tabular) < 2:
         return axes[:1], []
     first, second = tabular[:2]
@@ -54,12 +56,12 @@ class Lead(NamedTuple):
     """In accuracy, one for each pair of settings that they share."""
 
 
-def leading_model(evidence: Evidence, settings: Sequence[Setting]) -> Lead | None:
+def leading_model(evidence: Evidence, configurations: Sequence[Configuration]) -> Lead | None:
     """Which of two models is significantly ahead at every setting they share, of two or more; None if neither is."""
-    models = [m for m in evidence.models if any(s.model == m for s in settings)]
+    models = [m for m in evidence.models if any(s.model == m for s in configurations)]
     if len(models) != 2:
         return None
-    pairs = matched(settings, "model", models[1], models[0])
+    pairs = matched(configurations, "model", models[1], models[0])
     found = [comparison for pair in pairs if (comparison := evidence.compare([pair])) is not None]
     if len(found) < 2 or any(comparison.p_value >= stats.SIGNIFICANCE for comparison in found):
         return None
@@ -80,13 +82,13 @@ class Preferred(NamedTuple):
     """Of these, the values told apart from it, corrected for comparing with all."""
 
 
-def preferred_value(evidence: Evidence, settings: Sequence[Setting], axis: str) -> Preferred:
+def preferred_value(evidence: Evidence, configurations: Sequence[Configuration], axis: str) -> Preferred:
     """The value of an axis that validation prefers, against each other value over their matched settings."""
-    lead = preferred(settings, axis)
+    lead = preferred(configurations, axis)
     compared = [
         (other, comparison)
-        for other in distinct(settings, axis)
-        if other != lead and (comparison := evidence.compare(matched(settings, axis, lead, other))) is not None
+        for other in distinct(configurations, axis)
+        if other != lead and (comparison := evidence.compare(matched(configurations, axis, lead, other))) is not None
     ]
     is_told = told_apart([comparison for _, comparison in compared])
     return Preferred(lead, compared, [item for item, told in zip(compared, is_told, strict=True) if told])

@@ -23,7 +23,7 @@ _UNRECORDED = {"dropout": 0.0} | ORDINARY
 
 
 @dataclass(frozen=True)
-class Setting:
+class Configuration:
     """The finished trials of one cell of one stage, one trial a seed. Scores are means over them."""
 
     key: str
@@ -79,7 +79,7 @@ def axis_values(row: Mapping[Any, Any]) -> dict[str, Value]:
     return values
 
 
-def collect(tables: Tables) -> list[Setting]:
+def collect(tables: Tables) -> list[Configuration]:
     """The settings of the finished trials, in the order of the table."""
     rows = tables.trials.to_dict("records")
     cell: dict[str, tuple[Any, ...]] = {}
@@ -93,11 +93,13 @@ def collect(tables: Tables) -> list[Setting]:
         key = (cell[str(row["trial_id"])], cell.get(parent, parent) if parent else None)
         members.setdefault(key, []).append((order, row))
     first = {key[0]: str(group[0][1]["trial_id"]) for key, group in reversed(members.items())}
-    settings = []
+    configurations = []
     for (_, parent_cell), group in members.items():
         by_seed = sorted(group, key=lambda member: (_seed(member[1]), member[0]))
-        settings.append(_setting(by_seed, first.get(parent_cell, parent_cell), min(order for order, _ in group)))
-    return settings
+        configurations.append(
+            _configuration(by_seed, first.get(parent_cell, parent_cell), min(order for order, _ in group))
+        )
+    return configurations
 
 
 def is_comparable(row: Mapping[Any, Any]) -> bool:
@@ -109,14 +111,14 @@ def _seed(row: Mapping[Any, Any]) -> int:
     return 0 if is_missing(row["seed"]) else int(row["seed"])
 
 
-def _setting(group: list[tuple[int, dict[Any, Any]]], parent: Any, order: int) -> Setting:
+def _configuration(group: list[tuple[int, dict[Any, Any]]], parent: Any, order: int) -> Configuration:
     rows = [row for _, row in group]
     scores = {}
     for column in _SCORES:
         known = [float(row[column]) for row in rows if not is_missing(row.get(column))]
         if known:
             scores[column] = sum(known) / len(known)
-    return Setting(
+    return Configuration(
         key=str(rows[0]["trial_id"]),
         order=order,
         stage=str(rows[0]["stage"]),
@@ -128,38 +130,42 @@ def _setting(group: list[tuple[int, dict[Any, Any]]], parent: Any, order: int) -
     )
 
 
-def best_of(settings: Iterable[Setting]) -> Setting | None:
+def best_of(configurations: Iterable[Configuration]) -> Configuration | None:
     """The best by validation accuracy, the earliest of equals; one that lost a seed loses to one that has all.
 
     The same rule by which a later stage of the sweep chooses what to start from.
     """
-    return max(settings, key=lambda s: (len(s.trial_ids), s.val_accuracy, -s.order), default=None)
+    return max(configurations, key=lambda s: (len(s.trial_ids), s.val_accuracy, -s.order), default=None)
 
 
-def matched(settings: Sequence[Setting], axis: str, value: Value, other: Value) -> list[tuple[Setting, Setting]]:
+def matched(
+    configurations: Sequence[Configuration], axis: str, value: Value, other: Value
+) -> list[tuple[Configuration, Configuration]]:
     """Pairs of settings that differ in `axis` alone: the first has `value`, the second `other`."""
 
-    def rest(setting: Setting) -> tuple[object, ...]:
-        return (setting.parent, *((a, v) for a, v in setting.values.items() if a != axis))
+    def rest(configuration: Configuration) -> tuple[object, ...]:
+        return (configuration.parent, *((a, v) for a, v in configuration.values.items() if a != axis))
 
-    have = {rest(setting): setting for setting in settings if setting.values[axis] == other}
-    firsts = [setting for setting in settings if setting.values[axis] == value]
-    return [(setting, have[rest(setting)]) for setting in firsts if rest(setting) in have]
+    have = {
+        rest(configuration): configuration for configuration in configurations if configuration.values[axis] == other
+    }
+    firsts = [configuration for configuration in configurations if configuration.values[axis] == value]
+    return [(configuration, have[rest(configuration)]) for configuration in firsts if rest(configuration) in have]
 
 
-def preferred(settings: Sequence[Setting], axis: str) -> Value:
+def preferred(configurations: Sequence[Configuration], axis: str) -> Value:
     """The value of an axis whose settings have the highest mean validation accuracy."""
-    return max(distinct(settings, axis), key=lambda value: mean_validation(settings, axis, value))
+    return max(distinct(configurations, axis), key=lambda value: mean_validation(configurations, axis, value))
 
 
-def mean_validation(settings: Sequence[Setting], axis: str, value: Value) -> float:
+def mean_validation(configurations: Sequence[Configuration], axis: str, value: Value) -> float:
     """Mean validation accuracy of the settings that have this value of an axis."""
-    scores = [setting.val_accuracy for setting in settings if setting.values[axis] == value]
+    scores = [configuration.val_accuracy for configuration in configurations if configuration.values[axis] == value]
     return sum(scores) / len(scores)
 
 
-def distinct(settings: Iterable[Setting], axis: str) -> list[Value]:
+def distinct(configurations: Iterable[Configuration], axis: str) -> list[Value]:
     """The values of an axis among settings: numbers ascending, words in order of appearance."""
-    values = list(dict.fromkeys(setting.values[axis] for setting in settings))
+    values = list(dict.fromkeys(configuration.values[axis] for configuration in configurations))
     numbers = [value for value in values if isinstance(value, int | float)]
     return sorted(numbers) if len(numbers) == len(values) else values  # type: ignore[return-value]

@@ -16,7 +16,7 @@ from scipy import special
 
 from cnnsearch import stats
 from cnnsearch.evidence.comparisons import Comparison, Score, over_seeds_too
-from cnnsearch.evidence.configurations import Setting
+from cnnsearch.evidence.configurations import Configuration
 from cnnsearch.evidence.part import Part
 from cnnsearch.evidence.verdicts import CLEAR, SUGGESTIVE, Verdict, judge, least_sure
 
@@ -25,7 +25,7 @@ class Entry(NamedTuple):
     """A sweep that has something to compare: its best setting by validation and that one's test accuracy."""
 
     part: Part
-    best: Setting
+    best: Configuration
     score: Score
 
 

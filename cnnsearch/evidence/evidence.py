@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from cnnsearch import stats
 from cnnsearch.evidence.comparisons import Comparison, Score, over_seeds_too
-from cnnsearch.evidence.configurations import AXES, Setting, axis_values, best_of, collect
+from cnnsearch.evidence.configurations import AXES, Configuration, axis_values, best_of, collect
 from cnnsearch.evidence.recorded import Recorded
 from cnnsearch.evidence.searches import Attempt, Searched, searches
 from cnnsearch.results.tables import Tables
@@ -22,29 +22,29 @@ class Evidence(Recorded):
     """A `Tables`, understood. Everything is computed on first use and kept."""
 
     @cached_property
-    def settings(self) -> list[Setting]:
+    def configurations(self) -> list[Configuration]:
         """Finished settings, in the order of the table."""
         return collect(self.tables)
 
     @cached_property
-    def by_key(self) -> dict[str, Setting]:
+    def by_key(self) -> dict[str, Configuration]:
         """Setting key -> setting."""
-        return {setting.key: setting for setting in self.settings}
+        return {configuration.key: configuration for configuration in self.configurations}
 
     @cached_property
     def stages(self) -> list[str]:
         """Names of the stages that have finished settings, in the order of the sweep."""
         planned = [stage.name for stage in self.tables.sweep.stages]
-        present = list(dict.fromkeys(setting.stage for setting in self.settings))
+        present = list(dict.fromkeys(configuration.stage for configuration in self.configurations))
         return [name for name in planned if name in present] + [name for name in present if name not in planned]
 
-    def stage(self, name: str) -> list[Setting]:
+    def stage(self, name: str) -> list[Configuration]:
         """The finished settings of a stage."""
-        return [setting for setting in self.settings if setting.stage == name]
+        return [configuration for configuration in self.configurations if configuration.stage == name]
 
     def continues(self, name: str) -> bool:
         """Whether the stage carries weights over from another."""
-        return any(setting.parent is not None for setting in self.stage(name))
+        return any(configuration.parent is not None for configuration in self.stage(name))
 
     def space(self, name: str) -> dict[str, Values]:
         """A stage's space as the sweep gives it: axis -> its values. Empty for a stage that the sweep has not."""
@@ -55,8 +55,8 @@ class Evidence(Recorded):
 
         Axes that a stage only inherits from its parents are not its own, though they differ between its settings.
         """
-        settings = self.stage(name)
-        varying = [a for a in AXES if len({setting.values[a] for setting in settings}) > 1]
+        configurations = self.stage(name)
+        varying = [a for a in AXES if len({configuration.values[a] for configuration in configurations}) > 1]
         space = list(self.space(name))
         own = [axis for axis in space if axis in varying]
         return own if space else varying
@@ -67,14 +67,14 @@ class Evidence(Recorded):
         rows = [axis_values(row) for row in self.tables.trials.to_dict("records")]
         return [axis for axis in AXES if len({row[axis] for row in rows}) > 1]
 
-    def label(self, setting: Setting, *, omit: Iterable[str] = (), separator: str = ", ") -> str:
+    def label(self, configuration: Configuration, *, omit: Iterable[str] = (), separator: str = ", ") -> str:
         """A setting in words, by the axes that vary: "residual, lr 0.001, batch 16, no dropout"."""
         omitted = set(omit)
-        omitted |= self.without_part.get(setting.key, set())
+        omitted |= self.without_part.get(configuration.key, set())
         axes = [axis for axis in self.varying if axis not in omitted]
         # Where nothing is left to tell settings apart, say what kind of setting it is.
         axes = axes or [axis for axis in ("model", "lr", "batch_size") if axis not in omitted]
-        return separator.join(describe(axis, setting.values[axis]) for axis in axes)
+        return separator.join(describe(axis, configuration.values[axis]) for axis in axes)
 
     @cached_property
     def without_part(self) -> dict[str, set[str]]:
@@ -88,9 +88,9 @@ class Evidence(Recorded):
         """Id of a trial that was suggested by a search -> the search, and the trial in it."""
         return {one.trial_id: (search, one) for search in self.searches if search.is_search for one in search.attempts}
 
-    def brief(self, setting: Setting, room: int) -> str:
+    def brief(self, configuration: Configuration, room: int) -> str:
         """A suggested setting in about `room` characters: its number, and the axes that matter most, rounded."""
-        search, attempt = self.attempts[setting.key]
+        search, attempt = self.attempts[configuration.key]
         parts = [f"trial {attempt.number:,}"]
         for axis in search.telling:
             if axis.name in attempt.values and axis.name != "model":
@@ -100,38 +100,40 @@ class Evidence(Recorded):
         return " · ".join(parts)
 
     @cached_property
-    def best(self) -> Setting | None:
+    def best(self) -> Configuration | None:
         """The best setting of all stages by validation accuracy: never by test."""
-        return best_of(self.settings)
+        return best_of(self.configurations)
 
     @cached_property
     def searches(self) -> list[Searched]:
         """The stages that were searched, or in which trials were stopped early."""
         return searches(self)
 
-    def correct(self, setting: Setting, split: str = "test", moment: str = "best") -> NDArray[np.int64] | None:
+    def correct(
+        self, configuration: Configuration, split: str = "test", moment: str = "best"
+    ) -> NDArray[np.int64] | None:
         """For each example, how many of the setting's trials (one a seed) are right; None where not recorded."""
         total = np.zeros(len(self.examples[split]), dtype=np.int64)
-        for trial_id in setting.trial_ids:
+        for trial_id in configuration.trial_ids:
             answers = self.answers(trial_id, split, moment)
             if answers is None:
                 return None
             total += answers.predicted == self.labels[split]
         return total if total.size else None
 
-    def score(self, setting: Setting, split: str = "test", moment: str = "best") -> Score | None:
+    def score(self, configuration: Configuration, split: str = "test", moment: str = "best") -> Score | None:
         """Mean accuracy over seeds with its Wilson interval; None where it was not measured.
 
         With several seeds the interval still counts each example once: it does not shrink with their number.
         """
         column = f"{split}_accuracy" + ("_before" if moment == "before" else "")
-        value, n = setting.scores.get(column), self.size(split)
+        value, n = configuration.scores.get(column), self.size(split)
         if value is None or n == 0:
             return None
         return Score.of(value, n)
 
     def compare(
-        self, pairs: Sequence[tuple[Setting, Setting]], moments: tuple[str, str] = ("best", "best")
+        self, pairs: Sequence[tuple[Configuration, Configuration]], moments: tuple[str, str] = ("best", "best")
     ) -> Comparison | None:
         """A against B over all `pairs` (A, B), on the test examples; seeds are paired where both have them.
 
@@ -172,29 +174,29 @@ class Evidence(Recorded):
         )
 
     @cached_property
-    def near_best(self) -> list[Setting]:
+    def near_best(self) -> list[Configuration]:
         """The settings the test examples cannot tell from the best; without predictions, all the others."""
         if self.best is None:
             return []
         correct = {}
-        for setting in self.settings:
-            answers = self.correct(setting)
-            if answers is None or len(setting.trial_ids) != len(self.best.trial_ids):
+        for configuration in self.configurations:
+            answers = self.correct(configuration)
+            if answers is None or len(configuration.trial_ids) != len(self.best.trial_ids):
                 continue
-            correct[setting.key] = answers
+            correct[configuration.key] = answers
         if self.best.key not in correct:
-            return [setting for setting in self.settings if setting.key != self.best.key]
+            return [configuration for configuration in self.configurations if configuration.key != self.best.key]
         told = set(correct) - set(stats.not_told_apart(correct, self.best.key)) - {self.best.key}
         told = {key for key in told if self._seeds_agree(self.best, self.by_key[key])}
-        return [s for s in self.settings if s.key != self.best.key and s.key not in told]
+        return [s for s in self.configurations if s.key != self.best.key and s.key not in told]
 
-    def _seeds_agree(self, a: Setting, b: Setting) -> bool:
+    def _seeds_agree(self, a: Configuration, b: Configuration) -> bool:
         comparison = self.compare([(a, b)]) if len(a.trial_ids) > 1 else None
         return comparison is None or comparison.seeds_agree
 
-    def beats_chance(self, setting: Setting) -> bool:
+    def beats_chance(self, configuration: Configuration) -> bool:
         """Whether its test accuracy is better than chance by an exact one-sided test at 5 %."""
-        score, counts = self.score(setting), self.class_counts("test")
+        score, counts = self.score(configuration), self.class_counts("test")
         if score is None or sum(counts) == 0:
             return True  # nothing speaks against it, and the report says what was not measured
         return stats.better_than_chance(score.value * score.n, score.n, counts).better
@@ -205,7 +207,7 @@ def as_evidence(source: Tables | Evidence) -> Evidence:
     return source if isinstance(source, Evidence) else Evidence(source)
 
 
-def _seed_pairs(a: Setting, b: Setting) -> list[tuple[int, str, str]]:
+def _seed_pairs(a: Configuration, b: Configuration) -> list[tuple[int, str, str]]:
     """(seed, trial of A, trial of B): by seed where they share any, else in order."""
     of_b = dict(zip(b.seeds, b.trial_ids, strict=True))
     shared = [(seed, trial, of_b[seed]) for seed, trial in zip(a.seeds, a.trial_ids, strict=True) if seed in of_b]

@@ -34,7 +34,7 @@ class Importances:
     """Axis -> share of the variance it explains alone, 0 to 1: mean, least and most over the repetitions."""
     noise: float
     """The most that a column of random numbers got in any repetition: no more than this is no sign of an effect."""
-    settings: int
+    configurations: int
     """Finished settings it was computed from."""
 
     @property

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from cnnsearch.evidence.configurations import Setting
+from cnnsearch.evidence.configurations import Configuration
 from cnnsearch.evidence.evidence import Evidence
 from cnnsearch.results.tables import Tables
 
@@ -26,11 +26,13 @@ class Mistake(NamedTuple):
     """All examples of the class."""
 
 
-def counts(evidence: Evidence, setting: Setting, moment: str = "best", split: str = "test") -> NDArray[np.int64] | None:
+def counts(
+    evidence: Evidence, configuration: Configuration, moment: str = "best", split: str = "test"
+) -> NDArray[np.int64] | None:
     """Examples by true class (rows) and predicted class (columns), summed over seeds; None where not recorded."""
     size = len(evidence.classes)
     matrix = np.zeros((size, size), dtype=np.int64)
-    for trial_id in setting.trial_ids:
+    for trial_id in configuration.trial_ids:
         answers = evidence.answers(trial_id, split, moment)
         if answers is None:
             return None
@@ -38,9 +40,9 @@ def counts(evidence: Evidence, setting: Setting, moment: str = "best", split: st
     return matrix if matrix.any() else None
 
 
-def most_confused(evidence: Evidence, setting: Setting, limit: int = 3) -> list[Mistake]:
+def most_confused(evidence: Evidence, configuration: Configuration, limit: int = 3) -> list[Mistake]:
     """The pairs of classes most often mistaken for each other's, as shares of the true class."""
-    matrix = counts(evidence, setting)
+    matrix = counts(evidence, configuration)
     if matrix is None:
         return []
     totals = matrix.sum(axis=1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from cnnsearch.evidence.configurations import Setting
+from cnnsearch.evidence.configurations import Configuration
 from cnnsearch.evidence.evidence import Evidence
 
 
@@ -16,13 +16,13 @@ class Part:
     evidence: Evidence
 
     @property
-    def best(self) -> Setting | None:
+    def best(self) -> Configuration | None:
         """Its best setting by validation accuracy."""
         return self.evidence.best
 
-    def seconds(self, setting: Setting) -> float | None:
+    def seconds(self, configuration: Configuration) -> float | None:
         """Training seconds of a network of this setting, with those of the networks it went on from."""
-        total, at = 0.0, setting
+        total, at = 0.0, configuration
         seen = set()
         while True:
             own = at.scores.get("seconds")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from cnnsearch.evidence.configurations import Setting
+from cnnsearch.evidence.configurations import Configuration
 from cnnsearch.evidence.evidence import Evidence
 from cnnsearch.evidence.searches import Attempt, Searched, thinned
 from cnnsearch.spec.axis_words import Value
@@ -33,23 +33,25 @@ def has_intervals(columns: Sequence[Value]) -> bool:
     return len(columns) <= NAMED_COLUMNS
 
 
-def are_many(evidence: Evidence, settings: Sequence[Setting]) -> bool:
+def are_many(evidence: Evidence, configurations: Sequence[Configuration]) -> bool:
     """Whether the best curves are shown in a row: where settings are many, or were suggested and so make no table."""
-    return len(settings) > _MOST_CURVES or any(setting.key in evidence.attempts for setting in settings)
+    return len(configurations) > _MOST_CURVES or any(
+        configuration.key in evidence.attempts for configuration in configurations
+    )
 
 
 def curves_shown(evidence: Evidence, stage: str) -> str:
     """A note where not the curves of all settings of the stage are shown; else empty."""
-    settings = evidence.stage(stage)
-    if not are_many(evidence, settings) or len(settings) <= BEST_OF_MANY:
+    configurations = evidence.stage(stage)
+    if not are_many(evidence, configurations) or len(configurations) <= BEST_OF_MANY:
         return ""
-    return f"The {BEST_OF_MANY} best of {len(settings)} settings by validation accuracy."
+    return f"The {BEST_OF_MANY} best of {len(configurations)} settings by validation accuracy."
 
 
 def most_dots(evidence: Evidence) -> int:
     """How many settings are shown: fewer of those that a search suggested, which no reader compares one by one."""
-    suggested = sum(setting.key in evidence.attempts for setting in evidence.settings)
-    return _MOST_SUGGESTED_DOTS if 2 * suggested > len(evidence.settings) else _MOST_DOTS
+    suggested = sum(configuration.key in evidence.attempts for configuration in evidence.configurations)
+    return _MOST_SUGGESTED_DOTS if 2 * suggested > len(evidence.configurations) else _MOST_DOTS
 
 
 def selection(search: Searched, attempts: Sequence[Attempt], most: int = MOST_POINTS) -> list[Attempt]:

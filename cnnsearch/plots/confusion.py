@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
-from cnnsearch.evidence.configurations import Setting
+from cnnsearch.evidence.configurations import Configuration
 from cnnsearch.evidence.evidence import Evidence, as_evidence
 from cnnsearch.evidence.mistakes import counts, most_confused
 from cnnsearch.evidence.shown import NUMBERED_CLASSES
@@ -21,14 +21,18 @@ _COMPACT_NUMBERED_CLASSES = 12
 
 
 def confusion_matrix(
-    source: Tables | Evidence, setting: Setting | None = None, moment: str = "best", *, compact: bool = False
+    source: Tables | Evidence,
+    configuration: Configuration | None = None,
+    moment: str = "best",
+    *,
+    compact: bool = False,
 ) -> Figure | None:
     """Rows are true classes and normalised, columns predicted ones, cells count test examples.
 
     Without `setting`, the best one. None where its predictions were not recorded.
     """
     evidence = as_evidence(source)
-    chosen = setting or evidence.best
+    chosen = configuration or evidence.best
     matrix = counts(evidence, chosen, moment) if chosen else None
     if chosen is None or matrix is None:
         return None
@@ -38,12 +42,12 @@ def confusion_matrix(
     return figure
 
 
-def confusion_title(evidence: Evidence, setting: Setting, moment: str = "best") -> str:
+def confusion_title(evidence: Evidence, configuration: Configuration, moment: str = "best") -> str:
     """The most frequent mistake, for the best setting; the setting's name for any other."""
-    if evidence.best is None or setting.key != evidence.best.key or moment != "best":
-        name = evidence.label(setting)
+    if evidence.best is None or configuration.key != evidence.best.key or moment != "best":
+        name = evidence.label(configuration)
         return f"{name}, before training on" if moment == "before" else name
-    worst = most_confused(evidence, setting, 1)
+    worst = most_confused(evidence, configuration, 1)
     if not worst:
         return "No test image is mistaken"
     label, predicted = style.shorten(worst[0].label, 24), style.shorten(worst[0].predicted, 24)

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from cnnsearch.evidence.comparisons import Score
-from cnnsearch.evidence.configurations import Setting, best_of
+from cnnsearch.evidence.configurations import Configuration, best_of
 from cnnsearch.evidence.evidence import Evidence, as_evidence
 from cnnsearch.evidence.families import change, families
 from cnnsearch.evidence.verdicts import is_told_apart
@@ -62,11 +62,11 @@ def before_after_title(evidence: Evidence, stage: str) -> str:
     return "; ".join(parts) if 0 < len(parts) <= 3 else f"What does {what} change?"
 
 
-def _own_values(setting: Setting, axes: Sequence[str]) -> str:
-    return ", ".join(describe(axis, setting.values[axis]) for axis in axes)
+def _own_values(configuration: Configuration, axes: Sequence[str]) -> str:
+    return ", ".join(describe(axis, configuration.values[axis]) for axis in axes)
 
 
-def _draw(evidence: Evidence, stage: str, groups: Sequence[Sequence[Setting]]) -> Figure:
+def _draw(evidence: Evidence, stage: str, groups: Sequence[Sequence[Configuration]]) -> Figure:
     axes_names = evidence.axes(stage)
     labels = {s.key: " · ".join(describe(a, s.values[a]) for a in axes_names) for g in groups for s in g}
     left = min(3.2, 0.3 + 0.08 * max(len(text) for text in [*labels.values(), *(_family(evidence, g) for g in groups)]))
@@ -84,7 +84,12 @@ def _draw(evidence: Evidence, stage: str, groups: Sequence[Sequence[Setting]]) -
 
 
 def _panel(
-    axes: Axes, evidence: Evidence, groups: Sequence[Sequence[Setting]], split: str, labels: dict[str, str], rows: float
+    axes: Axes,
+    evidence: Evidence,
+    groups: Sequence[Sequence[Configuration]],
+    split: str,
+    labels: dict[str, str],
+    rows: float,
 ) -> None:
     y = -0.5
     for group in groups:
@@ -94,18 +99,18 @@ def _panel(
             _left(axes, y, _family(evidence, group), color=colour, fontweight="bold", x=-0.04)
         y += 0.9
         best = best_of(group)
-        for setting in group:
-            before, after = evidence.score(setting, split, "before"), evidence.score(setting, split)
+        for configuration in group:
+            before, after = evidence.score(configuration, split, "before"), evidence.score(configuration, split)
             if before is not None and after is not None:
                 _dumbbell(axes, y, before, after, colour, dashed=split == "val")
                 text = f"{100 * after.value:.1f} % ({100 * after.low:.1f}–{100 * after.high:.1f})"
-                weight = "bold" if best is not None and setting.key == best.key else "normal"
+                weight = "bold" if best is not None and configuration.key == best.key else "normal"
                 axes.text(
                     1.03, y, text, transform=axes.get_yaxis_transform(), va="center_baseline", fontsize=style.SMALL,
                     color=style.THEME["ink"], fontweight=weight,
                 )  # fmt: skip
             if labels:
-                _left(axes, y, labels[setting.key], color=style.THEME["ink"], x=-0.04)
+                _left(axes, y, labels[configuration.key], color=style.THEME["ink"], x=-0.04)
             y += 1
         y -= 0.5
     axes.set_ylim(rows - 0.3, -0.6)
@@ -116,7 +121,7 @@ def _panel(
     axes.set_xlabel("accuracy, 95 % interval")
 
 
-def _family(evidence: Evidence, group: Sequence[Setting]) -> str:
+def _family(evidence: Evidence, group: Sequence[Configuration]) -> str:
     """What the settings of a group started from."""
     parent = evidence.by_key.get(group[0].parent or "")
     axes = evidence.axes(group[0].stage)

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from cnnsearch.evidence.comparisons import Score
-from cnnsearch.evidence.configurations import Setting
+from cnnsearch.evidence.configurations import Configuration
 from cnnsearch.evidence.evidence import Evidence, as_evidence
 from cnnsearch.evidence.shown import most_dots
 from cnnsearch.plots import style
@@ -22,7 +22,11 @@ ROW = 0.25  # inches a row
 def all_settings(source: Tables | Evidence) -> Figure | None:
     """One dot a setting; None where nothing finished. Of many shows the `most_dots` best by validation accuracy."""
     evidence = as_evidence(source)
-    scored = [(setting, score) for setting in evidence.settings if (score := evidence.score(setting)) is not None]
+    scored = [
+        (configuration, score)
+        for configuration in evidence.configurations
+        if (score := evidence.score(configuration)) is not None
+    ]
     if not scored:
         return None
     shown = sorted(scored, key=lambda item: (-item[0].val_accuracy, item[0].order))
@@ -31,9 +35,11 @@ def all_settings(source: Tables | Evidence) -> Figure | None:
         return _draw(evidence, shown, len(scored))
 
 
-def _label(evidence: Evidence, setting: Setting) -> str:
-    label = evidence.label(setting, omit=("model",), separator=" · ")
-    return evidence.brief(setting, _ROOM) if len(label) > _ROOM and setting.key in evidence.attempts else label
+def _label(evidence: Evidence, configuration: Configuration) -> str:
+    label = evidence.label(configuration, omit=("model",), separator=" · ")
+    return (
+        evidence.brief(configuration, _ROOM) if len(label) > _ROOM and configuration.key in evidence.attempts else label
+    )
 
 
 def settings_title(evidence: Evidence) -> str:
@@ -43,7 +49,7 @@ def settings_title(evidence: Evidence) -> str:
         return "Which setting is best?"
     if not evidence.beats_chance(best):
         return "No setting is better than chance"
-    others, near = len(evidence.settings) - 1, len(evidence.near_best)
+    others, near = len(evidence.configurations) - 1, len(evidence.near_best)
     if others == 0:
         return f"{evidence.label(best)}, the one setting tried, is better than chance"
     name = evidence.label(best)
@@ -57,10 +63,12 @@ def settings_title(evidence: Evidence) -> str:
     return f"The test images cannot tell {near} of {others} other settings from the best"
 
 
-def _draw(evidence: Evidence, shown: list[tuple[Setting, Score]], total: int) -> Figure:
-    models = [model for model in evidence.models if any(setting.model == model for setting, _ in shown)] or [""]
+def _draw(evidence: Evidence, shown: list[tuple[Configuration, Score]], total: int) -> Figure:
+    models = [
+        model for model in evidence.models if any(configuration.model == model for configuration, _ in shown)
+    ] or [""]
     headed = len(evidence.models) > 1
-    labels = {setting.key: _label(evidence, setting) for setting, _ in shown}
+    labels = {configuration.key: _label(evidence, configuration) for configuration, _ in shown}
     left = min(3.4, 0.35 + 0.07 * max(len(text) for text in labels.values()))
     width, right = 3.7, 1.85
     top = 0.62
@@ -68,7 +76,7 @@ def _draw(evidence: Evidence, shown: list[tuple[Setting, Score]], total: int) ->
     height = ROW * (rows + 0.5)
     figure = style.new_figure(left + width + right, top + height + 0.5)
     axes = style.axes_at(figure, left, top, width, height)
-    near = {setting.key for setting in evidence.near_best}
+    near = {configuration.key for configuration in evidence.near_best}
     y = 0.0
     for model in models:
         group = sorted((item for item in shown if item[0].model == model), key=lambda item: -item[1].value)
@@ -77,9 +85,11 @@ def _draw(evidence: Evidence, shown: list[tuple[Setting, Score]], total: int) ->
             y += 0.15
             beside(axes, -0.02, y, model, ha="right", color=colour, fontweight="bold")
             y += 1
-        for setting, score in group:
-            is_best = evidence.best is not None and setting.key == evidence.best.key
-            draw_row(axes, y, labels[setting.key], score, colour, is_best=is_best, is_near=setting.key in near)
+        for configuration, score in group:
+            is_best = evidence.best is not None and configuration.key == evidence.best.key
+            draw_row(
+                axes, y, labels[configuration.key], score, colour, is_best=is_best, is_near=configuration.key in near
+            )
             y += 1
     _finish(axes, evidence, [score for _, score in shown], y)
     note = f"best {len(shown)} of {total} settings by validation accuracy" if total > len(shown) else ""

@@ -11,7 +11,7 @@ from matplotlib.patches import Rectangle
 
 from cnnsearch.evidence.axes import MOST_VALUES, leading_model, main_stage, map_axes, preferred_value
 from cnnsearch.evidence.comparisons import Score
-from cnnsearch.evidence.configurations import Setting, best_of, distinct
+from cnnsearch.evidence.configurations import Configuration, best_of, distinct
 from cnnsearch.evidence.evidence import Evidence, as_evidence
 from cnnsearch.evidence.shown import NAMED_COLUMNS, has_intervals
 from cnnsearch.plots import style
@@ -29,34 +29,36 @@ def heatmaps(source: Tables | Evidence, stage: str | None = None) -> Figure | No
     used, _ = map_axes(evidence, name) if name else ([], [])
     if name is None or not used:
         return None
-    settings = [setting for setting in evidence.stage(name) if evidence.score(setting) is not None]
+    configurations = [
+        configuration for configuration in evidence.stage(name) if evidence.score(configuration) is not None
+    ]
     with style.drawing():
         draw = _draw_maps if len(used) == 2 else _draw_dots
-        figure = draw(evidence, settings, *used)
-        style.put_title(figure, heatmaps_title(evidence, settings))
+        figure = draw(evidence, configurations, *used)
+        style.put_title(figure, heatmaps_title(evidence, configurations))
     return figure
 
 
-def heatmaps_title(evidence: Evidence, settings: Sequence[Setting]) -> str:
+def heatmaps_title(evidence: Evidence, configurations: Sequence[Configuration]) -> str:
     """Which of two models is ahead in every matched cell, where the test images show it; else the question."""
-    lead = leading_model(evidence, settings)
+    lead = leading_model(evidence, configurations)
     if lead is not None:
         gaps = [100 * difference for difference in lead.differences]
         low, high = min(gaps), max(gaps)
         span = f"{low:.0f} to {high:.0f}" if round(low) < round(high) else f"{gaps[0]:.0f}"
         which = f"all {len(gaps)} settings they share" if len(gaps) > 2 else "both settings they share"
         return f"{lead.ahead} is ahead of {lead.behind} at {which}, by {span} points"
-    varied = [axis for axis in evidence.axes(settings[0].stage) if axis != "model"]
+    varied = [axis for axis in evidence.axes(configurations[0].stage) if axis != "model"]
     for axis in varied:
-        answer = axis_title(evidence, settings, axis)
+        answer = axis_title(evidence, configurations, axis)
         if answer:
             return answer
     return f"How does test accuracy change with the {' and the '.join(words(axis).full for axis in varied[:2])}?"
 
 
-def axis_title(evidence: Evidence, settings: Sequence[Setting], axis: str) -> str:
+def axis_title(evidence: Evidence, configurations: Sequence[Configuration], axis: str) -> str:
     """Which values the one that validation prefers is ahead of, where the test images show it; else empty."""
-    lead, compared, told = preferred_value(evidence, settings, axis)
+    lead, compared, told = preferred_value(evidence, configurations, axis)
     behind = [format_value(other) for other, comparison in told if comparison.difference.value > 0]
     if not behind or len(behind) < len(told):
         return ""
@@ -69,11 +71,11 @@ def axis_title(evidence: Evidence, settings: Sequence[Setting], axis: str) -> st
     return f"{name} is ahead of {which}" + (f", averaged over {pairs} settings" if pairs > 1 else "")
 
 
-def _draw_maps(evidence: Evidence, settings: Sequence[Setting], row_axis: str, column_axis: str) -> Figure:
-    rows, columns = distinct(settings, row_axis), distinct(settings, column_axis)
-    models = [m for m in evidence.models if any(s.model == m for s in settings)] or [""]
+def _draw_maps(evidence: Evidence, configurations: Sequence[Configuration], row_axis: str, column_axis: str) -> Figure:
+    rows, columns = distinct(configurations, row_axis), distinct(configurations, column_axis)
+    models = [m for m in evidence.models if any(s.model == m for s in configurations)] or [""]
     cells = {
-        (model, row, column): _cell(evidence, settings, model, {row_axis: row, column_axis: column})
+        (model, row, column): _cell(evidence, configurations, model, {row_axis: row, column_axis: column})
         for model in models
         for row in rows
         for column in columns
@@ -89,7 +91,7 @@ def _draw_maps(evidence: Evidence, settings: Sequence[Setting], row_axis: str, c
         figure = style.new_figure(left + len(models) * (panel + gap), top + tall + 0.1)
     else:
         figure = style.new_figure(left + panel + 0.1, len(models) * (top + tall + 0.15))
-    chosen = {model: best_of(s for s in settings if s.model == model) for model in models}
+    chosen = {model: best_of(s for s in configurations if s.model == model) for model in models}
     for index, model in enumerate(models):
         x, y = (left + index * (panel + gap), top) if across else (left, top + index * (top + tall + 0.15))
         axes = style.axes_at(figure, x, y, panel, tall)
@@ -109,17 +111,17 @@ def _draw_maps(evidence: Evidence, settings: Sequence[Setting], row_axis: str, c
 
 
 def _cell(
-    evidence: Evidence, settings: Sequence[Setting], model: str, values: dict[str, Value]
+    evidence: Evidence, configurations: Sequence[Configuration], model: str, values: dict[str, Value]
 ) -> tuple[Score, set[str]] | None:
     """Mean accuracy of the cell's settings, with the keys of those it averages; None where it has none."""
     inside = [
-        s for s in settings if s.model == model and all(s.values[axis] == value for axis, value in values.items())
+        s for s in configurations if s.model == model and all(s.values[axis] == value for axis, value in values.items())
     ]
-    scores = [score for setting in inside if (score := evidence.score(setting)) is not None]
+    scores = [score for configuration in inside if (score := evidence.score(configuration)) is not None]
     if not scores:
         return None
     mean, n = sum(score.value for score in scores) / len(scores), scores[0].n
-    return Score.of(mean, n), {setting.key for setting in inside}
+    return Score.of(mean, n), {configuration.key for configuration in inside}
 
 
 def _draw_cell(axes: Axes, x: int, y: int, score: Score | None, share: float, *, roomy: bool, picked: bool) -> None:
@@ -168,22 +170,22 @@ def _name_cells(
     axes.set_yticks(range(len(rows)), names)
 
 
-def _draw_dots(evidence: Evidence, settings: Sequence[Setting], axis: str) -> Figure:
-    values = distinct(settings, axis)
+def _draw_dots(evidence: Evidence, configurations: Sequence[Configuration], axis: str) -> Figure:
+    values = distinct(configurations, axis)
     numeric = all(isinstance(value, int | float) for value in values)
     as_scale = numeric and len(values) > MOST_VALUES
     width = 5.6 if as_scale else min(8.0, max(3.4, 1.0 * len(values)))
     figure = style.new_figure(width + 1.9, 3.3)
     axes = style.axes_at(figure, 0.75, 0.1, width, 2.6)
-    models = [m for m in evidence.models if any(s.model == m for s in settings)] or [""]
+    models = [m for m in evidence.models if any(s.model == m for s in configurations)] or [""]
     ends: list[tuple[float, str, str]] = []
     for index, model in enumerate(models):
         colour = style.colour_of(model, evidence.models)
         points: list[tuple[float, Score]] = []
-        for setting in settings:
-            score = evidence.score(setting)
-            if setting.model == model and score is not None:
-                value = setting.values[axis]
+        for configuration in configurations:
+            score = evidence.score(configuration)
+            if configuration.model == model and score is not None:
+                value = configuration.values[axis]
                 shift = 0.0 if as_scale else 0.1 * (index - (len(models) - 1) / 2)
                 points.append((float(value) if as_scale else values.index(value) + shift, score))  # type: ignore[arg-type]
         points.sort(key=lambda point: point[0])

@@ -33,7 +33,7 @@ def best_settings(parts: Sequence[Part], title: str) -> Figure | None:
     """The `MOST_OF_A_PART` best settings of each sweep by validation; None where none has a test accuracy."""
     groups = []
     for index, part in enumerate(parts):
-        ranked = sorted(part.evidence.settings, key=lambda s: (s is not part.best, -s.val_accuracy, s.order))
+        ranked = sorted(part.evidence.configurations, key=lambda s: (s is not part.best, -s.val_accuracy, s.order))
         scored = [(s, score) for s in ranked[:MOST_OF_A_PART] if (score := part.evidence.score(s)) is not None]
         if scored:
             groups.append((index, part, scored))
@@ -52,11 +52,13 @@ def best_settings(parts: Sequence[Part], title: str) -> Figure | None:
                 axes, -0.02, y, style.shorten(part.name, 40), ha="right", color=style.THEME["ink"], fontweight="bold"
             )
             y += 1
-            near = {setting.key for setting in part.evidence.near_best}
-            for setting, score in scored:
-                label = style.shorten(part.evidence.label(setting, separator=" · "), 56)
-                is_best = part.best is not None and setting.key == part.best.key
-                draw_row(axes, y, label, score, colour_of_part(index), is_best=is_best, is_near=setting.key in near)
+            near = {configuration.key for configuration in part.evidence.near_best}
+            for configuration, score in scored:
+                label = style.shorten(part.evidence.label(configuration, separator=" · "), 56)
+                is_best = part.best is not None and configuration.key == part.best.key
+                draw_row(
+                    axes, y, label, score, colour_of_part(index), is_best=is_best, is_near=configuration.key in near
+                )
                 y += 1
         scores = [score for _, _, scored in groups for _, score in scored]
         _accuracy_axis(axes, min(s.low for s in scores), max(s.high for s in scores))
@@ -80,10 +82,11 @@ def _kinds(figure: Figure, left: float) -> None:
 def accuracy_by_time(parts: Sequence[Part], title: str) -> Figure | None:
     """Test accuracy of every finished setting against its training seconds; None where no time is recorded."""
     points = [
-        (index, part, setting, score.value, max(seconds, _LEAST_SECONDS))
+        (index, part, configuration, score.value, max(seconds, _LEAST_SECONDS))
         for index, part in enumerate(parts)
-        for setting in part.evidence.settings
-        if (score := part.evidence.score(setting)) is not None and (seconds := part.seconds(setting)) is not None
+        for configuration in part.evidence.configurations
+        if (score := part.evidence.score(configuration)) is not None
+        and (seconds := part.seconds(configuration)) is not None
     ]
     if not points:
         return None
@@ -91,9 +94,9 @@ def accuracy_by_time(parts: Sequence[Part], title: str) -> Figure | None:
         figure = style.new_figure(7.6, 4.3)
         axes = style.axes_at(figure, 0.65, 0.5, 6.6, 3.2)
         axes.set_xscale("log")
-        for index, part, setting, value, seconds in points:
-            is_best = part.best is not None and setting.key == part.best.key
-            score = part.evidence.score(setting)
+        for index, part, configuration, value, seconds in points:
+            is_best = part.best is not None and configuration.key == part.best.key
+            score = part.evidence.score(configuration)
             colour = colour_of_part(index)
             if is_best and score is not None:
                 axes.plot([seconds] * 2, [score.low, score.high], color=colour, linewidth=1.4, alpha=0.7, zorder=3)

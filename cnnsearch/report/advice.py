@@ -9,7 +9,7 @@ from typing import Any
 
 from cnnsearch import stats
 from cnnsearch.evidence.comparisons import Score
-from cnnsearch.evidence.configurations import Setting, best_of
+from cnnsearch.evidence.configurations import Configuration, best_of
 from cnnsearch.evidence.evidence import Evidence
 from cnnsearch.evidence.families import control_of, families
 from cnnsearch.evidence.progress import is_improving
@@ -121,7 +121,9 @@ def _smaller_steps(evidence: Evidence) -> list[Advice]:
 
 
 def _learn_anything(evidence: Evidence) -> Advice:
-    fits = max((s.scores["train_accuracy"] for s in evidence.settings if "train_accuracy" in s.scores), default=None)
+    fits = max(
+        (s.scores["train_accuracy"] for s in evidence.configurations if "train_accuracy" in s.scores), default=None
+    )
     seen = ""
     counts = evidence.class_counts("train")
     n = sum(counts)
@@ -235,7 +237,7 @@ def _controls(evidence: Evidence, edges: Sequence[Advice]) -> list[Advice]:
     return found
 
 
-def _longer(evidence: Evidence, best: Setting) -> list[Advice]:
+def _longer(evidence: Evidence, best: Configuration) -> list[Advice]:
     epochs, at = best.values["epochs"], best.scores.get("best_epoch")
     if not isinstance(epochs, int) or at is None or at < 0.9 * epochs:
         return []
@@ -249,7 +251,7 @@ def _longer(evidence: Evidence, best: Setting) -> list[Advice]:
 
 
 def _seeds(evidence: Evidence) -> list[Advice]:
-    seeds = sorted({seed for setting in evidence.settings for seed in setting.seeds})
+    seeds = sorted({seed for configuration in evidence.configurations for seed in configuration.seeds})
     if len(seeds) != 1:
         return []
     more = [seeds[0], seeds[0] + 1, seeds[0] + 2]
@@ -260,7 +262,7 @@ def _seeds(evidence: Evidence) -> list[Advice]:
     return [Advice(text, _command(evidence, f"--seeds {','.join(map(str, more))}"))]
 
 
-def _images(evidence: Evidence, best: Setting) -> list[Advice]:
+def _images(evidence: Evidence, best: Configuration) -> list[Advice]:
     """How many test images would tell the best from the closest rival by validation."""
     rivals = sorted(evidence.near_best, key=lambda s: (-s.val_accuracy, s.order))
     for rival in rivals:

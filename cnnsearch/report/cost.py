@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from cnnsearch.evidence.comparisons import Score
-from cnnsearch.evidence.configurations import Setting, is_missing
+from cnnsearch.evidence.configurations import Configuration, is_missing
 from cnnsearch.evidence.contrasts import Entry
 from cnnsearch.evidence.part import Part
 from cnnsearch.evidence.verdicts import CANNOT_TELL, CLEAR, SUGGESTIVE, Verdict
@@ -70,9 +70,9 @@ def total_seconds(part: Part) -> float | None:
     return sum(known) if known else None
 
 
-def rate(part: Part, setting: Setting) -> float | None:
+def rate(part: Part, configuration: Configuration) -> float | None:
     """Points of test accuracy above chance per minute of training; None where either is not recorded."""
-    score, seconds = part.evidence.score(setting), part.seconds(setting)
+    score, seconds = part.evidence.score(configuration), part.seconds(configuration)
     if score is None or not seconds:
         return None
     return 100 * (score.value - part.evidence.chance) / (seconds / 60)
@@ -102,21 +102,22 @@ def of_rate(ranked: Sequence[Entry]) -> list[Finding]:
 def of_unbeaten(parts: Sequence[Part]) -> list[Finding]:
     """The settings that none beats in both accuracy and time."""
     known = [
-        (part, setting, score, seconds)
+        (part, configuration, score, seconds)
         for part in parts
-        for setting in part.evidence.settings
-        if (score := part.evidence.score(setting)) is not None and (seconds := part.seconds(setting)) is not None
+        for configuration in part.evidence.configurations
+        if (score := part.evidence.score(configuration)) is not None
+        and (seconds := part.seconds(configuration)) is not None
     ]
     known.sort(key=lambda item: (item[3], -item[2].value))
-    unbeaten: list[tuple[Part, Setting, Score, float]] = []
+    unbeaten: list[tuple[Part, Configuration, Score, float]] = []
     for item in known:
         if not unbeaten or item[2].value > unbeaten[-1][2].value:
             unbeaten.append(item)
     if len(known) < 3 or len({part.name for part, *_ in known}) < 2 or len(unbeaten) > _MOST_UNBEATEN:
         return []
     shown = [
-        f"{part.name} ({in_label(part.evidence, setting)}) with {percent(score)} after {duration(seconds)}"
-        for part, setting, score, seconds in unbeaten
+        f"{part.name} ({in_label(part.evidence, configuration)}) with {percent(score)} after {duration(seconds)}"
+        for part, configuration, score, seconds in unbeaten
     ]
     if len(unbeaten) == 1:
         sentence = f"One setting of {len(known)} is both fastest and most accurate on the test images: {shown[0]}."

@@ -7,7 +7,7 @@ from statistics import median
 
 from cnnsearch.evidence.axes import main_stage
 from cnnsearch.evidence.comparisons import Comparison
-from cnnsearch.evidence.configurations import Setting, best_of, distinct, matched, mean_validation, preferred
+from cnnsearch.evidence.configurations import Configuration, best_of, distinct, matched, mean_validation, preferred
 from cnnsearch.evidence.evidence import Evidence
 from cnnsearch.evidence.families import change, control_of, families
 from cnnsearch.evidence.verdicts import CANNOT_TELL, CLEAR, SUGGESTIVE, Verdict, is_told_apart, together
@@ -22,8 +22,8 @@ _MOST_LISTED = 4
 def of_model(evidence: Evidence) -> list[Claim]:
     """The best setting of each model against the best of the best model, before any stage that goes on from it."""
     stage = main_stage(evidence) or ""
-    settings = evidence.stage(stage)
-    champions = [best_of(s for s in settings if s.model == model) for model in evidence.models]
+    configurations = evidence.stage(stage)
+    champions = [best_of(s for s in configurations if s.model == model) for model in evidence.models]
     ranked = sorted((c for c in champions if c is not None), key=lambda s: (-s.val_accuracy, s.order))
     if len(ranked) < 2:
         return []
@@ -44,7 +44,7 @@ def of_model(evidence: Evidence) -> list[Claim]:
     return [Claim(tuple(comparison for _, comparison in known), tell)]
 
 
-def _two_models(evidence: Evidence, first: Setting, second: Setting, comparison: Comparison) -> Claim:
+def _two_models(evidence: Evidence, first: Configuration, second: Configuration, comparison: Comparison) -> Claim:
     sign = 1 if comparison.difference.value >= 0 else -1
     ahead, behind = (first, second) if sign == 1 else (second, first)
 
@@ -70,7 +70,7 @@ def _two_models(evidence: Evidence, first: Setting, second: Setting, comparison:
     return Claim((comparison,), tell)
 
 
-def _everywhere(evidence: Evidence, ahead: Setting, behind: Setting) -> str:
+def _everywhere(evidence: Evidence, ahead: Configuration, behind: Configuration) -> str:
     """At how many of the settings both models were trained with the better one is ahead."""
     pairs = matched(evidence.stage(ahead.stage), "model", ahead.model, behind.model)
     if len(pairs) < 2:
@@ -94,15 +94,15 @@ def of_axes(evidence: Evidence) -> list[Claim]:
 
 
 def _of_axis(evidence: Evidence, stage: str, axis: str) -> list[Claim]:
-    settings = evidence.stage(stage)
-    values = distinct(settings, axis)
-    lead = preferred(settings, axis)
+    configurations = evidence.stage(stage)
+    values = distinct(configurations, axis)
+    lead = preferred(configurations, axis)
     others = sorted(
-        (value for value in values if value != lead), key=lambda value: -mean_validation(settings, axis, value)
+        (value for value in values if value != lead), key=lambda value: -mean_validation(configurations, axis, value)
     )
     known = []
     for other in others:
-        pairs = matched(settings, axis, lead, other)
+        pairs = matched(configurations, axis, lead, other)
         comparison = evidence.compare(pairs)
         if comparison is not None:
             known.append((other, comparison))
@@ -110,13 +110,13 @@ def _of_axis(evidence: Evidence, stage: str, axis: str) -> list[Claim]:
         return []
     if len(known) == 1:
         other, comparison = known[0]
-        opposed = _opposed(evidence, settings, axis, lead, other)
-        return [opposed or _two_values(axis, lead, other, comparison, matched(settings, axis, lead, other))]
+        opposed = _opposed(evidence, configurations, axis, lead, other)
+        return [opposed or _two_values(axis, lead, other, comparison, matched(configurations, axis, lead, other))]
     return [_many_values(axis, lead, known)]
 
 
 def _two_values(
-    axis: str, lead: Value, other: Value, comparison: Comparison, pairs: Sequence[tuple[Setting, Setting]]
+    axis: str, lead: Value, other: Value, comparison: Comparison, pairs: Sequence[tuple[Configuration, Configuration]]
 ) -> Claim:
     sign = 1 if comparison.difference.value >= 0 else -1
     ahead, behind = (lead, other) if sign == 1 else (other, lead)
@@ -147,7 +147,7 @@ def _fine_tuned(ahead: Value, behind: Value, by: str, verdict: Verdict) -> str:
     return f"Training {a} is better than {'' if behind == 'head' else 'training '}{b} by {by}."
 
 
-def _costs(pairs: Sequence[tuple[Setting, ...]]) -> str:
+def _costs(pairs: Sequence[tuple[Configuration, ...]]) -> str:
     """What the first of each pair trains and how long, against the second."""
     parts = []
     for column, told in (("parameters", "trains {} parameters instead of {}"), ("seconds", "takes {} instead of {}")):
@@ -161,11 +161,13 @@ def _costs(pairs: Sequence[tuple[Setting, ...]]) -> str:
     return f" It {' and '.join(parts)}{' (medians)' if len(pairs) > 1 else ''}." if parts else ""
 
 
-def _opposed(evidence: Evidence, settings: Sequence[Setting], axis: str, lead: Value, other: Value) -> Claim | None:
+def _opposed(
+    evidence: Evidence, configurations: Sequence[Configuration], axis: str, lead: Value, other: Value
+) -> Claim | None:
     """The claim that two models prefer opposite values, where each preference is significant; else None."""
     found = []
     for model in evidence.models:
-        pairs = matched([s for s in settings if s.model == model], axis, lead, other)
+        pairs = matched([s for s in configurations if s.model == model], axis, lead, other)
         comparison = evidence.compare(pairs)
         if comparison is not None and is_told_apart(comparison):
             found.append((model, comparison))
@@ -224,7 +226,7 @@ def of_going_on(evidence: Evidence) -> list[Claim]:
     return [claim for claim in claims if claim is not None]
 
 
-def _of_family(evidence: Evidence, stage: str, group: Sequence[Setting]) -> Claim | None:
+def _of_family(evidence: Evidence, stage: str, group: Sequence[Configuration]) -> Claim | None:
     best = best_of(group)
     after_before = change(evidence, best) if best else None
     if best is None or after_before is None:
@@ -257,12 +259,14 @@ def _unchanged(axis: str, value: Value) -> str:
     return f"with {describe(axis, value)}" if value else f"without {words(axis).full}"
 
 
-def _parent_value(evidence: Evidence, child: Setting, axis: str) -> Value:
+def _parent_value(evidence: Evidence, child: Configuration, axis: str) -> Value:
     parent = evidence.by_key.get(child.parent or "")
     return parent.values[axis] if parent is not None else 0.0
 
 
-def _went_on(evidence: Evidence, best: Setting, axes: Sequence[str], comparison: Comparison, verdict: Verdict) -> str:
+def _went_on(
+    evidence: Evidence, best: Configuration, axes: Sequence[str], comparison: Comparison, verdict: Verdict
+) -> str:
     before, after = evidence.score(best, moment="before"), evidence.score(best)
     assert before is not None  # both were compared
     assert after is not None
@@ -281,20 +285,24 @@ def _went_on(evidence: Evidence, best: Setting, axes: Sequence[str], comparison:
     return f"{start} {verb} test accuracy from {percent(before)} to {percent(after)}, by {by}"
 
 
-def _siblings(axes: Sequence[str], best: Setting, judged: Sequence[tuple[Setting, Comparison, Verdict]]) -> str:
+def _siblings(
+    axes: Sequence[str], best: Configuration, judged: Sequence[tuple[Configuration, Comparison, Verdict]]
+) -> str:
     """Which of the other values cannot be told from the best one."""
     if not judged:
         return ""
-    near = [setting for setting, _, verdict in judged if verdict == CANNOT_TELL]
-    better = [setting for setting, c, verdict in judged if verdict != CANNOT_TELL and c.difference.value < 0]
+    near = [configuration for configuration, _, verdict in judged if verdict == CANNOT_TELL]
+    better = [
+        configuration for configuration, c, verdict in judged if verdict != CANNOT_TELL and c.difference.value < 0
+    ]
     name = words(axes[0]).full if len(axes) == 1 else "values"
 
-    def short(settings: Sequence[Setting]) -> str:
-        if len(settings) > _MOST_LISTED:
-            return f"{len(settings)} of {len(judged)} other values"
+    def short(configurations: Sequence[Configuration]) -> str:
+        if len(configurations) > _MOST_LISTED:
+            return f"{len(configurations)} of {len(judged)} other values"
         if len(axes) == 1:
-            return f"{name} {listed([format_value(setting.values[axes[0]]) for setting in settings])}"
-        return listed([", ".join(describe(axis, s.values[axis]) for axis in axes) for s in settings])
+            return f"{name} {listed([format_value(configuration.values[axes[0]]) for configuration in configurations])}"
+        return listed([", ".join(describe(axis, s.values[axis]) for axis in axes) for s in configurations])
 
     parts = []
     if near:

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from cnnsearch import plots
 from cnnsearch.evidence.axes import main_stage, map_axes
-from cnnsearch.evidence.configurations import Setting, best_of, distinct
+from cnnsearch.evidence.configurations import Configuration, best_of, distinct
 from cnnsearch.evidence.evidence import Evidence
 from cnnsearch.evidence.families import families
 from cnnsearch.evidence.shown import MOST_CLASSES, NUMBERED_CLASSES, curves_shown, has_intervals, most_dots
@@ -57,7 +57,7 @@ def picture_of(figure: Figure | None, name: str, caption: str, alt: str) -> Pict
 
 def all_settings(evidence: Evidence) -> Picture | None:
     """Section 3."""
-    total, shown = len(evidence.settings), most_dots(evidence)
+    total, shown = len(evidence.configurations), most_dots(evidence)
     alt = f"Dots with intervals: test accuracy of {counted(min(total, shown), 'setting')}. "
     best, score = evidence.best, evidence.score(evidence.best) if evidence.best else None
     if best is not None and score is not None:
@@ -105,7 +105,7 @@ def learning_curves(evidence: Evidence, stage: str, prefix: str = "") -> list[Pi
     note = curves_shown(evidence, stage)
     for metric in ("loss", "accuracy"):
         caption = "Training solid, validation dashed; all panels share their axes."
-        several = max((len(setting.trial_ids) for setting in evidence.stage(stage)), default=1) > 1
+        several = max((len(configuration.trial_ids) for configuration in evidence.stage(stage)), default=1) > 1
         if metric == "loss" and not several:
             caption += " The number under a triangle is the epoch at which validation loss turned."
         caption += " One thin line a seed." if several else ""
@@ -146,33 +146,33 @@ def best_confusion(evidence: Evidence) -> Picture | None:
 def other_confusions(evidence: Evidence) -> list[Picture]:
     """Section 7: the best of each model and way to fine-tune it in each stage; of stages that go on from others every
     setting and its start."""
-    chosen: list[tuple[Setting, str]] = []
+    chosen: list[tuple[Configuration, str]] = []
     for stage in evidence.stages:
-        settings = evidence.stage(stage)
+        configurations = evidence.stage(stage)
         if evidence.continues(stage):
             for group in families(evidence, stage):
                 chosen.append((group[0], "before"))
-                chosen += [(setting, "best") for setting in group]
+                chosen += [(configuration, "best") for configuration in group]
         else:
-            kinds: dict[tuple[str, Value], list[Setting]] = {}
-            for setting in settings:
-                kinds.setdefault((setting.model, setting.values["fine_tune"]), []).append(setting)
+            kinds: dict[tuple[str, Value], list[Configuration]] = {}
+            for configuration in configurations:
+                kinds.setdefault((configuration.model, configuration.values["fine_tune"]), []).append(configuration)
             champions = [best_of(group) for group in kinds.values()]
-            chosen += [(setting, "best") for setting in champions if setting is not None]
+            chosen += [(configuration, "best") for configuration in champions if configuration is not None]
     skip = {(evidence.best.key, "best")} if evidence.best else set()
     found = []
-    for setting, moment in [item for item in chosen if (item[0].key, item[1]) not in skip][:MOST_FOLDED]:
-        name = f"confusion-{setting.stage}-{setting.key[:8]}" + ("-before" if moment == "before" else "")
-        score = evidence.score(setting, moment=moment)
+    for configuration, moment in [item for item in chosen if (item[0].key, item[1]) not in skip][:MOST_FOLDED]:
+        name = f"confusion-{configuration.stage}-{configuration.key[:8]}" + ("-before" if moment == "before" else "")
+        score = evidence.score(configuration, moment=moment)
         caption = f"Test accuracy {percent(score)}." if score else ""
-        alt = f"Confusion matrix of {evidence.label(setting)} on the test images."
-        figure = plots.confusion_matrix(evidence, setting, moment, compact=True)
+        alt = f"Confusion matrix of {evidence.label(configuration)} on the test images."
+        figure = plots.confusion_matrix(evidence, configuration, moment, compact=True)
         if figure is None:
             continue
         # Before training the children of a parent are one and the same network: say which.
-        start = evidence.by_key.get(setting.parent or "") if moment == "before" else None
+        start = evidence.by_key.get(configuration.parent or "") if moment == "before" else None
         if start is not None:
-            figure.texts[-1].set_text(f"{evidence.label(start)}, before stage {setting.stage}")
+            figure.texts[-1].set_text(f"{evidence.label(start)}, before stage {configuration.stage}")
         picture = picture_of(figure, name, caption, alt)
         found += [picture] if picture else []
     return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from cnnsearch.evidence.comparisons import Score
-from cnnsearch.evidence.configurations import Setting, is_missing
+from cnnsearch.evidence.configurations import Configuration, is_missing
 from cnnsearch.evidence.evidence import Evidence
 from cnnsearch.evidence.verdicts import CANNOT_TELL, CLEAR, SUGGESTIVE, Verdict
 from cnnsearch.report import effects, search_findings
@@ -18,7 +18,7 @@ MOST = 7
 
 def findings(evidence: Evidence) -> list[Finding]:
     """At most `MOST` findings: the model, the axes by size of their effect, later stages, overfitting, trouble."""
-    if not evidence.settings:
+    if not evidence.configurations:
         return tell_all(search_findings.of_searches(evidence))
     before = [*effects.of_model(evidence), *search_findings.of_searches(evidence)]
     axes = sorted(effects.of_axes(evidence), key=lambda claim: -claim.size)
@@ -43,7 +43,7 @@ def answer(evidence: Evidence) -> Answer:
             CANNOT_TELL,
         )
     gets = f"gets {percent(score)} of {score.n:,} test images right"
-    others = len(evidence.settings) - 1
+    others = len(evidence.configurations) - 1
     if others == 0:
         return Answer(f"The one setting that finished, {name}, {gets}.", CANNOT_TELL)
     return Answer(f"Best by validation is {name}: it {gets}{_rivals(evidence, best, others)}.", _sureness(evidence))
@@ -105,24 +105,24 @@ def summary(evidence: Evidence) -> list[tuple[str, str]]:
     near = evidence.near_best
     if near:
         names = _alternatives(evidence, best, near, conjunction="and", limit=4)
-        lines.append(("not told apart", names or f"{len(near)} of {len(evidence.settings) - 1} other settings"))
+        lines.append(("not told apart", names or f"{len(near)} of {len(evidence.configurations) - 1} other settings"))
     return lines
 
 
 def _sureness(evidence: Evidence) -> Verdict:
     best, near = evidence.best, evidence.near_best
     assert best is not None  # asked only where there is one
-    told = [s for s in evidence.settings if s is not best and s not in near]
-    if not told or any(_test(setting) > _test(best) for setting in told):
+    told = [s for s in evidence.configurations if s is not best and s not in near]
+    if not told or any(_test(configuration) > _test(best) for configuration in told):
         return CANNOT_TELL
     return SUGGESTIVE if near else CLEAR
 
 
-def _rivals(evidence: Evidence, best: Setting, others: int) -> str:
+def _rivals(evidence: Evidence, best: Configuration, others: int) -> str:
     """How the other settings stand to the best on the test images."""
     near = evidence.near_best
-    keys = {setting.key for setting in near} | {best.key}
-    better = [s for s in evidence.settings if s.key not in keys and _test(s) > _test(best)]
+    keys = {configuration.key for configuration in near} | {best.key}
+    better = [s for s in evidence.configurations if s.key not in keys and _test(s) > _test(best)]
     worse = others - len(near) - len(better)
     parts = []
     if near:
@@ -151,43 +151,43 @@ def _rivals(evidence: Evidence, best: Setting, others: int) -> str:
 
 
 def _alternatives(
-    evidence: Evidence, best: Setting, near: Sequence[Setting], *, conjunction: str = "or", limit: int = 3
+    evidence: Evidence, best: Configuration, near: Sequence[Configuration], *, conjunction: str = "or", limit: int = 3
 ) -> str:
     """A few rivals by what they change in the best; empty where they are more, or change too much to say."""
     changed = [[axis for axis in evidence.varying if s.values[axis] != best.values[axis]] for s in near]
     if len(near) > limit or any(not 1 <= len(axes) <= 2 for axes in changed):
         return ""
     texts = [
-        " with ".join(describe(axis, setting.values[axis]) for axis in axes)
-        for setting, axes in zip(near, changed, strict=True)
+        " with ".join(describe(axis, configuration.values[axis]) for axis in axes)
+        for configuration, axes in zip(near, changed, strict=True)
     ]
     return listed(texts, conjunction)
 
 
-def _test(setting: Setting) -> float:
-    return setting.scores.get("test_accuracy", 0.0)
+def _test(configuration: Configuration) -> float:
+    return configuration.scores.get("test_accuracy", 0.0)
 
 
-def shared(evidence: Evidence, settings: Sequence[Setting]) -> str:
+def shared(evidence: Evidence, configurations: Sequence[Configuration]) -> str:
     """What these settings share and not every setting has, which the sweep does settle: "residual with lr 0.001"."""
     common = [
         axis
         for axis in evidence.varying
-        if len({s.values[axis] for s in settings}) == 1
-        and len({s.values[axis] for s in evidence.settings}) > 1
-        and not any(axis in evidence.without_part.get(s.key, ()) for s in settings)
+        if len({s.values[axis] for s in configurations}) == 1
+        and len({s.values[axis] for s in evidence.configurations}) > 1
+        and not any(axis in evidence.without_part.get(s.key, ()) for s in configurations)
     ]
-    kinds = [describe(axis, settings[0].values[axis]) for axis in common if axis == "model"]
-    values = [describe(axis, settings[0].values[axis]) for axis in common if axis != "model"]
+    kinds = [describe(axis, configurations[0].values[axis]) for axis in common if axis == "model"]
+    values = [describe(axis, configurations[0].values[axis]) for axis in common if axis != "model"]
     return " ".join([*kinds, f"with {listed(values)}"] if values else kinds)
 
 
 def _of_chance(evidence: Evidence) -> list[Claim]:
-    lost = [setting for setting in evidence.settings if not evidence.beats_chance(setting)]
+    lost = [configuration for configuration in evidence.configurations if not evidence.beats_chance(configuration)]
     if not lost:
         return []
-    which = "" if len(lost) > 2 else f": {listed([evidence.label(setting) for setting in lost])}"
-    total = len(evidence.settings)
+    which = "" if len(lost) > 2 else f": {listed([evidence.label(configuration) for configuration in lost])}"
+    total = len(evidence.configurations)
     subject = f"None of {total} settings is" if len(lost) == total > 1 else f"{len(lost)} of {total} settings"
     verb = "" if len(lost) == total > 1 else " is no" if len(lost) == 1 else " are no"
     sentence = f"{subject}{verb} better than chance ({share(evidence.chance)}) on the test images{which}."
@@ -209,9 +209,9 @@ def _of_divergence(evidence: Evidence) -> list[Claim]:
 
 
 def _of_nothing_to_compare(evidence: Evidence) -> list[Claim]:
-    if len(evidence.settings) == 1:
+    if len(evidence.configurations) == 1:
         return [plain("Only one setting finished, so there is nothing to compare it with.", CANNOT_TELL, "trials")]
-    if all(evidence.correct(setting) is None for setting in evidence.settings):
+    if all(evidence.correct(configuration) is None for configuration in evidence.configurations):
         sentence = (
             "The trials' answers on the test images are not recorded, so settings cannot be compared image by image."
         )

@@ -49,7 +49,7 @@ def method(evidence: Evidence) -> Method:
 
 def seeds_note(evidence: Evidence) -> str:
     """What the seeds allow to say; empty where nothing finished."""
-    seeds = sorted({seed for setting in evidence.settings for seed in setting.seeds})
+    seeds = sorted({seed for configuration in evidence.configurations for seed in configuration.seeds})
     if not seeds:
         return ""
     if len(seeds) == 1:
@@ -65,9 +65,9 @@ def seeds_note(evidence: Evidence) -> str:
 
 def _notes(evidence: Evidence) -> list[tuple[str, str]]:
     """Two sentences on each thing a reader may doubt."""
-    chosen = counted(len(evidence.settings), "setting")
+    chosen = counted(len(evidence.configurations), "setting")
     optimistic = f"the winner’s validation score, the highest of {chosen}, is optimistic for that reason, and its"
-    seeds = max((len(setting.trial_ids) for setting in evidence.settings), default=1)
+    seeds = max((len(configuration.trial_ids) for configuration in evidence.configurations), default=1)
     mean = " (mean over seeds)" if seeds > 1 else ""
     over_seeds = " or, where that is wider, by Student’s t over the seeds" if seeds > 1 else ""
     return [
@@ -75,7 +75,7 @@ def _notes(evidence: Evidence) -> list[tuple[str, str]]:
             "Selection",
             f"The best setting is the one with the highest validation accuracy{mean}, each network taken at its epoch "
             "of highest validation accuracy; trials that diverged or failed take no part. Test images choose nothing"
-            + (f": {optimistic} test score is not." if evidence.settings else "."),
+            + (f": {optimistic} test score is not." if evidence.configurations else "."),
         ),
         (
             "Intervals",

@@ -166,7 +166,7 @@ def _facts(evidence: Evidence) -> list[Fact]:
     validation = evidence.score(best, "val") if best else None
     facts = []
     if best is not None:
-        optimistic = ", optimistic because it was picked for it" if len(evidence.settings) > 1 else ""
+        optimistic = ", optimistic because it was picked for it" if len(evidence.configurations) > 1 else ""
         note = f"validation {percent(validation)}{optimistic}" if validation else ""
         facts.append(Fact("Best setting", evidence.label(best), note))
     if test is not None:

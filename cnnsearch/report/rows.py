@@ -163,21 +163,21 @@ def before_after(evidence: Evidence, stage: str) -> Table:
         best = best_of(group)
         parent = evidence.by_key.get(group[0].parent or "")
         start = group[0].model if parent is None or one_a_model else evidence.label(parent, omit=axes)
-        for setting in group:
-            cells = [Cell(start), *(_value_cell(setting.values[axis]) for axis in axes)]
+        for configuration in group:
+            cells = [Cell(start), *(_value_cell(configuration.values[axis]) for axis in axes)]
             for split in ("val", "test"):
                 for moment in ("before", "best"):
-                    score = evidence.score(setting, split, moment)
+                    score = evidence.score(configuration, split, moment)
                     cells.append(Cell(percent(score), score.value) if score else _NOTHING)
-            comparison = change(evidence, setting)
+            comparison = change(evidence, configuration)
             cells.append(
                 Cell(points(comparison.difference).replace(" points", ""), comparison.difference.value)
                 if comparison
                 else _NOTHING
             )
             for split in ("val", "test"):
-                before, after = (setting.scores.get(f"{split}_loss{moment}") for moment in ("_before", ""))
+                before, after = (configuration.scores.get(f"{split}_loss{moment}") for moment in ("_before", ""))
                 known = before is not None and after is not None
                 cells.append(Cell(f"{before:.2f} → {after:.2f}", after) if known else _NOTHING)
-            rows.append(Row(tuple(cells), is_best=best is not None and setting.key == best.key))
+            rows.append(Row(tuple(cells), is_best=best is not None and configuration.key == best.key))
     return Table(tuple(columns), tuple(rows))

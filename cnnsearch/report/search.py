@@ -84,11 +84,11 @@ def summary(search: Searched) -> str:
 def _why_none(search: Searched) -> str:
     if not search.is_search or search.importances is not None:
         return ""
-    settings = len(search.comparable)
-    if settings >= LEAST_TRIALS:
+    known = len(search.comparable)
+    if known >= LEAST_TRIALS:
         return "Importances are not shown: the scores, or the axes, do not vary."
     return (
-        f"Importances and the map of the two axes that matter most are not shown: {counted(settings, 'trial')} ended "
+        f"Importances and the map of the two axes that matter most are not shown: {counted(known, 'trial')} ended "
         f"with a score, and with fewer than {LEAST_TRIALS} settings the method (fANOVA) finds effects in noise."
     )
 
@@ -129,7 +129,7 @@ def _importances(search: Searched) -> Picture | None:
     found = search.importances
     if found is None:
         return None
-    drawn = f", each on {MOST_TRIALS:,} of them" if found.settings > MOST_TRIALS else ""
+    drawn = f", each on {MOST_TRIALS:,} of them" if found.configurations > MOST_TRIALS else ""
     early = ""
     if search.common_epoch:
         early = (
@@ -137,8 +137,8 @@ def _importances(search: Searched) -> Picture | None:
             "reached: what matters later may differ."
         )
     caption = (
-        f"fANOVA: share of the variance over the whole space that an axis explains alone, from {found.settings:,} "
-        f"settings; what is missing from 100 % is joint effects. Forests of {TREES} trees, repeated on other draws of "
+        "fANOVA: share of the variance over the whole space that an axis explains alone, from "
+        f"{found.configurations:,} settings; what is missing from 100 % is joint effects. Forests of {TREES} trees, repeated on other draws of "
         f"the trials{drawn}: bars are means, lines run from the least to the most. Dotted: the most that a column of "
         "random numbers got; an axis is shown strong where even its least is more. Trials in which an axis has no part "
         f"count as if its value were random.{early}"

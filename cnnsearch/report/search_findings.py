@@ -42,7 +42,7 @@ def _of_axes(search: Searched) -> list[Finding]:
     likely = [name for name in found.ranked if found.is_likely(name) and name not in clear]
     at = f" at epoch {search.common_epoch}" if search.common_epoch else ""
     where = f"of the variance of {search.objective.label}{at} over the space searched"
-    source = f"fANOVA, {counted(found.settings, 'setting')}"
+    source = f"fANOVA, {counted(found.configurations, 'setting')}"
     source += ", the last epoch that all of them reached" if search.common_epoch else ""
     if not clear and not likely:
         sentence = f"Which axes matter cannot be told: none explains more {where} than random numbers do ({source})."
@@ -64,7 +64,7 @@ def _of_axes(search: Searched) -> list[Finding]:
         which = "other axis explains" if others == 1 else "other axes explain"
         count = "the" if others == 1 else f"the {number_word(others)}"
         sentence += f"; {count} {which} no more than random numbers"
-    verdict: Verdict = CLEAR if clear and found.settings >= ENOUGH else SUGGESTIVE
+    verdict: Verdict = CLEAR if clear and found.configurations >= ENOUGH else SUGGESTIVE
     return [Finding(f"{sentence} ({source}).", verdict, anchor(search))]
 
 

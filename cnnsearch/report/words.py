@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from cnnsearch.evidence.comparisons import Score
-from cnnsearch.evidence.configurations import Setting
+from cnnsearch.evidence.configurations import Configuration
 from cnnsearch.evidence.evidence import Evidence
 from cnnsearch.spec.axis_words import Value, format_value
 from cnnsearch.stats import Estimate
@@ -60,16 +60,16 @@ def trained_layers(fine_tune: Value) -> str:
     return f"the last {convolutions} as well as the last layer"
 
 
-def in_words(evidence: Evidence, setting: Setting) -> str:
+def in_words(evidence: Evidence, configuration: Configuration) -> str:
     """A setting inside a sentence: its label, in plain words where it differs from others only in what it trains."""
     if evidence.varying == ["fine_tune"]:
-        return f"training {trained_layers(setting.values['fine_tune'])}"
-    return in_label(evidence, setting)
+        return f"training {trained_layers(configuration.values['fine_tune'])}"
+    return in_label(evidence, configuration)
 
 
-def in_label(evidence: Evidence, setting: Setting) -> str:
+def in_label(evidence: Evidence, configuration: Configuration) -> str:
     """A setting's label with no colon in it, for sentences that have one of their own."""
-    return evidence.label(setting).replace("fine-tuning: ", "fine-tuning ")
+    return evidence.label(configuration).replace("fine-tuning: ", "fine-tuning ")
 
 
 def capitalised(text: str) -> str:

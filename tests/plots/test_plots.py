@@ -51,8 +51,8 @@ def texts(figure: Figure | None) -> list[str]:
 class TestFigures:
     def test_all_settings_shows_each_with_its_interval(self):
         shown = texts(plots.all_settings(part1().tables))
-        for setting in part1().settings:
-            score = part1().score(setting)
+        for configuration in part1().configurations:
+            score = part1().score(configuration)
             assert score is not None
             assert f"{100 * score.value:.1f} % ({100 * score.low:.1f}–{100 * score.high:.1f})" in shown
         assert "chance 10 %" in shown
@@ -115,9 +115,9 @@ class TestFigures:
     def test_before_and_after_are_both_drawn_for_both_splits(self):
         shown = texts(plots.before_after(part1()))
         assert {"validation", "test", "dropout 0.01", "dropout 0.5"} <= set(shown)
-        for setting in part1().stage("dropout"):
+        for configuration in part1().stage("dropout"):
             for split in ("val", "test"):
-                score = part1().score(setting, split)
+                score = part1().score(configuration, split)
                 assert score is not None
                 assert f"{100 * score.value:.1f} % ({100 * score.low:.1f}–{100 * score.high:.1f})" in shown
         assert plots.before_after(factory.lr_only()) is None

@@ -117,7 +117,7 @@ class TestStatistics:
 
     def test_seconds_are_those_of_the_whole_way(self) -> None:
         part = Part("part1", Evidence(factory.part1(test_per_class=20)))
-        child = next(s for s in part.evidence.settings if s.parent)
+        child = next(s for s in part.evidence.configurations if s.parent)
         assert part.seconds(child) == 19.0
         assert part.seconds(part.evidence.by_key[child.parent or ""]) == 9.5
         assert cost.total_seconds(part) == 16 * 9.5
@@ -242,7 +242,7 @@ class TestFigures:
         assert figure is not None
         shown = {text.get_text() for axes in figure.axes for text in axes.texts}
         evidence = Evidence(part2())
-        assert {percent(score) for s in evidence.settings if (score := evidence.score(s))} <= shown
+        assert {percent(score) for s in evidence.configurations if (score := evidence.score(s))} <= shown
         assert {"part2", "fine-tuning: head"} <= shown
 
     def test_time_is_on_a_log_axis_with_a_dot_a_setting(self) -> None:

@@ -71,10 +71,10 @@ class TestEverySentence:
         evidence = evidence_of(name)
         known = {
             percent(score)
-            for setting in evidence.settings
+            for configuration in evidence.configurations
             for split in ("val", "test")
             for moment in ("best", "before")
-            if (score := evidence.score(setting, split, moment))
+            if (score := evidence.score(configuration, split, moment))
         }
         for text in [answer(evidence).sentence, *(f.sentence for f in findings(evidence))]:
             assert set(re.findall(r"\d+\.\d % \(\d+\.\d–\d+\.\d\)", text)) <= known

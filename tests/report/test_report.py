@@ -193,9 +193,9 @@ class TestPart1:
     def test_numbers_are_those_of_the_tables(self, built):
         _, page = built("part1")
         evidence = Evidence(VARIANTS["part1"]())
-        for setting in evidence.settings:
+        for configuration in evidence.configurations:
             for split in ("val", "test"):
-                score = evidence.score(setting, split)
+                score = evidence.score(configuration, split)
                 assert score is not None
                 assert percent(score) in page.words()
 

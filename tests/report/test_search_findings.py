@@ -216,7 +216,7 @@ def test_grids_are_told_as_before():
 def test_what_has_no_part_in_a_setting_is_not_named_as_shared() -> None:
     """Settings of other optimizers all have the default momentum, which says nothing about them."""
     evidence = evidence_of("middling")
-    plain = [setting for setting in evidence.settings if setting.values["optimizer"] != "sgd"]
-    assert len({setting.values["momentum"] for setting in plain}) == 1
+    plain = [configuration for configuration in evidence.configurations if configuration.values["optimizer"] != "sgd"]
+    assert len({configuration.values["momentum"] for configuration in plain}) == 1
     assert "momentum" in evidence.varying
     assert "momentum" not in shared(evidence, plain)
