@@ -57,7 +57,7 @@ class Lead(NamedTuple):
 
 
 def leading_model(evidence: Evidence, configurations: Sequence[Configuration]) -> Lead | None:
-    """Which of two models is significantly ahead at every setting they share, of two or more; None if neither is."""
+    """The one of two models that is significantly ahead at each of two or more settings they share; else None."""
     models = [m for m in evidence.models if any(s.model == m for s in configurations)]
     if len(models) != 2:
         return None

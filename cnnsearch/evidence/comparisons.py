@@ -15,6 +15,11 @@ class Score(NamedTuple):
     high: float
     n: int
 
+    @property
+    def text(self) -> str:
+        """In percent with its interval: "78.9 % (76.3–81.3)"."""
+        return f"{100 * self.value:.1f} % ({100 * self.low:.1f}–{100 * self.high:.1f})"
+
     @classmethod
     def of(cls, value: float, n: int) -> Score:
         """An accuracy over n examples; a mean of several may be a hair above 1."""

@@ -12,19 +12,19 @@ from cnnsearch.results.tables import Tables
 from cnnsearch.spec.axis_words import Value
 from cnnsearch.spec.settings import ADDED, ORDINARY
 
-# In the order in which a setting is described.
+# In the order in which a configuration is described.
 AXES = (
     "model", "weights", "fine_tune", "width", "lr", "batch_size", "dropout", "optimizer", "weight_decay", "momentum",
     *ADDED, "image_size", "epochs", "precision",
 )  # fmt: skip
 
 _UNRECORDED = {"dropout": 0.0} | ORDINARY
-"""Axis -> the value of trials that do without it, or were recorded before there was such an axis."""
+"""Axis -> its value in trials that do without it, or were recorded before the axis existed."""
 
 
 @dataclass(frozen=True)
 class Configuration:
-    """The finished trials of one cell of one stage, one trial a seed. Scores are means over them."""
+    """The finished trials of one cell of one stage, one for each seed. Reports call it a setting."""
 
     key: str
     """trial_id of its first trial."""
@@ -36,7 +36,7 @@ class Configuration:
     trial_ids: tuple[str, ...]
     seeds: tuple[int, ...]
     parent: str | None
-    """Key of the setting it started from, or the trial_id where that is not in the table."""
+    """Key of the configuration it started from; the trial_id where that is not in the table."""
     scores: Mapping[str, float]
     """Column -> mean over seeds; columns without numbers are left out."""
 
@@ -47,7 +47,7 @@ class Configuration:
 
     @property
     def val_accuracy(self) -> float:
-        """What selection looks at; -1 where it was not measured."""
+        """The score that chooses the best; -1 where it was not measured."""
         return self.scores.get("val_accuracy", -1.0)
 
 
@@ -58,14 +58,14 @@ _SCORES = (
 
 
 def is_missing(value: Any) -> bool:
-    """Whether a cell of a table is null, whichever null it is."""
+    """Whether a cell of a table is null: None, NaN or NA."""
     return value is None or (not isinstance(value, str) and bool(pd.isna(value)))
 
 
 def axis_values(row: Mapping[Any, Any]) -> dict[str, Value]:
     """The hyperparameters of one row of the trials table, as plain Python values.
 
-    No dropout and dropout 0 are the same network, so they are the same value; and so for what is in `_UNRECORDED`.
+    Leaving an axis of `_UNRECORDED` out gives the same network as its value there, so both give that value.
     """
     values: dict[str, Value] = {}
     for axis in AXES:
@@ -80,7 +80,7 @@ def axis_values(row: Mapping[Any, Any]) -> dict[str, Value]:
 
 
 def collect(tables: Tables) -> list[Configuration]:
-    """The settings of the finished trials, in the order of the table."""
+    """Group the finished trials into configurations, in the order of the table."""
     rows = tables.trials.to_dict("records")
     cell: dict[str, tuple[Any, ...]] = {}
     for row in rows:
@@ -103,7 +103,7 @@ def collect(tables: Tables) -> list[Configuration]:
 
 
 def is_comparable(row: Mapping[Any, Any]) -> bool:
-    """As `plan.Outcome.is_comparable` has it: done, or stopped because it got no better."""
+    """Whether a trial is done, or was stopped because it got no better: the rule of `Outcome.is_comparable`."""
     return bool(row["status"] == "done" or row.get("stopped_by") == "patience")
 
 
@@ -131,7 +131,7 @@ def _configuration(group: list[tuple[int, dict[Any, Any]]], parent: Any, order: 
 
 
 def best_of(configurations: Iterable[Configuration]) -> Configuration | None:
-    """The best by validation accuracy, the earliest of equals; one that lost a seed loses to one that has all.
+    """The best by validation accuracy, the earliest of equals; fewer finished seeds lose to more.
 
     The same rule by which a later stage of the sweep chooses what to start from.
     """
@@ -141,7 +141,7 @@ def best_of(configurations: Iterable[Configuration]) -> Configuration | None:
 def matched(
     configurations: Sequence[Configuration], axis: str, value: Value, other: Value
 ) -> list[tuple[Configuration, Configuration]]:
-    """Pairs of settings that differ in `axis` alone: the first has `value`, the second `other`."""
+    """Pairs of configurations that differ in `axis` alone: the first has `value`, the second `other`."""
 
     def rest(configuration: Configuration) -> tuple[object, ...]:
         return (configuration.parent, *((a, v) for a, v in configuration.values.items() if a != axis))
@@ -154,18 +154,18 @@ def matched(
 
 
 def preferred(configurations: Sequence[Configuration], axis: str) -> Value:
-    """The value of an axis whose settings have the highest mean validation accuracy."""
+    """The value of an axis whose configurations have the highest mean validation accuracy."""
     return max(distinct(configurations, axis), key=lambda value: mean_validation(configurations, axis, value))
 
 
 def mean_validation(configurations: Sequence[Configuration], axis: str, value: Value) -> float:
-    """Mean validation accuracy of the settings that have this value of an axis."""
+    """Mean validation accuracy of the configurations that have this value of an axis."""
     scores = [configuration.val_accuracy for configuration in configurations if configuration.values[axis] == value]
     return sum(scores) / len(scores)
 
 
 def distinct(configurations: Iterable[Configuration], axis: str) -> list[Value]:
-    """The values of an axis among settings: numbers ascending, words in order of appearance."""
+    """The values of an axis among configurations: numbers ascending, words in order of appearance."""
     values = list(dict.fromkeys(configuration.values[axis] for configuration in configurations))
     numbers = [value for value in values if isinstance(value, int | float)]
     return sorted(numbers) if len(numbers) == len(values) else values  # type: ignore[return-value]

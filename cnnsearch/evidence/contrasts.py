@@ -1,4 +1,4 @@
-"""The best settings of several sweeps against each other on the test images, with what may be said of each pair. Pure.
+"""The best configurations of several sweeps against each other on the test images, with a verdict on each pair.
 
 Sweeps tested on the same images are compared image by image, others as independent proportions.
 """
@@ -22,7 +22,7 @@ from cnnsearch.evidence.verdicts import CLEAR, SUGGESTIVE, Verdict, judge, least
 
 
 class Entry(NamedTuple):
-    """A sweep that has something to compare: its best setting by validation and that one's test accuracy."""
+    """A sweep with its best configuration by validation and the test accuracy of that."""
 
     part: Part
     best: Configuration
@@ -36,7 +36,7 @@ class Contrast:
     ahead: Entry
     behind: Entry
     comparison: Comparison
-    """Of `ahead` minus `behind`."""
+    """`ahead` minus `behind`."""
     is_paired: bool
     """Whether both were tested on the same images."""
     p_value: float
@@ -50,7 +50,7 @@ class Contrast:
 
 
 def entries(parts: Sequence[Part]) -> list[Entry]:
-    """The sweeps whose best setting by validation has a test accuracy, most accurate first."""
+    """The sweeps whose best configuration by validation has a test accuracy, most accurate first."""
     found = [
         Entry(part, part.best, score)
         for part in parts
@@ -60,7 +60,7 @@ def entries(parts: Sequence[Part]) -> list[Entry]:
 
 
 def contrasts(ranked: Sequence[Entry]) -> list[Contrast]:
-    """The first entry against each other. All pairs are corrected for: the first was chosen by its test accuracy."""
+    """The first entry against each other one, corrected for all pairs: test accuracy chose which is first."""
     pairs = [(a, b) for i, a in enumerate(ranked) for b in ranked[i + 1 :]]
     compared = [_compare(a, b) for a, b in pairs]
     adjusted = stats.holm([comparison.p_value for comparison, _ in compared])
@@ -72,7 +72,7 @@ def contrasts(ranked: Sequence[Entry]) -> list[Contrast]:
 
 
 def overall(found: Sequence[Contrast]) -> Verdict:
-    """One verdict on the first against all others: that of the least sure of them."""
+    """One verdict on the first entry against all others."""
     return least_sure([contrast.verdict for contrast in found])
 
 
@@ -109,7 +109,7 @@ def fisher_exact(right_a: int, n_a: int, right_b: int, n_b: int) -> float:
 
     logs = log_choose(n_a, counts) + log_choose(n_b, right - counts)
     shares = np.exp(logs - special.logsumexp(logs))
-    # A hair's breadth, so that equally likely tables count as equal; the same that R allows.
+    # Equally likely tables may differ by rounding; the tolerance is R's.
     return min(1.0, float(shares[shares <= shares[right_a - counts[0]] * (1 + 1e-7)].sum()))
 
 

@@ -19,27 +19,27 @@ from cnnsearch.spec.stage import Values
 
 
 class Evidence(Recorded):
-    """A `Tables`, understood. Everything is computed on first use and kept."""
+    """The facts that tables hold. Everything is computed on first use and kept."""
 
     @cached_property
     def configurations(self) -> list[Configuration]:
-        """Finished settings, in the order of the table."""
+        """Finished configurations, in the order of the table."""
         return collect(self.tables)
 
     @cached_property
     def by_key(self) -> dict[str, Configuration]:
-        """Setting key -> setting."""
+        """Key -> configuration."""
         return {configuration.key: configuration for configuration in self.configurations}
 
     @cached_property
     def stages(self) -> list[str]:
-        """Names of the stages that have finished settings, in the order of the sweep."""
+        """Names of the stages that have finished configurations, in the order of the sweep."""
         planned = [stage.name for stage in self.tables.sweep.stages]
         present = list(dict.fromkeys(configuration.stage for configuration in self.configurations))
         return [name for name in planned if name in present] + [name for name in present if name not in planned]
 
     def stage(self, name: str) -> list[Configuration]:
-        """The finished settings of a stage."""
+        """The finished configurations of a stage."""
         return [configuration for configuration in self.configurations if configuration.stage == name]
 
     def continues(self, name: str) -> bool:
@@ -47,13 +47,13 @@ class Evidence(Recorded):
         return any(configuration.parent is not None for configuration in self.stage(name))
 
     def space(self, name: str) -> dict[str, Values]:
-        """A stage's space as the sweep gives it: axis -> its values. Empty for a stage that the sweep has not."""
+        """A stage's space as the sweep gives it: axis -> values. Empty for a stage that the sweep does not have."""
         return next((stage.space for stage in self.tables.sweep.stages if stage.name == name), {})
 
     def axes(self, name: str) -> list[str]:
         """The axes a stage itself varies, in the order of its space; never the seed.
 
-        Axes that a stage only inherits from its parents are not its own, though they differ between its settings.
+        Axes that a stage only inherits from its parents are not its own, though they differ between its configurations.
         """
         configurations = self.stage(name)
         varying = [a for a in AXES if len({configuration.values[a] for configuration in configurations}) > 1]
@@ -68,28 +68,28 @@ class Evidence(Recorded):
         return [axis for axis in AXES if len({row[axis] for row in rows}) > 1]
 
     def label(self, configuration: Configuration, *, omit: Iterable[str] = (), separator: str = ", ") -> str:
-        """A setting in words, by the axes that vary: "residual, lr 0.001, batch 16, no dropout"."""
+        """A configuration in words, by the axes that vary: "residual, lr 0.001, batch 16, no dropout"."""
         omitted = set(omit)
         omitted |= self.without_part.get(configuration.key, set())
         axes = [axis for axis in self.varying if axis not in omitted]
-        # Where nothing is left to tell settings apart, say what kind of setting it is.
+        # Where no axis tells configurations apart, say what kind this one is.
         axes = axes or [axis for axis in ("model", "lr", "batch_size") if axis not in omitted]
         return separator.join(describe(axis, configuration.values[axis]) for axis in axes)
 
     @cached_property
     def without_part(self) -> dict[str, set[str]]:
-        """Setting key -> the axes of its search that have no part in it, such as the momentum of adam."""
+        """Key -> the axes of its search that do not apply to it, such as the momentum of adam."""
         return {
             id_: {axis.name for axis in search.axes} - set(one.values) for id_, (search, one) in self.attempts.items()
         }
 
     @cached_property
     def attempts(self) -> dict[str, tuple[Searched, Attempt]]:
-        """Id of a trial that was suggested by a search -> the search, and the trial in it."""
+        """Id of each trial that a search suggested -> the search, and the trial in it."""
         return {one.trial_id: (search, one) for search in self.searches if search.is_search for one in search.attempts}
 
     def brief(self, configuration: Configuration, room: int) -> str:
-        """A suggested setting in about `room` characters: its number, and the axes that matter most, rounded."""
+        """A suggested configuration in about `room` characters: its number, and the axes that matter most, rounded."""
         search, attempt = self.attempts[configuration.key]
         parts = [f"trial {attempt.number:,}"]
         for axis in search.telling:
@@ -101,7 +101,7 @@ class Evidence(Recorded):
 
     @cached_property
     def best(self) -> Configuration | None:
-        """The best setting of all stages by validation accuracy: never by test."""
+        """The best configuration of all stages by validation accuracy: never by test."""
         return best_of(self.configurations)
 
     @cached_property
@@ -112,7 +112,7 @@ class Evidence(Recorded):
     def correct(
         self, configuration: Configuration, split: str = "test", moment: str = "best"
     ) -> NDArray[np.int64] | None:
-        """For each example, how many of the setting's trials (one a seed) are right; None where not recorded."""
+        """For each example, how many of the configuration's trials are right; None where not recorded."""
         total = np.zeros(len(self.examples[split]), dtype=np.int64)
         for trial_id in configuration.trial_ids:
             answers = self.answers(trial_id, split, moment)
@@ -135,9 +135,9 @@ class Evidence(Recorded):
     def compare(
         self, pairs: Sequence[tuple[Configuration, Configuration]], moments: tuple[str, str] = ("best", "best")
     ) -> Comparison | None:
-        """A against B over all `pairs` (A, B), on the test examples; seeds are paired where both have them.
+        """Compare A with B over all `pairs` (A, B), on the test examples; seeds are paired where both have them.
 
-        Returns None without pairs or where predictions are missing.
+        Returns None without pairs, or where predictions are missing.
         """
         sums = np.zeros(len(self.examples["test"]), dtype=np.int64)
         disagreed, networks, ahead = 0.0, 0, 0
@@ -175,7 +175,7 @@ class Evidence(Recorded):
 
     @cached_property
     def near_best(self) -> list[Configuration]:
-        """The settings the test examples cannot tell from the best; without predictions, all the others."""
+        """The configurations that test examples cannot tell from the best; without predictions, all the others."""
         if self.best is None:
             return []
         correct = {}
@@ -198,12 +198,12 @@ class Evidence(Recorded):
         """Whether its test accuracy is better than chance by an exact one-sided test at 5 %."""
         score, counts = self.score(configuration), self.class_counts("test")
         if score is None or sum(counts) == 0:
-            return True  # nothing speaks against it, and the report says what was not measured
+            return True  # nothing was measured that speaks against it; the report says so
         return stats.better_than_chance(score.value * score.n, score.n, counts).better
 
 
 def as_evidence(source: Tables | Evidence) -> Evidence:
-    """The evidence itself, or that of the tables."""
+    """The source itself where it is evidence, else the evidence of these tables."""
     return source if isinstance(source, Evidence) else Evidence(source)
 
 

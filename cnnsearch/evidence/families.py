@@ -1,4 +1,4 @@
-"""Stages that go on from others: the settings that started from one parent, and what going on changed."""
+"""Stages that continue others: the configurations that started from one parent, and what training on changed."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from cnnsearch.evidence.configurations import Configuration, distinct
 from cnnsearch.evidence.evidence import Evidence
 
 _MOST_SHOWN = 40
-"""Settings of a stage, dealt evenly to its families."""
+"""Configurations of a stage, shared out evenly among its families."""
 
 
 def families(evidence: Evidence, stage: str) -> list[list[Configuration]]:
-    """The settings of a stage with scores before and after, grouped by what they started from."""
+    """Group the configurations of a stage that have scores before and after by what they started from."""
     groups: dict[str | None, list[Configuration]] = {}
     for configuration in evidence.stage(stage):
         if evidence.score(configuration) and evidence.score(configuration, moment="before"):
@@ -33,7 +33,7 @@ def change(evidence: Evidence, configuration: Configuration) -> Comparison | Non
 
 
 def control_of(evidence: Evidence, stage: str, group: Sequence[Configuration]) -> Configuration | None:
-    """The child that goes on with its parent's own values: tells the stage's axes from mere further training."""
+    """The child that trains on with its parent's own values: the control for what the stage's axes do."""
     parent = evidence.by_key.get(group[0].parent or "")
     if parent is None:
         return None

@@ -1,4 +1,4 @@
-"""Where a setting errs: which classes it takes for which, and which examples it is most sure and wrong about."""
+"""The mistakes of a configuration: which classes it confuses, and where it is most sure and wrong."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from cnnsearch.evidence.evidence import Evidence
 from cnnsearch.results.tables import Tables
 
 MOST_WRONG = 24
-"""Examples that a report shows, of those the best setting got wrong."""
+"""Wrong answers of the best configuration that a report shows."""
 
 
 class Mistake(NamedTuple):
@@ -41,7 +41,7 @@ def counts(
 
 
 def most_confused(evidence: Evidence, configuration: Configuration, limit: int = 3) -> list[Mistake]:
-    """The pairs of classes most often mistaken for each other's, as shares of the true class."""
+    """The most frequent mistakes, by their share of the true class."""
     matrix = counts(evidence, configuration)
     if matrix is None:
         return []
@@ -56,7 +56,7 @@ def most_confused(evidence: Evidence, configuration: Configuration, limit: int =
 
 @dataclass(frozen=True)
 class Wrong:
-    """A test image the best setting was sure of and wrong about."""
+    """A test image that the best configuration was sure of and wrong about."""
 
     example: str
     label: str
@@ -67,7 +67,7 @@ class Wrong:
 
 
 def most_sure_and_wrong(evidence: Evidence, limit: int = MOST_WRONG) -> list[Wrong]:
-    """The test images the best setting got wrong with most confidence (of several seeds, the first network's)."""
+    """The test images that the best configuration (of several seeds, the first network) is most surely wrong about."""
     best = evidence.best
     answers = evidence.answers(best.trial_ids[0]) if best else None
     if answers is None:
@@ -89,7 +89,7 @@ def most_sure_and_wrong(evidence: Evidence, limit: int = MOST_WRONG) -> list[Wro
 
 
 def examples_wanted(tables: Tables, limit: int = MOST_WRONG) -> list[str]:
-    """Names of the test examples a report shows pictures of: the best setting's wrong answers, surest first."""
+    """Names of the test examples that a report shows pictures of: see `most_sure_and_wrong`."""
     best = Evidence(tables).best
     if best is None:
         return []

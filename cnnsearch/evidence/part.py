@@ -17,11 +17,11 @@ class Part:
 
     @property
     def best(self) -> Configuration | None:
-        """Its best setting by validation accuracy."""
+        """Its best configuration by validation accuracy."""
         return self.evidence.best
 
     def seconds(self, configuration: Configuration) -> float | None:
-        """Training seconds of a network of this setting, with those of the networks it went on from."""
+        """Training seconds of a network of this configuration, those of the networks it continued included."""
         total, at = 0.0, configuration
         seen = set()
         while True:

@@ -6,9 +6,9 @@ from cnnsearch.evidence.searches import LEAST_FOR_PROGRESS, Searched
 
 
 def late_gain(search: Searched) -> float | None:
-    """How much the last third of the suggestions bettered the first objective; 0 where it did not.
+    """How much the last third of the suggestions improved the first objective, or 0.
 
-    None where trials are too few to speak of thirds.
+    None with fewer than `LEAST_FOR_PROGRESS` trials trained to the end, or none in either part.
     """
     count = len(search.attempts)
     early = [search.score(one) for one in search.scored if one.number <= count - count // 3]

@@ -16,21 +16,21 @@ from cnnsearch.results.tables import Tables
 
 
 class Answers(NamedTuple):
-    """What one trial said of each example of a split: codes into `Recorded.classes`, and its confidence."""
+    """What one trial answered for each example of a split: codes into `Recorded.classes`, and its confidence."""
 
     predicted: NDArray[np.int16]
     confidence: NDArray[np.float32]
 
 
 class Recorded:
-    """A `Tables` as arrays. Everything is computed on first use and kept."""
+    """Tables as arrays. Everything is computed on first use and kept."""
 
     def __init__(self, tables: Tables) -> None:
         self.tables = tables
 
     @cached_property
     def models(self) -> list[str]:
-        """Models in order of appearance, finished or not: the order of their colours."""
+        """Models in order of appearance, finished or not. Their colours follow this order."""
         names = [str(row["model"]) for row in self.tables.trials.to_dict("records") if isinstance(row["model"], str)]
         return list(dict.fromkeys(names))
 
@@ -44,7 +44,7 @@ class Recorded:
 
     @cached_property
     def examples(self) -> dict[str, list[str]]:
-        """Split -> its examples in the order of every array below."""
+        """Split -> its examples, in the order of all arrays over examples."""
         frame = self.tables.predictions
         (split_codes, splits), (name_codes, names) = coded(frame["split"]), coded(frame["example"])
         found: dict[str, list[str]] = {"val": [], "test": []}
@@ -60,15 +60,15 @@ class Recorded:
 
     @cached_property
     def _coded(self) -> tuple[dict[tuple[str, str, str], Answers], dict[str, NDArray[np.int64]]]:
-        """(trial_id, split, moment) -> answers, of the trials that answered every example; and the labels."""
+        """Answers by (trial_id, split, moment), of trials that answered every example; and the labels."""
         frame = self.tables.predictions
         labels = {split: np.full(len(names), -1, dtype=np.int64) for split, names in self.examples.items()}
-        # Words become numbers a column at a time: a table may have millions of rows, and few different words.
+        # Whole columns of words become numbers at once: a table may have millions of rows, and few different words.
         true, predicted = (places(frame[column], self.classes) for column in ("label", "predicted"))
         at_place = {split: places(frame["example"], names, np.int32) for split, names in self.examples.items()}
         confidence = frame["confidence"].to_numpy(dtype=np.float32, na_value=np.nan)
         answers = {}
-        known: dict[str, NDArray[np.int32]] = {}  # orders that hold every example once: mostly the same for all trials
+        known: dict[str, NDArray[np.int32]] = {}  # split -> the last order seen to hold every example once
         for (trial_id, split, moment), rows in runs(frame):
             if split not in at_place:
                 continue
@@ -89,7 +89,7 @@ class Recorded:
         return self._coded[0].get((trial_id, split, moment))
 
     def size(self, split: str) -> int:
-        """Examples of a split: from the predictions, else from the data's counts."""
+        """Number of examples in a split: from the predictions, else from the data's counts."""
         counts = self.tables.data.get("counts", {}).get(split, [])
         return len(self.examples.get(split, [])) or sum(counts)
 
@@ -110,7 +110,7 @@ class Recorded:
 
     @cached_property
     def _epochs(self) -> tuple[pd.DataFrame, dict[str, slice]]:
-        """All epochs as numbers, a trial's together and in order; and which rows are its."""
+        """All epochs as numbers, sorted by trial; and trial_id -> its rows."""
         frame = self.tables.epochs.sort_values(["trial_id", "epoch"], kind="stable")
         numbers = frame.drop(columns="trial_id").astype(np.float64)
         ids = frame["trial_id"].to_numpy(dtype=object)
@@ -124,7 +124,7 @@ class Recorded:
         return {str(name): numbers[name].to_numpy(dtype=np.float64, na_value=np.nan) for name in numbers.columns}
 
     def curve(self, trial_id: str, column: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Epochs and a column's values of a trial, where measured; epoch 0 is before training."""
+        """Epochs of a trial and a column's values at them, where measured; epoch 0 is before training."""
         rows = self._epochs[1].get(trial_id)
         if rows is None:
             return np.empty(0), np.empty(0)
@@ -138,11 +138,11 @@ class Recorded:
         return {str(row["trial_id"]): float(row["best_epoch"]) for row in rows if not is_missing(row["best_epoch"])}
 
     def best_epoch(self, trial_id: str) -> float | None:
-        """The epoch a trial's scores are from; None where none is recorded."""
+        """The epoch that a trial's scores are from; None where none is recorded."""
         return self._best_epochs.get(trial_id)
 
     def turn(self, trial_id: str) -> int | None:
-        """The epoch where a trial's validation loss turned, or None."""
+        """The epoch at which a trial's validation loss turned upwards; None where it did not."""
         epoch, loss = self.curve(trial_id, "val_loss")
         trained = epoch >= 1
         if not trained.any():

@@ -14,7 +14,7 @@ _EDGE = 0.08
 
 
 def region(search: Searched, axis: Axis) -> str:
-    """Which values of an axis the best tenth have, in words; empty where they have nearly all."""
+    """The values of an axis that the best tenth have, in words; empty where that is nearly the whole axis."""
     top = [one for one in search.top if axis.name in one.values]
     if len(top) < 5:
         return ""
@@ -35,18 +35,18 @@ def region(search: Searched, axis: Axis) -> str:
 
 
 def contour_axes(search: Searched) -> tuple[Axis, Axis] | None:
-    """The two most important axes, the one along x first; None where that is not known."""
+    """The two most important axes, that along x first; None where importances are not known or trials too few."""
     if search.importances is None:
         return None
     axes = [search.axis(name) for name in search.importances.ranked][:2]
     if len(axes) < 2 or sum(all(axis.name in one.values for axis in axes) for one, _ in search.comparable) < 10:
         return None
-    # Lists go up the side, where their names have room.
+    # Listed values go along y, where their names have room.
     return (axes[1], axes[0]) if axes[1].is_range and not axes[0].is_range else (axes[0], axes[1])
 
 
 def edges(search: Searched) -> list[tuple[Axis, bool]]:
-    """Ranges, and lists of numbers, at whose end the best trials lie: (axis, whether at the upper end)."""
+    """The ends of numeric axes where the best trials lie, as (axis, whether it is the upper end)."""
     best, found = search.best, []
     if best is None or len(search.scored) < LEAST_FOR_PROGRESS:
         return []
@@ -70,7 +70,7 @@ def edges(search: Searched) -> list[tuple[Axis, bool]]:
 
 
 def _diverges(search: Searched, axis: Axis, *, upwards: bool) -> bool:
-    """Whether a quarter of the trials at this end diverged: then there is nothing to find past it."""
+    """Whether more than a quarter of the trials at this end diverged, so that nothing lies past it."""
     there = [
         one
         for one in search.attempts

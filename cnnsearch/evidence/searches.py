@@ -1,4 +1,4 @@
-"""What was searched in a stage, and what came of each trial, in the order in which they were suggested."""
+"""The searches of a sweep: their trials in the order of suggestion, the best of them, and what mattered."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from cnnsearch.spec.axis_words import Value
 from cnnsearch.spec.stage import Stage, StopEarly
 
 LEAST_FOR_PROGRESS = 12
-"""Trials trained to the end from which something can be said of how a search went."""
+"""Trials trained to the end that it takes to say how a search went."""
 _BY_EPOCH = ("val_accuracy", "val_loss")
 
 
@@ -29,16 +29,16 @@ class Attempt:
     trial_id: str
     status: str
     values: Mapping[str, Value]
-    """Axis -> value, for the axes that have a part in this trial."""
+    """Axis -> value, for the axes that apply to this trial."""
     model: str
     scores: Mapping[str, float]
-    """Objective's column -> value. Of a stopped trial, those of its best epoch until then."""
+    """Column of an objective -> value; for a stopped trial, at its best epoch until then."""
     epochs: int
-    """Epochs trained."""
+    """Epochs that were trained."""
     is_comparable: bool
-    """Whether its scores may be held against those of trials trained to the end: it was, or got no better."""
+    """Whether its scores compare with those of trials trained to the end: it was one, or it got no better."""
     planned: int | None
-    """Epochs it was to train."""
+    """Epochs that were planned."""
 
 
 class Rung(NamedTuple):
@@ -49,7 +49,7 @@ class Rung(NamedTuple):
     reached: int
     """Trials that trained up to it."""
     stopped: int
-    """Of those, stopped here."""
+    """How many of those were stopped here."""
 
     @property
     def name(self) -> str:
@@ -58,7 +58,7 @@ class Rung(NamedTuple):
 
 
 class Searched:
-    """One stage's search. Everything is computed on first use and kept."""
+    """The search of one stage. Everything is computed on first use and kept."""
 
     def __init__(self, recorded: Recorded, spec: Stage) -> None:
         self.recorded, self.spec = recorded, spec
@@ -80,27 +80,27 @@ class Searched:
 
     @property
     def is_search(self) -> bool:
-        """Whether trials were suggested one after another, rather than laid out."""
+        """Whether trials were drawn or suggested, rather than laid out as a grid."""
         return self.method != "grid"
 
     @property
     def is_shown(self) -> bool:
-        """Whether there is anything to say of how it went: a grid trained to the end says it all by itself."""
+        """Whether a report has a section on it: not for a grid whose trials were all trained to the end."""
         return self.is_search or self.stopping is not None or bool(self.pruned)
 
     @property
     def planned(self) -> int | None:
-        """Trials the search was to have; None where the sweep does not say."""
+        """Trials that the sweep asks for; None for a grid."""
         return self.spec.search.trials
 
     @cached_property
     def objectives(self) -> list[Objective]:
-        """What was searched for, the first one first."""
+        """What the search optimises, in the order of the sweep."""
         return [OBJECTIVES[name] for name in self.spec.search.aims]
 
     @property
     def objective(self) -> Objective:
-        """The first one: what histories and importances are about."""
+        """The first objective, which histories and importances are about."""
         return self.objectives[0]
 
     @cached_property
@@ -158,26 +158,26 @@ class Searched:
 
     @cached_property
     def scored(self) -> list[Attempt]:
-        """Those whose scores may be compared, and that have the first objective."""
+        """Comparable trials that have the first objective."""
         return [one for one in self.attempts if one.is_comparable and self.objective.column in one.scores]
 
     @cached_property
     def pruned(self) -> list[Attempt]:
-        """Those stopped before their last epoch, for whatever reason."""
+        """Trials stopped before their last epoch, for whatever reason."""
         return [one for one in self.attempts if one.status == "pruned"]
 
     @cached_property
     def stopped(self) -> list[Attempt]:
-        """Of those, the ones whose scores may not be held against those of trials trained to the end."""
+        """Pruned trials whose scores do not compare with those of trials trained to the end."""
         return [one for one in self.pruned if not one.is_comparable]
 
     @cached_property
     def lost(self) -> list[Attempt]:
-        """Those that failed or diverged."""
+        """Trials that failed or diverged."""
         return [one for one in self.attempts if one.status in ("failed", "diverged")]
 
     def epochs_of(self, trial_id: str) -> int | None:
-        """Epochs a trial has trained; None for one that is not of this stage."""
+        """Epochs that a trial has trained; None for a trial of another stage."""
         return self._epochs_by_id.get(trial_id)
 
     @cached_property
@@ -185,26 +185,26 @@ class Searched:
         return {one.trial_id: one.epochs for one in self.attempts}
 
     def score(self, attempt: Attempt) -> float:
-        """Its first objective."""
+        """The first objective of a trial."""
         return attempt.scores[self.objective.column]
 
     def ranked(self) -> list[Attempt]:
-        """The trials trained to the end, the best by the first objective first, the earliest of equals."""
+        """`scored`, sorted by the first objective, the best first; of equal ones the earliest."""
         sign = -1 if self.objective.is_larger_better else 1
         return sorted(self.scored, key=lambda one: (sign * self.score(one), one.number))
 
     @cached_property
     def best(self) -> Attempt | None:
-        """The best of those trained to the end."""
+        """The first of `ranked`; None where there is none."""
         return next(iter(self.ranked()), None)
 
     @property
     def top(self) -> list[Attempt]:
-        """The best tenth of those trained to the end, five at least."""
+        """The first tenth of `ranked`, at least five."""
         return self.ranked()[: max(5, round(0.1 * len(self.scored)))]
 
     def running_best(self) -> Iterator[Attempt]:
-        """The trials that were better than all suggested before them."""
+        """Yield the trials that were better than all suggested before them."""
         best: float | None = None
         for one in self.scored:
             if best is None or self.objective.is_better(self.score(one), best):
@@ -213,10 +213,10 @@ class Searched:
 
     @cached_property
     def front(self) -> list[Attempt]:
-        """The trials no other is at least as good as in every objective and better in one: the Pareto set.
+        """The Pareto set: trials that no other trial equals or beats in every objective.
 
-        In the order of the first objective, the best first; of equal ones the earliest. Only trials trained to the end
-        that have every objective.
+        In the order of the first objective, the best first; of equal trials the earliest. Only comparable trials that
+        have every objective take part.
         """
         signs = [-1 if one.is_larger_better else 1 for one in self.objectives]
 
@@ -228,17 +228,17 @@ class Searched:
         ]
         found: list[Attempt] = []
         for one in sorted(whole, key=lambda one: (costs(one), one.number)):
-            # Whoever dominates stands before it in this order.
+            # A trial that dominates this one comes before it in this order.
             if not any(all(a <= b for a, b in zip(costs(other), costs(one), strict=True)) for other in found):
                 found.append(one)
         return found
 
     @cached_property
     def common_epoch(self) -> int | None:
-        """The epoch at which trials are compared where most were stopped: the last one that all of them reached.
+        """Where most trials were stopped, the last epoch that all of those reached: there trials are compared.
 
-        Those trained to the end are then a choice of the best: what they differ in says little of what matters. None
-        where at least half were trained to the end, which are then compared at their end.
+        Trials trained to the end are then a selection of the best, and say little about which axes matter. None where
+        at least half were trained to the end; trials are then compared at their end.
         """
         if len(self.stopped) <= len(self.scored) or self.objective.column not in _BY_EPOCH:
             return None
@@ -246,7 +246,7 @@ class Searched:
 
     @cached_property
     def comparable(self) -> list[tuple[Attempt, float]]:
-        """Trials with the first objective after one and the same budget: see `common_epoch`."""
+        """Trials with their first objective after the same number of epochs: see `common_epoch`."""
         epoch = self.common_epoch
         if epoch is None:
             return [(one, self.score(one)) for one in self.scored]
@@ -260,9 +260,9 @@ class Searched:
 
     @cached_property
     def importances(self) -> Importances | None:
-        """Of the axes for the first objective, from `comparable` settings; None where these are too few."""
+        """Importances of the axes for the first objective, from `comparable`; None with too few trials."""
         cells: dict[tuple[Value, ...], list[tuple[Attempt, float]]] = {}
-        for one, score in self.comparable:  # seeds of a setting are one point
+        for one, score in self.comparable:  # the seeds of a configuration are one point
             cells.setdefault(tuple(one.values.get(axis.name) for axis in self.axes), []).append((one, score))
         firsts = [group[0][0] for group in cells.values()]
         columns = {axis.name: [_code(axis, one) for one in firsts] for axis in self.axes}
@@ -277,19 +277,19 @@ class Searched:
 
     @cached_property
     def by_importance(self) -> list[Axis]:
-        """The axes, the most important first; in the order of the space where that is not known."""
+        """The axes, the most important first; in the order of the space where importances are not known."""
         ranked = self.importances.ranked if self.importances else []
         return [self.axis(name) for name in ranked] + [axis for axis in self.axes if axis.name not in ranked]
 
     @cached_property
     def telling(self) -> list[Axis]:
-        """The axes in the order in which they describe a trial: those that may matter, then as the space has them."""
+        """The axes in the order in which they describe a trial: those that may matter first."""
         found = self.importances
         likely = [axis for axis in self.by_importance if found is not None and found.is_likely(axis.name)]
         return likely + [axis for axis in self.axes if axis not in likely]
 
     def rungs(self, most: int = 10) -> list[Rung]:
-        """The epochs at which trials were stopped, in order; where they are more than `most`, spans of epochs."""
+        """The epochs at which trials were stopped, in order; joined into at most `most` spans."""
         ends = sorted(one.epochs for one in self.pruned)
         epochs = sorted(set(ends))
         if not epochs:
@@ -307,13 +307,13 @@ class Searched:
 
 
 def searches(recorded: Recorded) -> list[Searched]:
-    """The stages of which there is something to show, in the order of the sweep."""
+    """The searches that a report shows, in the order of the sweep."""
     found = [Searched(recorded, stage) for stage in recorded.tables.sweep.stages]
     return [one for one in found if one.attempts and one.is_shown]
 
 
 def thinned(items: Sequence[Attempt], most: int) -> list[Attempt]:
-    """At most so many, evenly spaced in their order."""
+    """At most `most` items, evenly spaced, in their order."""
     if len(items) <= most:
         return list(items)
     return [items[int(i * len(items) / most)] for i in range(most)]

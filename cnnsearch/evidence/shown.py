@@ -1,4 +1,4 @@
-"""How much a figure shows of what is many: the limits that drawings keep and captions tell."""
+"""Which part of many trials, settings or classes a figure shows: limits that captions mention."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from cnnsearch.evidence.searches import Attempt, Searched, thinned
 from cnnsearch.spec.axis_words import Value
 
 MOST_POINTS = 500
-"""Trials of one kind in a panel. Of more, the best are drawn and an even selection of the others."""
+"""Trials of one kind in a panel; of more, `selection` draws some."""
 MOST_LINES = 250
-"""Trials in parallel coordinates; of more, the same."""
+"""Trials in parallel coordinates; of more, `selection` draws some."""
 MOST_CLASSES = 40
-"""Classes of which images are counted; of more, those with most and with fewest images."""
+"""Classes whose images are counted; of more, those with most and with fewest images."""
 NUMBERED_CLASSES = 20
 """Classes of a confusion matrix with counts in its cells; with more the cells are too small."""
 MOST_OF_A_PART = 5
 """Settings of each sweep in a comparison of several."""
 BEST_OF_MANY = 12
-"""Learning curves, where settings are many."""
+"""Settings whose learning curves are shown where settings are many."""
 NAMED_COLUMNS = 6
 """Columns of a heatmap that are named in full, with room for intervals in their cells."""
 _MOST_CURVES = 24
@@ -34,14 +34,14 @@ def has_intervals(columns: Sequence[Value]) -> bool:
 
 
 def are_many(evidence: Evidence, configurations: Sequence[Configuration]) -> bool:
-    """Whether the best curves are shown in a row: where settings are many, or were suggested and so make no table."""
+    """Whether only the best are shown: there are many, or they were suggested and so make no table."""
     return len(configurations) > _MOST_CURVES or any(
         configuration.key in evidence.attempts for configuration in configurations
     )
 
 
 def curves_shown(evidence: Evidence, stage: str) -> str:
-    """A note where not the curves of all settings of the stage are shown; else empty."""
+    """A note that says which curves of a stage are shown; empty where all are."""
     configurations = evidence.stage(stage)
     if not are_many(evidence, configurations) or len(configurations) <= BEST_OF_MANY:
         return ""
@@ -49,13 +49,13 @@ def curves_shown(evidence: Evidence, stage: str) -> str:
 
 
 def most_dots(evidence: Evidence) -> int:
-    """How many settings are shown: fewer of those that a search suggested, which no reader compares one by one."""
+    """How many settings are shown as dots: fewer of suggested ones, which nobody compares one by one."""
     suggested = sum(configuration.key in evidence.attempts for configuration in evidence.configurations)
     return _MOST_SUGGESTED_DOTS if 2 * suggested > len(evidence.configurations) else _MOST_DOTS
 
 
 def selection(search: Searched, attempts: Sequence[Attempt], most: int = MOST_POINTS) -> list[Attempt]:
-    """Those of the attempts that are drawn, in their order: all, or the best and an even selection of the others."""
+    """The attempts to draw, in their order: all, or the best and an even selection of the others."""
     if len(attempts) <= most:
         return list(attempts)
     best = {one.number for one in search.ranked()[: min(_BEST_KEPT, most // 2)]}

@@ -11,18 +11,18 @@ from cnnsearch.spec.axis_words import Value
 from cnnsearch.spec.stage import NUMERIC_KINDS, Values
 from cnnsearch.words import duration, size
 
-_LOG_RATIO = 30  # listed numbers that span more are laid out on a log scale
+_LOG_RATIO = 30  # largest over smallest: listed numbers beyond it are laid out on a log scale
 
 
 class Objective(NamedTuple):
-    """What a search makes as large, or as small, as it can."""
+    """A quantity that a search makes as large, or as small, as it can."""
 
     column: str
     is_larger_better: bool
     label: str
 
     def text(self, value: float) -> str:
-        """A value of it as people read it."""
+        """A value of the objective as people read it."""
         if self.column.endswith("accuracy"):
             return f"{100 * value:.1f} %"
         if self.column == "seconds":
@@ -59,7 +59,7 @@ class Axis:
     listed: tuple[Value, ...]
     """The values of a list, numbers ascending; empty for a range."""
     when: Mapping[str, tuple[Value, ...]]
-    """Axis -> its values with which this one has a part in a trial."""
+    """Another axis -> its values with which this axis applies to a trial."""
 
     @property
     def is_range(self) -> bool:
@@ -93,7 +93,7 @@ class Axis:
 
 
 def axis_of(name: str, values: Values) -> Axis | None:
-    """An axis from its values in the sweep; None for a constant, also one that only some trials have."""
+    """The axis of these values; None where there is only one value, even if not all trials have it."""
     args = list(values.args)
     if values.kind in NUMERIC_KINDS:
         low, high = map(float, args)

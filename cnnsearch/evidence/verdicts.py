@@ -1,4 +1,4 @@
-"""How sure one can be: the only place where evidence becomes a verdict."""
+"""How sure one can be of a difference, and of several differences together."""
 
 from __future__ import annotations
 

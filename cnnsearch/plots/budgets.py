@@ -1,4 +1,4 @@
-"""What early stopping did: how many trials reached each rung, who went on, and where the epochs went."""
+"""What early stopping did: how many trials reached each rung and went on, and where the epochs went."""
 
 from __future__ import annotations
 
@@ -109,13 +109,8 @@ def _legend(figure: Figure, search: Searched) -> None:
             label = style.shorten(model, 16) if marks.has_models(search) else "trained to the end"
             lines.append(Line2D([], [], color=colour, linewidth=1.2, label=label))
     lines += [Line2D([], [], color=accent, linewidth=2.2, label="best")] if search.best else []
-    width, height = figure.get_size_inches()
     for left, handles in ((0.65, bars), (4.95, lines)):
-        figure.legend(
-            handles=handles, loc="upper left", bbox_to_anchor=(left / width, 1 - 0.05 / height), ncols=len(handles),
-            fontsize=8.5, handletextpad=0.4, columnspacing=1.1, borderaxespad=0, labelcolor=style.THEME["muted"],
-            handlelength=1.2,
-        )  # fmt: skip
+        style.legend(figure, handles, left, 0.05, handletextpad=0.4, columnspacing=1.1, handlelength=1.2)
 
 
 def trials_by_budget(search: Searched) -> Figure | None:
@@ -182,8 +177,4 @@ def _budget_legend(figure: Figure, trained: Sequence[Attempt]) -> None:
         for kind, colour, alpha in _KINDS
         if any(_kind(one) == kind for one in trained)
     ]
-    width, height = figure.get_size_inches()
-    figure.legend(
-        handles=handles, loc="upper left", bbox_to_anchor=(0.65 / width, 1 - 0.05 / height), ncols=3, fontsize=8.5,
-        handletextpad=0.4, columnspacing=1.1, borderaxespad=0, labelcolor=style.THEME["muted"], handlelength=1.2,
-    )  # fmt: skip
+    style.legend(figure, handles, 0.65, 0.05, 3, handletextpad=0.4, columnspacing=1.1, handlelength=1.2)

@@ -1,4 +1,4 @@
-"""Where a setting errs: its confusion matrix on the test examples."""
+"""The confusion matrix of a configuration."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ def confusion_matrix(
     *,
     compact: bool = False,
 ) -> Figure | None:
-    """Rows are true classes and normalised, columns predicted ones, cells count test examples.
+    """Rows are true classes, columns predicted ones; cells count test examples, coloured by their share of the row.
 
-    Without `setting`, the best one. None where its predictions were not recorded.
+    Without `configuration`, the best one. None where its predictions were not recorded.
     """
     evidence = as_evidence(source)
     chosen = configuration or evidence.best
@@ -43,7 +43,7 @@ def confusion_matrix(
 
 
 def confusion_title(evidence: Evidence, configuration: Configuration, moment: str = "best") -> str:
-    """The most frequent mistake, for the best setting; the setting's name for any other."""
+    """The most frequent mistake of the best configuration; for any other its name."""
     if evidence.best is None or configuration.key != evidence.best.key or moment != "best":
         name = evidence.label(configuration)
         return f"{name}, before training on" if moment == "before" else name
@@ -88,7 +88,7 @@ def _draw(classes: list[str], matrix: NDArray[np.int64], *, compact: bool) -> Fi
 
 
 def _cells(axes: Axes, matrix: NDArray[np.int64], shares: NDArray[np.float64], *, numbers: bool, font: float) -> None:
-    """Only cells that hold something are drawn: with many classes most are empty."""
+    """Draw the cells that are not empty; with many classes most are."""
     filled = list(zip(*np.nonzero(matrix), strict=True))
     strengths = [0.06 + 0.89 * float(shares[cell]) for cell in filled]
     for strength in sorted(set(strengths)):

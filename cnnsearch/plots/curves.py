@@ -26,9 +26,9 @@ Metric = Literal["loss", "accuracy"]
 Values = NDArray[np.float64]
 
 MOST_LINES = 8
-"""Seeds of a setting drawn one by one; more are drawn as their median and a band."""
+"""Seeds of a configuration that are drawn one by one; of more, the median and a band."""
 _COLUMNS = 4
-_ROOM = 54  # characters of a suggested setting's name, in two lines
+_ROOM = 54  # characters of a suggested configuration's name, in two lines
 _PANEL_HEIGHT, _GAP, _ROW_GAP = 1.3, 0.16, 0.34
 
 
@@ -40,10 +40,10 @@ class _Panel:
 
 
 def learning_curves(source: Tables | Evidence, metric: Metric = "loss", stage: str | None = None) -> Figure | None:
-    """A panel a setting of a stage: a row a model, a column a cell, shared axes.
+    """A panel for each setting of a stage: models in rows, cells in columns, shared axes.
 
-    Without `stage`, the main one. Of many settings the best by validation accuracy are shown. None where
-    no epoch was recorded.
+    Without `stage`, the main one. Of many settings the best by validation accuracy are shown. None where no epoch was
+    recorded.
     """
     evidence = as_evidence(source)
     name = stage or main_stage(evidence) or ""
@@ -57,7 +57,7 @@ def learning_curves(source: Tables | Evidence, metric: Metric = "loss", stage: s
 
 
 def curves_title(evidence: Evidence, configurations: Sequence[Configuration], metric: Metric) -> str:
-    """Where validation loss turned, or how far training and validation accuracy part."""
+    """Where validation loss turned, or how far training and validation accuracy end apart."""
     trials = [trial for configuration in configurations for trial in configuration.trial_ids]
     unit = "settings" if len(trials) == len(configurations) else "trials"
     if metric == "loss":
@@ -189,7 +189,7 @@ def _title_lines(title: str, width: float) -> str:
 def _limits(
     evidence: Evidence, configurations: Sequence[Configuration], metric: Metric
 ) -> tuple[tuple[float, float], tuple[float, float]]:
-    """Axes shared by all panels. A few epochs of exploding loss are cut off rather than flatten all the rest."""
+    """Limits of x and y for all panels. A few epochs of exploding loss are cut off, lest they flatten all the rest."""
     values, last = [], 1.0
     for configuration in configurations:
         for trial in configuration.trial_ids:
@@ -266,10 +266,8 @@ def _legend(figure: Figure, left: float, metric: Metric, *, banded: bool) -> Non
     ]  # fmt: skip
     if banded:  # the marks are those of single seeds
         handles[2:] = [Patch(color=ink, alpha=0.18, linewidth=0, label="middle 80 % of seeds")]  # type: ignore[list-item]
-    width, height = figure.get_size_inches()
-    figure.legend(
-        handles=handles, loc="upper left", bbox_to_anchor=((left - 0.05) / width, 1 - 0.2 / height), fontsize=8.5,
-        ncols=4 if width > 6 else 2, handletextpad=0.5, columnspacing=1.6, borderaxespad=0,
-        labelcolor=style.THEME["muted"], handlelength=2.2,
+    style.legend(
+        figure, handles, left - 0.05, 0.2, 4 if figure.get_size_inches()[0] > 6 else 2, handletextpad=0.5,
+        columnspacing=1.6, handlelength=2.2,
     )  # fmt: skip
     style.put_text(figure, 0, 0.08, metric, fontsize=9, color=style.THEME["muted"], va="center")

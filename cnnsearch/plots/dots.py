@@ -6,7 +6,6 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from cnnsearch.evidence.comparisons import Score
 from cnnsearch.evidence.configurations import Configuration
@@ -16,11 +15,11 @@ from cnnsearch.plots import style
 from cnnsearch.results.tables import Tables
 
 _ROOM = 44  # characters of a label
-ROW = 0.25  # inches a row
+ROW = 0.25  # inches
 
 
 def all_settings(source: Tables | Evidence) -> Figure | None:
-    """One dot a setting; None where nothing finished. Of many shows the `most_dots` best by validation accuracy."""
+    """A dot for each setting, of many the `most_dots` best by validation accuracy; None where nothing finished."""
     evidence = as_evidence(source)
     scored = [
         (configuration, score)
@@ -99,7 +98,7 @@ def _draw(evidence: Evidence, shown: list[tuple[Configuration, Score]], total: i
 
 
 def draw_row(axes: Axes, y: float, label: str, score: Score, colour: str, *, is_best: bool, is_near: bool) -> None:
-    """One setting at height `y`: its name, its dot with interval, its numbers."""
+    """Draw one setting at height `y`: its name, its dot with interval, its numbers."""
     strong = is_best or is_near
     if is_best:
         axes.axhspan(y - 0.5, y + 0.5, color=style.THEME["accent"], alpha=0.12, linewidth=0)
@@ -113,13 +112,12 @@ def draw_row(axes: Axes, y: float, label: str, score: Score, colour: str, *, is_
     ink = style.THEME["ink"] if strong else style.THEME["muted"]
     weight = "bold" if is_best else "normal"
     beside(axes, -0.02, y, label, ha="right", color=ink, fontweight=weight)
-    text = f"{100 * score.value:.1f} % ({100 * score.low:.1f}–{100 * score.high:.1f})"
-    beside(axes, 1.03, y, text, ha="left", color=ink, fontweight=weight)
+    beside(axes, 1.03, y, score.text, ha="left", color=ink, fontweight=weight)
 
 
 def beside(axes: Axes, x: float, y: float, text: str, **options: Any) -> None:
-    """Text at a row, outside the axes: `x` in widths of the axes."""
-    axes.text(x, y, text, transform=axes.get_yaxis_transform(), va="center_baseline", fontsize=9, **options)
+    """Write beside the axes, at row `y`; `x` is in widths of the axes."""
+    axes.text(x, y, text, transform=axes.get_yaxis_transform(), va="center_baseline", **{"fontsize": 9} | options)
 
 
 def _finish(axes: Axes, evidence: Evidence, scores: list[Score], rows: float) -> None:
@@ -138,7 +136,7 @@ def _finish(axes: Axes, evidence: Evidence, scores: list[Score], rows: float) ->
 
 
 def accuracy_axis(axes: Axes) -> None:
-    """Test accuracy along x, rows without ticks along y."""
+    """Lay out test accuracy along x, and rows without ticks along y."""
     axes.set_yticks([])
     axes.spines["left"].set_visible(False)
     axes.grid(axis="x")
@@ -147,26 +145,18 @@ def accuracy_axis(axes: Axes) -> None:
 
 
 def _legend(figure: Figure, left: float, note: str) -> None:
-    """The kinds of dots, and a note where not all are shown."""
-    kinds_legend(figure, left / figure.get_size_inches()[0] - 0.01, "best by validation")
+    """Explain the kinds of dots, and note it where not all settings are shown."""
+    kinds_legend(figure, left - 0.01 * figure.get_size_inches()[0], "best by validation")
     if note:
         style.put_text(figure, left, -0.02, note, fontsize=8.5, color=style.THEME["muted"], va="bottom")
 
 
 def kinds_legend(figure: Figure, left: float, best: str) -> None:
-    """The three kinds of dots, drawn in ink above the axes; `left` is a fraction of the figure's width."""
+    """Explain the three kinds of dots above the axes; `left` is in inches."""
     ink = style.THEME["ink"]
     handles = [
-        dot("D", ink, ink, best),
-        dot("o", ink, ink, "not told apart from it"),
-        dot("o", ink, style.THEME["paper"], "told apart"),
+        style.dot("D", ink, ink, best),
+        style.dot("o", ink, ink, "not told apart from it"),
+        style.dot("o", ink, style.THEME["paper"], "told apart"),
     ]
-    figure.legend(
-        handles=handles, loc="lower left", bbox_to_anchor=(left, 1 - 0.33 / figure.get_size_inches()[1]), ncols=3,
-        fontsize=8.5, handletextpad=0.2, columnspacing=1.2, borderaxespad=0, labelcolor=style.THEME["muted"],
-    )  # fmt: skip
-
-
-def dot(marker: str, edge: str, face: str, label: str) -> Line2D:
-    """A dot of the legend."""
-    return Line2D([], [], marker=marker, color=edge, markerfacecolor=face, linestyle="none", markersize=5, label=label)
+    style.legend(figure, handles, left, 0.33, loc="lower left")

@@ -1,4 +1,4 @@
-"""Test accuracy over the axes of a stage: heatmaps, one a model on one colour scale; along a single axis, dots."""
+"""Test accuracy over the axes of a stage: a heatmap for each model; along a single axis, dots."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from cnnsearch.spec.axis_words import Value, describe, format_value, words
 
 
 def heatmaps(source: Tables | Evidence, stage: str | None = None) -> Figure | None:
-    """Test accuracy over the two axes of a stage with most values; dots along the axis where there is only one.
+    """Heatmaps over two axes of a stage, all on one colour scale; dots where there is only one axis.
 
     Without `stage`, the first one that varies anything but the model. None where there is nothing to show.
     """
@@ -40,7 +40,7 @@ def heatmaps(source: Tables | Evidence, stage: str | None = None) -> Figure | No
 
 
 def heatmaps_title(evidence: Evidence, configurations: Sequence[Configuration]) -> str:
-    """Which of two models is ahead in every matched cell, where the test images show it; else the question."""
+    """Which model, or else which value of an axis, is significantly ahead; else the question."""
     lead = leading_model(evidence, configurations)
     if lead is not None:
         gaps = [100 * difference for difference in lead.differences]
@@ -57,7 +57,7 @@ def heatmaps_title(evidence: Evidence, configurations: Sequence[Configuration]) 
 
 
 def axis_title(evidence: Evidence, configurations: Sequence[Configuration], axis: str) -> str:
-    """Which values the one that validation prefers is ahead of, where the test images show it; else empty."""
+    """Which values the value that validation prefers is significantly ahead of; empty where there are none."""
     lead, compared, told = preferred_value(evidence, configurations, axis)
     behind = [format_value(other) for other, comparison in told if comparison.difference.value > 0]
     if not behind or len(behind) < len(told):
@@ -86,7 +86,7 @@ def _draw_maps(evidence: Evidence, configurations: Sequence[Configuration], row_
     width, height = (1.3, 0.56) if roomy else (0.62, 0.34)
     panel, tall, gap, left = width * len(columns), height * len(rows), 0.35, 0.95
     top = 0.62 if len(columns) <= NAMED_COLUMNS else 0.8
-    across = len(models) * (panel + gap) <= 9  # inches; wider, models go below each other
+    across = len(models) * (panel + gap) <= 9  # inches; where wider, models go below each other
     if across:
         figure = style.new_figure(left + len(models) * (panel + gap), top + tall + 0.1)
     else:
@@ -113,7 +113,7 @@ def _draw_maps(evidence: Evidence, configurations: Sequence[Configuration], row_
 def _cell(
     evidence: Evidence, configurations: Sequence[Configuration], model: str, values: dict[str, Value]
 ) -> tuple[Score, set[str]] | None:
-    """Mean accuracy of the cell's settings, with the keys of those it averages; None where it has none."""
+    """Mean accuracy of the configurations in a cell, and their keys; None for an empty cell."""
     inside = [
         s for s in configurations if s.model == model and all(s.values[axis] == value for axis, value in values.items())
     ]
@@ -210,7 +210,7 @@ def _draw_dots(evidence: Evidence, configurations: Sequence[Configuration], axis
 
 
 def _name_ends(axes: Axes, ends: list[tuple[float, str, str]]) -> None:
-    """Model names at the right edge, at their last dot but never on top of each other."""
+    """Write model names at the right edge, beside their last dots but never on top of each other."""
     low, high = axes.get_ylim()
     step = 0.07 * (high - low)
     at = -np.inf

@@ -12,7 +12,7 @@ from cnnsearch.results.tables import Tables
 
 
 def images_per_class(source: Tables | Evidence) -> Figure | None:
-    """A panel a split, a bar a class. Of more than `MOST_CLASSES` classes, those with most and with fewest images."""
+    """A panel for each split, a bar for each class; of more than `MOST_CLASSES`, the largest and the smallest."""
     evidence = as_evidence(source)
     counts = {split: evidence.class_counts(split) for split in SPLITS}
     classes = evidence.classes

@@ -13,7 +13,7 @@ _ROW = 0.3
 
 
 def importance_bars(search: Searched) -> Figure | None:
-    """A bar an axis, the most important first; None where there are too few finished trials to say."""
+    """A bar for each axis, the most important first; None where there are too few finished trials to say."""
     found = search.importances
     if found is None:
         return None

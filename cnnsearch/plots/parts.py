@@ -12,11 +12,11 @@ from matplotlib.lines import Line2D
 from cnnsearch.evidence.part import Part
 from cnnsearch.evidence.shown import MOST_OF_A_PART
 from cnnsearch.plots import style
-from cnnsearch.plots.dots import ROW, accuracy_axis, beside, dot, draw_row, kinds_legend
+from cnnsearch.plots.dots import ROW, accuracy_axis, beside, draw_row, kinds_legend
 from cnnsearch.words import duration
 
 _COLOURS = ("m-purple", "m-orange", "m-sky", "m-yellow", "m-green", "m-vermillion", "m-blue")
-"""Of sweeps. Those that models go by come last, so that a colour means one thing as far as it can."""
+"""Colours of sweeps. Those that stand for models elsewhere come last."""
 _TICKS = (
     0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 60, 180, 600, 1800, 3600,
     10_800, 36_000, 86_400, 259_200, 864_000,
@@ -25,7 +25,7 @@ _LEAST_SECONDS = 1e-3
 
 
 def colour_of_part(index: int) -> str:
-    """The colour of the sweep at this place; past the last they repeat."""
+    """The colour of the sweep at this index; past the last colour they repeat."""
     return style.THEME[_COLOURS[index % len(_COLOURS)]]
 
 
@@ -75,7 +75,7 @@ def _accuracy_axis(axes: Axes, low: float, high: float) -> None:
 
 
 def _kinds(figure: Figure, left: float) -> None:
-    at = max(0.0, left / figure.get_size_inches()[0] - 0.12)
+    at = max(0.0, left - 0.12 * figure.get_size_inches()[0])
     kinds_legend(figure, at, "best of its sweep by validation")
 
 
@@ -131,9 +131,8 @@ def _sweeps(figure: Figure, parts: Sequence[tuple[int, Part]]) -> None:
         for index, part in parts
     ]
     ink = style.THEME["ink"]
-    handles += [dot("D", ink, ink, "best by validation"), dot("o", ink, style.THEME["paper"], "other settings")]
-    width, height = figure.get_size_inches()
-    figure.legend(
-        handles=handles, loc="lower left", bbox_to_anchor=(0.6 / width, 1 - 0.42 / height), ncols=min(5, len(handles)),
-        fontsize=8.5, handletextpad=0.2, columnspacing=1.2, borderaxespad=0, labelcolor=style.THEME["muted"],
-    )  # fmt: skip
+    handles += [
+        style.dot("D", ink, ink, "best by validation"),
+        style.dot("o", ink, style.THEME["paper"], "other settings"),
+    ]
+    style.legend(figure, handles, 0.6, 0.42, min(5, len(handles)), loc="lower left")

@@ -1,4 +1,4 @@
-"""Slices: the score over each axis alone, a panel an axis."""
+"""Slices: the score over each axis of a search alone."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _PANEL_HEIGHT, _GAP, _BETWEEN = 1.75, 0.28, 0.75
 
 
 def slices(search: Searched) -> Figure | None:
-    """A panel an axis, the most important first; None where no trial was trained to its end."""
+    """A panel for each axis, the most important first; None where no trial was trained to its end."""
     axes_of = [axis for axis in search.by_importance if any(axis.name in one.values for one in search.scored)]
     if not axes_of:
         return None
@@ -87,7 +87,7 @@ def _draw_panel(axes: Axes, search: Searched, axis: Axis) -> None:
 
 
 def _draw_middle(axes: Axes, search: Searched, axis: Axis) -> None:
-    """Medians: of each listed value, or of tenths of a range where trials are many enough."""
+    """Draw the median at each listed value, or where there are enough trials along tenths of a range."""
     known = [
         (position, search.score(one))
         for one in search.scored

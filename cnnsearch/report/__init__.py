@@ -26,7 +26,7 @@ __all__ = ["Refreshed", "refresh", "write", "write_comparison"]
 
 
 class Refreshed(NamedTuple):
-    """A report that says what its tables say."""
+    """An up-to-date report."""
 
     tables: Tables
     """With the pictures that the report shows."""
@@ -37,12 +37,12 @@ class Refreshed(NamedTuple):
 
 
 def refresh(tables: Tables, pictures_of: Callable[[list[str]], dict[str, Any]]) -> Refreshed:
-    """Bring the report in the tables' folder up to date; it is made again only where it would be another.
+    """Bring the report in the tables' folder up to date: make it again only where it would differ.
 
     Args:
         tables: in which at least one trial has ended.
-        pictures_of: called, where the report is made again, with the names of the test examples it shows; gives what
-            `Tables.pictures` holds.
+        pictures_of: called where the report is made again, with the names of the test examples whose pictures it
+            shows; returns what `Tables.pictures` holds.
 
     Raises RunError where the folder cannot be written.
     """

@@ -14,7 +14,7 @@ from cnnsearch.evidence.verdicts import Verdict, judge_all
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing the sweep shows, or fails to."""
+    """One thing that the sweep shows, or fails to show."""
 
     sentence: str
     verdict: Verdict
@@ -24,15 +24,15 @@ class Finding:
 
 @dataclass(frozen=True)
 class Claim:
-    """A finding in the making: its comparisons, and how to tell it once they are judged together with all others."""
+    """The comparisons behind a finding, and how to word it once they are judged together with all others."""
 
     comparisons: tuple[Comparison, ...]
     tell: Callable[[Sequence[Verdict]], Finding]
-    """From one verdict a comparison."""
+    """Words the finding, given one verdict for each comparison."""
 
     @property
     def size(self) -> float:
-        """The largest difference it speaks of."""
+        """The largest difference among its comparisons."""
         return max((abs(comparison.difference.value) for comparison in self.comparisons), default=0.0)
 
 

@@ -1,4 +1,4 @@
-"""What the networks of several sweeps cost to train, and what they reach for it. Pure."""
+"""What the networks of several sweeps cost to train, and the accuracy they reach for it."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from cnnsearch.evidence.part import Part
 from cnnsearch.evidence.verdicts import CANNOT_TELL, CLEAR, SUGGESTIVE, Verdict
 from cnnsearch.report.claims import Finding
 from cnnsearch.report.method import hardware
-from cnnsearch.report.words import counted, in_label, listed, number_word, percent
+from cnnsearch.report.words import counted, in_label, listed, number_word
 from cnnsearch.words import duration
 
 LONGER = 1.2
-"""Times as long as another: below that, a time measured once says nothing."""
+"""Ratio of two times below which they cannot be told apart, having been measured once."""
 _CLEARLY_LONGER = 2.0
 _MOST_UNBEATEN = 5
 
 
 def machine(part: Part) -> str:
-    """What the sweep last ran on; empty where not recorded."""
+    """The machine of the sweep's last run; empty where not recorded."""
     runs = part.evidence.tables.provenance.get("runs") or [{}]
     return hardware(runs[-1])
 
@@ -84,7 +84,7 @@ def rate_text(value: float) -> str:
 
 
 def of_rate(ranked: Sequence[Entry]) -> list[Finding]:
-    """What the best networks reached per minute."""
+    """What the best networks reached per minute of training."""
     rates = [(entry, value) for entry in ranked if (value := rate(entry.part, entry.best)) is not None]
     rates.sort(key=lambda item: -item[1])
     if len(rates) < 2:
@@ -116,7 +116,7 @@ def of_unbeaten(parts: Sequence[Part]) -> list[Finding]:
     if len(known) < 3 or len({part.name for part, *_ in known}) < 2 or len(unbeaten) > _MOST_UNBEATEN:
         return []
     shown = [
-        f"{part.name} ({in_label(part.evidence, configuration)}) with {percent(score)} after {duration(seconds)}"
+        f"{part.name} ({in_label(part.evidence, configuration)}) with {score.text} after {duration(seconds)}"
         for part, configuration, score, seconds in unbeaten
     ]
     if len(unbeaten) == 1:

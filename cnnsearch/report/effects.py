@@ -12,7 +12,7 @@ from cnnsearch.evidence.evidence import Evidence
 from cnnsearch.evidence.families import change, control_of, families
 from cnnsearch.evidence.verdicts import CANNOT_TELL, CLEAR, SUGGESTIVE, Verdict, is_told_apart, together
 from cnnsearch.report.claims import Claim, Finding
-from cnnsearch.report.words import capitalised, counted, listed, percent, points, trained_layers
+from cnnsearch.report.words import capitalised, counted, listed, points, trained_layers
 from cnnsearch.spec.axis_words import Value, describe, format_value, words
 from cnnsearch.words import duration
 
@@ -20,7 +20,7 @@ _MOST_LISTED = 4
 
 
 def of_model(evidence: Evidence) -> list[Claim]:
-    """The best setting of each model against the best of the best model, before any stage that goes on from it."""
+    """The best setting of each other model against that of the best model, in the main stage."""
     stage = main_stage(evidence) or ""
     configurations = evidence.stage(stage)
     champions = [best_of(s for s in configurations if s.model == model) for model in evidence.models]
@@ -37,7 +37,7 @@ def of_model(evidence: Evidence) -> list[Claim]:
     def tell(verdicts: Sequence[Verdict]) -> Finding:
         score = evidence.score(ranked[0])
         parts = [_against(s.model, c, v) for (s, c), v in zip(known, verdicts, strict=True)]
-        gets = f" with {percent(score)} on the test images" if score else ""
+        gets = f" with {score.text} on the test images" if score else ""
         sentence = f"Of {len(ranked)} models, {ranked[0].model} is best by validation{gets}: {'; '.join(parts)}."
         return Finding(sentence, together(verdicts), "all-settings")
 
@@ -56,14 +56,14 @@ def _two_models(evidence: Evidence, first: Configuration, second: Configuration,
         if verdicts[0] == CANNOT_TELL:
             sentence = (
                 f"The best {ahead.model} and the best {behind.model} network cannot be told apart: "
-                f"{percent(high)} against {percent(low)} on the test images, a difference of {by}."
+                f"{high.text} against {low.text} on the test images, a difference of {by}."
             )
         else:
             lead = {"residual": "Residual blocks help: the", "plain": "Residual blocks hurt: the"}
             start = lead[ahead.model] if {ahead.model, behind.model} == set(lead) else "The"
             sentence = (
-                f"{start} best {ahead.model} network gets {percent(high)} of the test images right, the best "
-                f"{behind.model} one {percent(low)}, a difference of {by}{_everywhere(evidence, ahead, behind)}."
+                f"{start} best {ahead.model} network gets {high.text} of the test images right, the best "
+                f"{behind.model} one {low.text}, a difference of {by}{_everywhere(evidence, ahead, behind)}."
             )
         return Finding(sentence, verdicts[0], "all-settings")
 
@@ -71,7 +71,7 @@ def _two_models(evidence: Evidence, first: Configuration, second: Configuration,
 
 
 def _everywhere(evidence: Evidence, ahead: Configuration, behind: Configuration) -> str:
-    """At how many of the settings both models were trained with the better one is ahead."""
+    """Of the settings that both models were trained with, at how many the better model is ahead."""
     pairs = matched(evidence.stage(ahead.stage), "model", ahead.model, behind.model)
     if len(pairs) < 2:
         return ""
@@ -85,7 +85,7 @@ def of_axes(evidence: Evidence) -> list[Claim]:
     claims = []
     searched = {search.stage for search in evidence.searches if search.is_search}
     for stage in evidence.stages:
-        # Suggested one by one, settings hardly ever differ in one axis alone; `search_findings` tells of those.
+        # Suggested settings hardly ever differ in one axis alone; `search_findings` covers them.
         if not evidence.continues(stage) and stage not in searched:
             for axis in evidence.axes(stage):
                 if axis != "model":
@@ -148,7 +148,7 @@ def _fine_tuned(ahead: Value, behind: Value, by: str, verdict: Verdict) -> str:
 
 
 def _costs(pairs: Sequence[tuple[Configuration, ...]]) -> str:
-    """What the first of each pair trains and how long, against the second."""
+    """How many parameters the first of each pair trains, and how long, against the second."""
     parts = []
     for column, told in (("parameters", "trains {} parameters instead of {}"), ("seconds", "takes {} instead of {}")):
         known = [(a.scores[column], b.scores[column]) for a, b in pairs if column in a.scores and column in b.scores]
@@ -208,7 +208,7 @@ def _many_values(axis: str, lead: Value, known: Sequence[tuple[Value, Comparison
 
 
 def _against(name: str, comparison: Comparison, verdict: Verdict) -> str:
-    """How the leader stands to one other, on the test images."""
+    """How the leader compares with one other on the test images."""
     value = comparison.difference.value
     by = points(comparison.difference, 1 if value >= 0 else -1)
     side = "ahead of" if value >= 0 else "behind"
@@ -218,7 +218,7 @@ def _against(name: str, comparison: Comparison, verdict: Verdict) -> str:
 
 
 def of_going_on(evidence: Evidence) -> list[Claim]:
-    """For each setting a later stage goes on from: its best child before and after, and against its siblings."""
+    """For each setting that a later stage continues: its best child before and after, and against its siblings."""
     claims = []
     for stage in evidence.stages:
         if evidence.continues(stage):
@@ -276,13 +276,13 @@ def _went_on(
     start = f"Going on from the best {best.model} network with {what}{more}"
     if verdict == CANNOT_TELL:
         return (
-            f"{start} makes no difference that {after.n:,} test images can show: {percent(before)} before, "
-            f"{percent(after)} after, a change of {points(comparison.difference)}"
+            f"{start} makes no difference that {after.n:,} test images can show: {before.text} before, "
+            f"{after.text} after, a change of {points(comparison.difference)}"
         )
     sign = 1 if comparison.difference.value >= 0 else -1
     verb = "raises" if sign == 1 else "lowers"
     by = points(comparison.difference, sign)
-    return f"{start} {verb} test accuracy from {percent(before)} to {percent(after)}, by {by}"
+    return f"{start} {verb} test accuracy from {before.text} to {after.text}, by {by}"
 
 
 def _siblings(

@@ -17,7 +17,7 @@ from cnnsearch.evidence.evidence import Evidence
 from cnnsearch.evidence.families import families
 from cnnsearch.evidence.shown import MOST_CLASSES, NUMBERED_CLASSES, curves_shown, has_intervals, most_dots
 from cnnsearch.plots import style
-from cnnsearch.report.words import capitalised, counted, in_label, listed, percent
+from cnnsearch.report.words import capitalised, counted, in_label, listed
 from cnnsearch.spec.axis_words import Value, words
 from cnnsearch.words import printable
 
@@ -29,39 +29,39 @@ class Picture:
     """One figure of the report."""
 
     name: str
-    """Of its file in plots/, and of its id on the page."""
+    """Name of its file in plots/, and its id on the page."""
     title: str
     """What it shows."""
     caption: str
     """How to read it."""
     alt: str
-    """For those who cannot see it."""
+    """A description for those who cannot see it."""
     svg: Markup
     figure: Figure
 
     @cached_property
     def png(self) -> bytes:
-        """For plots/; drawn when asked for: it takes as long as all the rest, and a page has no use for it."""
+        """The file for plots/. Drawn on first use: it takes as long as all the rest, and a page does not need it."""
         return plots.to_png(self.figure)
 
 
 def picture_of(figure: Figure | None, name: str, caption: str, alt: str) -> Picture | None:
-    """A figure as the page and plots/ take it; None where there is none."""
+    """The picture of a figure; None where there is no figure."""
     if figure is None:
         return None
     title = capitalised(style.title_of(figure))
-    # Stage names are part of it, and it becomes a file name.
+    # It becomes a file name, and may contain the name of a stage.
     name = re.sub(r"[^a-z0-9_-]+", "-", name.lower())
     return Picture(name, title, caption, alt, Markup(printable(plots.to_svg(figure, name), on_page=True)), figure)
 
 
 def all_settings(evidence: Evidence) -> Picture | None:
-    """Section 3."""
+    """Section 3: all settings as dots."""
     total, shown = len(evidence.configurations), most_dots(evidence)
     alt = f"Dots with intervals: test accuracy of {counted(min(total, shown), 'setting')}. "
     best, score = evidence.best, evidence.score(evidence.best) if evidence.best else None
     if best is not None and score is not None:
-        alt += f"Best by validation: {evidence.label(best)}, {percent(score)}. "
+        alt += f"Best by validation: {evidence.label(best)}, {score.text}. "
     alt += "The numbers are in the table of trials."
     caption = (
         "Share of the test images each setting gets right, with 95 % Wilson intervals, sorted"
@@ -75,7 +75,7 @@ def all_settings(evidence: Evidence) -> Picture | None:
 
 
 def heatmaps(evidence: Evidence) -> Picture | None:
-    """Section 4."""
+    """Section 4: heatmaps of the main stage, or dots along its one axis."""
     stage = main_stage(evidence)
     if stage is None:
         return None
@@ -118,7 +118,7 @@ def learning_curves(evidence: Evidence, stage: str, prefix: str = "") -> list[Pi
 
 
 def before_after(evidence: Evidence, stage: str) -> Picture | None:
-    """Section 6, one a stage that goes on from another."""
+    """Section 6: before and after, for a stage that continues another."""
     caption = (
         "Hollow: the weights carried over, before any further training. Filled: after it, at the epoch of best "
         "validation accuracy. Lines are 95 % Wilson intervals, dashed for validation."
@@ -144,8 +144,10 @@ def best_confusion(evidence: Evidence) -> Picture | None:
 
 
 def other_confusions(evidence: Evidence) -> list[Picture]:
-    """Section 7: the best of each model and way to fine-tune it in each stage; of stages that go on from others every
-    setting and its start."""
+    """Section 7: more matrices.
+
+    The best of each model and fine-tuning mode in each stage; for a stage that continues another, each setting and its
+    start."""
     chosen: list[tuple[Configuration, str]] = []
     for stage in evidence.stages:
         configurations = evidence.stage(stage)
@@ -164,12 +166,12 @@ def other_confusions(evidence: Evidence) -> list[Picture]:
     for configuration, moment in [item for item in chosen if (item[0].key, item[1]) not in skip][:MOST_FOLDED]:
         name = f"confusion-{configuration.stage}-{configuration.key[:8]}" + ("-before" if moment == "before" else "")
         score = evidence.score(configuration, moment=moment)
-        caption = f"Test accuracy {percent(score)}." if score else ""
+        caption = f"Test accuracy {score.text}." if score else ""
         alt = f"Confusion matrix of {evidence.label(configuration)} on the test images."
         figure = plots.confusion_matrix(evidence, configuration, moment, compact=True)
         if figure is None:
             continue
-        # Before training the children of a parent are one and the same network: say which.
+        # Before training, the children of a parent are the same network: name the parent.
         start = evidence.by_key.get(configuration.parent or "") if moment == "before" else None
         if start is not None:
             figure.texts[-1].set_text(f"{evidence.label(start)}, before stage {configuration.stage}")
@@ -179,7 +181,7 @@ def other_confusions(evidence: Evidence) -> list[Picture]:
 
 
 def images_per_class(evidence: Evidence) -> Picture | None:
-    """Section 9."""
+    """Section 9: how many images each class has."""
     counts = {split: sum(evidence.class_counts(split)) for split in ("train", "val", "test")}
     classes = len(evidence.classes)
     caption = (
@@ -193,5 +195,5 @@ def images_per_class(evidence: Evidence) -> Picture | None:
 
 
 def present(pictures: Sequence[Picture | None]) -> list[Picture]:
-    """Those that exist."""
+    """The pictures that are not None."""
     return [picture for picture in pictures if picture is not None]

@@ -1,4 +1,4 @@
-"""What the tables show, in sentences, each with how sure one can be. Pure."""
+"""What the tables show, in sentences, each with a verdict on how sure one can be."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from cnnsearch.evidence.evidence import Evidence
 from cnnsearch.evidence.verdicts import CANNOT_TELL, CLEAR, SUGGESTIVE, Verdict
 from cnnsearch.report import effects, search_findings
 from cnnsearch.report.claims import Answer, Claim, Finding, plain, tell_all
-from cnnsearch.report.words import counted, in_words, listed, percent, share
+from cnnsearch.report.words import counted, in_words, listed, share
 from cnnsearch.spec.axis_words import describe
 
 MOST = 7
 
 
 def findings(evidence: Evidence) -> list[Finding]:
-    """At most `MOST` findings: the model, the axes by size of their effect, later stages, overfitting, trouble."""
+    """At most `MOST` findings, on models, axes by size of their effect, later stages, overfitting and trouble."""
     if not evidence.configurations:
         return tell_all(search_findings.of_searches(evidence))
     before = [*effects.of_model(evidence), *search_findings.of_searches(evidence)]
@@ -38,11 +38,11 @@ def answer(evidence: Evidence) -> Answer:
         return Answer(f"Best by validation is {name}; its test accuracy was not measured.", CANNOT_TELL)
     if not evidence.beats_chance(best):
         return Answer(
-            f"No setting can be said to work: the best by validation, {name}, gets {percent(score)} of "
+            f"No setting can be said to work: the best by validation, {name}, gets {score.text} of "
             f"{score.n:,} test images right, and always naming the largest class gets {share(evidence.chance)}.",
             CANNOT_TELL,
         )
-    gets = f"gets {percent(score)} of {score.n:,} test images right"
+    gets = f"gets {score.text} of {score.n:,} test images right"
     others = len(evidence.configurations) - 1
     if others == 0:
         return Answer(f"The one setting that finished, {name}, {gets}.", CANNOT_TELL)
@@ -50,7 +50,7 @@ def answer(evidence: Evidence) -> Answer:
 
 
 def _why_none(evidence: Evidence) -> str:
-    """Why there is no best setting."""
+    """Why there is no best setting, as the end of a sentence."""
     statuses = [str(status) for status in evidence.tables.trials["status"]]
     if not statuses:
         return "no trial has ended yet"
@@ -72,7 +72,7 @@ def _lost(statuses: Sequence[str], kinds: Sequence[str]) -> str:
 
 
 def _highest_stopped(evidence: Evidence) -> str:
-    """The stopped trial that stood highest: no winner, since others might have passed it."""
+    """Name the stopped trial that stood highest. It is no winner: others might have passed it."""
     known = [
         (score, one)
         for search in evidence.searches
@@ -84,7 +84,7 @@ def _highest_stopped(evidence: Evidence) -> str:
     score, one = max(known, key=lambda item: (item[0], -item[1].number))
     of = f" of {one.planned}" if one.planned else ""
     images = evidence.size("val")
-    had = percent(Score.of(score, images)) if images else share(score)
+    had = Score.of(score, images).text if images else share(score)
     what = ", ".join(describe(axis, value) for axis, value in one.values.items())
     return f"; the highest validation accuracy at a lower budget is {had}, after {one.epochs}{of} epochs ({what})"
 
@@ -95,7 +95,7 @@ def summary(evidence: Evidence) -> list[tuple[str, str]]:
     if best is None:
         return [("no answer", _why_none(evidence))]
     scores = [
-        f"{name} {percent(score)}"
+        f"{name} {score.text}"
         for name, split in (("validation", "val"), ("test", "test"))
         if (score := evidence.score(best, split)) is not None
     ]
@@ -111,7 +111,7 @@ def summary(evidence: Evidence) -> list[tuple[str, str]]:
 
 def _sureness(evidence: Evidence) -> Verdict:
     best, near = evidence.best, evidence.near_best
-    assert best is not None  # asked only where there is one
+    assert best is not None  # only called where there is one
     told = [s for s in evidence.configurations if s is not best and s not in near]
     if not told or any(_test(configuration) > _test(best) for configuration in told):
         return CANNOT_TELL
@@ -119,7 +119,7 @@ def _sureness(evidence: Evidence) -> Verdict:
 
 
 def _rivals(evidence: Evidence, best: Configuration, others: int) -> str:
-    """How the other settings stand to the best on the test images."""
+    """How the other settings compare with the best on the test images."""
     near = evidence.near_best
     keys = {configuration.key for configuration in near} | {best.key}
     better = [s for s in evidence.configurations if s.key not in keys and _test(s) > _test(best)]
@@ -139,7 +139,7 @@ def _rivals(evidence: Evidence, best: Configuration, others: int) -> str:
     if better:
         leader = max(better, key=_test)
         score = evidence.score(leader)
-        reached = f" with {percent(score)}" if score else ""
+        reached = f" with {score.text}" if score else ""
         if len(better) == 1:
             parts.append(f"{in_words(evidence, leader)}, which validation ranked lower, does better on them{reached}")
         else:
@@ -153,7 +153,7 @@ def _rivals(evidence: Evidence, best: Configuration, others: int) -> str:
 def _alternatives(
     evidence: Evidence, best: Configuration, near: Sequence[Configuration], *, conjunction: str = "or", limit: int = 3
 ) -> str:
-    """A few rivals by what they change in the best; empty where they are more, or change too much to say."""
+    """Name rivals by what they change in the best; empty where they are many, or change more than two axes."""
     changed = [[axis for axis in evidence.varying if s.values[axis] != best.values[axis]] for s in near]
     if len(near) > limit or any(not 1 <= len(axes) <= 2 for axes in changed):
         return ""
@@ -169,7 +169,7 @@ def _test(configuration: Configuration) -> float:
 
 
 def shared(evidence: Evidence, configurations: Sequence[Configuration]) -> str:
-    """What these settings share and not every setting has, which the sweep does settle: "residual with lr 0.001"."""
+    """What these settings share, but not all, so that the sweep does settle it: "residual with lr 0.001"."""
     common = [
         axis
         for axis in evidence.varying

@@ -15,7 +15,7 @@ from cnnsearch.report.comparison import ComparisonPage
 from cnnsearch.report.page import Page
 from cnnsearch.words import printable
 
-# Only the page needs it: the ground of code and pictures.
+# The background of code and pictures, which only the page needs: (light, dark).
 _WELL = ("#f4f5f7", "#1f2329")
 
 _ANCHOR_NAMES = {
@@ -27,14 +27,14 @@ _ANCHOR_NAMES = {
 
 _COMPARISON_ANCHOR_NAMES = {"best": "the best settings", "time": "accuracy against time", "table": "the table"}
 
-# What must not be broken over two lines: "78.9 % (76.3–81.3)", "2.7 points (0.4 to 5.0)", "10 %", "6 s", "p < 0.001".
+# What must not break over two lines: "78.9 % (76.3–81.3)", "2.7 points (0.4 to 5.0)", "10 %", "6 s", "p < 0.001".
 _NUMBERS = re.compile(r"−?\d[\d.,]* (?:%|points|(?:s|min|h|d)\b)(?: \([−\d][^()]*\))?|\bp (?:&lt;|=) [\d.e-]*\d")
 
 
 def environment(package: str = "cnnsearch.report") -> Environment:
-    """Jinja as the report uses it: everything escaped and visible unless marked safe, and no undefined names.
+    """Jinja that escapes everything not marked safe, shows characters that act, and refuses undefined names.
 
-    `package` has the templates, in a folder of that name.
+    `package` is the one whose folder `templates` is used.
     """
     templates = Environment(
         loader=PackageLoader(package, "templates"),
@@ -75,7 +75,7 @@ def style() -> str:
 
 
 def table_script() -> str:
-    """The JavaScript that makes its tables sortable. A table that comes later has to be told of: see there."""
+    """The JavaScript that makes tables sortable. Its comments say how to add tables later."""
     templates = environment()
     source, _, _ = templates.loader.get_source(templates, "table.js") if templates.loader else ("", "", None)
     return source
@@ -104,7 +104,7 @@ def _content(template: str, page: Page | ComparisonPage, anchor_names: dict[str,
 
 
 def _anchor_names(page: Page) -> dict[str, str]:
-    """What a link to each section calls it."""
+    """The text of a link to each section."""
     heading = page.heatmaps_heading
     continued = {f"continued-{stage.stage}": "before and after" for stage in page.continued}
     searched = {f"search-{section.stage}": "how the search went" for section in page.searches}
@@ -123,7 +123,7 @@ def _finalized(value: object) -> object:
 
 
 def only_base64(text: str) -> str:
-    """The text if it is base64, else nothing: it goes into a URL."""
+    """The text if it is base64, else nothing, since it goes into a URL."""
     try:
         base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError, TypeError):

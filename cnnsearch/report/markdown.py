@@ -34,14 +34,14 @@ def _render(template: str, page: Page | ComparisonPage) -> str:
 
 
 def plain(text: str) -> Markup:
-    """Text in one line in which nothing is markup: neither Markdown's nor HTML's."""
+    """Text in one line, with all markup of Markdown and HTML escaped."""
     flat = printable(" ".join(str(text).split()), on_page=True).replace("&", "&amp;")
     flat = _SPECIAL.sub(r"\\\1", flat).replace("\\<", "&lt;").replace("\\>", "&gt;")
     return Markup(_STARTS.sub(r"\1\\\2", flat))
 
 
 def code(text: str, indent: int = 0) -> Markup:
-    """A fenced block, with a fence longer than any in the text."""
+    """A fenced block; its fence is longer than any run of backticks in the text."""
     longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
     fence = "`" * max(3, longest + 1)
     lines = [fence, *printable(text, on_page=True).rstrip("\n").split("\n"), fence]

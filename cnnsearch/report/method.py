@@ -18,7 +18,7 @@ from cnnsearch.words import duration, size
 
 @dataclass(frozen=True)
 class Run:
-    """One time the sweep's command ran."""
+    """One run of the sweep's command."""
 
     command: str
     started: str
@@ -39,7 +39,7 @@ class Method:
 
 
 def method(evidence: Evidence) -> Method:
-    """From the sweep and its provenance; whatever was not recorded is left out."""
+    """Describe the sweep from its provenance; what was not recorded is left out."""
     sweep = yaml.safe_dump(
         evidence.tables.sweep.to_dict(), sort_keys=False, allow_unicode=True, width=100, default_flow_style=None
     )
@@ -48,7 +48,7 @@ def method(evidence: Evidence) -> Method:
 
 
 def seeds_note(evidence: Evidence) -> str:
-    """What the seeds allow to say; empty where nothing finished."""
+    """What can be said about seeds; empty where nothing finished."""
     seeds = sorted({seed for configuration in evidence.configurations for seed in configuration.seeds})
     if not seeds:
         return ""
@@ -111,7 +111,7 @@ def _notes(evidence: Evidence) -> list[tuple[str, str]]:
 
 
 def comparison_notes(parts: Sequence[Part], found: Sequence[Contrast]) -> tuple[tuple[str, str], ...]:
-    """What a comparison of several sweeps selects, tests and times."""
+    """How a comparison of several sweeps selects, tests and measures time."""
     unpaired = any(not contrast.is_paired for contrast in found)
     paired = any(contrast.is_paired for contrast in found)
     tests = []
@@ -168,7 +168,7 @@ def _run(run: Mapping[str, Any]) -> Run:
 
 
 def date_of(moment: Any) -> str:
-    """ "1 March 2025, 10:00 UTC" from an ISO time; what is not one is left as it is."""
+    """ "1 March 2025, 10:00 UTC" from an ISO time; other text is returned unchanged."""
     if not isinstance(moment, str):
         return ""
     try:

@@ -16,12 +16,12 @@ from cnnsearch.report.claims import Answer, Finding
 from cnnsearch.report.figures import Picture
 from cnnsearch.report.findings import answer, findings
 from cnnsearch.report.method import Method, date_of, hardware, method, seeds_note
-from cnnsearch.report.words import capitalised, counted, percent
+from cnnsearch.report.words import capitalised, counted
 from cnnsearch.spec.axis_words import words
 from cnnsearch.spec.settings import DataSpec, FillSplit, Split
 from cnnsearch.words import duration
 
-_MOST_LISTED = 400  # trials in report.md, which cannot be filtered
+_MOST_LISTED = 400  # trials in report.md, whose tables cannot be filtered
 _MOST_NAMED = 8  # damaged trials
 _MOST_OF_A_CLASS = 8  # pictures on the contact sheet
 
@@ -37,7 +37,7 @@ class Fact:
 
 @dataclass(frozen=True)
 class Continued:
-    """A stage that goes on from another."""
+    """A stage that continues another."""
 
     stage: str
     heading: str
@@ -70,7 +70,7 @@ class Page:
     more_confusions: list[Picture]
     trials: rows.Table
     best_trials: rows.Table
-    """The same, or where they are very many, the best of them."""
+    """The same; of very many trials only the best."""
     images: Picture | None
     sheet: list[tuple[str, list[str]]]
     data_facts: list[tuple[str, str]]
@@ -79,7 +79,7 @@ class Page:
 
     @property
     def anchors(self) -> set[str]:
-        """Ids of the sections there are: a finding may point at one that has nothing to show."""
+        """Ids of the sections that the page has: a finding may point at one with nothing to show."""
         present = {
             "all-settings": self.settings,
             "heatmaps": self.heatmaps,
@@ -167,11 +167,11 @@ def _facts(evidence: Evidence) -> list[Fact]:
     facts = []
     if best is not None:
         optimistic = ", optimistic because it was picked for it" if len(evidence.configurations) > 1 else ""
-        note = f"validation {percent(validation)}{optimistic}" if validation else ""
+        note = f"validation {validation.text}{optimistic}" if validation else ""
         facts.append(Fact("Best setting", evidence.label(best), note))
     if test is not None:
         facts.append(
-            Fact("Test accuracy", percent(test), f"of {test.n:,} images that took no part in choosing; 95 % interval")
+            Fact("Test accuracy", test.text, f"of {test.n:,} images that took no part in choosing; 95 % interval")
         )
     statuses = [str(status) for status in evidence.tables.trials["status"]]
     planned = max(evidence.tables.planned, len(statuses))

@@ -1,4 +1,4 @@
-"""How a search went: its figures with their captions, and what is to be said beside them."""
+"""How a search went: its figures with captions, its Pareto set, and a summary."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class SearchSection:
 
     stage: str
     summary: str
-    """What searched, and what became of its trials."""
+    """The method, and what became of its trials."""
     pictures: list[Picture]
     why_no_importances: str
     """Empty where they are shown."""
@@ -44,7 +44,7 @@ class SearchSection:
 
 
 def sections(evidence: Evidence) -> list[SearchSection]:
-    """One a stage that was searched, or in which trials were stopped early."""
+    """A section for each stage that was searched, or in which trials were stopped early."""
     return [_section(search) for search in evidence.searches]
 
 
@@ -60,7 +60,7 @@ def _section(search: Searched) -> SearchSection:
 
 
 def summary(search: Searched) -> str:
-    """What searched, and what became of its trials, in two or three sentences."""
+    """The method and what became of its trials, in two or three sentences."""
     total, planned = len(search.attempts), search.planned
     of = f" of {counted(planned, 'trial')}" if planned and planned > total else ""
     trials = f"{total:,}{of}" if of else counted(total, "trial")
@@ -102,7 +102,7 @@ def _name(search: Searched, what: str) -> str:
 
 
 def _selected(search: Searched, most: int = MOST_POINTS) -> str:
-    """Says so where not all trials are drawn."""
+    """A note where not all trials are drawn; else empty."""
     total = max(len(search.scored), len(search.stopped))
     return (
         f" Of more than {most} trials the best are drawn, and an even selection of the others." if total > most else ""
@@ -219,7 +219,7 @@ def _budgets(search: Searched) -> Picture | None:
 
 
 def _front(search: Searched) -> Table:
-    """The Pareto set, by the first objective; of many an even selection that keeps both ends."""
+    """The Pareto set, by the first objective; of many trials an even selection that keeps both ends."""
     axes = [axis.name for axis in search.axes]
     columns = [Column("trial", True), *(Column(one.label, True) for one in search.objectives)]
     columns += [Column(words(name).short, numeric=search.axis(name).is_ordered) for name in axes]

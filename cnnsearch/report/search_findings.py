@@ -1,4 +1,4 @@
-"""What a search shows in sentences, and what it suggests to try next."""
+"""What searches show, in sentences."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from cnnsearch.evidence.searches import Attempt, Searched
 from cnnsearch.evidence.space import Axis
 from cnnsearch.evidence.verdicts import CANNOT_TELL, CLEAR, SUGGESTIVE, Verdict
 from cnnsearch.report.claims import Claim, Finding, plain
-from cnnsearch.report.words import capitalised, counted, listed, number_word, percent
+from cnnsearch.report.words import capitalised, counted, listed, number_word
 from cnnsearch.spec.axis_words import describe, format_value, rounded, words
 
 ENOUGH = 40
-"""Settings from which importances are called clear."""
+"""Settings from which on importances are called clear."""
 
 
 def of_searches(evidence: Evidence) -> list[Claim]:
-    """Of each search: the axes that matter, the best regions, progress, what was stopped, the Pareto set."""
+    """For each search: axes that matter, the best regions, progress, early stopping, the Pareto set."""
     claims = []
     for search in evidence.searches:
         start = f"In stage {search.stage}: " if len(evidence.searches) > 1 else ""
@@ -78,7 +78,7 @@ def _of_regions(search: Searched) -> list[Finding]:
     if not spans:
         return []
     sentence = f"The best {len(top)} of {len(search.scored):,} trials by validation: {listed(spans)}."
-    # They were picked for their scores, and a searcher looks most where it has found something.
+    # Not clear: the trials were picked for their scores, and a searcher looks most where scores are high.
     return [Finding(sentence, SUGGESTIVE, anchor(search))]
 
 
@@ -104,7 +104,7 @@ def _of_progress(search: Searched) -> list[Finding]:
             f"The search had stopped improving: its best is trial {best.number:,} of {count:,}, and {third} found "
             "nothing better."
         )
-        # Draws that learn nothing from the ones before have no trend to stop.
+        # Draws that learn nothing from those before them have no trend that could stop.
         learns = search.method not in ("random", "qmc")
         return [Finding(sentence, SUGGESTIVE if learns and count >= ENOUGH else CANNOT_TELL, anchor(search))]
     accuracy = search.objective.column.endswith("accuracy")
@@ -112,7 +112,7 @@ def _of_progress(search: Searched) -> list[Finding]:
     images = search.recorded.size("val")
     grain = 1 / images if images and accuracy else 0.0
     few = f", {counted(round(gain * images), 'validation image')} of {images:,}" if grain else ""
-    # A standard error of one score: a smaller gain may be a few lucky images.
+    # Within one standard error of a score, a gain may be a few lucky images.
     value = search.score(best)
     is_noise = bool(grain) and gain <= (value * (1 - value) / images) ** 0.5
     was = "may still have been" if is_noise else "was still"
@@ -197,11 +197,11 @@ def _score(search: Searched, one: Attempt, index: int) -> str:
     value = one.scores[objective.column]
     images = search.recorded.size("val")
     if objective.column == "val_accuracy" and images:
-        return percent(Score.of(value, images))
+        return Score.of(value, images).text
     return objective.text(value)
 
 
 def _named(search: Searched, one: Attempt) -> str:
-    """The values a reader needs first, of three axes."""
+    """The values of the three axes that a reader needs first."""
     names = [axis.name for axis in search.telling if axis.name in one.values][:3]
     return ", ".join(describe(name, rounded(one.values[name])) for name in names)

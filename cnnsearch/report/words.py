@@ -1,10 +1,9 @@
-"""Numbers as people read them. Accuracies and intervals are fractions here and percent in the words."""
+"""Numbers and settings as reports word them: fractions in, percent and points out."""
 
 from __future__ import annotations
 
 import re
 
-from cnnsearch.evidence.comparisons import Score
 from cnnsearch.evidence.configurations import Configuration
 from cnnsearch.evidence.evidence import Evidence
 from cnnsearch.spec.axis_words import Value, format_value
@@ -12,24 +11,19 @@ from cnnsearch.stats import Estimate
 from cnnsearch.words import listed as listed
 
 
-def percent(score: Score) -> str:
-    """An accuracy with its interval: "78.9 % (76.3–81.3)"."""
-    return f"{100 * score.value:.1f} % ({100 * score.low:.1f}–{100 * score.high:.1f})"
-
-
 def share(fraction: float) -> str:
-    """A fraction that is no estimate, such as chance: "10 %", "12.5 %"."""
+    """A fraction that is not an estimate, such as chance: "10 %", "12.5 %"."""
     return f"{100 * fraction:.3g} %"
 
 
 def signed(points: float) -> str:
-    """Points with a true minus sign and never "−0.0"."""
+    """Points with a real minus sign, and never "−0.0"."""
     text = f"{points:.1f}"
     return text.replace("-", "−") if float(text) != 0 else "0.0"
 
 
 def points(difference: Estimate, sign: int = 1) -> str:
-    """A difference of accuracies with its interval: "2.7 points (0.4 to 5.0)". `sign` -1 turns it round."""
+    """A difference of accuracies with its interval: "2.7 points (0.4 to 5.0)". `sign` -1 turns it around."""
     low, high = sorted((sign * difference.low, sign * difference.high))
     return f"{signed(100 * sign * difference.value)} points ({signed(100 * low)} to {signed(100 * high)})"
 
@@ -43,12 +37,12 @@ _SMALL_NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "
 
 
 def number_word(count: int) -> str:
-    """Up to ten in letters: "two"."""
+    """A number, up to ten in letters: "two"."""
     return _SMALL_NUMBERS[count] if count < len(_SMALL_NUMBERS) else f"{count:,}"
 
 
 def trained_layers(fine_tune: Value) -> str:
-    """What a way to fine-tune trains: "the last layer alone", "the last two convolutions as well as the last layer"."""
+    """The layers that a fine-tuning mode trains: "the last layer alone", "all layers"."""
     if fine_tune == "head":
         return "the last layer alone"
     if fine_tune == "full":
@@ -61,17 +55,17 @@ def trained_layers(fine_tune: Value) -> str:
 
 
 def in_words(evidence: Evidence, configuration: Configuration) -> str:
-    """A setting inside a sentence: its label, in plain words where it differs from others only in what it trains."""
+    """A setting inside a sentence: its label, or the layers it trains where settings differ in nothing else."""
     if evidence.varying == ["fine_tune"]:
         return f"training {trained_layers(configuration.values['fine_tune'])}"
     return in_label(evidence, configuration)
 
 
 def in_label(evidence: Evidence, configuration: Configuration) -> str:
-    """A setting's label with no colon in it, for sentences that have one of their own."""
+    """A setting's label without a colon, for sentences that have their own."""
     return evidence.label(configuration).replace("fine-tuning: ", "fine-tuning ")
 
 
 def capitalised(text: str) -> str:
-    """The text with its first letter large and the rest untouched."""
+    """The text with its first letter capitalised and the rest unchanged."""
     return text[:1].upper() + text[1:]

@@ -26,7 +26,7 @@ from cnnsearch.evidence.part import Part
 from cnnsearch.plots import parts as drawn
 from cnnsearch.report import comparison, cost
 from cnnsearch.report.comparison import ComparisonPage
-from cnnsearch.report.words import percent, points
+from cnnsearch.report.words import points
 from cnnsearch.results.tables import SCHEMAS, Tables
 from cnnsearch.spec.load import to_yaml
 from tests.report import factory
@@ -132,8 +132,8 @@ class TestSentences:
         (contrast,) = contrasts(ranked)
         sentence = page().answer.sentence
         assert sentence.startswith(f"Best is {ranked[0].part.name}: its best setting by validation (")
-        assert percent(ranked[0].score) in sentence
-        assert percent(ranked[1].score) in sentence
+        assert ranked[0].score.text in sentence
+        assert ranked[1].score.text in sentence
         assert points(contrast.comparison.difference) in sentence
         assert page().warnings == []
         assert "on the same 1,000 test images (McNemar’s exact test, p" in page().findings[0].sentence
@@ -242,7 +242,7 @@ class TestFigures:
         assert figure is not None
         shown = {text.get_text() for axes in figure.axes for text in axes.texts}
         evidence = Evidence(part2())
-        assert {percent(score) for s in evidence.configurations if (score := evidence.score(s))} <= shown
+        assert {score.text for s in evidence.configurations if (score := evidence.score(s))} <= shown
         assert {"part2", "fine-tuning: head"} <= shown
 
     def test_time_is_on_a_log_axis_with_a_dot_a_setting(self) -> None:

@@ -16,7 +16,7 @@ from cnnsearch.evidence.evidence import Evidence
 from cnnsearch.evidence.verdicts import judge
 from cnnsearch.report.claims import Claim, Finding, tell_all
 from cnnsearch.report.findings import answer, findings, summary
-from cnnsearch.report.words import percent, points
+from cnnsearch.report.words import points
 from tests.report import factory
 
 VARIANTS = (
@@ -70,7 +70,7 @@ class TestEverySentence:
     def test_accuracies_are_those_of_the_tables(self, name):
         evidence = evidence_of(name)
         known = {
-            percent(score)
+            score.text
             for configuration in evidence.configurations
             for split in ("val", "test")
             for moment in ("best", "before")
@@ -157,7 +157,7 @@ class TestGoingOn:
             before, after = evidence.score(best, moment="before"), evidence.score(best)
             assert before is not None
             assert after is not None
-            assert f"from {percent(before)} to {percent(after)}" in finding.sentence
+            assert f"from {before.text} to {after.text}" in finding.sentence
             assert f"dropout {best.values['dropout']:g} for 10 more epochs" in finding.sentence
         assert residual.verdict == "clear"
         assert "dropout 0.25 cannot be told apart from it" in residual.sentence
@@ -232,7 +232,7 @@ class TestAnswer:
         score = evidence.score(best)
         assert score is not None
         sentence = answer(evidence).sentence
-        assert sentence.startswith(f"Best by validation is {evidence.label(best)}: it gets {percent(score)} of 1,000 ")
+        assert sentence.startswith(f"Best by validation is {evidence.label(best)}: it gets {score.text} of 1,000 ")
         assert sentence.endswith("but the same with dropout 0.25 cannot be told apart from it.")
         assert answer(evidence).verdict == "suggestive"
 

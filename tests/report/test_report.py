@@ -20,7 +20,6 @@ from cnnsearch.evidence.evidence import Evidence
 from cnnsearch.evidence.mistakes import examples_wanted
 from cnnsearch.report.html import keep_numbers_whole, only_base64
 from cnnsearch.report.markdown import code, plain
-from cnnsearch.report.words import percent
 from cnnsearch.results.tables import Tables
 from cnnsearch.spec.sweep import Sweep
 from tests.report import factory
@@ -197,7 +196,7 @@ class TestPart1:
             for split in ("val", "test"):
                 score = evidence.score(configuration, split)
                 assert score is not None
-                assert percent(score) in page.words()
+                assert score.text in page.words()
 
     def test_the_best_row_is_marked_once(self, built):
         out, _ = built("part1")
@@ -207,7 +206,7 @@ class TestPart1:
         assert evidence.best is not None
         score = evidence.score(evidence.best)
         assert score is not None
-        assert percent(score) in row
+        assert score.text in row
         assert "best by validation" in row
 
     def test_says_how_it_selected(self, built):
