@@ -13,7 +13,7 @@ from cnnsearch.evidence.importance import Importances, importances
 from cnnsearch.evidence.recorded import Recorded
 from cnnsearch.evidence.space import OBJECTIVES, Axis, Objective, axis_of
 from cnnsearch.spec.axis_words import Value
-from cnnsearch.spec.stage import Stage, StopEarly
+from cnnsearch.spec.stage import Stage
 
 LEAST_FOR_PROGRESS = 12
 """Trials trained to the end that it takes to say how a search went."""
@@ -74,11 +74,6 @@ class Searched:
         return self.spec.search.method
 
     @property
-    def stopping(self) -> StopEarly | None:
-        """The rule by which trials are stopped early; None without one."""
-        return self.spec.stop_early
-
-    @property
     def is_search(self) -> bool:
         """Whether trials were drawn or suggested, rather than laid out as a grid."""
         return self.method != "grid"
@@ -86,12 +81,7 @@ class Searched:
     @property
     def is_shown(self) -> bool:
         """Whether a report has a section on it: not for a grid whose trials were all trained to the end."""
-        return self.is_search or self.stopping is not None or bool(self.pruned)
-
-    @property
-    def planned(self) -> int | None:
-        """Trials that the sweep asks for; None for a grid."""
-        return self.spec.search.trials
+        return self.is_search or self.spec.stop_early is not None or bool(self.pruned)
 
     @cached_property
     def objectives(self) -> list[Objective]:

@@ -88,7 +88,7 @@ def _draw_curves(axes: Axes, search: Searched) -> None:
         if one.status == "pruned" and len(epochs) > 1:
             axes.plot(epochs[-1:], values[-1:], "o", color=colour, markersize=2, alpha=0.7, zorder=2)
     ends = [one.epochs for one in search.pruned]
-    if isinstance(search.stopping, Asha | Hyperband) and highest > 8:
+    if isinstance(search.spec.stop_early, Asha | Hyperband) and highest > 8:
         axes.set_xscale("log")
         shown = sorted({*(e for e in set(ends) if len(set(ends)) <= 8), 1, highest})
         axes.set_xticks(shown, [f"{tick}" for tick in shown])

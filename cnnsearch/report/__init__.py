@@ -7,7 +7,7 @@ need be made again. `comparison` sets several sweeps against each other. All fac
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,9 +16,9 @@ from cnnsearch.errors import RunError
 from cnnsearch.evidence.evidence import Evidence
 from cnnsearch.evidence.mistakes import examples_wanted
 from cnnsearch.report import comparison, freshness, html, markdown
-from cnnsearch.report.figures import Picture
+from cnnsearch.report.comparison import ComparisonPage
 from cnnsearch.report.findings import summary
-from cnnsearch.report.page import assemble
+from cnnsearch.report.page import Page, assemble
 from cnnsearch.results.tables import Tables
 from cnnsearch.storage.durable import write_whole
 
@@ -65,7 +65,7 @@ def write(tables: Tables, out: Path) -> Path:
 
 def _make(evidence: Evidence, out: Path) -> Path:
     page, made_from = assemble(evidence), freshness.made_from(evidence.tables)
-    path = _write(out, page.pictures(), markdown.render(page), html.render(page))
+    path = _write(out, page)
     freshness.note(out, made_from, summary(evidence))
     return path
 
@@ -77,21 +77,21 @@ def write_comparison(tables: Sequence[Tables], out: Path) -> Path:
     """
     comparison.refuse_out(out)
     page = comparison.assemble(tables, out)
-    return _write(out, page.pictures, markdown.render_comparison(page), html.render_comparison(page))
+    return _write(out, page)
 
 
-def _write(out: Path, drawn: Iterable[Picture], text: str, page: str) -> Path:
+def _write(out: Path, page: Page | ComparisonPage) -> Path:
     plots = out / "plots"
     try:
         plots.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RunError(f"{plots} cannot be written: {error.strerror or error}") from None
-    pictures = {f"{picture.name}.png": picture.png for picture in drawn}
+    pictures = {f"{picture.name}.png": picture.png for picture in page.pictures}
     for name, png in pictures.items():
         write_whole(plots / name, png)
     for old in plots.glob("*.png"):
         if old.name not in pictures:
             old.unlink(missing_ok=True)
-    write_whole(out / "report.md", text.encode())
-    write_whole(out / "report.html", page.encode())
+    write_whole(out / "report.md", markdown.render(page).encode())
+    write_whole(out / "report.html", html.render(page).encode())
     return out / "report.html"

@@ -18,12 +18,7 @@ from cnnsearch.words import printable
 # The background of code and pictures, which only the page needs: (light, dark).
 _WELL = ("#f4f5f7", "#1f2329")
 
-_ANCHOR_NAMES = {
-    "all-settings": "all settings",
-    "curves": "the curves",
-    "errors": "the errors",
-    "trials": "the trials",
-}
+_ANCHOR_NAMES = {"all-settings": "all settings", "curves": "the curves", "errors": "the errors", "trials": "the trials"}
 
 _COMPARISON_ANCHOR_NAMES = {"best": "the best settings", "time": "accuracy against time", "table": "the table"}
 
@@ -49,24 +44,24 @@ def environment(package: str = "cnnsearch.report") -> Environment:
     return templates
 
 
-def render(page: Page) -> str:
+def render(page: Page | ComparisonPage) -> str:
     """The page as HTML, with styles, script, figures and pictures inside."""
-    return _render("report.html.j2", page, _anchor_names(page))
+    source = table_script()
+    digest = base64.b64encode(hashlib.sha256(source.encode()).digest()).decode()
+    return _render(page, "layout.html.j2", style=Markup(style()), script=Markup(source), script_hash=f"sha256-{digest}")
 
 
-def render_comparison(page: ComparisonPage) -> str:
-    """The same for several sweeps side by side."""
-    return _render("comparison.html.j2", page, _COMPARISON_ANCHOR_NAMES)
+def content(page: Page | ComparisonPage) -> str:
+    """The `main` element of `render`, for a page made elsewhere; that needs `style` and `table_script`."""
+    return _render(page, "content.html.j2")
 
 
-def content(page: Page) -> str:
-    """What `render` has in its `main`, for a page of another's making; it needs `style` and `table_script`."""
-    return _content("report.html.j2", page, _anchor_names(page))
-
-
-def comparison_content(page: ComparisonPage) -> str:
-    """The same for several sweeps side by side."""
-    return _content("comparison.html.j2", page, _COMPARISON_ANCHOR_NAMES)
+def _render(page: Page | ComparisonPage, layout: str, **parts: str) -> str:
+    if isinstance(page, ComparisonPage):
+        name, anchor_names = "comparison.html.j2", _COMPARISON_ANCHOR_NAMES
+    else:
+        name, anchor_names = "report.html.j2", _anchor_names(page)
+    return environment().get_template(name).render(page=page, layout=layout, anchor_names=anchor_names, **parts)
 
 
 def style() -> str:
@@ -79,28 +74,6 @@ def table_script() -> str:
     templates = environment()
     source, _, _ = templates.loader.get_source(templates, "table.js") if templates.loader else ("", "", None)
     return source
-
-
-def _render(template: str, page: Page | ComparisonPage, anchor_names: dict[str, str]) -> str:
-    source = table_script()
-    digest = base64.b64encode(hashlib.sha256(source.encode()).digest()).decode()
-    return (
-        environment()
-        .get_template(template)
-        .render(
-            layout="layout.html.j2",
-            page=page,
-            style=Markup(style()),
-            script=Markup(source),
-            script_hash=f"sha256-{digest}",
-            anchor_names=anchor_names,
-        )
-    )
-
-
-def _content(template: str, page: Page | ComparisonPage, anchor_names: dict[str, str]) -> str:
-    found = environment().get_template(template)
-    return found.render(layout="content.html.j2", page=page, anchor_names=anchor_names)
 
 
 def _anchor_names(page: Page) -> dict[str, str]:

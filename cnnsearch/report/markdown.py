@@ -15,21 +15,13 @@ _SPECIAL = re.compile(r"([\\`*_\[\]|<>#$~])")
 _STARTS = re.compile(r"^(\d*)([-+.)])(?=\s)")
 
 
-def render(page: Page) -> str:
+def render(page: Page | ComparisonPage) -> str:
     """The page as Markdown for readers and renderers alike."""
-    return _render("report.md.j2", page)
-
-
-def render_comparison(page: ComparisonPage) -> str:
-    """The same for several sweeps side by side."""
-    return _render("comparison.md.j2", page)
-
-
-def _render(template: str, page: Page | ComparisonPage) -> str:
     templates = environment()
     templates.filters["md"] = plain
     templates.filters["mdcode"] = code
-    text = templates.get_template(template).render(page=page)
+    name = "comparison.md.j2" if isinstance(page, ComparisonPage) else "report.md.j2"
+    text = templates.get_template(name).render(page=page)
     return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
 
 

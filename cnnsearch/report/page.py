@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -97,15 +96,14 @@ class Page:
             *(name for name, content in present.items() if content),
         }
 
-    def pictures(self) -> Iterator[Picture]:
+    @property
+    def pictures(self) -> list[Picture]:
         """All figures, in order."""
-        continued = [stage.picture for stage in self.continued]
+        searched = [picture for section in self.searches for picture in section.pictures]
         more = [picture for _, pictures in self.more_curves for picture in pictures]
-        yield from figures.present([self.settings])
-        for section in self.searches:
-            yield from section.pictures
-        yield from figures.present([self.heatmaps, *self.curves, *more, *continued])
-        yield from figures.present([self.confusion, *self.more_confusions, self.images])
+        continued = [stage.picture for stage in self.continued]
+        found = [self.settings, *searched, self.heatmaps, *self.curves, *more, *continued, self.confusion]
+        return figures.present([*found, *self.more_confusions, self.images])
 
 
 def assemble(evidence: Evidence) -> Page:

@@ -61,7 +61,7 @@ def _section(search: Searched) -> SearchSection:
 
 def summary(search: Searched) -> str:
     """The method and what became of its trials, in two or three sentences."""
-    total, planned = len(search.attempts), search.planned
+    total, planned = len(search.attempts), search.spec.search.trials
     of = f" of {counted(planned, 'trial')}" if planned and planned > total else ""
     trials = f"{total:,}{of}" if of else counted(total, "trial")
     if search.is_search:
@@ -73,7 +73,7 @@ def summary(search: Searched) -> str:
     kinds += [(sum(one.status == kind for one in search.lost), kind) for kind in ("failed", "diverged")]
     parts = [f"{count:,} {name}" for count, name in kinds if count]
     sentences.append(f"{capitalised(listed(parts))}.")
-    rule = search.stopping
+    rule = search.spec.stop_early
     if rule is not None:
         details = rule.model_dump(exclude={"method"})
         told = [f"{name.replace('_', ' ')} {format_value(value)}" for name, value in details.items()]

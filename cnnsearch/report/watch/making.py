@@ -104,7 +104,7 @@ def make(folders: Sequence[Path], links: Sequence[str]) -> Made:
     else:
         page = comparison.assemble(tables, folders[0].parent)
         sources = [dataclasses.replace(source, link=link) for source, link in zip(page.sources, links, strict=True)]
-        content = html.comparison_content(dataclasses.replace(page, sources=sources))
+        content = html.content(dataclasses.replace(page, sources=sources))
     counts = [
         {str(status): int(count) for status, count in table.trials["status"].value_counts().items()} for table in tables
     ]
