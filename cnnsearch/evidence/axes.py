@@ -33,9 +33,7 @@ def map_axes(evidence: Evidence, stage: str) -> tuple[list[str], list[str]]:
     """
     if any(search.stage == stage and search.is_search and search.has_ranges for search in evidence.searches):
         return [], []  # no table: slices and a contour show these
-    configurations = [
-        configuration for configuration in evidence.stage(stage) if evidence.score(configuration) is not None
-    ]
+    configurations = [c for c in evidence.stage(stage) if evidence.score(c) is not None]
     counts = {axis: len(distinct(configurations, axis)) for axis in evidence.axes(stage) if axis != "model"}
     axes = sorted((axis for axis in counts if counts[axis] > 1), key=lambda axis: -counts[axis])
     # Drawn at random, every value occurs once: that is a scale, not rows or columns.

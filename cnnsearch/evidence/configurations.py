@@ -146,11 +146,9 @@ def matched(
     def rest(configuration: Configuration) -> tuple[object, ...]:
         return (configuration.parent, *((a, v) for a, v in configuration.values.items() if a != axis))
 
-    have = {
-        rest(configuration): configuration for configuration in configurations if configuration.values[axis] == other
-    }
-    firsts = [configuration for configuration in configurations if configuration.values[axis] == value]
-    return [(configuration, have[rest(configuration)]) for configuration in firsts if rest(configuration) in have]
+    have = {rest(c): c for c in configurations if c.values[axis] == other}
+    firsts = [c for c in configurations if c.values[axis] == value]
+    return [(c, have[rest(c)]) for c in firsts if rest(c) in have]
 
 
 def preferred(configurations: Sequence[Configuration], axis: str) -> Value:
@@ -160,12 +158,12 @@ def preferred(configurations: Sequence[Configuration], axis: str) -> Value:
 
 def mean_validation(configurations: Sequence[Configuration], axis: str, value: Value) -> float:
     """Mean validation accuracy of the configurations that have this value of an axis."""
-    scores = [configuration.val_accuracy for configuration in configurations if configuration.values[axis] == value]
+    scores = [c.val_accuracy for c in configurations if c.values[axis] == value]
     return sum(scores) / len(scores)
 
 
 def distinct(configurations: Iterable[Configuration], axis: str) -> list[Value]:
     """The values of an axis among configurations: numbers ascending, words in order of appearance."""
-    values = list(dict.fromkeys(configuration.values[axis] for configuration in configurations))
+    values = list(dict.fromkeys(c.values[axis] for c in configurations))
     numbers = [value for value in values if isinstance(value, int | float)]
     return sorted(numbers) if len(numbers) == len(values) else values  # type: ignore[return-value]

@@ -29,22 +29,22 @@ class Evidence(Recorded):
     @cached_property
     def by_key(self) -> dict[str, Configuration]:
         """Key -> configuration."""
-        return {configuration.key: configuration for configuration in self.configurations}
+        return {c.key: c for c in self.configurations}
 
     @cached_property
     def stages(self) -> list[str]:
         """Names of the stages that have finished configurations, in the order of the sweep."""
         planned = [stage.name for stage in self.tables.sweep.stages]
-        present = list(dict.fromkeys(configuration.stage for configuration in self.configurations))
+        present = list(dict.fromkeys(c.stage for c in self.configurations))
         return [name for name in planned if name in present] + [name for name in present if name not in planned]
 
     def stage(self, name: str) -> list[Configuration]:
         """The finished configurations of a stage."""
-        return [configuration for configuration in self.configurations if configuration.stage == name]
+        return [c for c in self.configurations if c.stage == name]
 
     def continues(self, name: str) -> bool:
         """Whether the stage carries weights over from another."""
-        return any(configuration.parent is not None for configuration in self.stage(name))
+        return any(c.parent is not None for c in self.stage(name))
 
     def space(self, name: str) -> dict[str, Values]:
         """A stage's space as the sweep gives it: axis -> values. Empty for a stage that the sweep does not have."""
@@ -56,7 +56,7 @@ class Evidence(Recorded):
         Axes that a stage only inherits from its parents are not its own, though they differ between its configurations.
         """
         configurations = self.stage(name)
-        varying = [a for a in AXES if len({configuration.values[a] for configuration in configurations}) > 1]
+        varying = [a for a in AXES if len({c.values[a] for c in configurations}) > 1]
         space = list(self.space(name))
         own = [axis for axis in space if axis in varying]
         return own if space else varying
@@ -185,7 +185,7 @@ class Evidence(Recorded):
                 continue
             correct[configuration.key] = answers
         if self.best.key not in correct:
-            return [configuration for configuration in self.configurations if configuration.key != self.best.key]
+            return [c for c in self.configurations if c.key != self.best.key]
         told = set(correct) - set(stats.not_told_apart(correct, self.best.key)) - {self.best.key}
         told = {key for key in told if self._seeds_agree(self.best, self.by_key[key])}
         return [s for s in self.configurations if s.key != self.best.key and s.key not in told]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -27,6 +27,16 @@ class Recorded:
 
     def __init__(self, tables: Tables) -> None:
         self.tables = tables
+
+    @property
+    def runs(self) -> list[dict[str, Any]]:
+        """The runs of the sweep's command, oldest first, as provenance records them."""
+        return self.tables.provenance.get("runs") or []
+
+    @property
+    def run_seconds(self) -> list[float]:
+        """How long each run took, where that is recorded."""
+        return [float(run["seconds"]) for run in self.runs if isinstance(run.get("seconds"), int | float)]
 
     @cached_property
     def models(self) -> list[str]:

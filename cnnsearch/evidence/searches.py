@@ -147,6 +147,11 @@ class Searched:
         )
 
     @cached_property
+    def done(self) -> int:
+        """How many trials were trained to their last epoch."""
+        return sum(one.status == "done" for one in self.attempts)
+
+    @cached_property
     def scored(self) -> list[Attempt]:
         """Comparable trials that have the first objective."""
         return [one for one in self.attempts if one.is_comparable and self.objective.column in one.scores]
@@ -282,17 +287,10 @@ class Searched:
         """The epochs at which trials were stopped, in order; joined into at most `most` spans."""
         ends = sorted(one.epochs for one in self.pruned)
         epochs = sorted(set(ends))
-        if not epochs:
-            return []
-        edges = [(epoch, epoch) for epoch in epochs]
-        if len(epochs) > most:
-            width = math.ceil((epochs[-1] - epochs[0] + 1) / most)
-            firsts = range(epochs[0], epochs[-1] + 1, width)
-            edges = [(first, min(first + width - 1, epochs[-1])) for first in firsts]
         trained = [one.epochs for one in self.attempts if one.status in ("done", "pruned")]
         return [
             Rung(first, last, sum(e >= first for e in trained), sum(first <= e <= last for e in ends))
-            for first, last in edges
+            for first, last in spans(epochs, most)
         ]
 
 
@@ -316,3 +314,11 @@ def _code(axis: Axis, attempt: Attempt) -> float | None:
     if axis.is_ordered:
         return axis.position(value)
     return float(axis.listed.index(value)) if value in axis.listed else None
+
+
+def spans(epochs: Sequence[int], most: int) -> list[tuple[int, int]]:
+    """Ascending epochs as (first, last): each its own span, or joined into at most `most` spans of equal width."""
+    if len(epochs) <= most:
+        return [(epoch, epoch) for epoch in epochs]
+    width = math.ceil((epochs[-1] - epochs[0] + 1) / most)
+    return [(first, min(first + width - 1, epochs[-1])) for first in range(epochs[0], epochs[-1] + 1, width)]

@@ -35,9 +35,7 @@ def has_intervals(columns: Sequence[Value]) -> bool:
 
 def are_many(evidence: Evidence, configurations: Sequence[Configuration]) -> bool:
     """Whether only the best are shown: there are many, or they were suggested and so make no table."""
-    return len(configurations) > _MOST_CURVES or any(
-        configuration.key in evidence.attempts for configuration in configurations
-    )
+    return len(configurations) > _MOST_CURVES or any(c.key in evidence.attempts for c in configurations)
 
 
 def curves_shown(evidence: Evidence, stage: str) -> str:
@@ -50,7 +48,7 @@ def curves_shown(evidence: Evidence, stage: str) -> str:
 
 def most_dots(evidence: Evidence) -> int:
     """How many settings are shown as dots: fewer of suggested ones, which nobody compares one by one."""
-    suggested = sum(configuration.key in evidence.attempts for configuration in evidence.configurations)
+    suggested = sum(c.key in evidence.attempts for c in evidence.configurations)
     return _MOST_SUGGESTED_DOTS if 2 * suggested > len(evidence.configurations) else _MOST_DOTS
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 from matplotlib.axes import Axes
@@ -11,7 +10,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from cnnsearch.evidence.searches import Attempt, Rung, Searched, thinned
+from cnnsearch.evidence.searches import Attempt, Rung, Searched, spans, thinned
 from cnnsearch.evidence.shown import selection
 from cnnsearch.plots import marks, style
 from cnnsearch.spec.stage import Asha, Hyperband
@@ -37,17 +36,15 @@ def rungs(search: Searched) -> Figure | None:
 def rungs_title(search: Searched) -> str:
     """How many were stopped."""
     total, stopped = len(search.attempts), len(search.pruned)
-    done = sum(one.status == "done" for one in search.attempts)
-    left = f"{done:,} trained to the end" if done else "none trained to the end"
+    left = f"{search.done:,} trained to the end" if search.done else "none trained to the end"
     return f"{stopped:,} of {total:,} trials were stopped early; {left}"
 
 
 def _draw_rungs(axes: Axes, search: Searched, steps: Sequence[Rung]) -> None:
     accent, faint = style.THEME["accent"], style.THEME["faint"]
     ends = [(step.name, step.reached, step.stopped) for step in steps]
-    done = sum(one.status == "done" for one in search.attempts)
-    if done:
-        ends.append(("end", done, 0))
+    if search.done:
+        ends.append(("end", search.done, 0))
     for index, (_, reached, stopped) in enumerate(ends):
         axes.bar(index, reached - stopped, width=0.7, color=accent, alpha=0.75, linewidth=0)
         axes.bar(index, stopped, bottom=reached - stopped, width=0.7, color=faint, alpha=0.55, linewidth=0)
@@ -118,7 +115,7 @@ def trials_by_budget(search: Searched) -> Figure | None:
     trained = [one for one in search.attempts if one.epochs > 0]
     if not search.pruned or len({one.epochs for one in trained}) < 2:
         return None
-    bins = _bins(sorted({one.epochs for one in trained}))
+    bins = spans(sorted({one.epochs for one in trained}), _MOST_BARS)
     with style.drawing():
         figure = style.new_figure(8.9, 3.3)
         for left, width, by_epochs in ((0.7, 3.3, False), (5.0, 3.6, True)):
@@ -161,13 +158,6 @@ def budget_title(search: Searched) -> str:
         f"Early stopping trained {100 * total / full:.0f} % of all epochs, and {100 * stopped / total:.0f} % of "
         "these went into trials it stopped"
     )
-
-
-def _bins(epochs: Sequence[int]) -> list[tuple[int, int]]:
-    if len(epochs) <= _MOST_BARS:
-        return [(epoch, epoch) for epoch in epochs]
-    width = math.ceil((epochs[-1] - epochs[0] + 1) / _MOST_BARS)
-    return [(first, min(first + width - 1, epochs[-1])) for first in range(epochs[0], epochs[-1] + 1, width)]
 
 
 def _budget_legend(figure: Figure, trained: Sequence[Attempt]) -> None:

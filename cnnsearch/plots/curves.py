@@ -58,7 +58,7 @@ def learning_curves(source: Tables | Evidence, metric: Metric = "loss", stage: s
 
 def curves_title(evidence: Evidence, configurations: Sequence[Configuration], metric: Metric) -> str:
     """Where validation loss turned, or how far training and validation accuracy end apart."""
-    trials = [trial for configuration in configurations for trial in configuration.trial_ids]
+    trials = [trial for c in configurations for trial in c.trial_ids]
     unit = "settings" if len(trials) == len(configurations) else "trials"
     if metric == "loss":
         turns = sorted(turn for trial in trials if (turn := evidence.turn(trial)) is not None)
@@ -88,14 +88,14 @@ def _arrange(evidence: Evidence, stage: str, configurations: Sequence[Configurat
     """Rows of panels: model by cell where that is a table of reasonable size, else the best ones in a row."""
     if are_many(evidence, configurations):
         best = sorted(configurations, key=lambda s: (-s.val_accuracy, s.order))[:BEST_OF_MANY]
-        panels = [_Panel(_name(evidence, configuration), "", configuration) for configuration in best]
+        panels = [_Panel(_name(evidence, c), "", c) for c in best]
         return [panels[i : i + _COLUMNS - 1] for i in range(0, len(panels), _COLUMNS - 1)]
     axes = [axis for axis in evidence.axes(stage) if axis != "model"]
     groups: dict[tuple[str, str | None], list[Configuration]] = {}
     for configuration in configurations:
         groups.setdefault((configuration.model, configuration.parent), []).append(configuration)
     cells = sorted(
-        {_cell(configuration, axes) for configuration in configurations},
+        {_cell(c, axes) for c in configurations},
         key=lambda cell: _cell_order(cell, axes, configurations),
     )
     models = [model for model, _ in groups]
@@ -104,7 +104,7 @@ def _arrange(evidence: Evidence, stage: str, configurations: Sequence[Configurat
         name = model
         if models.count(model) > 1 and parent in evidence.by_key:
             name = evidence.label(evidence.by_key[parent])
-        of_cell = {_cell(configuration, axes): configuration for configuration in members}
+        of_cell = {_cell(c, axes): c for c in members}
         panels = [
             _Panel(" · ".join(describe(a, v) for a, v in zip(axes, cell, strict=True)), name, of_cell.get(cell))
             for cell in cells

@@ -21,11 +21,7 @@ ROW = 0.25  # inches
 def all_settings(source: Tables | Evidence) -> Figure | None:
     """A dot for each setting, of many the `most_dots` best by validation accuracy; None where nothing finished."""
     evidence = as_evidence(source)
-    scored = [
-        (configuration, score)
-        for configuration in evidence.configurations
-        if (score := evidence.score(configuration)) is not None
-    ]
+    scored = [(c, score) for c in evidence.configurations if (score := evidence.score(c)) is not None]
     if not scored:
         return None
     shown = sorted(scored, key=lambda item: (-item[0].val_accuracy, item[0].order))
@@ -75,7 +71,7 @@ def _draw(evidence: Evidence, shown: list[tuple[Configuration, Score]], total: i
     height = ROW * (rows + 0.5)
     figure = style.new_figure(left + width + right, top + height + 0.5)
     axes = style.axes_at(figure, left, top, width, height)
-    near = {configuration.key for configuration in evidence.near_best}
+    near = {c.key for c in evidence.near_best}
     y = 0.0
     for model in models:
         group = sorted((item for item in shown if item[0].model == model), key=lambda item: -item[1].value)

@@ -29,9 +29,7 @@ def heatmaps(source: Tables | Evidence, stage: str | None = None) -> Figure | No
     used, _ = map_axes(evidence, name) if name else ([], [])
     if name is None or not used:
         return None
-    configurations = [
-        configuration for configuration in evidence.stage(name) if evidence.score(configuration) is not None
-    ]
+    configurations = [c for c in evidence.stage(name) if evidence.score(c) is not None]
     with style.drawing():
         draw = _draw_maps if len(used) == 2 else _draw_dots
         figure = draw(evidence, configurations, *used)
@@ -117,11 +115,11 @@ def _cell(
     inside = [
         s for s in configurations if s.model == model and all(s.values[axis] == value for axis, value in values.items())
     ]
-    scores = [score for configuration in inside if (score := evidence.score(configuration)) is not None]
+    scores = [score for c in inside if (score := evidence.score(c)) is not None]
     if not scores:
         return None
     mean, n = sum(score.value for score in scores) / len(scores), scores[0].n
-    return Score.of(mean, n), {configuration.key for configuration in inside}
+    return Score.of(mean, n), {c.key for c in inside}
 
 
 def _draw_cell(axes: Axes, x: int, y: int, score: Score | None, share: float, *, roomy: bool, picked: bool) -> None:

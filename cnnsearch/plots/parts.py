@@ -52,7 +52,7 @@ def best_settings(parts: Sequence[Part], title: str) -> Figure | None:
                 axes, -0.02, y, style.shorten(part.name, 40), ha="right", color=style.THEME["ink"], fontweight="bold"
             )
             y += 1
-            near = {configuration.key for configuration in part.evidence.near_best}
+            near = {c.key for c in part.evidence.near_best}
             for configuration, score in scored:
                 label = style.shorten(part.evidence.label(configuration, separator=" · "), 56)
                 is_best = part.best is not None and configuration.key == part.best.key
@@ -82,11 +82,10 @@ def _kinds(figure: Figure, left: float) -> None:
 def accuracy_by_time(parts: Sequence[Part], title: str) -> Figure | None:
     """Test accuracy of every finished setting against its training seconds; None where no time is recorded."""
     points = [
-        (index, part, configuration, score.value, max(seconds, _LEAST_SECONDS))
+        (index, part, c, score.value, max(seconds, _LEAST_SECONDS))
         for index, part in enumerate(parts)
-        for configuration in part.evidence.configurations
-        if (score := part.evidence.score(configuration)) is not None
-        and (seconds := part.seconds(configuration)) is not None
+        for c in part.evidence.configurations
+        if (score := part.evidence.score(c)) is not None and (seconds := part.seconds(c)) is not None
     ]
     if not points:
         return None

@@ -77,8 +77,7 @@ def _one_three_ten(edge: float, *, upwards: bool) -> list[float | int]:
 
 def _command(evidence: Evidence, extra: str = "") -> str | None:
     """The command that made these results, with something added; None where it is not recorded."""
-    runs = evidence.tables.provenance.get("runs") or []
-    command = runs[-1].get("command") if runs else None
+    command = evidence.runs[-1].get("command") if evidence.runs else None
     return f"{command} {extra}".strip() if isinstance(command, str) and command else None
 
 
@@ -251,7 +250,7 @@ def _longer(evidence: Evidence, best: Configuration) -> list[Advice]:
 
 
 def _seeds(evidence: Evidence) -> list[Advice]:
-    seeds = sorted({seed for configuration in evidence.configurations for seed in configuration.seeds})
+    seeds = sorted({seed for c in evidence.configurations for seed in c.seeds})
     if len(seeds) != 1:
         return []
     more = [seeds[0], seeds[0] + 1, seeds[0] + 2]

@@ -344,8 +344,7 @@ def _row(part: Part, *, is_best: bool) -> Row:
 
 def _source(part: Part, out: Path) -> Source:
     tables = part.evidence.tables
-    runs = tables.provenance.get("runs") or []
-    seconds = [float(run["seconds"]) for run in runs if isinstance(run.get("seconds"), int | float)]
+    runs, seconds = part.evidence.runs, part.evidence.run_seconds
     ran = [
         date_of(runs[-1].get("started_at")) if runs else "",
         duration(sum(seconds)) if seconds else "",

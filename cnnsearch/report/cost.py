@@ -22,8 +22,7 @@ _MOST_UNBEATEN = 5
 
 def machine(part: Part) -> str:
     """The machine of the sweep's last run; empty where not recorded."""
-    runs = part.evidence.tables.provenance.get("runs") or [{}]
-    return hardware(runs[-1])
+    return hardware(part.evidence.runs[-1]) if part.evidence.runs else ""
 
 
 def timed(ranked: Sequence[Entry]) -> list[tuple[Entry, float]]:
@@ -102,11 +101,10 @@ def of_rate(ranked: Sequence[Entry]) -> list[Finding]:
 def of_unbeaten(parts: Sequence[Part]) -> list[Finding]:
     """The settings that none beats in both accuracy and time."""
     known = [
-        (part, configuration, score, seconds)
+        (part, c, score, seconds)
         for part in parts
-        for configuration in part.evidence.configurations
-        if (score := part.evidence.score(configuration)) is not None
-        and (seconds := part.seconds(configuration)) is not None
+        for c in part.evidence.configurations
+        if (score := part.evidence.score(c)) is not None and (seconds := part.seconds(c)) is not None
     ]
     known.sort(key=lambda item: (item[3], -item[2].value))
     unbeaten: list[tuple[Part, Configuration, Score, float]] = []

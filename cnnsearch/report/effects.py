@@ -11,7 +11,7 @@ from cnnsearch.evidence.configurations import Configuration, best_of, distinct, 
 from cnnsearch.evidence.evidence import Evidence
 from cnnsearch.evidence.families import change, control_of, families
 from cnnsearch.evidence.verdicts import CANNOT_TELL, CLEAR, SUGGESTIVE, Verdict, is_told_apart, together
-from cnnsearch.report.claims import Claim, Finding
+from cnnsearch.report.claims import Claim, Finding, plain
 from cnnsearch.report.words import capitalised, counted, listed, points, trained_layers
 from cnnsearch.spec.axis_words import Value, describe, format_value, words
 from cnnsearch.words import duration
@@ -301,7 +301,7 @@ def _siblings(
         if len(configurations) > _MOST_LISTED:
             return f"{len(configurations)} of {len(judged)} other values"
         if len(axes) == 1:
-            return f"{name} {listed([format_value(configuration.values[axes[0]]) for configuration in configurations])}"
+            return f"{name} {listed([format_value(c.values[axes[0]]) for c in configurations])}"
         return listed([", ".join(describe(axis, s.values[axis]) for axis in axes) for s in configurations])
 
     parts = []
@@ -331,11 +331,10 @@ def of_overfitting(evidence: Evidence) -> list[Claim]:
         sentence = f"No overfitting yet: validation loss has not turned within {last} epochs in {which}."
         if len(trials) == 1:
             sentence = f"No overfitting yet: validation loss has not turned within {last} epochs."
-        finding = Finding(sentence, CANNOT_TELL, "curves")
-        return [Claim((), lambda _: finding)]
+        return [plain(sentence, CANNOT_TELL, "curves")]
     sentence = _turning_sentence(evidence, turned, len(trials), total, last)
     verdict = CLEAR if len(turned) >= 0.8 * len(trials) else SUGGESTIVE
-    return [Claim((), lambda _: Finding(sentence, verdict, "curves"))]
+    return [plain(sentence, verdict, "curves")]
 
 
 def _turning_sentence(

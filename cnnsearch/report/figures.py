@@ -105,7 +105,7 @@ def learning_curves(evidence: Evidence, stage: str, prefix: str = "") -> list[Pi
     note = curves_shown(evidence, stage)
     for metric in ("loss", "accuracy"):
         caption = "Training solid, validation dashed; all panels share their axes."
-        several = max((len(configuration.trial_ids) for configuration in evidence.stage(stage)), default=1) > 1
+        several = max((len(c.trial_ids) for c in evidence.stage(stage)), default=1) > 1
         if metric == "loss" and not several:
             caption += " The number under a triangle is the epoch at which validation loss turned."
         caption += " One thin line a seed." if several else ""
@@ -154,13 +154,13 @@ def other_confusions(evidence: Evidence) -> list[Picture]:
         if evidence.continues(stage):
             for group in families(evidence, stage):
                 chosen.append((group[0], "before"))
-                chosen += [(configuration, "best") for configuration in group]
+                chosen += [(c, "best") for c in group]
         else:
             kinds: dict[tuple[str, Value], list[Configuration]] = {}
             for configuration in configurations:
                 kinds.setdefault((configuration.model, configuration.values["fine_tune"]), []).append(configuration)
             champions = [best_of(group) for group in kinds.values()]
-            chosen += [(configuration, "best") for configuration in champions if configuration is not None]
+            chosen += [(c, "best") for c in champions if c is not None]
     skip = {(evidence.best.key, "best")} if evidence.best else set()
     found = []
     for configuration, moment in [item for item in chosen if (item[0].key, item[1]) not in skip][:MOST_FOLDED]:

@@ -113,7 +113,7 @@ def _sureness(evidence: Evidence) -> Verdict:
     best, near = evidence.best, evidence.near_best
     assert best is not None  # only called where there is one
     told = [s for s in evidence.configurations if s is not best and s not in near]
-    if not told or any(_test(configuration) > _test(best) for configuration in told):
+    if not told or any(_test(c) > _test(best) for c in told):
         return CANNOT_TELL
     return SUGGESTIVE if near else CLEAR
 
@@ -121,7 +121,7 @@ def _sureness(evidence: Evidence) -> Verdict:
 def _rivals(evidence: Evidence, best: Configuration, others: int) -> str:
     """How the other settings compare with the best on the test images."""
     near = evidence.near_best
-    keys = {configuration.key for configuration in near} | {best.key}
+    keys = {c.key for c in near} | {best.key}
     better = [s for s in evidence.configurations if s.key not in keys and _test(s) > _test(best)]
     worse = others - len(near) - len(better)
     parts = []
@@ -183,10 +183,10 @@ def shared(evidence: Evidence, configurations: Sequence[Configuration]) -> str:
 
 
 def _of_chance(evidence: Evidence) -> list[Claim]:
-    lost = [configuration for configuration in evidence.configurations if not evidence.beats_chance(configuration)]
+    lost = [c for c in evidence.configurations if not evidence.beats_chance(c)]
     if not lost:
         return []
-    which = "" if len(lost) > 2 else f": {listed([evidence.label(configuration) for configuration in lost])}"
+    which = "" if len(lost) > 2 else f": {listed([evidence.label(c) for c in lost])}"
     total = len(evidence.configurations)
     subject = f"None of {total} settings is" if len(lost) == total > 1 else f"{len(lost)} of {total} settings"
     verb = "" if len(lost) == total > 1 else " is no" if len(lost) == 1 else " are no"
@@ -211,7 +211,7 @@ def _of_divergence(evidence: Evidence) -> list[Claim]:
 def _of_nothing_to_compare(evidence: Evidence) -> list[Claim]:
     if len(evidence.configurations) == 1:
         return [plain("Only one setting finished, so there is nothing to compare it with.", CANNOT_TELL, "trials")]
-    if all(evidence.correct(configuration) is None for configuration in evidence.configurations):
+    if all(evidence.correct(c) is None for c in evidence.configurations):
         sentence = (
             "The trials' answers on the test images are not recorded, so settings cannot be compared image by image."
         )

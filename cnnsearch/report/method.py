@@ -43,13 +43,13 @@ def method(evidence: Evidence) -> Method:
     sweep = yaml.safe_dump(
         evidence.tables.sweep.to_dict(), sort_keys=False, allow_unicode=True, width=100, default_flow_style=None
     )
-    runs = [_run(run) for run in evidence.tables.provenance.get("runs") or []]
+    runs = [_run(run) for run in evidence.runs]
     return Method(tuple(_notes(evidence)), tuple(_facts(evidence)), tuple(runs), sweep)
 
 
 def seeds_note(evidence: Evidence) -> str:
     """What can be said about seeds; empty where nothing finished."""
-    seeds = sorted({seed for configuration in evidence.configurations for seed in configuration.seeds})
+    seeds = sorted({seed for c in evidence.configurations for seed in c.seeds})
     if not seeds:
         return ""
     if len(seeds) == 1:
@@ -67,7 +67,7 @@ def _notes(evidence: Evidence) -> list[tuple[str, str]]:
     """Two sentences on each thing a reader may doubt."""
     chosen = counted(len(evidence.configurations), "setting")
     optimistic = f"the winner’s validation score, the highest of {chosen}, is optimistic for that reason, and its"
-    seeds = max((len(configuration.trial_ids) for configuration in evidence.configurations), default=1)
+    seeds = max((len(c.trial_ids) for c in evidence.configurations), default=1)
     mean = " (mean over seeds)" if seeds > 1 else ""
     over_seeds = " or, where that is wider, by Student’s t over the seeds" if seeds > 1 else ""
     return [
@@ -197,8 +197,7 @@ def _counted_names(names: list[str]) -> str:
 
 
 def _facts(evidence: Evidence) -> list[tuple[str, str]]:
-    provenance = evidence.tables.provenance
-    runs = provenance.get("runs") or []
+    provenance, runs = evidence.tables.provenance, evidence.runs
     last = runs[-1] if runs else {}
     facts = [(str(name), str(version)) for name, version in (last.get("versions") or {}).items() if version]
     if last.get("git_commit"):

@@ -153,8 +153,7 @@ def _damage(evidence: Evidence) -> list[str]:
 
 def _overline(evidence: Evidence) -> str:
     sweep, data = evidence.tables.sweep, evidence.tables.data
-    runs = evidence.tables.provenance.get("runs") or [{}]
-    date = date_of(runs[-1].get("started_at")).split(",")[0]
+    date = date_of(evidence.runs[-1].get("started_at")).split(",")[0] if evidence.runs else ""
     return " · ".join(part for part in (sweep.name, str(data.get("source") or ""), date) if part)
 
 
@@ -177,10 +176,9 @@ def _facts(evidence: Evidence) -> list[Fact]:
     if planned > len(statuses):
         others.append(f"{planned - len(statuses)} not run")
     facts.append(Fact("Trials", f"{statuses.count('done')} of {planned} done", ", ".join(others) or "none failed"))
-    runs = evidence.tables.provenance.get("runs") or []
-    seconds = [float(run["seconds"]) for run in runs if isinstance(run.get("seconds"), int | float)]
+    seconds = evidence.run_seconds
     if seconds:
-        machine = hardware(runs[-1])
+        machine = hardware(evidence.runs[-1])
         spread = f" in {len(seconds)} runs" if len(seconds) > 1 else ""
         facts.append(Fact("Time", duration(sum(seconds)) + spread, f"on {machine}" if machine else ""))
     return facts

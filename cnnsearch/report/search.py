@@ -68,8 +68,7 @@ def summary(search: Searched) -> str:
         sentences = [f"{capitalised(_METHODS[search.method])} suggested {trials}."]
     else:
         sentences = [f"{capitalised(trials)} ran."]
-    done = sum(one.status == "done" for one in search.attempts)
-    kinds = [(done, "trained to the end"), (len(search.pruned), "stopped early")]
+    kinds = [(search.done, "trained to the end"), (len(search.pruned), "stopped early")]
     kinds += [(sum(one.status == kind for one in search.lost), kind) for kind in ("failed", "diverged")]
     parts = [f"{count:,} {name}" for count, name in kinds if count]
     sentences.append(f"{capitalised(listed(parts))}.")

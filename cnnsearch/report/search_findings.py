@@ -145,14 +145,10 @@ def _of_stopping(search: Searched) -> list[Finding]:
         )
         return [Finding(f"{sentence}.", CLEAR, anchor(search))]
     rest = len(search.scored)
-    which = "trained to the end" if rest == _done(search) else "that trained to the end or got no better"
+    which = "trained to the end" if rest == search.done else "that trained to the end or got no better"
     sentence = f"{start}. The winner was trained to its end, and chosen among the {rest:,} {which}"
     sentence += _higher_when_stopped(search, best)
     return [Finding(f"{sentence}.", CLEAR, anchor(search))]
-
-
-def _done(search: Searched) -> int:
-    return sum(one.status == "done" for one in search.attempts)
 
 
 def _higher_when_stopped(search: Searched, best: Attempt) -> str:

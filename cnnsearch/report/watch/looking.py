@@ -9,7 +9,7 @@ import os
 import threading
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -181,46 +181,32 @@ class Folder:
     def _described(self, is_held: bool) -> tuple[Sweep | None, dict[str, Any], list[str]]:
         """The sweep, its data, and notes on what is wrong with their files."""
         notes = [] if self.path.is_dir() else [f"There is no folder {self.path} any more."]
-        sweep, data = self._sweep_of(), self._data_of()
-        if isinstance(sweep, str):
-            notes.append(sweep)
-        if isinstance(data, str):
-            notes.append(data)
+        sweep, problem = self._remembered("sweep.yaml", self._read_sweep)
+        notes += [f"sweep.yaml cannot be read: {problem}"] if problem else []
+        data, problem = self._remembered("data.json", lambda: self.results.read("data.json"))
+        if problem:
+            notes.append(problem)
         elif not data and not is_held:
             notes.append("data.json is missing: the same sweep writes it again.")
-        return None if isinstance(sweep, str) else sweep, {} if isinstance(data, str) else data, notes
+        return sweep, data or {}, notes
 
-    def _sweep_of(self) -> Sweep | str | None:
-        """The sweep; None where there is no file; a message where it cannot be read."""
+    def _read_sweep(self) -> Sweep | None:
+        try:
+            text = self.results.sweep_file.read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return None
+        return from_yaml(text, str(self.results.sweep_file))
 
-        def read() -> Sweep | str | None:
-            try:
-                return from_yaml(self.results.sweep_file.read_text(encoding="utf-8"), str(self.results.sweep_file))
-            except FileNotFoundError:
-                return None
-            except (CnnsearchError, OSError, ValueError) as error:
-                return f"sweep.yaml cannot be read: {error}"
-
-        found: Sweep | str | None = self._remembered("sweep.yaml", read)
-        return found
-
-    def _data_of(self) -> dict[str, Any] | str:
-        """The contents of data.json; a message where it cannot be read."""
-
-        def read() -> dict[str, Any] | str:
-            try:
-                return self.results.read("data.json")
-            except CnnsearchError as error:
-                return str(error)
-
-        found: dict[str, Any] | str = self._remembered("data.json", read)
-        return found
-
-    def _remembered(self, name: str, read: Any) -> Any:
+    def _remembered(self, name: str, read: Callable[[], Any]) -> tuple[Any, str]:
+        """What a file holds and "", or None and why it cannot be read; read again only where it changed."""
         key = self._key(name)
         known = self._files.get(name)
         if known is None or known[0] != key or not _is_settled(key[1]):
-            known = self._files[name] = (key, read())
+            try:
+                found = read(), ""
+            except (CnnsearchError, OSError, ValueError) as error:
+                found = None, str(error)
+            known = self._files[name] = (key, found)
         return known[1]
 
     def _key(self, name: str) -> tuple[int, int]:
