@@ -36,6 +36,35 @@ def listed(items: Sequence[str], conjunction: str = "and") -> str:
     return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} {conjunction} {items[-1]}" if items else ""
 
 
+def counted(count: int, singular: str, plural: str | None = None) -> str:
+    """ "1 setting", "1,000 settings"."""
+    return f"{count:,} {singular if count == 1 else plural or singular + 's'}"
+
+
+_SMALL_NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+
+
+def number_word(count: int) -> str:
+    """A number, up to ten in letters: "two"."""
+    return _SMALL_NUMBERS[count] if count < len(_SMALL_NUMBERS) else f"{count:,}"
+
+
+def capitalised(text: str) -> str:
+    """The text with its first letter capitalised and the rest unchanged."""
+    return text[:1].upper() + text[1:]
+
+
+def signed(points: float) -> str:
+    """Points with a real minus sign, and never "−0.0"."""
+    text = f"{points:.1f}"
+    return text.replace("-", "−") if float(text) != 0 else "0.0"
+
+
+def share(fraction: float) -> str:
+    """A fraction that is not an estimate, such as chance: "10 %", "12.5 %"."""
+    return f"{100 * fraction:.3g} %"
+
+
 def percent(accuracy: float) -> str:
     """A fraction as `78.9 %`."""
     return f"{100 * accuracy:.1f} %"

@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy import special
 
 from cnnsearch import stats
 from cnnsearch.evidence.comparisons import Comparison, Score, over_seeds_too
@@ -99,24 +97,10 @@ def newcombe(a: Score, b: Score) -> stats.Estimate:
     return stats.Estimate(value, low, high)
 
 
-def fisher_exact(right_a: int, n_a: int, right_b: int, n_b: int) -> float:
-    """Two-sided exact p-value that two independent proportions are equal (Fisher 1935): R's `fisher.test`."""
-    right = right_a + right_b
-    counts = np.arange(max(0, right - n_b), min(right, n_a) + 1)
-
-    def log_choose(n: int, k: NDArray[np.int64]) -> NDArray[np.float64]:
-        return np.asarray(special.gammaln(n + 1) - special.gammaln(k + 1) - special.gammaln(n - k + 1))
-
-    logs = log_choose(n_a, counts) + log_choose(n_b, right - counts)
-    shares = np.exp(logs - special.logsumexp(logs))
-    # Equally likely tables may differ by rounding; the tolerance is R's.
-    return min(1.0, float(shares[shares <= shares[right_a - counts[0]] * (1 + 1e-7)].sum()))
-
-
 def _compare(a: Entry, b: Entry) -> tuple[Comparison, bool]:
     right = [entry.part.evidence.correct(entry.best) for entry in (a, b)]
     seeds = min(len(a.best.trial_ids), len(b.best.trial_ids))
-    over_seeds = _over_seeds(a, b)
+    over_seeds = stats.welch(_accuracies(a), _accuracies(b))
     if right[0] is not None and right[1] is not None and same_test_images(a.part, b.part):
         n_a, n_b = len(a.best.trial_ids), len(b.best.trial_ids)
         estimate = stats.paired_difference(right[0] / n_a, right[1] / n_b)
@@ -124,25 +108,12 @@ def _compare(a: Entry, b: Entry) -> tuple[Comparison, bool]:
         disagreement, is_paired = float(np.mean(np.abs(right[0] / n_a - right[1] / n_b))), True
     else:
         estimate = newcombe(a.score, b.score)
-        p_value = fisher_exact(round(a.score.value * a.score.n), a.score.n, round(b.score.value * b.score.n), b.score.n)
+        p_value = stats.fisher_exact(
+            round(a.score.value * a.score.n), a.score.n, round(b.score.value * b.score.n), b.score.n
+        )
         disagreement, is_paired = math.nan, False
     estimate, agree = over_seeds_too(estimate, over_seeds)
     return Comparison(estimate, p_value, 1, seeds, agree, disagreement), is_paired
-
-
-def _over_seeds(a: Entry, b: Entry) -> stats.Estimate | None:
-    """Welch's interval of the difference over the seeds of both; None where either has only one."""
-    values = [_accuracies(entry) for entry in (a, b)]
-    if min(len(side) for side in values) < 2:
-        return None
-    parts = [float(np.var(side, ddof=1)) / len(side) for side in values]
-    total = sum(parts)
-    value = float(np.mean(values[0]) - np.mean(values[1]))
-    if total == 0:
-        return stats.Estimate(value, value, value)
-    freedom = total**2 / sum(part**2 / (len(side) - 1) for part, side in zip(parts, values, strict=True))
-    margin = float(special.stdtrit(freedom, (1 + stats.LEVEL) / 2)) * math.sqrt(total)
-    return stats.Estimate(value, value - margin, value + margin)
 
 
 def _accuracies(entry: Entry) -> list[float]:

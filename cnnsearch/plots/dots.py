@@ -87,8 +87,10 @@ def _draw(evidence: Evidence, shown: list[tuple[Configuration, Score]], total: i
             )
             y += 1
     _finish(axes, evidence, [score for _, score in shown], y)
-    note = f"best {len(shown)} of {total} settings by validation accuracy" if total > len(shown) else ""
-    _legend(figure, left, note)
+    kinds_legend(figure, left - 0.01 * figure.get_size_inches()[0], "best by validation")
+    if total > len(shown):
+        note = f"best {len(shown)} of {total} settings by validation accuracy"
+        style.put_text(figure, left, -0.02, note, fontsize=8.5, color=style.THEME["muted"], va="bottom")
     style.put_title(figure, settings_title(evidence))
     return figure
 
@@ -138,13 +140,6 @@ def accuracy_axis(axes: Axes) -> None:
     axes.grid(axis="x")
     style.percent_axis(axes, "x")
     axes.set_xlabel("test accuracy, 95 % interval")
-
-
-def _legend(figure: Figure, left: float, note: str) -> None:
-    """Explain the kinds of dots, and note it where not all settings are shown."""
-    kinds_legend(figure, left - 0.01 * figure.get_size_inches()[0], "best by validation")
-    if note:
-        style.put_text(figure, left, -0.02, note, fontsize=8.5, color=style.THEME["muted"], va="bottom")
 
 
 def kinds_legend(figure: Figure, left: float, best: str) -> None:

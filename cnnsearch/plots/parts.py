@@ -61,22 +61,14 @@ def best_settings(parts: Sequence[Part], title: str) -> Figure | None:
                 )
                 y += 1
         scores = [score for _, _, scored in groups for _, score in scored]
-        _accuracy_axis(axes, min(s.low for s in scores), max(s.high for s in scores))
+        low, high = min(s.low for s in scores), max(s.high for s in scores)
+        pad = 0.06 * (high - low)
+        axes.set_xlim(max(0.0, low - pad), min(1.0, high + pad))
+        accuracy_axis(axes)
         axes.set_ylim(y - 0.4, -0.6)
-        _kinds(figure, left)
+        kinds_legend(figure, max(0.0, left - 0.12 * figure.get_size_inches()[0]), "best of its sweep by validation")
         style.put_title(figure, title)
     return figure
-
-
-def _accuracy_axis(axes: Axes, low: float, high: float) -> None:
-    pad = 0.06 * (high - low)
-    axes.set_xlim(max(0.0, low - pad), min(1.0, high + pad))
-    accuracy_axis(axes)
-
-
-def _kinds(figure: Figure, left: float) -> None:
-    at = max(0.0, left - 0.12 * figure.get_size_inches()[0])
-    kinds_legend(figure, at, "best of its sweep by validation")
 
 
 def accuracy_by_time(parts: Sequence[Part], title: str) -> Figure | None:

@@ -16,8 +16,9 @@ from cnnsearch.evidence.progress import is_improving
 from cnnsearch.evidence.regions import edges as search_edges
 from cnnsearch.evidence.searches import Searched
 from cnnsearch.evidence.space import Axis
-from cnnsearch.report.words import capitalised, counted, listed, points, share
+from cnnsearch.report.words import points
 from cnnsearch.spec.axis_words import describe, format_value, words
+from cnnsearch.words import capitalised, counted, listed, share
 
 _EQUAL_FOR_ALL_PURPOSES = 100_000  # test images
 _MOST_EDGES = 3

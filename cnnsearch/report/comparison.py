@@ -32,9 +32,9 @@ from cnnsearch.report.figures import Picture, picture_of, present
 from cnnsearch.report.method import comparison_notes, date_of
 from cnnsearch.report.page import Fact
 from cnnsearch.report.rows import Cell, Column, Row, Table
-from cnnsearch.report.words import in_words, listed, number_word, points, share
+from cnnsearch.report.words import in_words, points
 from cnnsearch.results.tables import Tables
-from cnnsearch.words import duration
+from cnnsearch.words import duration, listed, number_word, share
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from cnnsearch.evidence.part import Part
 from cnnsearch.evidence.verdicts import CANNOT_TELL, CLEAR, SUGGESTIVE, Verdict
 from cnnsearch.report.claims import Finding
 from cnnsearch.report.method import hardware
-from cnnsearch.report.words import counted, in_label, listed, number_word
-from cnnsearch.words import duration
+from cnnsearch.report.words import in_label
+from cnnsearch.words import counted, duration, listed, number_word
 
 LONGER = 1.2
 """Ratio of two times below which they cannot be told apart, having been measured once."""

@@ -12,9 +12,9 @@ from cnnsearch.evidence.evidence import Evidence
 from cnnsearch.evidence.families import change, control_of, families
 from cnnsearch.evidence.verdicts import CANNOT_TELL, CLEAR, SUGGESTIVE, Verdict, is_told_apart, together
 from cnnsearch.report.claims import Claim, Finding, plain
-from cnnsearch.report.words import capitalised, counted, listed, points, trained_layers
+from cnnsearch.report.words import points, trained_layers
 from cnnsearch.spec.axis_words import Value, describe, format_value, words
-from cnnsearch.words import duration
+from cnnsearch.words import capitalised, counted, duration, listed
 
 _MOST_LISTED = 4
 

@@ -17,9 +17,9 @@ from cnnsearch.evidence.evidence import Evidence
 from cnnsearch.evidence.families import families
 from cnnsearch.evidence.shown import MOST_CLASSES, NUMBERED_CLASSES, curves_shown, has_intervals, most_dots
 from cnnsearch.plots import style
-from cnnsearch.report.words import capitalised, counted, in_label, listed
+from cnnsearch.report.words import in_label
 from cnnsearch.spec.axis_words import Value, words
-from cnnsearch.words import printable
+from cnnsearch.words import capitalised, counted, listed, printable
 
 MOST_FOLDED = 24
 

@@ -10,8 +10,9 @@ from cnnsearch.evidence.evidence import Evidence
 from cnnsearch.evidence.verdicts import CANNOT_TELL, CLEAR, SUGGESTIVE, Verdict
 from cnnsearch.report import effects, search_findings
 from cnnsearch.report.claims import Answer, Claim, Finding, plain, tell_all
-from cnnsearch.report.words import counted, in_words, listed, share
+from cnnsearch.report.words import in_words
 from cnnsearch.spec.axis_words import describe
+from cnnsearch.words import counted, listed, share
 
 MOST = 7
 

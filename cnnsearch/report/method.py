@@ -12,8 +12,7 @@ import yaml
 from cnnsearch.evidence.contrasts import Contrast
 from cnnsearch.evidence.evidence import Evidence
 from cnnsearch.evidence.part import Part
-from cnnsearch.report.words import counted, listed, share
-from cnnsearch.words import duration, size
+from cnnsearch.words import counted, duration, listed, share, size
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,9 @@ from cnnsearch.report.claims import Answer, Finding
 from cnnsearch.report.figures import Picture
 from cnnsearch.report.findings import answer, findings
 from cnnsearch.report.method import Method, date_of, hardware, method, seeds_note
-from cnnsearch.report.words import capitalised, counted
 from cnnsearch.spec.axis_words import words
 from cnnsearch.spec.settings import DataSpec, FillSplit, Split
-from cnnsearch.words import duration
+from cnnsearch.words import capitalised, counted, duration
 
 _MOST_LISTED = 400  # trials in report.md, whose tables cannot be filtered
 _MOST_NAMED = 8  # damaged trials

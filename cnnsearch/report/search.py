@@ -12,8 +12,8 @@ from cnnsearch.evidence.searches import Searched
 from cnnsearch.evidence.shown import MOST_LINES, MOST_POINTS
 from cnnsearch.report.figures import Picture, picture_of, present
 from cnnsearch.report.rows import Cell, Column, Row, Table
-from cnnsearch.report.words import capitalised, counted, listed
 from cnnsearch.spec.axis_words import format_value, words
+from cnnsearch.words import capitalised, counted, listed
 
 _MOST_ON_FRONT = 15
 

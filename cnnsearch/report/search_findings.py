@@ -10,8 +10,8 @@ from cnnsearch.evidence.searches import Attempt, Searched
 from cnnsearch.evidence.space import Axis
 from cnnsearch.evidence.verdicts import CANNOT_TELL, CLEAR, SUGGESTIVE, Verdict
 from cnnsearch.report.claims import Claim, Finding, plain
-from cnnsearch.report.words import capitalised, counted, listed, number_word
 from cnnsearch.spec.axis_words import describe, format_value, rounded, words
+from cnnsearch.words import capitalised, counted, listed, number_word
 
 ENOUGH = 40
 """Settings from which on importances are called clear."""

@@ -1,4 +1,4 @@
-"""Numbers and settings as reports word them: fractions in, percent and points out."""
+"""Differences and settings as reports word them."""
 
 from __future__ import annotations
 
@@ -8,37 +8,13 @@ from cnnsearch.evidence.configurations import Configuration
 from cnnsearch.evidence.evidence import Evidence
 from cnnsearch.spec.axis_words import Value, format_value
 from cnnsearch.stats import Estimate
-from cnnsearch.words import listed as listed
-
-
-def share(fraction: float) -> str:
-    """A fraction that is not an estimate, such as chance: "10 %", "12.5 %"."""
-    return f"{100 * fraction:.3g} %"
-
-
-def signed(points: float) -> str:
-    """Points with a real minus sign, and never "−0.0"."""
-    text = f"{points:.1f}"
-    return text.replace("-", "−") if float(text) != 0 else "0.0"
+from cnnsearch.words import number_word, signed
 
 
 def points(difference: Estimate, sign: int = 1) -> str:
     """A difference of accuracies with its interval: "2.7 points (0.4 to 5.0)". `sign` -1 turns it around."""
     low, high = sorted((sign * difference.low, sign * difference.high))
     return f"{signed(100 * sign * difference.value)} points ({signed(100 * low)} to {signed(100 * high)})"
-
-
-def counted(count: int, singular: str, plural: str | None = None) -> str:
-    """ "1 setting", "1,000 settings"."""
-    return f"{count:,} {singular if count == 1 else plural or singular + 's'}"
-
-
-_SMALL_NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
-
-
-def number_word(count: int) -> str:
-    """A number, up to ten in letters: "two"."""
-    return _SMALL_NUMBERS[count] if count < len(_SMALL_NUMBERS) else f"{count:,}"
 
 
 def trained_layers(fine_tune: Value) -> str:
@@ -64,8 +40,3 @@ def in_words(evidence: Evidence, configuration: Configuration) -> str:
 def in_label(evidence: Evidence, configuration: Configuration) -> str:
     """A setting's label without a colon, for sentences that have their own."""
     return evidence.label(configuration).replace("fine-tuning: ", "fine-tuning ")
-
-
-def capitalised(text: str) -> str:
-    """The text with its first letter capitalised and the rest unchanged."""
-    return text[:1].upper() + text[1:]

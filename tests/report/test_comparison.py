@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 from cnnsearch import cli, plots, report, stats
 from cnnsearch.errors import RequestError
 from cnnsearch.evidence.comparisons import Score
-from cnnsearch.evidence.contrasts import contrasts, entries, fisher_exact, newcombe, same_test_images
+from cnnsearch.evidence.contrasts import contrasts, entries, newcombe, same_test_images
 from cnnsearch.evidence.evidence import Evidence
 from cnnsearch.evidence.part import Part
 from cnnsearch.plots import parts as drawn
@@ -29,6 +29,7 @@ from cnnsearch.report.comparison import ComparisonPage
 from cnnsearch.report.words import points
 from cnnsearch.results.tables import SCHEMAS, Tables
 from cnnsearch.spec.load import to_yaml
+from cnnsearch.stats import fisher_exact
 from tests.report import factory
 from tests.report.test_report import PAGE, SVG, Page
 
