@@ -226,19 +226,11 @@ def _run(ready: Prepared, serial: bool, seconds: float | None, trials: int | Non
         why = "time is up" if finished.time_is_up else f"{trials} trial{'s' * (trials != 1)} begun, as asked"
         ended = finished.planned - finished.left_for_later
         print(f"{why}: {ended} of {finished.planned} trials done. {_how_to_go_on()}")
-    answer = _answer(finished)
-    print(finished_text(finished, answer))
-    return finished.exit_code, _told(ready, finished, answer)
+    print(finished_text(finished, finished.answer))
+    return finished.exit_code, _told(ready, finished)
 
 
-def _answer(finished: Finished) -> list[tuple[str, str]]:
-    """The report's answer, in a few labelled lines."""
-    from cnnsearch.report import summary_lines
-
-    return summary_lines(finished.tables) if finished.report else []
-
-
-def _told(ready: Prepared, finished: Finished, answer: list[tuple[str, str]]) -> dict[str, Any]:
+def _told(ready: Prepared, finished: Finished) -> dict[str, Any]:
     """The object that `--json` prints."""
     return {
         "sweep": ready.sweep.name,
@@ -247,7 +239,7 @@ def _told(ready: Prepared, finished: Finished, answer: list[tuple[str, str]]) ->
         "left_for_later": finished.left_for_later,
         "time_is_up": finished.time_is_up,
         "seconds": round(finished.seconds, 1),
-        "answer": dict(answer),
+        "answer": dict(finished.answer),
         "results": finished.place,
         "report": finished.report_place,
     }

@@ -14,7 +14,6 @@ from typing import Any
 from cnnsearch import data as images
 from cnnsearch.data.dataset import Dataset, png
 from cnnsearch.prepare import Prepared
-from cnnsearch.results.tables import Tables
 from cnnsearch.spec.load import to_yaml
 
 SHEET_IMAGES = 8
@@ -71,9 +70,11 @@ def write_provenance(ready: Prepared, started_at: datetime, seconds: float, comm
     ready.results.write("provenance.json", {"runs": [*before.get("runs", []), this], "choices": choices})
 
 
-def write_pictures(ready: Prepared, tables: Tables) -> dict[str, Any]:
-    """Keep the pictures that the report shows, so that it can be made again without the images; return them."""
-    from cnnsearch import report
+def write_pictures(ready: Prepared, examples: list[str]) -> dict[str, Any]:
+    """Keep the pictures that the report shows, so that it can be made again without the images; return them.
+
+    `examples` are the names of the validation and test examples that it shows.
+    """
 
     dataset = ready.dataset
     rows = {dataset.names[row]: int(row) for split in ("val", "test") for row in dataset.indices[split]}
@@ -84,7 +85,7 @@ def write_pictures(ready: Prepared, tables: Tables) -> dict[str, Any]:
     encoded = functools.partial(_encoded, dataset)
     pictures = {
         "sheet": {name: [encoded(int(row)) for row in some] for name, some in sheet.items()},
-        "examples": {name: encoded(rows[name]) for name in report.examples_wanted(tables) if name in rows},
+        "examples": {name: encoded(rows[name]) for name in examples if name in rows},
     }
     ready.results.write("pictures.json", pictures)
     return pictures

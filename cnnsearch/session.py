@@ -9,7 +9,7 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -46,6 +46,8 @@ class Finished:
     """Whether the run began as many trials as it was to begin, and more are planned."""
     uri: str | None = None
     """Where the results are, if the folder is only a copy of them."""
+    answer: list[tuple[str, str]] = field(default_factory=list)
+    """The report's answer, in a few labelled lines."""
 
     @property
     def report_place(self) -> str | None:
@@ -181,12 +183,15 @@ def execute(
         write_provenance(ready, started_at, seconds, command)
     tables = load(results.here.path)
     counts = {str(status): int(count) for status, count in Counter(tables.trials["status"]).items()}
-    page = None
-    if counts and (page := current_report(tables)) is None:
-        tables = replace(tables, pictures=write_pictures(ready, tables))
-        page = write_report(tables)
+    page: Path | None = None
+    answer: list[tuple[str, str]] = []
+    if counts:
+        from cnnsearch import report
+
+        tables, page, answer = report.refresh(tables, functools.partial(write_pictures, ready))
     results.publish()
-    return Finished(tables, counts, seconds, page, time_is_up, trials_are_up, str(results) if ready.is_remote else None)
+    uri = str(results) if ready.is_remote else None
+    return Finished(tables, counts, seconds, page, time_is_up, trials_are_up, uri, answer)
 
 
 def _adopt(ready: Prepared, listen: Callable[[Event], None], trials: list[Trial]) -> dict[str, Outcome]:
@@ -273,20 +278,6 @@ def shared_context(ready: Prepared) -> SharedContext:
         ready.known_epochs,
         ready.results.remote,
     )
-
-
-def write_report(tables: Tables) -> Path:
-    """Write the report into the sweep's folder; its path."""
-    from cnnsearch import report
-
-    return report.write(tables, tables.folder)
-
-
-def current_report(tables: Tables) -> Path | None:
-    """The report in the sweep's folder, where it is the one these tables would give again."""
-    from cnnsearch import report
-
-    return report.current(tables, tables.folder)
 
 
 def _executor(serial: bool, ready: Prepared) -> Executor:

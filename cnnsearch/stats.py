@@ -244,6 +244,34 @@ def turning_epoch(val_loss: Sequence[float], first_epoch: int = 1) -> int | None
     return first_epoch + min(window, key=lambda index: float(loss[index]))
 
 
+def fisher_exact(right_a: int, n_a: int, right_b: int, n_b: int) -> float:
+    """Two-sided exact p-value that two independent proportions are equal (Fisher 1935): R's `fisher.test`."""
+    right = right_a + right_b
+    counts = np.arange(max(0, right - n_b), min(right, n_a) + 1)
+
+    def log_choose(n: int, k: NDArray[np.int64]) -> NDArray[np.float64]:
+        return np.asarray(special.gammaln(n + 1) - special.gammaln(k + 1) - special.gammaln(n - k + 1))
+
+    logs = log_choose(n_a, counts) + log_choose(n_b, right - counts)
+    shares = np.exp(logs - special.logsumexp(logs))
+    # Equally likely tables may differ by rounding; the tolerance is R's.
+    return min(1.0, float(shares[shares <= shares[right_a - counts[0]] * (1 + 1e-7)].sum()))
+
+
+def welch(a: Sequence[float], b: Sequence[float]) -> Estimate | None:
+    """Difference of two means with its 95 % interval (Welch 1947); None where either has fewer than two values."""
+    if min(len(a), len(b)) < 2:
+        return None
+    parts = [float(np.var(side, ddof=1)) / len(side) for side in (a, b)]
+    total = sum(parts)
+    value = float(np.mean(a) - np.mean(b))
+    if total == 0:
+        return Estimate(value, value, value)
+    freedom = total**2 / sum(part**2 / (len(side) - 1) for part, side in zip(parts, (a, b), strict=True))
+    margin = float(special.stdtrit(freedom, (1 + LEVEL) / 2)) * math.sqrt(total)
+    return Estimate(value, value - margin, value + margin)
+
+
 def better_than_chance(correct: float, n: int, classes: int | Sequence[int]) -> AgainstChance:
     """One-sided exact binomial test that `correct` of `n` is more than guessing gets right, at 5 %.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 
 
@@ -35,6 +36,35 @@ def listed(items: Sequence[str], conjunction: str = "and") -> str:
     return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} {conjunction} {items[-1]}" if items else ""
 
 
+def counted(count: int, singular: str, plural: str | None = None) -> str:
+    """ "1 setting", "1,000 settings"."""
+    return f"{count:,} {singular if count == 1 else plural or singular + 's'}"
+
+
+_SMALL_NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+
+
+def number_word(count: int) -> str:
+    """A number, up to ten in letters: "two"."""
+    return _SMALL_NUMBERS[count] if count < len(_SMALL_NUMBERS) else f"{count:,}"
+
+
+def capitalised(text: str) -> str:
+    """The text with its first letter capitalised and the rest unchanged."""
+    return text[:1].upper() + text[1:]
+
+
+def signed(points: float) -> str:
+    """Points with a real minus sign, and never "−0.0"."""
+    text = f"{points:.1f}"
+    return text.replace("-", "−") if float(text) != 0 else "0.0"
+
+
+def share(fraction: float) -> str:
+    """A fraction that is not an estimate, such as chance: "10 %", "12.5 %"."""
+    return f"{100 * fraction:.3g} %"
+
+
 def percent(accuracy: float) -> str:
     """A fraction as `78.9 %`."""
     return f"{100 * accuracy:.1f} %"
@@ -52,11 +82,23 @@ LISTED = 5
 """Items that a message names before it says "and N more"."""
 
 
-def printable(text: str) -> str:
-    """Text that cannot move a terminal's cursor: characters that are not printable become backslash escapes."""
-    return "".join(
-        char if char.isprintable() else char.encode("unicode_escape", "backslashreplace").decode() for char in text
-    )
+_ACTING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+"""Controls, which move a terminal's cursor, and overrides of direction, which turn the text after them round."""
+
+
+def printable(text: str, *, on_page: bool = False) -> str:
+    """Text in which no character acts on the text around it: such characters become backslash escapes.
+
+    On a terminal these are all that Python calls not printable, line breaks too. On a page, which has fonts for all
+    other characters and line breaks of its own, they are controls and overrides of direction alone.
+    """
+    if on_page:
+        return _ACTING.sub(lambda found: _escape(found[0]), text)
+    return text if text.isprintable() else "".join(char if char.isprintable() else _escape(char) for char in text)
+
+
+def _escape(char: str) -> str:
+    return char.encode("unicode_escape", "backslashreplace").decode("ascii")
 
 
 def decoded(name: str) -> str:

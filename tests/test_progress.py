@@ -16,6 +16,7 @@ from cnnsearch.progress import LineView, LiveView, State, finished_text
 from cnnsearch.results.record import Measures, Record
 from cnnsearch.results.tables import Tables
 from cnnsearch.session import Finished
+from cnnsearch.spec.load import load_sweep
 from cnnsearch.spec.sweep import Sweep
 
 
@@ -139,7 +140,7 @@ def test_live_view_shows_running_trials_and_the_best(ready: Prepared) -> None:
 
 def test_the_end_is_told_honestly(tmp_path: Path) -> None:
     empty = pd.DataFrame()
-    tables = Tables(tmp_path, empty, empty, empty, {}, {}, {}, {}, planned=16)
+    tables = Tables(tmp_path, empty, empty, empty, load_sweep("part1"), {}, {}, {}, planned=16)
     finished = Finished(tables, {"done": 9, "failed": 2, "diverged": 1}, 161, tmp_path / "report.html")
     text = finished_text(finished, [("best", "residual")])
     assert text.startswith("9 of 16 trials done in 2 min 41 s; 2 failed, 1 diverged, 4 could not start\nbest")

@@ -66,3 +66,9 @@ def test_plural() -> None:
 def test_shortened() -> None:
     assert shortened(list("abcde"), "image") == list("abcde")
     assert shortened(list("abcdef"), "image") == [*"abcde", "and 1 more image."]
+
+
+def test_on_a_page_only_what_acts_on_other_text_is_escaped() -> None:
+    assert printable("a\x1b[2J\u202eb", on_page=True) == "a\\x1b[2J\\u202eb"
+    assert printable("line\nbreak\u00a0and 👩\u200d🚀", on_page=True) == "line\nbreak\u00a0and 👩\u200d🚀"
+    assert printable("line\nbreak") == "line\\nbreak"

@@ -32,7 +32,7 @@ def places(column: pd.Series[Any], words: Sequence[str], dtype: Any = np.int16) 
 
 
 def runs(frame: pd.DataFrame) -> Iterator[tuple[tuple[str, str, str], slice | NDArray[np.intp]]]:
-    """(trial_id, split, moment) -> its rows, which mostly stand together."""
+    """Yield each (trial_id, split, moment) with its rows: a slice where they stand together, else their numbers."""
     columns = [coded(frame[name]) for name in ("trial_id", "split", "moment")]
     if not len(frame):
         return

@@ -1,7 +1,7 @@
 """How much of the spread of scores each axis of a search explains: fANOVA (Hutter, Hoos & Leyton-Brown, ICML 2014).
 
 A random forest is fitted to the scores; an axis's importance is the share of the forest's variance over the searched
-space that the axis explains alone. Beside `search`, this is the only module that imports optuna, and only when asked.
+space that the axis explains alone. Optuna is imported when importances are asked for.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from cnnsearch.stats import Estimate
 
 LEAST_TRIALS = 20
-"""Of finished settings. With fewer the forest fits noise: axes that do nothing get a tenth of the variance and more."""
+"""Finished configurations needed. With fewer the forest fits noise: useless axes get a tenth of the variance."""
 MOST_TRIALS = 1000
-"""Drawn in one repetition: what keeps 2,000 trials within seconds."""
+"""Trials drawn in one repetition, which keeps the time for 2,000 trials within seconds."""
 TREES = 16
 _DEPTH = 7
 _REPETITIONS = 8
@@ -33,9 +33,9 @@ class Importances:
     shares: Mapping[str, Estimate]
     """Axis -> share of the variance it explains alone, 0 to 1: mean, least and most over the repetitions."""
     noise: float
-    """The most that a column of random numbers got in any repetition: no more than this is no sign of an effect."""
-    settings: int
-    """Finished settings it was computed from."""
+    """The most that a column of random numbers got in any repetition; shares up to it are no sign of an effect."""
+    configurations: int
+    """Number of finished configurations they were computed from."""
 
     @property
     def ranked(self) -> list[str]:
@@ -56,10 +56,15 @@ def importances(
 ) -> Importances | None:
     """Importance of each column for the scores; None with fewer than `LEAST_TRIALS` rows or without any spread.
 
-    Columns hold positions from 0 to 1 in the scale that was searched (logarithms where that was logarithmic), or codes
-    0 to k - 1 of an unordered axis with k values, which `kinds` has as its k. None is where the axis had no part in the
-    trial: such a cell gets a value at random, since it cannot have mattered. Repeated with other seeds on other draws,
-    with replacement, of the rows, each time beside a column of random numbers.
+    Each repetition draws rows with replacement, with another seed, and adds a column of random numbers.
+
+    Args:
+        columns: axis -> for each row its position from 0 to 1 on the scale that was searched, or its code from 0 to
+            k - 1 on an unordered axis with k values. None, where the axis did not apply to the trial, is replaced by a
+            random value, since it cannot have mattered.
+        kinds: unordered axis -> k.
+        scores: one for each row.
+        seed: of all draws.
     """
     target = np.asarray(scores, dtype=np.float64)
     if len(target) < LEAST_TRIALS or not columns or float(np.ptp(target)) == 0:
@@ -91,7 +96,7 @@ def _fanova(
     from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
     from optuna.importance import FanovaImportanceEvaluator
 
-    if float(np.ptp(target)) == 0:  # a draw of equal scores
+    if float(np.ptp(target)) == 0:  # all scores drawn are equal
         return dict.fromkeys(table, 0.0)
     distributions: dict[str, BaseDistribution] = {
         name: CategoricalDistribution(list(range(kinds[name]))) if name in kinds else FloatDistribution(0.0, 1.0)

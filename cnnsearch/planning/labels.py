@@ -5,21 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from cnnsearch.planning.trial import Trial
+from cnnsearch.spec.axis_words import NONE, words
 from cnnsearch.spec.settings import Settings
 from cnnsearch.spec.sweep import Sweep
-
-SHORT = {
-    "batch_size": "batch",
-    "image_size": "size",
-    "optimizer": "",
-    "model": "",
-    "weight_decay": "decay",
-    "lr_schedule": "",
-    "warmup_epochs": "warm-up",
-    "label_smoothing": "smoothing",
-    "class_weights": "weights",
-}
-"""Axis -> what it is called where space is short; "" where the value speaks for itself."""
 
 
 def varied_axes(sweep: Sweep) -> list[str]:
@@ -54,18 +42,15 @@ def job_label(trials: Sequence[Trial], axes: Sequence[str]) -> str:
     return f"{first.stage}: {shared}{len(trials)} trials [{first.id} …]"
 
 
-_WITHOUT = {"dropout": 0, "weight_decay": 0, "label_smoothing": 0, "warmup_epochs": 0, "augment": "none"}
-"""Axis -> its value that says there is none of it, and is not shown."""
-
-
 def setting_parts(settings: Settings, axes: Iterable[str]) -> Sequence[tuple[str, ...]]:
     """Split a setting's name into (name, value) pairs; the name is left out where the value speaks for itself."""
     parts = []
     for axis in axes:
         value = getattr(settings, axis)
-        if value == _WITHOUT.get(axis, ()) or (axis == "momentum" and settings.optimizer != "sgd"):
+        is_absent = axis in NONE and value == NONE[axis] and axis != "class_weights"
+        if is_absent or (axis == "momentum" and settings.optimizer != "sgd"):
             continue
         shown = f"{value:.4g}" if isinstance(value, float) else str(value)
-        name = SHORT.get(axis, axis)
+        name = words(axis).label
         parts.append((name, shown) if name else (shown,))
     return parts

@@ -1,8 +1,7 @@
-"""What early stopping did: how many trials reached each rung, who went on, and where the epochs went."""
+"""What early stopping did: how many trials reached each rung and went on, and where the epochs went."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 from matplotlib.axes import Axes
@@ -11,8 +10,10 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from cnnsearch.evidence.searches import Attempt, Rung, Searched
+from cnnsearch.evidence.searches import Attempt, Rung, Searched, spans, thinned
+from cnnsearch.evidence.shown import selection
 from cnnsearch.plots import marks, style
+from cnnsearch.spec.stage import Asha, Hyperband
 
 MOST_CURVES = 150
 _MOST_BARS = 12
@@ -35,17 +36,15 @@ def rungs(search: Searched) -> Figure | None:
 def rungs_title(search: Searched) -> str:
     """How many were stopped."""
     total, stopped = len(search.attempts), len(search.pruned)
-    done = sum(one.status == "done" for one in search.attempts)
-    left = f"{done:,} trained to the end" if done else "none trained to the end"
+    left = f"{search.done:,} trained to the end" if search.done else "none trained to the end"
     return f"{stopped:,} of {total:,} trials were stopped early; {left}"
 
 
 def _draw_rungs(axes: Axes, search: Searched, steps: Sequence[Rung]) -> None:
     accent, faint = style.THEME["accent"], style.THEME["faint"]
     ends = [(step.name, step.reached, step.stopped) for step in steps]
-    done = sum(one.status == "done" for one in search.attempts)
-    if done:
-        ends.append(("end", done, 0))
+    if search.done:
+        ends.append(("end", search.done, 0))
     for index, (_, reached, stopped) in enumerate(ends):
         axes.bar(index, reached - stopped, width=0.7, color=accent, alpha=0.75, linewidth=0)
         axes.bar(index, stopped, bottom=reached - stopped, width=0.7, color=faint, alpha=0.55, linewidth=0)
@@ -67,10 +66,10 @@ def _draw_rungs(axes: Axes, search: Searched, steps: Sequence[Rung]) -> None:
 def _draw_curves(axes: Axes, search: Searched) -> None:
     """Validation accuracy by epoch: the stopped faint, those trained to the end in their model's colour."""
     colours = marks.colours(search)
-    chosen = [*_some(search.stopped, 2 * MOST_CURVES // 3), *marks.selection(search, search.scored, MOST_CURVES // 3)]
+    chosen = [*thinned(search.stopped, 2 * MOST_CURVES // 3), *selection(search, search.scored, MOST_CURVES // 3)]
     highest = 1
     for one in chosen:
-        epochs, values = search.evidence.curve(one.trial_id, "val_accuracy")
+        epochs, values = search.recorded.curve(one.trial_id, "val_accuracy")
         epochs, values = epochs[epochs >= 1], values[epochs >= 1]
         if not len(epochs):
             continue
@@ -86,7 +85,7 @@ def _draw_curves(axes: Axes, search: Searched) -> None:
         if one.status == "pruned" and len(epochs) > 1:
             axes.plot(epochs[-1:], values[-1:], "o", color=colour, markersize=2, alpha=0.7, zorder=2)
     ends = [one.epochs for one in search.pruned]
-    if search.stopping.get("method") in ("asha", "hyperband") and highest > 8:
+    if isinstance(search.spec.stop_early, Asha | Hyperband) and highest > 8:
         axes.set_xscale("log")
         shown = sorted({*(e for e in set(ends) if len(set(ends)) <= 8), 1, highest})
         axes.set_xticks(shown, [f"{tick}" for tick in shown])
@@ -95,10 +94,6 @@ def _draw_curves(axes: Axes, search: Searched) -> None:
     axes.set_ylabel("validation accuracy")
     style.percent_axis(axes, "y")
     axes.grid(axis="y")
-
-
-def _some(items: Sequence[Attempt], most: int) -> list[Attempt]:
-    return list(items) if len(items) <= most else [items[int(i * len(items) / most)] for i in range(most)]
 
 
 def _legend(figure: Figure, search: Searched) -> None:
@@ -111,13 +106,8 @@ def _legend(figure: Figure, search: Searched) -> None:
             label = style.shorten(model, 16) if marks.has_models(search) else "trained to the end"
             lines.append(Line2D([], [], color=colour, linewidth=1.2, label=label))
     lines += [Line2D([], [], color=accent, linewidth=2.2, label="best")] if search.best else []
-    width, height = figure.get_size_inches()
     for left, handles in ((0.65, bars), (4.95, lines)):
-        figure.legend(
-            handles=handles, loc="upper left", bbox_to_anchor=(left / width, 1 - 0.05 / height), ncols=len(handles),
-            fontsize=8.5, handletextpad=0.4, columnspacing=1.1, borderaxespad=0, labelcolor=style.THEME["muted"],
-            handlelength=1.2,
-        )  # fmt: skip
+        style.legend(figure, handles, left, 0.05, handletextpad=0.4, columnspacing=1.1, handlelength=1.2)
 
 
 def trials_by_budget(search: Searched) -> Figure | None:
@@ -125,7 +115,7 @@ def trials_by_budget(search: Searched) -> Figure | None:
     trained = [one for one in search.attempts if one.epochs > 0]
     if not search.pruned or len({one.epochs for one in trained}) < 2:
         return None
-    bins = _bins(sorted({one.epochs for one in trained}))
+    bins = spans(sorted({one.epochs for one in trained}), _MOST_BARS)
     with style.drawing():
         figure = style.new_figure(8.9, 3.3)
         for left, width, by_epochs in ((0.7, 3.3, False), (5.0, 3.6, True)):
@@ -170,13 +160,6 @@ def budget_title(search: Searched) -> str:
     )
 
 
-def _bins(epochs: Sequence[int]) -> list[tuple[int, int]]:
-    if len(epochs) <= _MOST_BARS:
-        return [(epoch, epoch) for epoch in epochs]
-    width = math.ceil((epochs[-1] - epochs[0] + 1) / _MOST_BARS)
-    return [(first, min(first + width - 1, epochs[-1])) for first in range(epochs[0], epochs[-1] + 1, width)]
-
-
 def _budget_legend(figure: Figure, trained: Sequence[Attempt]) -> None:
     names = {"done": "trained to the end", "pruned": "stopped early", "lost": "failed or diverged"}
     handles = [
@@ -184,8 +167,4 @@ def _budget_legend(figure: Figure, trained: Sequence[Attempt]) -> None:
         for kind, colour, alpha in _KINDS
         if any(_kind(one) == kind for one in trained)
     ]
-    width, height = figure.get_size_inches()
-    figure.legend(
-        handles=handles, loc="upper left", bbox_to_anchor=(0.65 / width, 1 - 0.05 / height), ncols=3, fontsize=8.5,
-        handletextpad=0.4, columnspacing=1.1, borderaxespad=0, labelcolor=style.THEME["muted"], handlelength=1.2,
-    )  # fmt: skip
+    style.legend(figure, handles, 0.65, 0.05, 3, handletextpad=0.4, columnspacing=1.1, handlelength=1.2)

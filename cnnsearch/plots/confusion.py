@@ -1,8 +1,6 @@
-"""Where a setting errs: its confusion matrix on the test examples."""
+"""The confusion matrix of a configuration."""
 
 from __future__ import annotations
-
-from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -11,63 +9,30 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
+from cnnsearch.evidence.configurations import Configuration
 from cnnsearch.evidence.evidence import Evidence, as_evidence
-from cnnsearch.evidence.settings import Setting
+from cnnsearch.evidence.mistakes import counts, most_confused
+from cnnsearch.evidence.shown import NUMBERED_CLASSES
 from cnnsearch.plots import style
 from cnnsearch.plots.heatmaps import text_on_heat
+from cnnsearch.results.tables import Tables
 
-if TYPE_CHECKING:
-    from cnnsearch.results.tables import Tables
-
-NUMBERS_UP_TO = 20  # classes; beyond that the cells are too small for counts
-_COMPACT_NUMBERS_UP_TO = 12
-
-
-class Mistake(NamedTuple):
-    """How often examples of class `label` were taken for `predicted`."""
-
-    label: str
-    predicted: str
-    times: int
-    of: int
-    """All examples of the class."""
-
-
-def counts(evidence: Evidence, setting: Setting, moment: str = "best", split: str = "test") -> NDArray[np.int64] | None:
-    """Examples by true class (rows) and predicted class (columns), summed over seeds; None where not recorded."""
-    size = len(evidence.classes)
-    matrix = np.zeros((size, size), dtype=np.int64)
-    for trial_id in setting.trial_ids:
-        answers = evidence.answers(trial_id, split, moment)
-        if answers is None:
-            return None
-        np.add.at(matrix, (evidence.labels[split], answers.predicted), 1)
-    return matrix if matrix.any() else None
-
-
-def most_confused(evidence: Evidence, setting: Setting, limit: int = 3) -> list[Mistake]:
-    """The pairs of classes most often mistaken for each other's, as shares of the true class."""
-    matrix = counts(evidence, setting)
-    if matrix is None:
-        return []
-    totals = matrix.sum(axis=1)
-    wrong = matrix.copy()
-    np.fill_diagonal(wrong, 0)
-    cells = [(i, j) for i, j in zip(*np.nonzero(wrong), strict=True)]
-    cells.sort(key=lambda cell: (-wrong[cell] / totals[cell[0]], -wrong[cell], cell))
-    names = evidence.classes
-    return [Mistake(names[i], names[j], int(wrong[i, j]), int(totals[i])) for i, j in cells[:limit]]
+_COMPACT_NUMBERED_CLASSES = 12
 
 
 def confusion_matrix(
-    source: Tables | Evidence, setting: Setting | None = None, moment: str = "best", *, compact: bool = False
+    source: Tables | Evidence,
+    configuration: Configuration | None = None,
+    moment: str = "best",
+    *,
+    compact: bool = False,
 ) -> Figure | None:
-    """Rows are true classes and normalised, columns predicted ones, cells count test examples.
+    """Rows are true classes, columns predicted ones; cells count test examples, coloured by their share of the row.
 
-    Without `setting`, the best one. None where its predictions were not recorded.
+    Without `configuration`, the best one. None where its predictions were not recorded.
     """
     evidence = as_evidence(source)
-    chosen = setting or evidence.best
+    chosen = configuration or evidence.best
     matrix = counts(evidence, chosen, moment) if chosen else None
     if chosen is None or matrix is None:
         return None
@@ -77,12 +42,12 @@ def confusion_matrix(
     return figure
 
 
-def confusion_title(evidence: Evidence, setting: Setting, moment: str = "best") -> str:
-    """The most frequent mistake, for the best setting; the setting's name for any other."""
-    if evidence.best is None or setting.key != evidence.best.key or moment != "best":
-        name = evidence.label(setting)
+def confusion_title(evidence: Evidence, configuration: Configuration, moment: str = "best") -> str:
+    """The most frequent mistake of the best configuration; for any other its name."""
+    if evidence.best is None or configuration.key != evidence.best.key or moment != "best":
+        name = evidence.label(configuration)
         return f"{name}, before training on" if moment == "before" else name
-    worst = most_confused(evidence, setting, 1)
+    worst = most_confused(evidence, configuration, 1)
     if not worst:
         return "No test image is mistaken"
     label, predicted = style.shorten(worst[0].label, 24), style.shorten(worst[0].predicted, 24)
@@ -91,7 +56,7 @@ def confusion_title(evidence: Evidence, setting: Setting, moment: str = "best") 
 
 def _draw(classes: list[str], matrix: NDArray[np.int64], *, compact: bool) -> Figure:
     size = len(classes)
-    numbers = size <= (_COMPACT_NUMBERS_UP_TO if compact else NUMBERS_UP_TO)
+    numbers = size <= (_COMPACT_NUMBERED_CLASSES if compact else NUMBERED_CLASSES)
     cell = (0.27 if compact else 0.44) if size <= 12 else 0.3 if numbers else max(0.115, 4.5 / size)
     if compact:
         cell = min(cell, 3.2 / size)
@@ -123,7 +88,7 @@ def _draw(classes: list[str], matrix: NDArray[np.int64], *, compact: bool) -> Fi
 
 
 def _cells(axes: Axes, matrix: NDArray[np.int64], shares: NDArray[np.float64], *, numbers: bool, font: float) -> None:
-    """Only cells that hold something are drawn: with many classes most are empty."""
+    """Draw the cells that are not empty; with many classes most are."""
     filled = list(zip(*np.nonzero(matrix), strict=True))
     strengths = [0.06 + 0.89 * float(shares[cell]) for cell in filled]
     for strength in sorted(set(strengths)):

@@ -1,28 +1,28 @@
-"""Stages that go on from others: accuracy before and after, side by side for validation and test."""
+"""Stages that continue others: accuracy before and after, side by side for validation and test."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from cnnsearch import stats
-from cnnsearch.evidence.evidence import Comparison, Evidence, Score, as_evidence, best_of, distinct
-from cnnsearch.evidence.settings import Setting, describe, words
+from cnnsearch.evidence.comparisons import Score
+from cnnsearch.evidence.configurations import Configuration, best_of
+from cnnsearch.evidence.evidence import Evidence, as_evidence
+from cnnsearch.evidence.families import change, families
+from cnnsearch.evidence.verdicts import is_told_apart
 from cnnsearch.plots import style
-
-if TYPE_CHECKING:
-    from cnnsearch.results.tables import Tables
+from cnnsearch.plots.dots import beside
+from cnnsearch.results.tables import Tables
+from cnnsearch.spec.axis_words import describe, words
 
 _ROW = 0.34
-MOST = 40
 
 
 def before_after(source: Tables | Evidence, stage: str | None = None) -> Figure | None:
-    """One row a setting of a stage that starts from another: before, after, and both intervals.
+    """A row for each setting of a stage that starts from another: before, after, and both intervals.
 
     Without `stage`, the first such. None where no stage continues another or nothing was measured before.
     """
@@ -37,34 +37,16 @@ def before_after(source: Tables | Evidence, stage: str | None = None) -> Figure 
     return figure
 
 
-def families(evidence: Evidence, stage: str) -> list[list[Setting]]:
-    """The settings of a stage with scores before and after, grouped by what they started from."""
-    groups: dict[str | None, list[Setting]] = {}
-    for setting in evidence.stage(stage):
-        if evidence.score(setting) and evidence.score(setting, moment="before"):
-            groups.setdefault(setting.parent, []).append(setting)
-    axes = evidence.axes(stage)
-
-    def order(setting: Setting) -> tuple[int, ...]:
-        return tuple(distinct(evidence.stage(stage), axis).index(setting.values[axis]) for axis in axes)
-
-    kept = [sorted(group, key=order) for group in groups.values()]
-    return [group[: MOST // max(1, len(kept))] for group in kept]
-
-
-def change(evidence: Evidence, setting: Setting) -> Comparison | None:
-    """After against before, on the same test examples."""
-    return evidence.compare([(setting, setting)], moments=("best", "before"))
-
-
 def before_after_title(evidence: Evidence, stage: str) -> str:
-    """What going on did to each model, where the test images show it: its best child by validation, else its worst."""
+    """What training on did to each model, where significant: to its best child by validation, else to its worst."""
     axes = evidence.axes(stage)
     parts = []
     for group in families(evidence, stage):
         best = best_of(group)
         changes = {
-            s.key: comparison for s in group if (comparison := change(evidence, s)) is not None and _clear(comparison)
+            s.key: comparison
+            for s in group
+            if (comparison := change(evidence, s)) is not None and is_told_apart(comparison)
         }
         name = group[0].model or stage
         if best is not None and best.key in changes:
@@ -80,15 +62,11 @@ def before_after_title(evidence: Evidence, stage: str) -> str:
     return "; ".join(parts) if 0 < len(parts) <= 3 else f"What does {what} change?"
 
 
-def _clear(comparison: Comparison) -> bool:
-    return comparison.p_value < stats.SIGNIFICANCE and comparison.seeds_agree
+def _own_values(configuration: Configuration, axes: Sequence[str]) -> str:
+    return ", ".join(describe(axis, configuration.values[axis]) for axis in axes)
 
 
-def _own_values(setting: Setting, axes: Sequence[str]) -> str:
-    return ", ".join(describe(axis, setting.values[axis]) for axis in axes)
-
-
-def _draw(evidence: Evidence, stage: str, groups: Sequence[Sequence[Setting]]) -> Figure:
+def _draw(evidence: Evidence, stage: str, groups: Sequence[Sequence[Configuration]]) -> Figure:
     axes_names = evidence.axes(stage)
     labels = {s.key: " · ".join(describe(a, s.values[a]) for a in axes_names) for g in groups for s in g}
     left = min(3.2, 0.3 + 0.08 * max(len(text) for text in [*labels.values(), *(_family(evidence, g) for g in groups)]))
@@ -106,28 +84,30 @@ def _draw(evidence: Evidence, stage: str, groups: Sequence[Sequence[Setting]]) -
 
 
 def _panel(
-    axes: Axes, evidence: Evidence, groups: Sequence[Sequence[Setting]], split: str, labels: dict[str, str], rows: float
+    axes: Axes,
+    evidence: Evidence,
+    groups: Sequence[Sequence[Configuration]],
+    split: str,
+    labels: dict[str, str],
+    rows: float,
 ) -> None:
     y = -0.5
     for group in groups:
         y += 0.5
         colour = style.colour_of(group[0].model, evidence.models)
         if labels:
-            _left(axes, y, _family(evidence, group), color=colour, fontweight="bold", x=-0.04)
+            beside(axes, -0.04, y, _family(evidence, group), color=colour, fontweight="bold", ha="right")
         y += 0.9
         best = best_of(group)
-        for setting in group:
-            before, after = evidence.score(setting, split, "before"), evidence.score(setting, split)
+        for configuration in group:
+            before, after = evidence.score(configuration, split, "before"), evidence.score(configuration, split)
             if before is not None and after is not None:
                 _dumbbell(axes, y, before, after, colour, dashed=split == "val")
-                text = f"{100 * after.value:.1f} % ({100 * after.low:.1f}–{100 * after.high:.1f})"
-                weight = "bold" if best is not None and setting.key == best.key else "normal"
-                axes.text(
-                    1.03, y, text, transform=axes.get_yaxis_transform(), va="center_baseline", fontsize=style.SMALL,
-                    color=style.THEME["ink"], fontweight=weight,
-                )  # fmt: skip
+                weight = "bold" if best is not None and configuration.key == best.key else "normal"
+                ink = style.THEME["ink"]
+                beside(axes, 1.03, y, after.text, fontsize=style.SMALL, color=ink, fontweight=weight)
             if labels:
-                _left(axes, y, labels[setting.key], color=style.THEME["ink"], x=-0.04)
+                beside(axes, -0.04, y, labels[configuration.key], color=style.THEME["ink"], ha="right")
             y += 1
         y -= 0.5
     axes.set_ylim(rows - 0.3, -0.6)
@@ -138,15 +118,11 @@ def _panel(
     axes.set_xlabel("accuracy, 95 % interval")
 
 
-def _family(evidence: Evidence, group: Sequence[Setting]) -> str:
-    """What the settings of a group started from."""
+def _family(evidence: Evidence, group: Sequence[Configuration]) -> str:
+    """What the configurations of a group started from, in words."""
     parent = evidence.by_key.get(group[0].parent or "")
     axes = evidence.axes(group[0].stage)
     return group[0].model if parent is None else evidence.label(parent, omit=axes, separator=" · ")
-
-
-def _left(axes: Axes, y: float, text: str, *, x: float, **options: Any) -> None:
-    axes.text(x, y, text, transform=axes.get_yaxis_transform(), ha="right", va="center_baseline", fontsize=9, **options)
 
 
 def _dumbbell(axes: Axes, y: float, before: Score, after: Score, colour: str, *, dashed: bool) -> None:
@@ -171,12 +147,8 @@ def _share_x(figure: Figure) -> None:
 def _legend(figure: Figure, left: float) -> None:
     ink, paper = style.THEME["ink"], style.THEME["paper"]
     handles = [
-        Line2D([], [], color=ink, marker="o", markerfacecolor=paper, linestyle="none", markersize=5, label="before"),
-        Line2D([], [], color=ink, marker="o", linestyle="none", markersize=5, label="after, at its best epoch"),
+        style.dot("o", ink, paper, "before"),
+        style.dot("o", ink, ink, "after, at its best epoch"),
         Line2D([], [], linestyle="none", label="bold: best by validation"),
     ]
-    width, height = figure.get_size_inches()
-    figure.legend(
-        handles=handles, loc="upper left", bbox_to_anchor=((left - 0.1) / width, 1.0 - 0.05 / height), ncols=3,
-        fontsize=8.5, handletextpad=0.2, columnspacing=1.2, borderaxespad=0, labelcolor=style.THEME["muted"],
-    )  # fmt: skip
+    style.legend(figure, handles, left - 0.1, 0.05)

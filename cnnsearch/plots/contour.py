@@ -8,9 +8,12 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
-from cnnsearch.evidence.searches import Attempt, Axis, Searched
-from cnnsearch.evidence.settings import words
+from cnnsearch.evidence.regions import contour_axes
+from cnnsearch.evidence.searches import Attempt, Searched
+from cnnsearch.evidence.shown import selection
+from cnnsearch.evidence.space import Axis
 from cnnsearch.plots import marks, style
+from cnnsearch.spec.axis_words import words
 
 _CELLS = 60
 _LEVELS = 8
@@ -21,7 +24,7 @@ Grid = NDArray[np.float64]
 def contour(search: Searched) -> Figure | None:
     """Two ranges as a map with contours, a list and a range as bands, two lists as cells.
 
-    None where importances are not known, or fewer than two axes have trials to show.
+    None where `contour_axes` finds no two axes.
     """
     chosen = contour_axes(search)
     if chosen is None:
@@ -44,7 +47,7 @@ def contour(search: Searched) -> Figure | None:
             _draw_map(axes, search, x, y, z, (low, high))
         else:
             _draw_bands(axes, search, across, up, (x, y, z), (low, high))
-        shown = marks.selection(search, [one for one, *_ in points])
+        shown = selection(search, [one for one, *_ in points])
         places = [(one, _aside(across, one), _aside(up, one)) for one in shown]
         marks.draw_stopped(axes, search, [(x, y) for one, x, y in places if not one.is_comparable])
         marks.draw_finished(axes, search, [place for place in places if place[0].is_comparable])
@@ -57,21 +60,10 @@ def contour(search: Searched) -> Figure | None:
     return figure
 
 
-def contour_axes(search: Searched) -> tuple[Axis, Axis] | None:
-    """The two most important axes, the one along x first; None where that is not known."""
-    if search.importances is None:
-        return None
-    axes = [search.axis(name) for name in search.importances.ranked][:2]
-    if len(axes) < 2 or sum(all(axis.name in one.values for axis in axes) for one, _ in search.comparable) < 10:
-        return None
-    # Lists go up the side, where their names have room.
-    return (axes[1], axes[0]) if axes[1].is_range and not axes[0].is_range else (axes[0], axes[1])
-
-
 def contour_title(search: Searched) -> str:
-    """Names the two axes."""
+    """A question that names the two axes."""
     chosen = contour_axes(search)
-    assert chosen is not None  # asked only where there is a figure
+    assert chosen is not None  # only called where there is a figure
     first, second = (words(axis.name).full for axis in chosen)
     return f"Where in {first} and {second} are the best trials?"
 
@@ -95,14 +87,14 @@ def _aside(axis: Axis, attempt: Attempt) -> float:
 
 
 def _shown_span(search: Searched, z: Grid) -> tuple[float, float]:
-    """From the worst tenth to the best: what lies below is as pale as can be."""
+    """The span of colours, from the worst tenth to the best; worse scores share the palest colour."""
     if search.objective.is_larger_better:
         return float(np.quantile(z, 0.1)), float(z.max())
     return float(z.min()), float(np.quantile(z, 0.9))
 
 
 def _width(count: int) -> float:
-    """Of the Gaussian: Scott's rule on positions from 0 to 1, held within what can be seen and what is honest."""
+    """Width of the Gaussian by Scott's rule on positions from 0 to 1, within limits that are visible and honest."""
     return float(np.clip(0.29 * count ** (-1 / 6), 0.05, 0.14))
 
 
@@ -129,7 +121,7 @@ def _draw_map(axes: Axes, search: Searched, x: Grid, y: Grid, z: Grid, span: tup
 def _draw_bands(
     axes: Axes, search: Searched, across: Axis, up: Axis, known: tuple[Grid, Grid, Grid], span: tuple[float, float]
 ) -> None:
-    """A band for each listed value up the side; along a list as cells, along a range smoothed."""
+    """A band for each listed value along y: cells where x is a list too, smoothed where x is a range."""
     x, y, z = known
     half = 0.46 / max(1, len(up.listed) - 1)
     for position in sorted(set(y.tolist())):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -14,22 +14,21 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
-from cnnsearch.evidence.evidence import Evidence, as_evidence, distinct, main_stage
-from cnnsearch.evidence.settings import Setting, Value, describe
+from cnnsearch.evidence.axes import main_stage
+from cnnsearch.evidence.configurations import Configuration, distinct
+from cnnsearch.evidence.evidence import Evidence, as_evidence
+from cnnsearch.evidence.shown import BEST_OF_MANY, are_many
 from cnnsearch.plots import style
-
-if TYPE_CHECKING:
-    from cnnsearch.results.tables import Tables
+from cnnsearch.results.tables import Tables
+from cnnsearch.spec.axis_words import Value, describe
 
 Metric = Literal["loss", "accuracy"]
 Values = NDArray[np.float64]
 
-MOST = 24
 MOST_LINES = 8
-"""Seeds of a setting drawn one by one; more are drawn as their median and a band."""
-_BEST_OF_MANY = 12
+"""Seeds of a configuration that are drawn one by one; of more, the median and a band."""
 _COLUMNS = 4
-_ROOM = 54  # characters of a suggested setting's name, in two lines
+_ROOM = 54  # characters of a suggested configuration's name, in two lines
 _PANEL_HEIGHT, _GAP, _ROW_GAP = 1.3, 0.16, 0.34
 
 
@@ -37,43 +36,30 @@ _PANEL_HEIGHT, _GAP, _ROW_GAP = 1.3, 0.16, 0.34
 class _Panel:
     title: str
     row: str
-    setting: Setting | None
+    configuration: Configuration | None
 
 
 def learning_curves(source: Tables | Evidence, metric: Metric = "loss", stage: str | None = None) -> Figure | None:
-    """A panel a setting of a stage: a row a model, a column a cell, shared axes.
+    """A panel for each setting of a stage: models in rows, cells in columns, shared axes.
 
-    Without `stage`, the main one. Of more than `MOST` settings the best by validation accuracy are shown. None where
-    no epoch was recorded.
+    Without `stage`, the main one. Of many settings the best by validation accuracy are shown. None where no epoch was
+    recorded.
     """
     evidence = as_evidence(source)
     name = stage or main_stage(evidence) or ""
-    settings = [s for s in evidence.stage(name) if len(evidence.curve(s.trial_ids[0], f"val_{metric}")[0])]
-    if not settings:
+    configurations = [s for s in evidence.stage(name) if len(evidence.curve(s.trial_ids[0], f"val_{metric}")[0])]
+    if not configurations:
         return None
     with style.drawing():
-        figure = _draw(evidence, _arrange(evidence, name, settings), metric)
-        style.put_title(figure, curves_title(evidence, settings, metric))
+        figure = _draw(evidence, _arrange(evidence, name, configurations), metric)
+        style.put_title(figure, curves_title(evidence, configurations, metric))
     return figure
 
 
-def shown_note(evidence: Evidence, stage: str) -> str:
-    """Says so where not all settings of the stage are shown; else empty."""
-    settings = evidence.stage(stage)
-    if not _are_many(evidence, settings) or len(settings) <= _BEST_OF_MANY:
-        return ""
-    return f"The {_BEST_OF_MANY} best of {len(settings)} settings by validation accuracy."
-
-
-def _are_many(evidence: Evidence, settings: Sequence[Setting]) -> bool:
-    """Whether the best are shown in a row: where settings are many, or were suggested and so make no table."""
-    return len(settings) > MOST or any(setting.key in evidence.attempts for setting in settings)
-
-
-def curves_title(evidence: Evidence, settings: Sequence[Setting], metric: Metric) -> str:
-    """Where validation loss turned, or how far training and validation accuracy part."""
-    trials = [trial for setting in settings for trial in setting.trial_ids]
-    unit = "settings" if len(trials) == len(settings) else "trials"
+def curves_title(evidence: Evidence, configurations: Sequence[Configuration], metric: Metric) -> str:
+    """Where validation loss turned, or how far training and validation accuracy end apart."""
+    trials = [trial for c in configurations for trial in c.trial_ids]
+    unit = "settings" if len(trials) == len(configurations) else "trials"
     if metric == "loss":
         turns = sorted(turn for trial in trials if (turn := evidence.turn(trial)) is not None)
         if not turns:
@@ -98,24 +84,27 @@ def curves_title(evidence: Evidence, settings: Sequence[Setting], metric: Metric
     return f"Training accuracy ends {abs(gap):.0f} points {side} validation accuracy{typical}"
 
 
-def _arrange(evidence: Evidence, stage: str, settings: Sequence[Setting]) -> list[list[_Panel]]:
+def _arrange(evidence: Evidence, stage: str, configurations: Sequence[Configuration]) -> list[list[_Panel]]:
     """Rows of panels: model by cell where that is a table of reasonable size, else the best ones in a row."""
-    if _are_many(evidence, settings):
-        best = sorted(settings, key=lambda s: (-s.val_accuracy, s.order))[:_BEST_OF_MANY]
-        panels = [_Panel(_name(evidence, setting), "", setting) for setting in best]
+    if are_many(evidence, configurations):
+        best = sorted(configurations, key=lambda s: (-s.val_accuracy, s.order))[:BEST_OF_MANY]
+        panels = [_Panel(_name(evidence, c), "", c) for c in best]
         return [panels[i : i + _COLUMNS - 1] for i in range(0, len(panels), _COLUMNS - 1)]
     axes = [axis for axis in evidence.axes(stage) if axis != "model"]
-    groups: dict[tuple[str, str | None], list[Setting]] = {}
-    for setting in settings:
-        groups.setdefault((setting.model, setting.parent), []).append(setting)
-    cells = sorted({_cell(setting, axes) for setting in settings}, key=lambda cell: _cell_order(cell, axes, settings))
+    groups: dict[tuple[str, str | None], list[Configuration]] = {}
+    for configuration in configurations:
+        groups.setdefault((configuration.model, configuration.parent), []).append(configuration)
+    cells = sorted(
+        {_cell(c, axes) for c in configurations},
+        key=lambda cell: _cell_order(cell, axes, configurations),
+    )
     models = [model for model, _ in groups]
     rows = []
     for (model, parent), members in groups.items():
         name = model
         if models.count(model) > 1 and parent in evidence.by_key:
             name = evidence.label(evidence.by_key[parent])
-        of_cell = {_cell(setting, axes): setting for setting in members}
+        of_cell = {_cell(c, axes): c for c in members}
         panels = [
             _Panel(" · ".join(describe(a, v) for a, v in zip(axes, cell, strict=True)), name, of_cell.get(cell))
             for cell in cells
@@ -124,19 +113,21 @@ def _arrange(evidence: Evidence, stage: str, settings: Sequence[Setting]) -> lis
     return rows
 
 
-def _name(evidence: Evidence, setting: Setting) -> str:
-    if setting.key in evidence.attempts:
-        model = f"{setting.model} · " if len(evidence.models) > 1 else ""
-        return model + evidence.brief(setting, _ROOM)
-    return evidence.label(setting, separator=" · ")
+def _name(evidence: Evidence, configuration: Configuration) -> str:
+    if configuration.key in evidence.attempts:
+        model = f"{configuration.model} · " if len(evidence.models) > 1 else ""
+        return model + evidence.brief(configuration, _ROOM)
+    return evidence.label(configuration, separator=" · ")
 
 
-def _cell(setting: Setting, axes: Sequence[str]) -> tuple[Value, ...]:
-    return tuple(setting.values[axis] for axis in axes)
+def _cell(configuration: Configuration, axes: Sequence[str]) -> tuple[Value, ...]:
+    return tuple(configuration.values[axis] for axis in axes)
 
 
-def _cell_order(cell: tuple[Value, ...], axes: Sequence[str], settings: Sequence[Setting]) -> tuple[int, ...]:
-    return tuple(distinct(settings, axis).index(value) for axis, value in zip(axes, cell, strict=True))
+def _cell_order(
+    cell: tuple[Value, ...], axes: Sequence[str], configurations: Sequence[Configuration]
+) -> tuple[int, ...]:
+    return tuple(distinct(configurations, axis).index(value) for axis, value in zip(axes, cell, strict=True))
 
 
 def _draw(evidence: Evidence, rows: list[list[_Panel]], metric: Metric) -> Figure:
@@ -147,18 +138,18 @@ def _draw(evidence: Evidence, rows: list[list[_Panel]], metric: Metric) -> Figur
     left, top = 0.62, 0.78 + extra
     tall = _PANEL_HEIGHT + _ROW_GAP + extra
     figure = style.new_figure(left + columns * (width + _GAP), top + len(rows) * tall + 0.3)
-    limits = _limits(evidence, [panel.setting for row in rows for panel in row if panel.setting], metric)
+    limits = _limits(evidence, [panel.configuration for row in rows for panel in row if panel.configuration], metric)
     named = ""
     for i, row in enumerate(rows):
         for j, panel in enumerate(row):
             axes = style.axes_at(figure, left + j * (width + _GAP), top + i * tall, width, _PANEL_HEIGHT)
             axes.set_xlim(*limits[0])
             axes.set_ylim(*limits[1])
-            if panel.setting is None:
+            if panel.configuration is None:
                 axes.text(0.5, 0.5, "did not finish", transform=axes.transAxes, ha="center", color=style.THEME["muted"])
                 axes.axis("off")
                 continue
-            _draw_panel(axes, evidence, panel.setting, metric)
+            _draw_panel(axes, evidence, panel.configuration, metric)
             axes.set_title(titles[panel.title], loc="left", fontsize=9, color=style.THEME["ink"], pad=4)
             axes.tick_params(labelleft=j == 0, labelbottom=i == len(rows) - 1 or len(rows[i + 1]) <= j)
             axes.grid(axis="y")
@@ -168,14 +159,16 @@ def _draw(evidence: Evidence, rows: list[list[_Panel]], metric: Metric) -> Figur
                 axes.set_xlabel("epoch")
         if row[0].row and row[0].row != named and len(evidence.models) > 1:
             named = row[0].row
-            model = next((panel.setting.model for panel in row if panel.setting), named)
+            model = next((panel.configuration.model for panel in row if panel.configuration), named)
             colour = style.colour_of(model, evidence.models)
             y = top + i * tall + _PANEL_HEIGHT / 2
             style.put_text(
                 figure, 0.0, y, style.shorten(named, 26), rotation=90, ha="left", va="center", fontsize=10,
                 fontweight="bold", color=colour, rotation_mode="default",
             )  # fmt: skip
-    banded = any(panel.setting and len(panel.setting.trial_ids) > MOST_LINES for row in rows for panel in row)
+    banded = any(
+        panel.configuration and len(panel.configuration.trial_ids) > MOST_LINES for row in rows for panel in row
+    )
     _legend(figure, left, metric, banded=banded)
     return figure
 
@@ -194,12 +187,12 @@ def _title_lines(title: str, width: float) -> str:
 
 
 def _limits(
-    evidence: Evidence, settings: Sequence[Setting], metric: Metric
+    evidence: Evidence, configurations: Sequence[Configuration], metric: Metric
 ) -> tuple[tuple[float, float], tuple[float, float]]:
-    """Axes shared by all panels. A few epochs of exploding loss are cut off rather than flatten all the rest."""
+    """Limits of x and y for all panels. A few epochs of exploding loss are cut off, lest they flatten all the rest."""
     values, last = [], 1.0
-    for setting in settings:
-        for trial in setting.trial_ids:
+    for configuration in configurations:
+        for trial in configuration.trial_ids:
             for side in ("train", "val"):
                 epoch, value = evidence.curve(trial, f"{side}_{metric}")
                 values.append(value)
@@ -213,14 +206,14 @@ def _limits(
     return (0, last), (0.0, 1.05 * high)
 
 
-def _draw_panel(axes: Axes, evidence: Evidence, setting: Setting, metric: Metric) -> None:
-    colour = style.colour_of(setting.model, evidence.models)
-    several = len(setting.trial_ids) > 1
-    if len(setting.trial_ids) > MOST_LINES:
+def _draw_panel(axes: Axes, evidence: Evidence, configuration: Configuration, metric: Metric) -> None:
+    colour = style.colour_of(configuration.model, evidence.models)
+    several = len(configuration.trial_ids) > 1
+    if len(configuration.trial_ids) > MOST_LINES:
         for side, dashes in (("train", "-"), ("val", style.VALIDATION_DASHES)):
-            _draw_band(axes, [evidence.curve(t, f"{side}_{metric}") for t in setting.trial_ids], colour, dashes)
+            _draw_band(axes, [evidence.curve(t, f"{side}_{metric}") for t in configuration.trial_ids], colour, dashes)
         return
-    for trial in setting.trial_ids:
+    for trial in configuration.trial_ids:
         for side, dashes in (("train", "-"), ("val", style.VALIDATION_DASHES)):
             epoch, value = evidence.curve(trial, f"{side}_{metric}")
             marker = "o" if len(epoch) == 1 else None
@@ -273,10 +266,8 @@ def _legend(figure: Figure, left: float, metric: Metric, *, banded: bool) -> Non
     ]  # fmt: skip
     if banded:  # the marks are those of single seeds
         handles[2:] = [Patch(color=ink, alpha=0.18, linewidth=0, label="middle 80 % of seeds")]  # type: ignore[list-item]
-    width, height = figure.get_size_inches()
-    figure.legend(
-        handles=handles, loc="upper left", bbox_to_anchor=((left - 0.05) / width, 1 - 0.2 / height), fontsize=8.5,
-        ncols=4 if width > 6 else 2, handletextpad=0.5, columnspacing=1.6, borderaxespad=0,
-        labelcolor=style.THEME["muted"], handlelength=2.2,
+    style.legend(
+        figure, handles, left - 0.05, 0.2, 4 if figure.get_size_inches()[0] > 6 else 2, handletextpad=0.5,
+        columnspacing=1.6, handlelength=2.2,
     )  # fmt: skip
     style.put_text(figure, 0, 0.08, metric, fontsize=9, color=style.THEME["muted"], va="center")

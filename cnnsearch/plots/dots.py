@@ -2,46 +2,39 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
-from cnnsearch.evidence.evidence import Evidence, Score, as_evidence
-from cnnsearch.evidence.settings import Setting
+from cnnsearch.evidence.comparisons import Score
+from cnnsearch.evidence.configurations import Configuration
+from cnnsearch.evidence.evidence import Evidence, as_evidence
+from cnnsearch.evidence.shown import most_dots
 from cnnsearch.plots import style
+from cnnsearch.results.tables import Tables
 
-if TYPE_CHECKING:
-    from cnnsearch.results.tables import Tables
-
-MOST = 40
-_MOST_SUGGESTED = 20
 _ROOM = 44  # characters of a label
-ROW = 0.25  # inches a row
+ROW = 0.25  # inches
 
 
 def all_settings(source: Tables | Evidence) -> Figure | None:
-    """One dot a setting; None where nothing finished. Of many shows the `most` best by validation accuracy."""
+    """A dot for each setting, of many the `most_dots` best by validation accuracy; None where nothing finished."""
     evidence = as_evidence(source)
-    scored = [(setting, score) for setting in evidence.settings if (score := evidence.score(setting)) is not None]
+    scored = [(c, score) for c in evidence.configurations if (score := evidence.score(c)) is not None]
     if not scored:
         return None
     shown = sorted(scored, key=lambda item: (-item[0].val_accuracy, item[0].order))
-    shown = shown[: most(evidence)]
+    shown = shown[: most_dots(evidence)]
     with style.drawing():
         return _draw(evidence, shown, len(scored))
 
 
-def most(evidence: Evidence) -> int:
-    """How many settings are shown: fewer of those that a search suggested, which no reader compares one by one."""
-    suggested = sum(setting.key in evidence.attempts for setting in evidence.settings)
-    return _MOST_SUGGESTED if 2 * suggested > len(evidence.settings) else MOST
-
-
-def _label(evidence: Evidence, setting: Setting) -> str:
-    label = evidence.label(setting, omit=("model",), separator=" · ")
-    return evidence.brief(setting, _ROOM) if len(label) > _ROOM and setting.key in evidence.attempts else label
+def _label(evidence: Evidence, configuration: Configuration) -> str:
+    label = evidence.label(configuration, omit=("model",), separator=" · ")
+    return (
+        evidence.brief(configuration, _ROOM) if len(label) > _ROOM and configuration.key in evidence.attempts else label
+    )
 
 
 def settings_title(evidence: Evidence) -> str:
@@ -51,7 +44,7 @@ def settings_title(evidence: Evidence) -> str:
         return "Which setting is best?"
     if not evidence.beats_chance(best):
         return "No setting is better than chance"
-    others, near = len(evidence.settings) - 1, len(evidence.near_best)
+    others, near = len(evidence.configurations) - 1, len(evidence.near_best)
     if others == 0:
         return f"{evidence.label(best)}, the one setting tried, is better than chance"
     name = evidence.label(best)
@@ -65,10 +58,12 @@ def settings_title(evidence: Evidence) -> str:
     return f"The test images cannot tell {near} of {others} other settings from the best"
 
 
-def _draw(evidence: Evidence, shown: list[tuple[Setting, Score]], total: int) -> Figure:
-    models = [model for model in evidence.models if any(setting.model == model for setting, _ in shown)] or [""]
+def _draw(evidence: Evidence, shown: list[tuple[Configuration, Score]], total: int) -> Figure:
+    models = [
+        model for model in evidence.models if any(configuration.model == model for configuration, _ in shown)
+    ] or [""]
     headed = len(evidence.models) > 1
-    labels = {setting.key: _label(evidence, setting) for setting, _ in shown}
+    labels = {configuration.key: _label(evidence, configuration) for configuration, _ in shown}
     left = min(3.4, 0.35 + 0.07 * max(len(text) for text in labels.values()))
     width, right = 3.7, 1.85
     top = 0.62
@@ -76,7 +71,7 @@ def _draw(evidence: Evidence, shown: list[tuple[Setting, Score]], total: int) ->
     height = ROW * (rows + 0.5)
     figure = style.new_figure(left + width + right, top + height + 0.5)
     axes = style.axes_at(figure, left, top, width, height)
-    near = {setting.key for setting in evidence.near_best}
+    near = {c.key for c in evidence.near_best}
     y = 0.0
     for model in models:
         group = sorted((item for item in shown if item[0].model == model), key=lambda item: -item[1].value)
@@ -85,19 +80,23 @@ def _draw(evidence: Evidence, shown: list[tuple[Setting, Score]], total: int) ->
             y += 0.15
             beside(axes, -0.02, y, model, ha="right", color=colour, fontweight="bold")
             y += 1
-        for setting, score in group:
-            is_best = evidence.best is not None and setting.key == evidence.best.key
-            draw_row(axes, y, labels[setting.key], score, colour, is_best=is_best, is_near=setting.key in near)
+        for configuration, score in group:
+            is_best = evidence.best is not None and configuration.key == evidence.best.key
+            draw_row(
+                axes, y, labels[configuration.key], score, colour, is_best=is_best, is_near=configuration.key in near
+            )
             y += 1
     _finish(axes, evidence, [score for _, score in shown], y)
-    note = f"best {len(shown)} of {total} settings by validation accuracy" if total > len(shown) else ""
-    _legend(figure, left, note)
+    kinds_legend(figure, left - 0.01 * figure.get_size_inches()[0], "best by validation")
+    if total > len(shown):
+        note = f"best {len(shown)} of {total} settings by validation accuracy"
+        style.put_text(figure, left, -0.02, note, fontsize=8.5, color=style.THEME["muted"], va="bottom")
     style.put_title(figure, settings_title(evidence))
     return figure
 
 
 def draw_row(axes: Axes, y: float, label: str, score: Score, colour: str, *, is_best: bool, is_near: bool) -> None:
-    """One setting at height `y`: its name, its dot with interval, its numbers."""
+    """Draw one setting at height `y`: its name, its dot with interval, its numbers."""
     strong = is_best or is_near
     if is_best:
         axes.axhspan(y - 0.5, y + 0.5, color=style.THEME["accent"], alpha=0.12, linewidth=0)
@@ -111,13 +110,12 @@ def draw_row(axes: Axes, y: float, label: str, score: Score, colour: str, *, is_
     ink = style.THEME["ink"] if strong else style.THEME["muted"]
     weight = "bold" if is_best else "normal"
     beside(axes, -0.02, y, label, ha="right", color=ink, fontweight=weight)
-    text = f"{100 * score.value:.1f} % ({100 * score.low:.1f}–{100 * score.high:.1f})"
-    beside(axes, 1.03, y, text, ha="left", color=ink, fontweight=weight)
+    beside(axes, 1.03, y, score.text, ha="left", color=ink, fontweight=weight)
 
 
 def beside(axes: Axes, x: float, y: float, text: str, **options: Any) -> None:
-    """Text at a row, outside the axes: `x` in widths of the axes."""
-    axes.text(x, y, text, transform=axes.get_yaxis_transform(), va="center_baseline", fontsize=9, **options)
+    """Write beside the axes, at row `y`; `x` is in widths of the axes."""
+    axes.text(x, y, text, transform=axes.get_yaxis_transform(), va="center_baseline", **{"fontsize": 9} | options)
 
 
 def _finish(axes: Axes, evidence: Evidence, scores: list[Score], rows: float) -> None:
@@ -136,7 +134,7 @@ def _finish(axes: Axes, evidence: Evidence, scores: list[Score], rows: float) ->
 
 
 def accuracy_axis(axes: Axes) -> None:
-    """Test accuracy along x, rows without ticks along y."""
+    """Lay out test accuracy along x, and rows without ticks along y."""
     axes.set_yticks([])
     axes.spines["left"].set_visible(False)
     axes.grid(axis="x")
@@ -144,27 +142,12 @@ def accuracy_axis(axes: Axes) -> None:
     axes.set_xlabel("test accuracy, 95 % interval")
 
 
-def _legend(figure: Figure, left: float, note: str) -> None:
-    """The kinds of dots, and a note where not all are shown."""
-    kinds_legend(figure, left / figure.get_size_inches()[0] - 0.01, "best by validation")
-    if note:
-        style.put_text(figure, left, -0.02, note, fontsize=8.5, color=style.THEME["muted"], va="bottom")
-
-
 def kinds_legend(figure: Figure, left: float, best: str) -> None:
-    """The three kinds of dots, drawn in ink above the axes; `left` is a fraction of the figure's width."""
+    """Explain the three kinds of dots above the axes; `left` is in inches."""
     ink = style.THEME["ink"]
     handles = [
-        dot("D", ink, ink, best),
-        dot("o", ink, ink, "not told apart from it"),
-        dot("o", ink, style.THEME["paper"], "told apart"),
+        style.dot("D", ink, ink, best),
+        style.dot("o", ink, ink, "not told apart from it"),
+        style.dot("o", ink, style.THEME["paper"], "told apart"),
     ]
-    figure.legend(
-        handles=handles, loc="lower left", bbox_to_anchor=(left, 1 - 0.33 / figure.get_size_inches()[1]), ncols=3,
-        fontsize=8.5, handletextpad=0.2, columnspacing=1.2, borderaxespad=0, labelcolor=style.THEME["muted"],
-    )  # fmt: skip
-
-
-def dot(marker: str, edge: str, face: str, label: str) -> Line2D:
-    """A dot of the legend."""
-    return Line2D([], [], marker=marker, color=edge, markerfacecolor=face, linestyle="none", markersize=5, label=label)
+    style.legend(figure, handles, left, 0.33, loc="lower left")

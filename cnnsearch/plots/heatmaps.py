@@ -1,38 +1,26 @@
-"""Test accuracy over the axes of a stage: heatmaps, one a model on one colour scale; along a single axis, dots."""
+"""Test accuracy over the axes of a stage: a heatmap for each model; along a single axis, dots."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from cnnsearch import stats
-from cnnsearch.evidence.evidence import (
-    Evidence,
-    Score,
-    as_evidence,
-    best_of,
-    distinct,
-    main_stage,
-    matched,
-    preferred,
-)
-from cnnsearch.evidence.settings import Setting, Value, describe, format_value, words
+from cnnsearch.evidence.axes import MOST_VALUES, leading_model, main_stage, map_axes, preferred_value
+from cnnsearch.evidence.comparisons import Score
+from cnnsearch.evidence.configurations import Configuration, best_of, distinct
+from cnnsearch.evidence.evidence import Evidence, as_evidence
+from cnnsearch.evidence.shown import NAMED_COLUMNS, has_intervals
 from cnnsearch.plots import style
-
-if TYPE_CHECKING:
-    from cnnsearch.results.tables import Tables
-
-_WORDED = 6  # columns that are named in full, with room for intervals in their cells
-_MOST_VALUES = 24  # of an axis as a row or column; beyond that it is a scale
+from cnnsearch.results.tables import Tables
+from cnnsearch.spec.axis_words import Value, describe, format_value, words
 
 
 def heatmaps(source: Tables | Evidence, stage: str | None = None) -> Figure | None:
-    """Test accuracy over the two axes of a stage with most values; dots along the axis where there is only one.
+    """Heatmaps over two axes of a stage, all on one colour scale; dots where there is only one axis.
 
     Without `stage`, the first one that varies anything but the model. None where there is nothing to show.
     """
@@ -41,72 +29,35 @@ def heatmaps(source: Tables | Evidence, stage: str | None = None) -> Figure | No
     used, _ = map_axes(evidence, name) if name else ([], [])
     if name is None or not used:
         return None
-    settings = [setting for setting in evidence.stage(name) if evidence.score(setting) is not None]
+    configurations = [c for c in evidence.stage(name) if evidence.score(c) is not None]
     with style.drawing():
         draw = _draw_maps if len(used) == 2 else _draw_dots
-        figure = draw(evidence, settings, *used)
-        style.put_title(figure, heatmaps_title(evidence, settings))
+        figure = draw(evidence, configurations, *used)
+        style.put_title(figure, heatmaps_title(evidence, configurations))
     return figure
 
 
-def map_axes(evidence: Evidence, stage: str) -> tuple[list[str], list[str]]:
-    """The axes of a stage that `heatmaps` shows, and those it averages over.
-
-    Two axes (rows, columns) where the stage is a table over them, else the one with most values; none without any, or
-    where ranges were searched.
-    """
-    if any(search.stage == stage and search.is_search and search.has_ranges for search in evidence.searches):
-        return [], []  # no table: slices and a contour show these
-    settings = [setting for setting in evidence.stage(stage) if evidence.score(setting) is not None]
-    counts = {axis: len(distinct(settings, axis)) for axis in evidence.axes(stage) if axis != "model"}
-    axes = sorted((axis for axis in counts if counts[axis] > 1), key=lambda axis: -counts[axis])
-    # Drawn at random, every value occurs once: that is a scale, not rows or columns.
-    tabular = [axis for axis in axes if 2 * counts[axis] <= len(settings) and counts[axis] <= _MOST_VALUES]
-    if len(tabular) < 2:
-        return axes[:1], []
-    first, second = tabular[:2]
-    used = [second, first] if counts[first] > counts[second] else sorted((first, second), key=list(counts).index)
-    return used, [axis for axis in axes if axis not in used]
-
-
-def heatmaps_title(evidence: Evidence, settings: Sequence[Setting]) -> str:
-    """Which of two models is ahead in every matched cell, where the test images show it; else the question."""
-    models = [m for m in evidence.models if any(s.model == m for s in settings)]
-    varied = [axis for axis in evidence.axes(settings[0].stage) if axis != "model"]
-    if len(models) == 2:
-        pairs = matched(settings, "model", models[1], models[0])
-        found = [comparison for pair in pairs if (comparison := evidence.compare([pair])) is not None]
-        for sign, ahead, behind in ((1, models[1], models[0]), (-1, models[0], models[1])):
-            gaps = [100 * sign * comparison.difference.value for comparison in found]
-            clear = all(comparison.p_value < stats.SIGNIFICANCE for comparison in found)
-            if len(found) >= 2 and clear and min(gaps) > 0:
-                span = (
-                    f"{min(gaps):.0f} to {max(gaps):.0f}" if round(min(gaps)) < round(max(gaps)) else f"{gaps[0]:.0f}"
-                )
-                which = f"all {len(found)} settings they share" if len(found) > 2 else "both settings they share"
-                return f"{ahead} is ahead of {behind} at {which}, by {span} points"
+def heatmaps_title(evidence: Evidence, configurations: Sequence[Configuration]) -> str:
+    """Which model, or else which value of an axis, is significantly ahead; else the question."""
+    lead = leading_model(evidence, configurations)
+    if lead is not None:
+        gaps = [100 * difference for difference in lead.differences]
+        low, high = min(gaps), max(gaps)
+        span = f"{low:.0f} to {high:.0f}" if round(low) < round(high) else f"{gaps[0]:.0f}"
+        which = f"all {len(gaps)} settings they share" if len(gaps) > 2 else "both settings they share"
+        return f"{lead.ahead} is ahead of {lead.behind} at {which}, by {span} points"
+    varied = [axis for axis in evidence.axes(configurations[0].stage) if axis != "model"]
     for axis in varied:
-        answer = axis_title(evidence, settings, axis)
+        answer = axis_title(evidence, configurations, axis)
         if answer:
             return answer
     return f"How does test accuracy change with the {' and the '.join(words(axis).full for axis in varied[:2])}?"
 
 
-def axis_title(evidence: Evidence, settings: Sequence[Setting], axis: str) -> str:
-    """Which values the one that validation prefers is ahead of, where the test images show it; else empty."""
-    lead = preferred(settings, axis)
-    compared = [
-        (other, comparison)
-        for other in distinct(settings, axis)
-        if other != lead and (comparison := evidence.compare(matched(settings, axis, lead, other))) is not None
-    ]
-    adjusted = stats.holm([comparison.p_value for _, comparison in compared])
-    told = [
-        (format_value(other), comparison)
-        for (other, comparison), p_value in zip(compared, adjusted, strict=True)
-        if p_value < stats.SIGNIFICANCE and comparison.seeds_agree
-    ]
-    behind = [name for name, comparison in told if comparison.difference.value > 0]
+def axis_title(evidence: Evidence, configurations: Sequence[Configuration], axis: str) -> str:
+    """Which values the value that validation prefers is significantly ahead of; empty where there are none."""
+    lead, compared, told = preferred_value(evidence, configurations, axis)
+    behind = [format_value(other) for other, comparison in told if comparison.difference.value > 0]
     if not behind or len(behind) < len(told):
         return ""
     name = describe(axis, lead) if isinstance(lead, str) else f"{words(axis).full} {format_value(lead)}"
@@ -118,16 +69,11 @@ def axis_title(evidence: Evidence, settings: Sequence[Setting], axis: str) -> st
     return f"{name} is ahead of {which}" + (f", averaged over {pairs} settings" if pairs > 1 else "")
 
 
-def has_intervals(columns: Sequence[Value]) -> bool:
-    """Whether cells of a heatmap with these columns have room for intervals."""
-    return len(columns) <= _WORDED
-
-
-def _draw_maps(evidence: Evidence, settings: Sequence[Setting], row_axis: str, column_axis: str) -> Figure:
-    rows, columns = distinct(settings, row_axis), distinct(settings, column_axis)
-    models = [m for m in evidence.models if any(s.model == m for s in settings)] or [""]
+def _draw_maps(evidence: Evidence, configurations: Sequence[Configuration], row_axis: str, column_axis: str) -> Figure:
+    rows, columns = distinct(configurations, row_axis), distinct(configurations, column_axis)
+    models = [m for m in evidence.models if any(s.model == m for s in configurations)] or [""]
     cells = {
-        (model, row, column): _cell(evidence, settings, model, {row_axis: row, column_axis: column})
+        (model, row, column): _cell(evidence, configurations, model, {row_axis: row, column_axis: column})
         for model in models
         for row in rows
         for column in columns
@@ -137,13 +83,13 @@ def _draw_maps(evidence: Evidence, settings: Sequence[Setting], row_axis: str, c
     roomy = has_intervals(columns)
     width, height = (1.3, 0.56) if roomy else (0.62, 0.34)
     panel, tall, gap, left = width * len(columns), height * len(rows), 0.35, 0.95
-    top = 0.62 if len(columns) <= _WORDED else 0.8
-    across = len(models) * (panel + gap) <= 9  # inches; wider, models go below each other
+    top = 0.62 if len(columns) <= NAMED_COLUMNS else 0.8
+    across = len(models) * (panel + gap) <= 9  # inches; where wider, models go below each other
     if across:
         figure = style.new_figure(left + len(models) * (panel + gap), top + tall + 0.1)
     else:
         figure = style.new_figure(left + panel + 0.1, len(models) * (top + tall + 0.15))
-    chosen = {model: best_of(s for s in settings if s.model == model) for model in models}
+    chosen = {model: best_of(s for s in configurations if s.model == model) for model in models}
     for index, model in enumerate(models):
         x, y = (left + index * (panel + gap), top) if across else (left, top + index * (top + tall + 0.15))
         axes = style.axes_at(figure, x, y, panel, tall)
@@ -157,23 +103,23 @@ def _draw_maps(evidence: Evidence, settings: Sequence[Setting], row_axis: str, c
         _name_cells(axes, rows, columns, row_axis if index == 0 or not across else None, column_axis)
         if model and len(evidence.models) > 1:
             colour = style.colour_of(model, evidence.models)
-            pad = 24 if len(columns) <= _WORDED else 36
+            pad = 24 if len(columns) <= NAMED_COLUMNS else 36
             axes.set_title(model, loc="left", color=colour, fontsize=10, fontweight="bold", pad=pad)
     return figure
 
 
 def _cell(
-    evidence: Evidence, settings: Sequence[Setting], model: str, values: dict[str, Value]
+    evidence: Evidence, configurations: Sequence[Configuration], model: str, values: dict[str, Value]
 ) -> tuple[Score, set[str]] | None:
-    """Mean accuracy of the cell's settings, with the keys of those it averages; None where it has none."""
+    """Mean accuracy of the configurations in a cell, and their keys; None for an empty cell."""
     inside = [
-        s for s in settings if s.model == model and all(s.values[axis] == value for axis, value in values.items())
+        s for s in configurations if s.model == model and all(s.values[axis] == value for axis, value in values.items())
     ]
-    scores = [score for setting in inside if (score := evidence.score(setting)) is not None]
+    scores = [score for c in inside if (score := evidence.score(c)) is not None]
     if not scores:
         return None
     mean, n = sum(score.value for score in scores) / len(scores), scores[0].n
-    return Score(mean, *stats.wilson(min(1.0, mean) * n, n), n), {setting.key for setting in inside}
+    return Score.of(mean, n), {c.key for c in inside}
 
 
 def _draw_cell(axes: Axes, x: int, y: int, score: Score | None, share: float, *, roomy: bool, picked: bool) -> None:
@@ -212,7 +158,7 @@ def _name_cells(
     for spine in axes.spines.values():
         spine.set_visible(False)
     axes.tick_params(length=0, labelsize=9)
-    short = len(columns) > _WORDED
+    short = len(columns) > NAMED_COLUMNS
     axes.set_xticks(range(len(columns)), [format_value(v) if short else describe(column_axis, v) for v in columns])
     axes.xaxis.tick_top()
     if short:
@@ -222,22 +168,22 @@ def _name_cells(
     axes.set_yticks(range(len(rows)), names)
 
 
-def _draw_dots(evidence: Evidence, settings: Sequence[Setting], axis: str) -> Figure:
-    values = distinct(settings, axis)
+def _draw_dots(evidence: Evidence, configurations: Sequence[Configuration], axis: str) -> Figure:
+    values = distinct(configurations, axis)
     numeric = all(isinstance(value, int | float) for value in values)
-    as_scale = numeric and len(values) > _MOST_VALUES
+    as_scale = numeric and len(values) > MOST_VALUES
     width = 5.6 if as_scale else min(8.0, max(3.4, 1.0 * len(values)))
     figure = style.new_figure(width + 1.9, 3.3)
     axes = style.axes_at(figure, 0.75, 0.1, width, 2.6)
-    models = [m for m in evidence.models if any(s.model == m for s in settings)] or [""]
+    models = [m for m in evidence.models if any(s.model == m for s in configurations)] or [""]
     ends: list[tuple[float, str, str]] = []
     for index, model in enumerate(models):
         colour = style.colour_of(model, evidence.models)
         points: list[tuple[float, Score]] = []
-        for setting in settings:
-            score = evidence.score(setting)
-            if setting.model == model and score is not None:
-                value = setting.values[axis]
+        for configuration in configurations:
+            score = evidence.score(configuration)
+            if configuration.model == model and score is not None:
+                value = configuration.values[axis]
                 shift = 0.0 if as_scale else 0.1 * (index - (len(models) - 1) / 2)
                 points.append((float(value) if as_scale else values.index(value) + shift, score))  # type: ignore[arg-type]
         points.sort(key=lambda point: point[0])
@@ -262,7 +208,7 @@ def _draw_dots(evidence: Evidence, settings: Sequence[Setting], axis: str) -> Fi
 
 
 def _name_ends(axes: Axes, ends: list[tuple[float, str, str]]) -> None:
-    """Model names at the right edge, at their last dot but never on top of each other."""
+    """Write model names at the right edge, beside their last dots but never on top of each other."""
     low, high = axes.get_ylim()
     step = 0.07 * (high - low)
     at = -np.inf

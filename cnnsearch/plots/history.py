@@ -14,7 +14,7 @@ _FEW = 40
 
 
 def optimisation_history(search: Searched) -> Figure | None:
-    """A dot a trial, the best so far as steps; None where no trial was trained to its end."""
+    """A dot for each trial, the best so far as steps; None where no trial was trained to its end."""
     if search.best is None:
         return None
     with style.drawing():
@@ -43,7 +43,7 @@ def optimisation_history(search: Searched) -> Figure | None:
 
 
 def history_title(search: Searched) -> str:
-    """When the best came."""
+    """When the best trial came."""
     best, total = search.best, len(search.attempts)
     if best is None:
         return "When did the best trial come?"
@@ -62,7 +62,7 @@ def _draw_running_best(axes: Axes, search: Searched) -> None:
 
 
 def _draw_lost(axes: Axes, search: Searched) -> None:
-    """Trials without a score, along the foot."""
+    """Mark trials without a score along the foot."""
     if search.lost:
         numbers, size = [one.number for one in search.lost], 4.5 if len(search.lost) <= _FEW else 3
         axes.plot(

@@ -2,32 +2,27 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from matplotlib.figure import Figure
 
 from cnnsearch.data.dataset import SPLIT_WORDS, SPLITS
 from cnnsearch.evidence.evidence import Evidence, as_evidence
+from cnnsearch.evidence.shown import MOST_CLASSES
 from cnnsearch.plots import style
-
-if TYPE_CHECKING:
-    from cnnsearch.results.tables import Tables
-
-MOST = 40
+from cnnsearch.results.tables import Tables
 
 
 def images_per_class(source: Tables | Evidence) -> Figure | None:
-    """A panel a split, a bar a class. Of more than `MOST` classes, those with most and with fewest images."""
+    """A panel for each split, a bar for each class; of more than `MOST_CLASSES`, the largest and the smallest."""
     evidence = as_evidence(source)
     counts = {split: evidence.class_counts(split) for split in SPLITS}
     classes = evidence.classes
     if not classes or any(len(values) != len(classes) for values in counts.values()):
         return None
     order = list(range(len(classes)))
-    if len(order) > MOST:
+    if len(order) > MOST_CLASSES:
         totals = [sum(counts[split][i] for split in SPLITS) for i in order]
         by_size = sorted(order, key=lambda i: (-totals[i], i))
-        order = [*by_size[: MOST // 2], *by_size[-MOST // 2 :]]
+        order = [*by_size[: MOST_CLASSES // 2], *by_size[-MOST_CLASSES // 2 :]]
     with style.drawing():
         figure = _draw([classes[i] for i in order], {s: [counts[s][i] for i in order] for s in SPLITS})
         style.put_title(figure, images_title(evidence))

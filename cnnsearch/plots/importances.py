@@ -5,15 +5,15 @@ from __future__ import annotations
 from matplotlib.figure import Figure
 
 from cnnsearch.evidence.searches import Searched
-from cnnsearch.evidence.settings import words
 from cnnsearch.plots import style
+from cnnsearch.spec.axis_words import words
 from cnnsearch.words import listed
 
 _ROW = 0.3
 
 
 def importance_bars(search: Searched) -> Figure | None:
-    """A bar an axis, the most important first; None where there are too few finished trials to say."""
+    """A bar for each axis, the most important first; None where there are too few finished trials to say."""
     found = search.importances
     if found is None:
         return None

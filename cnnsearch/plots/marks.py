@@ -1,4 +1,4 @@
-"""How trials of a search look in every figure of it, and an axis of the search laid out as it was searched."""
+"""How the figures of a search draw its trials, its axes and its scores."""
 
 from __future__ import annotations
 
@@ -11,20 +11,18 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from cnnsearch.evidence.searches import Attempt, Axis, Objective, Searched
-from cnnsearch.evidence.settings import format_value, words
+from cnnsearch.evidence.searches import Attempt, Searched
+from cnnsearch.evidence.space import Axis, Objective
 from cnnsearch.plots import style
+from cnnsearch.spec.axis_words import format_value, words
 
-MOST_POINTS = 500
-"""Of one kind in a panel. Of more, the best are drawn and an even selection of the others."""
-_BEST_KEPT = 100
 _DENSE, _SPARSE = 400, 60
 
 
 def colours(search: Searched) -> dict[str, str]:
     """Model -> its colour, for the models of the search."""
     models = list(dict.fromkeys(one.model for one in search.attempts))
-    return {model: style.colour_of(model, search.evidence.models) for model in models}
+    return {model: style.colour_of(model, search.recorded.models) for model in models}
 
 
 def has_models(search: Searched) -> bool:
@@ -33,29 +31,17 @@ def has_models(search: Searched) -> bool:
 
 
 def dot_size(count: int) -> float:
-    """Diameter of a dot in points, among so many."""
+    """Diameter in points of each of `count` dots."""
     return 5.0 if count <= _SPARSE else 3.6 if count <= _DENSE else 2.4
 
 
 def faintness(count: int) -> float:
-    """Opacity of a dot among so many."""
+    """Opacity of each of `count` dots."""
     return 0.9 if count <= _SPARSE else 0.6 if count <= _DENSE else 0.4
 
 
-def selection(search: Searched, attempts: Sequence[Attempt], most: int = MOST_POINTS) -> list[Attempt]:
-    """Those of the attempts that are drawn, in their order: all, or the best and an even selection of the others."""
-    if len(attempts) <= most:
-        return list(attempts)
-    best = {one.number for one in search.ranked()[: min(_BEST_KEPT, most // 2)]}
-    kept = [one for one in attempts if one.number in best]
-    others = [one for one in attempts if one.number not in best]
-    room = most - len(kept)
-    kept += [others[int(i * len(others) / room)] for i in range(room)]
-    return sorted(kept, key=lambda one: one.number)
-
-
 def draw_finished(axes: Axes, search: Searched, points: Sequence[tuple[Attempt, float, float]]) -> None:
-    """Trials trained to their end, each at its place, in the colours of the models."""
+    """Draw trials trained to their end as (trial, x, y), in the colours of their models."""
     count = len(search.scored)
     alpha, size = faintness(count), dot_size(count)
     for model, colour in colours(search).items():
@@ -68,7 +54,7 @@ def draw_finished(axes: Axes, search: Searched, points: Sequence[tuple[Attempt, 
 
 
 def draw_stopped(axes: Axes, search: Searched, points: Sequence[tuple[float, float]]) -> None:
-    """Trials that were stopped early, at what they had reached."""
+    """Draw trials that were stopped early, at what they had reached."""
     if points:
         x, y = zip(*points, strict=True)
         count = len(search.stopped)
@@ -79,7 +65,7 @@ def draw_stopped(axes: Axes, search: Searched, points: Sequence[tuple[float, flo
 
 
 def draw_best(axes: Axes, x: float, y: float) -> None:
-    """The best trial."""
+    """Draw the best trial."""
     axes.plot(
         [x], [y], "D", color=style.THEME["accent"], markersize=7, markeredgecolor=style.THEME["paper"],
         markeredgewidth=1, zorder=6, clip_on=False, gid="best",
@@ -89,32 +75,23 @@ def draw_best(axes: Axes, x: float, y: float) -> None:
 def legend(
     figure: Figure, search: Searched, left: float, top: float, extra: Iterable[Line2D] = (), *, stopped: bool = True
 ) -> None:
-    """What the marks mean: only those the search has; `stopped` is false where stopped trials are not drawn."""
+    """Explain the marks that the search has; `stopped` is false where stopped trials are not drawn."""
     ink = style.THEME["ink"]
     if has_models(search):
-        handles = [_dot("o", colour, colour, model) for model, colour in colours(search).items()]
+        handles = [
+            style.dot("o", colour, colour, style.shorten(model, 24)) for model, colour in colours(search).items()
+        ]
     else:
         colour = next(iter(colours(search).values()), ink)
-        handles = [_dot("o", colour, colour, "trained to the end")]
+        handles = [style.dot("o", colour, colour, "trained to the end")]
     if stopped and search.stopped:
-        handles.append(_dot("o", style.THEME["faint"], "none", "stopped early"))
-    handles += [*extra, _dot("D", style.THEME["accent"], style.THEME["accent"], "best")]
-    width, height = figure.get_size_inches()
-    figure.legend(
-        handles=handles, loc="upper left", bbox_to_anchor=(left / width, 1 - top / height), ncols=len(handles),
-        fontsize=8.5, handletextpad=0.2, columnspacing=1.2, borderaxespad=0, labelcolor=style.THEME["muted"],
-    )  # fmt: skip
-
-
-def _dot(marker: str, edge: str, face: str, label: str) -> Line2D:
-    return Line2D(
-        [], [], marker=marker, color=edge, markerfacecolor=face, linestyle="none", markersize=5,
-        label=style.shorten(label, 24),
-    )  # fmt: skip
+        handles.append(style.dot("o", style.THEME["faint"], "none", "stopped early"))
+    handles += [*extra, style.dot("D", style.THEME["accent"], style.THEME["accent"], "best")]
+    style.legend(figure, handles, left, top)
 
 
 def ticks(axis: Axis, most: int = 5) -> list[tuple[float, str]]:
-    """Positions along the axis and what stands there."""
+    """Positions along the axis, and the text of each."""
     if axis.listed:
         every = math.ceil(len(axis.listed) / 8)
         values = [(axis.position(value), format_value(value)) for value in axis.listed][::every]
@@ -123,11 +100,6 @@ def ticks(axis: Axis, most: int = 5) -> list[tuple[float, str]]:
     numbers = _powers(axis, most) if axis.is_log else [float(step) for step in steps]
     found = [(axis.position(number), _number(number)) for number in numbers]
     return [(position, text) for position, text in found if position is not None]
-
-
-def short_number(number: float) -> str:
-    """A number to two digits: 0.0013, 12, 1e-5."""
-    return format_value(float(f"{number:.2g}"))
 
 
 def _powers(axis: Axis, most: int) -> list[float]:
@@ -145,7 +117,7 @@ def _number(number: float) -> str:
 
 
 def lay_out(axes: Axes, axis: Axis, which: str, *, named: bool = True) -> None:
-    """An axis of the search along x or y of the axes, which hold positions from 0 to 1."""
+    """Lay an axis of the search along x or y, as positions from 0 to 1."""
     places = ticks(axis)
     pad = 0.5 / max(1, len(axis.listed) - 1) if axis.listed else 0.04
     limits = (-pad, 1 + pad)
@@ -164,19 +136,22 @@ def lay_out(axes: Axes, axis: Axis, which: str, *, named: bool = True) -> None:
 
 
 def place(axis: Axis, attempt: Attempt) -> float | None:
-    """Where the trial stands on the axis; on listed values a little aside, so that trials do not hide each other."""
+    """The position of a trial on an axis, a little beside a listed value so that trials do not hide each other."""
     if axis.name not in attempt.values:
         return None
     position = axis.position(attempt.values[axis.name])
     if position is None or axis.is_range:
         return position
-    # The golden ratio spreads consecutive numbers evenly.
-    aside = (attempt.number * 0.6180339887498949) % 1 - 0.5
-    return position + 0.5 * aside / max(1, len(axis.listed) - 1)
+    return position + 0.5 * aside(attempt) / max(1, len(axis.listed) - 1)
+
+
+def aside(attempt: Attempt) -> float:
+    """From -0.5 to 0.5: the golden ratio spreads consecutive trials evenly."""
+    return (attempt.number * 0.6180339887498949) % 1 - 0.5
 
 
 def score_limits(objective: Objective, scores: Sequence[float]) -> tuple[float, float]:
-    """The span of scores with a margin. A few huge losses are cut off rather than flatten all the rest."""
+    """The span of scores with a margin. A few huge losses are cut off, lest they flatten all the rest."""
     low, high = min(scores), max(scores)
     if not objective.is_larger_better:
         high = min(high, low + 1.6 * (float(np.quantile(scores, 0.95)) - low) or high)
@@ -185,7 +160,7 @@ def score_limits(objective: Objective, scores: Sequence[float]) -> tuple[float, 
 
 
 def score_axis(axes: Axes, objective: Objective, which: str = "y") -> None:
-    """An objective along x or y."""
+    """Label x or y with an objective, and format its ticks."""
     axis = axes.xaxis if which == "x" else axes.yaxis
     axis.set_label_text(objective.label)
     if objective.column.endswith("accuracy"):

@@ -1,4 +1,4 @@
-"""Parallel coordinates: a line a trial across all axes of the search, the best ones on top."""
+"""Parallel coordinates: each trial is a line across all axes of the search."""
 
 from __future__ import annotations
 
@@ -6,18 +6,19 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from cnnsearch.evidence.searches import Attempt, Axis, Searched
-from cnnsearch.evidence.settings import format_value, words
+from cnnsearch.evidence.searches import Attempt, Searched
+from cnnsearch.evidence.shown import MOST_LINES, selection
+from cnnsearch.evidence.space import Axis
 from cnnsearch.plots import marks, style
+from cnnsearch.spec.axis_words import format_value, words
 
-MOST_LINES = 250
-_NOT_USED = -0.14  # below the axis: where a trial goes in which the axis has no part
+_NOT_USED = -0.14  # below the axis: the place of trials that the axis does not apply to
 _HIGHLIGHTED = 20
 _LEAST = 5
 
 
 def parallel_coordinates(search: Searched) -> Figure | None:
-    """Trials trained to the end, the `highlighted` ones strong; None with fewer than two axes or five trials."""
+    """Trials trained to the end, `highlighted` ones in colour; None with fewer than two axes or five trials."""
     axes_of = [axis for axis in search.axes if len({one.values.get(axis.name) for one in search.scored}) > 1]
     if len(axes_of) < 2 or len(search.scored) < _LEAST:
         return None
@@ -43,7 +44,7 @@ def parallel_coordinates(search: Searched) -> Figure | None:
 
 
 def highlighted(search: Searched) -> list[Attempt]:
-    """The trials that stand out: the best tenth, three at least and twenty at most."""
+    """The trials to highlight: the best tenth, at least three and at most twenty."""
     return search.ranked()[: min(_HIGHLIGHTED, max(3, round(0.1 * len(search.scored))))]
 
 
@@ -63,7 +64,7 @@ def parallel_title(search: Searched) -> str:
 
 def _draw_lines(axes: Axes, search: Searched, axes_of: list[Axis], best: list[Attempt]) -> None:
     chosen = {one.number for one in best}
-    others = [one for one in marks.selection(search, search.scored, MOST_LINES) if one.number not in chosen]
+    others = [one for one in selection(search, search.scored, MOST_LINES) if one.number not in chosen]
     colours = marks.colours(search)
     alpha = 0.75 if len(others) <= 30 else 0.45 if len(others) <= 100 else 0.25
     for attempts, strong in ((others, False), (best[::-1], True)):
@@ -83,13 +84,11 @@ def _draw_lines(axes: Axes, search: Searched, axes_of: list[Axis], best: list[At
 def _height(axis: Axis, attempt: Attempt) -> float:
     if axis.name not in attempt.values:
         return _NOT_USED
-    if axis.is_range:
-        position = axis.position(attempt.values[axis.name])
-        return _NOT_USED if position is None else position
-    # Spread a little, so that one value's trials are a bundle and not one line.
     position = axis.position(attempt.values[axis.name])
-    aside = (attempt.number * 0.6180339887498949) % 1 - 0.5
-    return _NOT_USED if position is None else min(1.0, max(0.0, position + 0.08 * aside))
+    if position is None or axis.is_range:
+        return _NOT_USED if position is None else position
+    # Spread a little, so that the trials of one value are a bundle and not one line.
+    return min(1.0, max(0.0, position + 0.08 * marks.aside(attempt)))
 
 
 def _score_position(search: Searched, attempt: Attempt) -> float:
@@ -136,9 +135,4 @@ def _legend(figure: Figure, search: Searched, count: int) -> None:
         if any(one.model == model for one in highlighted(search)):
             handles.append(Line2D([], [], color=colour, linewidth=1.2, label=label))
     handles.append(Line2D([], [], color=faint, linewidth=0.8, label="other trials"))
-    width, height = figure.get_size_inches()
-    figure.legend(
-        handles=handles, loc="upper left", bbox_to_anchor=(0.1 / width, 1 - 0.02 / height), ncols=len(handles),
-        fontsize=8.5, handletextpad=0.5, columnspacing=1.4, borderaxespad=0, labelcolor=style.THEME["muted"],
-        handlelength=1.6,
-    )  # fmt: skip
+    style.legend(figure, handles, 0.1, 0.02, handletextpad=0.5, columnspacing=1.4, handlelength=1.6)

@@ -6,9 +6,10 @@ import itertools
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
-from cnnsearch.evidence.searches import Attempt, Objective, Searched
+from cnnsearch.evidence.searches import Attempt, Searched
+from cnnsearch.evidence.shown import selection
+from cnnsearch.evidence.space import Objective
 from cnnsearch.plots import marks, style
 
 _MOST_PAIRS = 6
@@ -16,7 +17,7 @@ _LOG_RATIO = 20
 
 
 def pareto_front(search: Searched) -> Figure | None:
-    """Two objectives as a scatter, more as one of each pair; None with one objective, or without a finished trial."""
+    """A scatter of each pair of objectives; None with one objective, or without a finished trial."""
     if len(search.objectives) < 2 or not search.front:
         return None
     pairs = list(itertools.combinations(search.objectives, 2))[:_MOST_PAIRS]
@@ -29,7 +30,7 @@ def pareto_front(search: Searched) -> Figure | None:
         for index, (a, b) in enumerate(pairs):
             i, j = divmod(index, columns)
             axes = style.axes_at(figure, left + j * (width + gap), 0.4 + i * (height + between), width, height)
-            _draw_pair(axes, search, a, b, numbered=len(pairs) == 1)
+            _draw_pair(axes, search, a, b, alone=len(pairs) == 1)
         _legend(figure, search, left)
         style.put_title(figure, pareto_title(search))
     return figure
@@ -44,23 +45,23 @@ def pareto_title(search: Searched) -> str:
     return f"{len(search.front)} of {total:,} trials are beaten by no other: {against}"
 
 
-def _draw_pair(axes: Axes, search: Searched, up: Objective, across: Objective, *, numbered: bool) -> None:
-    """`across` along x, `up` along y; the front as diamonds, joined where the two are all there is."""
+def _draw_pair(axes: Axes, search: Searched, up: Objective, across: Objective, *, alone: bool) -> None:
+    """Draw `across` along x and `up` along y; the front as diamonds, joined if this is the only pair."""
 
     def place(one: Attempt) -> tuple[float, float]:
         return one.scores[across.column], one.scores[up.column]
 
     whole = [o for o in search.attempts if o.is_comparable and across.column in o.scores and up.column in o.scores]
     on_front = {one.number for one in search.front}
-    others = marks.selection(search, [one for one in whole if one.number not in on_front])
+    others = selection(search, [one for one in whole if one.number not in on_front])
     marks.draw_finished(axes, search, [(one, *place(one)) for one in others])
     accent = style.THEME["accent"]
     front = sorted((place(one) for one in search.front), key=lambda at: at[0])
     x, y = zip(*front, strict=True)
-    if numbered:
+    if alone:
         axes.plot(x, y, color=accent, linewidth=1.4, drawstyle="steps-post", zorder=4)
     axes.plot(
-        x, y, "D", color=accent, markersize=6 if numbered else 4.5, markeredgecolor=style.THEME["paper"],
+        x, y, "D", color=accent, markersize=6 if alone else 4.5, markeredgecolor=style.THEME["paper"],
         markeredgewidth=0.8, linestyle="none", zorder=5, gid="front",
     )  # fmt: skip
     for objective, which in ((across, "x"), (up, "y")):
@@ -91,17 +92,9 @@ def _padded(low: float, high: float) -> tuple[float, float]:
 
 def _legend(figure: Figure, search: Searched, left: float) -> None:
     colours = marks.colours(search)
-    handles = [
-        Line2D([], [], marker="o", color=colour, linestyle="none", markersize=5, label=style.shorten(model, 24))
-        for model, colour in colours.items()
-    ]
+    handles = [style.dot("o", colour, colour, style.shorten(model, 24)) for model, colour in colours.items()]
     if not marks.has_models(search):
         handles[0].set_label("trained to the end")
     accent = style.THEME["accent"]
-    handles.append(Line2D([], [], marker="D", color=accent, linestyle="none", markersize=5, label="beaten by no other"))
-    width, height = figure.get_size_inches()
-    figure.legend(
-        handles=handles, loc="upper left", bbox_to_anchor=((left - 0.05) / width, 1 - 0.05 / height),
-        ncols=len(handles), fontsize=8.5, handletextpad=0.2, columnspacing=1.2, borderaxespad=0,
-        labelcolor=style.THEME["muted"],
-    )  # fmt: skip
+    handles.append(style.dot("D", accent, accent, "beaten by no other"))
+    style.legend(figure, handles, left - 0.05, 0.05)

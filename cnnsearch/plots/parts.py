@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from cnnsearch.evidence.evidence import Evidence
-from cnnsearch.evidence.settings import Setting
+from cnnsearch.evidence.part import Part
+from cnnsearch.evidence.shown import MOST_OF_A_PART
 from cnnsearch.plots import style
-from cnnsearch.plots.dots import ROW, accuracy_axis, beside, dot, draw_row, kinds_legend
+from cnnsearch.plots.dots import ROW, accuracy_axis, beside, draw_row, kinds_legend
 from cnnsearch.words import duration
 
-MOST_OF_A_PART = 5
 _COLOURS = ("m-purple", "m-orange", "m-sky", "m-yellow", "m-green", "m-vermillion", "m-blue")
-"""Of sweeps. Those that models go by come last, so that a colour means one thing as far as it can."""
+"""Colours of sweeps. Those that stand for models elsewhere come last."""
 _TICKS = (
     0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 60, 180, 600, 1800, 3600,
     10_800, 36_000, 86_400, 259_200, 864_000,
@@ -26,37 +24,8 @@ _TICKS = (
 _LEAST_SECONDS = 1e-3
 
 
-@dataclass(frozen=True)
-class Part:
-    """One sweep of several, under the name it goes by among them."""
-
-    name: str
-    evidence: Evidence
-
-    @property
-    def best(self) -> Setting | None:
-        """Its best setting by validation accuracy."""
-        return self.evidence.best
-
-    def seconds(self, setting: Setting) -> float | None:
-        """Training seconds of a network of this setting, with those of the networks it went on from."""
-        total, at = 0.0, setting
-        seen = set()
-        while True:
-            own = at.scores.get("seconds")
-            if own is None or at.key in seen:
-                return None
-            seen.add(at.key)
-            total += own
-            if at.parent is None:
-                return total
-            if at.parent not in self.evidence.by_key:
-                return None
-            at = self.evidence.by_key[at.parent]
-
-
 def colour_of_part(index: int) -> str:
-    """The colour of the sweep at this place; past the last they repeat."""
+    """The colour of the sweep at this index; past the last colour they repeat."""
     return style.THEME[_COLOURS[index % len(_COLOURS)]]
 
 
@@ -64,7 +33,7 @@ def best_settings(parts: Sequence[Part], title: str) -> Figure | None:
     """The `MOST_OF_A_PART` best settings of each sweep by validation; None where none has a test accuracy."""
     groups = []
     for index, part in enumerate(parts):
-        ranked = sorted(part.evidence.settings, key=lambda s: (s is not part.best, -s.val_accuracy, s.order))
+        ranked = sorted(part.evidence.configurations, key=lambda s: (s is not part.best, -s.val_accuracy, s.order))
         scored = [(s, score) for s in ranked[:MOST_OF_A_PART] if (score := part.evidence.score(s)) is not None]
         if scored:
             groups.append((index, part, scored))
@@ -83,38 +52,32 @@ def best_settings(parts: Sequence[Part], title: str) -> Figure | None:
                 axes, -0.02, y, style.shorten(part.name, 40), ha="right", color=style.THEME["ink"], fontweight="bold"
             )
             y += 1
-            near = {setting.key for setting in part.evidence.near_best}
-            for setting, score in scored:
-                label = style.shorten(part.evidence.label(setting, separator=" · "), 56)
-                is_best = part.best is not None and setting.key == part.best.key
-                draw_row(axes, y, label, score, colour_of_part(index), is_best=is_best, is_near=setting.key in near)
+            near = {c.key for c in part.evidence.near_best}
+            for configuration, score in scored:
+                label = style.shorten(part.evidence.label(configuration, separator=" · "), 56)
+                is_best = part.best is not None and configuration.key == part.best.key
+                draw_row(
+                    axes, y, label, score, colour_of_part(index), is_best=is_best, is_near=configuration.key in near
+                )
                 y += 1
         scores = [score for _, _, scored in groups for _, score in scored]
-        _accuracy_axis(axes, min(s.low for s in scores), max(s.high for s in scores))
+        low, high = min(s.low for s in scores), max(s.high for s in scores)
+        pad = 0.06 * (high - low)
+        axes.set_xlim(max(0.0, low - pad), min(1.0, high + pad))
+        accuracy_axis(axes)
         axes.set_ylim(y - 0.4, -0.6)
-        _kinds(figure, left)
+        kinds_legend(figure, max(0.0, left - 0.12 * figure.get_size_inches()[0]), "best of its sweep by validation")
         style.put_title(figure, title)
     return figure
-
-
-def _accuracy_axis(axes: Axes, low: float, high: float) -> None:
-    pad = 0.06 * (high - low)
-    axes.set_xlim(max(0.0, low - pad), min(1.0, high + pad))
-    accuracy_axis(axes)
-
-
-def _kinds(figure: Figure, left: float) -> None:
-    at = max(0.0, left / figure.get_size_inches()[0] - 0.12)
-    kinds_legend(figure, at, "best of its sweep by validation")
 
 
 def accuracy_by_time(parts: Sequence[Part], title: str) -> Figure | None:
     """Test accuracy of every finished setting against its training seconds; None where no time is recorded."""
     points = [
-        (index, part, setting, score.value, max(seconds, _LEAST_SECONDS))
+        (index, part, c, score.value, max(seconds, _LEAST_SECONDS))
         for index, part in enumerate(parts)
-        for setting in part.evidence.settings
-        if (score := part.evidence.score(setting)) is not None and (seconds := part.seconds(setting)) is not None
+        for c in part.evidence.configurations
+        if (score := part.evidence.score(c)) is not None and (seconds := part.seconds(c)) is not None
     ]
     if not points:
         return None
@@ -122,9 +85,9 @@ def accuracy_by_time(parts: Sequence[Part], title: str) -> Figure | None:
         figure = style.new_figure(7.6, 4.3)
         axes = style.axes_at(figure, 0.65, 0.5, 6.6, 3.2)
         axes.set_xscale("log")
-        for index, part, setting, value, seconds in points:
-            is_best = part.best is not None and setting.key == part.best.key
-            score = part.evidence.score(setting)
+        for index, part, configuration, value, seconds in points:
+            is_best = part.best is not None and configuration.key == part.best.key
+            score = part.evidence.score(configuration)
             colour = colour_of_part(index)
             if is_best and score is not None:
                 axes.plot([seconds] * 2, [score.low, score.high], color=colour, linewidth=1.4, alpha=0.7, zorder=3)
@@ -159,9 +122,8 @@ def _sweeps(figure: Figure, parts: Sequence[tuple[int, Part]]) -> None:
         for index, part in parts
     ]
     ink = style.THEME["ink"]
-    handles += [dot("D", ink, ink, "best by validation"), dot("o", ink, style.THEME["paper"], "other settings")]
-    width, height = figure.get_size_inches()
-    figure.legend(
-        handles=handles, loc="lower left", bbox_to_anchor=(0.6 / width, 1 - 0.42 / height), ncols=min(5, len(handles)),
-        fontsize=8.5, handletextpad=0.2, columnspacing=1.2, borderaxespad=0, labelcolor=style.THEME["muted"],
-    )  # fmt: skip
+    handles += [
+        style.dot("D", ink, ink, "best by validation"),
+        style.dot("o", ink, style.THEME["paper"], "other settings"),
+    ]
+    style.legend(figure, handles, 0.6, 0.42, min(5, len(handles)), loc="lower left")

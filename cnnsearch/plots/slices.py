@@ -1,4 +1,4 @@
-"""Slices: the score over each axis alone, a panel an axis."""
+"""Slices: the score over each axis of a search alone."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from cnnsearch.evidence.searches import Axis, Searched
-from cnnsearch.evidence.settings import format_value, words
+from cnnsearch.evidence.regions import region
+from cnnsearch.evidence.searches import Searched
+from cnnsearch.evidence.shown import selection
+from cnnsearch.evidence.space import Axis
 from cnnsearch.plots import marks, style
 from cnnsearch.words import listed
 
@@ -19,7 +21,7 @@ _PANEL_HEIGHT, _GAP, _BETWEEN = 1.75, 0.28, 0.75
 
 
 def slices(search: Searched) -> Figure | None:
-    """A panel an axis, the most important first; None where no trial was trained to its end."""
+    """A panel for each axis, the most important first; None where no trial was trained to its end."""
     axes_of = [axis for axis in search.by_importance if any(axis.name in one.values for one in search.scored)]
     if not axes_of:
         return None
@@ -59,36 +61,15 @@ def slices_title(search: Searched) -> str:
     return f"The best trials: {listed(spans[:2])}"
 
 
-def region(search: Searched, axis: Axis) -> str:
-    """Which values of an axis the best tenth have, in words; empty where they have nearly all."""
-    top = [one for one in search.top if axis.name in one.values]
-    if len(top) < 5:
-        return ""
-    if not axis.is_range:
-        counts = {value: sum(one.values[axis.name] == value for one in top) for value in axis.listed}
-        kept = [value for value in axis.listed if counts[value] >= 0.15 * len(top)]
-        if len(kept) >= max(2, 0.75 * len(axis.listed)) or not kept:
-            return ""
-        names = listed([format_value(value) for value in kept], "or")
-        return names if axis.name in ("model", "optimizer") else f"{words(axis.name).full} {names}"
-    positions = sorted(position for one in top if (position := axis.position(one.values[axis.name])) is not None)
-    low, high = np.quantile(positions, [0.1, 0.9])
-    if high - low > 0.6:
-        return ""
-    ends = [marks.short_number(axis.value_at(float(position))) for position in (low, high)]
-    span = f"about {ends[0]}" if ends[0] == ends[1] else f"{ends[0]} to {ends[1]}"
-    return f"{words(axis.name).full} {span}"
-
-
 def _draw_panel(axes: Axes, search: Searched, axis: Axis) -> None:
     column = search.objective.column
-    stopped = [one for one in marks.selection(search, search.stopped) if column in one.scores]
+    stopped = [one for one in selection(search, search.stopped) if column in one.scores]
     marks.draw_stopped(
         axes, search, [(x, one.scores[column]) for one in stopped if (x := marks.place(axis, one)) is not None]
     )
     finished = [
         (one, x, search.score(one))
-        for one in marks.selection(search, search.scored)
+        for one in selection(search, search.scored)
         if (x := marks.place(axis, one)) is not None
     ]
     marks.draw_finished(axes, search, finished)
@@ -106,7 +87,7 @@ def _draw_panel(axes: Axes, search: Searched, axis: Axis) -> None:
 
 
 def _draw_middle(axes: Axes, search: Searched, axis: Axis) -> None:
-    """Medians: of each listed value, or of tenths of a range where trials are many enough."""
+    """Draw the median at each listed value, or where there are enough trials along tenths of a range."""
     known = [
         (position, search.score(one))
         for one in search.scored

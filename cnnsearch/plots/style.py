@@ -16,9 +16,11 @@ from contextlib import contextmanager
 from typing import Any
 
 import matplotlib as mpl
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.text import Text
 
 # Name -> (light, dark). The `m` colours are Okabe & Ito's (2008), lightened for dark backgrounds.
@@ -92,7 +94,7 @@ def colour_of(model: str, models: Sequence[str]) -> str:
 
 @contextmanager
 def drawing() -> Iterator[None]:
-    """The settings in which figures are drawn and saved; restores what was set before."""
+    """Apply the settings in which figures are drawn and saved; restore those from before afterwards."""
     with mpl.rc_context(_RC), warnings.catch_warnings():
         # Class names may use scripts the PNG font lacks; the SVG hands their text to the browser, which has them.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
@@ -120,11 +122,29 @@ def put_text(figure: Figure, x: float, y: float, text: str, **options: Any) -> T
 
 
 def put_title(figure: Figure, title: str) -> None:
-    """What the figure shows, above everything else. A page that prints it itself leaves it out (see `to_svg`)."""
+    """Write what the figure shows above everything else. `to_svg` leaves it out: the page prints it as text."""
     width, height = figure.get_size_inches()
     lines = textwrap.wrap(title, max(24, int(width * 12.2))) or [""]
     text = figure.text(0.02 / width, 1 + 0.12 / height, "\n".join(lines), ha="left", va="bottom")
     text.set(fontsize=11, fontweight="bold", gid="title", color=THEME["ink"])
+
+
+def legend(
+    figure: Figure, handles: Sequence[Artist], left: float, top: float, columns: int | None = None, **options: Any
+) -> None:
+    """Add a legend, placed in inches from the figure's top left corner; in one row unless `columns` is given."""
+    width, height = figure.get_size_inches()
+    usual: dict[str, Any] = {
+        "loc": "upper left", "fontsize": 8.5, "handletextpad": 0.2, "columnspacing": 1.2, "borderaxespad": 0,
+        "labelcolor": THEME["muted"],
+    }  # fmt: skip
+    place = (left / width, 1 - top / height)
+    figure.legend(handles=handles, bbox_to_anchor=place, ncols=columns or len(handles), **usual | options)
+
+
+def dot(marker: str, edge: str, face: str, label: str) -> Line2D:
+    """A dot for a legend."""
+    return Line2D([], [], marker=marker, color=edge, markerfacecolor=face, linestyle="none", markersize=5, label=label)
 
 
 def title_of(figure: Figure) -> str:
@@ -139,7 +159,7 @@ def shorten(name: str, limit: int) -> str:
 
 
 def percent_axis(axes: Axes, which: str) -> None:
-    """Tick labels in percent on an axis whose values are fractions."""
+    """Label the ticks of x or y, whose values are fractions, in percent."""
     axis = axes.xaxis if which == "x" else axes.yaxis
     axis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %" if abs(value) < 10 else "")
 
@@ -152,8 +172,8 @@ def to_png(figure: Figure, dpi: int = 150) -> bytes:
 def to_svg(figure: Figure, prefix: str) -> str:
     """The figure without its title as an `<svg>` element for inlining in HTML.
 
-    Colours are CSS variables, text is text in the page's font, ids start with `prefix`, nothing refers elsewhere, and
-    the same figure gives the same bytes.
+    Colours are CSS variables, text is text in the page's font, ids start with `prefix`, nothing is loaded from
+    elsewhere, and the same figure gives the same bytes.
     """
     titles = [text for text in figure.texts if text.get_gid() == "title"]
     for text in titles:
@@ -165,9 +185,9 @@ def to_svg(figure: Figure, prefix: str) -> str:
 
 
 def _saved(figure: Figure, padding: float, **options: Any) -> bytes:
-    """The figure in a file format, with so many inches around what is drawn.
+    """The figure in a file format, with `padding` inches around what is drawn.
 
-    Asked for a tight box, `savefig` draws everything once more in order to find it, which takes as long as the rest.
+    The box is computed here: asked for a tight one, `savefig` draws everything a second time to find it.
     """
     buffer = io.BytesIO()
     with drawing():
@@ -195,7 +215,7 @@ def _inlined(svg: str, prefix: str) -> str:
         text = re.sub(r' transform="rotate\(-?0 [^)]*\)"', "", text)
         return re.sub(r"\d+\.\d{2,}", lambda m: f"{float(m[0]):.2f}".rstrip("0").rstrip("."), text)
 
-    body = re.sub(r"<[^>]*>", tag, body)  # tags only: what texts say stays as it is
+    body = re.sub(r"<[^>]*>", tag, body)  # tags only: the contents of texts stay as they are
     body = re.sub(r"\s*\n\s*", "\n", body)
     # matplotlib counts in points of 1/72 inch, CSS in pixels of 1/96.
     box = f'viewBox="0 0 {width:.1f} {height:.1f}" width="{width / 0.75:.0f}" height="{height / 0.75:.0f}"'

@@ -1,29 +1,57 @@
 """The report of a sweep, or of several side by side: report.html, report.md and plots/, made from tables alone.
 
 `findings` says what was found, `advice` what to try next, `figures` and `rows` show it, `page` puts all in order, and
-`html` and `markdown` write it down; `freshness` knows whether it need be. `comparison` and `contrast` set several
-sweeps against each other.
+`html` and `markdown` write it down; `claims` decides how sure a sentence is, and `freshness` knows whether a report
+need be made again. `comparison` sets several sweeps against each other. All facts come from `cnnsearch.evidence`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any, NamedTuple
 
 from cnnsearch.errors import RunError
 from cnnsearch.evidence.evidence import Evidence
+from cnnsearch.evidence.mistakes import examples_wanted
 from cnnsearch.report import comparison, freshness, html, markdown
-from cnnsearch.report.figures import Picture
+from cnnsearch.report.comparison import ComparisonPage
 from cnnsearch.report.findings import summary
-from cnnsearch.report.page import assemble, most_sure_and_wrong
+from cnnsearch.report.page import Page, assemble
+from cnnsearch.results.tables import Tables
 from cnnsearch.storage.durable import write_whole
 
-if TYPE_CHECKING:
-    from cnnsearch.results.tables import Tables
+__all__ = ["Refreshed", "refresh", "write", "write_comparison"]
 
-__all__ = ["current", "examples_wanted", "summary_lines", "write", "write_comparison"]
+
+class Refreshed(NamedTuple):
+    """An up-to-date report."""
+
+    tables: Tables
+    """With the pictures that the report shows."""
+    path: Path
+    """Of report.html."""
+    summary: list[tuple[str, str]]
+    """The answer in a few labelled lines, for a terminal."""
+
+
+def refresh(tables: Tables, pictures_of: Callable[[list[str]], dict[str, Any]]) -> Refreshed:
+    """Bring the report in the tables' folder up to date: make it again only where it would differ.
+
+    Args:
+        tables: in which at least one trial has ended.
+        pictures_of: called where the report is made again, with the names of the test examples whose pictures it
+            shows; returns what `Tables.pictures` holds.
+
+    Raises RunError where the folder cannot be written.
+    """
+    noted = freshness.noted(tables.folder, tables)
+    if noted is not None:
+        return Refreshed(tables, tables.folder / "report.html", noted)
+    tables = replace(tables, pictures=pictures_of(examples_wanted(tables)))
+    evidence = Evidence(tables)
+    return Refreshed(tables, _make(evidence, tables.folder), summary(evidence))
 
 
 def write(tables: Tables, out: Path) -> Path:
@@ -32,16 +60,14 @@ def write(tables: Tables, out: Path) -> Path:
     Every file appears whole or not at all. Pictures an earlier report left in plots/ are removed. The same tables
     give the same bytes. Raises RunError where `out` cannot be written.
     """
-    evidence = Evidence(tables)
-    page, made_from = assemble(evidence), freshness.made_from(tables)
-    path = _write(out, page.pictures(), markdown.render(page), html.render(page))
+    return _make(Evidence(tables), out)
+
+
+def _make(evidence: Evidence, out: Path) -> Path:
+    page, made_from = assemble(evidence), freshness.made_from(evidence.tables)
+    path = _write(out, page)
     freshness.note(out, made_from, summary(evidence))
     return path
-
-
-def current(tables: Tables, out: Path) -> Path | None:
-    """The report.html that `write` would give, where it is there already: made by this version from the same."""
-    return out / "report.html" if freshness.noted(out, tables) is not None else None
 
 
 def write_comparison(tables: Sequence[Tables], out: Path) -> Path:
@@ -51,36 +77,21 @@ def write_comparison(tables: Sequence[Tables], out: Path) -> Path:
     """
     comparison.refuse_out(out)
     page = comparison.assemble(tables, out)
-    return _write(out, page.pictures, markdown.render_comparison(page), html.render_comparison(page))
+    return _write(out, page)
 
 
-def _write(out: Path, drawn: Iterable[Picture], text: str, page: str) -> Path:
+def _write(out: Path, page: Page | ComparisonPage) -> Path:
     plots = out / "plots"
     try:
         plots.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RunError(f"{plots} cannot be written: {error.strerror or error}") from None
-    pictures = {f"{picture.name}.png": picture.png for picture in drawn}
+    pictures = {f"{picture.name}.png": picture.png for picture in page.pictures}
     for name, png in pictures.items():
         write_whole(plots / name, png)
     for old in plots.glob("*.png"):
         if old.name not in pictures:
             old.unlink(missing_ok=True)
-    write_whole(out / "report.md", text.encode())
-    write_whole(out / "report.html", page.encode())
+    write_whole(out / "report.md", markdown.render(page).encode())
+    write_whole(out / "report.html", html.render(page).encode())
     return out / "report.html"
-
-
-def summary_lines(tables: Tables) -> list[tuple[str, str]]:
-    """The answer in a few labelled lines, for a terminal."""
-    noted = freshness.noted(tables.folder, tables)
-    return summary(Evidence(tables)) if noted is None else noted
-
-
-def examples_wanted(tables: Tables, limit: int = 24) -> list[str]:
-    """Names of the test examples the report shows pictures of: the best setting's wrong answers, surest first."""
-    best = Evidence(tables).best
-    if best is None:
-        return []
-    answers = tables.predictions[tables.predictions["trial_id"] == best.trial_ids[0]]
-    return [wrong.example for wrong in most_sure_and_wrong(Evidence(replace(tables, predictions=answers)), limit)]

@@ -8,14 +8,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from cnnsearch import stats
-from cnnsearch.evidence.evidence import Evidence, Score, best_of
-from cnnsearch.evidence.searches import Axis, Searched
-from cnnsearch.evidence.settings import Setting, describe, format_value, words
-from cnnsearch.plots.continued import families
-from cnnsearch.report.effects import control_of
-from cnnsearch.report.search_findings import edges as search_edges
-from cnnsearch.report.search_findings import is_improving
-from cnnsearch.report.words import capitalised, counted, listed, percent, points, share
+from cnnsearch.evidence.comparisons import Score
+from cnnsearch.evidence.configurations import Configuration, best_of
+from cnnsearch.evidence.evidence import Evidence
+from cnnsearch.evidence.families import control_of, families
+from cnnsearch.evidence.progress import is_improving
+from cnnsearch.evidence.regions import edges as search_edges
+from cnnsearch.evidence.searches import Searched
+from cnnsearch.evidence.space import Axis
+from cnnsearch.report.words import points
+from cnnsearch.spec.axis_words import describe, format_value, words
+from cnnsearch.words import capitalised, counted, listed, share
 
 _EQUAL_FOR_ALL_PURPOSES = 100_000  # test images
 _MOST_EDGES = 3
@@ -23,14 +26,14 @@ _MOST_EDGES = 3
 
 @dataclass(frozen=True)
 class Advice:
-    """One thing to try, with the command that does it where one does."""
+    """One thing to try, with the command that does it where there is one."""
 
     text: str
     command: str | None = None
 
 
 def advice(evidence: Evidence) -> list[Advice]:
-    """In the order in which to try."""
+    """What to try next, in the order in which to try it."""
     found = _unfinished(evidence)
     best = evidence.best
     if best is None:
@@ -48,9 +51,9 @@ def advice(evidence: Evidence) -> list[Advice]:
 
 
 def next_values(axis: str, grid: Sequence[float], *, upwards: bool) -> list[float | int]:
-    """Two values past an end of a grid: 1–3–10 steps for what works on a log scale, doublings for sizes.
+    """Two values past an end of a grid: in steps of 1–3–10 for rates, in doublings for sizes.
 
-    Empty where there is no value to try: past 0, or towards a dropout of 1.
+    Empty where no value is left to try, such as below 0.
     """
     edge = max(grid) if upwards else min(grid)
     if axis in ("batch_size", "image_size", "epochs", "width"):
@@ -68,15 +71,14 @@ def next_values(axis: str, grid: Sequence[float], *, upwards: bool) -> list[floa
 def _one_three_ten(edge: float, *, upwards: bool) -> list[float | int]:
     exponent = math.floor(math.log10(edge))
     ladder = [float(f"{digit}e{exponent + step}") for step in range(-3, 4) for digit in (1, 3)]
-    # A hair's breadth, so that 0.00030000000000000003 does not come after 0.0003.
+    # With a tolerance, so that 0.00030000000000000003 does not come after 0.0003.
     past = [v for v in ladder if (v > edge * 1.001 if upwards else v < edge * 0.999)]
     return list(past[:2] if upwards else past[::-1][:2])
 
 
 def _command(evidence: Evidence, extra: str = "") -> str | None:
     """The command that made these results, with something added; None where it is not recorded."""
-    runs = evidence.tables.provenance.get("runs") or []
-    command = runs[-1].get("command") if runs else None
+    command = evidence.runs[-1].get("command") if evidence.runs else None
     return f"{command} {extra}".strip() if isinstance(command, str) and command else None
 
 
@@ -88,7 +90,7 @@ def _grid_command(evidence: Evidence, stage: str, axis: str, values: Sequence[An
 def _grid(evidence: Evidence, stage: str, axis: str) -> list[float]:
     """The numbers of an axis's grid as planned, whether or not their trials finished."""
     values = evidence.space(stage).get(axis)
-    grid = values.get("grid", []) if isinstance(values, dict) else []
+    grid = values.args if values is not None and values.kind == "grid" else ()
     return [v for v in grid if isinstance(v, int | float) and not isinstance(v, bool)]
 
 
@@ -109,7 +111,7 @@ def _unfinished(evidence: Evidence) -> list[Advice]:
 
 
 def _smaller_steps(evidence: Evidence) -> list[Advice]:
-    """Where trials diverged and none finished, the steps were too large, or the images are not what they should be."""
+    """Advice where trials diverged and none finished: smaller learning rates."""
     rates = [float(row["lr"]) for row in evidence.tables.trials.to_dict("records") if row["status"] == "diverged"]
     if not rates or "pruned" in set(evidence.tables.trials["status"]):
         return []
@@ -119,12 +121,14 @@ def _smaller_steps(evidence: Evidence) -> list[Advice]:
 
 
 def _learn_anything(evidence: Evidence) -> Advice:
-    fits = max((s.scores["train_accuracy"] for s in evidence.settings if "train_accuracy" in s.scores), default=None)
+    fits = max(
+        (s.scores["train_accuracy"] for s in evidence.configurations if "train_accuracy" in s.scores), default=None
+    )
     seen = ""
     counts = evidence.class_counts("train")
     n = sum(counts)
     if fits is not None and n:
-        seen = f" The best training accuracy is {percent(Score(fits, *stats.wilson(fits * n, n), n))}."
+        seen = f" The best training accuracy is {Score.of(fits, n).text}."
     return Advice(
         f"Nothing beats chance ({share(evidence.chance)}): look at the labels and the images before any other "
         f"setting.{seen}"
@@ -155,7 +159,7 @@ def _edges(evidence: Evidence) -> list[Advice]:
 
 
 def search_advice(evidence: Evidence) -> list[Advice]:
-    """For each search: wider where the best lie at an end of what was searched, more trials where it still improved."""
+    """For each search, a wider range where the best lie at its end, and more trials where it still improved."""
     found = []
     for search in evidence.searches:
         if not search.is_search:
@@ -173,11 +177,11 @@ def search_advice(evidence: Evidence) -> list[Advice]:
 
 
 _ENDS = {"dropout": (0.0, 0.9), "label_smoothing": (0.0, 0.5), "momentum": (0.0, 0.999), "width": (0.1, math.inf)}
-"""Axis -> the least and most that make sense to advise."""
+"""Axis -> the least and the most value that advice may name."""
 
 
 def _wider(evidence: Evidence, search: Searched, axis: Axis, upwards: bool) -> Advice | None:
-    """What to search instead; None where there is nothing past the end."""
+    """The wider range or list to search; None where there is nothing past the end."""
     end = "upper" if upwards else "lower"
     at = axis.high if upwards else axis.low
     what = f"{capitalised(words(axis.name).full)}: the best trials lie at the {end} end of what was searched"
@@ -210,7 +214,7 @@ def _wider(evidence: Evidence, search: Searched, axis: Axis, upwards: bool) -> A
 
 
 def _controls(evidence: Evidence, edges: Sequence[Advice]) -> list[Advice]:
-    """For a later stage without an arm that goes on unchanged: add that arm."""
+    """For each stage that continues another without a control: add the values of its parents."""
     found = []
     for stage in evidence.stages:
         axes, groups = evidence.axes(stage), families(evidence, stage) if evidence.continues(stage) else []
@@ -233,7 +237,7 @@ def _controls(evidence: Evidence, edges: Sequence[Advice]) -> list[Advice]:
     return found
 
 
-def _longer(evidence: Evidence, best: Setting) -> list[Advice]:
+def _longer(evidence: Evidence, best: Configuration) -> list[Advice]:
     epochs, at = best.values["epochs"], best.scores.get("best_epoch")
     if not isinstance(epochs, int) or at is None or at < 0.9 * epochs:
         return []
@@ -247,7 +251,7 @@ def _longer(evidence: Evidence, best: Setting) -> list[Advice]:
 
 
 def _seeds(evidence: Evidence) -> list[Advice]:
-    seeds = sorted({seed for setting in evidence.settings for seed in setting.seeds})
+    seeds = sorted({seed for c in evidence.configurations for seed in c.seeds})
     if len(seeds) != 1:
         return []
     more = [seeds[0], seeds[0] + 1, seeds[0] + 2]
@@ -258,7 +262,7 @@ def _seeds(evidence: Evidence) -> list[Advice]:
     return [Advice(text, _command(evidence, f"--seeds {','.join(map(str, more))}"))]
 
 
-def _images(evidence: Evidence, best: Setting) -> list[Advice]:
+def _images(evidence: Evidence, best: Configuration) -> list[Advice]:
     """How many test images would tell the best from the closest rival by validation."""
     rivals = sorted(evidence.near_best, key=lambda s: (-s.val_accuracy, s.order))
     for rival in rivals:

@@ -1,4 +1,4 @@
-"""Several sweeps side by side: everything that page says, before it becomes HTML or Markdown."""
+"""Several sweeps side by side: everything that their page says, before it becomes HTML or Markdown."""
 
 from __future__ import annotations
 
@@ -6,14 +6,16 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from cnnsearch.errors import RequestError
+from cnnsearch.evidence.contrasts import Contrast, Entry, contrasts, entries, overall, same_test_images
 from cnnsearch.evidence.evidence import Evidence
+from cnnsearch.evidence.part import Part
+from cnnsearch.evidence.shown import MOST_OF_A_PART
+from cnnsearch.evidence.verdicts import CANNOT_TELL
 from cnnsearch.plots import parts as drawn
-from cnnsearch.plots.parts import Part
-from cnnsearch.report.contrast import Contrast, Entry, contrasts, entries, overall, same_test_images
+from cnnsearch.report.claims import Answer, Finding
 from cnnsearch.report.cost import (
     LONGER,
     machine,
@@ -27,15 +29,12 @@ from cnnsearch.report.cost import (
     total_seconds,
 )
 from cnnsearch.report.figures import Picture, picture_of, present
-from cnnsearch.report.findings import CANNOT_TELL, Answer, Finding
 from cnnsearch.report.method import comparison_notes, date_of
 from cnnsearch.report.page import Fact
 from cnnsearch.report.rows import Cell, Column, Row, Table
-from cnnsearch.report.words import in_words, listed, number_word, percent, points, share
-from cnnsearch.words import duration
-
-if TYPE_CHECKING:
-    from cnnsearch.results.tables import Tables
+from cnnsearch.report.words import in_words, points
+from cnnsearch.results.tables import Tables
+from cnnsearch.words import duration, listed, number_word, share
 
 
 @dataclass(frozen=True)
@@ -81,7 +80,7 @@ class ComparisonPage:
 
 
 def refuse_repeats(folders: Sequence[Path]) -> None:
-    """Raises RequestError where a folder is given twice, or fewer than two are given."""
+    """Raise RequestError where a folder is given twice, or fewer than two are given."""
     if len(folders) < 2:
         raise RequestError("a comparison needs two results folders or more")
     seen: dict[Path, Path] = {}
@@ -93,7 +92,7 @@ def refuse_repeats(folders: Sequence[Path]) -> None:
 
 
 def beside(folders: Sequence[Path]) -> Path:
-    """Where a comparison goes that is not told where: `comparison` in the folder that holds all of these."""
+    """The default place of a comparison: `comparison` in the folder that holds all of these."""
     parents = [os.path.abspath(folder.parent if folder.name not in ("", "..") else folder / "..") for folder in folders]
     common = Path(os.path.commonpath(parents)) / "comparison"
     here = Path.cwd()
@@ -101,7 +100,7 @@ def beside(folders: Sequence[Path]) -> Path:
 
 
 def refuse_out(out: Path) -> None:
-    """Raises RequestError where a comparison would overwrite the report of a sweep."""
+    """Raise RequestError where a comparison would overwrite the report of a sweep."""
     if (out / "sweep.yaml").exists():
         raise RequestError(f"{out} holds the results of a sweep: give the comparison another folder with --out")
 
@@ -133,7 +132,7 @@ def assemble(tables: Sequence[Tables], out: Path) -> ComparisonPage:
 
 def _names(tables: Sequence[Tables]) -> list[str]:
     """The sweeps' names; with their folders where several have the same."""
-    names = [str(table.sweep.get("name") or table.folder.name) for table in tables]
+    names = [table.sweep.name for table in tables]
     if len(set(names)) == len(names):
         return names
     folders = [table.folder.resolve() for table in tables]
@@ -151,10 +150,10 @@ def _answer(parts: Sequence[Part], ranked: Sequence[Entry], found: Sequence[Cont
         return Answer(f"No answer: {reason}.", CANNOT_TELL)
     first, rest = ranked[0], ranked[1:]
     if not first.part.evidence.beats_chance(first.best):
-        each = "; ".join(f"{percent(entry.score)} for {entry.part.name}" for entry in ranked)
+        each = "; ".join(f"{entry.score.text} for {entry.part.name}" for entry in ranked)
         chance = share(first.part.evidence.chance)
         return Answer(f"No sweep’s best setting can be said to work: {each}, and chance is {chance}.", CANNOT_TELL)
-    gets = f"gets {percent(first.score)} of {first.score.n:,} test images right"
+    gets = f"gets {first.score.text} of {first.score.n:,} test images right"
     if not rest:
         return Answer(f"Nothing to compare: only {first.part.name} has a finished setting; its best, "
                       f"{_words(first)}, {gets}.", CANNOT_TELL)  # fmt: skip
@@ -166,7 +165,7 @@ def _answer(parts: Sequence[Part], ranked: Sequence[Entry], found: Sequence[Cont
             f"{first.part.name} by validation ({_words(first)}) {gets}"
         )
     others = [
-        f"that of {c.behind.part.name} ({_words(c.behind)}) gets {percent(c.behind.score)}, a difference of "
+        f"that of {c.behind.part.name} ({_words(c.behind)}) gets {c.behind.score.text}, a difference of "
         f"{points(c.comparison.difference)}"
         for c in found
     ]
@@ -182,7 +181,7 @@ def _untold(found: Sequence[Contrast]) -> str:
 
 
 def _facts(ranked: Sequence[Entry], found: Sequence[Contrast]) -> list[Fact]:
-    facts = [Fact(entry.part.name, percent(entry.score), f"test accuracy of {_label(entry)}") for entry in ranked[:4]]
+    facts = [Fact(entry.part.name, entry.score.text, f"test accuracy of {_label(entry)}") for entry in ranked[:4]]
     if len(ranked) == 2:
         on = f"on the same {ranked[0].score.n:,} test images" if found[0].is_paired else "on different test images"
         facts.append(Fact("Difference", points(found[0].comparison.difference), on))
@@ -277,11 +276,11 @@ def _dots(parts: Sequence[Part], ranked: Sequence[Entry], found: Sequence[Contra
         if verdict == CANNOT_TELL:
             title = f"The test images cannot tell {first} from {_untold(found)}"
     caption = (
-        f"Up to {number_word(drawn.MOST_OF_A_PART)} settings of each sweep, its best by validation first; test "
+        f"Up to {number_word(MOST_OF_A_PART)} settings of each sweep, its best by validation first; test "
         "accuracy with 95 % Wilson intervals. Told apart means: from the best of the same sweep (McNemar’s exact test, "
         "Holm-corrected)."
     )
-    alt = "Dots with intervals: " + "; ".join(f"{e.part.name}, {_label(e)}: {percent(e.score)}" for e in ranked) + "."
+    alt = "Dots with intervals: " + "; ".join(f"{e.part.name}, {_label(e)}: {e.score.text}" for e in ranked) + "."
     return picture_of(drawn.best_settings(parts, title), "best-settings", caption, alt)
 
 
@@ -333,7 +332,7 @@ def _row(part: Part, *, is_best: bool) -> Row:
         (
             Cell(part.name),
             Cell(part.evidence.label(best)),
-            *(Cell(percent(score), score.value) if score else nothing for score in scores),
+            *(Cell(score.text, score.value) if score else nothing for score in scores),
             Cell(f"{parameters:,.0f}", parameters) if parameters is not None else nothing,
             Cell(duration(seconds), seconds) if seconds is not None else nothing,
             whole,
@@ -345,8 +344,7 @@ def _row(part: Part, *, is_best: bool) -> Row:
 
 def _source(part: Part, out: Path) -> Source:
     tables = part.evidence.tables
-    runs = tables.provenance.get("runs") or []
-    seconds = [float(run["seconds"]) for run in runs if isinstance(run.get("seconds"), int | float)]
+    runs, seconds = part.evidence.runs, part.evidence.run_seconds
     ran = [
         date_of(runs[-1].get("started_at")) if runs else "",
         duration(sum(seconds)) if seconds else "",
@@ -354,8 +352,8 @@ def _source(part: Part, out: Path) -> Source:
     ]
     return Source(
         part.name,
-        str(tables.sweep.get("title") or ""),
-        str(tables.sweep.get("question") or ""),
+        tables.sweep.title,
+        tables.sweep.question,
         ", ".join(text for text in ran if text),
         _link(tables.folder / "report.html", out),
     )

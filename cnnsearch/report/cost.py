@@ -1,28 +1,28 @@
-"""What the networks of several sweeps cost to train, and what they reach for it. Pure."""
+"""What the networks of several sweeps cost to train, and the accuracy they reach for it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from cnnsearch.evidence.evidence import Score
-from cnnsearch.evidence.settings import Setting, is_missing
-from cnnsearch.plots.parts import Part
-from cnnsearch.report.contrast import Entry
-from cnnsearch.report.findings import CANNOT_TELL, CLEAR, SUGGESTIVE, Finding, Verdict
+from cnnsearch.evidence.comparisons import Score
+from cnnsearch.evidence.configurations import Configuration, is_missing
+from cnnsearch.evidence.contrasts import Entry
+from cnnsearch.evidence.part import Part
+from cnnsearch.evidence.verdicts import CANNOT_TELL, CLEAR, SUGGESTIVE, Verdict
+from cnnsearch.report.claims import Finding
 from cnnsearch.report.method import hardware
-from cnnsearch.report.words import counted, in_label, listed, number_word, percent
-from cnnsearch.words import duration
+from cnnsearch.report.words import in_label
+from cnnsearch.words import counted, duration, listed, number_word
 
 LONGER = 1.2
-"""Times as long as another: below that, a time measured once says nothing."""
+"""Ratio of two times below which they cannot be told apart, having been measured once."""
 _CLEARLY_LONGER = 2.0
 _MOST_UNBEATEN = 5
 
 
 def machine(part: Part) -> str:
-    """What the sweep last ran on; empty where not recorded."""
-    runs = part.evidence.tables.provenance.get("runs") or [{}]
-    return hardware(runs[-1])
+    """The machine of the sweep's last run; empty where not recorded."""
+    return hardware(part.evidence.runs[-1]) if part.evidence.runs else ""
 
 
 def timed(ranked: Sequence[Entry]) -> list[tuple[Entry, float]]:
@@ -69,9 +69,9 @@ def total_seconds(part: Part) -> float | None:
     return sum(known) if known else None
 
 
-def rate(part: Part, setting: Setting) -> float | None:
+def rate(part: Part, configuration: Configuration) -> float | None:
     """Points of test accuracy above chance per minute of training; None where either is not recorded."""
-    score, seconds = part.evidence.score(setting), part.seconds(setting)
+    score, seconds = part.evidence.score(configuration), part.seconds(configuration)
     if score is None or not seconds:
         return None
     return 100 * (score.value - part.evidence.chance) / (seconds / 60)
@@ -83,7 +83,7 @@ def rate_text(value: float) -> str:
 
 
 def of_rate(ranked: Sequence[Entry]) -> list[Finding]:
-    """What the best networks reached per minute."""
+    """What the best networks reached per minute of training."""
     rates = [(entry, value) for entry in ranked if (value := rate(entry.part, entry.best)) is not None]
     rates.sort(key=lambda item: -item[1])
     if len(rates) < 2:
@@ -101,21 +101,21 @@ def of_rate(ranked: Sequence[Entry]) -> list[Finding]:
 def of_unbeaten(parts: Sequence[Part]) -> list[Finding]:
     """The settings that none beats in both accuracy and time."""
     known = [
-        (part, setting, score, seconds)
+        (part, c, score, seconds)
         for part in parts
-        for setting in part.evidence.settings
-        if (score := part.evidence.score(setting)) is not None and (seconds := part.seconds(setting)) is not None
+        for c in part.evidence.configurations
+        if (score := part.evidence.score(c)) is not None and (seconds := part.seconds(c)) is not None
     ]
     known.sort(key=lambda item: (item[3], -item[2].value))
-    unbeaten: list[tuple[Part, Setting, Score, float]] = []
+    unbeaten: list[tuple[Part, Configuration, Score, float]] = []
     for item in known:
         if not unbeaten or item[2].value > unbeaten[-1][2].value:
             unbeaten.append(item)
     if len(known) < 3 or len({part.name for part, *_ in known}) < 2 or len(unbeaten) > _MOST_UNBEATEN:
         return []
     shown = [
-        f"{part.name} ({in_label(part.evidence, setting)}) with {percent(score)} after {duration(seconds)}"
-        for part, setting, score, seconds in unbeaten
+        f"{part.name} ({in_label(part.evidence, configuration)}) with {score.text} after {duration(seconds)}"
+        for part, configuration, score, seconds in unbeaten
     ]
     if len(unbeaten) == 1:
         sentence = f"One setting of {len(known)} is both fastest and most accurate on the test images: {shown[0]}."

@@ -5,22 +5,25 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import median
 
-from cnnsearch import stats
-from cnnsearch.evidence.evidence import Comparison, Evidence, best_of, distinct, main_stage, matched, preferred
-from cnnsearch.evidence.settings import Setting, Value, describe, format_value, words
-from cnnsearch.plots.continued import change, families
-from cnnsearch.report.findings import CANNOT_TELL, CLEAR, SUGGESTIVE, Claim, Finding, Verdict
-from cnnsearch.report.words import capitalised, counted, listed, percent, points, trained_layers
-from cnnsearch.words import duration
+from cnnsearch.evidence.axes import main_stage
+from cnnsearch.evidence.comparisons import Comparison
+from cnnsearch.evidence.configurations import Configuration, best_of, distinct, matched, mean_validation, preferred
+from cnnsearch.evidence.evidence import Evidence
+from cnnsearch.evidence.families import change, control_of, families
+from cnnsearch.evidence.verdicts import CANNOT_TELL, CLEAR, SUGGESTIVE, Verdict, is_told_apart, together
+from cnnsearch.report.claims import Claim, Finding, plain
+from cnnsearch.report.words import points, trained_layers
+from cnnsearch.spec.axis_words import Value, describe, format_value, words
+from cnnsearch.words import capitalised, counted, duration, listed
 
 _MOST_LISTED = 4
 
 
 def of_model(evidence: Evidence) -> list[Claim]:
-    """The best setting of each model against the best of the best model, before any stage that goes on from it."""
+    """The best setting of each other model against that of the best model, in the main stage."""
     stage = main_stage(evidence) or ""
-    settings = evidence.stage(stage)
-    champions = [best_of(s for s in settings if s.model == model) for model in evidence.models]
+    configurations = evidence.stage(stage)
+    champions = [best_of(s for s in configurations if s.model == model) for model in evidence.models]
     ranked = sorted((c for c in champions if c is not None), key=lambda s: (-s.val_accuracy, s.order))
     if len(ranked) < 2:
         return []
@@ -34,14 +37,14 @@ def of_model(evidence: Evidence) -> list[Claim]:
     def tell(verdicts: Sequence[Verdict]) -> Finding:
         score = evidence.score(ranked[0])
         parts = [_against(s.model, c, v) for (s, c), v in zip(known, verdicts, strict=True)]
-        gets = f" with {percent(score)} on the test images" if score else ""
+        gets = f" with {score.text} on the test images" if score else ""
         sentence = f"Of {len(ranked)} models, {ranked[0].model} is best by validation{gets}: {'; '.join(parts)}."
-        return Finding(sentence, _overall(verdicts), "all-settings")
+        return Finding(sentence, together(verdicts), "all-settings")
 
     return [Claim(tuple(comparison for _, comparison in known), tell)]
 
 
-def _two_models(evidence: Evidence, first: Setting, second: Setting, comparison: Comparison) -> Claim:
+def _two_models(evidence: Evidence, first: Configuration, second: Configuration, comparison: Comparison) -> Claim:
     sign = 1 if comparison.difference.value >= 0 else -1
     ahead, behind = (first, second) if sign == 1 else (second, first)
 
@@ -53,22 +56,22 @@ def _two_models(evidence: Evidence, first: Setting, second: Setting, comparison:
         if verdicts[0] == CANNOT_TELL:
             sentence = (
                 f"The best {ahead.model} and the best {behind.model} network cannot be told apart: "
-                f"{percent(high)} against {percent(low)} on the test images, a difference of {by}."
+                f"{high.text} against {low.text} on the test images, a difference of {by}."
             )
         else:
             lead = {"residual": "Residual blocks help: the", "plain": "Residual blocks hurt: the"}
             start = lead[ahead.model] if {ahead.model, behind.model} == set(lead) else "The"
             sentence = (
-                f"{start} best {ahead.model} network gets {percent(high)} of the test images right, the best "
-                f"{behind.model} one {percent(low)}, a difference of {by}{_everywhere(evidence, ahead, behind)}."
+                f"{start} best {ahead.model} network gets {high.text} of the test images right, the best "
+                f"{behind.model} one {low.text}, a difference of {by}{_everywhere(evidence, ahead, behind)}."
             )
         return Finding(sentence, verdicts[0], "all-settings")
 
     return Claim((comparison,), tell)
 
 
-def _everywhere(evidence: Evidence, ahead: Setting, behind: Setting) -> str:
-    """At how many of the settings both models were trained with the better one is ahead."""
+def _everywhere(evidence: Evidence, ahead: Configuration, behind: Configuration) -> str:
+    """Of the settings that both models were trained with, at how many the better model is ahead."""
     pairs = matched(evidence.stage(ahead.stage), "model", ahead.model, behind.model)
     if len(pairs) < 2:
         return ""
@@ -82,7 +85,7 @@ def of_axes(evidence: Evidence) -> list[Claim]:
     claims = []
     searched = {search.stage for search in evidence.searches if search.is_search}
     for stage in evidence.stages:
-        # Suggested one by one, settings hardly ever differ in one axis alone; `search_findings` tells of those.
+        # Suggested settings hardly ever differ in one axis alone; `search_findings` covers them.
         if not evidence.continues(stage) and stage not in searched:
             for axis in evidence.axes(stage):
                 if axis != "model":
@@ -91,15 +94,15 @@ def of_axes(evidence: Evidence) -> list[Claim]:
 
 
 def _of_axis(evidence: Evidence, stage: str, axis: str) -> list[Claim]:
-    settings = evidence.stage(stage)
-    values = distinct(settings, axis)
-    lead = preferred(settings, axis)
+    configurations = evidence.stage(stage)
+    values = distinct(configurations, axis)
+    lead = preferred(configurations, axis)
     others = sorted(
-        (value for value in values if value != lead), key=lambda value: -_mean_validation(settings, axis, value)
+        (value for value in values if value != lead), key=lambda value: -mean_validation(configurations, axis, value)
     )
     known = []
     for other in others:
-        pairs = matched(settings, axis, lead, other)
+        pairs = matched(configurations, axis, lead, other)
         comparison = evidence.compare(pairs)
         if comparison is not None:
             known.append((other, comparison))
@@ -107,18 +110,13 @@ def _of_axis(evidence: Evidence, stage: str, axis: str) -> list[Claim]:
         return []
     if len(known) == 1:
         other, comparison = known[0]
-        opposed = _opposed(evidence, settings, axis, lead, other)
-        return [opposed or _two_values(axis, lead, other, comparison, matched(settings, axis, lead, other))]
+        opposed = _opposed(evidence, configurations, axis, lead, other)
+        return [opposed or _two_values(axis, lead, other, comparison, matched(configurations, axis, lead, other))]
     return [_many_values(axis, lead, known)]
 
 
-def _mean_validation(settings: Sequence[Setting], axis: str, value: Value) -> float:
-    scores = [setting.val_accuracy for setting in settings if setting.values[axis] == value]
-    return sum(scores) / len(scores)
-
-
 def _two_values(
-    axis: str, lead: Value, other: Value, comparison: Comparison, pairs: Sequence[tuple[Setting, Setting]]
+    axis: str, lead: Value, other: Value, comparison: Comparison, pairs: Sequence[tuple[Configuration, Configuration]]
 ) -> Claim:
     sign = 1 if comparison.difference.value >= 0 else -1
     ahead, behind = (lead, other) if sign == 1 else (other, lead)
@@ -149,8 +147,8 @@ def _fine_tuned(ahead: Value, behind: Value, by: str, verdict: Verdict) -> str:
     return f"Training {a} is better than {'' if behind == 'head' else 'training '}{b} by {by}."
 
 
-def _costs(pairs: Sequence[tuple[Setting, ...]]) -> str:
-    """What the first of each pair trains and how long, against the second."""
+def _costs(pairs: Sequence[tuple[Configuration, ...]]) -> str:
+    """How many parameters the first of each pair trains, and how long, against the second."""
     parts = []
     for column, told in (("parameters", "trains {} parameters instead of {}"), ("seconds", "takes {} instead of {}")):
         known = [(a.scores[column], b.scores[column]) for a, b in pairs if column in a.scores and column in b.scores]
@@ -163,13 +161,15 @@ def _costs(pairs: Sequence[tuple[Setting, ...]]) -> str:
     return f" It {' and '.join(parts)}{' (medians)' if len(pairs) > 1 else ''}." if parts else ""
 
 
-def _opposed(evidence: Evidence, settings: Sequence[Setting], axis: str, lead: Value, other: Value) -> Claim | None:
+def _opposed(
+    evidence: Evidence, configurations: Sequence[Configuration], axis: str, lead: Value, other: Value
+) -> Claim | None:
     """The claim that two models prefer opposite values, where each preference is significant; else None."""
     found = []
     for model in evidence.models:
-        pairs = matched([s for s in settings if s.model == model], axis, lead, other)
+        pairs = matched([s for s in configurations if s.model == model], axis, lead, other)
         comparison = evidence.compare(pairs)
-        if comparison is not None and comparison.p_value < stats.SIGNIFICANCE and comparison.seeds_agree:
+        if comparison is not None and is_told_apart(comparison):
             found.append((model, comparison))
     if len({comparison.difference.value > 0 for _, comparison in found}) < 2:
         return None
@@ -202,13 +202,13 @@ def _many_values(axis: str, lead: Value, known: Sequence[tuple[Value, Comparison
         sentence = (
             f"Of {len(known) + 1} {words(axis).plural}, {format_value(lead)} is best by validation{over}: {text}."
         )
-        return Finding(sentence, _overall(verdicts), "heatmaps")
+        return Finding(sentence, together(verdicts), "heatmaps")
 
     return Claim(tuple(comparison for _, comparison in known), tell)
 
 
 def _against(name: str, comparison: Comparison, verdict: Verdict) -> str:
-    """How the leader stands to one other, on the test images."""
+    """How the leader compares with one other on the test images."""
     value = comparison.difference.value
     by = points(comparison.difference, 1 if value >= 0 else -1)
     side = "ahead of" if value >= 0 else "behind"
@@ -217,15 +217,8 @@ def _against(name: str, comparison: Comparison, verdict: Verdict) -> str:
     return f"{side} {name} by {by}"
 
 
-def _overall(verdicts: Sequence[Verdict]) -> Verdict:
-    """One verdict on a comparison with several others: clear only where each is."""
-    if set(verdicts) == {CLEAR}:
-        return CLEAR
-    return CANNOT_TELL if set(verdicts) == {CANNOT_TELL} else SUGGESTIVE
-
-
 def of_going_on(evidence: Evidence) -> list[Claim]:
-    """For each setting a later stage goes on from: its best child before and after, and against its siblings."""
+    """For each setting that a later stage continues: its best child before and after, and against its siblings."""
     claims = []
     for stage in evidence.stages:
         if evidence.continues(stage):
@@ -233,16 +226,7 @@ def of_going_on(evidence: Evidence) -> list[Claim]:
     return [claim for claim in claims if claim is not None]
 
 
-def control_of(evidence: Evidence, stage: str, group: Sequence[Setting]) -> Setting | None:
-    """The child that goes on with its parent's own values: tells the stage's axes from mere further training."""
-    parent = evidence.by_key.get(group[0].parent or "")
-    if parent is None:
-        return None
-    axes = evidence.axes(stage)
-    return next((s for s in group if all(s.values[axis] == parent.values[axis] for axis in axes)), None)
-
-
-def _of_family(evidence: Evidence, stage: str, group: Sequence[Setting]) -> Claim | None:
+def _of_family(evidence: Evidence, stage: str, group: Sequence[Configuration]) -> Claim | None:
     best = best_of(group)
     after_before = change(evidence, best) if best else None
     if best is None or after_before is None:
@@ -275,12 +259,14 @@ def _unchanged(axis: str, value: Value) -> str:
     return f"with {describe(axis, value)}" if value else f"without {words(axis).full}"
 
 
-def _parent_value(evidence: Evidence, child: Setting, axis: str) -> Value:
+def _parent_value(evidence: Evidence, child: Configuration, axis: str) -> Value:
     parent = evidence.by_key.get(child.parent or "")
     return parent.values[axis] if parent is not None else 0.0
 
 
-def _went_on(evidence: Evidence, best: Setting, axes: Sequence[str], comparison: Comparison, verdict: Verdict) -> str:
+def _went_on(
+    evidence: Evidence, best: Configuration, axes: Sequence[str], comparison: Comparison, verdict: Verdict
+) -> str:
     before, after = evidence.score(best, moment="before"), evidence.score(best)
     assert before is not None  # both were compared
     assert after is not None
@@ -290,29 +276,33 @@ def _went_on(evidence: Evidence, best: Setting, axes: Sequence[str], comparison:
     start = f"Going on from the best {best.model} network with {what}{more}"
     if verdict == CANNOT_TELL:
         return (
-            f"{start} makes no difference that {after.n:,} test images can show: {percent(before)} before, "
-            f"{percent(after)} after, a change of {points(comparison.difference)}"
+            f"{start} makes no difference that {after.n:,} test images can show: {before.text} before, "
+            f"{after.text} after, a change of {points(comparison.difference)}"
         )
     sign = 1 if comparison.difference.value >= 0 else -1
     verb = "raises" if sign == 1 else "lowers"
     by = points(comparison.difference, sign)
-    return f"{start} {verb} test accuracy from {percent(before)} to {percent(after)}, by {by}"
+    return f"{start} {verb} test accuracy from {before.text} to {after.text}, by {by}"
 
 
-def _siblings(axes: Sequence[str], best: Setting, judged: Sequence[tuple[Setting, Comparison, Verdict]]) -> str:
+def _siblings(
+    axes: Sequence[str], best: Configuration, judged: Sequence[tuple[Configuration, Comparison, Verdict]]
+) -> str:
     """Which of the other values cannot be told from the best one."""
     if not judged:
         return ""
-    near = [setting for setting, _, verdict in judged if verdict == CANNOT_TELL]
-    better = [setting for setting, c, verdict in judged if verdict != CANNOT_TELL and c.difference.value < 0]
+    near = [configuration for configuration, _, verdict in judged if verdict == CANNOT_TELL]
+    better = [
+        configuration for configuration, c, verdict in judged if verdict != CANNOT_TELL and c.difference.value < 0
+    ]
     name = words(axes[0]).full if len(axes) == 1 else "values"
 
-    def short(settings: Sequence[Setting]) -> str:
-        if len(settings) > _MOST_LISTED:
-            return f"{len(settings)} of {len(judged)} other values"
+    def short(configurations: Sequence[Configuration]) -> str:
+        if len(configurations) > _MOST_LISTED:
+            return f"{len(configurations)} of {len(judged)} other values"
         if len(axes) == 1:
-            return f"{name} {listed([format_value(setting.values[axes[0]]) for setting in settings])}"
-        return listed([", ".join(describe(axis, s.values[axis]) for axis in axes) for s in settings])
+            return f"{name} {listed([format_value(c.values[axes[0]]) for c in configurations])}"
+        return listed([", ".join(describe(axis, s.values[axis]) for axis in axes) for s in configurations])
 
     parts = []
     if near:
@@ -341,11 +331,10 @@ def of_overfitting(evidence: Evidence) -> list[Claim]:
         sentence = f"No overfitting yet: validation loss has not turned within {last} epochs in {which}."
         if len(trials) == 1:
             sentence = f"No overfitting yet: validation loss has not turned within {last} epochs."
-        finding = Finding(sentence, CANNOT_TELL, "curves")
-        return [Claim((), lambda _: finding)]
+        return [plain(sentence, CANNOT_TELL, "curves")]
     sentence = _turning_sentence(evidence, turned, len(trials), total, last)
     verdict = CLEAR if len(turned) >= 0.8 * len(trials) else SUGGESTIVE
-    return [Claim((), lambda _: Finding(sentence, verdict, "curves"))]
+    return [plain(sentence, verdict, "curves")]
 
 
 def _turning_sentence(

@@ -11,13 +11,15 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from cnnsearch import plots
-from cnnsearch.evidence.evidence import Evidence, best_of, distinct, main_stage
-from cnnsearch.evidence.settings import Setting, Value, words
-from cnnsearch.plots import continued, curves, style
-from cnnsearch.plots.confusion import NUMBERS_UP_TO
-from cnnsearch.plots.dots import most as most_dots
-from cnnsearch.plots.heatmaps import has_intervals, map_axes
-from cnnsearch.report.words import capitalised, counted, in_label, listed, percent, visible
+from cnnsearch.evidence.axes import main_stage, map_axes
+from cnnsearch.evidence.configurations import Configuration, best_of, distinct
+from cnnsearch.evidence.evidence import Evidence
+from cnnsearch.evidence.families import families
+from cnnsearch.evidence.shown import MOST_CLASSES, NUMBERED_CLASSES, curves_shown, has_intervals, most_dots
+from cnnsearch.plots import style
+from cnnsearch.report.words import in_label
+from cnnsearch.spec.axis_words import Value, words
+from cnnsearch.words import capitalised, counted, listed, printable
 
 MOST_FOLDED = 24
 
@@ -27,39 +29,39 @@ class Picture:
     """One figure of the report."""
 
     name: str
-    """Of its file in plots/, and of its id on the page."""
+    """Name of its file in plots/, and its id on the page."""
     title: str
     """What it shows."""
     caption: str
     """How to read it."""
     alt: str
-    """For those who cannot see it."""
+    """A description for those who cannot see it."""
     svg: Markup
     figure: Figure
 
     @cached_property
     def png(self) -> bytes:
-        """For plots/; drawn when asked for: it takes as long as all the rest, and a page has no use for it."""
+        """The file for plots/. Drawn on first use: it takes as long as all the rest, and a page does not need it."""
         return plots.to_png(self.figure)
 
 
 def picture_of(figure: Figure | None, name: str, caption: str, alt: str) -> Picture | None:
-    """A figure as the page and plots/ take it; None where there is none."""
+    """The picture of a figure; None where there is no figure."""
     if figure is None:
         return None
     title = capitalised(style.title_of(figure))
-    # Stage names are part of it, and it becomes a file name.
+    # It becomes a file name, and may contain the name of a stage.
     name = re.sub(r"[^a-z0-9_-]+", "-", name.lower())
-    return Picture(name, title, caption, alt, Markup(visible(plots.to_svg(figure, name))), figure)
+    return Picture(name, title, caption, alt, Markup(printable(plots.to_svg(figure, name), on_page=True)), figure)
 
 
 def all_settings(evidence: Evidence) -> Picture | None:
-    """Section 3."""
-    total, shown = len(evidence.settings), most_dots(evidence)
+    """Section 3: all settings as dots."""
+    total, shown = len(evidence.configurations), most_dots(evidence)
     alt = f"Dots with intervals: test accuracy of {counted(min(total, shown), 'setting')}. "
     best, score = evidence.best, evidence.score(evidence.best) if evidence.best else None
     if best is not None and score is not None:
-        alt += f"Best by validation: {evidence.label(best)}, {percent(score)}. "
+        alt += f"Best by validation: {evidence.label(best)}, {score.text}. "
     alt += "The numbers are in the table of trials."
     caption = (
         "Share of the test images each setting gets right, with 95 % Wilson intervals, sorted"
@@ -73,7 +75,7 @@ def all_settings(evidence: Evidence) -> Picture | None:
 
 
 def heatmaps(evidence: Evidence) -> Picture | None:
-    """Section 4."""
+    """Section 4: heatmaps of the main stage, or dots along its one axis."""
     stage = main_stage(evidence)
     if stage is None:
         return None
@@ -100,10 +102,10 @@ def heatmaps(evidence: Evidence) -> Picture | None:
 def learning_curves(evidence: Evidence, stage: str, prefix: str = "") -> list[Picture]:
     """Section 5: loss, then accuracy, of one stage."""
     found = []
-    note = curves.shown_note(evidence, stage)
+    note = curves_shown(evidence, stage)
     for metric in ("loss", "accuracy"):
         caption = "Training solid, validation dashed; all panels share their axes."
-        several = max((len(setting.trial_ids) for setting in evidence.stage(stage)), default=1) > 1
+        several = max((len(c.trial_ids) for c in evidence.stage(stage)), default=1) > 1
         if metric == "loss" and not several:
             caption += " The number under a triangle is the epoch at which validation loss turned."
         caption += " One thin line a seed." if several else ""
@@ -116,7 +118,7 @@ def learning_curves(evidence: Evidence, stage: str, prefix: str = "") -> list[Pi
 
 
 def before_after(evidence: Evidence, stage: str) -> Picture | None:
-    """Section 6, one a stage that goes on from another."""
+    """Section 6: before and after, for a stage that continues another."""
     caption = (
         "Hollow: the weights carried over, before any further training. Filled: after it, at the epoch of best "
         "validation accuracy. Lines are 95 % Wilson intervals, dashed for validation."
@@ -130,7 +132,7 @@ def best_confusion(evidence: Evidence) -> Picture | None:
     best = evidence.best
     if best is None:
         return None
-    counts = ": counts" if len(evidence.classes) <= NUMBERS_UP_TO else ""
+    counts = ": counts" if len(evidence.classes) <= NUMBERED_CLASSES else ""
     summed = f", summed over {len(best.trial_ids)} seeds" if len(best.trial_ids) > 1 else ""
     caption = (
         f"Test images of {in_label(evidence, best)}{counts}{summed}. The stronger the colour, the larger the share of "
@@ -142,54 +144,56 @@ def best_confusion(evidence: Evidence) -> Picture | None:
 
 
 def other_confusions(evidence: Evidence) -> list[Picture]:
-    """Section 7: the best of each model and way to fine-tune it in each stage; of stages that go on from others every
-    setting and its start."""
-    chosen: list[tuple[Setting, str]] = []
+    """Section 7: more matrices.
+
+    The best of each model and fine-tuning mode in each stage; for a stage that continues another, each setting and its
+    start."""
+    chosen: list[tuple[Configuration, str]] = []
     for stage in evidence.stages:
-        settings = evidence.stage(stage)
+        configurations = evidence.stage(stage)
         if evidence.continues(stage):
-            for group in continued.families(evidence, stage):
+            for group in families(evidence, stage):
                 chosen.append((group[0], "before"))
-                chosen += [(setting, "best") for setting in group]
+                chosen += [(c, "best") for c in group]
         else:
-            kinds: dict[tuple[str, Value], list[Setting]] = {}
-            for setting in settings:
-                kinds.setdefault((setting.model, setting.values["fine_tune"]), []).append(setting)
+            kinds: dict[tuple[str, Value], list[Configuration]] = {}
+            for configuration in configurations:
+                kinds.setdefault((configuration.model, configuration.values["fine_tune"]), []).append(configuration)
             champions = [best_of(group) for group in kinds.values()]
-            chosen += [(setting, "best") for setting in champions if setting is not None]
+            chosen += [(c, "best") for c in champions if c is not None]
     skip = {(evidence.best.key, "best")} if evidence.best else set()
     found = []
-    for setting, moment in [item for item in chosen if (item[0].key, item[1]) not in skip][:MOST_FOLDED]:
-        name = f"confusion-{setting.stage}-{setting.key[:8]}" + ("-before" if moment == "before" else "")
-        score = evidence.score(setting, moment=moment)
-        caption = f"Test accuracy {percent(score)}." if score else ""
-        alt = f"Confusion matrix of {evidence.label(setting)} on the test images."
-        figure = plots.confusion_matrix(evidence, setting, moment, compact=True)
+    for configuration, moment in [item for item in chosen if (item[0].key, item[1]) not in skip][:MOST_FOLDED]:
+        name = f"confusion-{configuration.stage}-{configuration.key[:8]}" + ("-before" if moment == "before" else "")
+        score = evidence.score(configuration, moment=moment)
+        caption = f"Test accuracy {score.text}." if score else ""
+        alt = f"Confusion matrix of {evidence.label(configuration)} on the test images."
+        figure = plots.confusion_matrix(evidence, configuration, moment, compact=True)
         if figure is None:
             continue
-        # Before training the children of a parent are one and the same network: say which.
-        start = evidence.by_key.get(setting.parent or "") if moment == "before" else None
+        # Before training, the children of a parent are the same network: name the parent.
+        start = evidence.by_key.get(configuration.parent or "") if moment == "before" else None
         if start is not None:
-            figure.texts[-1].set_text(f"{evidence.label(start)}, before stage {setting.stage}")
+            figure.texts[-1].set_text(f"{evidence.label(start)}, before stage {configuration.stage}")
         picture = picture_of(figure, name, caption, alt)
         found += [picture] if picture else []
     return found
 
 
 def images_per_class(evidence: Evidence) -> Picture | None:
-    """Section 9."""
+    """Section 9: how many images each class has."""
     counts = {split: sum(evidence.class_counts(split)) for split in ("train", "val", "test")}
     classes = len(evidence.classes)
     caption = (
         f"{counts['train']:,} training, {counts['val']:,} validation and {counts['test']:,} test images in "
         f"{counted(classes, 'class', 'classes')}."
     )
-    if classes > plots.images.MOST:
-        caption += f" Shown are the {plots.images.MOST // 2} largest and the {plots.images.MOST // 2} smallest classes."
+    if classes > MOST_CLASSES:
+        caption += f" Shown are the {MOST_CLASSES // 2} largest and the {MOST_CLASSES // 2} smallest classes."
     alt = "Images of each class in the training, validation and test split, as bars."
     return picture_of(plots.images_per_class(evidence), "images", caption, alt)
 
 
 def present(pictures: Sequence[Picture | None]) -> list[Picture]:
-    """Those that exist."""
+    """The pictures that are not None."""
     return [picture for picture in pictures if picture is not None]

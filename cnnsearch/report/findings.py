@@ -1,79 +1,25 @@
-"""What the tables show, in sentences, each with how sure one can be. Pure.
-
-Every comparison behind the sentences belongs to one family: Holm's correction covers all of them together.
-"""
+"""What the tables show, in sentences, each with a verdict on how sure one can be."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Sequence
 
-from cnnsearch import stats
-from cnnsearch.evidence.evidence import Comparison, Evidence, Score
-from cnnsearch.evidence.settings import Setting, describe, is_missing
-from cnnsearch.report.words import counted, in_words, listed, percent, share
-
-Verdict = Literal["clear", "suggestive", "cannot tell"]
-CLEAR: Verdict = "clear"
-SUGGESTIVE: Verdict = "suggestive"
-CANNOT_TELL: Verdict = "cannot tell"
+from cnnsearch.evidence.comparisons import Score
+from cnnsearch.evidence.configurations import Configuration, is_missing
+from cnnsearch.evidence.evidence import Evidence
+from cnnsearch.evidence.verdicts import CANNOT_TELL, CLEAR, SUGGESTIVE, Verdict
+from cnnsearch.report import effects, search_findings
+from cnnsearch.report.claims import Answer, Claim, Finding, plain, tell_all
+from cnnsearch.report.words import in_words
+from cnnsearch.spec.axis_words import describe
+from cnnsearch.words import counted, listed, share
 
 MOST = 7
 
 
-@dataclass(frozen=True)
-class Finding:
-    """One thing the sweep shows, or fails to."""
-
-    sentence: str
-    verdict: Verdict
-    anchor: str
-    """Id of the section of the report that holds the evidence."""
-
-
-@dataclass(frozen=True)
-class Claim:
-    """A finding in the making: its comparisons, and how to tell it once they are judged together with all others."""
-
-    comparisons: tuple[Comparison, ...]
-    tell: Callable[[Sequence[Verdict]], Finding]
-    """From one verdict a comparison."""
-
-    @property
-    def size(self) -> float:
-        """The largest difference it speaks of."""
-        return max((abs(comparison.difference.value) for comparison in self.comparisons), default=0.0)
-
-
-@dataclass(frozen=True)
-class Answer:
-    """The sweep's question answered in one sentence."""
-
-    sentence: str
-    verdict: Verdict
-
-
-def judge(comparison: Comparison, adjusted: float) -> Verdict:
-    """Clear: significant after correction, and it repeats. Suggestive: the interval of this difference excludes 0."""
-    if adjusted < stats.SIGNIFICANCE and comparison.is_consistent:
-        return CLEAR
-    excludes_zero = comparison.difference.low > 0 or comparison.difference.high < 0
-    return SUGGESTIVE if excludes_zero and comparison.seeds_agree else CANNOT_TELL
-
-
-def tell_all(claims: Sequence[Claim]) -> list[Finding]:
-    """The findings of these claims, their comparisons corrected together."""
-    comparisons = [comparison for claim in claims for comparison in claim.comparisons]
-    adjusted = iter(stats.holm([comparison.p_value for comparison in comparisons]))
-    return [claim.tell([judge(c, next(adjusted)) for c in claim.comparisons]) for claim in claims]
-
-
 def findings(evidence: Evidence) -> list[Finding]:
-    """At most `MOST` findings: the model, the axes by size of their effect, later stages, overfitting, trouble."""
-    from cnnsearch.report import effects, search_findings
-
-    if not evidence.settings:
+    """At most `MOST` findings, on models, axes by size of their effect, later stages, overfitting and trouble."""
+    if not evidence.configurations:
         return tell_all(search_findings.of_searches(evidence))
     before = [*effects.of_model(evidence), *search_findings.of_searches(evidence)]
     axes = sorted(effects.of_axes(evidence), key=lambda claim: -claim.size)
@@ -93,19 +39,19 @@ def answer(evidence: Evidence) -> Answer:
         return Answer(f"Best by validation is {name}; its test accuracy was not measured.", CANNOT_TELL)
     if not evidence.beats_chance(best):
         return Answer(
-            f"No setting can be said to work: the best by validation, {name}, gets {percent(score)} of "
+            f"No setting can be said to work: the best by validation, {name}, gets {score.text} of "
             f"{score.n:,} test images right, and always naming the largest class gets {share(evidence.chance)}.",
             CANNOT_TELL,
         )
-    gets = f"gets {percent(score)} of {score.n:,} test images right"
-    others = len(evidence.settings) - 1
+    gets = f"gets {score.text} of {score.n:,} test images right"
+    others = len(evidence.configurations) - 1
     if others == 0:
         return Answer(f"The one setting that finished, {name}, {gets}.", CANNOT_TELL)
     return Answer(f"Best by validation is {name}: it {gets}{_rivals(evidence, best, others)}.", _sureness(evidence))
 
 
 def _why_none(evidence: Evidence) -> str:
-    """Why there is no best setting."""
+    """Why there is no best setting, as the end of a sentence."""
     statuses = [str(status) for status in evidence.tables.trials["status"]]
     if not statuses:
         return "no trial has ended yet"
@@ -127,7 +73,7 @@ def _lost(statuses: Sequence[str], kinds: Sequence[str]) -> str:
 
 
 def _highest_stopped(evidence: Evidence) -> str:
-    """The stopped trial that stood highest: no winner, since others might have passed it."""
+    """Name the stopped trial that stood highest. It is no winner: others might have passed it."""
     known = [
         (score, one)
         for search in evidence.searches
@@ -139,7 +85,7 @@ def _highest_stopped(evidence: Evidence) -> str:
     score, one = max(known, key=lambda item: (item[0], -item[1].number))
     of = f" of {one.planned}" if one.planned else ""
     images = evidence.size("val")
-    had = percent(Score(score, *stats.wilson(score * images, images), images)) if images else share(score)
+    had = Score.of(score, images).text if images else share(score)
     what = ", ".join(describe(axis, value) for axis, value in one.values.items())
     return f"; the highest validation accuracy at a lower budget is {had}, after {one.epochs}{of} epochs ({what})"
 
@@ -150,7 +96,7 @@ def summary(evidence: Evidence) -> list[tuple[str, str]]:
     if best is None:
         return [("no answer", _why_none(evidence))]
     scores = [
-        f"{name} {percent(score)}"
+        f"{name} {score.text}"
         for name, split in (("validation", "val"), ("test", "test"))
         if (score := evidence.score(best, split)) is not None
     ]
@@ -160,24 +106,24 @@ def summary(evidence: Evidence) -> list[tuple[str, str]]:
     near = evidence.near_best
     if near:
         names = _alternatives(evidence, best, near, conjunction="and", limit=4)
-        lines.append(("not told apart", names or f"{len(near)} of {len(evidence.settings) - 1} other settings"))
+        lines.append(("not told apart", names or f"{len(near)} of {len(evidence.configurations) - 1} other settings"))
     return lines
 
 
 def _sureness(evidence: Evidence) -> Verdict:
     best, near = evidence.best, evidence.near_best
-    assert best is not None  # asked only where there is one
-    told = [s for s in evidence.settings if s is not best and s not in near]
-    if not told or any(_test(setting) > _test(best) for setting in told):
+    assert best is not None  # only called where there is one
+    told = [s for s in evidence.configurations if s is not best and s not in near]
+    if not told or any(_test(c) > _test(best) for c in told):
         return CANNOT_TELL
     return SUGGESTIVE if near else CLEAR
 
 
-def _rivals(evidence: Evidence, best: Setting, others: int) -> str:
-    """How the other settings stand to the best on the test images."""
+def _rivals(evidence: Evidence, best: Configuration, others: int) -> str:
+    """How the other settings compare with the best on the test images."""
     near = evidence.near_best
-    keys = {setting.key for setting in near} | {best.key}
-    better = [s for s in evidence.settings if s.key not in keys and _test(s) > _test(best)]
+    keys = {c.key for c in near} | {best.key}
+    better = [s for s in evidence.configurations if s.key not in keys and _test(s) > _test(best)]
     worse = others - len(near) - len(better)
     parts = []
     if near:
@@ -194,7 +140,7 @@ def _rivals(evidence: Evidence, best: Setting, others: int) -> str:
     if better:
         leader = max(better, key=_test)
         score = evidence.score(leader)
-        reached = f" with {percent(score)}" if score else ""
+        reached = f" with {score.text}" if score else ""
         if len(better) == 1:
             parts.append(f"{in_words(evidence, leader)}, which validation ranked lower, does better on them{reached}")
         else:
@@ -206,47 +152,47 @@ def _rivals(evidence: Evidence, best: Setting, others: int) -> str:
 
 
 def _alternatives(
-    evidence: Evidence, best: Setting, near: Sequence[Setting], *, conjunction: str = "or", limit: int = 3
+    evidence: Evidence, best: Configuration, near: Sequence[Configuration], *, conjunction: str = "or", limit: int = 3
 ) -> str:
-    """A few rivals by what they change in the best; empty where they are more, or change too much to say."""
+    """Name rivals by what they change in the best; empty where they are many, or change more than two axes."""
     changed = [[axis for axis in evidence.varying if s.values[axis] != best.values[axis]] for s in near]
     if len(near) > limit or any(not 1 <= len(axes) <= 2 for axes in changed):
         return ""
     texts = [
-        " with ".join(describe(axis, setting.values[axis]) for axis in axes)
-        for setting, axes in zip(near, changed, strict=True)
+        " with ".join(describe(axis, configuration.values[axis]) for axis in axes)
+        for configuration, axes in zip(near, changed, strict=True)
     ]
     return listed(texts, conjunction)
 
 
-def _test(setting: Setting) -> float:
-    return setting.scores.get("test_accuracy", 0.0)
+def _test(configuration: Configuration) -> float:
+    return configuration.scores.get("test_accuracy", 0.0)
 
 
-def shared(evidence: Evidence, settings: Sequence[Setting]) -> str:
-    """What these settings share and not every setting has, which the sweep does settle: "residual with lr 0.001"."""
+def shared(evidence: Evidence, configurations: Sequence[Configuration]) -> str:
+    """What these settings share, but not all, so that the sweep does settle it: "residual with lr 0.001"."""
     common = [
         axis
         for axis in evidence.varying
-        if len({s.values[axis] for s in settings}) == 1
-        and len({s.values[axis] for s in evidence.settings}) > 1
-        and not any(axis in evidence.without_part.get(s.key, ()) for s in settings)
+        if len({s.values[axis] for s in configurations}) == 1
+        and len({s.values[axis] for s in evidence.configurations}) > 1
+        and not any(axis in evidence.without_part.get(s.key, ()) for s in configurations)
     ]
-    kinds = [describe(axis, settings[0].values[axis]) for axis in common if axis == "model"]
-    values = [describe(axis, settings[0].values[axis]) for axis in common if axis != "model"]
+    kinds = [describe(axis, configurations[0].values[axis]) for axis in common if axis == "model"]
+    values = [describe(axis, configurations[0].values[axis]) for axis in common if axis != "model"]
     return " ".join([*kinds, f"with {listed(values)}"] if values else kinds)
 
 
 def _of_chance(evidence: Evidence) -> list[Claim]:
-    lost = [setting for setting in evidence.settings if not evidence.beats_chance(setting)]
+    lost = [c for c in evidence.configurations if not evidence.beats_chance(c)]
     if not lost:
         return []
-    which = "" if len(lost) > 2 else f": {listed([evidence.label(setting) for setting in lost])}"
-    total = len(evidence.settings)
+    which = "" if len(lost) > 2 else f": {listed([evidence.label(c) for c in lost])}"
+    total = len(evidence.configurations)
     subject = f"None of {total} settings is" if len(lost) == total > 1 else f"{len(lost)} of {total} settings"
     verb = "" if len(lost) == total > 1 else " is no" if len(lost) == 1 else " are no"
     sentence = f"{subject}{verb} better than chance ({share(evidence.chance)}) on the test images{which}."
-    return [_plain(sentence, CANNOT_TELL, "all-settings")]
+    return [plain(sentence, CANNOT_TELL, "all-settings")]
 
 
 def _of_divergence(evidence: Evidence) -> list[Claim]:
@@ -260,19 +206,15 @@ def _of_divergence(evidence: Evidence) -> list[Claim]:
         if not is_missing(lost[0].get(axis)) and len({row[axis] for row in lost}) == 1
     ]
     with_what = f", {'all ' if len(lost) > 1 else ''}with {', '.join(shared)}" if shared else ""
-    return [_plain(f"{counted(len(lost), 'trial')} of {len(rows)} diverged{with_what}.", CLEAR, "trials")]
+    return [plain(f"{counted(len(lost), 'trial')} of {len(rows)} diverged{with_what}.", CLEAR, "trials")]
 
 
 def _of_nothing_to_compare(evidence: Evidence) -> list[Claim]:
-    if len(evidence.settings) == 1:
-        return [_plain("Only one setting finished, so there is nothing to compare it with.", CANNOT_TELL, "trials")]
-    if all(evidence.correct(setting) is None for setting in evidence.settings):
+    if len(evidence.configurations) == 1:
+        return [plain("Only one setting finished, so there is nothing to compare it with.", CANNOT_TELL, "trials")]
+    if all(evidence.correct(c) is None for c in evidence.configurations):
         sentence = (
             "The trials' answers on the test images are not recorded, so settings cannot be compared image by image."
         )
-        return [_plain(sentence, CANNOT_TELL, "trials")]
+        return [plain(sentence, CANNOT_TELL, "trials")]
     return []
-
-
-def _plain(sentence: str, verdict: Verdict, anchor: str) -> Claim:
-    return Claim((), lambda _: Finding(sentence, verdict, anchor))

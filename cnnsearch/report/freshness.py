@@ -1,6 +1,6 @@
-"""Whether a report is still the one its tables would give: it is made again only where it is not.
+"""Whether a report is still what its tables would give, so that it need not be made again.
 
-report.json, written last, says what a report was made from and what its files hash to.
+report.json, written last, holds a digest of what a report was made from, and the digests of its files.
 """
 
 from __future__ import annotations
@@ -10,25 +10,22 @@ import hashlib
 import json
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from cnnsearch.results.tables import Tables
 from cnnsearch.storage.checksums import sha256
 from cnnsearch.storage.durable import read_checked, write_checked
-
-if TYPE_CHECKING:
-    from cnnsearch.results.tables import Tables
 
 Lines = list[tuple[str, str]]
 
 
 def made_from(tables: Tables) -> str:
-    """Changes with anything a report shows and with the code that makes it; empty where the tables are not stored."""
+    """Digest of all that a report shows and of the code that makes it; empty where the tables are not stored."""
     if not tables.checksums:
         return ""
     facts = [
         _code(),
         tables.checksums,
-        tables.sweep,
+        tables.sweep.to_dict(),
         tables.provenance,
         tables.data,
         tables.pictures,
@@ -39,14 +36,14 @@ def made_from(tables: Tables) -> str:
 
 
 def note(out: Path, made: str, summary: Lines) -> None:
-    """Remember what the report in `out` was made from, and its answer. Raises DiskError."""
+    """Note what the report in `out` was made from, and its answer. Raises DiskError."""
     files = ["report.html", "report.md", *(f"plots/{file.name}" for file in (out / "plots").glob("*.png"))]
     facts = {"made_from": made, "summary": summary, "files": {name: sha256(out / name) for name in sorted(files)}}
     write_checked(out / "report.json", facts)
 
 
 def noted(out: Path, tables: Tables) -> Lines | None:
-    """The answer of the report in `out`; None where it would be another today, or a file of it is not as it was."""
+    """The answer of the report in `out`; None where it would differ today, or one of its files has changed."""
     stored = read_checked(out / "report.json")
     if stored is None or not stored["made_from"] or stored["made_from"] != made_from(tables):
         return None
@@ -59,7 +56,7 @@ def noted(out: Path, tables: Tables) -> Lines | None:
 
 @functools.cache
 def _code() -> str:
-    """Of this package as it stands, and of what draws the figures."""
+    """Digest of this package's files, and of the version of Matplotlib."""
     package = Path(__file__).parents[1]
     found = hashlib.sha256(f"matplotlib {metadata.version('matplotlib')}".encode())
     for file in sorted([*package.rglob("*.py"), *package.rglob("templates/*")]):

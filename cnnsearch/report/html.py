@@ -13,28 +13,23 @@ from markupsafe import Markup, escape
 from cnnsearch.plots.style import THEMES
 from cnnsearch.report.comparison import ComparisonPage
 from cnnsearch.report.page import Page
-from cnnsearch.report.words import visible
+from cnnsearch.words import printable
 
-# Only the page needs it: the ground of code and pictures.
+# The background of code and pictures, which only the page needs: (light, dark).
 _WELL = ("#f4f5f7", "#1f2329")
 
-_ANCHOR_NAMES = {
-    "all-settings": "all settings",
-    "curves": "the curves",
-    "errors": "the errors",
-    "trials": "the trials",
-}
+_ANCHOR_NAMES = {"all-settings": "all settings", "curves": "the curves", "errors": "the errors", "trials": "the trials"}
 
 _COMPARISON_ANCHOR_NAMES = {"best": "the best settings", "time": "accuracy against time", "table": "the table"}
 
-# What must not be broken over two lines: "78.9 % (76.3–81.3)", "2.7 points (0.4 to 5.0)", "10 %", "6 s", "p < 0.001".
+# What must not break over two lines: "78.9 % (76.3–81.3)", "2.7 points (0.4 to 5.0)", "10 %", "6 s", "p < 0.001".
 _NUMBERS = re.compile(r"−?\d[\d.,]* (?:%|points|(?:s|min|h|d)\b)(?: \([−\d][^()]*\))?|\bp (?:&lt;|=) [\d.e-]*\d")
 
 
 def environment(package: str = "cnnsearch.report") -> Environment:
-    """Jinja as the report uses it: everything escaped and visible unless marked safe, and no undefined names.
+    """Jinja that escapes everything not marked safe, shows characters that act, and refuses undefined names.
 
-    `package` has the templates, in a folder of that name.
+    `package` is the one whose folder `templates` is used.
     """
     templates = Environment(
         loader=PackageLoader(package, "templates"),
@@ -49,24 +44,24 @@ def environment(package: str = "cnnsearch.report") -> Environment:
     return templates
 
 
-def render(page: Page) -> str:
+def render(page: Page | ComparisonPage) -> str:
     """The page as HTML, with styles, script, figures and pictures inside."""
-    return _render("report.html.j2", page, _anchor_names(page))
+    source = table_script()
+    digest = base64.b64encode(hashlib.sha256(source.encode()).digest()).decode()
+    return _render(page, "layout.html.j2", style=Markup(style()), script=Markup(source), script_hash=f"sha256-{digest}")
 
 
-def render_comparison(page: ComparisonPage) -> str:
-    """The same for several sweeps side by side."""
-    return _render("comparison.html.j2", page, _COMPARISON_ANCHOR_NAMES)
+def content(page: Page | ComparisonPage) -> str:
+    """The `main` element of `render`, for a page made elsewhere; that needs `style` and `table_script`."""
+    return _render(page, "content.html.j2")
 
 
-def content(page: Page) -> str:
-    """What `render` has in its `main`, for a page of another's making; it needs `style` and `table_script`."""
-    return _content("report.html.j2", page, _anchor_names(page))
-
-
-def comparison_content(page: ComparisonPage) -> str:
-    """The same for several sweeps side by side."""
-    return _content("comparison.html.j2", page, _COMPARISON_ANCHOR_NAMES)
+def _render(page: Page | ComparisonPage, layout: str, **parts: str) -> str:
+    if isinstance(page, ComparisonPage):
+        name, anchor_names = "comparison.html.j2", _COMPARISON_ANCHOR_NAMES
+    else:
+        name, anchor_names = "report.html.j2", _anchor_names(page)
+    return environment().get_template(name).render(page=page, layout=layout, anchor_names=anchor_names, **parts)
 
 
 def style() -> str:
@@ -75,36 +70,14 @@ def style() -> str:
 
 
 def table_script() -> str:
-    """The JavaScript that makes its tables sortable. A table that comes later has to be told of: see there."""
+    """The JavaScript that makes tables sortable. Its comments say how to add tables later."""
     templates = environment()
     source, _, _ = templates.loader.get_source(templates, "table.js") if templates.loader else ("", "", None)
     return source
 
 
-def _render(template: str, page: Page | ComparisonPage, anchor_names: dict[str, str]) -> str:
-    source = table_script()
-    digest = base64.b64encode(hashlib.sha256(source.encode()).digest()).decode()
-    return (
-        environment()
-        .get_template(template)
-        .render(
-            layout="layout.html.j2",
-            page=page,
-            style=Markup(style()),
-            script=Markup(source),
-            script_hash=f"sha256-{digest}",
-            anchor_names=anchor_names,
-        )
-    )
-
-
-def _content(template: str, page: Page | ComparisonPage, anchor_names: dict[str, str]) -> str:
-    found = environment().get_template(template)
-    return found.render(layout="content.html.j2", page=page, anchor_names=anchor_names)
-
-
 def _anchor_names(page: Page) -> dict[str, str]:
-    """What a link to each section calls it."""
+    """The text of a link to each section."""
     heading = page.heatmaps_heading
     continued = {f"continued-{stage.stage}": "before and after" for stage in page.continued}
     searched = {f"search-{section.stage}": "how the search went" for section in page.searches}
@@ -113,15 +86,17 @@ def _anchor_names(page: Page) -> dict[str, str]:
 
 def keep_numbers_whole(text: str) -> Markup:
     """Escaped text in which numbers stay on one line with their unit and interval."""
-    return Markup(_NUMBERS.sub(lambda match: f'<span class="n">{match[0]}</span>', str(escape(visible(text)))))
+    return Markup(
+        _NUMBERS.sub(lambda match: f'<span class="n">{match[0]}</span>', str(escape(printable(text, on_page=True))))
+    )
 
 
 def _finalized(value: object) -> object:
-    return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+    return printable(value, on_page=True) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def only_base64(text: str) -> str:
-    """The text if it is base64, else nothing: it goes into a URL."""
+    """The text if it is base64, else nothing, since it goes into a URL."""
     try:
         base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError, TypeError):

@@ -9,40 +9,32 @@ from markupsafe import Markup
 from cnnsearch.report.comparison import ComparisonPage
 from cnnsearch.report.html import environment
 from cnnsearch.report.page import Page
-from cnnsearch.report.words import visible
+from cnnsearch.words import printable
 
 _SPECIAL = re.compile(r"([\\`*_\[\]|<>#$~])")
 _STARTS = re.compile(r"^(\d*)([-+.)])(?=\s)")
 
 
-def render(page: Page) -> str:
+def render(page: Page | ComparisonPage) -> str:
     """The page as Markdown for readers and renderers alike."""
-    return _render("report.md.j2", page)
-
-
-def render_comparison(page: ComparisonPage) -> str:
-    """The same for several sweeps side by side."""
-    return _render("comparison.md.j2", page)
-
-
-def _render(template: str, page: Page | ComparisonPage) -> str:
     templates = environment()
     templates.filters["md"] = plain
     templates.filters["mdcode"] = code
-    text = templates.get_template(template).render(page=page)
+    name = "comparison.md.j2" if isinstance(page, ComparisonPage) else "report.md.j2"
+    text = templates.get_template(name).render(page=page)
     return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
 
 
 def plain(text: str) -> Markup:
-    """Text in one line in which nothing is markup: neither Markdown's nor HTML's."""
-    flat = visible(" ".join(str(text).split())).replace("&", "&amp;")
+    """Text in one line, with all markup of Markdown and HTML escaped."""
+    flat = printable(" ".join(str(text).split()), on_page=True).replace("&", "&amp;")
     flat = _SPECIAL.sub(r"\\\1", flat).replace("\\<", "&lt;").replace("\\>", "&gt;")
     return Markup(_STARTS.sub(r"\1\\\2", flat))
 
 
 def code(text: str, indent: int = 0) -> Markup:
-    """A fenced block, with a fence longer than any in the text."""
+    """A fenced block; its fence is longer than any run of backticks in the text."""
     longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
     fence = "`" * max(3, longest + 1)
-    lines = [fence, *visible(text).rstrip("\n").split("\n"), fence]
+    lines = [fence, *printable(text, on_page=True).rstrip("\n").split("\n"), fence]
     return Markup("\n".join(" " * indent + line for line in lines))

@@ -9,16 +9,15 @@ from typing import Any
 
 import yaml
 
+from cnnsearch.evidence.contrasts import Contrast
 from cnnsearch.evidence.evidence import Evidence
-from cnnsearch.plots.parts import Part
-from cnnsearch.report.contrast import Contrast
-from cnnsearch.report.words import counted, listed, share
-from cnnsearch.words import duration, size
+from cnnsearch.evidence.part import Part
+from cnnsearch.words import counted, duration, listed, share, size
 
 
 @dataclass(frozen=True)
 class Run:
-    """One time the sweep's command ran."""
+    """One run of the sweep's command."""
 
     command: str
     started: str
@@ -39,17 +38,17 @@ class Method:
 
 
 def method(evidence: Evidence) -> Method:
-    """From the sweep and its provenance; whatever was not recorded is left out."""
+    """Describe the sweep from its provenance; what was not recorded is left out."""
     sweep = yaml.safe_dump(
-        evidence.tables.sweep, sort_keys=False, allow_unicode=True, width=100, default_flow_style=None
+        evidence.tables.sweep.to_dict(), sort_keys=False, allow_unicode=True, width=100, default_flow_style=None
     )
-    runs = [_run(run) for run in evidence.tables.provenance.get("runs") or []]
+    runs = [_run(run) for run in evidence.runs]
     return Method(tuple(_notes(evidence)), tuple(_facts(evidence)), tuple(runs), sweep)
 
 
 def seeds_note(evidence: Evidence) -> str:
-    """What the seeds allow to say; empty where nothing finished."""
-    seeds = sorted({seed for setting in evidence.settings for seed in setting.seeds})
+    """What can be said about seeds; empty where nothing finished."""
+    seeds = sorted({seed for c in evidence.configurations for seed in c.seeds})
     if not seeds:
         return ""
     if len(seeds) == 1:
@@ -65,9 +64,9 @@ def seeds_note(evidence: Evidence) -> str:
 
 def _notes(evidence: Evidence) -> list[tuple[str, str]]:
     """Two sentences on each thing a reader may doubt."""
-    chosen = counted(len(evidence.settings), "setting")
+    chosen = counted(len(evidence.configurations), "setting")
     optimistic = f"the winner’s validation score, the highest of {chosen}, is optimistic for that reason, and its"
-    seeds = max((len(setting.trial_ids) for setting in evidence.settings), default=1)
+    seeds = max((len(c.trial_ids) for c in evidence.configurations), default=1)
     mean = " (mean over seeds)" if seeds > 1 else ""
     over_seeds = " or, where that is wider, by Student’s t over the seeds" if seeds > 1 else ""
     return [
@@ -75,7 +74,7 @@ def _notes(evidence: Evidence) -> list[tuple[str, str]]:
             "Selection",
             f"The best setting is the one with the highest validation accuracy{mean}, each network taken at its epoch "
             "of highest validation accuracy; trials that diverged or failed take no part. Test images choose nothing"
-            + (f": {optimistic} test score is not." if evidence.settings else "."),
+            + (f": {optimistic} test score is not." if evidence.configurations else "."),
         ),
         (
             "Intervals",
@@ -111,7 +110,7 @@ def _notes(evidence: Evidence) -> list[tuple[str, str]]:
 
 
 def comparison_notes(parts: Sequence[Part], found: Sequence[Contrast]) -> tuple[tuple[str, str], ...]:
-    """What a comparison of several sweeps selects, tests and times."""
+    """How a comparison of several sweeps selects, tests and measures time."""
     unpaired = any(not contrast.is_paired for contrast in found)
     paired = any(contrast.is_paired for contrast in found)
     tests = []
@@ -168,7 +167,7 @@ def _run(run: Mapping[str, Any]) -> Run:
 
 
 def date_of(moment: Any) -> str:
-    """ "1 March 2025, 10:00 UTC" from an ISO time; what is not one is left as it is."""
+    """ "1 March 2025, 10:00 UTC" from an ISO time; other text is returned unchanged."""
     if not isinstance(moment, str):
         return ""
     try:
@@ -197,8 +196,7 @@ def _counted_names(names: list[str]) -> str:
 
 
 def _facts(evidence: Evidence) -> list[tuple[str, str]]:
-    provenance = evidence.tables.provenance
-    runs = provenance.get("runs") or []
+    provenance, runs = evidence.tables.provenance, evidence.runs
     last = runs[-1] if runs else {}
     facts = [(str(name), str(version)) for name, version in (last.get("versions") or {}).items() if version]
     if last.get("git_commit"):

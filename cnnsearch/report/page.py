@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from cnnsearch.evidence.evidence import Evidence, main_stage
-from cnnsearch.evidence.settings import words
-from cnnsearch.plots.confusion import Mistake, most_confused
-from cnnsearch.plots.continued import families
-from cnnsearch.plots.heatmaps import map_axes
+from cnnsearch.evidence.axes import main_stage, map_axes
+from cnnsearch.evidence.evidence import Evidence
+from cnnsearch.evidence.families import families
+from cnnsearch.evidence.mistakes import Mistake, Wrong, most_confused, most_sure_and_wrong
 from cnnsearch.report import figures, rows, search
 from cnnsearch.report.advice import Advice, advice
+from cnnsearch.report.claims import Answer, Finding
 from cnnsearch.report.figures import Picture
-from cnnsearch.report.findings import Answer, Finding, answer, findings
+from cnnsearch.report.findings import answer, findings
 from cnnsearch.report.method import Method, date_of, hardware, method, seeds_note
-from cnnsearch.report.words import capitalised, counted, percent
-from cnnsearch.words import duration
+from cnnsearch.spec.axis_words import words
+from cnnsearch.spec.settings import DataSpec, FillSplit, Split
+from cnnsearch.words import capitalised, counted, duration
 
-_MOST_LISTED = 400  # trials in report.md, which cannot be filtered
+_MOST_LISTED = 400  # trials in report.md, whose tables cannot be filtered
 _MOST_NAMED = 8  # damaged trials
 _MOST_OF_A_CLASS = 8  # pictures on the contact sheet
 
@@ -35,24 +35,12 @@ class Fact:
 
 @dataclass(frozen=True)
 class Continued:
-    """A stage that goes on from another."""
+    """A stage that continues another."""
 
     stage: str
     heading: str
     picture: Picture | None
     table: rows.Table
-
-
-@dataclass(frozen=True)
-class Wrong:
-    """A test image the best setting was sure of and wrong about."""
-
-    example: str
-    label: str
-    predicted: str
-    confidence: float
-    png: str | None
-    """Base64, where there is a picture."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +68,7 @@ class Page:
     more_confusions: list[Picture]
     trials: rows.Table
     best_trials: rows.Table
-    """The same, or where they are very many, the best of them."""
+    """The same; of very many trials only the best."""
     images: Picture | None
     sheet: list[tuple[str, list[str]]]
     data_facts: list[tuple[str, str]]
@@ -89,7 +77,7 @@ class Page:
 
     @property
     def anchors(self) -> set[str]:
-        """Ids of the sections there are: a finding may point at one that has nothing to show."""
+        """Ids of the sections that the page has: a finding may point at one with nothing to show."""
         present = {
             "all-settings": self.settings,
             "heatmaps": self.heatmaps,
@@ -107,15 +95,14 @@ class Page:
             *(name for name, content in present.items() if content),
         }
 
-    def pictures(self) -> Iterator[Picture]:
+    @property
+    def pictures(self) -> list[Picture]:
         """All figures, in order."""
-        continued = [stage.picture for stage in self.continued]
+        searched = [picture for section in self.searches for picture in section.pictures]
         more = [picture for _, pictures in self.more_curves for picture in pictures]
-        yield from figures.present([self.settings])
-        for section in self.searches:
-            yield from section.pictures
-        yield from figures.present([self.heatmaps, *self.curves, *more, *continued])
-        yield from figures.present([self.confusion, *self.more_confusions, self.images])
+        continued = [stage.picture for stage in self.continued]
+        found = [self.settings, *searched, self.heatmaps, *self.curves, *more, *continued, self.confusion]
+        return figures.present([*found, *self.more_confusions, self.images])
 
 
 def assemble(evidence: Evidence) -> Page:
@@ -125,9 +112,9 @@ def assemble(evidence: Evidence) -> Page:
     fresh = [stage for stage in evidence.stages if stage != main]
     used, _ = map_axes(evidence, main) if main else ([], [])
     return Page(
-        title=str(sweep.get("title") or sweep.get("name") or "Sweep"),
+        title=sweep.title or sweep.name,
         overline=_overline(evidence),
-        question=str(sweep.get("question") or ""),
+        question=sweep.question,
         answer=answer(evidence),
         facts=_facts(evidence),
         findings=findings(evidence),
@@ -142,13 +129,13 @@ def assemble(evidence: Evidence) -> Page:
         continued=[_continued(evidence, stage) for stage in evidence.stages if families(evidence, stage)],
         confusion=figures.best_confusion(evidence),
         confused=most_confused(evidence, evidence.best) if evidence.best else [],
-        wrong=most_sure_and_wrong(evidence, limit=24),
+        wrong=most_sure_and_wrong(evidence),
         more_confusions=figures.other_confusions(evidence),
         trials=rows.trials(evidence),
         best_trials=rows.trials(evidence, _MOST_LISTED),
         images=figures.images_per_class(evidence),
         sheet=_sheet(evidence),
-        data_facts=_data_facts(data, sweep),
+        data_facts=_data_facts(data, sweep.data),
         warnings=[str(warning) for warning in data.get("warnings") or []] + _damage(evidence),
         method=method(evidence),
     )
@@ -165,9 +152,8 @@ def _damage(evidence: Evidence) -> list[str]:
 
 def _overline(evidence: Evidence) -> str:
     sweep, data = evidence.tables.sweep, evidence.tables.data
-    runs = evidence.tables.provenance.get("runs") or [{}]
-    date = date_of(runs[-1].get("started_at")).split(",")[0]
-    return " · ".join(part for part in (str(sweep.get("name") or ""), str(data.get("source") or ""), date) if part)
+    date = date_of(evidence.runs[-1].get("started_at")).split(",")[0] if evidence.runs else ""
+    return " · ".join(part for part in (sweep.name, str(data.get("source") or ""), date) if part)
 
 
 def _facts(evidence: Evidence) -> list[Fact]:
@@ -176,12 +162,12 @@ def _facts(evidence: Evidence) -> list[Fact]:
     validation = evidence.score(best, "val") if best else None
     facts = []
     if best is not None:
-        optimistic = ", optimistic because it was picked for it" if len(evidence.settings) > 1 else ""
-        note = f"validation {percent(validation)}{optimistic}" if validation else ""
+        optimistic = ", optimistic because it was picked for it" if len(evidence.configurations) > 1 else ""
+        note = f"validation {validation.text}{optimistic}" if validation else ""
         facts.append(Fact("Best setting", evidence.label(best), note))
     if test is not None:
         facts.append(
-            Fact("Test accuracy", percent(test), f"of {test.n:,} images that took no part in choosing; 95 % interval")
+            Fact("Test accuracy", test.text, f"of {test.n:,} images that took no part in choosing; 95 % interval")
         )
     statuses = [str(status) for status in evidence.tables.trials["status"]]
     planned = max(evidence.tables.planned, len(statuses))
@@ -189,10 +175,9 @@ def _facts(evidence: Evidence) -> list[Fact]:
     if planned > len(statuses):
         others.append(f"{planned - len(statuses)} not run")
     facts.append(Fact("Trials", f"{statuses.count('done')} of {planned} done", ", ".join(others) or "none failed"))
-    runs = evidence.tables.provenance.get("runs") or []
-    seconds = [float(run["seconds"]) for run in runs if isinstance(run.get("seconds"), int | float)]
+    seconds = evidence.run_seconds
     if seconds:
-        machine = hardware(runs[-1])
+        machine = hardware(evidence.runs[-1])
         spread = f" in {len(seconds)} runs" if len(seconds) > 1 else ""
         facts.append(Fact("Time", duration(sum(seconds)) + spread, f"on {machine}" if machine else ""))
     return facts
@@ -204,41 +189,15 @@ def _continued(evidence: Evidence, stage: str) -> Continued:
     return Continued(stage, heading, figures.before_after(evidence, stage), rows.before_after(evidence, stage))
 
 
-def most_sure_and_wrong(evidence: Evidence, limit: int) -> list[Wrong]:
-    """The test images the best setting got wrong with most confidence (of several seeds, the first network's)."""
-    best = evidence.best
-    answers = evidence.answers(best.trial_ids[0]) if best else None
-    if answers is None:
-        return []
-    labels, examples, classes = evidence.labels["test"], evidence.examples["test"], evidence.classes
-    wrong = [i for i in range(len(labels)) if answers.predicted[i] != labels[i]]
-    wrong.sort(key=lambda i: (-answers.confidence[i], examples[i]))
-    pictures = evidence.tables.pictures.get("examples") or {}
-    return [
-        Wrong(
-            examples[i],
-            classes[labels[i]],
-            classes[answers.predicted[i]],
-            float(answers.confidence[i]),
-            pictures.get(examples[i]),
-        )
-        for i in wrong[:limit]
-    ]
-
-
 def _sheet(evidence: Evidence) -> list[tuple[str, list[str]]]:
     sheet = evidence.tables.pictures.get("sheet") or {}
     return [(str(name), list(images)[:_MOST_OF_A_CLASS]) for name, images in sheet.items() if images]
 
 
-def _data_facts(data: dict[str, Any], sweep: dict[str, Any]) -> list[tuple[str, str]]:
+def _data_facts(data: dict[str, Any], spec: DataSpec) -> list[tuple[str, str]]:
     facts = [("source", str(data["source"]))] if data.get("source") else []
-    settings = sweep.get("data") or {}
-    if settings.get("image_size"):
-        facts.append(("resized to", f"{settings['image_size']}×{settings['image_size']} pixels"))
-    split = settings.get("split") or {}
-    if split:
-        facts.append(("split", _split_in_words(split)))
+    facts.append(("resized to", f"{spec.image_size}×{spec.image_size} pixels"))
+    facts.append(("split", _split_in_words(spec.split)))
     if data.get("classes"):
         facts.append(("classes", counted(len(data["classes"]), "class", "classes")))
     if data.get("fingerprint"):
@@ -246,12 +205,13 @@ def _data_facts(data: dict[str, Any], sweep: dict[str, Any]) -> list[tuple[str, 
     return facts
 
 
-def _split_in_words(split: dict[str, Any]) -> str:
-    method = split.get("method")
-    if method == "fill":
-        train, val = split.get("train_per_class"), split.get("val_per_class")
-        return f"in order: {train} training, then {val} validation images of each class; the rest is test"
-    if method == "stratified":
-        train, val, seed = split.get("train"), split.get("val"), split.get("seed")
-        return f"at random within each class (seed {seed}): {train} training, {val} validation; the rest is test"
-    return ", ".join(f"{str(name).replace('_', ' ')} {value}" for name, value in split.items())
+def _split_in_words(split: Split) -> str:
+    if isinstance(split, FillSplit):
+        return (
+            f"in order: {split.train_per_class} training, then {split.val_per_class} validation images of each class; "
+            "the rest is test"
+        )
+    return (
+        f"at random within each class (seed {split.seed}): {split.train} training, {split.val} validation; the rest is "
+        "test"
+    )

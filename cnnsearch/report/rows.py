@@ -1,4 +1,4 @@
-"""The report's tables: every trial, and stages that go on from others before and after."""
+"""The report's tables: every trial, and stages that continue others before and after."""
 
 from __future__ import annotations
 
@@ -6,17 +6,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from cnnsearch import stats
-from cnnsearch.evidence.evidence import Evidence, Score, best_of
-from cnnsearch.evidence.settings import AXES, axis_values, format_value, is_missing, words
-from cnnsearch.plots.continued import change, families
-from cnnsearch.report.words import percent, points
+from cnnsearch.evidence.comparisons import Score
+from cnnsearch.evidence.configurations import AXES, axis_values, best_of, is_missing
+from cnnsearch.evidence.evidence import Evidence
+from cnnsearch.evidence.families import change, families
+from cnnsearch.report.words import points
+from cnnsearch.spec.axis_words import format_value, words
 from cnnsearch.words import duration
 
 
 @dataclass(frozen=True)
 class Cell:
-    """What a cell says, and the number it sorts by where it holds one."""
+    """The text of a cell, and where it holds a number the value to sort by."""
 
     text: str
     sort: float | None = None
@@ -33,7 +34,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Column:
-    """A column's heading; numbers are set flush right."""
+    """A column's heading; numeric columns are aligned right."""
 
     title: str
     numeric: bool = False
@@ -51,7 +52,7 @@ _NOTHING = Cell("–")
 
 
 def trials(evidence: Evidence, most: int | None = None) -> Table:
-    """Every trial that ended, in the order of the table; of more than `most` those best by validation accuracy."""
+    """Every trial that ended, in the order of the table; of more than `most`, the best by validation accuracy."""
     records = evidence.tables.trials.to_dict("records")
     if most is not None and len(records) > most:
         records = sorted(records, key=lambda record: -_validation(record))[:most]
@@ -78,7 +79,7 @@ def trials(evidence: Evidence, most: int | None = None) -> Table:
         cells += [_weights_cell(values[axis]) if axis == "weights" else _value_cell(values[axis]) for axis in axes]
         cells += [_number(record.get("seed"), "{:.0f}")] if several_seeds else []
         cells += [_number(record.get("parameters"), "{:,.0f}")] if counted else []
-        done = record["status"] in ("done", "pruned")  # of a stopped one, the best until then
+        done = record["status"] in ("done", "pruned")  # of a stopped trial, its best until then
         cells += [_accuracy(evidence, record, split) if done else _NOTHING for split in ("val", "test")]
         cells += [_number(record.get(f"{split}_loss"), "{:.3f}") if done else _NOTHING for split in ("val", "test")]
         cells += [_number(record.get("best_epoch"), "{:.0f}") if done else _NOTHING]
@@ -97,7 +98,7 @@ def _validation(record: Mapping[Any, Any]) -> float:
 
 
 def _place(evidence: Evidence, record: Mapping[Any, Any]) -> Cell:
-    """Its number in its search, which figures and findings go by."""
+    """Its number in its search, by which figures and findings call it."""
     known = evidence.attempts.get(str(record["trial_id"]))
     return _NOTHING if known is None else Cell(f"{known[1].number:,}", float(known[1].number))
 
@@ -110,7 +111,7 @@ def _epochs(evidence: Evidence, record: Mapping[Any, Any]) -> int | None:
 
 
 def _shown_axes(evidence: Evidence, records: list[dict[Any, Any]]) -> list[str]:
-    """The axes that vary, and what is fine-tuned where that is not a whole network from scratch."""
+    """The axes that vary, and weights and fine-tuning mode where they are not the usual ones."""
     usual = {"weights": {None, "none"}, "fine_tune": {None, "full"}}
     rows = [axis_values(record) for record in records]
     shown = set(evidence.varying or ["model"])
@@ -119,7 +120,7 @@ def _shown_axes(evidence: Evidence, records: list[dict[Any, Any]]) -> list[str]:
 
 
 def _weights_cell(value: Any) -> Cell:
-    """A file's name without its folder: the sweep's description has it in full."""
+    """The name of a file of weights without its folder, which the sweep's description has."""
     return _NOTHING if value is None else Cell(str(value).replace("\\", "/").rstrip("/").rsplit("/", 1)[-1])
 
 
@@ -144,7 +145,7 @@ def _accuracy(evidence: Evidence, record: Mapping[Any, Any], split: str) -> Cell
     if is_missing(value) or n == 0:
         return _NOTHING
     fraction = min(1.0, float(value))
-    return Cell(percent(Score(fraction, *stats.wilson(fraction * n, n), n)), fraction)
+    return Cell(Score.of(fraction, n).text, fraction)
 
 
 def before_after(evidence: Evidence, stage: str) -> Table:
@@ -162,21 +163,21 @@ def before_after(evidence: Evidence, stage: str) -> Table:
         best = best_of(group)
         parent = evidence.by_key.get(group[0].parent or "")
         start = group[0].model if parent is None or one_a_model else evidence.label(parent, omit=axes)
-        for setting in group:
-            cells = [Cell(start), *(_value_cell(setting.values[axis]) for axis in axes)]
+        for configuration in group:
+            cells = [Cell(start), *(_value_cell(configuration.values[axis]) for axis in axes)]
             for split in ("val", "test"):
                 for moment in ("before", "best"):
-                    score = evidence.score(setting, split, moment)
-                    cells.append(Cell(percent(score), score.value) if score else _NOTHING)
-            comparison = change(evidence, setting)
+                    score = evidence.score(configuration, split, moment)
+                    cells.append(Cell(score.text, score.value) if score else _NOTHING)
+            comparison = change(evidence, configuration)
             cells.append(
                 Cell(points(comparison.difference).replace(" points", ""), comparison.difference.value)
                 if comparison
                 else _NOTHING
             )
             for split in ("val", "test"):
-                before, after = (setting.scores.get(f"{split}_loss{moment}") for moment in ("_before", ""))
+                before, after = (configuration.scores.get(f"{split}_loss{moment}") for moment in ("_before", ""))
                 known = before is not None and after is not None
                 cells.append(Cell(f"{before:.2f} → {after:.2f}", after) if known else _NOTHING)
-            rows.append(Row(tuple(cells), is_best=best is not None and setting.key == best.key))
+            rows.append(Row(tuple(cells), is_best=best is not None and configuration.key == best.key))
     return Table(tuple(columns), tuple(rows))

@@ -1,22 +1,19 @@
-"""How a search went: its figures with their captions, and what is to be said beside them."""
+"""How a search went: its figures with captions, its Pareto set, and a summary."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from cnnsearch import plots
+from cnnsearch.evidence.evidence import Evidence
 from cnnsearch.evidence.importance import LEAST_TRIALS, MOST_TRIALS, TREES
+from cnnsearch.evidence.regions import contour_axes
 from cnnsearch.evidence.searches import Searched
-from cnnsearch.evidence.settings import format_value, words
-from cnnsearch.plots import marks, parallel
-from cnnsearch.plots.contour import contour_axes
+from cnnsearch.evidence.shown import MOST_LINES, MOST_POINTS
 from cnnsearch.report.figures import Picture, picture_of, present
 from cnnsearch.report.rows import Cell, Column, Row, Table
-from cnnsearch.report.words import capitalised, counted, listed, visible
-
-if TYPE_CHECKING:
-    from cnnsearch.evidence.evidence import Evidence
+from cnnsearch.spec.axis_words import format_value, words
+from cnnsearch.words import capitalised, counted, listed
 
 _MOST_ON_FRONT = 15
 
@@ -37,7 +34,7 @@ class SearchSection:
 
     stage: str
     summary: str
-    """What searched, and what became of its trials."""
+    """The method, and what became of its trials."""
     pictures: list[Picture]
     why_no_importances: str
     """Empty where they are shown."""
@@ -47,7 +44,7 @@ class SearchSection:
 
 
 def sections(evidence: Evidence) -> list[SearchSection]:
-    """One a stage that was searched, or in which trials were stopped early."""
+    """A section for each stage that was searched, or in which trials were stopped early."""
     return [_section(search) for search in evidence.searches]
 
 
@@ -63,36 +60,34 @@ def _section(search: Searched) -> SearchSection:
 
 
 def summary(search: Searched) -> str:
-    """What searched, and what became of its trials, in two or three sentences."""
-    total, planned = len(search.attempts), search.planned
+    """The method and what became of its trials, in two or three sentences."""
+    total, planned = len(search.attempts), search.spec.search.trials
     of = f" of {counted(planned, 'trial')}" if planned and planned > total else ""
     trials = f"{total:,}{of}" if of else counted(total, "trial")
-    method = _METHODS.get(search.method, visible(search.method))
-    sentences = [f"{capitalised(method)} suggested {trials}."] if search.is_search else [f"{capitalised(trials)} ran."]
-    done = sum(one.status == "done" for one in search.attempts)
-    kinds = [(done, "trained to the end"), (len(search.pruned), "stopped early")]
+    if search.is_search:
+        sentences = [f"{capitalised(_METHODS[search.method])} suggested {trials}."]
+    else:
+        sentences = [f"{capitalised(trials)} ran."]
+    kinds = [(search.done, "trained to the end"), (len(search.pruned), "stopped early")]
     kinds += [(sum(one.status == kind for one in search.lost), kind) for kind in ("failed", "diverged")]
     parts = [f"{count:,} {name}" for count, name in kinds if count]
     sentences.append(f"{capitalised(listed(parts))}.")
-    rule = search.stopping
-    if rule:
-        details = [
-            f"{str(key).replace('_', ' ')} {format_value(value)}" for key, value in rule.items() if key != "method"
-        ]
-        name = _RULES.get(str(rule.get("method")), visible(str(rule.get("method"))))
-        with_what = f" ({', '.join(details)})" if details else ""
-        sentences.append(f"Rule for stopping: {name}{with_what}.")
+    rule = search.spec.stop_early
+    if rule is not None:
+        details = rule.model_dump(exclude={"method"})
+        told = [f"{name.replace('_', ' ')} {format_value(value)}" for name, value in details.items()]
+        sentences.append(f"Rule for stopping: {_RULES[rule.method]} ({', '.join(told)}).")
     return " ".join(sentences)
 
 
 def _why_none(search: Searched) -> str:
     if not search.is_search or search.importances is not None:
         return ""
-    settings = len(search.comparable)
-    if settings >= LEAST_TRIALS:
+    known = len(search.comparable)
+    if known >= LEAST_TRIALS:
         return "Importances are not shown: the scores, or the axes, do not vary."
     return (
-        f"Importances and the map of the two axes that matter most are not shown: {counted(settings, 'trial')} ended "
+        f"Importances and the map of the two axes that matter most are not shown: {counted(known, 'trial')} ended "
         f"with a score, and with fewer than {LEAST_TRIALS} settings the method (fANOVA) finds effects in noise."
     )
 
@@ -105,8 +100,8 @@ def _name(search: Searched, what: str) -> str:
     return f"search-{search.stage}-{what}"
 
 
-def _selected(search: Searched, most: int = marks.MOST_POINTS) -> str:
-    """Says so where not all trials are drawn."""
+def _selected(search: Searched, most: int = MOST_POINTS) -> str:
+    """A note where not all trials are drawn; else empty."""
     total = max(len(search.scored), len(search.stopped))
     return (
         f" Of more than {most} trials the best are drawn, and an even selection of the others." if total > most else ""
@@ -133,7 +128,7 @@ def _importances(search: Searched) -> Picture | None:
     found = search.importances
     if found is None:
         return None
-    drawn = f", each on {MOST_TRIALS:,} of them" if found.settings > MOST_TRIALS else ""
+    drawn = f", each on {MOST_TRIALS:,} of them" if found.configurations > MOST_TRIALS else ""
     early = ""
     if search.common_epoch:
         early = (
@@ -141,11 +136,11 @@ def _importances(search: Searched) -> Picture | None:
             "reached: what matters later may differ."
         )
     caption = (
-        f"fANOVA: share of the variance over the whole space that an axis explains alone, from {found.settings:,} "
-        f"settings; what is missing from 100 % is joint effects. Forests of {TREES} trees, repeated on other draws of "
-        f"the trials{drawn}: bars are means, lines run from the least to the most. Dotted: the most that a column of "
-        "random numbers got; an axis is shown strong where even its least is more. Trials in which an axis has no part "
-        f"count as if its value were random.{early}"
+        "fANOVA: share of the variance over the whole space that an axis explains alone, from "
+        f"{found.configurations:,} settings; what is missing from 100 % is joint effects. Forests of {TREES} trees, "
+        f"repeated on other draws of the trials{drawn}: bars are means, lines run from the least to the most. Dotted: "
+        "the most that a column of random numbers got; an axis is shown strong where even its least is more. Trials in "
+        f"which an axis has no part count as if its value were random.{early}"
     )
     alt = f"Importance for {search.objective.label}{_at(search)}: " + "; ".join(
         f"{words(name).full} {100 * found.shares[name].value:.0f} %" for name in found.ranked
@@ -184,7 +179,7 @@ def _contour(search: Searched) -> Picture | None:
 def _parallel(search: Searched) -> Picture | None:
     caption = (
         "A line a trial that was trained to its end, across every axis to its score; the best are strong. Listed "
-        f"values are spread a little.{_selected(search, parallel.MOST_LINES)}"
+        f"values are spread a little.{_selected(search, MOST_LINES)}"
     )
     alt = f"Parallel coordinates of {counted(len(search.scored), 'trial')}. The numbers are in the table of trials."
     return picture_of(plots.parallel_coordinates(search), _name(search, "parallel"), caption, alt)
@@ -223,7 +218,7 @@ def _budgets(search: Searched) -> Picture | None:
 
 
 def _front(search: Searched) -> Table:
-    """The Pareto set, by the first objective; of many an even selection that keeps both ends."""
+    """The Pareto set, by the first objective; of many trials an even selection that keeps both ends."""
     axes = [axis.name for axis in search.axes]
     columns = [Column("trial", True), *(Column(one.label, True) for one in search.objectives)]
     columns += [Column(words(name).short, numeric=search.axis(name).is_ordered) for name in axes]

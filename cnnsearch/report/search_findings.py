@@ -1,42 +1,32 @@
-"""What a search shows in sentences, and what it suggests to try next."""
+"""What searches show, in sentences."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
-
-from cnnsearch import stats
-from cnnsearch.evidence.evidence import Score
-from cnnsearch.evidence.searches import Attempt, Axis, Searched
-from cnnsearch.evidence.settings import describe, format_value, words
-from cnnsearch.plots.slices import region
-from cnnsearch.report.findings import CANNOT_TELL, CLEAR, SUGGESTIVE, Claim, Finding, Verdict
-from cnnsearch.report.words import capitalised, counted, listed, number_word, percent
-
-if TYPE_CHECKING:
-    from cnnsearch.evidence.evidence import Evidence
+from cnnsearch.evidence.comparisons import Score
+from cnnsearch.evidence.evidence import Evidence
+from cnnsearch.evidence.progress import late_gain, late_on_front
+from cnnsearch.evidence.regions import region
+from cnnsearch.evidence.searches import Attempt, Searched
+from cnnsearch.evidence.space import Axis
+from cnnsearch.evidence.verdicts import CANNOT_TELL, CLEAR, SUGGESTIVE, Verdict
+from cnnsearch.report.claims import Claim, Finding, plain
+from cnnsearch.spec.axis_words import describe, format_value, rounded, words
+from cnnsearch.words import capitalised, counted, listed, number_word
 
 ENOUGH = 40
-"""Settings from which importances are called clear."""
-_EDGE = 0.08  # of the range
-_LEAST_FOR_PROGRESS = 12
+"""Settings from which on importances are called clear."""
 
 
 def of_searches(evidence: Evidence) -> list[Claim]:
-    """Of each search: the axes that matter, the best regions, progress, what was stopped, the Pareto set."""
-    found: list[Finding] = []
+    """For each search: axes that matter, the best regions, progress, early stopping, the Pareto set."""
+    claims = []
     for search in evidence.searches:
-        several = len(evidence.searches) > 1
-        start = f"In stage {search.stage}: " if several else ""
+        start = f"In stage {search.stage}: " if len(evidence.searches) > 1 else ""
         told = [*_of_front(search), *_of_stopping(search)]
         if search.is_search:
             told = [*_of_axes(search), *_of_regions(search), *told, *_of_progress(search)]
-        found += [Finding(f"{start}{one.sentence}", one.verdict, one.anchor) for one in told]
-    return [_claim(finding) for finding in found]
-
-
-def _claim(finding: Finding) -> Claim:
-    return Claim((), lambda _: finding)
+        claims += [plain(f"{start}{one.sentence}", one.verdict, one.anchor) for one in told]
+    return claims
 
 
 def anchor(search: Searched) -> str:
@@ -52,7 +42,7 @@ def _of_axes(search: Searched) -> list[Finding]:
     likely = [name for name in found.ranked if found.is_likely(name) and name not in clear]
     at = f" at epoch {search.common_epoch}" if search.common_epoch else ""
     where = f"of the variance of {search.objective.label}{at} over the space searched"
-    source = f"fANOVA, {counted(found.settings, 'setting')}"
+    source = f"fANOVA, {counted(found.configurations, 'setting')}"
     source += ", the last epoch that all of them reached" if search.common_epoch else ""
     if not clear and not likely:
         sentence = f"Which axes matter cannot be told: none explains more {where} than random numbers do ({source})."
@@ -74,7 +64,7 @@ def _of_axes(search: Searched) -> list[Finding]:
         which = "other axis explains" if others == 1 else "other axes explain"
         count = "the" if others == 1 else f"the {number_word(others)}"
         sentence += f"; {count} {which} no more than random numbers"
-    verdict: Verdict = CLEAR if clear and found.settings >= ENOUGH else SUGGESTIVE
+    verdict: Verdict = CLEAR if clear and found.configurations >= ENOUGH else SUGGESTIVE
     return [Finding(f"{sentence} ({source}).", verdict, anchor(search))]
 
 
@@ -88,7 +78,7 @@ def _of_regions(search: Searched) -> list[Finding]:
     if not spans:
         return []
     sentence = f"The best {len(top)} of {len(search.scored):,} trials by validation: {listed(spans)}."
-    # They were picked for their scores, and a searcher looks most where it has found something.
+    # Not clear: the trials were picked for their scores, and a searcher looks most where scores are high.
     return [Finding(sentence, SUGGESTIVE, anchor(search))]
 
 
@@ -96,31 +86,6 @@ def _searched(search: Searched, axis: Axis) -> str:
     if not axis.is_range:
         return ""
     return f" (searched: {format_value(axis.low)} to {format_value(axis.high)})"
-
-
-def late_gain(search: Searched) -> float | None:
-    """How much the last third of the suggestions bettered the first objective; 0 where it did not.
-
-    None where trials are too few to speak of thirds.
-    """
-    count = len(search.attempts)
-    early = [search.score(one) for one in search.scored if one.number <= count - count // 3]
-    late = [search.score(one) for one in search.scored if one.number > count - count // 3]
-    if len(search.scored) < _LEAST_FOR_PROGRESS or not early or not late:
-        return None
-    sign = 1 if search.objective.is_larger_better else -1
-    return max(0.0, max(sign * score for score in late) - max(sign * score for score in early))
-
-
-def late_on_front(search: Searched) -> int:
-    """How many of the Pareto set are from the last third of the suggestions."""
-    count = len(search.attempts)
-    return sum(one.number > count - count // 3 for one in search.front)
-
-
-def is_improving(search: Searched) -> bool:
-    """Whether the last third of the suggestions found anything better."""
-    return bool(late_on_front(search) if len(search.objectives) > 1 else late_gain(search))
 
 
 def _of_progress(search: Searched) -> list[Finding]:
@@ -139,15 +104,15 @@ def _of_progress(search: Searched) -> list[Finding]:
             f"The search had stopped improving: its best is trial {best.number:,} of {count:,}, and {third} found "
             "nothing better."
         )
-        # Draws that learn nothing from the ones before have no trend to stop.
+        # Draws that learn nothing from those before them have no trend that could stop.
         learns = search.method not in ("random", "qmc")
         return [Finding(sentence, SUGGESTIVE if learns and count >= ENOUGH else CANNOT_TELL, anchor(search))]
     accuracy = search.objective.column.endswith("accuracy")
     by = f"{100 * gain:.1f} percentage points" if accuracy else f"{gain:.3f}"
-    images = search.evidence.size("val")
+    images = search.recorded.size("val")
     grain = 1 / images if images and accuracy else 0.0
     few = f", {counted(round(gain * images), 'validation image')} of {images:,}" if grain else ""
-    # A standard error of one score: a smaller gain may be a few lucky images.
+    # Within one standard error of a score, a gain may be a few lucky images.
     value = search.score(best)
     is_noise = bool(grain) and gain <= (value * (1 - value) / images) ** 0.5
     was = "may still have been" if is_noise else "was still"
@@ -180,14 +145,10 @@ def _of_stopping(search: Searched) -> list[Finding]:
         )
         return [Finding(f"{sentence}.", CLEAR, anchor(search))]
     rest = len(search.scored)
-    which = "trained to the end" if rest == _done(search) else "that trained to the end or got no better"
+    which = "trained to the end" if rest == search.done else "that trained to the end or got no better"
     sentence = f"{start}. The winner was trained to its end, and chosen among the {rest:,} {which}"
     sentence += _higher_when_stopped(search, best)
     return [Finding(f"{sentence}.", CLEAR, anchor(search))]
-
-
-def _done(search: Searched) -> int:
-    return sum(one.status == "done" for one in search.attempts)
 
 
 def _higher_when_stopped(search: Searched, best: Attempt) -> str:
@@ -230,62 +191,13 @@ def _told(search: Searched, one: Attempt) -> str:
 def _score(search: Searched, one: Attempt, index: int) -> str:
     objective = search.objectives[index]
     value = one.scores[objective.column]
-    images = search.evidence.size("val")
+    images = search.recorded.size("val")
     if objective.column == "val_accuracy" and images:
-        low, high = stats.wilson(min(1.0, value) * images, images)
-        return percent(Score(value, low, high, images))
+        return Score.of(value, images).text
     return objective.text(value)
 
 
 def _named(search: Searched, one: Attempt) -> str:
-    """The values a reader needs first, of three axes."""
+    """The values of the three axes that a reader needs first."""
     names = [axis.name for axis in search.telling if axis.name in one.values][:3]
-    return ", ".join(describe(name, _rounded(one.values[name])) for name in names)
-
-
-def _rounded(value: object) -> float | int | str | bool | None:
-    if isinstance(value, float):
-        return float(f"{value:.2g}")
-    assert value is None or isinstance(value, int | str)
-    return value
-
-
-def edges(search: Searched) -> list[tuple[Axis, bool]]:
-    """Ranges, and lists of numbers, at whose end the best trials lie: (axis, whether at the upper end)."""
-    best, found = search.best, []
-    if best is None or len(search.scored) < _LEAST_FOR_PROGRESS:
-        return []
-    known = search.importances
-    for axis in search.by_importance if known is None else [a for a in search.axes if known.is_likely(a.name)]:
-        at = axis.position(best.values[axis.name]) if axis.is_ordered and axis.name in best.values else None
-        if at is None:
-            continue
-        places = [
-            p
-            for one in search.top
-            if axis.name in one.values and (p := axis.position(one.values[axis.name])) is not None
-        ]
-        middle = _median(places)
-        for upwards in (False, True):
-            near = (1 - at if upwards else at) <= (_EDGE if axis.is_range else 0)
-            is_end = near and (1 - middle if upwards else middle) <= 3 * _EDGE
-            if is_end and not _diverges(search, axis, upwards=upwards):
-                found.append((axis, upwards))
-    return found
-
-
-def _diverges(search: Searched, axis: Axis, *, upwards: bool) -> bool:
-    """Whether a quarter of the trials at this end diverged: then there is nothing to find past it."""
-    there = [
-        one
-        for one in search.attempts
-        if axis.name in one.values
-        and (at := axis.position(one.values[axis.name])) is not None
-        and (1 - at if upwards else at) <= 2 * _EDGE
-    ]
-    return 4 * sum(one.status == "diverged" for one in there) > len(there)
-
-
-def _median(values: Sequence[float]) -> float:
-    ordered = sorted(values)
-    return ordered[len(ordered) // 2] if ordered else 0.5
+    return ", ".join(describe(name, rounded(one.values[name])) for name in names)

@@ -1,60 +1,24 @@
-"""Numbers as people read them. Accuracies and intervals are fractions here and percent in the words."""
+"""Differences and settings as reports word them."""
 
 from __future__ import annotations
 
 import re
 
-from cnnsearch.evidence.evidence import Evidence, Score
-from cnnsearch.evidence.settings import Setting, Value, format_value
+from cnnsearch.evidence.configurations import Configuration
+from cnnsearch.evidence.evidence import Evidence
+from cnnsearch.spec.axis_words import Value, format_value
 from cnnsearch.stats import Estimate
-from cnnsearch.words import listed as listed
-
-_UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
-"""Controls, which move a terminal's cursor, and overrides of direction, which turn the text after them round."""
-
-
-def visible(text: str) -> str:
-    """Text in which no character acts on the text around it: such characters become backslash escapes."""
-    return _UNSEEN.sub(lambda match: match[0].encode("unicode_escape").decode("ascii"), text)
-
-
-def percent(score: Score) -> str:
-    """An accuracy with its interval: "78.9 % (76.3–81.3)"."""
-    return f"{100 * score.value:.1f} % ({100 * score.low:.1f}–{100 * score.high:.1f})"
-
-
-def share(fraction: float) -> str:
-    """A fraction that is no estimate, such as chance: "10 %", "12.5 %"."""
-    return f"{100 * fraction:.3g} %"
-
-
-def signed(points: float) -> str:
-    """Points with a true minus sign and never "−0.0"."""
-    text = f"{points:.1f}"
-    return text.replace("-", "−") if float(text) != 0 else "0.0"
+from cnnsearch.words import number_word, signed
 
 
 def points(difference: Estimate, sign: int = 1) -> str:
-    """A difference of accuracies with its interval: "2.7 points (0.4 to 5.0)". `sign` -1 turns it round."""
+    """A difference of accuracies with its interval: "2.7 points (0.4 to 5.0)". `sign` -1 turns it around."""
     low, high = sorted((sign * difference.low, sign * difference.high))
     return f"{signed(100 * sign * difference.value)} points ({signed(100 * low)} to {signed(100 * high)})"
 
 
-def counted(count: int, singular: str, plural: str | None = None) -> str:
-    """ "1 setting", "1,000 settings"."""
-    return f"{count:,} {singular if count == 1 else plural or singular + 's'}"
-
-
-_SMALL_NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
-
-
-def number_word(count: int) -> str:
-    """Up to ten in letters: "two"."""
-    return _SMALL_NUMBERS[count] if count < len(_SMALL_NUMBERS) else f"{count:,}"
-
-
 def trained_layers(fine_tune: Value) -> str:
-    """What a way to fine-tune trains: "the last layer alone", "the last two convolutions as well as the last layer"."""
+    """The layers that a fine-tuning mode trains: "the last layer alone", "all layers"."""
     if fine_tune == "head":
         return "the last layer alone"
     if fine_tune == "full":
@@ -66,18 +30,13 @@ def trained_layers(fine_tune: Value) -> str:
     return f"the last {convolutions} as well as the last layer"
 
 
-def in_words(evidence: Evidence, setting: Setting) -> str:
-    """A setting inside a sentence: its label, in plain words where it differs from others only in what it trains."""
+def in_words(evidence: Evidence, configuration: Configuration) -> str:
+    """A setting inside a sentence: its label, or the layers it trains where settings differ in nothing else."""
     if evidence.varying == ["fine_tune"]:
-        return f"training {trained_layers(setting.values['fine_tune'])}"
-    return in_label(evidence, setting)
+        return f"training {trained_layers(configuration.values['fine_tune'])}"
+    return in_label(evidence, configuration)
 
 
-def in_label(evidence: Evidence, setting: Setting) -> str:
-    """A setting's label with no colon in it, for sentences that have one of their own."""
-    return evidence.label(setting).replace("fine-tuning: ", "fine-tuning ")
-
-
-def capitalised(text: str) -> str:
-    """The text with its first letter large and the rest untouched."""
-    return text[:1].upper() + text[1:]
+def in_label(evidence: Evidence, configuration: Configuration) -> str:
+    """A setting's label without a colon, for sentences that have their own."""
+    return evidence.label(configuration).replace("fine-tuning: ", "fine-tuning ")

@@ -57,7 +57,7 @@ class Tables:
     predictions: pd.DataFrame
     """A row a trial, split, moment and example; columns of `PREDICTIONS`, strings as categories. It may be long, and is
     read when it is first looked at."""
-    sweep: dict[str, Any]
+    sweep: Sweep
     """The resolved sweep, as in sweep.yaml."""
     provenance: dict[str, Any]
     """Runs with their commands, versions and hardware."""
@@ -122,7 +122,7 @@ def load(folder: Path | str, *, store: bool = True) -> Tables:
         trials=stored.tables["trials"].to_pandas(),
         epochs=stored.tables["epochs"].to_pandas(),
         predictions=later if held is None else _predictions_frame(held, data),
-        sweep=sweep.to_dict(),
+        sweep=sweep,
         provenance=results.read("provenance.json"),
         data=data,
         pictures=results.read("pictures.json"),

@@ -10,7 +10,8 @@ import pyarrow as pa
 import pytest
 
 from cnnsearch import plots
-from cnnsearch.evidence.evidence import Evidence, best_of, distinct, matched
+from cnnsearch.evidence.configurations import best_of, distinct, matched
+from cnnsearch.evidence.evidence import Evidence
 from cnnsearch.results.parquet import EPOCHS, PREDICTIONS, TRIALS
 from tests.report import factory
 
@@ -27,33 +28,33 @@ def seeds() -> Evidence:
 
 class TestEvidence:
     def test_settings_join_seeds_and_nothing_else(self):
-        assert len(part1().settings) == 16
-        assert len(seeds().settings) == 16
-        assert all(setting.seeds == (0, 1, 2) for setting in seeds().settings)
+        assert len(part1().configurations) == 16
+        assert len(seeds().configurations) == 16
+        assert all(configuration.seeds == (0, 1, 2) for configuration in seeds().configurations)
 
     def test_scores_are_those_of_the_tables(self):
         trials = part1().tables.trials.set_index("trial_id")
-        for setting in part1().settings:
-            score = part1().score(setting)
+        for configuration in part1().configurations:
+            score = part1().score(configuration)
             assert score is not None
-            assert score.value == trials.loc[setting.key, "test_accuracy"]
+            assert score.value == trials.loc[configuration.key, "test_accuracy"]
 
     def test_right_answers_add_up_to_the_accuracy(self):
         for evidence in (part1(), seeds()):
-            for setting in evidence.settings:
-                correct = evidence.correct(setting)
+            for configuration in evidence.configurations:
+                correct = evidence.correct(configuration)
                 assert correct is not None
-                mean = correct.mean() / len(setting.trial_ids)
-                assert mean == pytest.approx(setting.scores["test_accuracy"])
+                mean = correct.mean() / len(configuration.trial_ids)
+                assert mean == pytest.approx(configuration.scores["test_accuracy"])
 
     def test_the_best_is_chosen_by_validation(self):
         evidence = Evidence(factory.validation_and_test_disagree())
         assert evidence.best is not None
-        assert evidence.best.scores["val_accuracy"] == max(s.scores["val_accuracy"] for s in evidence.settings)
-        assert evidence.best.scores["test_accuracy"] < max(s.scores["test_accuracy"] for s in evidence.settings)
+        assert evidence.best.scores["val_accuracy"] == max(s.scores["val_accuracy"] for s in evidence.configurations)
+        assert evidence.best.scores["test_accuracy"] < max(s.scores["test_accuracy"] for s in evidence.configurations)
 
     def test_the_earliest_of_equals_is_best_and_a_lost_seed_loses(self):
-        a, b = part1().settings[:2]
+        a, b = part1().configurations[:2]
         tie = {"val_accuracy": 0.5}
         assert best_of([replace(a, scores=tie), replace(b, scores=tie)]) == replace(a, scores=tie)
         lost = replace(b, scores={"val_accuracy": 0.9}, trial_ids=())
@@ -61,11 +62,11 @@ class TestEvidence:
 
     def test_children_know_their_parent(self):
         evidence = part1()
-        for setting in evidence.stage("dropout"):
-            parent = evidence.by_key[setting.parent or ""]
+        for configuration in evidence.stage("dropout"):
+            parent = evidence.by_key[configuration.parent or ""]
             assert parent.stage == "grid"
-            assert parent.model == setting.model
-            before = evidence.score(setting, moment="before")
+            assert parent.model == configuration.model
+            before = evidence.score(configuration, moment="before")
             assert before is not None
             assert before.value == parent.scores["test_accuracy"]
 
@@ -76,7 +77,7 @@ class TestEvidence:
             assert {axis for axis in a.values if a.values[axis] != b.values[axis]} == {"lr"}
 
     def test_comparing_is_antisymmetric_and_pairs_seeds(self):
-        a, b = seeds().settings[0], seeds().settings[-1]
+        a, b = seeds().configurations[0], seeds().configurations[-1]
         forth, back = seeds().compare([(a, b)]), seeds().compare([(b, a)])
         assert forth is not None
         assert back is not None
@@ -93,7 +94,7 @@ class TestEvidence:
         ]
         evidence = Evidence(factory.make(plans, [factory.GRID]))
         assert evidence.best is not None
-        comparison = evidence.compare([tuple(evidence.settings)])  # type: ignore[list-item]
+        comparison = evidence.compare([tuple(evidence.configurations)])  # type: ignore[list-item]
         assert comparison is not None
         assert comparison.p_value < 0.001
         assert not comparison.seeds_agree
@@ -108,8 +109,8 @@ class TestEvidence:
             for name, schema in (("trials", TRIALS), ("epochs", EPOCHS), ("predictions", PREDICTIONS))
         }
         ours, theirs = Evidence(tables), Evidence(replace(tables, **nullable))
-        assert [s.values for s in ours.settings] == [s.values for s in theirs.settings]
-        assert [s.scores for s in ours.settings] == [s.scores for s in theirs.settings]
+        assert [s.values for s in ours.configurations] == [s.values for s in theirs.configurations]
+        assert [s.scores for s in ours.configurations] == [s.scores for s in theirs.configurations]
         one, other = plots.all_settings(ours), plots.all_settings(theirs)
         assert one is not None
         assert other is not None
@@ -119,8 +120,8 @@ class TestEvidence:
         tables = factory.part1()
         evidence = Evidence(replace(tables, predictions=tables.predictions.iloc[:0]))
         assert len(evidence.near_best) == 15
-        assert evidence.score(evidence.settings[0]) == part1().score(part1().settings[0])
+        assert evidence.score(evidence.configurations[0]) == part1().score(part1().configurations[0])
 
     def test_numbers_ascend_and_words_keep_their_order(self):
-        assert distinct(part1().settings, "dropout") == [0.0, 0.01, 0.1, 0.25, 0.5]
-        assert distinct(part1().settings, "model") == ["plain", "residual"]
+        assert distinct(part1().configurations, "dropout") == [0.0, 0.01, 0.1, 0.25, 0.5]
+        assert distinct(part1().configurations, "model") == ["plain", "residual"]

@@ -36,7 +36,7 @@ def test_axes_are_ranked_by_what_they_explain():
     assert result.shares["much"].value > 0.8
     assert 0.01 < result.shares["word"].value < 0.15
     assert result.shares["nothing"].value < 0.01
-    assert result.settings == 200
+    assert result.configurations == 200
 
 
 def test_only_axes_with_an_effect_stand_out_from_random_numbers():
@@ -100,7 +100,7 @@ def test_very_many_trials_are_drawn_from(monkeypatch):
     monkeypatch.setattr(importance, "_fanova", counted)
     result = found(*known(200))
     assert set(sizes) == {50}
-    assert result.settings == 200
+    assert result.configurations == 200
     assert result.ranked[0] == "much"
 
 

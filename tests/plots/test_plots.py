@@ -15,8 +15,11 @@ import pytest
 from matplotlib.figure import Figure
 
 from cnnsearch import plots
-from cnnsearch.evidence.evidence import Evidence, best_of, matched
-from cnnsearch.plots import confusion, continued, style
+from cnnsearch.evidence.configurations import best_of, matched
+from cnnsearch.evidence.evidence import Evidence
+from cnnsearch.evidence.families import change, families
+from cnnsearch.evidence.mistakes import counts, most_confused
+from cnnsearch.plots import continued, style
 from cnnsearch.plots.heatmaps import text_on_heat
 from tests.report import factory
 
@@ -48,8 +51,8 @@ def texts(figure: Figure | None) -> list[str]:
 class TestFigures:
     def test_all_settings_shows_each_with_its_interval(self):
         shown = texts(plots.all_settings(part1().tables))
-        for setting in part1().settings:
-            score = part1().score(setting)
+        for configuration in part1().configurations:
+            score = part1().score(configuration)
             assert score is not None
             assert f"{100 * score.value:.1f} % ({100 * score.low:.1f}–{100 * score.high:.1f})" in shown
         assert "chance 10 %" in shown
@@ -74,8 +77,9 @@ class TestFigures:
 
     def test_random_values_are_a_scale(self):
         rng = np.random.default_rng(0)
-        plans = [factory.Plan("r", {"model": "plain", "lr": float(10 ** rng.uniform(-5, -2))}, 0.5) for _ in range(30)]
-        space = {"model": "plain", "lr": {"loguniform": [1e-5, 1e-2]}}
+        rates = [float(10 ** rng.uniform(-5, -2)) for _ in range(30)]
+        plans = [factory.Plan("r", {"model": "plain", "lr": lr}, 0.5) for lr in rates]
+        space = {"model": "plain", "lr": {"grid": rates}}
         figure = drawn(plots.heatmaps(factory.make(plans, [{"name": "r", "space": space}])))
         assert figure.axes[0].get_xscale() == "log"
 
@@ -111,9 +115,9 @@ class TestFigures:
     def test_before_and_after_are_both_drawn_for_both_splits(self):
         shown = texts(plots.before_after(part1()))
         assert {"validation", "test", "dropout 0.01", "dropout 0.5"} <= set(shown)
-        for setting in part1().stage("dropout"):
+        for configuration in part1().stage("dropout"):
             for split in ("val", "test"):
-                score = part1().score(setting, split)
+                score = part1().score(configuration, split)
                 assert score is not None
                 assert f"{100 * score.value:.1f} % ({100 * score.low:.1f}–{100 * score.high:.1f})" in shown
         assert plots.before_after(factory.lr_only()) is None
@@ -122,7 +126,7 @@ class TestFigures:
     def test_confusion_matrix_counts_every_test_example(self, make, numbers):
         evidence = Evidence(getattr(factory, make)())
         assert evidence.best is not None
-        matrix = confusion.counts(evidence, evidence.best)
+        matrix = counts(evidence, evidence.best)
         assert matrix is not None
         assert matrix.sum() == evidence.size("test")
         assert np.trace(matrix) == round(evidence.best.scores["test_accuracy"] * matrix.sum())
@@ -139,7 +143,7 @@ class TestFigures:
         ]
         expected = pd.crosstab(frame["label"], frame["predicted"])
         expected = expected.reindex(index=evidence.classes, columns=evidence.classes, fill_value=0)
-        matrix = confusion.counts(evidence, evidence.best)
+        matrix = counts(evidence, evidence.best)
         assert matrix is not None
         assert (matrix == expected.to_numpy()).all()
         assert (matrix != matrix.T).any()
@@ -147,10 +151,10 @@ class TestFigures:
     def test_most_confused_are_shares_of_the_true_class(self):
         evidence = part1()
         assert evidence.best is not None
-        matrix = confusion.counts(evidence, evidence.best)
+        matrix = counts(evidence, evidence.best)
         assert matrix is not None
         np.fill_diagonal(matrix, 0)
-        first = confusion.most_confused(evidence, evidence.best)[0]
+        first = most_confused(evidence, evidence.best)[0]
         assert first.times == matrix.max()
         assert matrix[evidence.classes.index(first.label), evidence.classes.index(first.predicted)] == first.times
 
@@ -191,9 +195,9 @@ class TestTitles:
         title = continued.before_after_title(part1(), "dropout")
         claims = title.split("; ")
         assert len(claims) == 2
-        for group, claim in zip(continued.families(part1(), "dropout"), claims, strict=True):
+        for group, claim in zip(families(part1(), "dropout"), claims, strict=True):
             best = best_of(group)
-            comparison = continued.change(part1(), best) if best else None
+            comparison = change(part1(), best) if best else None
             assert comparison is not None
             assert ("nothing clear" not in claim) == (comparison.p_value < 0.05)
 

@@ -16,10 +16,11 @@ from matplotlib.lines import Line2D
 
 from cnnsearch import plots
 from cnnsearch.evidence.evidence import Evidence
+from cnnsearch.evidence.regions import contour_axes, region
 from cnnsearch.evidence.searches import Attempt, Searched
+from cnnsearch.evidence.shown import MOST_LINES, MOST_POINTS, selection
 from cnnsearch.plots import marks, parallel, style
-from cnnsearch.plots.contour import contour_axes, smoothed
-from cnnsearch.plots.slices import region
+from cnnsearch.plots.contour import smoothed
 from tests.report import factory, searched
 
 FIGURES = (
@@ -130,7 +131,7 @@ class TestSearched:
         assert one.common_epoch == 1
         assert len(one.comparable) == len(one.attempts) - len(one.lost)
         for attempt, score in one.comparable:
-            epochs, values = one.evidence.curve(attempt.trial_id, "val_accuracy")
+            epochs, values = one.recorded.curve(attempt.trial_id, "val_accuracy")
             assert score == values[epochs == 1][0]
         assert search("middling").common_epoch is None
 
@@ -189,7 +190,7 @@ class TestParallel:
         many = Evidence(searched.searched(400, epochs=2, test_per_class=5)).searches[0]
         figure = plots.parallel_coordinates(many)
         assert lines(figure, "highlighted") == 20
-        assert lines(figure, "other") <= parallel.MOST_LINES
+        assert lines(figure, "other") <= MOST_LINES
 
     def test_a_line_ends_at_its_score(self):
         one = search("small")
@@ -238,11 +239,11 @@ class TestSlices:
 
     def test_very_many_are_thinned_and_the_best_kept(self):
         one = search("large")
-        kept = marks.selection(one, one.stopped)
-        assert len(kept) == marks.MOST_POINTS
+        kept = selection(one, one.stopped)
+        assert len(kept) == MOST_POINTS
         assert [a.number for a in kept] == sorted({a.number for a in kept})
         many = Evidence(searched.searched(700, epochs=2, test_per_class=5)).searches[0]
-        assert {a.number for a in many.ranked()[:50]} <= {a.number for a in marks.selection(many, many.scored)}
+        assert {a.number for a in many.ranked()[:50]} <= {a.number for a in selection(many, many.scored)}
 
     def test_a_region_holds_the_known_best(self):
         one = search("middling")

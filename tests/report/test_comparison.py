@@ -14,21 +14,23 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import yaml
 from scipy.stats import fisher_exact as reference_fisher
 from typer.testing import CliRunner
 
 from cnnsearch import cli, plots, report, stats
 from cnnsearch.errors import RequestError
-from cnnsearch.evidence.evidence import Evidence, Score
+from cnnsearch.evidence.comparisons import Score
+from cnnsearch.evidence.contrasts import contrasts, entries, newcombe, same_test_images
+from cnnsearch.evidence.evidence import Evidence
+from cnnsearch.evidence.part import Part
 from cnnsearch.plots import parts as drawn
-from cnnsearch.plots.parts import Part
 from cnnsearch.report import comparison, cost
 from cnnsearch.report.comparison import ComparisonPage
-from cnnsearch.report.contrast import contrasts, entries, fisher_exact, newcombe, same_test_images
-from cnnsearch.report.words import percent, points
+from cnnsearch.report.words import points
 from cnnsearch.results.parquet import SCHEMAS
 from cnnsearch.results.tables import Tables
+from cnnsearch.spec.load import to_yaml
+from cnnsearch.stats import fisher_exact
 from tests.report import factory
 from tests.report.test_report import PAGE, SVG, Page
 
@@ -65,7 +67,7 @@ VARIANTS: dict[str, Callable[[], list[Tables]]] = {
     "guessing": lambda: [factory.part2((-9, -9)), factory.part2((-9, -10), name="b", folder=Path("results/b"))],
     "nasty": lambda: [
         factory.make(factory.grid_plans()[-2:], [factory.GRID], classes=factory.NASTY, name="</style><b>|x"),
-        replace(part2(), sweep={**part2().sweep, "title": "<script>alert(1)</script>"}),
+        replace(part2(), sweep=part2().sweep.model_copy(update={"title": "<script>alert(1)</script>"})),
     ],
 }
 
@@ -117,7 +119,7 @@ class TestStatistics:
 
     def test_seconds_are_those_of_the_whole_way(self) -> None:
         part = Part("part1", Evidence(factory.part1(test_per_class=20)))
-        child = next(s for s in part.evidence.settings if s.parent)
+        child = next(s for s in part.evidence.configurations if s.parent)
         assert part.seconds(child) == 19.0
         assert part.seconds(part.evidence.by_key[child.parent or ""]) == 9.5
         assert cost.total_seconds(part) == 16 * 9.5
@@ -132,8 +134,8 @@ class TestSentences:
         (contrast,) = contrasts(ranked)
         sentence = page().answer.sentence
         assert sentence.startswith(f"Best is {ranked[0].part.name}: its best setting by validation (")
-        assert percent(ranked[0].score) in sentence
-        assert percent(ranked[1].score) in sentence
+        assert ranked[0].score.text in sentence
+        assert ranked[1].score.text in sentence
         assert points(contrast.comparison.difference) in sentence
         assert page().warnings == []
         assert "on the same 1,000 test images (McNemar’s exact test, p" in page().findings[0].sentence
@@ -242,7 +244,7 @@ class TestFigures:
         assert figure is not None
         shown = {text.get_text() for axes in figure.axes for text in axes.texts}
         evidence = Evidence(part2())
-        assert {percent(score) for s in evidence.settings if (score := evidence.score(s))} <= shown
+        assert {score.text for s in evidence.configurations if (score := evidence.score(s))} <= shown
         assert {"part2", "fine-tuning: head"} <= shown
 
     def test_time_is_on_a_log_axis_with_a_dot_a_setting(self) -> None:
@@ -263,7 +265,7 @@ class TestFigures:
 def saved(tables: Tables, folder: Path) -> Path:
     """The folder of results that reads as these tables."""
     folder.mkdir(parents=True)
-    (folder / "sweep.yaml").write_text(yaml.safe_dump(tables.sweep))
+    (folder / "sweep.yaml").write_text(to_yaml(tables.sweep))
     (folder / "data.json").write_text(json.dumps(tables.data))
     (folder / "provenance.json").write_text(json.dumps(tables.provenance))
     for name, schema in SCHEMAS.items():

@@ -10,10 +10,13 @@ import numpy as np
 import pytest
 
 from cnnsearch import stats
-from cnnsearch.evidence.evidence import Comparison, Evidence, best_of, matched
-from cnnsearch.report import summary_lines
-from cnnsearch.report.findings import Claim, Finding, answer, findings, judge, tell_all
-from cnnsearch.report.words import percent, points
+from cnnsearch.evidence.comparisons import Comparison
+from cnnsearch.evidence.configurations import best_of, matched
+from cnnsearch.evidence.evidence import Evidence
+from cnnsearch.evidence.verdicts import judge
+from cnnsearch.report.claims import Claim, Finding, tell_all
+from cnnsearch.report.findings import answer, findings, summary
+from cnnsearch.report.words import points
 from tests.report import factory
 
 VARIANTS = (
@@ -67,11 +70,11 @@ class TestEverySentence:
     def test_accuracies_are_those_of_the_tables(self, name):
         evidence = evidence_of(name)
         known = {
-            percent(score)
-            for setting in evidence.settings
+            score.text
+            for configuration in evidence.configurations
             for split in ("val", "test")
             for moment in ("best", "before")
-            if (score := evidence.score(setting, split, moment))
+            if (score := evidence.score(configuration, split, moment))
         }
         for text in [answer(evidence).sentence, *(f.sentence for f in findings(evidence))]:
             assert set(re.findall(r"\d+\.\d % \(\d+\.\d–\d+\.\d\)", text)) <= known
@@ -154,7 +157,7 @@ class TestGoingOn:
             before, after = evidence.score(best, moment="before"), evidence.score(best)
             assert before is not None
             assert after is not None
-            assert f"from {percent(before)} to {percent(after)}" in finding.sentence
+            assert f"from {before.text} to {after.text}" in finding.sentence
             assert f"dropout {best.values['dropout']:g} for 10 more epochs" in finding.sentence
         assert residual.verdict == "clear"
         assert "dropout 0.25 cannot be told apart from it" in residual.sentence
@@ -229,7 +232,7 @@ class TestAnswer:
         score = evidence.score(best)
         assert score is not None
         sentence = answer(evidence).sentence
-        assert sentence.startswith(f"Best by validation is {evidence.label(best)}: it gets {percent(score)} of 1,000 ")
+        assert sentence.startswith(f"Best by validation is {evidence.label(best)}: it gets {score.text} of 1,000 ")
         assert sentence.endswith("but the same with dropout 0.25 cannot be told apart from it.")
         assert answer(evidence).verdict == "suggestive"
 
@@ -284,9 +287,9 @@ def test_without_predictions_it_says_that_nothing_can_be_compared():
 
 
 def test_summary_lines_for_the_terminal():
-    lines = dict(summary_lines(factory.part1()))
+    lines = dict(summary(Evidence(factory.part1())))
     assert lines["best"] == "residual, lr 0.001, batch 32, dropout 0.1"
     assert re.fullmatch(r"validation \d+\.\d % \(.*\), test \d+\.\d % \(.*\)", lines["scores"])
     assert lines["not told apart"] == "dropout 0.25"
-    assert "no better than chance" in dict(summary_lines(factory.at_chance()))["warning"]
-    assert summary_lines(factory.all_failed()) == [("no answer", "all 8 trials failed")]
+    assert "no better than chance" in dict(summary(Evidence(factory.at_chance())))["warning"]
+    assert summary(Evidence(factory.all_failed())) == [("no answer", "all 8 trials failed")]

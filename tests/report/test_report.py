@@ -17,10 +17,11 @@ import pytest
 from cnnsearch import report
 from cnnsearch.errors import RunError
 from cnnsearch.evidence.evidence import Evidence
+from cnnsearch.evidence.mistakes import examples_wanted
 from cnnsearch.report.html import keep_numbers_whole, only_base64
 from cnnsearch.report.markdown import code, plain
-from cnnsearch.report.words import percent
 from cnnsearch.results.tables import Tables
+from cnnsearch.spec.sweep import Sweep
 from tests.report import factory
 
 VARIANTS: dict[str, Callable[[], Tables]] = {
@@ -191,11 +192,11 @@ class TestPart1:
     def test_numbers_are_those_of_the_tables(self, built):
         _, page = built("part1")
         evidence = Evidence(VARIANTS["part1"]())
-        for setting in evidence.settings:
+        for configuration in evidence.configurations:
             for split in ("val", "test"):
-                score = evidence.score(setting, split)
+                score = evidence.score(configuration, split)
                 assert score is not None
-                assert percent(score) in page.words()
+                assert score.text in page.words()
 
     def test_the_best_row_is_marked_once(self, built):
         out, _ = built("part1")
@@ -205,7 +206,7 @@ class TestPart1:
         assert evidence.best is not None
         score = evidence.score(evidence.best)
         assert score is not None
-        assert percent(score) in row
+        assert score.text in row
         assert "best by validation" in row
 
     def test_says_how_it_selected(self, built):
@@ -217,7 +218,7 @@ class TestPart1:
         _, page = built("part1")
         tables = VARIANTS["part1"]()
         sources = page.attributes("src")
-        wanted = report.examples_wanted(tables)
+        wanted = examples_wanted(tables)
         assert len(wanted) == 24
         assert len(sources) == 24 + 10 * 5
         assert all(f"data:image/png;base64,{tables.pictures['examples'][name]}" in sources for name in wanted)
@@ -226,7 +227,7 @@ class TestPart1:
         tables = factory.two_classes_grid()
         page = Page(report.write(tables, tmp_path).read_text(encoding="utf-8"))
         assert "img" not in page.names()
-        assert report.examples_wanted(tables, limit=3)[0] in page.words()
+        assert examples_wanted(tables, limit=3)[0] in page.words()
 
     def test_the_same_tables_give_the_same_bytes(self, built, tmp_path):
         out, _ = built("with_trouble")
@@ -245,13 +246,13 @@ class TestWrong:
         best = Evidence(tables).best
         assert best is not None
         rows = tables.predictions.query("trial_id == @best.key and split == 'test' and moment == 'best'")
-        rows = rows.set_index("example").loc[report.examples_wanted(tables, limit=10)]
+        rows = rows.set_index("example").loc[examples_wanted(tables, limit=10)]
         assert (rows["label"] != rows["predicted"]).all()
         assert rows["confidence"].is_monotonic_decreasing
         assert len(rows) == 10
 
     def test_none_where_nothing_finished(self):
-        assert report.examples_wanted(factory.all_failed()) == []
+        assert examples_wanted(factory.all_failed()) == []
 
 
 class TestTrouble:
@@ -299,7 +300,7 @@ class TestTrouble:
 
     @pytest.mark.parametrize("missing", ["provenance", "data", "pictures", "sweep"])
     def test_missing_descriptions_leave_gaps_and_no_errors(self, tmp_path, missing):
-        gap: Any = {missing: {}}
+        gap: Any = {missing: Sweep.model_construct(name="part1", stages=()) if missing == "sweep" else {}}
         tables = replace(factory.two_classes_grid(), **gap)
         page = Page(report.write(tables, tmp_path).read_text(encoding="utf-8"))
         assert "Best by validation is" in page.words()

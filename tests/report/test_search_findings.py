@@ -9,9 +9,11 @@ from dataclasses import replace
 import pytest
 
 from cnnsearch.evidence.evidence import Evidence
+from cnnsearch.evidence.progress import is_improving, late_gain
+from cnnsearch.evidence.regions import edges
 from cnnsearch.report.advice import Advice, advice, search_advice
-from cnnsearch.report.findings import Finding, answer, findings, shared
-from cnnsearch.report.search_findings import edges, is_improving, late_gain
+from cnnsearch.report.claims import Finding
+from cnnsearch.report.findings import answer, findings, shared
 from cnnsearch.spec.load import load_sweep
 from tests.report import factory, searched
 
@@ -109,11 +111,11 @@ class TestProgress:
 
     def test_a_gain_of_one_image_is_no_sign(self):
         (search,) = evidence_of("middling").searches
-        trials = search.evidence.tables.trials.copy()
+        trials = search.recorded.tables.trials.copy()
         assert search.best is not None
         last = trials.index[trials["trial_id"] == search.scored[-1].trial_id]
         trials.loc[last, "val_accuracy"] = search.score(search.best) + 0.005
-        evidence = Evidence(replace(search.evidence.tables, trials=trials))
+        evidence = Evidence(replace(search.recorded.tables, trials=trials))
         (found,) = [f for f in findings(evidence) if "improving" in f.sentence]
         assert "may still have been improving" in found.sentence
         assert "1 validation image of 200" in found.sentence
@@ -214,7 +216,7 @@ def test_grids_are_told_as_before():
 def test_what_has_no_part_in_a_setting_is_not_named_as_shared() -> None:
     """Settings of other optimizers all have the default momentum, which says nothing about them."""
     evidence = evidence_of("middling")
-    plain = [setting for setting in evidence.settings if setting.values["optimizer"] != "sgd"]
-    assert len({setting.values["momentum"] for setting in plain}) == 1
+    plain = [configuration for configuration in evidence.configurations if configuration.values["optimizer"] != "sgd"]
+    assert len({configuration.values["momentum"] for configuration in plain}) == 1
     assert "momentum" in evidence.varying
     assert "momentum" not in shared(evidence, plain)

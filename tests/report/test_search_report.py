@@ -117,7 +117,7 @@ def test_very_many_trials_stay_readable_and_quick(count):
     assert time.monotonic() - start < 60
     assert page.settings is not None
     assert "Shown are the 20 best of" in page.settings.caption
-    assert all(len(picture.svg) < 1_000_000 for picture in page.pictures())
+    assert all(len(picture.svg) < 1_000_000 for picture in page.pictures)
     assert len(page.best_trials.rows) == 400
     assert len(page.trials.rows) == count
     best = {row.cells[0].sort for row in page.best_trials.rows}

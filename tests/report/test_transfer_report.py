@@ -10,10 +10,10 @@ import pytest
 
 from cnnsearch import plots, report
 from cnnsearch.evidence.evidence import Evidence
-from cnnsearch.evidence.settings import describe
 from cnnsearch.report import figures, rows
-from cnnsearch.report.findings import answer, findings
+from cnnsearch.report.findings import answer, findings, summary
 from cnnsearch.report.words import trained_layers
+from cnnsearch.spec.axis_words import describe
 from tests.report import factory
 
 
@@ -24,7 +24,7 @@ def part2() -> Evidence:
 
 def test_a_way_to_fine_tune_is_said_with_its_axis() -> None:
     assert describe("fine_tune", "head") == "fine-tuning: head"
-    assert dict(report.summary_lines(part2().tables))["best"] == "fine-tuning: last-2-convs"
+    assert dict(summary(part2()))["best"] == "fine-tuning: last-2-convs"
     assert plots.style.title_of(plots.all_settings(part2())) == (  # type: ignore[arg-type]
         "fine-tuning: last-2-convs is told apart from the other setting"
     )

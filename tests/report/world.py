@@ -23,6 +23,7 @@ from PIL import Image
 
 from cnnsearch.results.parquet import EPOCHS, PREDICTIONS, TRIALS
 from cnnsearch.results.tables import Tables
+from cnnsearch.spec.sweep import Sweep
 
 FASHION = (
     "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
@@ -224,8 +225,8 @@ def make(
     for plan in children(world.rows, plans) if children else ():
         _add(world, plan, name)
     k = len(classes)
-    sweep = {
-        "name": name,
+    description = {
+        "name": "made-up",
         "title": title,
         "question": question,
         "data": {
@@ -236,6 +237,8 @@ def make(
         "train": {"epochs": epochs, "optimizer": "adam", "precision": "auto", "seed": 0},
         "stages": stages,
     }
+    # The name may be one that no sweep file can have: what shows it must cope.
+    sweep = Sweep.model_validate(description).model_copy(update={"name": name})
     provenance = {
         "runs": [
             {

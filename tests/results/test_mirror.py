@@ -6,21 +6,26 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from cnnsearch import run, session
 from cnnsearch.errors import ResultsError, RunError
+from cnnsearch.evidence.mistakes import examples_wanted
 from cnnsearch.execution.events import Ended, Event
 from cnnsearch.execution.spool import RemoteStore
 from cnnsearch.planning.plan import make_plan
 from cnnsearch.planning.trial import Status
 from cnnsearch.prepare import prepared
+from cnnsearch.report import Refreshed
 from cnnsearch.results.folder import Results
 from cnnsearch.results.mirror import Mirror
 from cnnsearch.results.parcel import HOLDER, Parcel
 from cnnsearch.results.place import open_results, reading
+from cnnsearch.results.tables import Tables
 from cnnsearch.spec.load import load_sweep
 from cnnsearch.storage.cache import cache_root
 from cnnsearch.storage.remote import Remote
@@ -136,8 +141,12 @@ def test_what_is_written_here_goes_there(mirror: Mirror, there: Path) -> None:
 
 def test_a_sweep_as_in_a_folder(tmp_path: Path, there: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In two parts on two machines, then again, then in a sweep beside it; and a worker's trial that failed."""
-    monkeypatch.setattr(session, "write_report", lambda tables: tables.folder / "report.html")
-    monkeypatch.setattr(session, "current_report", lambda tables: None)
+
+    def refresh(tables: Tables, pictures_of: Callable[[list[str]], dict[str, Any]]) -> Refreshed:
+        pictures = pictures_of(examples_wanted(tables))
+        return Refreshed(replace(tables, pictures=pictures), tables.folder / "report.html", [])
+
+    monkeypatch.setattr("cnnsearch.report.refresh", refresh)
     sweep = load_sweep("part1", values=SOME)
     run(sweep, tmp_path, serial=True)
     wanted, ended = numbers(tmp_path / "part1"), []

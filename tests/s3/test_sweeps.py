@@ -10,13 +10,17 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from cnnsearch import run
+from cnnsearch.evidence.mistakes import examples_wanted
 from cnnsearch.execution.events import Ended, Event
+from cnnsearch.report import Refreshed
 from cnnsearch.results.place import reading
 from cnnsearch.results.tables import Tables
 from cnnsearch.spec.load import load_sweep
@@ -62,13 +66,13 @@ def files(folder: Path) -> set[str]:
 def _short_report(monkeypatch: pytest.MonkeyPatch) -> None:
     """Drawing takes longer than everything else here; whole reports are made by other tests."""
 
-    def write(tables: Tables) -> Path:
+    def refresh(tables: Tables, pictures_of: Callable[[list[str]], dict[str, Any]]) -> Refreshed:
         page = tables.folder / "report.html"
+        tables = replace(tables, pictures=pictures_of(examples_wanted(tables)))
         page.write_text("the answer")
-        return page
+        return Refreshed(tables, page, [])
 
-    monkeypatch.setattr("cnnsearch.session.write_report", write)
-    monkeypatch.setattr("cnnsearch.session.current_report", lambda tables: None)
+    monkeypatch.setattr("cnnsearch.report.refresh", refresh)
 
 
 @pytest.mark.usefixtures("_short_report")

@@ -1,7 +1,7 @@
-"""`cnnsearch watch`: the report of a sweep that runs, growing, on a page that only this machine can see.
+"""`cnnsearch watch`: the growing report of a running sweep, on a page that only this machine can see.
 
-`looking` says what a results folder holds right now, `making` makes the report in a process that gives way to the run,
-`live` knows when, `rendering` writes the page and `server` serves it. Nothing here writes into a results folder.
+`looking` reads what a results folder holds right now, `making` makes the report in a process of low priority, `live`
+decides when, `rendering` writes the page and `server` serves it. Nothing here writes into a results folder.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ def serve(folders: Sequence[Path], port: int | None, say: Callable[[str], None])
 
     Args:
         folders: one, or several to compare.
-        port: on 127.0.0.1; None for the usual one, or where that is taken any that is free.
-        say: is told the page's address.
+        port: on 127.0.0.1; None for the usual one, or any free one where that is taken.
+        say: called with a line that gives the page's address.
 
     Raises RequestError where a folder holds no results, or the port cannot be had.
     """
@@ -30,7 +30,7 @@ def serve(folders: Sequence[Path], port: int | None, say: Callable[[str], None])
         from cnnsearch.report.comparison import refuse_repeats
 
         refuse_repeats(folders)
-    # What is wrong with a request is said before the report's modules are there, which takes seconds.
+    # Check the request before importing the report's modules, which takes seconds.
     from cnnsearch.report.watch.live import Live
 
     live = Live(folders)

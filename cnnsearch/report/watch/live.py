@@ -1,4 +1,4 @@
-"""The pages there are, and when the report on each is made again: only while somebody looks, and not too often."""
+"""The pages, and when the report on each is made again: only while somebody looks, and not too often."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from cnnsearch.report.watch.looking import Folder, Look
 from cnnsearch.report.watch.making import Made, Maker
 
 ASKED_SECONDS = 90.0
-"""A page counts as looked at for so long after it was asked for: browsers ask once a minute for a hidden one."""
+"""Time after a request during which a page counts as looked at. Browsers ask for a hidden page once a minute."""
 LEAST_PAUSE_SECONDS = 3.0
-"""Between two reports,"""
+"""Least time between two reports."""
 PAUSES = 5
-"""or so many times what the last one took, while a run holds a folder."""
+"""While a run holds a folder, the least time between two reports in multiples of what the last one took."""
 RETRY_SECONDS = 15.0
-"""Until a report that could not be made is tried again."""
+"""Time until a report that could not be made is tried again."""
 _TICK_SECONDS = 0.25
 
 
 @dataclass
 class Live:
-    """The pages of some results folders: one that is for all of them, and where they are several one for each."""
+    """The pages of some results folders: one for all of them, and where there are several also one for each."""
 
     folders: Sequence[Path]
     pages: dict[str, Page] = field(init=False)
-    """By address: `/`, `/1/`, `/2/`."""
+    """Address (`/`, `/1/`, `/2/`) -> page."""
 
     def __post_init__(self) -> None:
         watched = [Folder(path) for path in self.folders]
@@ -52,7 +52,7 @@ class Live:
         self._is_over.set()
         self._maker.close()
         self._thread.join()
-        self._maker.close()  # where it was just being started
+        self._maker.close()  # it may have been started meanwhile
 
     def _keep(self) -> None:
         while not self._is_over.wait(_TICK_SECONDS):
@@ -67,26 +67,26 @@ class Page:
 
     folders: Sequence[Folder]
     links: Sequence[str] = ()
-    """Of several folders, the address of each one's own page."""
+    """Addresses of the folders' own pages, where there are several folders."""
     made: Made = field(default_factory=Made)
     digest: str = ""
-    """Of the report; empty while there is none."""
+    """Digest of the report; empty while there is none."""
     _version: str = ""
-    """What the newest report was made from."""
+    """The version of what the newest report was made from."""
     _asked_at: float = float("-inf")
     _due_at: float = float("-inf")
 
     def looks(self) -> list[Look]:
-        """What the folders hold; the page counts as looked at."""
+        """What the folders hold. The page counts as looked at from now on."""
         self._asked_at = time.monotonic()
         return [folder.look() for folder in self.folders]
 
     def is_behind(self, looks: Sequence[Look]) -> bool:
-        """Whether there is more to report on than the report has."""
+        """Whether the folders hold anything that the report does not cover."""
         return _version(looks) != self._version
 
     def is_due(self) -> bool:
-        """Whether somebody looks, the report is not what it would be now, and the last one is long enough ago."""
+        """Whether somebody looks, the report is out of date, and the last one was made long enough ago."""
         now = time.monotonic()
         if now - self._asked_at > ASKED_SECONDS or now < self._due_at:
             return False
@@ -94,11 +94,11 @@ class Page:
         return bool(_version(looks)) and self.is_behind(looks)
 
     def make(self, maker: Maker) -> None:
-        """Have the report made."""
+        """Make the report, and set when it may be made again."""
         looks = [folder.look() for folder in self.folders]
         made = maker.make([folder.path for folder in self.folders], self.links)
         pause = max(LEAST_PAUSE_SECONDS, PAUSES * made.seconds if any(look.is_held for look in looks) else 0.0)
-        if made.problem:  # what was made before is better than nothing
+        if made.problem:  # keep the earlier report: it is better than nothing
             self.made = dataclasses.replace(self.made, problem=made.problem)
             pause = max(pause, RETRY_SECONDS)
         else:
@@ -108,5 +108,5 @@ class Page:
 
 
 def _version(looks: Sequence[Look]) -> str:
-    """Of all there is to report on; empty where that is nothing."""
+    """The version of all there is to report on; empty where there is nothing."""
     return " ".join(look.version for look in looks) if any(look.version for look in looks) else ""

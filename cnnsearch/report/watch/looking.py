@@ -1,4 +1,4 @@
-"""What a results folder says of its run right now. Reads only, and of the trials only what has changed."""
+"""What a results folder says about its run right now. Read-only; of trials only what has changed is read."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import os
 import threading
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,11 +27,11 @@ from cnnsearch.spec.settings import Settings
 from cnnsearch.spec.sweep import Sweep
 
 LEAST_SECONDS = 1.0
-"""A folder is not looked at more often than this,"""
+"""Least time between two looks at a folder."""
 SHARE = 20
-"""nor more often than looking takes, this many times over."""
+"""Least time between two looks, in multiples of what a look takes."""
 _SETTLED_SECONDS = 2.0
-"""A folder changed less than this ago may change again and keep the same time: file systems count in ticks."""
+"""A folder that changed more recently may change again without a new time: file systems count in ticks."""
 
 
 @dataclass(frozen=True)
@@ -42,16 +42,16 @@ class Begun:
     stage: str
     settings: Settings
     epochs: tuple[dict[str, Any], ...]
-    """Rows of epochs.jsonl so far, that of before training included."""
+    """Rows of epochs.jsonl so far, including the row of epoch 0, before training."""
     begun_at: float
-    """Seconds since the epoch, of this attempt."""
+    """When this attempt began, in Unix time."""
     changed_at: float
     is_compared: bool = False
-    """Whether it is at an epoch after which trials are held against each other, and may be waiting for that."""
+    """Whether it has reached an epoch after which it may be stopped, and may be waiting for that decision."""
 
     @property
     def epoch(self) -> int:
-        """The last one that is recorded; 0 where there is none."""
+        """The last recorded epoch; 0 where there is none."""
         return max((int(row["epoch"]) for row in self.epochs), default=0)
 
 
@@ -61,7 +61,7 @@ class Look:
 
     folder: Path
     sweep: Sweep | None
-    """None where its file is not there yet, or cannot be read."""
+    """None where its file does not exist yet, or cannot be read."""
     is_held: bool
     """Whether a run holds the folder."""
     running: tuple[Begun, ...]
@@ -69,29 +69,29 @@ class Look:
     left: tuple[Begun, ...]
     """Begun by an earlier run, and not ended."""
     counts: Mapping[Status, int]
-    """Trials that ended, by how."""
+    """Status -> trials that ended with it."""
     planned: int | None
-    """Trials the sweep has; None where it cannot be said from records."""
+    """Number of trials that the sweep has; None where records cannot say."""
     stages: tuple[tuple[str, int, int], ...]
-    """Name, trials that ended, trials."""
+    """(name, trials that ended, all trials) of each stage."""
     best: Record | None
-    """The highest validation accuracy so far."""
+    """The record with the highest validation accuracy so far."""
     validation_images: int
     changed_at: float | None
-    """When anything was last written, in seconds since the epoch."""
+    """When anything was last written, in Unix time."""
     notes: tuple[str, ...]
     """What is missing or cannot be read, in words."""
     version: str
-    """Changes with whatever a report is made from; empty while there is nothing to report on."""
+    """Digest of what a report is made from; empty while there is nothing to report on."""
 
     @property
     def name(self) -> str:
-        """The sweep's, or the folder's."""
+        """The name of the sweep, or of the folder where that is not known."""
         return self.sweep.name if self.sweep else self.folder.resolve().name
 
     @property
     def ended(self) -> int:
-        """Trials that ended, however."""
+        """Number of trials that ended, however they did."""
         return sum(self.counts.values())
 
 
@@ -109,7 +109,7 @@ class _Seen:
 
 @dataclass
 class Folder:
-    """One results folder that is looked at again and again, by several threads."""
+    """A results folder that several threads look at again and again."""
 
     path: Path
     results: Results = field(init=False)
@@ -117,18 +117,18 @@ class Folder:
     _look: Look | None = None
     _looked_at: float = 0.0
     _seconds: float = 0.0
-    """What the last look took."""
+    """Time that the last look took."""
     _trials: dict[str, _Seen] = field(default_factory=dict)
     _files: dict[str, tuple[tuple[int, int], Any]] = field(default_factory=dict)
-    """File name -> (size and time, what was made of it)."""
+    """File name -> ((size, time), what was read from it)."""
     _plan: tuple[str, Plan | None] = ("", None)
-    """What it was made from, and the plan."""
+    """A digest of what the plan was made from, and the plan."""
 
     def __post_init__(self) -> None:
         self.results = Results(self.path)
 
     def check(self) -> None:
-        """Raises RequestError where this cannot become the results of a sweep that is worth looking at."""
+        """Raise RequestError where this is not the results folder of a sweep, and no run is preparing one."""
         if not self.path.is_dir():
             raise RequestError(f"there is no folder {self.path}")
         if not self.results.sweep_file.is_file() and self.results.held_since() is None:
@@ -137,7 +137,7 @@ class Folder:
             raise RequestError(f"{self.path} is not the results of a sweep: it has no sweep.yaml{hint}")
 
     def look(self) -> Look:
-        """The folder as it is, or was a moment ago. Damaged files are no error: the look's notes name them."""
+        """The folder as it is, or was a moment ago. Damaged files are not an error: the look's notes name them."""
         with self._lock:
             began = time.monotonic()
             if self._look is None or began - self._looked_at > max(LEAST_SECONDS, SHARE * self._seconds):
@@ -155,7 +155,7 @@ class Folder:
         notes += [one.note for one in seen if one.note]
         plan = self._planned(sweep, data, records)
         known = records if plan is None else {id_: records[id_] for id_ in plan.trials if id_ in records}
-        if records and not known:  # another version gave the same trials other ids: what is planned is not known here
+        if records and not known:  # another version gave the same trials other ids: they cannot be matched with a plan
             known, plan = records, None
         begun = [self._compared(one.begun, sweep, plan) for one in seen if one.begun]
         begun.sort(key=lambda one: (one.begun_at, one.trial_id))
@@ -180,48 +180,34 @@ class Folder:
         )
 
     def _described(self, is_held: bool) -> tuple[Sweep | None, dict[str, Any], list[str]]:
-        """The sweep and its data, and what is wrong with the files that say so."""
+        """The sweep, its data, and notes on what is wrong with their files."""
         notes = [] if self.path.is_dir() else [f"There is no folder {self.path} any more."]
-        sweep, data = self._sweep_of(), self._data_of()
-        if isinstance(sweep, str):
-            notes.append(sweep)
-        if isinstance(data, str):
-            notes.append(data)
+        sweep, problem = self._remembered("sweep.yaml", self._read_sweep)
+        notes += [f"sweep.yaml cannot be read: {problem}"] if problem else []
+        data, problem = self._remembered("data.json", lambda: self.results.read("data.json"))
+        if problem:
+            notes.append(problem)
         elif not data and not is_held:
             notes.append("data.json is missing: the same sweep writes it again.")
-        return None if isinstance(sweep, str) else sweep, {} if isinstance(data, str) else data, notes
+        return sweep, data or {}, notes
 
-    def _sweep_of(self) -> Sweep | str | None:
-        """The sweep; None where there is no file; why not, where it cannot be read."""
+    def _read_sweep(self) -> Sweep | None:
+        try:
+            text = self.results.sweep_file.read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return None
+        return from_yaml(text, str(self.results.sweep_file))
 
-        def read() -> Sweep | str | None:
-            try:
-                return from_yaml(self.results.sweep_file.read_text(encoding="utf-8"), str(self.results.sweep_file))
-            except FileNotFoundError:
-                return None
-            except (CnnsearchError, OSError, ValueError) as error:
-                return f"sweep.yaml cannot be read: {error}"
-
-        found: Sweep | str | None = self._remembered("sweep.yaml", read)
-        return found
-
-    def _data_of(self) -> dict[str, Any] | str:
-        """What data.json says; why not, where it cannot be read."""
-
-        def read() -> dict[str, Any] | str:
-            try:
-                return self.results.read("data.json")
-            except CnnsearchError as error:
-                return str(error)
-
-        found: dict[str, Any] | str = self._remembered("data.json", read)
-        return found
-
-    def _remembered(self, name: str, read: Any) -> Any:
+    def _remembered(self, name: str, read: Callable[[], Any]) -> tuple[Any, str]:
+        """What a file holds and "", or None and why it cannot be read; read again only where it changed."""
         key = self._key(name)
         known = self._files.get(name)
         if known is None or known[0] != key or not _is_settled(key[1]):
-            known = self._files[name] = (key, read())
+            try:
+                found = read(), ""
+            except (CnnsearchError, OSError, ValueError) as error:
+                found = None, str(error)
+            known = self._files[name] = (key, found)
         return known[1]
 
     def _key(self, name: str) -> tuple[int, int]:
@@ -240,7 +226,7 @@ class Folder:
                     for entry in entries
                     if entry.is_dir(follow_symlinks=False)
                 )
-        except OSError:  # not there yet, or changing under us: the next look is soon
+        except OSError:  # not there yet, or just changing: the next look comes soon
             found = []
         before, self._trials = self._trials, {}
         for name, changed_ns in found:
@@ -268,7 +254,7 @@ class Folder:
             facts, begun_at = json.loads(file.read_bytes()), file.stat().st_mtime
             settings = Settings.model_validate(facts["settings"])
             seen.begun = Begun(name, str(facts["stage"]), settings, (), begun_at, begun_at)
-        except FileNotFoundError:  # its folder was made just now
+        except FileNotFoundError:  # its folder has only just been made
             return seen
         except (OSError, ValueError, LookupError, TypeError, RecursionError):
             seen.note = f"What trial {name} is cannot be read: its trial.json is damaged."

@@ -1,7 +1,7 @@
-"""The report, made by a process of its own that gives way to the run it reports on.
+"""The report, made by a process of its own whose priority is below that of the run it reports on.
 
-`python -m cnnsearch.report.watch.making` takes one request a line on standard input and gives one answer a line. It
-ends when its input does, so with whoever started it, however that ends.
+`python -m cnnsearch.report.watch.making` reads one request per line from standard input and writes one answer per line.
+It ends when its input does, and so with the process that started it, however that ends.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import IO, Any
 
 NICENESS = 10
-"""Of the process: a run's own get about nine times as much of a core that both want."""
+"""Niceness of the process: a run's processes get about nine times as much of a core that both want."""
 
 
 @dataclass(frozen=True)
@@ -27,28 +27,28 @@ class Made:
     """A report, or why there is none."""
 
     content: str = ""
-    """HTML, for a page's `main`."""
+    """HTML for the `main` element of a page."""
     problem: str = ""
     counts: list[dict[str, int]] = field(default_factory=list)
-    """Of each folder, status -> trials the report is of."""
+    """For each folder, status -> trials that the report covers."""
     planned: list[int] = field(default_factory=list)
-    """Of each folder, trials the sweep has."""
+    """For each folder, the number of trials that the sweep has."""
     seconds: float = 0.0
-    """Time on a processor that it took."""
+    """Processor time that it took."""
 
 
 class Maker:
-    """Has reports made, one at a time, by a process that is started when it is needed."""
+    """Makes reports one at a time, in a process that is started when it is needed."""
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[str] | None = None
 
     def make(self, folders: Sequence[Path], links: Sequence[str]) -> Made:
-        """The report of these folders as they are; of several, the one that compares them. Writes nothing.
+        """Report on these folders as they are, or compare several. Writes nothing.
 
         Args:
             folders: results folders.
-            links: of several, the address of each one's own page.
+            links: addresses of the folders' own pages, where there are several folders.
         """
         request = json.dumps({"folders": [str(folder) for folder in folders], "links": list(links)})
         try:
@@ -85,13 +85,13 @@ class Maker:
                 text=True,
                 encoding="utf-8",
                 env={**os.environ, **one_thread},
-                start_new_session=True,  # Ctrl-C is for the one that serves
+                start_new_session=True,  # Ctrl-C is meant for the server alone
             )
         return self._process
 
 
 def make(folders: Sequence[Path], links: Sequence[str]) -> Made:
-    """See `Maker.make`; here, in this process."""
+    """Do what `Maker.make` does, in this process."""
     from cnnsearch.evidence.evidence import Evidence
     from cnnsearch.report import comparison, html
     from cnnsearch.report.page import assemble
@@ -104,7 +104,7 @@ def make(folders: Sequence[Path], links: Sequence[str]) -> Made:
     else:
         page = comparison.assemble(tables, folders[0].parent)
         sources = [dataclasses.replace(source, link=link) for source, link in zip(page.sources, links, strict=True)]
-        content = html.comparison_content(dataclasses.replace(page, sources=sources))
+        content = html.content(dataclasses.replace(page, sources=sources))
     counts = [
         {str(status): int(count) for status, count in table.trials["status"].value_counts().items()} for table in tables
     ]
@@ -113,7 +113,7 @@ def make(folders: Sequence[Path], links: Sequence[str]) -> Made:
 
 
 def answer(request: dict[str, Any]) -> Made:
-    """What a request gets. No error ends the process: files may be damaged in any way, or gone in the middle."""
+    """Answer a request. No error ends the process: files may be damaged in any way, or vanish meanwhile."""
     began = time.process_time()
     try:
         return make([Path(folder) for folder in request["folders"]], request["links"])
@@ -131,7 +131,7 @@ def main(requests: IO[str], answers: IO[str]) -> None:
 
 if __name__ == "__main__":
     os.nice(NICENESS)
-    # What a library prints is no answer.
+    # What libraries print must not be taken for an answer.
     with os.fdopen(os.dup(1), "w", encoding="utf-8") as out, os.fdopen(0, encoding="utf-8", closefd=False) as asked:
         os.dup2(2, 1)
         main(asked, out)

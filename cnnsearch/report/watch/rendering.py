@@ -1,4 +1,4 @@
-"""What the page says: a live head from a look at the folders, then the report; and the same in parts, for updates."""
+"""The page: a live head made from a look at the folders, then the report; whole, or in parts for updates."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ from cnnsearch.report.watch.making import Made
 from cnnsearch.words import accuracy, percent
 
 MOST_SHOWN = 8
-"""Trials whose curves are drawn; heads trained together are many."""
+"""Trials whose curves are drawn at most: heads trained together may be many."""
 MOST_NOTES = 5
 _WIDTH, _HEIGHT = 150.0, 56.0
-"""Of a curve's box, in its own units."""
+"""Size of a curve's box, in units of its SVG."""
 
 
 @dataclass(frozen=True)
 class Curve:
-    """One small chart of a trial that runs."""
+    """A small chart of a running trial."""
 
     name: str
     label: str
-    """The latest value of validation, in words."""
+    """The latest validation value, in words."""
     train: str
     """Points of an SVG polyline."""
     val: str
     last: tuple[float, float] | None
-    """Where validation is now."""
+    """The last point of validation."""
 
 
 @dataclass(frozen=True)
@@ -54,20 +54,20 @@ class Card:
     epoch: str
     is_compared: bool
     share: float
-    """Of its epochs that are done, in percent."""
+    """Share of its epochs that are done, in percent."""
     changed_at: float
     curves: tuple[Curve, ...]
 
 
 @dataclass(frozen=True)
 class Head:
-    """What is said of one folder."""
+    """What the page says about one folder."""
 
     name: str
     title: str
     question: str
     state: str
-    """running, finished, stopped or preparing: what it is coloured by."""
+    """running, finished or stopped: decides its colour."""
     state_words: str
     counts: str
     done: str
@@ -83,7 +83,7 @@ class Head:
     cards: tuple[Card, ...]
     more_cards: int
     link: str = ""
-    """Of its own page, where this is about several."""
+    """Address of its own page, where the page is about several folders."""
 
 
 def page(page: Page, looks: Sequence[Look], nonce: str) -> str:
@@ -103,7 +103,7 @@ def page(page: Page, looks: Sequence[Look], nonce: str) -> str:
 
 
 def state(page: Page, looks: Sequence[Look]) -> dict[str, Any]:
-    """The parts of the page above the report, as HTML, its title, and what tells one report from another."""
+    """The parts of the page above the report as HTML, the title, and a digest of the report."""
     context = _context(page, looks)
     return {
         "report": context["digest"],
@@ -114,7 +114,7 @@ def state(page: Page, looks: Sequence[Look]) -> dict[str, Any]:
 
 
 def report(page: Page, looks: Sequence[Look]) -> str:
-    """The report, or where there is none yet what is said in its place. HTML."""
+    """The report as HTML, or what stands in its place while there is none."""
     return page.made.content or _templates().get_template("waiting.html.j2").render(_context(page, looks))
 
 
@@ -150,7 +150,7 @@ def _context(page: Page, looks: Sequence[Look]) -> dict[str, Any]:
 
 
 def _behind(page: Page, looks: Sequence[Look]) -> str:
-    """Where the report is not yet of all that ended: of how much it is."""
+    """How much the report covers, where that is not yet all that ended; else empty."""
     if not page.made.content or not page.is_behind(looks):
         return ""
     made = [sum(counts.values()) for counts in page.made.counts]
@@ -163,7 +163,7 @@ def _behind(page: Page, looks: Sequence[Look]) -> str:
 def _head(look: Look, made: Made, index: int, is_namesake: bool) -> Head:
     counts, planned = dict(look.counts), look.planned
     is_known = bool(counts) or not look.version
-    if not is_known and made.counts:  # no records in the folder, but tables
+    if not is_known and made.counts:  # the folder has no records, but tables
         counts = {Status(name): count for name, count in made.counts[index].items()}
         is_known = True
     if planned is None and made.planned:
@@ -183,7 +183,7 @@ def _head(look: Look, made: Made, index: int, is_namesake: bool) -> Head:
         counts=_counts(counts, look, planned) if is_known else "",
         done=f"{ended}/{planned}" if planned and is_known else "",
         bars=_bars(counts, look, total),
-        # Of what is finished, the report says it.
+        # Once finished, the report says it.
         stages=_stages(look) if state != "finished" and is_known else "",
         best=_best(look, axes) if state != "finished" else "",
         changed_at=look.changed_at,
@@ -274,7 +274,7 @@ def _curve(begun: Begun, metric: str) -> Curve:
 
 
 def _points(rows: Sequence[dict[str, Any]], name: str) -> list[tuple[int, float]]:
-    """(epoch, value), of the epochs in which it is a number."""
+    """(epoch, value) for the epochs at which the value is a finite number."""
     found = [(int(row["epoch"]), row.get(name)) for row in rows]
     return [(epoch, float(value)) for epoch, value in found if value is not None and math.isfinite(value)]
 

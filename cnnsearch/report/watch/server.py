@@ -1,4 +1,4 @@
-"""HTTP on the loopback interface: GET and HEAD of a few addresses, each of them made here. No path leads to a file."""
+"""HTTP on the loopback interface: GET and HEAD of a few addresses. No address leads to a file."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ ADDRESS = "127.0.0.1"
 PORT = 8420
 """Beyond the ports that Ray's dashboard tries, which begin at 8265."""
 
-# A page elsewhere may have its own name lead here, and would then read what this serves. That name is in the Host
-# header. Any port will do: a tunnel may have another at its near end.
+# Another site may point its own name at this machine in order to read what is served here (DNS rebinding); the Host
+# header then holds that name. Any port is allowed: a tunnel may have another one at its near end.
 _HOST = re.compile(r"(?:127\.0\.0\.1|localhost)(?::\d{1,5})?", re.IGNORECASE | re.ASCII)
 _HTML, _TEXT, _JSON = "text/html; charset=utf-8", "text/plain; charset=utf-8", "application/json"
 
@@ -36,16 +36,16 @@ class Server(ThreadingHTTPServer):
         super().__init__((ADDRESS, port), Handler)
 
     def server_bind(self) -> None:
-        """Without asking what this address is called, as the base class does: a name server may be slow, or see it."""
+        """Bind without looking up the name of the address, which may be slow and tells a name server about it."""
         TCPServer.server_bind(self)
         self.server_name, self.server_port = ADDRESS, int(self.server_address[1])
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A browser that went away is nobody's concern."""
+        """Ignore browsers that went away."""
 
 
 def open_server(live: Live, port: int | None) -> Server:
-    """A server on this port; without one on the usual one, or any that is free. Raises RequestError."""
+    """Open a server on this port; without one on the usual port, or any free one. Raises RequestError."""
     try:
         return Server(live, PORT if port is None else port)
     except OSError as error:
@@ -56,15 +56,15 @@ def open_server(live: Live, port: int | None) -> Server:
 
 
 class Handler(BaseHTTPRequestHandler):
-    """One connection."""
+    """Handles one connection."""
 
     server: Server
     protocol_version = "HTTP/1.1"
     timeout = 60
-    """Seconds a connection may stand still."""
+    """Seconds that a connection may be idle."""
 
     def parse_request(self) -> bool:
-        """Refuse all methods but two before anything looks at them."""
+        """Refuse all methods but GET and HEAD before anything else looks at them."""
         if not super().parse_request():
             return False
         if self.command not in ("GET", "HEAD"):
@@ -73,7 +73,7 @@ class Handler(BaseHTTPRequestHandler):
         return True
 
     def do_GET(self) -> None:
-        """Answer, or say why not."""
+        """Answer a request, or say why not."""
         hosts = self.headers.get_all("Host") or []
         if len(hosts) != 1 or not _HOST.fullmatch(hosts[0]):
             self._refuse(HTTPStatus.FORBIDDEN, "This page answers to 127.0.0.1 and localhost alone.")
@@ -88,7 +88,7 @@ class Handler(BaseHTTPRequestHandler):
         answer(page)
 
     def do_HEAD(self) -> None:
-        """The same without its body."""
+        """Answer like `do_GET`, without the body."""
         self.do_GET()
 
     def _page(self, page: Page) -> None:
@@ -107,11 +107,11 @@ class Handler(BaseHTTPRequestHandler):
         self._send(rendering.report(page, page.looks()), _HTML, Content_Security_Policy="default-src 'none'; sandbox")
 
     def _refuse(self, status: HTTPStatus, why: str, **headers: str) -> None:
-        self.close_connection = True  # whatever else the request holds is not read
+        self.close_connection = True  # the rest of the request is not read
         self._send(f"{why}\n", _TEXT, status, Connection="close", **headers)
 
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
-        """What the base class finds wrong with a request, without an HTML page that repeats it."""
+        """Answer a request that the base class rejects, without its HTML page that repeats the request."""
         self._refuse(HTTPStatus(code), HTTPStatus(code).phrase)
 
     def _send(self, text: str, kind: str, status: HTTPStatus = HTTPStatus.OK, **headers: str) -> None:
@@ -133,8 +133,8 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.write(body)
 
     def version_string(self) -> str:
-        """No versions of anything."""
+        """Tell no versions."""
         return "cnnsearch"
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Quiet: the terminal is for the address."""
+        """Log nothing: the terminal is for the address."""

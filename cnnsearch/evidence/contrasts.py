@@ -1,4 +1,4 @@
-"""The best settings of several sweeps against each other on the test images, with what may be said of each pair. Pure.
+"""The best configurations of several sweeps against each other on the test images, with a verdict on each pair.
 
 Sweeps tested on the same images are compared image by image, others as independent proportions.
 """
@@ -11,21 +11,19 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy import special
 
 from cnnsearch import stats
-from cnnsearch.evidence.evidence import Comparison, Score
-from cnnsearch.evidence.settings import Setting
-from cnnsearch.plots.parts import Part
-from cnnsearch.report.findings import CANNOT_TELL, CLEAR, SUGGESTIVE, Verdict, judge
+from cnnsearch.evidence.comparisons import Comparison, Score, over_seeds_too
+from cnnsearch.evidence.configurations import Configuration
+from cnnsearch.evidence.part import Part
+from cnnsearch.evidence.verdicts import CLEAR, SUGGESTIVE, Verdict, judge, least_sure
 
 
 class Entry(NamedTuple):
-    """A sweep that has something to compare: its best setting by validation and that one's test accuracy."""
+    """A sweep with its best configuration by validation and the test accuracy of that."""
 
     part: Part
-    best: Setting
+    best: Configuration
     score: Score
 
 
@@ -36,7 +34,7 @@ class Contrast:
     ahead: Entry
     behind: Entry
     comparison: Comparison
-    """Of `ahead` minus `behind`."""
+    """`ahead` minus `behind`."""
     is_paired: bool
     """Whether both were tested on the same images."""
     p_value: float
@@ -50,7 +48,7 @@ class Contrast:
 
 
 def entries(parts: Sequence[Part]) -> list[Entry]:
-    """The sweeps whose best setting by validation has a test accuracy, most accurate first."""
+    """The sweeps whose best configuration by validation has a test accuracy, most accurate first."""
     found = [
         Entry(part, part.best, score)
         for part in parts
@@ -60,7 +58,7 @@ def entries(parts: Sequence[Part]) -> list[Entry]:
 
 
 def contrasts(ranked: Sequence[Entry]) -> list[Contrast]:
-    """The first entry against each other. All pairs are corrected for: the first was chosen by its test accuracy."""
+    """The first entry against each other one, corrected for all pairs: test accuracy chose which is first."""
     pairs = [(a, b) for i, a in enumerate(ranked) for b in ranked[i + 1 :]]
     compared = [_compare(a, b) for a, b in pairs]
     adjusted = stats.holm([comparison.p_value for comparison, _ in compared])
@@ -72,9 +70,8 @@ def contrasts(ranked: Sequence[Entry]) -> list[Contrast]:
 
 
 def overall(found: Sequence[Contrast]) -> Verdict:
-    """One verdict on the first against all others: that of the least sure of them."""
-    verdicts = [contrast.verdict for contrast in found]
-    return next((v for v in (CANNOT_TELL, SUGGESTIVE) if v in verdicts), CLEAR if verdicts else CANNOT_TELL)
+    """One verdict on the first entry against all others."""
+    return least_sure([contrast.verdict for contrast in found])
 
 
 def same_test_images(a: Part, b: Part) -> bool:
@@ -100,24 +97,10 @@ def newcombe(a: Score, b: Score) -> stats.Estimate:
     return stats.Estimate(value, low, high)
 
 
-def fisher_exact(right_a: int, n_a: int, right_b: int, n_b: int) -> float:
-    """Two-sided exact p-value that two independent proportions are equal (Fisher 1935): R's `fisher.test`."""
-    right = right_a + right_b
-    counts = np.arange(max(0, right - n_b), min(right, n_a) + 1)
-
-    def log_choose(n: int, k: NDArray[np.int64]) -> NDArray[np.float64]:
-        return np.asarray(special.gammaln(n + 1) - special.gammaln(k + 1) - special.gammaln(n - k + 1))
-
-    logs = log_choose(n_a, counts) + log_choose(n_b, right - counts)
-    shares = np.exp(logs - special.logsumexp(logs))
-    # A hair's breadth, so that equally likely tables count as equal; the same that R allows.
-    return min(1.0, float(shares[shares <= shares[right_a - counts[0]] * (1 + 1e-7)].sum()))
-
-
 def _compare(a: Entry, b: Entry) -> tuple[Comparison, bool]:
     right = [entry.part.evidence.correct(entry.best) for entry in (a, b)]
     seeds = min(len(a.best.trial_ids), len(b.best.trial_ids))
-    over_seeds = _over_seeds(a, b)
+    over_seeds = stats.welch(_accuracies(a), _accuracies(b))
     if right[0] is not None and right[1] is not None and same_test_images(a.part, b.part):
         n_a, n_b = len(a.best.trial_ids), len(b.best.trial_ids)
         estimate = stats.paired_difference(right[0] / n_a, right[1] / n_b)
@@ -125,29 +108,12 @@ def _compare(a: Entry, b: Entry) -> tuple[Comparison, bool]:
         disagreement, is_paired = float(np.mean(np.abs(right[0] / n_a - right[1] / n_b))), True
     else:
         estimate = newcombe(a.score, b.score)
-        p_value = fisher_exact(round(a.score.value * a.score.n), a.score.n, round(b.score.value * b.score.n), b.score.n)
+        p_value = stats.fisher_exact(
+            round(a.score.value * a.score.n), a.score.n, round(b.score.value * b.score.n), b.score.n
+        )
         disagreement, is_paired = math.nan, False
-    agree = True
-    if over_seeds is not None:
-        agree = over_seeds.low > 0 or over_seeds.high < 0
-        if over_seeds.high - over_seeds.low > estimate.high - estimate.low:
-            estimate = stats.Estimate(estimate.value, over_seeds.low, over_seeds.high)
+    estimate, agree = over_seeds_too(estimate, over_seeds)
     return Comparison(estimate, p_value, 1, seeds, agree, disagreement), is_paired
-
-
-def _over_seeds(a: Entry, b: Entry) -> stats.Estimate | None:
-    """Welch's interval of the difference over the seeds of both; None where either has only one."""
-    values = [_accuracies(entry) for entry in (a, b)]
-    if min(len(side) for side in values) < 2:
-        return None
-    parts = [float(np.var(side, ddof=1)) / len(side) for side in values]
-    total = sum(parts)
-    value = float(np.mean(values[0]) - np.mean(values[1]))
-    if total == 0:
-        return stats.Estimate(value, value, value)
-    freedom = total**2 / sum(part**2 / (len(side) - 1) for part, side in zip(parts, values, strict=True))
-    margin = float(special.stdtrit(freedom, (1 + stats.LEVEL) / 2)) * math.sqrt(total)
-    return stats.Estimate(value, value - margin, value + margin)
 
 
 def _accuracies(entry: Entry) -> list[float]:

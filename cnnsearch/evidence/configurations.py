@@ -1,0 +1,169 @@
+"""Configurations: trials that differ in nothing but their seed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from cnnsearch.results.tables import Tables
+from cnnsearch.spec.axis_words import Value
+from cnnsearch.spec.settings import ADDED, ORDINARY
+
+# In the order in which a configuration is described.
+AXES = (
+    "model", "weights", "fine_tune", "width", "lr", "batch_size", "dropout", "optimizer", "weight_decay", "momentum",
+    *ADDED, "image_size", "epochs", "precision",
+)  # fmt: skip
+
+_UNRECORDED = {"dropout": 0.0} | ORDINARY
+"""Axis -> its value in trials that do without it, or were recorded before the axis existed."""
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """The finished trials of one cell of one stage, one for each seed. Reports call it a setting."""
+
+    key: str
+    """trial_id of its first trial."""
+    order: int
+    """Row of its first trial in the table: breaks ties."""
+    stage: str
+    values: Mapping[str, Value]
+    """Axis -> value, for every axis."""
+    trial_ids: tuple[str, ...]
+    seeds: tuple[int, ...]
+    parent: str | None
+    """Key of the configuration it started from; the trial_id where that is not in the table."""
+    scores: Mapping[str, float]
+    """Column -> mean over seeds; columns without numbers are left out."""
+
+    @property
+    def model(self) -> str:
+        """Its model, or "" where the table has none."""
+        return str(self.values.get("model") or "")
+
+    @property
+    def val_accuracy(self) -> float:
+        """The score that chooses the best; -1 where it was not measured."""
+        return self.scores.get("val_accuracy", -1.0)
+
+
+_SCORES = (
+    "best_epoch", "train_loss", "train_accuracy", "val_loss", "val_accuracy", "test_loss", "test_accuracy",
+    "val_accuracy_before", "test_accuracy_before", "val_loss_before", "test_loss_before", "seconds", "parameters",
+)  # fmt: skip
+
+
+def is_missing(value: Any) -> bool:
+    """Whether a cell of a table is null: None, NaN or NA."""
+    return value is None or (not isinstance(value, str) and bool(pd.isna(value)))
+
+
+def axis_values(row: Mapping[Any, Any]) -> dict[str, Value]:
+    """The hyperparameters of one row of the trials table, as plain Python values.
+
+    Leaving an axis of `_UNRECORDED` out gives the same network as its value there, so both give that value.
+    """
+    values: dict[str, Value] = {}
+    for axis in AXES:
+        raw: Any = row.get(axis)
+        if is_missing(raw):
+            values[axis] = _UNRECORDED.get(axis)
+        elif axis in ("batch_size", "image_size", "epochs"):
+            values[axis] = int(raw)  # a float where other rows are null
+        else:
+            values[axis] = raw.item() if hasattr(raw, "item") else raw
+    return values
+
+
+def collect(tables: Tables) -> list[Configuration]:
+    """Group the finished trials into configurations, in the order of the table."""
+    rows = tables.trials.to_dict("records")
+    cell: dict[str, tuple[Any, ...]] = {}
+    for row in rows:
+        cell[str(row["trial_id"])] = (row["stage"], *axis_values(row).values())
+    members: dict[tuple[Any, ...], list[tuple[int, dict[Any, Any]]]] = {}
+    for order, row in enumerate(rows):
+        if not is_comparable(row):
+            continue
+        parent = None if is_missing(row["parent_id"]) else str(row["parent_id"])
+        key = (cell[str(row["trial_id"])], cell.get(parent, parent) if parent else None)
+        members.setdefault(key, []).append((order, row))
+    first = {key[0]: str(group[0][1]["trial_id"]) for key, group in reversed(members.items())}
+    configurations = []
+    for (_, parent_cell), group in members.items():
+        by_seed = sorted(group, key=lambda member: (_seed(member[1]), member[0]))
+        configurations.append(
+            _configuration(by_seed, first.get(parent_cell, parent_cell), min(order for order, _ in group))
+        )
+    return configurations
+
+
+def is_comparable(row: Mapping[Any, Any]) -> bool:
+    """Whether a trial is done, or was stopped because it got no better: the rule of `Outcome.is_comparable`."""
+    return bool(row["status"] == "done" or row.get("stopped_by") == "patience")
+
+
+def _seed(row: Mapping[Any, Any]) -> int:
+    return 0 if is_missing(row["seed"]) else int(row["seed"])
+
+
+def _configuration(group: list[tuple[int, dict[Any, Any]]], parent: Any, order: int) -> Configuration:
+    rows = [row for _, row in group]
+    scores = {}
+    for column in _SCORES:
+        known = [float(row[column]) for row in rows if not is_missing(row.get(column))]
+        if known:
+            scores[column] = sum(known) / len(known)
+    return Configuration(
+        key=str(rows[0]["trial_id"]),
+        order=order,
+        stage=str(rows[0]["stage"]),
+        values=axis_values(rows[0]),
+        trial_ids=tuple(str(row["trial_id"]) for row in rows),
+        seeds=tuple(_seed(row) for row in rows),
+        parent=parent if isinstance(parent, str) else None,
+        scores=scores,
+    )
+
+
+def best_of(configurations: Iterable[Configuration]) -> Configuration | None:
+    """The best by validation accuracy, the earliest of equals; fewer finished seeds lose to more.
+
+    The same rule by which a later stage of the sweep chooses what to start from.
+    """
+    return max(configurations, key=lambda s: (len(s.trial_ids), s.val_accuracy, -s.order), default=None)
+
+
+def matched(
+    configurations: Sequence[Configuration], axis: str, value: Value, other: Value
+) -> list[tuple[Configuration, Configuration]]:
+    """Pairs of configurations that differ in `axis` alone: the first has `value`, the second `other`."""
+
+    def rest(configuration: Configuration) -> tuple[object, ...]:
+        return (configuration.parent, *((a, v) for a, v in configuration.values.items() if a != axis))
+
+    have = {rest(c): c for c in configurations if c.values[axis] == other}
+    firsts = [c for c in configurations if c.values[axis] == value]
+    return [(c, have[rest(c)]) for c in firsts if rest(c) in have]
+
+
+def preferred(configurations: Sequence[Configuration], axis: str) -> Value:
+    """The value of an axis whose configurations have the highest mean validation accuracy."""
+    return max(distinct(configurations, axis), key=lambda value: mean_validation(configurations, axis, value))
+
+
+def mean_validation(configurations: Sequence[Configuration], axis: str, value: Value) -> float:
+    """Mean validation accuracy of the configurations that have this value of an axis."""
+    scores = [c.val_accuracy for c in configurations if c.values[axis] == value]
+    return sum(scores) / len(scores)
+
+
+def distinct(configurations: Iterable[Configuration], axis: str) -> list[Value]:
+    """The values of an axis among configurations: numbers ascending, words in order of appearance."""
+    values = list(dict.fromkeys(c.values[axis] for c in configurations))
+    numbers = [value for value in values if isinstance(value, int | float)]
+    return sorted(numbers) if len(numbers) == len(values) else values  # type: ignore[return-value]

@@ -1,0 +1,97 @@
+"""The mistakes of a configuration: which classes it confuses, and where it is most sure and wrong."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cnnsearch.evidence.configurations import Configuration
+from cnnsearch.evidence.evidence import Evidence
+from cnnsearch.results.tables import Tables
+
+MOST_WRONG = 24
+"""Wrong answers of the best configuration that a report shows."""
+
+
+class Mistake(NamedTuple):
+    """How often examples of class `label` were taken for `predicted`."""
+
+    label: str
+    predicted: str
+    times: int
+    of: int
+    """All examples of the class."""
+
+
+def counts(
+    evidence: Evidence, configuration: Configuration, moment: str = "best", split: str = "test"
+) -> NDArray[np.int64] | None:
+    """Examples by true class (rows) and predicted class (columns), summed over seeds; None where not recorded."""
+    size = len(evidence.classes)
+    matrix = np.zeros((size, size), dtype=np.int64)
+    for trial_id in configuration.trial_ids:
+        answers = evidence.answers(trial_id, split, moment)
+        if answers is None:
+            return None
+        np.add.at(matrix, (evidence.labels[split], answers.predicted), 1)
+    return matrix if matrix.any() else None
+
+
+def most_confused(evidence: Evidence, configuration: Configuration, limit: int = 3) -> list[Mistake]:
+    """The most frequent mistakes, by their share of the true class."""
+    matrix = counts(evidence, configuration)
+    if matrix is None:
+        return []
+    totals = matrix.sum(axis=1)
+    wrong = matrix.copy()
+    np.fill_diagonal(wrong, 0)
+    cells = [(i, j) for i, j in zip(*np.nonzero(wrong), strict=True)]
+    cells.sort(key=lambda cell: (-wrong[cell] / totals[cell[0]], -wrong[cell], cell))
+    names = evidence.classes
+    return [Mistake(names[i], names[j], int(wrong[i, j]), int(totals[i])) for i, j in cells[:limit]]
+
+
+@dataclass(frozen=True)
+class Wrong:
+    """A test image that the best configuration was sure of and wrong about."""
+
+    example: str
+    label: str
+    predicted: str
+    confidence: float
+    png: str | None
+    """Base64, where there is a picture."""
+
+
+def most_sure_and_wrong(evidence: Evidence, limit: int = MOST_WRONG) -> list[Wrong]:
+    """The test images that the best configuration (of several seeds, the first network) is most surely wrong about."""
+    best = evidence.best
+    answers = evidence.answers(best.trial_ids[0]) if best else None
+    if answers is None:
+        return []
+    labels, examples, classes = evidence.labels["test"], evidence.examples["test"], evidence.classes
+    wrong = [i for i in range(len(labels)) if answers.predicted[i] != labels[i]]
+    wrong.sort(key=lambda i: (-answers.confidence[i], examples[i]))
+    pictures = evidence.tables.pictures.get("examples") or {}
+    return [
+        Wrong(
+            examples[i],
+            classes[labels[i]],
+            classes[answers.predicted[i]],
+            float(answers.confidence[i]),
+            pictures.get(examples[i]),
+        )
+        for i in wrong[:limit]
+    ]
+
+
+def examples_wanted(tables: Tables, limit: int = MOST_WRONG) -> list[str]:
+    """Names of the test examples that a report shows pictures of: see `most_sure_and_wrong`."""
+    best = Evidence(tables).best
+    if best is None:
+        return []
+    answers = tables.predictions[tables.predictions["trial_id"] == best.trial_ids[0]]
+    return [wrong.example for wrong in most_sure_and_wrong(Evidence(replace(tables, predictions=answers)), limit)]

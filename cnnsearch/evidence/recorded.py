@@ -1,0 +1,160 @@
+"""What the tables hold, as arrays: each trial's answers by example, and its curves by epoch."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from cnnsearch import stats
+from cnnsearch.evidence.codes import coded, places, runs
+from cnnsearch.evidence.configurations import is_missing
+from cnnsearch.results.tables import Tables
+
+
+class Answers(NamedTuple):
+    """What one trial answered for each example of a split: codes into `Recorded.classes`, and its confidence."""
+
+    predicted: NDArray[np.int16]
+    confidence: NDArray[np.float32]
+
+
+class Recorded:
+    """Tables as arrays. Everything is computed on first use and kept."""
+
+    def __init__(self, tables: Tables) -> None:
+        self.tables = tables
+
+    @property
+    def runs(self) -> list[dict[str, Any]]:
+        """The runs of the sweep's command, oldest first, as provenance records them."""
+        return self.tables.provenance.get("runs") or []
+
+    @property
+    def run_seconds(self) -> list[float]:
+        """How long each run took, where that is recorded."""
+        return [float(run["seconds"]) for run in self.runs if isinstance(run.get("seconds"), int | float)]
+
+    @cached_property
+    def models(self) -> list[str]:
+        """Models in order of appearance, finished or not. Their colours follow this order."""
+        names = [str(row["model"]) for row in self.tables.trials.to_dict("records") if isinstance(row["model"], str)]
+        return list(dict.fromkeys(names))
+
+    @cached_property
+    def classes(self) -> list[str]:
+        """Class names, in the order of the data."""
+        named = [str(name) for name in self.tables.data.get("classes", [])]
+        frame = self.tables.predictions
+        seen = {str(name) for column in ("label", "predicted") for name in coded(frame[column])[1]}
+        return named + sorted(seen - set(named))
+
+    @cached_property
+    def examples(self) -> dict[str, list[str]]:
+        """Split -> its examples, in the order of all arrays over examples."""
+        frame = self.tables.predictions
+        (split_codes, splits), (name_codes, names) = coded(frame["split"]), coded(frame["example"])
+        found: dict[str, list[str]] = {"val": [], "test": []}
+        for code, split in enumerate(splits):
+            if split in found:
+                found[split] = sorted(names[one] for one in np.unique(name_codes[split_codes == code]))
+        return found
+
+    @cached_property
+    def labels(self) -> dict[str, NDArray[np.int64]]:
+        """Split -> true class of each example, as codes into `classes`."""
+        return self._coded[1]
+
+    @cached_property
+    def _coded(self) -> tuple[dict[tuple[str, str, str], Answers], dict[str, NDArray[np.int64]]]:
+        """Answers by (trial_id, split, moment), of trials that answered every example; and the labels."""
+        frame = self.tables.predictions
+        labels = {split: np.full(len(names), -1, dtype=np.int64) for split, names in self.examples.items()}
+        # Whole columns of words become numbers at once: a table may have millions of rows, and few different words.
+        true, predicted = (places(frame[column], self.classes) for column in ("label", "predicted"))
+        at_place = {split: places(frame["example"], names, np.int32) for split, names in self.examples.items()}
+        confidence = frame["confidence"].to_numpy(dtype=np.float32, na_value=np.nan)
+        answers = {}
+        known: dict[str, NDArray[np.int32]] = {}  # split -> the last order seen to hold every example once
+        for (trial_id, split, moment), rows in runs(frame):
+            if split not in at_place:
+                continue
+            at = at_place[split][rows]
+            if not np.array_equal(at, known.get(split, ())):
+                labels[split][at] = true[rows]
+                if len(np.unique(at)) != len(self.examples[split]):
+                    continue
+                known[split] = at
+            by_example = np.empty(len(at), dtype=np.int16)
+            surety = np.empty(len(at), dtype=np.float32)
+            by_example[at], surety[at] = predicted[rows], confidence[rows]
+            answers[trial_id, split, moment] = Answers(by_example, surety)
+        return answers, labels
+
+    def answers(self, trial_id: str, split: str = "test", moment: str = "best") -> Answers | None:
+        """A trial's answers; None where they are not recorded, or not for every example of the split."""
+        return self._coded[0].get((trial_id, split, moment))
+
+    def size(self, split: str) -> int:
+        """Number of examples in a split: from the predictions, else from the data's counts."""
+        counts = self.tables.data.get("counts", {}).get(split, [])
+        return len(self.examples.get(split, [])) or sum(counts)
+
+    def class_counts(self, split: str) -> list[int]:
+        """Examples of each class in a split."""
+        counts = self.tables.data.get("counts", {}).get(split)
+        if counts:
+            return [int(count) for count in counts]
+        if split in self.labels and len(self.labels[split]):
+            return [int(count) for count in np.bincount(self.labels[split], minlength=len(self.classes))]
+        return []
+
+    @cached_property
+    def chance(self) -> float:
+        """Accuracy of always naming the most common class of the test examples."""
+        counts = self.class_counts("test")
+        return max(counts) / sum(counts) if sum(counts) else 1 / max(1, len(self.classes))
+
+    @cached_property
+    def _epochs(self) -> tuple[pd.DataFrame, dict[str, slice]]:
+        """All epochs as numbers, sorted by trial; and trial_id -> its rows."""
+        frame = self.tables.epochs.sort_values(["trial_id", "epoch"], kind="stable")
+        numbers = frame.drop(columns="trial_id").astype(np.float64)
+        ids = frame["trial_id"].to_numpy(dtype=object)
+        starts = np.flatnonzero(np.append(True, ids[1:] != ids[:-1])) if len(ids) else np.zeros(0, np.int64)
+        ends = np.append(starts[1:], len(ids))
+        return numbers, {str(ids[start]): slice(start, end) for start, end in zip(starts, ends, strict=False)}
+
+    @cached_property
+    def _columns(self) -> dict[str, NDArray[np.float64]]:
+        numbers = self._epochs[0]
+        return {str(name): numbers[name].to_numpy(dtype=np.float64, na_value=np.nan) for name in numbers.columns}
+
+    def curve(self, trial_id: str, column: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Epochs of a trial and a column's values at them, where measured; epoch 0 is before training."""
+        rows = self._epochs[1].get(trial_id)
+        if rows is None:
+            return np.empty(0), np.empty(0)
+        epoch, value = self._columns["epoch"][rows], self._columns[column][rows]
+        known = np.isfinite(value)
+        return epoch[known], value[known]
+
+    @cached_property
+    def _best_epochs(self) -> dict[str, float]:
+        rows = self.tables.trials.to_dict("records")
+        return {str(row["trial_id"]): float(row["best_epoch"]) for row in rows if not is_missing(row["best_epoch"])}
+
+    def best_epoch(self, trial_id: str) -> float | None:
+        """The epoch that a trial's scores are from; None where none is recorded."""
+        return self._best_epochs.get(trial_id)
+
+    def turn(self, trial_id: str) -> int | None:
+        """The epoch at which a trial's validation loss turned upwards; None where it did not."""
+        epoch, loss = self.curve(trial_id, "val_loss")
+        trained = epoch >= 1
+        if not trained.any():
+            return None
+        return stats.turning_epoch(loss[trained].tolist(), int(epoch[trained][0]))

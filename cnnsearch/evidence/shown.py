@@ -1,0 +1,62 @@
+"""Which part of many trials, settings or classes a figure shows: limits that captions mention."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from cnnsearch.evidence.configurations import Configuration
+from cnnsearch.evidence.evidence import Evidence
+from cnnsearch.evidence.searches import Attempt, Searched, thinned
+from cnnsearch.spec.axis_words import Value
+
+MOST_POINTS = 500
+"""Trials of one kind in a panel; of more, `selection` draws some."""
+MOST_LINES = 250
+"""Trials in parallel coordinates; of more, `selection` draws some."""
+MOST_CLASSES = 40
+"""Classes whose images are counted; of more, those with most and with fewest images."""
+NUMBERED_CLASSES = 20
+"""Classes of a confusion matrix with counts in its cells; with more the cells are too small."""
+MOST_OF_A_PART = 5
+"""Settings of each sweep in a comparison of several."""
+BEST_OF_MANY = 12
+"""Settings whose learning curves are shown where settings are many."""
+NAMED_COLUMNS = 6
+"""Columns of a heatmap that are named in full, with room for intervals in their cells."""
+_MOST_CURVES = 24
+_MOST_DOTS, _MOST_SUGGESTED_DOTS = 40, 20
+_BEST_KEPT = 100
+
+
+def has_intervals(columns: Sequence[Value]) -> bool:
+    """Whether cells of a heatmap with these columns have room for intervals."""
+    return len(columns) <= NAMED_COLUMNS
+
+
+def are_many(evidence: Evidence, configurations: Sequence[Configuration]) -> bool:
+    """Whether only the best are shown: there are many, or they were suggested and so make no table."""
+    return len(configurations) > _MOST_CURVES or any(c.key in evidence.attempts for c in configurations)
+
+
+def curves_shown(evidence: Evidence, stage: str) -> str:
+    """A note that says which curves of a stage are shown; empty where all are."""
+    configurations = evidence.stage(stage)
+    if not are_many(evidence, configurations) or len(configurations) <= BEST_OF_MANY:
+        return ""
+    return f"The {BEST_OF_MANY} best of {len(configurations)} settings by validation accuracy."
+
+
+def most_dots(evidence: Evidence) -> int:
+    """How many settings are shown as dots: fewer of suggested ones, which nobody compares one by one."""
+    suggested = sum(c.key in evidence.attempts for c in evidence.configurations)
+    return _MOST_SUGGESTED_DOTS if 2 * suggested > len(evidence.configurations) else _MOST_DOTS
+
+
+def selection(search: Searched, attempts: Sequence[Attempt], most: int = MOST_POINTS) -> list[Attempt]:
+    """The attempts to draw, in their order: all, or the best and an even selection of the others."""
+    if len(attempts) <= most:
+        return list(attempts)
+    best = {one.number for one in search.ranked()[: min(_BEST_KEPT, most // 2)]}
+    kept = [one for one in attempts if one.number in best]
+    others = [one for one in attempts if one.number not in best]
+    return sorted([*kept, *thinned(others, most - len(kept))], key=lambda one: one.number)
