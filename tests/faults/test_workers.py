@@ -228,7 +228,7 @@ def test_an_exception_fails_its_trial_and_the_worker_is_replaced(
     failed = trials[trials["status"] == "failed"]
     assert failed["lr"].tolist() == [0.5]
     (error,) = failed["error"]
-    assert error == "ArithmeticError: injected for lr 0.5 and more (work.py, line " + error.partition("line ")[2]
+    assert error == "ArithmeticError: injected for lr 0.5 and more (trial.py, line " + error.partition("line ")[2]
     assert (trials["status"] == "done").sum() == len(trials) - 1 == 4
     assert finished.exit_code == 1
     assert finished.report is not None
