@@ -1,4 +1,4 @@
-"""The commands as people call them: processes of their own, judged by output, exit code and what is on disk."""
+"""The commands as people call them, judged by output, exit code and what is on disk; refusals in this process."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from tests.asking import ask
 from tests.conftest import SMALL
 
 SETTINGS = [part for value in SMALL for part in ("--set", value)]
@@ -156,13 +157,15 @@ CASES = (
 )  # fmt: skip
 
 
+@pytest.mark.usefixtures("whole")
 @pytest.mark.parametrize("case", CASES)
 def test_wrong_requests_get_one_clear_message(tmp_path: Path, case: str) -> None:
     cases = wrong_requests(tmp_path)
     assert cases.keys() == set(CASES)
     arguments, complaint = cases[case]
     out = [] if "--out" in arguments else ["--out", tmp_path / "results"]
-    done = call(*arguments, *out)
+    # Two as real commands: one that is refused at once, and one when its images have been looked at.
+    done = (call if case in ("unknown sweep", "truncated") else ask)(*arguments, *out)
     assert done.returncode == 2
     assert done.stdout == ""
     assert done.stderr.startswith("error: ")
@@ -175,7 +178,7 @@ def test_bad_images_can_be_skipped(tmp_path: Path) -> None:
     images = folder_of_images(tmp_path / "images")
     (images / "cat" / "x.png").write_text("not a picture")
     split = "data.split={method: fill, train_per_class: 6, val_per_class: 4}"
-    done = call(
+    done = ask(
         "part1",
         *SETTINGS,
         "--data",
@@ -193,10 +196,10 @@ def test_bad_images_can_be_skipped(tmp_path: Path) -> None:
 
 
 def test_report_on_what_is_no_results_folder(tmp_path: Path) -> None:
-    done = call(tmp_path, module="cnnsearch.report")
+    done = ask(tmp_path, command="report")
     assert done.returncode == 2
     assert "has no sweep.yaml" in done.stderr
-    missing = call(tmp_path / "none", module="cnnsearch.report")
+    missing = ask(tmp_path / "none", command="report")
     assert missing.returncode == 2
     assert "there is no folder" in missing.stderr
 
@@ -221,7 +224,7 @@ def test_a_second_start_on_one_folder_is_refused(tmp_path: Path) -> None:
     running = start("part1", *SETTINGS, "--set", "train.epochs=100000", "--serial", "--out", tmp_path)
     try:
         until(lambda: list(tmp_path.glob("part1/trials/*/epochs.jsonl")))
-        second = call("part1", *SETTINGS, "--serial", "--out", tmp_path)
+        second = ask("part1", *SETTINGS, "--serial", "--out", tmp_path)
         assert second.returncode == 2
         assert f"in use by process {running.pid} on" in second.stderr
     finally:

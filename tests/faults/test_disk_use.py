@@ -35,7 +35,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[objec
     folder = tmp_path_factory.mktemp("disk")
     (folder / "tiny.yaml").write_text(SWEEP, encoding="utf-8")
     arguments: list[object] = [folder / "tiny.yaml", "--out", folder, "--serial"]
-    planned = call(*arguments, "--dry-run", "--json")
+    planned = call(*arguments, "--dry-run", "--json", module="cnnsearch.sweep")
     assert call(*arguments).returncode == 0
     return folder / "tiny", arguments, planned, numbers(folder / "tiny")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from cnnsearch.cli import INTERRUPTED, SHOW_CURSOR, _stoppable
 from cnnsearch.execution.warden import MARK
 from cnnsearch.results.folder import Results
 from cnnsearch.storage.durable import write_whole
-from tests.faults.running import call
+from tests.faults.running import SHORT, call
 from tests.recorded import numbers
 
 SWEEP = """
@@ -43,13 +44,14 @@ COMMANDS: set[int] = set()
 
 
 class Started:
-    """A running command in a session of its own, as a terminal would start it."""
+    """A running command in a session of its own, as a terminal would start it; unless `whole`, without a report."""
 
-    def __init__(self, *arguments: object) -> None:
+    def __init__(self, *arguments: object, whole: bool = False) -> None:
+        python = [sys.executable, "-m", "cnnsearch.sweep"] if whole else SHORT
         self.output = tempfile.TemporaryFile("w+")  # noqa: SIM115
         self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "cnnsearch.sweep", *map(str, arguments)],
+            [*python, *map(str, arguments)],
             stdout=self.output,
             stderr=self.errors,
             start_new_session=True,
@@ -101,7 +103,8 @@ def _nothing_stays_behind(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Row 23, after every test here: no process that a run started, none of its temporary folders."""
     monkeypatch.setenv("CNNSEARCH_TEST_OWNER", str(os.getpid()))
     monkeypatch.delenv(MARK, raising=False)
-    monkeypatch.setenv("TMPDIR", tempfile.mkdtemp(prefix="cnnt-"))  # Ray's own lies under /tmp, whatever this says
+    place = tempfile.mkdtemp(prefix="cnnt-")
+    monkeypatch.setenv("TMPDIR", place)  # Ray's own lies under /tmp, whatever this says
     tempfile.tempdir = None
     COMMANDS.clear()
     yield
@@ -110,6 +113,7 @@ def _nothing_stays_behind(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         time.sleep(0.1)
     for pid in left[0]:
         psutil.Process(pid).kill()
+    shutil.rmtree(place)
     tempfile.tempdir = None
     assert left == (set(), set())
 
@@ -161,7 +165,7 @@ def killed_at(instants: list[float], arguments: list[object], results: Path) -> 
     hits = 0
     for instant in instants:
         finished = records(results)
-        started = Started(*arguments)
+        started = Started(*arguments, whole=True)
         time.sleep(instant)
         if started.process.poll() is None:
             hits += 1
@@ -279,7 +283,7 @@ def test_interrupted_twice(arguments: list[object], results: Path, undisturbed: 
 
 @pytest.mark.row(7)
 def test_interrupted_while_it_plans(arguments: list[object], results: Path) -> None:
-    started = Started(*arguments)
+    started = Started(*arguments, whole=True)
     time.sleep(0.7)
     os.killpg(started.process.pid, signal.SIGINT)
     assert started.ended() in (130, -signal.SIGINT)  # before Python has come to our code, it is Python's to end

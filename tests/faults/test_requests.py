@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.asking import ask
 from tests.faults.running import TWO_TRIALS, assert_refused, call, images, sweep_file
 
 
@@ -39,7 +40,7 @@ class Payload:
 def test_names_that_lead_elsewhere_are_refused(tmp_path: Path, arguments: list[str], complaint: str) -> None:
     file = sweep_file(tmp_path)
     out = tmp_path / "deep" / "results"
-    ended = call(*(file if argument == "{file}" else argument for argument in arguments), "--serial", "--out", out)
+    ended = ask(*(file if argument == "{file}" else argument for argument in arguments), "--serial", "--out", out)
     assert_refused(ended, complaint)
     assert sorted(tmp_path.iterdir()) == [file]
 
@@ -51,14 +52,14 @@ def test_links_out_of_the_data_are_refused(tmp_path: Path) -> None:
     file = sweep_file(tmp_path)
     picture = inside / "cat" / "link.png"
     picture.symlink_to(outside / "secret" / "000.png")
-    ended = call(file, "--data", inside, "--serial", "--out", tmp_path / "results")
+    ended = ask(file, "--data", inside, "--serial", "--out", tmp_path / "results")
     assert_refused(ended, f"inside/cat/link.png is a link to {outside}/secret/000.png, outside the data")
     skipping = ("--set", "data.on_bad_image=skip", "--dry-run")
-    skipped = call(file, "--data", inside, *skipping, "--out", tmp_path / "results")
+    skipped = ask(file, "--data", inside, *skipping, "--out", tmp_path / "results")
     assert skipped.returncode == 0
     assert "Skipped 1 unreadable image" in skipped.stdout
     (inside / "owl").symlink_to(outside / "secret")  # a whole class cannot be skipped
-    ended = call(file, "--data", inside, *skipping, "--out", tmp_path / "results")
+    ended = ask(file, "--data", inside, *skipping, "--out", tmp_path / "results")
     assert_refused(ended, "inside/owl is a link to")
 
 
@@ -119,6 +120,6 @@ def test_weights_that_are_a_program_are_refused_and_not_run(tmp_path: Path, kind
 )
 def test_more_than_there_is_is_an_error(tmp_path: Path, setting: str, complaint: str) -> None:
     file = sweep_file(tmp_path, TWO_TRIALS)
-    ended = call(file, "--set", setting, "--out", tmp_path / "results", env={"CUDA_VISIBLE_DEVICES": ""})
+    ended = ask(file, "--set", setting, "--out", tmp_path / "results", env={"CUDA_VISIBLE_DEVICES": ""})
     assert_refused(ended, complaint)
     assert not (tmp_path / "results").exists()

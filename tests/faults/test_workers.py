@@ -109,6 +109,7 @@ def test_a_killed_worker_s_trials_go_on_from_their_checkpoints(
 
 @pytest.mark.row(2)
 @pytest.mark.timeout(300)
+@pytest.mark.usefixtures("reports_in_words")
 def test_a_trial_that_keeps_killing_its_worker_fails_alone(tmp_path: Path) -> None:
     """One trial at a time, so that only one is hit; the second stage goes on from what is left."""
     first: list[str] = []
@@ -217,6 +218,7 @@ def inject(monkeypatch: pytest.MonkeyPatch, fault: str) -> None:
 
 @pytest.mark.row(15)
 @pytest.mark.timeout(300)
+@pytest.mark.usefixtures("reports_in_words")
 def test_an_exception_fails_its_trial_and_the_worker_is_replaced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

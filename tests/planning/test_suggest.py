@@ -7,7 +7,6 @@ import os
 import random
 import signal
 import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -36,6 +35,7 @@ from cnnsearch.spec.settings import Settings
 from cnnsearch.spec.sweep import Sweep
 from tests.conftest import SMALL
 from tests.execution.test_executors import LAYOUT
+from tests.faults.running import SHORT
 from tests.recorded import numbers
 
 DATA = "d" * 16
@@ -303,7 +303,7 @@ def test_trials_say_what_objectives_need(dataset: Dataset, tmp_path: Path) -> No
             assert outcome.parameters < (other.parameters or 0)
 
 
-COMMAND = [sys.executable, "-m", "cnnsearch.sweep", "mine.yaml", "--serial"]
+COMMAND = [*SHORT, "mine.yaml", "--serial"]
 
 
 def test_a_killed_search_goes_on_to_the_same_trials(tmp_path: Path) -> None:
