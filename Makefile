@@ -9,7 +9,8 @@ INSTALLED := $(VENV)/.installed
 INSTALLED_TEST := $(VENV)/.installed-test
 INSTALLED_S3 := $(VENV)/.installed-s3
 
-.PHONY: install quickstart test test-slow test-faults test-cluster lint format benchmark bench-check clean
+.PHONY: install quickstart test test-after test-slow test-faults test-cluster benchmark bench-check clean
+.PHONY: lint lint-style lint-format lint-types lint-imports format
 
 install: $(INSTALLED)
 
@@ -19,7 +20,11 @@ quickstart: install
 
 # Two tests at a time: most of them wait for a process they started.
 test: $(INSTALLED_TEST) $(INSTALLED_S3) lint
-	$(BIN)/python -m pytest -n 2 --dist worksteal
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
+
+# What takes longer than a change should wait for; `.ci/run` does it too, and then `test-cluster`.
+test-after: $(INSTALLED_TEST) $(INSTALLED_S3)
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "after and not slow"
 
 test-slow: $(INSTALLED_TEST) $(INSTALLED_S3)
 	$(BIN)/python -m pytest -m slow

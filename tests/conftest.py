@@ -35,6 +35,16 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep tests of a file together where they share what is made for the file: two processes would make it twice."""
+    for item in items:
+        known = getattr(item, "_fixtureinfo", None)
+        needed = [found[-1] for found in known.name2fixturedefs.values()] if known else []
+        if any(fixture.scope == "module" for fixture in needed):
+            item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
+
+
 RUN = "CNNSEARCH_TEST_RUN"
 """In the environment of every process that tests start: the number of the process that runs the tests."""
 

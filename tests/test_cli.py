@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from tests.asking import ask
+from tests.asking import Answer, ask
 from tests.conftest import SMALL
 
 SETTINGS = [part for value in SMALL for part in ("--set", value)]
@@ -29,7 +29,7 @@ def start(*arguments: object) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def last_json(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
+def last_json(done: subprocess.CompletedProcess[str] | Answer) -> dict[str, Any]:
     told: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return told
 
@@ -72,7 +72,7 @@ def test_part1_from_command_to_report_and_again(tmp_path: Path) -> None:
     assert {file: file.stat().st_mtime_ns for file in part1.glob("trials/*/record.json")} == records
 
     # One more learning rate trains its cells only.
-    more = call(
+    more = ask(
         "part1", *SETTINGS, "--serial", "--out", tmp_path, "--dry-run", "--json",
         "--set", "stages.grid.space.lr.grid=[0.0001, 0.001, 0.01]",
     )  # fmt: skip
@@ -87,7 +87,7 @@ def test_part1_from_command_to_report_and_again(tmp_path: Path) -> None:
 
 
 def test_dry_run_starts_and_writes_nothing(tmp_path: Path) -> None:
-    done = call("part1", *SETTINGS, "--dry-run", "--out", tmp_path / "results")
+    done = ask("part1", *SETTINGS, "--dry-run", "--out", tmp_path / "results")
     assert done.returncode == 0, done.stderr
     assert "16 trials (0 already done), about" in done.stdout
     assert "10 classes, 60 train / 40 validation / 1,600 test" in done.stdout
@@ -105,7 +105,7 @@ def test_own_images_random_search_and_failure_exit_code(tmp_path: Path) -> None:
         "  - name: wild\n    space: {lr: 100}\n",
         encoding="utf-8",
     )
-    done = call(sweep, "--data", images, "--serial", "--out", tmp_path, "--json")
+    done = ask(sweep, "--data", images, "--serial", "--out", tmp_path, "--json")
     assert done.returncode == 1, done.stderr
     told = last_json(done)
     assert (told["trials"], told["done"], told["diverged"]) == (3, 2, 1)
@@ -213,7 +213,7 @@ def until(condition: Any, seconds: float = 60) -> None:
 
 def test_when_time_is_up_the_rest_is_left_for_later(tmp_path: Path) -> None:
     arguments = ["part1", *SETTINGS, "--set", "train.epochs=100000", "--serial", "--out", tmp_path, "--json"]
-    done = call(*arguments, "--max-time", "2s")
+    done = ask(*arguments, "--max-time", "2s")
     assert done.returncode == 0, done.stderr
     assert "time is up: 0 of 16 trials done" in done.stdout
     told = last_json(done)

@@ -176,6 +176,7 @@ def killed_at(instants: list[float], arguments: list[object], results: Path) -> 
     return hits
 
 
+@pytest.mark.after
 @pytest.mark.row(3)
 @pytest.mark.row(23)
 @pytest.mark.timeout(600)
@@ -241,7 +242,7 @@ def test_ray_dies(arguments: list[object], results: Path, undisturbed: dict[str,
 @pytest.mark.row(7)
 @pytest.mark.row(23)
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.after)])
 def test_interrupted_once(
     arguments: list[object], results: Path, undisturbed: dict[str, Any], number: signal.Signals
 ) -> None:
@@ -291,6 +292,7 @@ def test_interrupted_while_it_plans(arguments: list[object], results: Path) -> N
     assert not list(results.glob("trials/*"))
 
 
+@pytest.mark.after
 @pytest.mark.row(7)
 def test_terminated_while_ray_starts(arguments: list[object]) -> None:
     """Ray has a handler of its own then, which ends with another code and says nothing."""

@@ -148,7 +148,7 @@ def test_heads_that_ran_with_a_killer_do_not_fail_with_it(tmp_path: Path) -> Non
 
 @pytest.mark.row(6)
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("epoch", [42, 168])
+@pytest.mark.parametrize("epoch", [42, pytest.param(168, marks=pytest.mark.after)])
 def test_a_worker_that_stands_still_is_killed_and_its_trial_goes_on(tmp_path: Path, epoch: int) -> None:
     """Also where it has ended a trial and is about to be given the next."""
     stopped: list[psutil.Process] = []
@@ -193,6 +193,7 @@ def test_what_runs_out_of_memory_runs_again_with_more_room(tmp_path: Path, monke
     assert numbers(finished.results) == undisturbed(text, tmp_path / "quiet")
 
 
+@pytest.mark.after
 @pytest.mark.row(14)
 @pytest.mark.timeout(300)
 def test_what_never_has_enough_memory_fails_and_the_others_finish(
@@ -230,7 +231,7 @@ def test_an_exception_fails_its_trial_and_the_worker_is_replaced(
     failed = trials[trials["status"] == "failed"]
     assert failed["lr"].tolist() == [0.5]
     (error,) = failed["error"]
-    assert error == "ArithmeticError: injected for lr 0.5 and more (work.py, line " + error.partition("line ")[2]
+    assert error == "ArithmeticError: injected for lr 0.5 and more (trial.py, line " + error.partition("line ")[2]
     assert (trials["status"] == "done").sum() == len(trials) - 1 == 4
     assert finished.exit_code == 1
     assert finished.report is not None

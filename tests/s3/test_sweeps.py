@@ -57,7 +57,7 @@ def files(folder: Path) -> set[str]:
     return {name for name in names if not Path(name).name.startswith(".")}
 
 
-@pytest.mark.parametrize("serial", [True, False])
+@pytest.mark.parametrize("serial", [True, pytest.param(False, marks=pytest.mark.after)])
 def test_what_is_there_is_what_a_folder_would_hold(store: Store, tmp_path: Path, serial: bool) -> None:
     """With Ray and without: weights that nothing needs are dropped, and nothing is trained again."""
     sweep = load_sweep("part1", values=[*SMALL, *FEW])
