@@ -19,6 +19,7 @@ from cnnsearch.data.dataset import Dataset
 from cnnsearch.spec.load import load_sweep
 from cnnsearch.spec.sweep import Sweep
 from tests import short
+from tests.shared_ray import SharedRay
 
 SMALL = (
     "data.image_size=8",
@@ -57,7 +58,7 @@ def _own_place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     os.environ.update({"CNNSEARCH_CACHE": str(cache), "TMPDIR": str(folder), RUN: str(os.getpid())})
     tempfile.tempdir = None
     yield
-    left = list(_started())
+    _, left = psutil.wait_procs(list(_started()), timeout=10)  # wardens follow what they watched
     names = [_command(process) for process in left]
     for process in left:
         with contextlib.suppress(psutil.NoSuchProcess):
@@ -67,11 +68,11 @@ def _own_place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 def _started() -> Iterator[psutil.Process]:
-    """Processes that tests started and that run still, but for Python's own of `multiprocessing`."""
+    """Processes that tests started and that run still, but for one of Python's own that ends with this one."""
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
             is_ours = process.environ().get(RUN) == str(os.getpid()) and process.status() != psutil.STATUS_ZOMBIE
-            if is_ours and "multiprocessing" not in _command(process):
+            if is_ours and "multiprocessing.resource_tracker" not in _command(process):
                 yield process
 
 
@@ -104,6 +105,19 @@ def reports_in_words(whole: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plots, "to_svg", lambda figure, name: "<svg></svg>")
     monkeypatch.setattr(plots, "to_png", lambda figure: b"")
     monkeypatch.setattr(*short.TIMINGS)
+
+
+@pytest.fixture(scope="session")
+def _shared_ray(_own_place: None) -> Iterator[SharedRay]:
+    shared = SharedRay()
+    yield shared
+    shared.end()
+
+
+@pytest.fixture
+def shared_ray(_shared_ray: SharedRay, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For tests of trials that run on Ray, where its start, its end and its processes are not what is tested."""
+    _shared_ray.stand_in(monkeypatch)
 
 
 @pytest.fixture

@@ -81,6 +81,7 @@ def epochs_trained(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return seen
 
 
+@pytest.mark.usefixtures("shared_ray")
 @pytest.mark.parametrize("kind", ["whole", "heads"])
 def test_serial_and_ray_prune_the_same_trials_at_the_same_epochs(
     sweep: Callable[..., Sweep], tmp_path: Path, kind: str
@@ -292,7 +293,7 @@ def test_where_steps_depend_on_the_number_of_epochs_all_are_trained(
     assert seen == [1, 2, 3]
 
 
-@pytest.mark.usefixtures("reports_in_words")
+@pytest.mark.usefixtures("reports_in_words", "shared_ray")
 @pytest.mark.parametrize("serial", [True, False])
 def test_at_most_so_many_trials_are_begun(sweep: Callable[..., Sweep], tmp_path: Path, serial: bool) -> None:
     values = ("stages=[{name: grid, space: {batch_size: {grid: [8, 16, 32, 64]}}}]", "train.epochs=1")
@@ -303,6 +304,7 @@ def test_at_most_so_many_trials_are_begun(sweep: Callable[..., Sweep], tmp_path:
     assert (len(records(last)), last.left_for_later, last.exit_code) == (4, 0, 0)
 
 
+@pytest.mark.usefixtures("shared_ray")
 @pytest.mark.parametrize("kind", ["whole", "heads", "ray"])
 def test_when_time_is_up_what_runs_is_saved(sweep: Callable[..., Sweep], tmp_path: Path, kind: str) -> None:
     head = "fine_tune: head, " if kind == "heads" else ""

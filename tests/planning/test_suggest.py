@@ -338,6 +338,7 @@ def test_a_resolved_search_reads_back_equal() -> None:
     assert from_yaml(to_yaml(sweep), "sweep.yaml") == sweep
 
 
+@pytest.mark.usefixtures("shared_ray")
 def test_ray_and_serial_suggest_the_same(dataset: Dataset, tmp_path: Path) -> None:
     from cnnsearch.execution.on_ray import schedule
 
