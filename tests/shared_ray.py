@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from typing import Any
+
+import pytest
 
 SLOTS = 4
 """Trials at a time, of one thread each."""
@@ -32,9 +33,6 @@ class SharedRay:
     def address(self) -> str:
         """Of its control process."""
         if self._process is None:
-            from cnnsearch.execution.on_ray import cluster
-
-            os.environ.setdefault("RAY_AUTH_TOKEN", cluster._TOKEN)  # both have to know the same
             self._process = subprocess.Popen(
                 [sys.executable, "-c", CODE], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
             )
@@ -43,11 +41,16 @@ class SharedRay:
             assert self._address, "Ray did not start"
         return self._address
 
-    def stand_in(self, monkeypatch: Any) -> None:
+    def stand_in(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Have `cluster.started` attach to this one where it would start one."""
+        import ray
+
         from cnnsearch.execution.on_ray import cluster
 
         initialise = cluster._initialised
+        os.environ.setdefault("RAY_AUTH_TOKEN", cluster._TOKEN)  # both processes have to know the same
+        monkeypatch.setenv("RAY_AUTH_MODE", "token")
+        ray._raylet.Config.initialize("")  # Ray has read its settings when it was imported
         monkeypatch.setattr(cluster, "_initialised", lambda **options: initialise(address=self.address))
 
     def end(self) -> None:
