@@ -1,7 +1,7 @@
 """Runs a sweep over and over, killed each time at another boundary of a write; then to its end.
 
-Run as `python -m tests.faults.cut FOLDER some|whole|all`: FOLDER holds tiny.yaml. Tries some boundaries of runs without a
-report, some of whole runs, or all of whole runs. Everything slow is imported once, and each run is a fork. Prints a
+Run as `python -m tests.faults.cut FOLDER some|whole|all`, where FOLDER holds tiny.yaml: some boundaries of runs without
+a report, some of whole runs, or all of whole runs. Everything slow is imported once, and each run is a fork. Prints a
 line of JSON for each boundary.
 """
 
