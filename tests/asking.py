@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 from unittest import mock
 
 from cnnsearch.cli import app
@@ -20,6 +22,12 @@ class Answer:
     returncode: int
     stdout: str
     stderr: str
+
+    @property
+    def told(self) -> dict[str, Any]:
+        """What `--json` printed."""
+        told: dict[str, Any] = json.loads(self.stdout.splitlines()[-1])
+        return told
 
 
 def ask(*arguments: object, command: str = "sweep", env: Mapping[str, str] | None = None) -> Answer:

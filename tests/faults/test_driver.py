@@ -21,6 +21,7 @@ from cnnsearch.cli import INTERRUPTED, SHOW_CURSOR, _stoppable
 from cnnsearch.execution.warden import MARK
 from cnnsearch.results.folder import Results
 from cnnsearch.storage.durable import write_whole
+from tests.asking import ask
 from tests.faults.running import SHORT, call
 from tests.recorded import numbers
 
@@ -139,7 +140,7 @@ def results(tmp_path: Path) -> Path:
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     folder = tmp_path_factory.mktemp("undisturbed")
     (folder / "tiny.yaml").write_text(SWEEP, encoding="utf-8")
-    ended = call(folder / "tiny.yaml", "--out", folder, "--serial")
+    ended = ask(folder / "tiny.yaml", "--out", folder, "--serial")
     assert ended.returncode == 0, ended.stderr
     return numbers(folder / "tiny")
 
@@ -151,7 +152,7 @@ def records(results: Path) -> dict[Path, bytes]:
 def ends_as_if_undisturbed(arguments: list[object], results: Path, expected: dict[str, Any], *more: str) -> None:
     """The same command ends well, keeps what was finished as it was, and comes to the same numbers."""
     finished = records(results)
-    last = call(*arguments, "--json", *more)
+    last = (ask if "--serial" in more else call)(*arguments, "--json", *more)
     assert last.returncode == 0, last.stderr
     assert (last.told["trials"], last.told["done"]) == (TRIALS, TRIALS)
     assert {file: file.read_bytes() for file in finished} == finished

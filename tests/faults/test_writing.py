@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from tests.asking import ask
 from tests.faults.running import call
 from tests.faults.test_driver import Started
 from tests.recorded import numbers
@@ -110,7 +111,7 @@ def test_the_disk_fills_and_is_freed(tmp_path: Path, small_disk: Path, executor:
     assert again.returncode == 0, again.stderr
     assert again.told["done"] == 4
     assert {file: file.read_bytes() for file in finished} == finished
-    quiet = call(tmp_path / "tiny.yaml", "--out", tmp_path / "quiet", "--serial")
+    quiet = ask(tmp_path / "tiny.yaml", "--out", tmp_path / "quiet", "--serial")
     assert quiet.returncode == 0
     assert numbers(results) == numbers(tmp_path / "quiet" / "tiny")
 

@@ -33,6 +33,7 @@ from cnnsearch.results.folder import Results
 from cnnsearch.spec.load import from_yaml, load_sweep, to_yaml
 from cnnsearch.spec.settings import Settings
 from cnnsearch.spec.sweep import Sweep
+from tests.asking import ask
 from tests.conftest import SMALL
 from tests.execution.test_executors import LAYOUT
 from tests.faults.running import SHORT
@@ -316,8 +317,11 @@ def test_a_killed_search_goes_on_to_the_same_trials(tmp_path: Path) -> None:
             [*COMMAND, "--out", out], cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
         )
 
-    whole = start("whole")
-    assert whole.wait(100) == 0, whole.stderr and whole.stderr.read()
+    def run(out: str) -> None:
+        ended = ask(tmp_path / "mine.yaml", "--serial", "--out", tmp_path / out)
+        assert ended.returncode == 0, ended.stderr
+
+    run("whole")
     process = start("killed")
     records = tmp_path / "killed" / sweep.name / "trials"
     while process.poll() is None and len(list(records.glob("*/record.json"))) < 6:
@@ -325,7 +329,7 @@ def test_a_killed_search_goes_on_to_the_same_trials(tmp_path: Path) -> None:
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert 6 <= len(list(records.glob("*/record.json"))) < 14
-    assert start("killed").wait(100) == 0
+    run("killed")
     tables = [pd.read_parquet(tmp_path / out / sweep.name / "trials.parquet") for out in ("whole", "killed")]
     same = ["trial_id", "lr", "dropout", "model", "status", "val_loss", "val_accuracy", "model_bytes"]
     pd.testing.assert_frame_equal(tables[0][same], tables[1][same])
