@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import logging
 import os
 import sys
 from collections.abc import Mapping
@@ -34,6 +35,9 @@ def ask(*arguments: object, command: str = "sweep", env: Mapping[str, str] | Non
     """Run a command as `cnnsearch COMMAND ARGUMENTS` would; `env` is added to ours meanwhile."""
     words = ["cnnsearch", command, *map(str, arguments)]
     out, err, code = io.StringIO(), io.StringIO(), 0
+    warnings = logging.StreamHandler(err)  # where Python has them go in a process that says nothing else of it
+    warnings.setLevel(logging.WARNING)
+    logging.getLogger().addHandler(warnings)
     with (
         mock.patch.object(sys, "argv", words),
         mock.patch.dict(os.environ, env or {}),
@@ -44,4 +48,6 @@ def ask(*arguments: object, command: str = "sweep", env: Mapping[str, str] | Non
             app()
         except SystemExit as end:
             code = end.code if isinstance(end.code, int) else int(end.code is not None)
+        finally:
+            logging.getLogger().removeHandler(warnings)
     return Answer(code, out.getvalue(), err.getvalue())

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from tests.asking import ask
-from tests.faults.running import TWO_TRIALS, assert_refused, call, images, sweep_file
+from tests.faults.running import TWO_TRIALS, assert_refused, images, sweep_file
 
 
 class Payload:
@@ -73,20 +73,20 @@ def test_odd_entries_among_the_trials_are_not_trials(tmp_path: Path) -> None:
     (trials / "round").symlink_to(trials / "round")
     (trials / "new\nline").mkdir()
     os.mkdir(os.fsencode(trials) + b"/\xff")
-    ended = call(file, "--serial", "--out", tmp_path, "--json")
+    ended = ask(file, "--serial", "--out", tmp_path, "--json")
     assert (ended.returncode, ended.told["done"], ended.stderr) == (0, 2, "")
 
 
 @pytest.mark.row(19)
 def test_a_link_in_the_place_of_a_trial_s_folder_is_not_followed(tmp_path: Path) -> None:
     file = sweep_file(tmp_path, TWO_TRIALS.replace("[0.01, 0.1]", "[0.01]"))
-    assert call(file, "--serial", "--out", tmp_path).returncode == 0
+    assert ask(file, "--serial", "--out", tmp_path).returncode == 0
     (trial,) = (tmp_path / "tiny" / "trials").iterdir()
     outside = trial.rename(tmp_path / "outside")
     trial.symlink_to(outside)
     (outside / "record.json").write_text("not a record", encoding="utf-8")
     before = {path.name: path.read_bytes() for path in outside.iterdir()}
-    ended = call(file, "--serial", "--out", tmp_path, "--json")
+    ended = ask(file, "--serial", "--out", tmp_path, "--json")
     assert (ended.returncode, ended.told["done"], ended.stderr) == (0, 1, "")
     assert {path.name: path.read_bytes() for path in outside.iterdir()} == before
     assert not trial.is_symlink()
@@ -101,7 +101,7 @@ def test_weights_that_are_a_program_are_refused_and_not_run(tmp_path: Path, kind
         torch.save({"fc.weight": torch.zeros(2), "more": Payload(proof)}, file)
     else:
         file.write_bytes(pickle.dumps(Payload(proof)))
-    ended = call("part2", "--set", f"train.weights={file}", "--out", tmp_path / "results")
+    ended = ask("part2", "--set", f"train.weights={file}", "--out", tmp_path / "results")
     assert_refused(ended, str(file))
     assert ("cannot be read as weights" if kind == "named .safetensors" else "could run code") in ended.stderr
     assert not proof.exists()
