@@ -20,11 +20,11 @@ quickstart: install
 
 # Two tests at a time: most of them wait for a process they started.
 test: $(INSTALLED_TEST) $(INSTALLED_S3) lint
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -n 2 --dist loadscope
 
 # What takes longer than a change should wait for; `.ci/run` does it too, and then `test-cluster`.
 test-after: $(INSTALLED_TEST) $(INSTALLED_S3)
-	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "after and not slow"
+	$(BIN)/python -m pytest -n 2 --dist loadscope -m "after and not slow"
 
 test-slow: $(INSTALLED_TEST) $(INSTALLED_S3)
 	$(BIN)/python -m pytest -m slow
