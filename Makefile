@@ -9,7 +9,8 @@ INSTALLED := $(VENV)/.installed
 INSTALLED_TEST := $(VENV)/.installed-test
 INSTALLED_S3 := $(VENV)/.installed-s3
 
-.PHONY: install quickstart test test-slow test-faults test-cluster lint format benchmark bench-check clean
+.PHONY: install quickstart test test-after test-slow test-faults test-cluster benchmark bench-check clean
+.PHONY: lint lint-style lint-format lint-types lint-imports format
 
 install: $(INSTALLED)
 
@@ -19,7 +20,11 @@ quickstart: install
 
 # Two tests at a time: most of them wait for a process they started.
 test: $(INSTALLED_TEST) $(INSTALLED_S3) lint
-	$(BIN)/python -m pytest -n 2 --dist worksteal
+	$(BIN)/python -m pytest -n 2 --dist loadscope
+
+# What takes longer than a change should wait for; `.ci/run` does it too, and then `test-cluster`.
+test-after: $(INSTALLED_TEST) $(INSTALLED_S3)
+	$(BIN)/python -m pytest -n 2 --dist loadscope -m "after and not slow"
 
 test-slow: $(INSTALLED_TEST) $(INSTALLED_S3)
 	$(BIN)/python -m pytest -m slow
@@ -33,10 +38,21 @@ test-faults: $(INSTALLED_TEST)
 test-cluster: $(INSTALLED_TEST)
 	$(BIN)/python -m pytest tests/cluster -m cluster
 
+# Its four tools side by side. They do not touch what tests read, and mypy takes longest where it knows nothing yet.
 lint: $(INSTALLED_TEST)
+	@$(MAKE) --no-print-directory --jobs 4 --keep-going lint-style lint-format lint-types lint-imports
+
+lint-style:
 	$(BIN)/ruff check
+
+lint-format:
 	$(BIN)/ruff format --check
+
+lint-types:
 	$(BIN)/mypy
+
+lint-imports:
+	$(BIN)/lint-imports --no-logo
 
 format: $(INSTALLED_TEST)
 	$(BIN)/ruff check --fix

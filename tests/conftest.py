@@ -1,19 +1,27 @@
-"""What several tests share: a cache of their own, and sweeps that take a second."""
+"""What several tests share: a place of their own that is left empty, and sweeps that take a second."""
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import os
+import shutil
 import signal
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 import torch
 
 from cnnsearch.data.dataset import Dataset
 from cnnsearch.spec.load import load_sweep
 from cnnsearch.spec.sweep import Sweep
+from tests import short
+from tests.shared_ray import SharedRay
 
 SMALL = (
     "data.image_size=8",
@@ -30,9 +38,100 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """With `--dist loadscope`, keep tests of a file together where they share what is made for the file.
+
+    Two processes would make it twice. Every other test goes to whichever process is free.
+    """
+    if config.getvalue("dist") != "loadscope":
+        return None
+    from xdist.scheduler import LoadScopeScheduling
+
+    @functools.cache
+    def is_shared(file: str) -> bool:
+        return 'scope="module"' in (config.rootpath / file).read_text(encoding="utf-8")
+
+    class Scheduling(LoadScopeScheduling):  # type: ignore[misc]
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.partition("::")[0]
+            return file if is_shared(file) else nodeid
+
+    return Scheduling(config, log)
+
+
+RUN = "CNNSEARCH_TEST_RUN"
+"""In the environment of every process that tests start: the number of the process that runs the tests."""
+
+
 @pytest.fixture(scope="session", autouse=True)
-def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
-    os.environ["CNNSEARCH_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+def _own_place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A cache and a folder for temporary files. In the end nothing that tests started runs, and nothing is left."""
+    cache = tmp_path_factory.mktemp("cache")
+    folder = Path(tempfile.mkdtemp(prefix="cnnt-", dir="/tmp"))  # sockets lie in it: their paths have to be short
+    os.environ.update({"CNNSEARCH_CACHE": str(cache), "TMPDIR": str(folder), RUN: str(os.getpid())})
+    tempfile.tempdir = None
+    yield
+    _, left = psutil.wait_procs(list(_started()), timeout=10)  # wardens follow what they watched
+    names = [_command(process) for process in left]
+    for process in left:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    shutil.rmtree(folder, ignore_errors=True)
+    assert names == [], "tests started these and did not end them"
+
+
+def _started() -> Iterator[psutil.Process]:
+    """Processes that tests started and that run still, but for one of Python's own that ends with this one."""
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            is_ours = process.environ().get(RUN) == str(os.getpid()) and process.status() != psutil.STATUS_ZOMBIE
+            if is_ours and "multiprocessing.resource_tracker" not in _command(process):
+                yield process
+
+
+def _command(process: psutil.Process) -> str:
+    with contextlib.suppress(psutil.Error):
+        return " ".join(process.cmdline())[:300]
+    return ""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _short() -> Iterator[None]:
+    """Sweeps in this process make a report of one line, by timings that are made up; see `whole`."""
+    with pytest.MonkeyPatch.context() as patch:
+        short.shorten(patch.setattr)
+        yield
+
+
+@pytest.fixture
+def whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For tests that look at the report of a sweep they run, or at its timings."""
+    for (module, name), real in short.WHOLE.items():
+        monkeypatch.setattr(module, name, real)
+
+
+@pytest.fixture
+def reports_in_words(whole: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For tests that look at what the report of a sweep they run says: its figures are not drawn."""
+    from cnnsearch import plots
+
+    monkeypatch.setattr(plots, "to_svg", lambda figure, name: "<svg></svg>")
+    monkeypatch.setattr(plots, "to_png", lambda figure: b"")
+    monkeypatch.setattr(*short.TIMINGS)
+
+
+@pytest.fixture(scope="session")
+def _shared_ray(_own_place: None) -> Iterator[SharedRay]:
+    shared = SharedRay()
+    yield shared
+    shared.end()
+
+
+@pytest.fixture
+def shared_ray(_shared_ray: SharedRay, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For tests of trials that run on Ray, where its start, its end and its processes are not what is tested."""
+    _shared_ray.stand_in(monkeypatch)
 
 
 @pytest.fixture

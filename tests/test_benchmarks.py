@@ -57,12 +57,14 @@ def assert_did_the_work(bench: Bench, run: Run) -> None:
     assert not (bench.folder / "scratch").exists()
 
 
+@pytest.mark.after
 @pytest.mark.parametrize("rival", ["notebook", "loop", *(pytest.param(name, marks=pytest.mark.slow) for name in RAY)])
 def test_every_rival_trains_networks_from_scratch(rival: str, tmp_path: Path) -> None:
     bench = tiny("grid-32", tmp_path)
     assert_did_the_work(bench, run_rival(bench, rival))
 
 
+@pytest.mark.after
 @pytest.mark.parametrize("name", ["last-2-convs", "thousand-heads"])
 @pytest.mark.parametrize(
     "rival",
@@ -80,6 +82,7 @@ def test_this_project_does_the_same_work(name: str, tmp_path: Path) -> None:
     assert_did_the_work(bench, run_ours(bench, None))
 
 
+@pytest.mark.after
 def test_a_rival_that_fails_has_no_numbers(tmp_path: Path) -> None:
     bench = tiny("grid-32", tmp_path)
     for file in (tmp_path / "images" / "val").rglob("*.png"):
@@ -93,6 +96,7 @@ def test_a_rival_that_fails_has_no_numbers(tmp_path: Path) -> None:
     assert "failed: exit code 1" in table
 
 
+@pytest.mark.after
 def test_a_sampled_rival_runs_few_trials_and_epochs(tmp_path: Path) -> None:
     bench = tiny("grid-32", tmp_path)
     longer = tuple(settings.model_copy(update={"epochs": 50}) for settings in bench.trials)

@@ -1,4 +1,4 @@
-"""The commands as people call them: processes of their own, judged by output, exit code and what is on disk."""
+"""The commands as people call them, judged by output, exit code and what is on disk; refusals in this process."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from tests.asking import Answer, ask
 from tests.conftest import SMALL
 
 SETTINGS = [part for value in SMALL for part in ("--set", value)]
@@ -28,7 +29,7 @@ def start(*arguments: object) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def last_json(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
+def last_json(done: subprocess.CompletedProcess[str] | Answer) -> dict[str, Any]:
     told: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return told
 
@@ -71,7 +72,7 @@ def test_part1_from_command_to_report_and_again(tmp_path: Path) -> None:
     assert {file: file.stat().st_mtime_ns for file in part1.glob("trials/*/record.json")} == records
 
     # One more learning rate trains its cells only.
-    more = call(
+    more = ask(
         "part1", *SETTINGS, "--serial", "--out", tmp_path, "--dry-run", "--json",
         "--set", "stages.grid.space.lr.grid=[0.0001, 0.001, 0.01]",
     )  # fmt: skip
@@ -86,7 +87,7 @@ def test_part1_from_command_to_report_and_again(tmp_path: Path) -> None:
 
 
 def test_dry_run_starts_and_writes_nothing(tmp_path: Path) -> None:
-    done = call("part1", *SETTINGS, "--dry-run", "--out", tmp_path / "results")
+    done = ask("part1", *SETTINGS, "--dry-run", "--out", tmp_path / "results")
     assert done.returncode == 0, done.stderr
     assert "16 trials (0 already done), about" in done.stdout
     assert "10 classes, 60 train / 40 validation / 1,600 test" in done.stdout
@@ -104,7 +105,7 @@ def test_own_images_random_search_and_failure_exit_code(tmp_path: Path) -> None:
         "  - name: wild\n    space: {lr: 100}\n",
         encoding="utf-8",
     )
-    done = call(sweep, "--data", images, "--serial", "--out", tmp_path, "--json")
+    done = ask(sweep, "--data", images, "--serial", "--out", tmp_path, "--json")
     assert done.returncode == 1, done.stderr
     told = last_json(done)
     assert (told["trials"], told["done"], told["diverged"]) == (3, 2, 1)
@@ -156,13 +157,15 @@ CASES = (
 )  # fmt: skip
 
 
+@pytest.mark.usefixtures("whole")
 @pytest.mark.parametrize("case", CASES)
 def test_wrong_requests_get_one_clear_message(tmp_path: Path, case: str) -> None:
     cases = wrong_requests(tmp_path)
     assert cases.keys() == set(CASES)
     arguments, complaint = cases[case]
     out = [] if "--out" in arguments else ["--out", tmp_path / "results"]
-    done = call(*arguments, *out)
+    # Two as real commands: one that is refused at once, and one when its images have been looked at.
+    done = (call if case in ("unknown sweep", "truncated") else ask)(*arguments, *out)
     assert done.returncode == 2
     assert done.stdout == ""
     assert done.stderr.startswith("error: ")
@@ -175,7 +178,7 @@ def test_bad_images_can_be_skipped(tmp_path: Path) -> None:
     images = folder_of_images(tmp_path / "images")
     (images / "cat" / "x.png").write_text("not a picture")
     split = "data.split={method: fill, train_per_class: 6, val_per_class: 4}"
-    done = call(
+    done = ask(
         "part1",
         *SETTINGS,
         "--data",
@@ -193,10 +196,10 @@ def test_bad_images_can_be_skipped(tmp_path: Path) -> None:
 
 
 def test_report_on_what_is_no_results_folder(tmp_path: Path) -> None:
-    done = call(tmp_path, module="cnnsearch.report")
+    done = ask(tmp_path, command="report")
     assert done.returncode == 2
     assert "has no sweep.yaml" in done.stderr
-    missing = call(tmp_path / "none", module="cnnsearch.report")
+    missing = ask(tmp_path / "none", command="report")
     assert missing.returncode == 2
     assert "there is no folder" in missing.stderr
 
@@ -210,7 +213,7 @@ def until(condition: Any, seconds: float = 60) -> None:
 
 def test_when_time_is_up_the_rest_is_left_for_later(tmp_path: Path) -> None:
     arguments = ["part1", *SETTINGS, "--set", "train.epochs=100000", "--serial", "--out", tmp_path, "--json"]
-    done = call(*arguments, "--max-time", "2s")
+    done = ask(*arguments, "--max-time", "2s")
     assert done.returncode == 0, done.stderr
     assert "time is up: 0 of 16 trials done" in done.stdout
     told = last_json(done)
@@ -221,7 +224,7 @@ def test_a_second_start_on_one_folder_is_refused(tmp_path: Path) -> None:
     running = start("part1", *SETTINGS, "--set", "train.epochs=100000", "--serial", "--out", tmp_path)
     try:
         until(lambda: list(tmp_path.glob("part1/trials/*/epochs.jsonl")))
-        second = call("part1", *SETTINGS, "--serial", "--out", tmp_path)
+        second = ask("part1", *SETTINGS, "--serial", "--out", tmp_path)
         assert second.returncode == 2
         assert f"in use by process {running.pid} on" in second.stderr
     finally:

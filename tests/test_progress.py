@@ -76,6 +76,7 @@ def test_plan_says_how_cells_are_searched(small_sweep: Callable[..., Sweep], tmp
         assert State(ready).seconds_left > 0.5 * share
 
 
+@pytest.mark.usefixtures("whole")  # what is left of the last stage goes by timings
 def test_time_left_falls_to_nothing(ready: Prepared) -> None:
     """Also when the stage that waits turns out costlier or cheaper than thought."""
     now = [0.0]

@@ -80,6 +80,7 @@ def test_a_trial_does_not_depend_on_what_ran_before_it(
     assert all(together[trial_id] == some[trial_id] for trial_id in common)
 
 
+@pytest.mark.usefixtures("shared_ray")
 @pytest.mark.parametrize("executor", ["serial", "ray"])
 def test_trials_that_break_or_diverge_are_recorded_and_the_rest_goes_on(
     small_sweep: Callable[..., Sweep], dataset: Dataset, tmp_path: Path, executor: str

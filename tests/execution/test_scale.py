@@ -31,6 +31,7 @@ def simulate(path: Path, queue: Queue, listen: Callable[[Event], None], slots: i
     schedule.execute(queue, context, layout, run, listen, run_job=Simulated(0.05))
 
 
+@pytest.mark.usefixtures("shared_ray")
 def test_tune_forgets_trials_that_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tune, "KEPT_BY_TUNE", 3)
     lengths: list[int] = []
@@ -64,6 +65,7 @@ def test_tune_forgets_trials_that_ended(tmp_path: Path, monkeypatch: pytest.Monk
     assert not any(trial.run_metadata.last_result for trial in dropped)
 
 
+@pytest.mark.usefixtures("shared_ray")
 def test_workers_that_start_are_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Trials far shorter than a worker's start: those that are up must not take the trials of those that come."""
     asked = 0

@@ -1,7 +1,8 @@
 """Runs a sweep over and over, killed each time at another boundary of a write; then to its end.
 
-Run as `python cut.py FOLDER some|all`: FOLDER holds tiny.yaml. Everything slow is imported once, and each run is a
-fork. Prints a line of JSON for each boundary.
+Run as `python -m tests.faults.cut FOLDER some|whole|all`, where FOLDER holds tiny.yaml: some boundaries of runs without
+a report, some of whole runs, or all of whole runs. Everything slow is imported once, and each run is a fork. Prints a
+line of JSON for each boundary.
 """
 
 from __future__ import annotations
@@ -23,10 +24,11 @@ from cnnsearch import prepare, session
 from cnnsearch.execution import serial
 from cnnsearch.report import html
 from cnnsearch.spec.load import load_sweep
+from tests import short
 from tests.recorded import numbers
 
 SOME = 3
-"""Boundaries tried with `some`, spread over all."""
+"""Boundaries tried with `some` and `whole`, spread over all."""
 
 
 class Cut:
@@ -87,6 +89,8 @@ def main(folder: Path, part: str) -> None:
     assert serial
     assert html
     torch.set_num_threads(1)
+    if part == "some":
+        short.shorten(setattr)
     assert forked(lambda: sweep(folder, folder / "reference")) == 0
     expected = numbers(folder / "reference" / "tiny")
     log = folder / "log"

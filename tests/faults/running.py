@@ -18,6 +18,10 @@ from typing import Any
 import psutil
 from PIL import Image
 
+from tests.asking import Answer
+
+SHORT = [sys.executable, str(Path(__file__).parents[1] / "short.py")]
+"""`python -m cnnsearch.sweep`, but for reports and timings."""
 LIMIT_SECONDS = 110
 """After which a command is killed: less than a test may take."""
 
@@ -53,12 +57,20 @@ class Ended:
 
 def call(
     *arguments: object,
-    module: str = "cnnsearch.sweep",
+    module: str | None = None,
     before: Sequence[str] = (),
     env: Mapping[str, str] | None = None,
 ) -> Ended:
-    """Run a command to its end. `before` are words before the Python that runs it; `env` is added to ours."""
-    command = [*before, sys.executable, "-m", module, *map(str, arguments)]
+    """Run a command to its end.
+
+    Args:
+        arguments: of the command.
+        module: what is run; None: a sweep without its report and timings, which take longest.
+        before: words before the Python that runs it.
+        env: is added to ours.
+    """
+    python = SHORT if module is None else [sys.executable, "-m", module]
+    command = [*before, *python, *map(str, arguments)]
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
         process = subprocess.Popen(command, stdout=out, stderr=err, env={**os.environ, **(env or {})})
         watchdog = threading.Timer(LIMIT_SECONDS, process.kill)
@@ -106,7 +118,7 @@ def save(path: Path, label: int, index: int) -> None:
     Image.new("RGB", (10, 12), (label * 40 % 256, index * 10, 40)).save(path, "PNG")
 
 
-def assert_refused(ended: Ended, complaint: str) -> None:
+def assert_refused(ended: Ended | Answer, complaint: str) -> None:
     """Exit 2 and one clear message, before anything was started."""
     assert ended.returncode == 2, ended
     assert ended.stdout == ""

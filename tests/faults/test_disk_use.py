@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from cnnsearch.results.folder import Results
+from tests.asking import ask
 from tests.faults.running import Ended, call
 from tests.recorded import numbers
 
@@ -35,8 +36,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[objec
     folder = tmp_path_factory.mktemp("disk")
     (folder / "tiny.yaml").write_text(SWEEP, encoding="utf-8")
     arguments: list[object] = [folder / "tiny.yaml", "--out", folder, "--serial"]
-    planned = call(*arguments, "--dry-run", "--json")
-    assert call(*arguments).returncode == 0
+    planned = call(*arguments, "--dry-run", "--json", module="cnnsearch.sweep")
+    assert ask(*arguments).returncode == 0
     return folder / "tiny", arguments, planned, numbers(folder / "tiny")
 
 
@@ -79,9 +80,9 @@ def test_a_later_stage_that_needs_dropped_weights_gets_them_trained_again(
     """For every batch size the best, where only the best of each model was kept; the numbers are the same ones."""
     results, arguments, _, before = finished
     value = "stages.dropout.start_from={stage: grid, best: val_accuracy, per: [model, batch_size]}"
-    planned = call(*arguments, "--set", value, "--dry-run")
+    planned = ask(*arguments, "--set", value, "--dry-run")
     assert "run again: others start from weights of theirs that are gone or damaged" in planned.stdout
-    ended = call(*arguments, "--set", value, "--json")
+    ended = ask(*arguments, "--set", value, "--json")
     assert ended.returncode == 0, ended.stderr
     assert ended.told["done"] == 12 + 8
     after = numbers(results)
@@ -93,7 +94,7 @@ def test_a_later_stage_that_needs_dropped_weights_gets_them_trained_again(
 def test_a_damaged_parent_is_trained_again(tmp_path: Path) -> None:
     (tmp_path / "tiny.yaml").write_text(SWEEP.replace("[plain, residual]", "[plain]"), encoding="utf-8")
     arguments: list[object] = [tmp_path / "tiny.yaml", "--out", tmp_path, "--serial"]
-    assert call(*arguments).returncode == 0
+    assert ask(*arguments).returncode == 0
     results = tmp_path / "tiny"
     before = numbers(results)
     (parent,) = set(trials(results)["parent_id"].dropna())
@@ -103,7 +104,7 @@ def test_a_damaged_parent_is_trained_again(tmp_path: Path) -> None:
     weights.write_bytes(content)
     child = next(record for record in Results(results).records().values() if record.parent_id)
     (results / "trials" / child.trial_id / "record.json").unlink()
-    ended = call(*arguments)
+    ended = ask(*arguments)
     assert ended.returncode == 0, ended.stderr
     assert "1 finished trial run again" in ended.stdout
     assert numbers(results) == before
@@ -113,9 +114,9 @@ def test_a_damaged_parent_is_trained_again(tmp_path: Path) -> None:
 def test_all_weights_can_be_kept(tmp_path: Path) -> None:
     text = SWEEP.replace("[plain, residual]", "[plain]") + "run: {keep: all}\n"
     (tmp_path / "tiny.yaml").write_text(text, encoding="utf-8")
-    ended = call(tmp_path / "tiny.yaml", "--out", tmp_path, "--serial", "--json")
+    ended = ask(tmp_path / "tiny.yaml", "--out", tmp_path, "--serial", "--json")
     assert ended.returncode == 0, ended.stderr
     assert len(kept(tmp_path / "tiny")) == ended.told["trials"] == 8
-    again = call(tmp_path / "tiny.yaml", "--out", tmp_path, "--serial", "--set", "run.keep=best")
+    again = ask(tmp_path / "tiny.yaml", "--out", tmp_path, "--serial", "--set", "run.keep=best")
     assert again.returncode == 0
     assert os.path.exists(tmp_path / "tiny" / "report.html")

@@ -19,7 +19,7 @@ def test_a_diverged_trial_is_stopped_and_never_best(tmp_path: Path) -> None:
     text = with_rates("[100, 0.01]") + (
         "  - name: more\n    start_from: {stage: grid, best: val_loss}\n    space: {dropout: {grid: [0.1]}}\n"
     )
-    ended = call(sweep_file(tmp_path, text), "--serial", "--out", tmp_path, "--json")
+    ended = call(sweep_file(tmp_path, text), "--serial", "--out", tmp_path, "--json", module="cnnsearch.sweep")
     assert ended.returncode == 1
     assert ended.stderr == ""
     assert (ended.told["trials"], ended.told["done"], ended.told["diverged"]) == (3, 2, 1)
@@ -38,7 +38,9 @@ def test_a_diverged_trial_is_stopped_and_never_best(tmp_path: Path) -> None:
 
 @pytest.mark.row(13)
 def test_where_all_diverge_the_report_says_so(tmp_path: Path) -> None:
-    ended = call(sweep_file(tmp_path, with_rates("[90, 100]")), "--serial", "--out", tmp_path, "--json")
+    ended = call(
+        sweep_file(tmp_path, with_rates("[90, 100]")), "--serial", "--out", tmp_path, "--json", module="cnnsearch.sweep"
+    )
     assert ended.returncode == 1
     assert ended.stderr == ""
     assert (ended.told["done"], ended.told["diverged"]) == (0, 2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,7 +21,8 @@ from cnnsearch.cli import INTERRUPTED, SHOW_CURSOR, _stoppable
 from cnnsearch.execution.warden import MARK
 from cnnsearch.results.folder import Results
 from cnnsearch.storage.durable import write_whole
-from tests.faults.running import call
+from tests.asking import ask
+from tests.faults.running import SHORT, call
 from tests.recorded import numbers
 
 SWEEP = """
@@ -43,13 +45,14 @@ COMMANDS: set[int] = set()
 
 
 class Started:
-    """A running command in a session of its own, as a terminal would start it."""
+    """A running command in a session of its own, as a terminal would start it; unless `whole`, without a report."""
 
-    def __init__(self, *arguments: object) -> None:
+    def __init__(self, *arguments: object, whole: bool = False) -> None:
+        python = [sys.executable, "-m", "cnnsearch.sweep"] if whole else SHORT
         self.output = tempfile.TemporaryFile("w+")  # noqa: SIM115
         self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "cnnsearch.sweep", *map(str, arguments)],
+            [*python, *map(str, arguments)],
             stdout=self.output,
             stderr=self.errors,
             start_new_session=True,
@@ -101,7 +104,8 @@ def _nothing_stays_behind(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Row 23, after every test here: no process that a run started, none of its temporary folders."""
     monkeypatch.setenv("CNNSEARCH_TEST_OWNER", str(os.getpid()))
     monkeypatch.delenv(MARK, raising=False)
-    monkeypatch.setenv("TMPDIR", tempfile.mkdtemp(prefix="cnnt-"))  # Ray's own lies under /tmp, whatever this says
+    place = tempfile.mkdtemp(prefix="cnnt-")
+    monkeypatch.setenv("TMPDIR", place)  # Ray's own lies under /tmp, whatever this says
     tempfile.tempdir = None
     COMMANDS.clear()
     yield
@@ -110,6 +114,7 @@ def _nothing_stays_behind(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         time.sleep(0.1)
     for pid in left[0]:
         psutil.Process(pid).kill()
+    shutil.rmtree(place)
     tempfile.tempdir = None
     assert left == (set(), set())
 
@@ -135,7 +140,7 @@ def results(tmp_path: Path) -> Path:
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     folder = tmp_path_factory.mktemp("undisturbed")
     (folder / "tiny.yaml").write_text(SWEEP, encoding="utf-8")
-    ended = call(folder / "tiny.yaml", "--out", folder, "--serial")
+    ended = ask(folder / "tiny.yaml", "--out", folder, "--serial")
     assert ended.returncode == 0, ended.stderr
     return numbers(folder / "tiny")
 
@@ -147,7 +152,7 @@ def records(results: Path) -> dict[Path, bytes]:
 def ends_as_if_undisturbed(arguments: list[object], results: Path, expected: dict[str, Any], *more: str) -> None:
     """The same command ends well, keeps what was finished as it was, and comes to the same numbers."""
     finished = records(results)
-    last = call(*arguments, "--json", *more)
+    last = (ask if "--serial" in more else call)(*arguments, "--json", *more)
     assert last.returncode == 0, last.stderr
     assert (last.told["trials"], last.told["done"]) == (TRIALS, TRIALS)
     assert {file: file.read_bytes() for file in finished} == finished
@@ -161,7 +166,7 @@ def killed_at(instants: list[float], arguments: list[object], results: Path) -> 
     hits = 0
     for instant in instants:
         finished = records(results)
-        started = Started(*arguments)
+        started = Started(*arguments, whole=True)
         time.sleep(instant)
         if started.process.poll() is None:
             hits += 1
@@ -172,6 +177,7 @@ def killed_at(instants: list[float], arguments: list[object], results: Path) -> 
     return hits
 
 
+@pytest.mark.after
 @pytest.mark.row(3)
 @pytest.mark.row(23)
 @pytest.mark.timeout(600)
@@ -237,7 +243,7 @@ def test_ray_dies(arguments: list[object], results: Path, undisturbed: dict[str,
 @pytest.mark.row(7)
 @pytest.mark.row(23)
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.after)])
 def test_interrupted_once(
     arguments: list[object], results: Path, undisturbed: dict[str, Any], number: signal.Signals
 ) -> None:
@@ -279,7 +285,7 @@ def test_interrupted_twice(arguments: list[object], results: Path, undisturbed: 
 
 @pytest.mark.row(7)
 def test_interrupted_while_it_plans(arguments: list[object], results: Path) -> None:
-    started = Started(*arguments)
+    started = Started(*arguments, whole=True)
     time.sleep(0.7)
     os.killpg(started.process.pid, signal.SIGINT)
     assert started.ended() in (130, -signal.SIGINT)  # before Python has come to our code, it is Python's to end
@@ -287,6 +293,7 @@ def test_interrupted_while_it_plans(arguments: list[object], results: Path) -> N
     assert not list(results.glob("trials/*"))
 
 
+@pytest.mark.after
 @pytest.mark.row(7)
 def test_terminated_while_ray_starts(arguments: list[object]) -> None:
     """Ray has a handler of its own then, which ends with another code and says nothing."""

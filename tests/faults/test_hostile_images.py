@@ -84,7 +84,7 @@ def test_what_is_no_image_is_refused_by_name_or_skipped_with_a_count(tmp_path: P
     ):
         assert complaint in refused.stderr
     assert refused.peak_bytes < 400 * 2**20  # decoded, the bomb alone is more than twice that
-    skipped = call(*command, "--set", "data.on_bad_image=skip", "--json")
+    skipped = call(*command, "--set", "data.on_bad_image=skip", "--json", module="cnnsearch.sweep")
     assert (skipped.returncode, skipped.stderr) == (0, "")
     assert "12 train / 8 validation / 4 test" in skipped.stdout
     assert "Skipped 4 unreadable images: " in skipped.stdout
@@ -131,7 +131,8 @@ def odd_names(tmp_path_factory: pytest.TempPathFactory) -> Path:
     os.mkdir(os.fsencode(tmp_path / "images") + b"/\xff")
     for index in range(16):
         save(Path(os.fsdecode(os.fsencode(tmp_path / "images") + b"/\xff/%02d\xfe.png" % index)), 9, index)
-    ended = call(sweep_file(tmp_path), "--data", tmp_path / "images", "--serial", "--out", tmp_path)
+    arguments = (sweep_file(tmp_path), "--data", tmp_path / "images", "--serial", "--out", tmp_path)
+    ended = call(*arguments, module="cnnsearch.sweep")
     assert (ended.returncode, ended.stderr) == (0, ""), ended
     assert "\x1b" not in ended.stdout
     return tmp_path / "tiny"

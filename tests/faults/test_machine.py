@@ -47,7 +47,8 @@ def without_a_home(home: Path) -> dict[str, str]:
 
 @needs_mounts
 @pytest.mark.row(22)
-def test_a_home_that_cannot_be_written_is_no_matter(tmp_path: Path) -> None:
+def test_a_home_that_cannot_be_written_is_no_matter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_AUTH_TOKEN", raising=False)  # there since this process has started a Ray
     home = tmp_path / "home"
     before = with_mounts(f"-o ro tmpfs {home}")
     env = without_a_home(home)
@@ -59,7 +60,8 @@ def test_a_home_that_cannot_be_written_is_no_matter(tmp_path: Path) -> None:
 @needs_mounts
 @pytest.mark.slow
 @pytest.mark.row(22)
-def test_ray_runs_with_a_home_that_cannot_be_written(tmp_path: Path) -> None:
+def test_ray_runs_with_a_home_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_AUTH_TOKEN", raising=False)
     home = tmp_path / "home"
     before = with_mounts(f"-o ro tmpfs {home}")
     ended = call(sweep_file(tmp_path), "--out", tmp_path, "--json", before=before, env=without_a_home(home))

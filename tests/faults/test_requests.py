@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.faults.running import TWO_TRIALS, assert_refused, call, images, sweep_file
+from tests.asking import ask
+from tests.faults.running import TWO_TRIALS, assert_refused, images, sweep_file
 
 
 class Payload:
@@ -39,7 +40,7 @@ class Payload:
 def test_names_that_lead_elsewhere_are_refused(tmp_path: Path, arguments: list[str], complaint: str) -> None:
     file = sweep_file(tmp_path)
     out = tmp_path / "deep" / "results"
-    ended = call(*(file if argument == "{file}" else argument for argument in arguments), "--serial", "--out", out)
+    ended = ask(*(file if argument == "{file}" else argument for argument in arguments), "--serial", "--out", out)
     assert_refused(ended, complaint)
     assert sorted(tmp_path.iterdir()) == [file]
 
@@ -51,14 +52,14 @@ def test_links_out_of_the_data_are_refused(tmp_path: Path) -> None:
     file = sweep_file(tmp_path)
     picture = inside / "cat" / "link.png"
     picture.symlink_to(outside / "secret" / "000.png")
-    ended = call(file, "--data", inside, "--serial", "--out", tmp_path / "results")
+    ended = ask(file, "--data", inside, "--serial", "--out", tmp_path / "results")
     assert_refused(ended, f"inside/cat/link.png is a link to {outside}/secret/000.png, outside the data")
     skipping = ("--set", "data.on_bad_image=skip", "--dry-run")
-    skipped = call(file, "--data", inside, *skipping, "--out", tmp_path / "results")
+    skipped = ask(file, "--data", inside, *skipping, "--out", tmp_path / "results")
     assert skipped.returncode == 0
     assert "Skipped 1 unreadable image" in skipped.stdout
     (inside / "owl").symlink_to(outside / "secret")  # a whole class cannot be skipped
-    ended = call(file, "--data", inside, *skipping, "--out", tmp_path / "results")
+    ended = ask(file, "--data", inside, *skipping, "--out", tmp_path / "results")
     assert_refused(ended, "inside/owl is a link to")
 
 
@@ -72,20 +73,20 @@ def test_odd_entries_among_the_trials_are_not_trials(tmp_path: Path) -> None:
     (trials / "round").symlink_to(trials / "round")
     (trials / "new\nline").mkdir()
     os.mkdir(os.fsencode(trials) + b"/\xff")
-    ended = call(file, "--serial", "--out", tmp_path, "--json")
+    ended = ask(file, "--serial", "--out", tmp_path, "--json")
     assert (ended.returncode, ended.told["done"], ended.stderr) == (0, 2, "")
 
 
 @pytest.mark.row(19)
 def test_a_link_in_the_place_of_a_trial_s_folder_is_not_followed(tmp_path: Path) -> None:
     file = sweep_file(tmp_path, TWO_TRIALS.replace("[0.01, 0.1]", "[0.01]"))
-    assert call(file, "--serial", "--out", tmp_path).returncode == 0
+    assert ask(file, "--serial", "--out", tmp_path).returncode == 0
     (trial,) = (tmp_path / "tiny" / "trials").iterdir()
     outside = trial.rename(tmp_path / "outside")
     trial.symlink_to(outside)
     (outside / "record.json").write_text("not a record", encoding="utf-8")
     before = {path.name: path.read_bytes() for path in outside.iterdir()}
-    ended = call(file, "--serial", "--out", tmp_path, "--json")
+    ended = ask(file, "--serial", "--out", tmp_path, "--json")
     assert (ended.returncode, ended.told["done"], ended.stderr) == (0, 1, "")
     assert {path.name: path.read_bytes() for path in outside.iterdir()} == before
     assert not trial.is_symlink()
@@ -100,7 +101,7 @@ def test_weights_that_are_a_program_are_refused_and_not_run(tmp_path: Path, kind
         torch.save({"fc.weight": torch.zeros(2), "more": Payload(proof)}, file)
     else:
         file.write_bytes(pickle.dumps(Payload(proof)))
-    ended = call("part2", "--set", f"train.weights={file}", "--out", tmp_path / "results")
+    ended = ask("part2", "--set", f"train.weights={file}", "--out", tmp_path / "results")
     assert_refused(ended, str(file))
     assert ("cannot be read as weights" if kind == "named .safetensors" else "could run code") in ended.stderr
     assert not proof.exists()
@@ -119,6 +120,6 @@ def test_weights_that_are_a_program_are_refused_and_not_run(tmp_path: Path, kind
 )
 def test_more_than_there_is_is_an_error(tmp_path: Path, setting: str, complaint: str) -> None:
     file = sweep_file(tmp_path, TWO_TRIALS)
-    ended = call(file, "--set", setting, "--out", tmp_path / "results", env={"CUDA_VISIBLE_DEVICES": ""})
+    ended = ask(file, "--set", setting, "--out", tmp_path / "results", env={"CUDA_VISIBLE_DEVICES": ""})
     assert_refused(ended, complaint)
     assert not (tmp_path / "results").exists()

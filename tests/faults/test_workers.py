@@ -109,6 +109,7 @@ def test_a_killed_worker_s_trials_go_on_from_their_checkpoints(
 
 @pytest.mark.row(2)
 @pytest.mark.timeout(300)
+@pytest.mark.usefixtures("reports_in_words")
 def test_a_trial_that_keeps_killing_its_worker_fails_alone(tmp_path: Path) -> None:
     """One trial at a time, so that only one is hit; the second stage goes on from what is left."""
     first: list[str] = []
@@ -147,7 +148,7 @@ def test_heads_that_ran_with_a_killer_do_not_fail_with_it(tmp_path: Path) -> Non
 
 @pytest.mark.row(6)
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("epoch", [42, 168])
+@pytest.mark.parametrize("epoch", [42, pytest.param(168, marks=pytest.mark.after)])
 def test_a_worker_that_stands_still_is_killed_and_its_trial_goes_on(tmp_path: Path, epoch: int) -> None:
     """Also where it has ended a trial and is about to be given the next."""
     stopped: list[psutil.Process] = []
@@ -192,6 +193,7 @@ def test_what_runs_out_of_memory_runs_again_with_more_room(tmp_path: Path, monke
     assert numbers(finished.results) == undisturbed(text, tmp_path / "quiet")
 
 
+@pytest.mark.after
 @pytest.mark.row(14)
 @pytest.mark.timeout(300)
 def test_what_never_has_enough_memory_fails_and_the_others_finish(
@@ -217,6 +219,7 @@ def inject(monkeypatch: pytest.MonkeyPatch, fault: str) -> None:
 
 @pytest.mark.row(15)
 @pytest.mark.timeout(300)
+@pytest.mark.usefixtures("reports_in_words")
 def test_an_exception_fails_its_trial_and_the_worker_is_replaced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from tests.asking import ask
 from tests.faults.running import call
 from tests.faults.test_driver import Started
 from tests.recorded import numbers
@@ -47,12 +48,14 @@ def boundaries(folder: Path, *arguments: str) -> list[dict[str, Any]]:
 
 @pytest.mark.row(4)
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("part", ["some", pytest.param("all", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "part", ["some", pytest.param("whole", marks=pytest.mark.after), pytest.param("all", marks=pytest.mark.slow)]
+)
 def test_killed_at_write_boundaries(tmp_path: Path, part: str) -> None:
     """Before a file is synced (half of it written), before it is renamed, and before its folder is synced."""
     (tmp_path / "tiny.yaml").write_text(SWEEP, encoding="utf-8")
     told = boundaries(tmp_path, part)
-    assert len(told) >= (10 if part == "some" else 60)
+    assert len(told) >= (60 if part == "all" else 10)
     assert [one for one in told if not (one["killed"] and one["same"] and one["whole"] and one["swept"])] == []
     cut = {one["file"] for one in told}
     assert {"checkpoint.pt", "record.json", "best.safetensors", "trials.parquet"} <= cut
@@ -84,7 +87,7 @@ FILLED = SWEEP.replace("space: {lr: 0.001}", "space: {lr: {grid: [0.001, 0.002, 
 
 @pytest.mark.row(8)
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("executor", [pytest.param("serial", marks=pytest.mark.slow), "ray"])
+@pytest.mark.parametrize("executor", ["serial", pytest.param("ray", marks=pytest.mark.after)])
 def test_the_disk_fills_and_is_freed(tmp_path: Path, small_disk: Path, executor: str) -> None:
     (tmp_path / "tiny.yaml").write_text(FILLED, encoding="utf-8")
     serial = ["--serial"] if executor == "serial" else []
@@ -108,7 +111,7 @@ def test_the_disk_fills_and_is_freed(tmp_path: Path, small_disk: Path, executor:
     assert again.returncode == 0, again.stderr
     assert again.told["done"] == 4
     assert {file: file.read_bytes() for file in finished} == finished
-    quiet = call(tmp_path / "tiny.yaml", "--out", tmp_path / "quiet", "--serial")
+    quiet = ask(tmp_path / "tiny.yaml", "--out", tmp_path / "quiet", "--serial")
     assert quiet.returncode == 0
     assert numbers(results) == numbers(tmp_path / "quiet" / "tiny")
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -28,6 +27,7 @@ from cnnsearch.spec.load import load_sweep, to_yaml
 from cnnsearch.spec.sweep import Sweep
 from cnnsearch.training import heads, train
 from cnnsearch.training.compute import device
+from tests.faults.running import SHORT
 from tests.recorded import numbers
 
 SWEEP = """
@@ -81,6 +81,7 @@ def epochs_trained(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return seen
 
 
+@pytest.mark.usefixtures("shared_ray")
 @pytest.mark.parametrize("kind", ["whole", "heads"])
 def test_serial_and_ray_prune_the_same_trials_at_the_same_epochs(
     sweep: Callable[..., Sweep], tmp_path: Path, kind: str
@@ -106,6 +107,7 @@ def test_serial_and_ray_prune_the_same_trials_at_the_same_epochs(
     assert ray.exit_code == alone.exit_code == 0
 
 
+@pytest.mark.usefixtures("reports_in_words")
 def test_pruned_trials_are_in_the_tables_and_never_the_best(sweep: Callable[..., Sweep], tmp_path: Path) -> None:
     finished = run(sweep(), tmp_path)
     trials = load(finished.results).trials
@@ -157,6 +159,7 @@ def test_the_plan_says_where_trials_are_compared(
     assert note.startswith(said)
 
 
+@pytest.mark.usefixtures("reports_in_words")
 def test_a_trial_that_patience_stopped_can_be_the_best(sweep: Callable[..., Sweep], tmp_path: Path) -> None:
     """It was not compared with any other; that it had fewer epochs is said."""
     chosen = sweep(
@@ -185,7 +188,7 @@ def test_killed_in_the_middle_the_same_command_comes_to_the_same_end(
     """Rungs are rebuilt from records: nothing runs on that the rungs before the kill would have stopped."""
     expected = numbers(run(sweep(), tmp_path / "undisturbed").results)
     out = tmp_path / "killed"
-    command = [sys.executable, "-m", "cnnsearch.sweep", str(tmp_path / "stopped.yaml"), "--serial", "--out", str(out)]
+    command = [*SHORT, str(tmp_path / "stopped.yaml"), "--serial", "--out", str(out)]
     kills = 0
     for wanted in (1, 3, 5):
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -211,7 +214,7 @@ def test_killed_under_ray_its_rungs_decide_in_the_next_run(
     stage = f"stages=[{{name: grid, space: {{lr: {{grid: [LR]}}}}, {rule}}}]"
     values = (stage.replace("LR", "0.01"), "train.epochs=100")
     sets = [part for value in values for part in ("--set", value)]
-    command = [sys.executable, "-m", "cnnsearch.sweep", str(tmp_path / "stopped.yaml"), "--out", str(tmp_path), *sets]
+    command = [*SHORT, str(tmp_path / "stopped.yaml"), "--out", str(tmp_path), *sets]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     trials, deadline = tmp_path / "stopped" / "trials", time.monotonic() + 90
     while not [file for file in trials.glob("*/epochs.jsonl") if len(file.read_text().splitlines()) >= 30]:
@@ -235,6 +238,7 @@ def test_killed_under_ray_its_rungs_decide_in_the_next_run(
     assert seen == [*range(1, 21), *range(checkpoint["rows"][-1]["epoch"] + 1, 101)]
 
 
+@pytest.mark.usefixtures("reports_in_words")
 def test_a_trial_ends_when_its_time_is_used_and_goes_on_with_more(
     sweep: Callable[..., Sweep], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -289,6 +293,7 @@ def test_where_steps_depend_on_the_number_of_epochs_all_are_trained(
     assert seen == [1, 2, 3]
 
 
+@pytest.mark.usefixtures("reports_in_words", "shared_ray")
 @pytest.mark.parametrize("serial", [True, False])
 def test_at_most_so_many_trials_are_begun(sweep: Callable[..., Sweep], tmp_path: Path, serial: bool) -> None:
     values = ("stages=[{name: grid, space: {batch_size: {grid: [8, 16, 32, 64]}}}]", "train.epochs=1")
@@ -299,6 +304,7 @@ def test_at_most_so_many_trials_are_begun(sweep: Callable[..., Sweep], tmp_path:
     assert (len(records(last)), last.left_for_later, last.exit_code) == (4, 0, 0)
 
 
+@pytest.mark.usefixtures("shared_ray")
 @pytest.mark.parametrize("kind", ["whole", "heads", "ray"])
 def test_when_time_is_up_what_runs_is_saved(sweep: Callable[..., Sweep], tmp_path: Path, kind: str) -> None:
     head = "fine_tune: head, " if kind == "heads" else ""

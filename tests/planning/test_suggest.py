@@ -7,7 +7,6 @@ import os
 import random
 import signal
 import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -34,8 +33,10 @@ from cnnsearch.results.folder import Results
 from cnnsearch.spec.load import from_yaml, load_sweep, to_yaml
 from cnnsearch.spec.settings import Settings
 from cnnsearch.spec.sweep import Sweep
+from tests.asking import ask
 from tests.conftest import SMALL
 from tests.execution.test_executors import LAYOUT
+from tests.faults.running import SHORT
 from tests.recorded import numbers
 
 DATA = "d" * 16
@@ -303,7 +304,7 @@ def test_trials_say_what_objectives_need(dataset: Dataset, tmp_path: Path) -> No
             assert outcome.parameters < (other.parameters or 0)
 
 
-COMMAND = [sys.executable, "-m", "cnnsearch.sweep", "mine.yaml", "--serial"]
+COMMAND = [*SHORT, "mine.yaml", "--serial"]
 
 
 def test_a_killed_search_goes_on_to_the_same_trials(tmp_path: Path) -> None:
@@ -316,8 +317,11 @@ def test_a_killed_search_goes_on_to_the_same_trials(tmp_path: Path) -> None:
             [*COMMAND, "--out", out], cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
         )
 
-    whole = start("whole")
-    assert whole.wait(100) == 0, whole.stderr and whole.stderr.read()
+    def run(out: str) -> None:
+        ended = ask(tmp_path / "mine.yaml", "--serial", "--out", tmp_path / out)
+        assert ended.returncode == 0, ended.stderr
+
+    run("whole")
     process = start("killed")
     records = tmp_path / "killed" / sweep.name / "trials"
     while process.poll() is None and len(list(records.glob("*/record.json"))) < 6:
@@ -325,7 +329,7 @@ def test_a_killed_search_goes_on_to_the_same_trials(tmp_path: Path) -> None:
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert 6 <= len(list(records.glob("*/record.json"))) < 14
-    assert start("killed").wait(100) == 0
+    run("killed")
     tables = [pd.read_parquet(tmp_path / out / sweep.name / "trials.parquet") for out in ("whole", "killed")]
     same = ["trial_id", "lr", "dropout", "model", "status", "val_loss", "val_accuracy", "model_bytes"]
     pd.testing.assert_frame_equal(tables[0][same], tables[1][same])
@@ -338,6 +342,7 @@ def test_a_resolved_search_reads_back_equal() -> None:
     assert from_yaml(to_yaml(sweep), "sweep.yaml") == sweep
 
 
+@pytest.mark.usefixtures("shared_ray")
 def test_ray_and_serial_suggest_the_same(dataset: Dataset, tmp_path: Path) -> None:
     from cnnsearch.execution.on_ray import schedule
 

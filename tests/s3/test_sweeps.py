@@ -7,27 +7,22 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from cnnsearch import run
-from cnnsearch.evidence.mistakes import examples_wanted
 from cnnsearch.execution.events import Ended, Event
-from cnnsearch.report import Refreshed
 from cnnsearch.results.place import reading
-from cnnsearch.results.tables import Tables
 from cnnsearch.spec.load import load_sweep
 from cnnsearch.storage.cache import cache_root
 from cnnsearch.storage.remote import Remote
+from tests.asking import ask
 from tests.conftest import SMALL
-from tests.faults.running import assert_refused, call, sweep_file
+from tests.faults.running import SHORT, assert_refused, call, sweep_file
 from tests.recorded import numbers
 from tests.s3.conftest import Store
 
@@ -62,21 +57,7 @@ def files(folder: Path) -> set[str]:
     return {name for name in names if not Path(name).name.startswith(".")}
 
 
-@pytest.fixture
-def _short_report(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Drawing takes longer than everything else here; whole reports are made by other tests."""
-
-    def refresh(tables: Tables, pictures_of: Callable[[list[str]], dict[str, Any]]) -> Refreshed:
-        page = tables.folder / "report.html"
-        tables = replace(tables, pictures=pictures_of(examples_wanted(tables)))
-        page.write_text("the answer")
-        return Refreshed(tables, page, [])
-
-    monkeypatch.setattr("cnnsearch.report.refresh", refresh)
-
-
-@pytest.mark.usefixtures("_short_report")
-@pytest.mark.parametrize("serial", [True, False])
+@pytest.mark.parametrize("serial", [True, pytest.param(False, marks=pytest.mark.after)])
 def test_what_is_there_is_what_a_folder_would_hold(store: Store, tmp_path: Path, serial: bool) -> None:
     """With Ray and without: weights that nothing needs are dropped, and nothing is trained again."""
     sweep = load_sweep("part1", values=[*SMALL, *FEW])
@@ -102,12 +83,11 @@ def test_what_is_there_is_what_a_folder_would_hold(store: Store, tmp_path: Path,
     assert there(store.uri(f"results/{serial}/other")) == wanted
 
 
-@pytest.mark.usefixtures("_short_report")
 def test_a_killed_search_goes_on_on_another_machine(store: Store, tmp_path: Path) -> None:
     """The command is killed again and again, and its mirror with it; nothing that had ended is trained twice."""
     sweep, uri = sweep_file(tmp_path, SLOW), store.uri("results/killed")
     mine = Remote.of(store.uri("results/killed/tiny"))
-    command = [sys.executable, "-m", "cnnsearch.sweep", str(sweep), "--serial", "--out"]
+    command = [*SHORT, str(sweep), "--serial", "--out"]
 
     def records() -> dict[str, int]:
         return {name: facts.changed for name, facts in mine.list().items() if name.endswith("record.json")}
@@ -139,7 +119,7 @@ def test_two_commands_on_one_uri(store: Store, tmp_path: Path) -> None:
     """The second is refused and told by whom, also where it has a mirror of its own."""
     sweep, uri = sweep_file(tmp_path, SLOW), store.uri("results/twice")
     first = subprocess.Popen(
-        [sys.executable, "-m", "cnnsearch.sweep", str(sweep), "--serial", "--set", "train.epochs=500", "--out", uri],
+        [*SHORT, str(sweep), "--serial", "--set", "train.epochs=500", "--out", uri],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
@@ -148,15 +128,14 @@ def test_two_commands_on_one_uri(store: Store, tmp_path: Path) -> None:
         while not Remote.of(store.uri("results/twice/tiny")).list() and time.monotonic() < deadline:
             time.sleep(0.1)
         for cache in (str(tmp_path / "elsewhere"), os.environ["CNNSEARCH_CACHE"]):
-            second = call(sweep, "--serial", "--out", uri, env={"CNNSEARCH_CACHE": cache})
+            second = ask(sweep, "--serial", "--out", uri, env={"CNNSEARCH_CACHE": cache})
             assert_refused(second, f"s3://results/twice/tiny is in use by process {first.pid} on ")
-        assert call(sweep, "--dry-run", "--out", uri).returncode == 0
+        assert ask(sweep, "--dry-run", "--out", uri).returncode == 0
     finally:
         first.kill()
         first.wait()
 
 
-@pytest.mark.usefixtures("_short_report")
 @pytest.mark.timeout(240)  # two whole reports
 def test_the_report_from_the_uri(store: Store, tmp_path: Path) -> None:
     sweep = load_sweep("part1", values=[*SMALL, "stages=[{name: grid, space: {lr: {grid: [0.01, 0.1]}}}]"])
@@ -166,12 +145,12 @@ def test_the_report_from_the_uri(store: Store, tmp_path: Path) -> None:
     told = call(mine.uri, module="cnnsearch.report")
     assert (told.returncode, told.stdout) == (0, "s3://results/told/part1/report.html\n"), told.stderr
     assert mine.read("report.html")
-    told = call(mine.uri, "--out", tmp_path / "here", module="cnnsearch.report")
-    assert told.stdout == f"{tmp_path}/here/report.html\n"
+    elsewhere = ask(mine.uri, "--out", tmp_path / "here", command="report")
+    assert elsewhere.stdout == f"{tmp_path}/here/report.html\n"
     assert (tmp_path / "here" / "report.html").is_file()
-    nothing = call(store.uri("results/nothing"), module="cnnsearch.report")
+    nothing = ask(store.uri("results/nothing"), command="report")
     assert_refused(nothing, "s3://results/nothing is not the results of a sweep")
-    both = call(mine.uri, mine.uri, module="cnnsearch.report")
+    both = ask(mine.uri, mine.uri, command="report")
     assert_refused(both, "--out: say in which folder the comparison goes")
 
 
@@ -190,7 +169,7 @@ WRONG = {
 def test_wrong_uris_get_one_clear_message(store: Store, tmp_path: Path, case: str) -> None:
     uri, complaint = WRONG[case]
     uri = uri.format(query=store.uri("").removeprefix("s3://"), key=store.key)
-    ended = call(sweep_file(tmp_path), "--serial", "--out", uri)
+    ended = ask(sweep_file(tmp_path), "--serial", "--out", uri)
     assert_refused(ended, "")
     assert re.search(complaint, ended.stderr), ended.stderr
     assert ended.stderr.replace("hush'", "").count("hush") == 0

@@ -138,6 +138,7 @@ def differences(one: dict[str, Tensor], two: dict[str, Tensor]) -> float:
     return max(float((one[name] - two[name]).norm() / two[name].norm()) for name in weights)
 
 
+@pytest.mark.after
 @pytest.mark.timeout(900)  # minutes where a processor has no bf16
 @pytest.mark.parametrize("model", ["plain", "residual"])
 def test_accuracy_in_bf16_is_within_the_plain_ways_own_spread(fashion: Dataset, model: str) -> None:

@@ -241,6 +241,7 @@ def free_port() -> int:
         return int(free.getsockname()[1])
 
 
+@pytest.mark.after
 @pytest.mark.timeout(400)
 @pytest.mark.skipif(not shutil.which("prometheus"), reason="Prometheus is not installed")
 def test_a_real_prometheus_sees_what_grafana_asks_for(run: Run, tmp_path: Path) -> None:

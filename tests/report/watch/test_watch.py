@@ -458,7 +458,8 @@ def test_the_usual_port_gives_way_and_a_given_one_does_not(folder: Path, monkeyp
 
 def test_looking_does_not_wait_for_torch_or_ray() -> None:
     code = (
-        "import sys; from cnnsearch.report.watch import making, server; from cnnsearch import report, tables;"
+        "import sys; from cnnsearch.report.watch import making, server; from cnnsearch import report;"
+        "from cnnsearch.results import tables;"
         "sys.exit(any(name in sys.modules for name in ('torch', 'ray')))"
     )
     assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0

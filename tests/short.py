@@ -1,0 +1,75 @@
+"""A report of one line and timings that are made up: for sweeps of tests that look at neither.
+
+Drawing a report takes longer than most sweeps of tests train, and timing their models takes a process that imports
+torch. Run as a program this file is `python -m cnnsearch.sweep` with both left out.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import Any
+
+from cnnsearch import prepare, report
+from cnnsearch.evidence.evidence import Evidence
+from cnnsearch.evidence.mistakes import examples_wanted
+from cnnsearch.execution.machine import timing
+from cnnsearch.execution.machine.estimate import Calibration, workload_key
+from cnnsearch.execution.machine.hardware import Hardware, Layout
+from cnnsearch.planning.trial import Trial
+from cnnsearch.report import Refreshed
+from cnnsearch.report.findings import summary
+from cnnsearch.results.tables import Tables
+
+TIMED = {
+    "step_seconds": 0.002,
+    "eval_image_seconds": 0.00005,
+    "prefix_image_seconds": 0.0,
+    "features_image_bytes": 0,
+    "memory_bytes": 400_000_000,
+    "shared_bytes": 150_000_000,
+    "weights_bytes": 50_000,
+    "parameters": 10_000,
+}
+
+
+def refresh(tables: Tables, pictures_of: Callable[[list[str]], dict[str, Any]]) -> Refreshed:
+    """Write one line in the place of a report; the answer and the pictures are the real ones."""
+    tables = replace(tables, pictures=pictures_of(examples_wanted(tables)))
+    page = tables.folder / "report.html"
+    page.write_text("the answer", encoding="utf-8")
+    return Refreshed(tables, page, summary(Evidence(tables)))
+
+
+def calibrate(
+    trials: Iterable[Trial], classes: int, layout: Layout, hardware: Hardware, measure: Any = None
+) -> Calibration:
+    """Say of every model that it is as small as those of most tests; no error is found, and nothing is remembered."""
+    return Calibration("fp32", {workload_key(trial.settings): TIMED for trial in trials})
+
+
+WHOLE: dict[tuple[Any, str], Any] = {
+    (report, "refresh"): report.refresh,
+    (prepare, "calibrate"): timing.calibrate,
+}
+"""What `shorten` stands in for, as it is in the package."""
+
+
+def shorten(put: Callable[[Any, str, Any], None]) -> None:
+    """Leave out reports and timings from now on; `put` is `setattr`, or one that can be undone."""
+    put(report, "refresh", refresh)
+    put(prepare, "calibrate", calibrate)
+
+
+TIMINGS = (prepare, "calibrate", calibrate)
+"""What `setattr` takes to leave out timings alone."""
+
+
+if __name__ == "__main__":
+    from cnnsearch.cli import run_alone, sweep
+
+    sys.path[0] = os.getcwd()  # as `python -m` has it
+    shorten(setattr)
+    run_alone(sweep)
