@@ -8,6 +8,8 @@ import sys
 
 import pytest
 
+from cnnsearch.execution.warden import MARK
+
 SLOTS = 4
 """Trials at a time, of one thread each."""
 CODE = f"""
@@ -33,8 +35,14 @@ class SharedRay:
     def address(self) -> str:
         """Of its control process."""
         if self._process is None:
+            # Else the warden of the run that wants it first would end it with that run.
+            environment = {name: value for name, value in os.environ.items() if name != MARK}
             self._process = subprocess.Popen(
-                [sys.executable, "-c", CODE], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+                [sys.executable, "-c", CODE],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+                env=environment,
             )
             assert self._process.stdout is not None
             self._address = self._process.stdout.readline().strip()
