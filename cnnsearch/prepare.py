@@ -41,7 +41,7 @@ LAST_WORDS = (
     "error: this run ended without a word: it was killed, or Ray took it down.\n"
     "What is finished is kept; the same command goes on."
 )
-"""Printed on behalf of a run that can no longer print."""
+"""Message that the warden prints for a run that can no longer print."""
 
 _LOG = logging.getLogger(__name__)
 
@@ -104,13 +104,13 @@ class Prepared:
 
     @property
     def places(self) -> str:
-        """Where trials run, and how many at a time, for people."""
+        """Describe the machines that trials run on, and how many run at a time, for people."""
         if self.cluster is None:
             return self.layout.describe(self.hardware)
         return describe(self.layout, usable(self.sweep.run, self.cluster.nodes))
 
     def compared(self, trial: Trial) -> int:
-        """How many trials are compared with a trial by the rule that stops early, itself included."""
+        """Number of trials that the stopping rule compares with each other, including this trial."""
         stage = next(planned for planned in self.plan.stages if planned.stage.name == trial.stage)
         found = self._compared.get(compared(self.sweep, trial), 0)
         # Count also those that a searcher has yet to suggest, or that a sample stands in for.
@@ -122,12 +122,12 @@ class Prepared:
 
     @property
     def done(self) -> int:
-        """Trials of the plan that need not run."""
+        """Number of trials in the plan that need not run."""
         return sum(trial_id in self.outcomes for trial_id in self.plan.trials)
 
     @property
     def remaining(self) -> int:
-        """Trials still to run."""
+        """Number of trials still to run."""
         return self.plan.total - self.plan.lost - self.done
 
 
@@ -234,7 +234,7 @@ def named_weights(sweep: Sweep) -> set[Key]:
 
 
 def digests(weights: dict[Key, Pretrained]) -> dict[Key, str]:
-    """What planning needs to know of weights."""
+    """Return what planning needs to know about the weights: (model, name) -> digest."""
     return {key: found.identity for key, found in weights.items()}
 
 
@@ -274,7 +274,7 @@ def parents_without_weights(results: ResultsPlace, plan: Plan, outcomes: dict[st
 
 
 def epochs_left(ready: Prepared, trial: Trial, after: int = 0) -> float:
-    """Epochs that a trial is still expected to train, once it has come to epoch `after`."""
+    """Expected number of epochs that a trial still trains once it has reached epoch `after`."""
     return mean(_endings(ready, trial, after))
 
 
@@ -289,7 +289,7 @@ def _endings(ready: Prepared, trial: Trial, after: int = 0) -> dict[int, float]:
 
 
 def stopping_rule(ready: Prepared, trial: Trial) -> StopEarly | None:
-    """The rule that may stop a trial, also one that stands in for trials not known yet."""
+    """Return the rule that may stop a trial; the trial may be a stand-in for one not known yet."""
     known = trial.id in ready.plan.trials
     return ready.plan.rules.get(trial.id) if known else ready.sweep.stage(trial.stage).stop_early
 
@@ -315,13 +315,13 @@ def lengths(ready: Prepared, trial: Trial) -> Lengths:
 
 
 def is_at_most(ready: Prepared, stage_name: str) -> bool:
-    """Whether the estimate of a stage is an upper bound: its trials may end early, and nobody knows when."""
+    """Whether the estimate of a stage is an upper bound, because its trials may end early at epochs not known."""
     rule = ready.sweep.stage(stage_name).stop_early
     return rule is not None and not rule_of(rule).is_expected
 
 
 def stage_costs(ready: Prepared, trials: list[Trial]) -> dict[str, Cost]:
-    """Stage -> what is left to do of it."""
+    """Estimate the cost of the trials left in each stage."""
     by_stage: dict[str, list[Trial]] = {stage.name: [] for stage in ready.sweep.stages}
     for trial in trials:
         by_stage[trial.stage].append(trial)
@@ -340,7 +340,7 @@ def stage_costs(ready: Prepared, trials: list[Trial]) -> dict[str, Cost]:
 
 
 def weights_kept(ready: Prepared, stage_name: str, left: list[Trial]) -> int | None:
-    """Most trials of a stage that keep their weights at a time; None for all of them. `left` are the trials to run."""
+    """Most trials of a stage that have weights at the same time; None if all have. `left` are the trials to run."""
     if ready.sweep.run.keep != "best":
         return None
     planned = next(planned for planned in ready.plan.stages if planned.stage.name == stage_name)

@@ -28,7 +28,7 @@ from cnnsearch.results.tables import Tables, load
 from cnnsearch.spec.sweep import Sweep
 
 OVERDUE_SECONDS = 60.0
-"""Grace in seconds after `max_seconds`, before a run that has not ended by itself is ended."""
+"""Seconds after `max_seconds` in which a run may end by itself before it is forced to."""
 
 
 @dataclass(frozen=True)
@@ -37,31 +37,31 @@ class Finished:
 
     tables: Tables
     counts: dict[str, int]
-    """Status -> trials."""
+    """Status -> number of trials."""
     seconds: float
     report: Path | None
     time_is_up: bool = False
     """Whether the time limit ended the run before its last trial."""
     trials_are_up: bool = False
-    """Whether the run began as many trials as it was to begin, and more are planned."""
+    """Whether the limit on the number of trials ended the run before its last trial."""
     uri: str | None = None
-    """Where the results are, if the folder is only a copy of them."""
+    """URI of the results, if the folder is only a copy of them."""
     answer: list[tuple[str, str]] = field(default_factory=list)
     """The report's answer, in a few labelled lines."""
 
     @property
     def report_place(self) -> str | None:
-        """Where the report is, for people."""
+        """URI or path of the report, to print."""
         return f"{self.place}/{self.report.relative_to(self.results)}" if self.report else None
 
     @property
     def place(self) -> str:
-        """Where the results are, for people."""
+        """URI or folder of the results, to print."""
         return self.uri or str(self.results)
 
     @property
     def left_for_later(self) -> int:
-        """Trials that this run was not meant to reach."""
+        """Number of trials that the run's limits on time or trials left for another run."""
         missing = self.planned - sum(self.counts.values())
         return missing if self.time_is_up or self.trials_are_up else 0
 
@@ -72,7 +72,7 @@ class Finished:
 
     @property
     def planned(self) -> int:
-        """Trials that the sweep has."""
+        """Number of trials in the sweep."""
         return self.tables.planned
 
     @property
@@ -134,8 +134,8 @@ def execute(
 ) -> Finished:
     """Run what remains, then write tables and the report. The folder must be held (see `prepared`).
 
-    After `max_seconds` the trials still running are saved at the end of their epoch where that comes soon, and left;
-    after `max_trials` were begun no more are. The same call goes on with the rest.
+    After `max_seconds`, running trials are saved at the end of their epoch, if it comes soon, and left. Once
+    `max_trials` have begun, no more are started. The same call continues with the rest.
     `command` is the command line this run came from, for its history; empty where there is none.
     `executor` runs the queue; None: Ray, here or on the cluster it was prepared for, or this process with `serial`.
     """
@@ -195,7 +195,7 @@ def execute(
 
 
 def _adopt(ready: Prepared, listen: Callable[[Event], None], trials: list[Trial]) -> dict[str, Outcome]:
-    """Take over what other sweeps in this root have done of trials suggested while this one runs."""
+    """Take over the results of these newly suggested trials that other sweeps in this results root have finished."""
     by_id = {trial.id: trial for trial in trials}
     starts = {stage.start_from.stage for stage in ready.sweep.stages if stage.start_from}
     found: dict[str, Outcome] = {}
@@ -209,13 +209,13 @@ def _adopt(ready: Prepared, listen: Callable[[Event], None], trials: list[Trial]
 
 
 class _Keeper:
-    """Drops weights that nothing needs any more, while trials end."""
+    """Drops weights that are no longer needed as trials end."""
 
     def __init__(self, results: ResultsPlace, queue: Queue) -> None:
         self._results = results
         self._queue = queue
         self._ended = [trial_id for trial_id in queue.plan.trials if trial_id in queue.outcomes]
-        """Trials whose weights may be there, also from runs that were cut off before they dropped any."""
+        """Ended trials that may still have weights, also from runs that were cut off before they dropped any."""
         self._since = 0
         """Trials that have ended since weights were last dropped."""
 

@@ -271,7 +271,10 @@ def not_an_image(data: bytes) -> str:
 
 
 def damaged(data: bytes, reason: str) -> str:
-    """Say why an image is refused whose decoding failed with the message `reason`; worded to follow a file name."""
+    """Say whether an image whose decoding failed with the message `reason` is truncated or damaged.
+
+    The text is worded to follow a file name.
+    """
     kind = image_kind(data)
     expected = _declared_length(data, kind)
     if expected is not None and expected > len(data):

@@ -27,7 +27,7 @@ _STALLED_SECONDS = 30.0
 
 @dataclass(frozen=True)
 class OfficialSet:
-    """How torchvision is asked for the official splits of a data set."""
+    """A data set of torchvision: the constructor arguments that give its official splits, and its folder."""
 
     parts: Mapping[str, Mapping[str, Any]]
     """Split -> arguments of the constructor. Without "val", validation is taken from "train"."""
@@ -177,7 +177,7 @@ def _classes(dataset: Any, count: int) -> tuple[str, ...]:
 
 @contextlib.contextmanager
 def _patient_and_quiet() -> Iterator[None]:
-    """Give up downloads from a stalled server, and show progress bars on a terminal only."""
+    """During the block, give up downloads from a server that stalls, and show progress bars only on a terminal."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(_STALLED_SECONDS)
     hidden: Sequence[contextlib.AbstractContextManager[Any]] = (
@@ -195,7 +195,7 @@ def _patient_and_quiet() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _one_at_a_time(root: Path) -> Iterator[None]:
-    """Keep two processes from writing the same download, if the file system can lock files."""
+    """Let only one process at a time download during the block, if the file system can lock files."""
     try:
         root.mkdir(parents=True, exist_ok=True)
         file = (root / ".lock").open("w")

@@ -46,12 +46,12 @@ def map_axes(evidence: Evidence, stage: str) -> tuple[list[str], list[str]]:
 
 
 class Lead(NamedTuple):
-    """One of two models that is ahead of the other wherever both were trained alike."""
+    """Two models, one of which is ahead in every setting that both were trained with."""
 
     ahead: str
     behind: str
     differences: list[float]
-    """In accuracy, one for each pair of settings that they share."""
+    """Differences in accuracy, one for each setting that both models were trained with."""
 
 
 def leading_model(evidence: Evidence, configurations: Sequence[Configuration]) -> Lead | None:
@@ -71,17 +71,20 @@ def leading_model(evidence: Evidence, configurations: Sequence[Configuration]) -
 
 
 class Preferred(NamedTuple):
-    """The value of an axis that validation prefers, and how it stands to the others on the test examples."""
+    """The value of an axis with the best validation accuracy, and how it compares with others on the test examples."""
 
     value: Value
     compared: list[tuple[Value, Comparison]]
-    """The other values that could be compared; `value` is A of each comparison."""
+    """The other values that could be compared with it; in each comparison, A is `value`."""
     told: list[tuple[Value, Comparison]]
-    """Of these, the values told apart from it, corrected for comparing with all."""
+    """Those of `compared` whose difference from `value` is significant, corrected for all comparisons."""
 
 
 def preferred_value(evidence: Evidence, configurations: Sequence[Configuration], axis: str) -> Preferred:
-    """The value of an axis that validation prefers, against each other value over their matched settings."""
+    """Compare the value of an axis that has the best validation accuracy with each other value.
+
+    Only settings that differ in nothing else are compared.
+    """
     lead = preferred(configurations, axis)
     compared = [
         (other, comparison)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 
 def coded(column: pd.Series[Any]) -> tuple[NDArray[np.integer[Any]], list[str]]:
-    """A column of words as codes into a list of those that occur; -1 where there is none."""
+    """Return a code for each row of a column of words, -1 for an empty one, and the words that the codes stand for."""
     if isinstance(column.dtype, pd.CategoricalDtype):
         codes: NDArray[np.integer[Any]] = column.cat.codes.to_numpy()
         words = column.cat.categories
@@ -24,7 +24,7 @@ def coded(column: pd.Series[Any]) -> tuple[NDArray[np.integer[Any]], list[str]]:
 
 
 def places(column: pd.Series[Any], words: Sequence[str], dtype: Any = np.int16) -> NDArray[Any]:
-    """Index of each value in `words`, -1 where it is not among them."""
+    """Return the index of each value in `words`, -1 for a value that is not among them."""
     codes, unique = coded(column)
     found: NDArray[Any] = np.append(pd.Index(words).get_indexer(pd.Index(unique, dtype=object)), -1).astype(dtype)
     taken: NDArray[Any] = found[codes]
@@ -32,7 +32,7 @@ def places(column: pd.Series[Any], words: Sequence[str], dtype: Any = np.int16) 
 
 
 def runs(frame: pd.DataFrame) -> Iterator[tuple[tuple[str, str, str], slice | NDArray[np.intp]]]:
-    """Yield each (trial_id, split, moment) with its rows: a slice where they stand together, else their numbers."""
+    """Yield each (trial_id, split, moment) with its rows: a slice if they are adjacent, else their row numbers."""
     columns = [coded(frame[name]) for name in ("trial_id", "split", "moment")]
     if not len(frame):
         return

@@ -22,7 +22,7 @@ class Score(NamedTuple):
 
     @classmethod
     def of(cls, value: float, n: int) -> Score:
-        """An accuracy over n examples; a mean of several may be a hair above 1."""
+        """Make the score of an accuracy over n examples. Rounding may have put a mean of several slightly above 1."""
         return cls(value, *stats.wilson(min(value, 1.0) * n, n), n)
 
 
@@ -30,9 +30,9 @@ class Comparison(NamedTuple):
     """How much more often A is right than B on the same test examples, averaged over `pairs` of networks."""
 
     difference: stats.Estimate
-    """The interval covers other test examples; with two seeds or more, the wider of that and the one over seeds."""
+    """Its interval says how it would vary with other test examples or, if that is wider, with other seeds."""
     p_value: float
-    """Exact, over examples; see `stats.sign_flip_exact`."""
+    """From an exact test over the examples; see `stats.sign_flip_exact`."""
     pairs: int
     seeds: int
     seeds_agree: bool
@@ -42,19 +42,19 @@ class Comparison(NamedTuple):
     networks: int = 1
     """Pairs of networks compared: settings times seeds."""
     ahead: int = 1
-    """Of those, the pairs in which A is ahead."""
+    """Pairs of networks in which A is ahead."""
 
     @property
     def is_consistent(self) -> bool:
-        """Whether the difference repeats: over seeds where there are several, else over every pair of networks.
+        """Whether the difference repeats: over the seeds if there are several, else in every pair of networks.
 
-        Without several seeds nothing else says that an average difference is not one lucky network's.
+        With one seed, only the pairs can show that an average difference is not due to one lucky network.
         """
         return self.seeds_agree and (self.seeds > 1 or self.ahead in (0, self.networks))
 
 
 def over_seeds_too(over_images: stats.Estimate, over_seeds: stats.Estimate | None) -> tuple[stats.Estimate, bool]:
-    """A difference with the wider of two intervals, and whether the one over seeds leaves out zero.
+    """Return a difference with the wider of two intervals, and whether the one over seeds leaves out zero.
 
     `over_seeds` is None where there is only one seed.
     """

@@ -19,7 +19,7 @@ AXES = (
 )  # fmt: skip
 
 _UNRECORDED = {"dropout": 0.0} | ORDINARY
-"""Axis -> its value in trials that do without it, or were recorded before the axis existed."""
+"""Axis -> its value in trials whose record leaves it out, or that were recorded before the axis existed."""
 
 
 @dataclass(frozen=True)

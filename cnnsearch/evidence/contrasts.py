@@ -20,7 +20,7 @@ from cnnsearch.evidence.verdicts import CLEAR, SUGGESTIVE, Verdict, judge, least
 
 
 class Entry(NamedTuple):
-    """A sweep with its best configuration by validation and the test accuracy of that."""
+    """A sweep with its best configuration by validation, and the test accuracy of that configuration."""
 
     part: Part
     best: Configuration
@@ -29,12 +29,12 @@ class Entry(NamedTuple):
 
 @dataclass(frozen=True)
 class Contrast:
-    """The more accurate of two entries against the other."""
+    """Two entries compared: how far the more accurate one is ahead of the other."""
 
     ahead: Entry
     behind: Entry
     comparison: Comparison
-    """`ahead` minus `behind`."""
+    """Test accuracy of `ahead` minus that of `behind`."""
     is_paired: bool
     """Whether both were tested on the same images."""
     p_value: float
@@ -42,13 +42,13 @@ class Contrast:
 
     @property
     def verdict(self) -> Verdict:
-        """At most suggestive where the images differ: some images are easier than others."""
+        """How sure the difference is; never "clear" if the two were tested on different images, which may be easier."""
         verdict = judge(self.comparison, self.p_value)
         return SUGGESTIVE if verdict == CLEAR and not self.is_paired else verdict
 
 
 def entries(parts: Sequence[Part]) -> list[Entry]:
-    """The sweeps whose best configuration by validation has a test accuracy, most accurate first."""
+    """An entry for each sweep whose best configuration has a test accuracy, most accurate first."""
     found = [
         Entry(part, part.best, score)
         for part in parts
@@ -58,7 +58,10 @@ def entries(parts: Sequence[Part]) -> list[Entry]:
 
 
 def contrasts(ranked: Sequence[Entry]) -> list[Contrast]:
-    """The first entry against each other one, corrected for all pairs: test accuracy chose which is first."""
+    """Compare the first entry with each other one.
+
+    The correction counts all pairs of entries, because the test accuracy decided which entry is first.
+    """
     pairs = [(a, b) for i, a in enumerate(ranked) for b in ranked[i + 1 :]]
     compared = [_compare(a, b) for a, b in pairs]
     adjusted = stats.holm([comparison.p_value for comparison, _ in compared])

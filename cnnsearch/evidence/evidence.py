@@ -47,7 +47,7 @@ class Evidence(Recorded):
         return any(c.parent is not None for c in self.stage(name))
 
     def space(self, name: str) -> dict[str, Values]:
-        """A stage's space as the sweep gives it: axis -> values. Empty for a stage that the sweep does not have."""
+        """A stage's space as the sweep file gives it: axis -> values. Empty for a stage that is not in the sweep."""
         return next((stage.space for stage in self.tables.sweep.stages if stage.name == name), {})
 
     def axes(self, name: str) -> list[str]:
@@ -72,7 +72,7 @@ class Evidence(Recorded):
         omitted = set(omit)
         omitted |= self.without_part.get(configuration.key, set())
         axes = [axis for axis in self.varying if axis not in omitted]
-        # Where no axis tells configurations apart, say what kind this one is.
+        # If configurations differ in no axis, say what kind this one is.
         axes = axes or [axis for axis in ("model", "lr", "batch_size") if axis not in omitted]
         return separator.join(describe(axis, configuration.values[axis]) for axis in axes)
 
@@ -89,7 +89,9 @@ class Evidence(Recorded):
         return {one.trial_id: (search, one) for search in self.searches if search.is_search for one in search.attempts}
 
     def brief(self, configuration: Configuration, room: int) -> str:
-        """A suggested configuration in about `room` characters: its number, and the axes that matter most, rounded."""
+        """Name a suggested configuration in about `room` characters: its number, and rounded values of the axes that
+        matter most.
+        """
         search, attempt = self.attempts[configuration.key]
         parts = [f"trial {attempt.number:,}"]
         for axis in search.telling:
@@ -198,12 +200,12 @@ class Evidence(Recorded):
         """Whether its test accuracy is better than chance by an exact one-sided test at 5 %."""
         score, counts = self.score(configuration), self.class_counts("test")
         if score is None or sum(counts) == 0:
-            return True  # nothing was measured that speaks against it; the report says so
+            return True  # no measurement contradicts it; the report says so
         return stats.better_than_chance(score.value * score.n, score.n, counts).better
 
 
 def as_evidence(source: Tables | Evidence) -> Evidence:
-    """The source itself where it is evidence, else the evidence of these tables."""
+    """The source itself if it is an `Evidence`, else the evidence of these tables."""
     return source if isinstance(source, Evidence) else Evidence(source)
 
 

@@ -9,7 +9,7 @@ from cnnsearch.evidence.configurations import Configuration, distinct
 from cnnsearch.evidence.evidence import Evidence
 
 _MOST_SHOWN = 40
-"""Configurations of a stage, shared out evenly among its families."""
+"""Most configurations of a stage that are shown; each family gets the same share."""
 
 
 def families(evidence: Evidence, stage: str) -> list[list[Configuration]]:
@@ -28,12 +28,12 @@ def families(evidence: Evidence, stage: str) -> list[list[Configuration]]:
 
 
 def change(evidence: Evidence, configuration: Configuration) -> Comparison | None:
-    """After against before, on the same test examples."""
+    """Compare a configuration after training with its start, on the same test examples."""
     return evidence.compare([(configuration, configuration)], moments=("best", "before"))
 
 
 def control_of(evidence: Evidence, stage: str, group: Sequence[Configuration]) -> Configuration | None:
-    """The child that trains on with its parent's own values: the control for what the stage's axes do."""
+    """The child trained with the same values as its parent: the control for the effect of the stage's axes."""
     parent = evidence.by_key.get(group[0].parent or "")
     if parent is None:
         return None

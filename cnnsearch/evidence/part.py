@@ -21,7 +21,7 @@ class Part:
         return self.evidence.best
 
     def seconds(self, configuration: Configuration) -> float | None:
-        """Training seconds of a network of this configuration, those of the networks it continued included."""
+        """Seconds to train a network of this configuration, including the networks that it continued."""
         total, at = 0.0, configuration
         seen = set()
         while True:

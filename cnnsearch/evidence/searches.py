@@ -16,7 +16,7 @@ from cnnsearch.spec.axis_words import Value
 from cnnsearch.spec.stage import Stage
 
 LEAST_FOR_PROGRESS = 12
-"""Trials trained to the end that it takes to say how a search went."""
+"""Fewest fully trained trials from which a report says how a search went."""
 _BY_EPOCH = ("val_accuracy", "val_loss")
 
 
@@ -36,7 +36,9 @@ class Attempt:
     epochs: int
     """Epochs that were trained."""
     is_comparable: bool
-    """Whether its scores compare with those of trials trained to the end: it was one, or it got no better."""
+    """Whether its scores can be compared with those of fully trained trials. True also if it was stopped because it no
+    longer improved.
+    """
     planned: int | None
     """Epochs that were planned."""
 
@@ -70,7 +72,7 @@ class Searched:
 
     @property
     def method(self) -> str:
-        """The searcher's name."""
+        """Name of the search method."""
         return self.spec.search.method
 
     @property
@@ -230,10 +232,10 @@ class Searched:
 
     @cached_property
     def common_epoch(self) -> int | None:
-        """Where most trials were stopped, the last epoch that all of those reached: there trials are compared.
+        """The epoch at which trials are compared if most were stopped: the last one that all stopped trials reached.
 
-        Trials trained to the end are then a selection of the best, and say little about which axes matter. None where
-        at least half were trained to the end; trials are then compared at their end.
+        The fully trained trials are then only the best, and say little about which axes matter. None if at least half
+        of the trials were fully trained: trials are then compared at their end.
         """
         if len(self.stopped) <= len(self.scored) or self.objective.column not in _BY_EPOCH:
             return None
@@ -241,7 +243,7 @@ class Searched:
 
     @cached_property
     def comparable(self) -> list[tuple[Attempt, float]]:
-        """Trials with their first objective after the same number of epochs: see `common_epoch`."""
+        """Trials with the value of their first objective at `common_epoch`, or at their end if that is None."""
         epoch = self.common_epoch
         if epoch is None:
             return [(one, self.score(one)) for one in self.scored]
@@ -278,7 +280,7 @@ class Searched:
 
     @cached_property
     def telling(self) -> list[Axis]:
-        """The axes in the order in which they describe a trial: those that may matter first."""
+        """The axes in the order in which a trial's description names them: those that may matter first."""
         found = self.importances
         likely = [axis for axis in self.by_importance if found is not None and found.is_likely(axis.name)]
         return likely + [axis for axis in self.axes if axis not in likely]
@@ -317,7 +319,7 @@ def _code(axis: Axis, attempt: Attempt) -> float | None:
 
 
 def spans(epochs: Sequence[int], most: int) -> list[tuple[int, int]]:
-    """Ascending epochs as (first, last): each its own span, or joined into at most `most` spans of equal width."""
+    """Return ascending epochs as spans (first, last): one for each, or at most `most` wider ones of equal width."""
     if len(epochs) <= most:
         return [(epoch, epoch) for epoch in epochs]
     width = math.ceil((epochs[-1] - epochs[0] + 1) / most)

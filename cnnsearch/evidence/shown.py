@@ -10,19 +10,19 @@ from cnnsearch.evidence.searches import Attempt, Searched, thinned
 from cnnsearch.spec.axis_words import Value
 
 MOST_POINTS = 500
-"""Trials of one kind in a panel; of more, `selection` draws some."""
+"""Most trials of one kind that a panel shows; if there are more, `selection` picks some."""
 MOST_LINES = 250
-"""Trials in parallel coordinates; of more, `selection` draws some."""
+"""Most trials in parallel coordinates; if there are more, `selection` picks some."""
 MOST_CLASSES = 40
-"""Classes whose images are counted; of more, those with most and with fewest images."""
+"""Most classes whose images are counted; if there are more, those with the most and the fewest images."""
 NUMBERED_CLASSES = 20
-"""Classes of a confusion matrix with counts in its cells; with more the cells are too small."""
+"""Most classes of a confusion matrix with counts in its cells; with more, the cells are too small."""
 MOST_OF_A_PART = 5
-"""Settings of each sweep in a comparison of several."""
+"""Most settings of each sweep that a comparison of several sweeps shows."""
 BEST_OF_MANY = 12
-"""Settings whose learning curves are shown where settings are many."""
+"""Number of settings whose learning curves are shown if there are too many to show all."""
 NAMED_COLUMNS = 6
-"""Columns of a heatmap that are named in full, with room for intervals in their cells."""
+"""Most columns of a heatmap whose names are written in full and whose cells have room for intervals."""
 _MOST_CURVES = 24
 _MOST_DOTS, _MOST_SUGGESTED_DOTS = 40, 20
 _BEST_KEPT = 100
@@ -34,7 +34,7 @@ def has_intervals(columns: Sequence[Value]) -> bool:
 
 
 def are_many(evidence: Evidence, configurations: Sequence[Configuration]) -> bool:
-    """Whether only the best are shown: there are many, or they were suggested and so make no table."""
+    """Whether only the best are shown, because there are many or because a search's settings make no table."""
     return len(configurations) > _MOST_CURVES or any(c.key in evidence.attempts for c in configurations)
 
 
@@ -47,7 +47,7 @@ def curves_shown(evidence: Evidence, stage: str) -> str:
 
 
 def most_dots(evidence: Evidence) -> int:
-    """How many settings are shown as dots: fewer of suggested ones, which nobody compares one by one."""
+    """How many settings are shown as dots: fewer if a searcher suggested them, as nobody compares those one by one."""
     suggested = sum(c.key in evidence.attempts for c in evidence.configurations)
     return _MOST_SUGGESTED_DOTS if 2 * suggested > len(evidence.configurations) else _MOST_DOTS
 

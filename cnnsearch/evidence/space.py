@@ -63,16 +63,16 @@ class Axis:
 
     @property
     def is_range(self) -> bool:
-        """Whether it is a range of numbers."""
+        """Whether the axis is a range of numbers, not a list of values."""
         return not self.listed
 
     @property
     def is_ordered(self) -> bool:
-        """Whether its values are numbers."""
+        """Whether the values of the axis are numbers."""
         return self.is_range or all(_is_number(value) for value in self.listed)
 
     def position(self, value: Value) -> float | None:
-        """From 0 to 1 along the axis; listed values are evenly spaced. None for a value it does not have."""
+        """Position of a value along the axis, from 0 to 1; listed values are evenly spaced. None for other values."""
         if self.listed:
             places = [i for i, known in enumerate(self.listed) if known == value]
             return places[0] / max(1, len(self.listed) - 1) if places else None
@@ -86,14 +86,14 @@ class Axis:
         return (number - self.low) / (self.high - self.low)
 
     def value_at(self, position: float) -> float:
-        """The number at a position of a range."""
+        """The number at a position from 0 (low end) to 1 (high end) of a range."""
         if self.is_log:
             return float(self.low * (self.high / self.low) ** position)
         return self.low + position * (self.high - self.low)
 
 
 def axis_of(name: str, values: Values) -> Axis | None:
-    """The axis of these values; None where there is only one value, even if not all trials have it."""
+    """Make the axis of these values; None if there is only one value, even if not all trials have it."""
     args = list(values.args)
     if values.kind in NUMERIC_KINDS:
         low, high = map(float, args)

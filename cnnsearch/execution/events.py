@@ -1,4 +1,4 @@
-"""What happens while a sweep runs, for those who listen: the live view, the log, a notebook."""
+"""What happens while a sweep runs, for listeners such as the live view, the log or a notebook."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from cnnsearch.results.record import Record
 
 @dataclass(frozen=True)
 class Ready:
-    """The executor is up."""
+    """The executor has started."""
 
     dashboard: str | None = None
     """URL of its dashboard, if it has one."""
@@ -35,7 +35,7 @@ class EpochDone:
 
 @dataclass(frozen=True)
 class Ended:
-    """A trial ended, with whatever status, and its record is written."""
+    """A trial ended, with any status, and its record is written."""
 
     trial: Trial
     record: Record
@@ -44,4 +44,4 @@ class Ended:
 Event = Ready | Started | EpochDone | Ended
 
 Progress = list[tuple[Trial, EpochRow | Record]]
-"""What a job reports at a time: epochs that its trials finished, and records of those that ended."""
+"""One report of a job: epochs that its trials finished, and records of trials that ended."""

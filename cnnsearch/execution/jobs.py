@@ -47,7 +47,7 @@ def run_job(job: Job, context: SharedContext, orders: Orders) -> Iterator[Progre
     Args:
         job: trials that have not ended.
         context: what all trials share.
-        orders: may change between two steps: that trials are to end early, or that all are to be saved and left.
+        orders: read after each epoch; they may order that trials end early, or that all are saved and left.
 
     Raises OutOfMemoryError and DiskError, which are the machine's fault, not the trials'.
     """
@@ -91,12 +91,12 @@ class _Bundle:
     """Weight and bias that each trial starts from."""
     states: list[HeadState]
     names: tuple[str, str]
-    """Of the head's weight and bias in the model's state dict."""
+    """Keys of the head's weight and bias in the model's state dict."""
     model_bytes: int
     """Of the whole model's weights."""
 
     def parts(self) -> Iterator[_Bundle]:
-        """Bundles of the trials with equally many epochs: a single one, unless some continue from a saved state."""
+        """Yield a bundle for each number of epochs already trained: one alone, unless some continue a saved state."""
         for epoch in sorted({state.epoch for state in self.states}):
             chosen = [index for index, state in enumerate(self.states) if state.epoch == epoch]
             yield replace(
@@ -108,7 +108,10 @@ class _Bundle:
 
 
 def _bundle(job: Job, context: SharedContext) -> _Bundle | None:
-    """The features and heads of a job's trials; None if more than one linear layer follows the frozen layers."""
+    """Prepare the heads of a job's trials for training together, continuing saved ones.
+
+    Returns None if more than one linear layer follows the frozen layers.
+    """
     reset_process(context.choices.threads)
     frozen = _frozen(job.trials[0], context)
     if frozen is None:
@@ -125,13 +128,13 @@ def _bundle(job: Job, context: SharedContext) -> _Bundle | None:
 
 @dataclass(frozen=True)
 class _Frozen:
-    """What heads need of a model: the outputs of its frozen layers, and the head as `trial` starts with it."""
+    """What training heads needs from a model: outputs of its frozen layers, and the head that `trial` starts with."""
 
     trial: Trial
     features: HeadInputs
     head: nn.Linear
     name: str
-    """Of the head in the model."""
+    """Name of the head in the model."""
     own_dropout: float | None
     """See `only_head`."""
     model_bytes: int
@@ -139,9 +142,9 @@ class _Frozen:
 
 
 def _frozen(trial: Trial, context: SharedContext) -> _Frozen | None:
-    """What all trials that start from the same model have in common; kept until another model is asked for.
+    """Return what all trials that start from the same model share; remember it until another model is needed.
 
-    None if more than one linear layer follows the frozen layers.
+    Returns None if more than one linear layer follows the frozen layers.
     """
     images = context.dataset(trial.settings).images_path
     key = (*frozen_key(trial), images, context.results, context.choices, context.features_bytes)
@@ -152,7 +155,8 @@ def _frozen(trial: Trial, context: SharedContext) -> _Frozen | None:
 
 
 _LAST: dict[tuple[object, ...], _Frozen | None] = {}
-"""The last result of `_frozen` in this process: to build a model and read its weights takes longer than a head."""
+"""The last result of `_frozen` in this process: building a model and reading its weights takes longer than training a
+head."""
 
 
 def _make_frozen(trial: Trial, context: SharedContext) -> _Frozen | None:
@@ -173,9 +177,9 @@ def _make_frozen(trial: Trial, context: SharedContext) -> _Frozen | None:
 
 
 def only_head(suffix: fx.GraphModule) -> tuple[str, float | None] | None:
-    """Name of the only linear layer of a suffix, and the rate of the dropout before it (None: there is no dropout).
+    """Return the name of a suffix's only linear layer, and the rate of the dropout before it (None: no dropout).
 
-    None if the suffix is anything else.
+    Returns None if the suffix is anything but a linear layer, with or without dropout.
     """
     modules = dict(suffix.named_modules())
     called = [node for node in suffix.graph.nodes if node.op not in ("placeholder", "output")]
@@ -192,7 +196,7 @@ def only_head(suffix: fx.GraphModule) -> tuple[str, float | None] | None:
 
 
 def _effective(trial: Trial, own_dropout: float | None) -> Settings:
-    """The trial's settings, with the dropout rate that acts on the head's inputs."""
+    """Return the trial's settings with the dropout rate that acts on the head's inputs."""
     settings = trial.settings
     if settings.model in OWN:
         return settings.model_copy(update={"dropout": 0.0})  # its dropout is among the frozen layers
@@ -202,7 +206,7 @@ def _effective(trial: Trial, own_dropout: float | None) -> Settings:
 
 
 def _initial_head(trial: Trial, frozen: _Frozen) -> tuple[Tensor, Tensor]:
-    """The head a trial starts from, as `starting_model` would draw or load it."""
+    """Return weight and bias of the head that a trial starts from, the same as `starting_model` would draw or load."""
     head, other = frozen.head, frozen.trial
     if trial.settings.seed != other.settings.seed and torch.equal(_drawn(other, head).weight, head.weight):
         own = _drawn(trial, head)
@@ -211,7 +215,7 @@ def _initial_head(trial: Trial, frozen: _Frozen) -> tuple[Tensor, Tensor]:
 
 
 def _drawn(trial: Trial, like: nn.Linear) -> nn.Linear:
-    """See `models.build.reset_head`."""
+    """Draw a new head for a trial as `models.build.reset_head` does."""
     torch.manual_seed(derived_seed("head", trial.settings.seed))
     return nn.Linear(like.in_features, like.out_features).to(like.weight.device)
 
@@ -273,8 +277,9 @@ def _best_weights(bundle: _Bundle, state: HeadState) -> Weights:
 
 
 def _best(bundle: _Bundle, indices: list[int]) -> Iterator[tuple[int, Evaluations]]:
-    """Each of these trials with its results at its best epoch; a diverged one without any is evaluated as it stands,
-    and its results are not used."""
+    """Yield the index of each of these trials with its results at its best epoch.
+
+    A diverged trial without a best epoch is evaluated in its last state, and its results are not used."""
     if indices:
         states = [bundle.states[index] for index in indices]
         heads = [(s.best_weight, s.best_bias) if s.best else (s.weight, s.bias) for s in states]
@@ -282,7 +287,7 @@ def _best(bundle: _Bundle, indices: list[int]) -> Iterator[tuple[int, Evaluation
 
 
 def _evaluate(bundle: _Bundle, heads: Sequence[tuple[Tensor, Tensor]]) -> list[Evaluations]:
-    """The results of each head on validation and test."""
+    """Evaluate each head on validation and test."""
     weight, bias = torch.stack([w for w, _ in heads]), torch.stack([b for _, b in heads])
     by_split = {split: evaluate_heads(bundle.features, split, weight, bias) for split in MEASURED}
     return [{split: found[index] for split, found in by_split.items()} for index in range(len(heads))]

@@ -1,8 +1,8 @@
 """What Prometheus can see of a run: gauges that Ray shows on its nodes' metrics ports as `ray_cnnsearch_…`.
 
-Ray forgets a gauge once it has sent its value on, and the node a little later: a gauge that is no longer set disappears
-after two to three of Ray's report intervals (half a minute). So all current gauges are set again and again, and those
-of a trial that ended are not: no outdated value stays.
+Ray forgets a gauge's value once it has sent it on, and the node forgets it a little later: a gauge that is no longer
+set disappears after two to three of Ray's report intervals (half a minute). So the gauges of running trials are set
+again and again, and those of ended trials are not: no outdated value stays.
 
 Prometheus keeps a series for each label value, so these are few, however many trials there are. A running trial is
 identified by a slot, never by its id or settings; the log and the tasks of its worker say which trial that is.
@@ -53,7 +53,7 @@ METRICS = (TRIALS, GPU_SHARE, EPOCH, EPOCHS, LOSS, ACCURACY, SPEED)
 
 
 class Gauge(Protocol):
-    """What Ray's gauges do."""
+    """The part of Ray's gauges that is used here."""
 
     def set(self, value: float, tags: dict[str, str]) -> None:
         """Set the value of the series with these label values."""
@@ -99,7 +99,7 @@ class Metrics:
             self._rows[event.trial.id] = event.row
 
     def publish(self) -> None:
-        """Set all gauges, if it is time to."""
+        """Set all gauges if `every_seconds` have passed since the last time."""
         if self._clock() - self._set_at < self._every_seconds:
             return
         self._set_at = self._clock()
@@ -151,7 +151,9 @@ class Metrics:
 
 
 def _assign_slots(slots: dict[str, int], running: dict[str, Job]) -> dict[str, int]:
-    """Trial id -> slot. Running trials keep theirs; new ones get the lowest free slots, as long as there are any."""
+    """Assign slots to running trials: trial id -> slot. A trial keeps its slot; new ones get the lowest free slots, as
+    long as there are any.
+    """
     kept = {trial_id: slot for trial_id, slot in slots.items() if trial_id in running}
     free = iter(sorted(set(range(SHOWN_TRIALS)) - set(kept.values())))
     return kept | dict(zip((trial_id for trial_id in running if trial_id not in kept), free, strict=False))

@@ -25,7 +25,7 @@ from cnnsearch.training.evaluate import Evaluation
 from cnnsearch.training.train import Weights
 
 Evaluations = Mapping[str, Evaluation]
-"""Split -> results on it."""
+"""Split -> loss, accuracy and predictions on it."""
 
 
 class TrainingResult(Protocol):
@@ -76,12 +76,12 @@ class CheckpointTimer:
 
 
 def row_before_training(trial: Trial, before: Evaluations) -> EpochRow:
-    """Epoch 0 of a trial that starts from another."""
+    """Return the row of epoch 0 for a trial that starts from another: its validation results before training."""
     return EpochRow(0, None, None, before["val"].loss, before["val"].accuracy, trial.settings.lr, 0.0)
 
 
 def stop_due(trial: Trial, rows: Sequence[EpochRow], context: SharedContext, orders: Orders) -> Stop | None:
-    """Why a trial is to end after the epochs it has; None where it is to train on, or has ended anyway."""
+    """Return why a trial must end now, before its last epoch; None if it goes on, or has trained all its epochs."""
     epoch = rows[-1].epoch if rows else 0
     if not 0 < epoch < trial.settings.epochs or not rows[-1].is_finite:
         return None
@@ -154,7 +154,7 @@ def finish_trial(
 def new_record(
     trial: Trial, context: SharedContext, started_at: datetime, rows: Sequence[EpochRow] = (), **facts: Any
 ) -> Record:
-    """What every record says, however the trial ended; `facts` are the fields known beyond that."""
+    """Make a record of the fields that every record has, however the trial ended, and of further `facts`."""
     trained = [row for row in rows if row.epoch > 0]
     seconds = sum(row.seconds for row in trained)
     images = len(context.dataset(trial.settings).indices["train"]) * len(trained)
@@ -184,7 +184,7 @@ def model_bytes(model: nn.Module) -> int:
 
 
 def failure(error: Exception) -> str:
-    """What a `failed` record says of an exception.
+    """Return what a `failed` record says about an exception.
 
     Raises DiskError and OutOfMemoryError instead: those are the machine's fault, and the trial may be run again.
     """

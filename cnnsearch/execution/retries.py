@@ -86,8 +86,8 @@ class Retries:
 FACTOR = 10.0
 """A job may be silent for this many times as long as usual."""
 LONGEST_TICK_SECONDS = 5.0
-"""Of the time between two looks, no more than this counts as silence: a driver that was stopped itself, or a machine
-that slept, heard nothing because it did not listen."""
+"""Most seconds between two checks that count as silence. A longer gap means that the driver was stopped or the machine
+slept, so the driver itself did not listen."""
 
 
 @dataclass
@@ -101,7 +101,7 @@ class Watchdog:
     """Counts how long each running job has been silent."""
 
     patience_seconds: float
-    """Shortest silence after which a job is given up."""
+    """Silence in seconds up to which no job is given up."""
     clock: Callable[[], float] = time.monotonic
     _jobs: dict[str, _Watched] = field(default_factory=dict)
     _looked_at: float | None = None

@@ -59,7 +59,7 @@ def execute(
 
 @contextlib.contextmanager
 def _spool(context: SharedContext) -> Iterator[Spool | None]:
-    """Where trials write if results are kept under a URI; None if they write into the results folder itself."""
+    """Make the spool that trials write into if results are kept under a URI; None if they use the results folder."""
     if context.remote is None:
         yield None
         return

@@ -1,6 +1,6 @@
 """Run trials on a machine without the results folder: they write into a folder of the worker's own, the spool.
 
-After every step, and before anybody is told of it, what has changed in the spool is sent to the `TrialStore`. Images
+After every step, and before the step is reported, what has changed in the spool is sent to the `TrialStore`. Images
 and pretrained weights are fetched once for all workers of a machine, into its cache.
 """
 
@@ -32,14 +32,14 @@ from cnnsearch.training.models.pretrained import Pretrained, digest_of
 class TrialStore(Protocol):
     """Where the trials of a sweep are kept, as a worker reaches it: a `Depot` through Ray, or a `RemoteStore`.
 
-    One worker at a time holds a trial: the one it was handed over to last. What others send of it is refused.
+    One worker at a time holds a trial: the last to which it was handed over. Changes from other workers are refused.
     """
 
     def hand_over(self, trial_id: str, holder: str, names: Iterable[str]) -> dict[str, bytes]:
-        """Note that `holder` runs a trial from now on, and return its files as `fetch` does."""
+        """Make `holder` the only worker whose changes to a trial are accepted, and return its files as `fetch` does."""
 
     def fetch(self, trial_id: str, names: Iterable[str]) -> dict[str, bytes]:
-        """Name -> content of those of a trial's named files that exist."""
+        """Return the files of a trial that exist among those named: name -> content."""
 
     def keep(self, holder: str, parcels: Iterable[Parcel]) -> None:
         """Change trials' files as the parcels say, each in the order of `Parcel.changes`.
@@ -50,7 +50,7 @@ class TrialStore(Protocol):
         """
 
     def read(self, file: Path, start: int) -> bytes:
-        """A piece of an image pack or of pretrained weights, from byte `start`; empty at the file's end.
+        """Return a piece of an image pack or of pretrained weights from byte `start`; empty at the file's end.
 
         Raises RunError where the file cannot be read.
         """
@@ -60,9 +60,9 @@ class TrialStore(Protocol):
 class RemoteStore:
     """The trials of a sweep whose results are kept under a URI, where every worker reads and writes by itself.
 
-    The holder of a trial is noted beside its files. Object stores cannot write on the condition that this note is
-    unchanged. A worker that was given up, and stands still between reading the note and writing, may therefore leave
-    files of two attempts: their checksums then differ from those of the record, and the trial counts as not done.
+    The holder of a trial is noted beside its files. Object stores cannot make a write depend on this note being
+    unchanged. So a worker that was given up, and pauses between reading the note and writing, may mix its files with
+    those of a later attempt: their checksums then differ from those in the record, and the trial counts as not done.
     """
 
     remote: Remote
@@ -103,17 +103,17 @@ FileState = tuple[int, int, int]
 
 @dataclass
 class Spool:
-    """One worker's folder, and which state of it the store has."""
+    """One worker's folder for its trials, and what the store has already received of it."""
 
     context: SharedContext
-    """As the machine with the results folder knows it."""
+    """The context with the paths of the machine that has the results folder."""
     store: TrialStore
     folder: Path
-    """Of this worker alone."""
+    """Used by this worker alone."""
     _trials: tuple[Trial, ...] = ()
-    """Of the current job."""
+    """The trials of the current job."""
     _holder: str = ""
-    """Identifies this worker and job to the store."""
+    """Name by which the store knows this worker and job."""
     _sent: dict[str, dict[str, FileState]] = field(default_factory=dict)
     """Trial id -> file name -> the file's state when it was last sent."""
 
@@ -130,11 +130,11 @@ class Spool:
 
     @property
     def results(self) -> Results:
-        """Where trials write."""
+        """The folder as a results folder that trials write into."""
         return Results(self.folder)
 
     def context_here(self) -> SharedContext:
-        """The context as trials of this worker find it; images and weights that are missing here are fetched.
+        """Return the context with paths on this machine; fetch the images and weights that it lacks.
 
         Raises DiskError where they cannot be stored.
         """
@@ -189,7 +189,7 @@ class Spool:
                 raise DiskError(f"{folder.path / name} cannot be written: {error.strerror}") from None
 
     def _fetch_shorter(self, trial: Trial) -> None:
-        """Fetch the training state of the longest shorter trial like this one, if any was kept."""
+        """Fetch the training state from which this trial can continue: that of the longest shorter trial, if kept."""
         for other in shorter(trial, self.context.known_epochs):
             folder = self.results.trial(other.id)
             files = self.store.fetch(other.id, (folder.record_file.name, folder.checkpoint_file.name))
@@ -198,7 +198,7 @@ class Spool:
                 return
 
     def _fetch_parents(self, trial_id: str | None) -> None:
-        """Fetch the weights that a trial starts from; and as these may be only a part, those that they started from."""
+        """Fetch the weights that a trial starts from, and those that these started from, which they may complete."""
         while trial_id is not None:
             folder = self.results.trial(trial_id)
             record, weights = folder.record_file.name, folder.weights_file.name
@@ -210,9 +210,9 @@ class Spool:
             trial_id = found.parent_id if found else None
 
     def _with_images(self, dataset: Dataset) -> Dataset:
-        """The dataset with a pack of images on this machine.
+        """Return the dataset with its pack of images on this machine; fetch the pack if it is missing.
 
-        A file beside the pack says that it is whole. Both keep their names, which identify their content.
+        A file beside the pack says that the pack is complete. Both keep their names, which identify their content.
         """
         pack = dataset.images_path
         note = pack.with_suffix(".json")
@@ -226,7 +226,7 @@ class Spool:
         return replace(dataset, images_path=folder / pack.name)
 
     def _with_file(self, found: Pretrained) -> Pretrained:
-        """The pretrained weights with a file on this machine."""
+        """Return the pretrained weights with their file on this machine; fetch the file if it is missing."""
         if _digest(found.file) == found.digest:
             return found
         folder = cache_root() / "weights"
@@ -250,7 +250,7 @@ def _pieces(read: Callable[[Path, int], bytes], file: Path) -> Iterator[bytes]:
 
 
 def _states(folder: TrialFolder) -> Iterator[tuple[str, FileState]]:
-    """Name and state of every file in a folder that is written completely."""
+    """Return name and state of each complete file in a folder."""
     with contextlib.suppress(FileNotFoundError):
         for entry in os.scandir(folder.path):
             if not entry.name.startswith("."):

@@ -21,7 +21,7 @@ from cnnsearch.training.train import TrainingState
 
 
 def saved_state(trial: Trial, context: SharedContext, kind: str) -> dict[str, Any] | None:
-    """The training state that a trial continues from: its own, or that of the longest shorter trial like it.
+    """Return the training state that a trial continues from: its own, or that of the longest shorter trial like it.
 
     Args:
         trial: about to run.
@@ -42,7 +42,7 @@ def saved_state(trial: Trial, context: SharedContext, kind: str) -> dict[str, An
 
 
 def starting_model(trial: Trial, context: SharedContext) -> nn.Module:
-    """The trial's model before training: with its parent's weights, pretrained ones, or random ones."""
+    """Return the trial's model before training: with its parent's weights, pretrained ones, or random ones."""
     settings = trial.settings
     model = initial_model(settings, len(context.dataset(settings).classes), context.choices.device)
     _load_start(model, settings, trial.parent_id, context)
@@ -71,7 +71,9 @@ def _load_start(model: nn.Module, settings: Settings, parent_id: str | None, con
 
 
 def arrange(model: nn.Module, trial: Trial, context: SharedContext, pixels: Pixels) -> tuple[TrainingState, Examples]:
-    """What is trained, and on what: the images, or the outputs of frozen layers, computed once for all trials.
+    """Return the state to train and its inputs: the images, or the outputs of frozen layers.
+
+    These outputs are computed once for all trials.
 
     Args:
         model: as the trial starts; its frozen layers stop requiring gradients.

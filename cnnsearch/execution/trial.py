@@ -31,8 +31,8 @@ from cnnsearch.training.train import train
 def run_trial(trial: Trial, context: SharedContext, orders: Orders) -> Iterator[EpochRow | Record]:
     """Train and evaluate one trial, writing its records; yields a row after each epoch, then the record.
 
-    Continues from the trial's checkpoint where there is one, and ends early where `orders` say so after an epoch. Where
-    they say to pause, it leaves a checkpoint and no record. An exception becomes a `failed` record.
+    Continues from the trial's checkpoint if there is one, and ends early if `orders` say so after an epoch. If they say
+    to pause, it leaves a checkpoint and no record. An exception becomes a `failed` record.
 
     Raises OutOfMemoryError and DiskError, which are the machine's fault: the trial may be run again.
     """

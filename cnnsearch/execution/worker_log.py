@@ -16,7 +16,7 @@ EPOCH_SECONDS = 10.0
 
 
 class WorkerLog:
-    """Writes lines about trials, each with the time and the settings that tell the trial from others."""
+    """Writes lines about trials, each with the time and the settings that distinguish the trial from others."""
 
     def __init__(
         self,
@@ -26,9 +26,9 @@ class WorkerLog:
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         """Args:
-        axes: the settings to name of a trial; see `labels.told_axes`.
+        axes: names of the settings that a line shows; see `labels.told_axes`.
         write: takes a line.
-        clock: seconds, by which epochs are thinned out.
+        clock: returns seconds; used to leave out lines about epochs that follow each other too fast.
         now: time of day, written in front of every line.
         """
         self._axes = axes

@@ -1,4 +1,4 @@
-"""From a sweep and what is recorded to the trials there are and those left to run. Pure."""
+"""The plan of a sweep: all its trials and those left to run, from the sweep and what is recorded. Pure."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Study:
         return len(self.suggestions) == self.stage.search.trials
 
     def ended(self, outcomes: Mapping[str, Outcome]) -> int:
-        """How many of the first suggestions have no trial left to run."""
+        """Count the suggestions before the first one that has a trial left to run."""
         for index, members in enumerate(self.trials):
             if any(trial.id not in outcomes for trial in members):
                 return index
@@ -58,9 +58,9 @@ class StagePlan:
     stage: Stage
     trials: tuple[Trial, ...]
     waiting: int = 0
-    """Trials whose parent is not chosen yet, or that are not suggested yet."""
+    """Number of trials whose parent is not chosen yet, or that are not suggested yet."""
     lost: int = 0
-    """Trials that can never run, because no trial that could be their parent finished."""
+    """Number of trials that can never run, because none of their possible parents finished."""
     studies: tuple[Study, ...] = ()
     """Where a searcher suggests the trials: one study for each group whose parents are chosen."""
     typical: tuple[Trial, ...] = ()
@@ -68,7 +68,7 @@ class StagePlan:
 
     @property
     def total(self) -> int:
-        """Trials of the stage, known or not."""
+        """Number of the stage's trials, known or not."""
         return len(self.trials) + self.waiting + self.lost
 
 
@@ -106,17 +106,17 @@ class Plan:
 
     @property
     def waiting(self) -> int:
-        """Trials that cannot be named yet."""
+        """Number of trials whose ids are not known yet."""
         return sum(stage.waiting for stage in self.stages)
 
     @property
     def lost(self) -> int:
-        """Trials that can never run, for want of a parent."""
+        """Number of trials that can never run, because none of their possible parents finished."""
         return sum(stage.lost for stage in self.stages)
 
     @property
     def total(self) -> int:
-        """All trials, known or not."""
+        """Number of all trials, known or not."""
         return len(self.trials) + self.waiting + self.lost
 
 
@@ -125,7 +125,7 @@ WeightsDigests = Mapping[tuple[str, str], str]
 
 
 Built = dict[Any, tuple[Trial, ...]]
-"""Trials made for an earlier plan of the same sweep -> by what they were made from; saves making them again."""
+"""What trials were made from -> the trials made for an earlier plan of the same sweep, which need not be made again."""
 
 
 def make_plan(
@@ -254,7 +254,7 @@ class _Planner:
         return StagePlan(stage, _joined(trials), waiting, lost, tuple(studies))
 
     def _lineage(self, trial: Trial) -> list[dict[str, Any]]:
-        """What decided a trial, then what decided the trial it started from, and so on."""
+        """List the settings that decide a trial's result, then those of the trial it started from, and so on."""
         line = [{**trial.settings.deciding(), "weights": trial.weights}]
         known = (other for planned in self.stages.values() for other in planned.trials)
         parent = next((other for other in known if other.id == trial.parent_id), None)
@@ -282,14 +282,14 @@ def _joined(parts: Iterable[Iterable[Trial]]) -> tuple[Trial, ...]:
 
 
 def _seeds_of(sweep: Sweep, stage: Stage) -> int:
-    """Trials that each cell of a stage makes."""
+    """Return how many trials each cell of a stage becomes: one for each seed."""
     while stage.start_from is not None:
         stage = sweep.stage(stage.start_from.stage)
     return 1 if "seed" in stage.space else max(1, len(sweep.seeds))
 
 
 def _possible_groups(stage: Stage, per: Iterable[str], known: Collection[Any]) -> int:
-    """How many groups there can be of a stage whose trials are not all known."""
+    """Return the most groups that a stage can have whose trials are not all known."""
     several = 1
     for axis in per:
         values = stage.space.get(axis)
@@ -299,7 +299,7 @@ def _possible_groups(stage: Stage, per: Iterable[str], known: Collection[Any]) -
 
 
 def _typed(cell: dict[str, Any]) -> dict[str, Any]:
-    """The cell's values as settings hold them: `dropout: 0` becomes 0.0, so that equal values make equal ids."""
+    """Return a cell's values in the types of the settings: `dropout: 0` becomes 0.0, so equal values give equal ids."""
     valid = Settings.model_validate(cell)
     return {axis: getattr(valid, axis) for axis in cell}
 
@@ -343,7 +343,7 @@ def by_setting(trials: Iterable[Trial]) -> list[list[Trial]]:
 
 
 def score(done: list[Outcome], metric: str) -> tuple[int, float]:
-    """What settings are ranked by: how many of their seeds finished, then the mean of the metric. More is better."""
+    """Return what settings are ranked by: the number of finished seeds, then the mean metric. More is better."""
     if not done:
         return 0, float("-inf")
     sign = 1 if metric == "val_accuracy" else -1

@@ -1,8 +1,8 @@
 """Stopping trials before their last epoch: the trials that one rule compares, and what it has decided about them. Pure.
 
-Trials run one after another or side by side and are never paused, so a rule decides about a trial when it reaches an
-epoch, by what the others showed at theirs. Values are kept by trial: a trial that passes an epoch again, after it was
-cut off, is not counted twice. The rules themselves are in `stopping_rules`.
+Trials run one after another or side by side and are never paused. So a rule decides about a trial as soon as it reaches
+an epoch, from what the others have shown so far. Values are kept by trial: a trial that passes an epoch again, after it
+was cut off, is not counted twice. The rules themselves are in `stopping_rules`.
 """
 
 from __future__ import annotations
@@ -15,65 +15,65 @@ from cnnsearch.planning.stopping_rules import Curve, Curves, rule_of
 from cnnsearch.spec.stage import StopEarly
 
 MAX_SECONDS = "max_seconds"
-"""What stops a trial that has used up its training time; no rule of a stage."""
+"""Name of what stops a trial that has used up its training time, in place of the name of a stage's rule."""
 
 
 @dataclass(frozen=True)
 class Stop:
-    """An order: a trial is to end after an epoch."""
+    """An order that a trial ends after an epoch."""
 
     epoch: int
     rule: str
     reason: str
-    """In a line, as the trial's record says it."""
+    """One line, which goes into the trial's record."""
 
 
 @dataclass
 class Orders:
-    """What the process that runs a job is told meanwhile; it looks after each epoch."""
+    """Orders to the process that runs a job, which reads them after each epoch."""
 
     stops: dict[str, Stop] = field(default_factory=dict)
-    """Trial id -> when it is to end."""
+    """Trial id -> the order to end it."""
     pause: bool = False
-    """Save everything after this epoch and leave the job: it goes on another time."""
+    """Whether to save everything after this epoch and leave the job, which another run continues."""
 
     def stop(self, trial_id: str, epoch: int) -> Stop | None:
-        """The order for a trial that has come to an epoch."""
+        """Return the order to end a trial that has reached an epoch; None if there is none."""
         found = self.stops.get(trial_id)
         return found if found and epoch >= found.epoch else None
 
 
 class Stopper:
-    """Decides about the trials that one rule compares with each other. What was decided once stays decided."""
+    """Decides about the trials that one rule compares with each other. Decisions are final."""
 
     def __init__(self, settings: StopEarly) -> None:
         self.settings = settings
         self.rule = rule_of(settings)
         self.curves = Curves(sign=1 if settings.metric == "val_accuracy" else -1)
         self.stops: dict[str, Stop] = {}
-        """Trial id -> when it is to end."""
+        """Trial id -> the order to end it."""
 
     def place(self, trial_id: str, curve: Curve) -> None:
-        """Take in a trial of the stage, in the stage's order, with what is known of it from before."""
+        """Add a trial with the curve recorded so far. Trials must be added in the order of the stage."""
         self.curves.place(trial_id)
         for epoch in sorted(curve):
             self.curves.add(trial_id, epoch, curve[epoch])
 
     def resume(self, trial_id: str, epochs: int) -> Stop | None:
-        """Say whether a trial that goes on was to end at the epoch it had come to when it was cut off."""
+        """Return the order to end a trial that was cut off, deciding now on its last recorded epoch if necessary."""
         curve = self.curves.values.get(trial_id, {})
         if trial_id not in self.stops and curve:
             self._decide(trial_id, max(curve), epochs)
         return self.stops.get(trial_id)
 
     def hear(self, trial_id: str, epoch: int, value: float, epochs: int) -> Stop | None:
-        """Take in a value, and say whether the trial is to end.
+        """Take in a value, and return the order to end the trial, if it must end.
 
         Args:
-            trial_id: of a trial that has its place.
+            trial_id: of a trial that `place` has added.
             epoch: from 1.
             value: of the rule's metric.
-            epochs: that the trial would train for.
+            epochs: for which the trial would train if it were not stopped.
         """
         curve = self.curves.values[trial_id]
         if epoch not in curve and math.isfinite(value):

@@ -22,9 +22,9 @@ from cnnsearch.spec.stage import Asha, Hyperband, Median, Patience, StopEarly
 from cnnsearch.words import percent
 
 COMPARED = 3
-"""Fewest other trials that a median is taken of."""
+"""Fewest other trials of which a median is taken."""
 SIMULATED_TRIALS, SIMULATED = 100, 3000
-"""For estimates: trials of one simulated sweep at most, and of all simulated sweeps together."""
+"""For estimates: most trials in one simulated sweep, and trials in all simulated sweeps together."""
 GUIDED_DRAWS = 2
 """A trial that a searcher suggests from outcomes is about as good as the best of this many random ones. Measured on
 the grid of `benchmarks/recorded`, means of 10 seeds: of 60 trials with ASHA (min_epochs 3, η 3), suggestions of TPE
@@ -37,7 +37,7 @@ Curve = Mapping[int, float]
 
 @dataclass
 class Curves:
-    """What is known of trials that are compared with each other. Values are signed so that more is better."""
+    """The curves of trials that are compared with each other. Values are signed so that more is better."""
 
     sign: int
     """1 for accuracies, -1 for losses."""
@@ -68,7 +68,7 @@ class Rule(ABC):
     """Decides about one stage's trials, by the settings given under `stop_early`."""
 
     is_expected = False
-    """Whether `endings` are an expectation; else they are the most that a trial takes."""
+    """Whether `endings` are expected values; else they are upper bounds."""
 
     def __init__(self, settings: StopEarly) -> None:
         self.settings = settings
@@ -79,37 +79,38 @@ class Rule(ABC):
 
     @abstractmethod
     def reason(self, curves: Curves, trial_id: str, epoch: int, epochs: int) -> str:
-        """Say why a trial is stopped after an epoch at which it may be; "" where it goes on."""
+        """Say why a trial is stopped after an epoch at which the rule may stop it; "" if it goes on."""
 
     def endings(self, epochs: int, trials: int, after: int = 0, guided_from: int | None = None) -> dict[int, float]:
-        """Say how many epochs a trial may add -> how probable that is.
+        """Return how many epochs a trial may still train -> how probable that is.
 
         Args:
-            epochs: that the trial would train for.
-            trials: that are compared.
-            after: epochs the trial has done.
-            guided_from: place of the first trial that was suggested knowing the outcomes of others: from there on
-                trials tend to be better than those before, so more of them go on. None: they come in any order.
+            epochs: for which the trial would train if it were not stopped.
+            trials: number of trials that are compared.
+            after: epochs that the trial has already trained.
+            guided_from: place of the first trial that was suggested from the outcomes of others. From there on, trials
+                tend to be better than those before, so more of them go on. None: no suggestion uses outcomes.
         """
         return {epochs - after: 1.0}
 
     def forecast(self, epochs: int, trials: int, guided_from: int | None) -> str:
-        """Say in words when trials end early, and what share of the epochs is trained. Arguments as in `endings`."""
+        """Say in words when trials end early, and what share of the epochs is trained. See `endings` for arguments."""
         return f"trials may be stopped after {self.settings.min_epochs} of {epochs} epochs, how many cannot be said"
 
 
 class AshaRule(Rule):
     """Asynchronous successive halving (Li et al., arXiv:1810.05934), as Ray Tune's AsyncHyperBandScheduler decides it.
 
-    A trial stops below the (1 - 1/η) quantile of the values that others had at its rung. Ray Tune looks at those that
-    came there before; here all that are known count, so that a trial which comes there again meets the same or more.
+    A trial stops if its value at a rung is below the (1 - 1/η) quantile of other trials' values there. Ray Tune
+    compares only with trials that reached the rung earlier. Here all known values count, so a trial that reaches the
+    rung again, after it was cut off, is compared with the same values or more.
     """
 
     settings: Asha | Hyperband
     is_expected = True
 
     def rungs(self, epochs: int, first: int = 0) -> list[int]:
-        """List the epochs min_epochs · ηᵏ, k ≥ `first`, below `epochs`, at which trials of that many are compared."""
+        """List the rungs of trials with `epochs`: the epochs min_epochs · ηᵏ, k ≥ `first`, below `epochs`."""
         found, at = [], self.settings.min_epochs * self.settings.reduction_factor**first
         while at < epochs:
             found.append(at)
@@ -137,7 +138,7 @@ class AshaRule(Rule):
     def _ladder(
         self, rungs: Sequence[int], epochs: int, trials: int, after: int, guided_from: int | None
     ) -> dict[int, float]:
-        """The endings of trials that are compared at these rungs."""
+        """Return `endings` for trials that are compared at these rungs."""
         simulated = min(trials, SIMULATED_TRIALS)
         guided = simulated if guided_from is None else guided_from
         shares = _shares(len(rungs), self.settings.reduction_factor, simulated, guided)
@@ -169,7 +170,7 @@ class HyperbandRule(AshaRule):
     settings: Hyperband
 
     def brackets(self, epochs: int) -> tuple[int, ...]:
-        """Give the bracket of each trial of one round, by its place: the number of rungs that its trials have.
+        """Return the bracket of each trial of one round, by its place: the number of rungs in the bracket.
 
         Algorithm 1 of the paper: of s_max + 1 brackets, the one with s rungs has ⌈(s_max + 1) ηˢ / (s + 1)⌉ trials.
         """
@@ -219,7 +220,7 @@ class MedianRule(Rule):
 
 
 class PatienceRule(Rule):
-    """Stop a trial whose own curve has got no better for a number of epochs."""
+    """Stop a trial whose own curve has not improved for a number of epochs."""
 
     settings: Patience
 
@@ -249,7 +250,7 @@ def rule_of(settings: StopEarly) -> Rule:
 
 
 def mean(shares: Mapping[float, float] | Mapping[int, float]) -> float:
-    """The mean of values, from how probable each is."""
+    """Return the mean of values, given how probable each is."""
     return sum(value * share for value, share in shares.items())
 
 
@@ -265,8 +266,8 @@ def _brackets(most: int, factor: int) -> tuple[int, ...]:
 def _shares(rungs: int, factor: int, trials: int, guided_from: int) -> tuple[float, ...]:
     """Estimate which share of trials passes one rung, two, and so on.
 
-    From a few simulated sweeps whose trials keep their rank from rung to rung. Ranks that change would let fewer pass:
-    as all estimates here, this one says more rather than less.
+    A few sweeps are simulated whose trials keep their rank from rung to rung. If ranks changed, fewer would pass: like
+    all estimates here, this one is rather too high than too low.
     """
     rng, passed, sweeps = random.Random(0), [0] * rungs, -(-SIMULATED // trials)
     for _ in range(sweeps):

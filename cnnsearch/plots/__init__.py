@@ -1,6 +1,6 @@
 """Tables to figures: pure functions, usable from a notebook.
 
-Every function takes a `Tables` (or a `Evidence` made of one, to share the work between figures) and returns a
+Every function takes a `Tables` (or an `Evidence` made of one, to share the work between figures) and returns a
 `matplotlib.figure.Figure` with its title, or None where the tables hold nothing to draw:
 
     tables = cnnsearch.results.tables.load("results/part1")

@@ -43,7 +43,7 @@ def confusion_matrix(
 
 
 def confusion_title(evidence: Evidence, configuration: Configuration, moment: str = "best") -> str:
-    """The most frequent mistake of the best configuration; for any other its name."""
+    """Title of a confusion matrix: the most frequent mistake of the best configuration, the name of any other one."""
     if evidence.best is None or configuration.key != evidence.best.key or moment != "best":
         name = evidence.label(configuration)
         return f"{name}, before training on" if moment == "before" else name

@@ -24,7 +24,8 @@ _ROW = 0.34
 def before_after(source: Tables | Evidence, stage: str | None = None) -> Figure | None:
     """A row for each setting of a stage that starts from another: before, after, and both intervals.
 
-    Without `stage`, the first such. None where no stage continues another or nothing was measured before.
+    Without `stage`, the first one that continues another. None if there is none, or if nothing was measured before
+    training.
     """
     evidence = as_evidence(source)
     name = stage or next((name for name in evidence.stages if evidence.continues(name)), None)
@@ -38,7 +39,10 @@ def before_after(source: Tables | Evidence, stage: str | None = None) -> Figure 
 
 
 def before_after_title(evidence: Evidence, stage: str) -> str:
-    """What training on did to each model, where significant: to its best child by validation, else to its worst."""
+    """Title of the figure: for each model, how its accuracy changed from before training to after it.
+
+    It names the best child by validation accuracy if its change is significant, else the child that lost most.
+    """
     axes = evidence.axes(stage)
     parts = []
     for group in families(evidence, stage):
@@ -119,14 +123,17 @@ def _panel(
 
 
 def _family(evidence: Evidence, group: Sequence[Configuration]) -> str:
-    """What the configurations of a group started from, in words."""
+    """Say in words what the configurations of a group started from."""
     parent = evidence.by_key.get(group[0].parent or "")
     axes = evidence.axes(group[0].stage)
     return group[0].model if parent is None else evidence.label(parent, omit=axes, separator=" · ")
 
 
 def _dumbbell(axes: Axes, y: float, before: Score, after: Score, colour: str, *, dashed: bool) -> None:
-    """Before (hollow) above after (filled), so that their intervals do not hide each other, joined by a line."""
+    """Draw the score before training (hollow) above the one after it (filled), joined by a line.
+
+    At different heights, their intervals do not hide each other.
+    """
     lift = 0.16
     paper = style.THEME["paper"]
     dashes = style.VALIDATION_DASHES if dashed else "-"

@@ -22,7 +22,7 @@ Grid = NDArray[np.float64]
 
 
 def contour(search: Searched) -> Figure | None:
-    """Two ranges as a map with contours, a list and a range as bands, two lists as cells.
+    """Draw two ranges as a map with contours, a list and a range as bands, two lists as cells.
 
     None where `contour_axes` finds no two axes.
     """
@@ -61,7 +61,7 @@ def contour(search: Searched) -> Figure | None:
 
 
 def contour_title(search: Searched) -> str:
-    """A question that names the two axes."""
+    """Title of the figure: a question that names the two axes."""
     chosen = contour_axes(search)
     assert chosen is not None  # only called where there is a figure
     first, second = (words(axis.name).full for axis in chosen)
@@ -69,7 +69,7 @@ def contour_title(search: Searched) -> str:
 
 
 def smoothed(x: Grid, y: Grid, z: Grid, at_x: Grid, at_y: Grid, widths: tuple[float, float]) -> tuple[Grid, Grid]:
-    """The mean of z around each place, weighted by Gaussians of these widths, and the sum of weights there."""
+    """Return the mean of z around each place, weighted by Gaussians of these widths, and the sum of weights there."""
     exponent = ((at_x[..., None] - x) / widths[0]) ** 2 + ((at_y[..., None] - y) / widths[1]) ** 2
     weights = np.exp(-0.5 * exponent)
     total = weights.sum(axis=-1)
@@ -82,12 +82,15 @@ def _position(axis: Axis, attempt: Attempt) -> float | None:
 
 def _aside(axis: Axis, attempt: Attempt) -> float:
     at = marks.place(axis, attempt)
-    assert at is not None  # only trials in which both axes have a part are drawn
+    assert at is not None  # only trials to which both axes apply are drawn
     return at
 
 
 def _shown_span(search: Searched, z: Grid) -> tuple[float, float]:
-    """The span of colours, from the worst tenth to the best; worse scores share the palest colour."""
+    """Return the scores at the ends of the colour scale: the worst tenth and the best.
+
+    Scores outside have the colour of the nearer end.
+    """
     if search.objective.is_larger_better:
         return float(np.quantile(z, 0.1)), float(z.max())
     return float(z.min()), float(np.quantile(z, 0.9))

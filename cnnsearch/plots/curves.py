@@ -26,7 +26,7 @@ Metric = Literal["loss", "accuracy"]
 Values = NDArray[np.float64]
 
 MOST_LINES = 8
-"""Seeds of a configuration that are drawn one by one; of more, the median and a band."""
+"""Most seeds of a configuration that are drawn one by one; if there are more, their median and a band are drawn."""
 _COLUMNS = 4
 _ROOM = 54  # characters of a suggested configuration's name, in two lines
 _PANEL_HEIGHT, _GAP, _ROW_GAP = 1.3, 0.16, 0.34
@@ -40,10 +40,10 @@ class _Panel:
 
 
 def learning_curves(source: Tables | Evidence, metric: Metric = "loss", stage: str | None = None) -> Figure | None:
-    """A panel for each setting of a stage: models in rows, cells in columns, shared axes.
+    """Draw a panel for each setting of a stage: models in rows, cells in columns, shared axes.
 
-    Without `stage`, the main one. Of many settings the best by validation accuracy are shown. None where no epoch was
-    recorded.
+    Without `stage`, the main one. If there are many settings, those with the best validation accuracy are shown. None
+    if no epoch was recorded.
     """
     evidence = as_evidence(source)
     name = stage or main_stage(evidence) or ""
@@ -57,7 +57,7 @@ def learning_curves(source: Tables | Evidence, metric: Metric = "loss", stage: s
 
 
 def curves_title(evidence: Evidence, configurations: Sequence[Configuration], metric: Metric) -> str:
-    """Where validation loss turned, or how far training and validation accuracy end apart."""
+    """Title of the figure: when validation loss turned, or how far training and validation accuracy end apart."""
     trials = [trial for c in configurations for trial in c.trial_ids]
     unit = "settings" if len(trials) == len(configurations) else "trials"
     if metric == "loss":
@@ -85,7 +85,7 @@ def curves_title(evidence: Evidence, configurations: Sequence[Configuration], me
 
 
 def _arrange(evidence: Evidence, stage: str, configurations: Sequence[Configuration]) -> list[list[_Panel]]:
-    """Rows of panels: model by cell where that is a table of reasonable size, else the best ones in a row."""
+    """Arrange panels in rows: model by cell if that is a table of reasonable size, else the best settings in a row."""
     if are_many(evidence, configurations):
         best = sorted(configurations, key=lambda s: (-s.val_accuracy, s.order))[:BEST_OF_MANY]
         panels = [_Panel(_name(evidence, c), "", c) for c in best]
@@ -189,7 +189,7 @@ def _title_lines(title: str, width: float) -> str:
 def _limits(
     evidence: Evidence, configurations: Sequence[Configuration], metric: Metric
 ) -> tuple[tuple[float, float], tuple[float, float]]:
-    """Limits of x and y for all panels. A few epochs of exploding loss are cut off, lest they flatten all the rest."""
+    """Limits of x and y for all panels. A few epochs of exploding loss are cut off: they would flatten all the rest."""
     values, last = [], 1.0
     for configuration in configurations:
         for trial in configuration.trial_ids:

@@ -19,7 +19,7 @@ ROW = 0.25  # inches
 
 
 def all_settings(source: Tables | Evidence) -> Figure | None:
-    """A dot for each setting, of many the `most_dots` best by validation accuracy; None where nothing finished."""
+    """Draw a dot for each of the best `most_dots` settings by validation accuracy; None if nothing finished."""
     evidence = as_evidence(source)
     scored = [(c, score) for c in evidence.configurations if (score := evidence.score(c)) is not None]
     if not scored:
@@ -38,7 +38,7 @@ def _label(evidence: Evidence, configuration: Configuration) -> str:
 
 
 def settings_title(evidence: Evidence) -> str:
-    """What the figure shows: the best, and how many cannot be told from it."""
+    """Title of the figure: the best setting, and how many others cannot be told from it."""
     best = evidence.best
     if best is None:
         return "Which setting is best?"
@@ -143,7 +143,7 @@ def accuracy_axis(axes: Axes) -> None:
 
 
 def kinds_legend(figure: Figure, left: float, best: str) -> None:
-    """Explain the three kinds of dots above the axes; `left` is in inches."""
+    """Add a legend of the three kinds of dots above the axes; `left` is in inches."""
     ink = style.THEME["ink"]
     handles = [
         style.dot("D", ink, ink, best),

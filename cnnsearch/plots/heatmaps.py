@@ -20,9 +20,9 @@ from cnnsearch.spec.axis_words import Value, describe, format_value, words
 
 
 def heatmaps(source: Tables | Evidence, stage: str | None = None) -> Figure | None:
-    """Heatmaps over two axes of a stage, all on one colour scale; dots where there is only one axis.
+    """Draw heatmaps over two axes of a stage, all on one colour scale, or dots if there is only one axis.
 
-    Without `stage`, the first one that varies anything but the model. None where there is nothing to show.
+    Without `stage`, the first one that varies anything but the model. None if there is nothing to show.
     """
     evidence = as_evidence(source)
     name = stage or main_stage(evidence)
@@ -38,7 +38,7 @@ def heatmaps(source: Tables | Evidence, stage: str | None = None) -> Figure | No
 
 
 def heatmaps_title(evidence: Evidence, configurations: Sequence[Configuration]) -> str:
-    """Which model, or else which value of an axis, is significantly ahead; else the question."""
+    """Title of the figure: which model, or else which value of an axis, is significantly ahead; else a question."""
     lead = leading_model(evidence, configurations)
     if lead is not None:
         gaps = [100 * difference for difference in lead.differences]
@@ -55,7 +55,7 @@ def heatmaps_title(evidence: Evidence, configurations: Sequence[Configuration]) 
 
 
 def axis_title(evidence: Evidence, configurations: Sequence[Configuration], axis: str) -> str:
-    """Which values the value that validation prefers is significantly ahead of; empty where there are none."""
+    """Say which values the one with the best validation accuracy is significantly ahead of; empty if there are none."""
     lead, compared, told = preferred_value(evidence, configurations, axis)
     behind = [format_value(other) for other, comparison in told if comparison.difference.value > 0]
     if not behind or len(behind) < len(told):
@@ -146,7 +146,7 @@ def _draw_cell(axes: Axes, x: int, y: int, score: Score | None, share: float, *,
 
 
 def text_on_heat(strength: float) -> str:
-    """The colour of text on the heat colour at this opacity: readable in both themes."""
+    """The colour of text on a cell whose heat colour has this opacity: readable in both themes."""
     return style.THEME["ink"] if strength <= 0.62 else style.THEME["on-heat"]
 
 

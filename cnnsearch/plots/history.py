@@ -14,7 +14,7 @@ _FEW = 40
 
 
 def optimisation_history(search: Searched) -> Figure | None:
-    """A dot for each trial, the best so far as steps; None where no trial was trained to its end."""
+    """Draw a dot for each trial, and the best so far as steps; None if no trial was trained to its end."""
     if search.best is None:
         return None
     with style.drawing():
@@ -43,7 +43,7 @@ def optimisation_history(search: Searched) -> Figure | None:
 
 
 def history_title(search: Searched) -> str:
-    """When the best trial came."""
+    """Title of the figure: which trial in the order of suggestion was the best."""
     best, total = search.best, len(search.attempts)
     if best is None:
         return "When did the best trial come?"
@@ -62,7 +62,7 @@ def _draw_running_best(axes: Axes, search: Searched) -> None:
 
 
 def _draw_lost(axes: Axes, search: Searched) -> None:
-    """Mark trials without a score along the foot."""
+    """Mark trials without a score along the bottom of the axes."""
     if search.lost:
         numbers, size = [one.number for one in search.lost], 4.5 if len(search.lost) <= _FEW else 3
         axes.plot(

@@ -12,7 +12,10 @@ from cnnsearch.results.tables import Tables
 
 
 def images_per_class(source: Tables | Evidence) -> Figure | None:
-    """A panel for each split, a bar for each class; of more than `MOST_CLASSES`, the largest and the smallest."""
+    """Draw a panel for each split with a bar for each class.
+
+    If there are more than `MOST_CLASSES`, only the largest and the smallest are drawn.
+    """
     evidence = as_evidence(source)
     counts = {split: evidence.class_counts(split) for split in SPLITS}
     classes = evidence.classes
@@ -30,7 +33,7 @@ def images_per_class(source: Tables | Evidence) -> Figure | None:
 
 
 def images_title(evidence: Evidence) -> str:
-    """How many images of each class every split has."""
+    """Title of the figure: how many images of each class every split has."""
     parts = []
     for split, name in SPLIT_WORDS.items():
         counts = evidence.class_counts(split)

@@ -13,7 +13,7 @@ _ROW = 0.3
 
 
 def importance_bars(search: Searched) -> Figure | None:
-    """A bar for each axis, the most important first; None where there are too few finished trials to say."""
+    """Draw a bar for each axis, the most important first; None if too few trials finished to compute importances."""
     found = search.importances
     if found is None:
         return None
@@ -55,7 +55,7 @@ def importance_bars(search: Searched) -> Figure | None:
 
 
 def importance_title(search: Searched) -> str:
-    """Which axes stand out; else the question."""
+    """Title of the figure: which axes stand out, or a question if none does."""
     found = search.importances
     leaders = [name for name in found.ranked if found.stands_out(name)] if found else []
     if found is None or not leaders:

@@ -26,7 +26,7 @@ def colours(search: Searched) -> dict[str, str]:
 
 
 def has_models(search: Searched) -> bool:
-    """Whether the search tried several models, which then have their colours."""
+    """Whether the search tried several models, so that each is drawn in its colour."""
     return len({one.model for one in search.attempts}) > 1
 
 
@@ -54,7 +54,7 @@ def draw_finished(axes: Axes, search: Searched, points: Sequence[tuple[Attempt, 
 
 
 def draw_stopped(axes: Axes, search: Searched, points: Sequence[tuple[float, float]]) -> None:
-    """Draw trials that were stopped early, at what they had reached."""
+    """Draw trials that were stopped early, at the score they had reached."""
     if points:
         x, y = zip(*points, strict=True)
         count = len(search.stopped)
@@ -75,7 +75,7 @@ def draw_best(axes: Axes, x: float, y: float) -> None:
 def legend(
     figure: Figure, search: Searched, left: float, top: float, extra: Iterable[Line2D] = (), *, stopped: bool = True
 ) -> None:
-    """Explain the marks that the search has; `stopped` is false where stopped trials are not drawn."""
+    """Add a legend of the marks that occur in the search; `stopped` is false if stopped trials are not drawn."""
     ink = style.THEME["ink"]
     if has_models(search):
         handles = [
@@ -91,7 +91,7 @@ def legend(
 
 
 def ticks(axis: Axis, most: int = 5) -> list[tuple[float, str]]:
-    """Positions along the axis, and the text of each."""
+    """Positions of ticks along the axis, and the text of each."""
     if axis.listed:
         every = math.ceil(len(axis.listed) / 8)
         values = [(axis.position(value), format_value(value)) for value in axis.listed][::every]
@@ -146,12 +146,12 @@ def place(axis: Axis, attempt: Attempt) -> float | None:
 
 
 def aside(attempt: Attempt) -> float:
-    """From -0.5 to 0.5: the golden ratio spreads consecutive trials evenly."""
+    """Offset of a trial from -0.5 to 0.5; steps of the golden ratio spread consecutive trials evenly."""
     return (attempt.number * 0.6180339887498949) % 1 - 0.5
 
 
 def score_limits(objective: Objective, scores: Sequence[float]) -> tuple[float, float]:
-    """The span of scores with a margin. A few huge losses are cut off, lest they flatten all the rest."""
+    """The span of scores with a margin. A few huge losses are cut off: they would flatten all the rest."""
     low, high = min(scores), max(scores)
     if not objective.is_larger_better:
         high = min(high, low + 1.6 * (float(np.quantile(scores, 0.95)) - low) or high)

@@ -12,13 +12,13 @@ from cnnsearch.evidence.space import Axis
 from cnnsearch.plots import marks, style
 from cnnsearch.spec.axis_words import format_value, words
 
-_NOT_USED = -0.14  # below the axis: the place of trials that the axis does not apply to
+_NOT_USED = -0.14  # below the axis: the position of trials that the axis does not apply to
 _HIGHLIGHTED = 20
 _LEAST = 5
 
 
 def parallel_coordinates(search: Searched) -> Figure | None:
-    """Trials trained to the end, `highlighted` ones in colour; None with fewer than two axes or five trials."""
+    """Draw the fully trained trials, `highlighted` ones in colour; None with fewer than two axes or five trials."""
     axes_of = [axis for axis in search.axes if len({one.values.get(axis.name) for one in search.scored}) > 1]
     if len(axes_of) < 2 or len(search.scored) < _LEAST:
         return None
@@ -49,7 +49,7 @@ def highlighted(search: Searched) -> list[Attempt]:
 
 
 def parallel_title(search: Searched) -> str:
-    """What the best have in common, where they all have the same value of a listed axis; else the question."""
+    """Title of the figure: the values of listed axes that all the best trials share; a question if there are none."""
     best = highlighted(search)
     shared = []
     for axis in search.by_importance:
@@ -87,7 +87,7 @@ def _height(axis: Axis, attempt: Attempt) -> float:
     position = axis.position(attempt.values[axis.name])
     if position is None or axis.is_range:
         return _NOT_USED if position is None else position
-    # Spread a little, so that the trials of one value are a bundle and not one line.
+    # Spread a little, so that trials with the same value do not hide each other.
     return min(1.0, max(0.0, position + 0.08 * marks.aside(attempt)))
 
 

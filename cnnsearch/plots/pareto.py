@@ -17,7 +17,7 @@ _LOG_RATIO = 20
 
 
 def pareto_front(search: Searched) -> Figure | None:
-    """A scatter of each pair of objectives; None with one objective, or without a finished trial."""
+    """Draw a scatter of each pair of objectives; None with one objective, or without a finished trial."""
     if len(search.objectives) < 2 or not search.front:
         return None
     pairs = list(itertools.combinations(search.objectives, 2))[:_MOST_PAIRS]
@@ -37,7 +37,7 @@ def pareto_front(search: Searched) -> Figure | None:
 
 
 def pareto_title(search: Searched) -> str:
-    """How many trials are on the front."""
+    """Title of the figure: how many trials are on the front."""
     total = sum(one.is_comparable for one in search.attempts)
     if len(search.front) == 1:
         return f"One trial is best in all {len(search.objectives)} objectives"

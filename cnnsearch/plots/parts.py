@@ -30,7 +30,7 @@ def colour_of_part(index: int) -> str:
 
 
 def best_settings(parts: Sequence[Part], title: str) -> Figure | None:
-    """The `MOST_OF_A_PART` best settings of each sweep by validation; None where none has a test accuracy."""
+    """Draw the `MOST_OF_A_PART` best settings of each sweep by validation; None if none has a test accuracy."""
     groups = []
     for index, part in enumerate(parts):
         ranked = sorted(part.evidence.configurations, key=lambda s: (s is not part.best, -s.val_accuracy, s.order))
@@ -72,7 +72,7 @@ def best_settings(parts: Sequence[Part], title: str) -> Figure | None:
 
 
 def accuracy_by_time(parts: Sequence[Part], title: str) -> Figure | None:
-    """Test accuracy of every finished setting against its training seconds; None where no time is recorded."""
+    """Draw test accuracy of every finished setting against its training seconds; None if no time is recorded."""
     points = [
         (index, part, c, score.value, max(seconds, _LEAST_SECONDS))
         for index, part in enumerate(parts)

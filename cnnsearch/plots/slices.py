@@ -21,7 +21,10 @@ _PANEL_HEIGHT, _GAP, _BETWEEN = 1.75, 0.28, 0.75
 
 
 def slices(search: Searched) -> Figure | None:
-    """A panel for each axis, the most important first; None where no trial was trained to its end."""
+    """Draw score against value in a panel for each axis, the most important axis first.
+
+    None if no trial was trained to its end.
+    """
     axes_of = [axis for axis in search.by_importance if any(axis.name in one.values for one in search.scored)]
     if not axes_of:
         return None
@@ -52,7 +55,7 @@ def slices(search: Searched) -> Figure | None:
 
 
 def slices_title(search: Searched) -> str:
-    """Where the best trials lie on the axes that matter; else the question."""
+    """Title of the figure: where the best trials lie on the axes that matter, or a question if that cannot be said."""
     found = search.importances
     leaders = [axis for axis in search.by_importance if found is not None and found.stands_out(axis.name)]
     spans = [text for axis in leaders if (text := region(search, axis))]
@@ -87,7 +90,7 @@ def _draw_panel(axes: Axes, search: Searched, axis: Axis) -> None:
 
 
 def _draw_middle(axes: Axes, search: Searched, axis: Axis) -> None:
-    """Draw the median at each listed value, or where there are enough trials along tenths of a range."""
+    """Draw the median score at each listed value, or in each tenth of a range if there are enough trials."""
     known = [
         (position, search.score(one))
         for one in search.scored

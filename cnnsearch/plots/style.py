@@ -83,7 +83,7 @@ VALIDATION_DASHES = (0, (3.2, 1.8))
 
 
 def colour_of(model: str, models: Sequence[str]) -> str:
-    """The colour of a model among `models`; past the last of seven colours they repeat."""
+    """The colour of a model among `models`; after seven models the colours repeat."""
     if model in _FIXED:
         return THEME[_FIXED[model]]
     taken = {_FIXED[name] for name in models if name in _FIXED}
@@ -94,7 +94,7 @@ def colour_of(model: str, models: Sequence[str]) -> str:
 
 @contextmanager
 def drawing() -> Iterator[None]:
-    """Apply the settings in which figures are drawn and saved; restore those from before afterwards."""
+    """Apply the settings for drawing and saving figures during the block; restore the earlier ones after it."""
     with mpl.rc_context(_RC), warnings.catch_warnings():
         # Class names may use scripts the PNG font lacks; the SVG hands their text to the browser, which has them.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
@@ -102,7 +102,7 @@ def drawing() -> Iterator[None]:
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """An empty figure of this size in inches, outside pyplot."""
+    """An empty figure of this size in inches, which pyplot does not know."""
     figure = Figure(figsize=(width, height))
     FigureCanvasAgg(figure)
     return figure
@@ -143,7 +143,7 @@ def legend(
 
 
 def dot(marker: str, edge: str, face: str, label: str) -> Line2D:
-    """A dot for a legend."""
+    """Return a dot to put into a legend."""
     return Line2D([], [], marker=marker, color=edge, markerfacecolor=face, linestyle="none", markersize=5, label=label)
 
 
@@ -187,7 +187,7 @@ def to_svg(figure: Figure, prefix: str) -> str:
 def _saved(figure: Figure, padding: float, **options: Any) -> bytes:
     """The figure in a file format, with `padding` inches around what is drawn.
 
-    The box is computed here: asked for a tight one, `savefig` draws everything a second time to find it.
+    The box is computed here, because `savefig` with a tight one draws everything a second time to find it.
     """
     buffer = io.BytesIO()
     with drawing():

@@ -17,7 +17,7 @@ from cnnsearch.words import duration
 
 @dataclass(frozen=True)
 class Cell:
-    """The text of a cell, and where it holds a number the value to sort by."""
+    """The text of a cell and, if it holds a number, the value by which to sort it."""
 
     text: str
     sort: float | None = None
@@ -52,7 +52,7 @@ _NOTHING = Cell("–")
 
 
 def trials(evidence: Evidence, most: int | None = None) -> Table:
-    """Every trial that ended, in the order of the table; of more than `most`, the best by validation accuracy."""
+    """List every trial that ended, in the order of the table; if there are more than `most`, only the best ones."""
     records = evidence.tables.trials.to_dict("records")
     if most is not None and len(records) > most:
         records = sorted(records, key=lambda record: -_validation(record))[:most]
@@ -98,7 +98,7 @@ def _validation(record: Mapping[Any, Any]) -> float:
 
 
 def _place(evidence: Evidence, record: Mapping[Any, Any]) -> Cell:
-    """Its number in its search, by which figures and findings call it."""
+    """A cell with the trial's number in its search, by which figures and findings name it; empty without a search."""
     known = evidence.attempts.get(str(record["trial_id"]))
     return _NOTHING if known is None else Cell(f"{known[1].number:,}", float(known[1].number))
 
@@ -111,7 +111,7 @@ def _epochs(evidence: Evidence, record: Mapping[Any, Any]) -> int | None:
 
 
 def _shown_axes(evidence: Evidence, records: list[dict[Any, Any]]) -> list[str]:
-    """The axes that vary, and weights and fine-tuning mode where they are not the usual ones."""
+    """List the axes that vary; weights and fine-tuning mode also if they are not the usual ones."""
     usual = {"weights": {None, "none"}, "fine_tune": {None, "full"}}
     rows = [axis_values(record) for record in records]
     shown = set(evidence.varying or ["model"])
@@ -120,7 +120,7 @@ def _shown_axes(evidence: Evidence, records: list[dict[Any, Any]]) -> list[str]:
 
 
 def _weights_cell(value: Any) -> Cell:
-    """The name of a file of weights without its folder, which the sweep's description has."""
+    """A cell with the name of a weights file without its folder, which the description of the sweep gives."""
     return _NOTHING if value is None else Cell(str(value).replace("\\", "/").rstrip("/").rsplit("/", 1)[-1])
 
 
@@ -149,7 +149,7 @@ def _accuracy(evidence: Evidence, record: Mapping[Any, Any], split: str) -> Cell
 
 
 def before_after(evidence: Evidence, stage: str) -> Table:
-    """Accuracy and loss of each setting of a stage, before its training and after it."""
+    """Show accuracy and loss of each setting of a stage, before and after its training."""
     axes = evidence.axes(stage)
     columns = [Column("from"), *(Column(words(axis).full, numeric=True) for axis in axes)]
     for split in ("validation", "test"):

@@ -14,11 +14,11 @@ from cnnsearch.results.record import Record
 
 
 def shorter(trial: Trial, epochs: Iterable[int]) -> list[Trial]:
-    """Trials that `trial` could continue, the longest first; none if its steps depend on the number of epochs.
+    """List the trials that `trial` could continue, the longest first; none if its steps depend on the number of epochs.
 
     Args:
         trial: the longer trial.
-        epochs: the numbers of epochs of known trials.
+        epochs: numbers of epochs that known trials have.
     """
     settings = trial.settings
     if settings.lr_schedule != "constant":

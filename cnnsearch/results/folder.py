@@ -78,12 +78,12 @@ class Results:
         self.study(study.id).append(len(study.suggestions), suggestions, about)
 
     def suggestions(self) -> dict[str, list[Cell]]:
-        """Study id -> its suggestions so far. Studies that no stage asks for any more are kept, and do no harm."""
+        """Study id -> its suggestions so far, including studies that no stage uses any more."""
         files = sorted((self.path / "studies").glob("*.jsonl"))
         return {file.stem: self.study(file.stem).read() for file in files}
 
     def records(self) -> dict[str, Record]:
-        """Trial id -> record, of every trial that ended. A damaged record counts as none."""
+        """Trial id -> record of each trial that ended, without damaged records."""
         found = {}
         if self.trials_path.is_dir():
             for entry in sorted(os.scandir(self.trials_path), key=lambda entry: entry.name):
@@ -136,7 +136,7 @@ class Results:
         return aside
 
     def adopt(self, trial_ids: list[str]) -> list[str]:
-        """See ResultsPlace. Files are linked where the file system can, else copied."""
+        """See `ResultsPlace.adopt`. Files are linked if the file system can do that, else copied."""
         siblings = [path for path in sorted(self.path.parent.glob("*/trials")) if path != self.trials_path]
         taken = []
         for trial_id in trial_ids:
@@ -178,7 +178,7 @@ class Results:
 
     @contextlib.contextmanager
     def locked(self, name: str = "") -> Iterator[Results]:
-        """See ResultsPlace. `name` is what the place is called in messages, if not by its path."""
+        """See `ResultsPlace.locked`. `name` is what messages call the place, by default its path."""
         with lock.held(self.lock_file, name or str(self), self.trials_path):
             for folder in (self.path, self.path / "plots", self.path / "studies"):
                 remove_abandoned(folder)

@@ -1,4 +1,4 @@
-"""The lock of a results folder, which one process at a time holds. It is the kernel's: it ends with its holder."""
+"""The lock of a results folder, which one process at a time holds. The kernel frees it when that process ends."""
 
 from __future__ import annotations
 
@@ -53,9 +53,9 @@ def held(file: Path, name: str, folder: Path) -> Iterator[None]:
 
 
 def held_since(file: Path) -> float | None:
-    """When the process that holds the lock took it, in seconds since the epoch; None where none holds it.
+    """When the process that holds the lock took it, in seconds since the epoch; None if no process holds it.
 
-    Only reads. The note of a killed process does not count, since the kernel is asked.
+    Only reads. The kernel says whether the lock is held, so a note that a killed process left does not count.
     """
     try:
         with file.open("rb") as lock:
@@ -71,7 +71,10 @@ def held_since(file: Path) -> float | None:
 
 
 def _take(lock: int) -> None:
-    """Lock for this process alone. Raises BlockingIOError where another holds it, but not for one in `held_since`."""
+    """Take the lock for this process alone; try again for a moment, since `held_since` may be holding it to look.
+
+    Raises BlockingIOError if another process holds it.
+    """
     tries = 5
     for left in reversed(range(tries)):
         try:
@@ -84,7 +87,7 @@ def _take(lock: int) -> None:
 
 
 def _holder(lock: int) -> str:
-    """What the holder has noted of itself; it does so just after it took the lock."""
+    """What the holder noted about itself just after it took the lock."""
     deadline = time.monotonic() + 2
     while not (name := os.pread(lock, 1000, 0).decode(errors="replace").strip()) and time.monotonic() < deadline:
         time.sleep(0.02)

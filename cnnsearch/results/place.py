@@ -20,8 +20,8 @@ from cnnsearch.storage.remote import Remote, is_uri
 class ResultsPlace(Protocol):
     """A sweep's results, as a session uses them; `str` names the place for people.
 
-    Planning, tables and report read `here`. What they write, and what has to be found out about large files, goes
-    through these methods. All but `locked` and `reading` are for the holder of the place.
+    Planning, tables and report read the files in the folder `here`. Writing, and questions about large files, go
+    through these methods. All but `locked` and `reading` may be called only while this process holds the place.
     """
 
     @property
@@ -33,16 +33,16 @@ class ResultsPlace(Protocol):
         """What the URI names; None for a folder."""
 
     def locked(self) -> contextlib.AbstractContextManager[ResultsPlace]:
-        """Hold the place, which is yielded. Raises ResultsError where another process does, or it cannot be written."""
+        """Hold the place and yield it. Raises ResultsError if another process holds it, or it cannot be written."""
 
     def reading(self) -> contextlib.AbstractContextManager[ResultsPlace]:
-        """The place for reading only, while another process may hold it. Raises ResultsError."""
+        """Yield the place for reading only, even while another process holds it. Raises ResultsError."""
 
     def pull(self) -> None:
-        """Bring here what workers wrote elsewhere. Raises DiskError."""
+        """Copy into `here` what workers wrote to the URI. Raises DiskError."""
 
     def publish(self) -> None:
-        """Bring tables, plots and report, which were written here, to where results are kept. Raises DiskError."""
+        """Copy tables, plots and report from `here` to where results are kept. Raises DiskError."""
 
     def write(self, name: str, value: str | dict[str, Any]) -> None:
         """Write one of the folder's own files: text as it is, an object as JSON with its checksum. Raises DiskError."""
@@ -53,12 +53,12 @@ class ResultsPlace(Protocol):
     def set_damaged_aside(self) -> list[str]:
         """Rename damaged files of the folder to `<name>.damaged`, so that a run writes them again; returns the names.
 
-        Of a study, the whole lines stay in place. The choices that a sweep was begun with are restored from its
-        history, where that has them.
+        Intact lines of a damaged study stay in place. Damaged choices, with which the sweep was begun, are restored
+        from its history if they are recorded there.
         """
 
     def adopt(self, trial_ids: list[str]) -> list[str]:
-        """Copy those of these trials that other sweeps under the same results root have finished; returns which."""
+        """Copy those of these trials that other sweeps in the same results root have finished; returns their ids."""
 
     def has_weights(self, trial_id: str) -> bool:
         """See `TrialFolder.has_weights`."""
@@ -70,7 +70,7 @@ class ResultsPlace(Protocol):
         """See `TrialFolder.drop_weights`."""
 
     def commit_failure(self, trial: Trial, error: str) -> Record:
-        """Record that a trial failed, for a worker that no longer can."""
+        """Record that a trial failed whose worker can no longer do so."""
 
 
 def open_results(out: Path | str, name: str) -> ResultsPlace:
@@ -96,5 +96,5 @@ def reading(uri: str) -> Iterator[Mirror]:
 
 
 def results_at(path: Path, remote: Remote | None) -> ResultsPlace:
-    """The place that an executor was given, to record what became of trials that no worker runs any more."""
+    """Return the place of an executor's context, in which it records the failure of trials that no worker runs."""
     return Results(path) if remote is None else Mirror(Results(path), remote)

@@ -199,8 +199,9 @@ class Settings(Recipe):
 
     @property
     def has_ordinary_steps(self) -> bool:
-        """Whether every step is just the gradient of the mean loss of unchanged examples times one constant learning
-        rate.
+        """Whether all of `ADDED` have their defaults.
+
+        Then the learning rate is constant, and the loss is the plain mean over images without augmentation.
         """
         return all(getattr(self, name) == ordinary for name, ordinary in ORDINARY.items())
 

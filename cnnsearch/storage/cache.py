@@ -1,4 +1,4 @@
-"""Where files that can be made again are kept."""
+"""The folder for files that can be made again at any time, such as decoded images and timings."""
 
 from __future__ import annotations
 
@@ -21,10 +21,9 @@ def cache_root() -> Path:
 
 
 def matplotlib_environment() -> dict[str, str]:
-    """Return the environment that matplotlib needs before it is imported: a folder, where it has none of its own.
+    """Return environment variables to set before matplotlib is imported: its folder, if it cannot use its own.
 
-    matplotlib keeps an index of fonts in the home folder; where it cannot, it warns and builds the index again each
-    time.
+    matplotlib keeps an index of fonts in the home folder. If it cannot, it warns and builds the index again each time.
     """
     if "MPLCONFIGDIR" in os.environ:
         return {}
@@ -46,7 +45,7 @@ def _can_be_made(folder: Path) -> bool:
 
 
 def _wanted_root() -> Path | None:
-    """The folder that is asked for; None where there is not even a home folder."""
+    """Return the cache folder that the environment asks for, by default in the home folder; None without a home."""
     try:
         if own := os.environ.get("CNNSEARCH_CACHE"):
             return Path(own).expanduser().absolute()
@@ -67,7 +66,7 @@ def _writable(folder: Path) -> bool:
 
 
 def _temporary_root() -> Path:
-    """A folder that only this user can have made: its name can be guessed, so its owner is checked."""
+    """Make a temporary folder for this user. Others can guess its name, so its owner is checked."""
     user = os.getuid() if hasattr(os, "getuid") else 0
     folder = Path(tempfile.gettempdir()).absolute() / f"cnnsearch-{user}"
     try:

@@ -30,7 +30,7 @@ BATCH_SIZE = 64
 ALL = slice(None)
 """Every image: the default of `compute`."""
 PARTS = 32
-"""Parts, at most, into which the images are divided among the processes that wait for the same features."""
+"""Most parts into which the images are divided among the processes that wait for the same features."""
 
 
 class Examples(Protocol):
@@ -38,7 +38,7 @@ class Examples(Protocol):
 
     @property
     def numbers(self) -> int:
-        """How many numbers the inputs of one example have."""
+        """Count of numbers in the inputs of one example."""
 
     @property
     def labels(self) -> Tensor:
@@ -53,13 +53,13 @@ class Examples(Protocol):
         """cpu or cuda."""
 
     def batch(self, rows: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
-        """Take a batch.
+        """Return the examples of a batch.
 
         Args:
-            rows: [B] int64.
+            rows: [B] int64, which examples to take.
 
         Returns:
-            The inputs of the layers that train, each [B, ...]; and the labels, [B] int64.
+            The inputs of the trained layers, each [B, ...]; and the labels, [B] int64.
         """
 
 
@@ -189,7 +189,7 @@ def _make_together(file: Path, parts: Path, make: Callable[[slice], tuple[Tensor
 
 @contextlib.contextmanager
 def _held(lock: Path, waits: bool) -> Iterator[bool]:
-    """Hold a lock file for a while, and yield whether it is held.
+    """Hold a lock file during the block; yield whether it is held.
 
     It is not held if its folder is gone, or if another process holds it and `waits` is False.
     """

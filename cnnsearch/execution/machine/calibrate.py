@@ -30,13 +30,13 @@ from cnnsearch.training.pixels import Pixels
 from cnnsearch.training.train import TrainingState, train
 
 LONGEST_SECONDS = 1.0
-"""A workload is timed for about this long."""
+"""Seconds, about, for which a workload is timed."""
 
 
 def main() -> None:
     """Answer one request: `{"device", "threads", "classes", "workloads": [settings, ...], **known of the machine}`.
 
-    Known of the machine may be `"precision"` and `"import_seconds"`; they are null if they are to be found out.
+    What is known of the machine may be `"precision"` and `"import_seconds"`; a null means that it must be found out.
     """
     request = json.load(sys.stdin)
     device, threads = request["device"], request["threads"]
@@ -54,7 +54,7 @@ def main() -> None:
 
 
 def time_import() -> float:
-    """Seconds that a new process takes to import torch, whose files are in memory since this process has read them."""
+    """Seconds that a new process takes to import torch; its files are in memory, since this process has read them."""
     start = time.perf_counter()
     subprocess.run([sys.executable, "-c", "import torch"], check=True)
     return time.perf_counter() - start
@@ -134,7 +134,10 @@ def _time_steps(
 def _arrange(
     model: nn.Module, settings: Settings, classes: int, pixels: Pixels, precision: ResolvedPrecision
 ) -> tuple[TrainingState, Examples, float, int]:
-    """What is trained, and on what; seconds and bytes per image of the frozen layers' outputs, 0 if none are shared."""
+    """Return what is trained, its inputs, and seconds and bytes per image of the frozen layers' outputs.
+
+    The last two are 0 if no outputs are shared.
+    """
     if settings.fine_tune == "full":
         return TrainingState.start(model, settings), pixels, 0.0, 0
     from cnnsearch.training.models.cut import cut_for, freeze

@@ -17,21 +17,21 @@ from cnnsearch.spec.cells import SIZE_POWERS, cells, typical_cells
 from cnnsearch.spec.settings import Settings
 
 IMPORT_SECONDS = 1.1
-"""What importing torch took where the next five were measured: on other machines they scale with it, nearly."""
+"""Seconds to import torch on the machine where the next five were measured; on others they are nearly proportional."""
 START_SECONDS = 6.0
-"""From the command to the first training step, including Ray's start."""
+"""Seconds from the command to the first training step, including Ray's start."""
 REPORT_SECONDS = 4.0
-"""For tables, plots and report of a small sweep, and for the end of Ray."""
+"""Seconds for tables, plots and report of a small sweep, and for the end of Ray."""
 REPORTED_TRIAL_SECONDS = 0.0036
-"""What each trial of a sweep adds to that: 40 s for 10,000 trials."""
+"""Seconds that each trial of a sweep adds to that: 40 s for 10,000 trials."""
 TRIAL_SECONDS = 0.03
-"""What a trial takes beside its steps: handing it out, loading, writing records."""
+"""Seconds that a trial takes beside its steps: handing it out, loading, writing records."""
 HEAD_SECONDS = 0.012
 """The same for a trial whose head is trained together with others' heads."""
 TRIAL_BYTES = 60_000
 """Disk space of a trial's records, without its weights."""
 DRAWN_JOBS = 5000
-"""Jobs to draw, in all draws together, for estimating the time of jobs that may end early."""
+"""Jobs to draw in total, over all draws, to estimate the time of jobs that may end early."""
 CHECKPOINT_WEIGHTS = 4
 """Size of a checkpoint as a multiple of the weights: the model, two moments of the optimizer, and the best epoch."""
 
@@ -65,11 +65,11 @@ class Calibration:
     """The timed workloads of one machine."""
 
     precision: str
-    """What `precision: auto` means on it."""
+    """What `precision: auto` means on this machine."""
     workloads: Mapping[str, Mapping[str, Any]]
     """`workload_key` -> what `calibrate.measure` returned."""
     import_seconds: float = IMPORT_SECONDS
-    """What importing torch takes on it."""
+    """Seconds that importing torch takes on this machine."""
 
     def around_seconds(self, trials: int) -> float:
         """Expected seconds of a sweep of this many trials without their training."""
@@ -118,14 +118,14 @@ class Calibration:
         return float(steps * timed["step_seconds"] + sizes.val * timed["eval_image_seconds"])
 
     def image_seconds(self, settings: Settings) -> float:
-        """Expected seconds of one image, through the frozen layers and the others; 0 if none like it was timed."""
+        """Expected seconds of one image through all layers, frozen or not; 0 if no trial like it was timed."""
         timed = self._timed(settings)
         if timed is None:
             return 0.0
         return float(timed["prefix_image_seconds"] + timed["eval_image_seconds"])
 
     def _timed(self, settings: Settings) -> Mapping[str, Any] | None:
-        """What was measured for these settings, or for the nearest size of their model, scaled by the difference.
+        """Return what was measured for these settings, or for the nearest timed size of their model, scaled.
 
         A searcher may suggest any size of a range, but only some are timed.
         """
@@ -149,11 +149,11 @@ class Calibration:
         return max((int(self.workloads[workload_key(trial.settings)]["memory_bytes"]) for trial in trials), default=0)
 
     def _shared_bytes(self, trials: Iterable[Trial]) -> int:
-        """The part of `memory_bytes` that processes of a machine share: pages of files, mostly of torch's libraries."""
+        """The part of `memory_bytes` that a machine's processes share: pages of files, mostly of torch's libraries."""
         return min((int(self.workloads[workload_key(t.settings)].get("shared_bytes", 0)) for t in trials), default=0)
 
     def device_bytes(self, settings: Settings, images: int, features_limit: int) -> int:
-        """Memory of one trial on its device: what was measured, and the outputs of frozen layers for all images.
+        """Memory of one trial on its device: what was measured, plus the outputs of frozen layers for all images.
 
         Args:
             settings: of a trial that was timed.
@@ -211,7 +211,7 @@ class Calibration:
 
 
 def _disk_bytes(weights: list[int], checkpoints_kept: int, kept: int | None) -> int:
-    """Peak use of disk: all records, weights kept or not dropped yet, checkpoints of running trials or of all."""
+    """Peak use of disk: all records, weights kept or not dropped yet, checkpoints of running trials or all trials."""
     largest = sorted(weights, reverse=True)
     checkpoints = CHECKPOINT_WEIGHTS * sum(largest[:checkpoints_kept])
     return len(weights) * TRIAL_BYTES + checkpoints + sum(largest if kept is None else largest[:kept])
@@ -220,8 +220,8 @@ def _disk_bytes(weights: list[int], checkpoints_kept: int, kept: int | None) -> 
 def _wall_clock(lengths: list[Lengths], slots: int, in_order: bool) -> float:
     """Expected time until the last of these jobs ends.
 
-    If some may end early, this is the mean of many draws: the job that runs last is mostly a long one, while the other
-    slots stand empty, which the jobs' mean lengths would not show.
+    If some may end early, this is the mean of many draws. Mean lengths would not show that the last job to end is
+    mostly a long one, during which the other slots are empty.
     """
     if not in_order:
         lengths = sorted(lengths, key=mean, reverse=True)
@@ -241,7 +241,7 @@ def _makespan(seconds: Iterable[float], slots: int) -> float:
 
 
 def workload_key(settings: Settings) -> str:
-    """Identifies what a training step takes: trials with equal keys take equally long per step."""
+    """Return a key that trials share if their training steps take equally long."""
     s = settings
     key = f"{s.model} {s.width:g} {s.image_size} {s.batch_size} {s.optimizer} {s.precision} {s.fine_tune}"
     # Other unusual settings take no time of their own, but heads are then not trained together.
@@ -249,7 +249,7 @@ def workload_key(settings: Settings) -> str:
 
 
 def _parts(key: str) -> tuple[dict[str, float], list[str]]:
-    """The sizes in a workload's key, and its other parts."""
+    """Split a workload's key into its sizes and its other parts."""
     model, width, image_size, batch_size, *rest = key.split(" ")
     return {"width": float(width), "image_size": float(image_size), "batch_size": float(batch_size)}, [model, *rest]
 
@@ -259,10 +259,10 @@ def _work(sizes: Mapping[str, float]) -> float:
 
 
 def representatives(plan: Plan) -> list[Trial]:
-    """The plan's trials, and one stand-in for each trial not known yet, for estimating.
+    """Return the plan's trials and, for estimating, one stand-in for each trial not known yet.
 
-    A trial that starts from another takes over that one's settings: for a stand-in, those of the first trial that it
-    may start from. Stand-ins for suggestions to come are draws from the search space.
+    A trial that starts from another takes over the settings of that one; a stand-in takes over those of the first
+    trial that it may start from. Stand-ins for suggestions to come are draws from the search space.
     """
     by_stage: dict[str, list[Trial]] = {}
     trials = list(plan.trials.values())
@@ -293,7 +293,7 @@ def _stand_ins(planned: StagePlan, by_stage: dict[str, list[Trial]]) -> list[Tri
 
 
 def _spread(trials: list[Trial], number: int) -> list[Trial]:
-    """A number of these draws, spread evenly over the work of a step: a few drawn at random may all be small ones."""
+    """Pick some of these draws, spread evenly over the work of a step; a few picked at random could all be small."""
 
     def size(trial: Trial) -> tuple[str, float, str]:
         return trial.settings.model, work_of_step(trial.settings), workload_key(trial.settings)

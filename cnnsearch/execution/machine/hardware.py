@@ -21,11 +21,11 @@ MEMORY_USED = 0.9
 DRIVER_BYTES = 900 * 1024**2
 """Memory of the command and of Ray's own processes on one machine."""
 MOST_ON_A_GPU = 8
-"""Most trials that share a GPU unless the request says how many. A guess, not measured."""
+"""Most trials that share a GPU if the request does not say how many. A guess, not measured."""
 CUDA_CONTEXT_BYTES = 600 * 10**6
 """GPU memory of a process beside its tensors: its CUDA context and the kernels of libraries."""
 GPU_PARTS = 10_000
-"""The parts of a GPU in which Ray counts."""
+"""Parts into which Ray divides a GPU when it counts shares of one."""
 _UNITS = {"amx_tile": "AMX", "avx512f": "AVX-512", "avx2": "AVX2"}
 """Vector units of x86 by Linux's name for them, the widest first."""
 
@@ -39,7 +39,7 @@ class Hardware:
     memory_bytes: int
     gpus: tuple[str, ...]
     gpu_memory_bytes: int = 0
-    """Memory of the GPU with the least; 0 if it is unknown, and without GPUs."""
+    """Memory of the GPU that has the least; 0 if unknown, or without GPUs."""
 
     @property
     def key(self) -> str:
@@ -130,7 +130,7 @@ def lay_out(run: RunSpec, hardware: Hardware, gpu_bytes: int | None = None, host
 
 
 def _trials_on_a_gpu(run: RunSpec, hardware: Hardware, threads: int, gpu_bytes: int | None) -> int:
-    """As many as memory and cores allow, and as are asked for; one if its memory is unknown."""
+    """Trials that share a GPU: as many as memory, cores and the request allow; one if a trial's memory is unknown."""
     asked = None if run.trials_at_once == "auto" else -(-run.trials_at_once // len(hardware.gpus))
     if gpu_bytes is None:
         fitting = asked or 1
@@ -146,12 +146,12 @@ def gpu_slots(gpus: float, share: float) -> int:
 
 
 def _countable(gpus: float) -> float:
-    """A number of GPUs, rounded down so that n trials with 1/n GPU each fit on one also by Ray's count."""
+    """Round a number of GPUs down so that n trials with 1/n GPU each fit on one in Ray's arithmetic, too."""
     return gpus if gpus >= 1 else max(1, int(gpus * GPU_PARTS + 1e-6)) / GPU_PARTS
 
 
 def oom_kills() -> int:
-    """Number of processes that this machine's kernel has killed for lack of memory; 0 if it does not tell."""
+    """Number of processes that this machine's kernel has killed for lack of memory; 0 if it does not say."""
     try:
         lines = Path("/proc/vmstat").read_text(encoding="ascii").splitlines()
     except OSError:
@@ -197,7 +197,7 @@ def _memory_bytes() -> int:
 
 
 def _gpus() -> list[tuple[str, int]]:
-    """Names of the GPUs that this process may use, with their memory in bytes; 0 if the driver does not tell."""
+    """Names of the GPUs that this process may use, with their memory in bytes; 0 if the driver does not say."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if (visible is not None and visible.strip() in ("", "-1")) or shutil.which("nvidia-smi") is None:
         return []

@@ -15,7 +15,7 @@ from cnnsearch.execution.machine.hardware import Hardware, Layout, gpu_slots, la
 from cnnsearch.spec.sweep import RunSpec
 
 LOOK_SECONDS = 3.0
-"""Time between two looks at which machines a cluster has."""
+"""Seconds between two checks of which machines a cluster has."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Node:
     name: str
     """Host and address, for people."""
     cpus: float
-    """CPUs that Ray gives out: it may be fewer than there are. Likewise for GPUs and memory."""
+    """CPUs that Ray gives out, which may be fewer than the machine has. Likewise for GPUs and memory."""
     gpus: float
     memory_bytes: float
     hardware: Hardware
@@ -44,20 +44,20 @@ class Cluster:
     """A cluster this process is attached to."""
 
     address: str
-    """Of its control process (GCS), host:port."""
+    """Address of its control process (GCS), host:port."""
     ready: Ready
-    """Where its dashboard is."""
+    """URL of its dashboard."""
     nodes: tuple[Node, ...]
-    """Its machines at the time it was attached to."""
+    """Its machines at the time when this process attached."""
     look: Callable[[], tuple[Node, ...]]
-    """Looks again, and returns the machines now. Raises RunError where one that joined is unusable."""
+    """Checks again, and returns the machines it has now. Raises RunError if one that joined is unusable."""
     time_on: Callable[[Node, Layout, Mapping[str, Any]], dict[str, Any]]
     """Has a machine answer a request of `timing.calibrate`, with the resources of a trial."""
 
     def smallest(self, run: RunSpec) -> Node:
-        """The machine with the least memory, of those that trials may run on: what fits it fits all.
+        """Of the machines that trials may run on, the one with the least memory: what fits on it fits on all.
 
-        Raises RequestError where there are none.
+        Raises RequestError if there are none.
         """
         able = usable(run, self.nodes)
         return min(able, key=lambda n: (n.hardware.gpu_memory_bytes, n.hardware.memory_bytes, n.name))
@@ -80,7 +80,7 @@ def usable(run: RunSpec, nodes: Sequence[Node]) -> tuple[Node, ...]:
 def lay_out_over(run: RunSpec, nodes: Sequence[Node], gpu_bytes: int | None = None, host_bytes: int = 0) -> Layout:
     """Fit the request to a cluster: every trial gets what fits the smallest machine that can take one.
 
-    As many trials run at once as fit now, or as are asked for: if those are more, a cluster that grows by itself grows.
+    As many trials run at once as fit now, or as are asked for; if more are asked for, a cluster with autoscaling grows.
     See `hardware.lay_out` for the arguments. Raises RequestError where no machine can run a single trial.
     """
     able = usable(run, nodes)
@@ -119,7 +119,7 @@ def slots_on(layout: Layout, cpus: float, gpus: float, memory_bytes: float) -> i
 
 
 def max_slots(layout: Layout, nodes: Iterable[Node]) -> int:
-    """Most slots that a single trial can take: those of a GPU, or of the largest machine where there are none."""
+    """Most slots that a single trial can take: those of one GPU or, without GPUs, of the largest machine."""
     nodes = tuple(nodes)
     if layout.gpus:
         return max(1, min(gpu_slots(1, layout.gpus), total_slots(layout, nodes)))
@@ -127,7 +127,7 @@ def max_slots(layout: Layout, nodes: Iterable[Node]) -> int:
 
 
 def resources(layout: Layout, slots: int) -> dict[str, float]:
-    """What Ray sets aside for a job that takes this many slots."""
+    """Resources that Ray sets aside for a job that takes this many slots."""
     if not layout.gpus:
         memory = {"memory": layout.host_bytes * slots} if layout.host_bytes else {}
         return {"CPU": layout.threads * slots, **memory}
@@ -137,10 +137,10 @@ def resources(layout: Layout, slots: int) -> dict[str, float]:
 
 
 class Capacity:
-    """How many slots for trials there are: fixed on this machine, changing with the machines of a cluster."""
+    """The number of slots for trials: fixed on this machine, changing as machines join or leave a cluster."""
 
     def __init__(self, layout: Layout, run: RunSpec, cluster: Cluster | None) -> None:
-        # On this machine Ray is given no more CPUs than trials that fit its memory.
+        # On this machine, Ray is given only as many CPUs as trials fit in its memory.
         self.layout = layout if cluster else replace(layout, host_bytes=0)
         self._fixed = run.trials_at_once != "auto"
         self._cluster = cluster
@@ -151,7 +151,7 @@ class Capacity:
 
     @property
     def slots(self) -> int:
-        """Trials that may run at once. If more are asked for than fit, they wait for a cluster that grows by itself."""
+        """Trials that may run at once. If more are asked for than fit, some wait for the cluster to grow."""
         if self._cluster is None or self._fixed:
             return self.layout.trials_at_once
         return total_slots(self.layout, self._nodes)
@@ -162,7 +162,7 @@ class Capacity:
         return max_slots(self.layout, self._nodes)
 
     def look(self) -> None:
-        """Every few seconds, notice machines that joined or left. Raises RunError where one that joined is unusable."""
+        """Notice machines that joined or left, at most every few seconds. Raises RunError if a new one is unusable."""
         if self._cluster is None or time.monotonic() - self._looked_at < LOOK_SECONDS:
             return
         self._looked_at = time.monotonic()
@@ -170,7 +170,7 @@ class Capacity:
 
 
 def describe(layout: Layout, nodes: Sequence[Node]) -> str:
-    """The machines that trials run on, and how they are shared, for people."""
+    """Describe the machines that trials run on and how trials share them, for people."""
     kinds: dict[str, int] = {}
     for node in nodes:
         has = node.given_out

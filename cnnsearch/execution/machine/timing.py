@@ -38,11 +38,11 @@ def calibrate(
     """Look up how long these trials' steps take on a machine, timing those not yet known (about 3 s each).
 
     Args:
-        trials: whose steps are wanted.
-        classes: of the images.
+        trials: trials whose steps are timed.
+        classes: number of classes of the images.
         layout: device and threads of a trial.
         hardware: of the machine.
-        measure: has another machine `answer` a request; None: this machine does.
+        measure: sends a request to another machine and returns its answer; None: `answer` on this machine.
 
     Raises RequestError where a model cannot be built as requested, RunError where the timing process fails.
     """

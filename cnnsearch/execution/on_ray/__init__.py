@@ -1,4 +1,4 @@
-"""Runs trials in Ray's workers; the only package that imports Ray, whose settings have to be made before."""
+"""Runs trials in Ray's workers. The only package that imports Ray; Ray's settings must be made before that import."""
 
 import os
 

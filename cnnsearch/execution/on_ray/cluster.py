@@ -28,16 +28,20 @@ from cnnsearch.spec.sweep import RunSpec
 from cnnsearch.training.compute import allocator
 
 _TOKEN = secrets.token_hex(32)
-"""Whoever knows it may run code on the Ray that this process starts. Kept: Ray remembers the first token it saw."""
+"""Token that lets its owner run code on the Ray that this process starts. One for the whole process, because Ray
+remembers the first token it saw."""
 RECONNECT_SECONDS = 10
-"""How long Ray's control process on this machine may not answer before Ray ends this process; Ray's default is 60."""
+"""Seconds without an answer of Ray's control process on this machine after which Ray ends this process.
+
+Ray's default is 60.
+"""
 OBJECT_STORE_BYTES = 128 * 1024**2
 """Images reach workers through a mapped file, so Ray's own store stays small."""
 
 
 @contextlib.contextmanager
 def started(layout: Layout, run: RunSpec, warden: Warden | None) -> Iterator[Ready]:
-    """Run a Ray on this machine alone for the time of the block; yields where its dashboard is."""
+    """Run a Ray on this machine alone for the time of the block; yields the address of its dashboard."""
     authentication.check_start()
     os.environ.setdefault(pulse.PATIENCE, str(RECONNECT_SECONDS))
     os.environ.update(allocator.environment())
@@ -128,7 +132,7 @@ def _ready(context: Any, scratch: Path | None) -> Ready:
 
 
 def _token_place(scratch: Path | None) -> str | None:
-    """Where the dashboard's user finds the token; None where none is asked for.
+    """Say where the dashboard's user finds the token; None if no token is asked for.
 
     A token made for this run is written into its folder, `scratch`, readable by this user alone. On a cluster,
     `scratch` is None.
@@ -144,7 +148,7 @@ def _token_place(scratch: Path | None) -> str | None:
 
 
 def report_seconds() -> float:
-    """Seconds between two times at which Ray sends its gauges on."""
+    """Seconds between two of Ray's reports of its gauges."""
     return max(1.0, float(ray._config.metrics_report_interval_ms()) / 1000)
 
 
@@ -165,7 +169,7 @@ def _on_loopback() -> Iterator[None]:
 
 
 def check_address(address: str) -> str:
-    """The host and port of a cluster, if it may be used. Raises RequestError if not. Does not attach to it."""
+    """Return the host and port of a cluster without attaching to it. Raises RequestError if it may not be used."""
     if address.startswith("ray://"):
         raise RequestError(
             f"--address {address}: Ray Client is not supported. Run the command on a node of the cluster with "
@@ -190,7 +194,7 @@ def _end_children() -> None:
 
 
 def head_processes() -> dict[str, psutil.Process]:
-    """The processes, by name, that a Ray started on this machine cannot do without."""
+    """The processes that a Ray started on this machine cannot do without, by name."""
     children = {child.name(): child for child in psutil.Process().children()}
     return {name: children[name] for name in ("gcs_server", "raylet") if name in children}
 

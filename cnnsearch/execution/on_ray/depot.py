@@ -31,11 +31,11 @@ class Depot:
     """The `spool.TrialStore` of a results folder, on a machine that has the folder."""
 
     results: Path
-    """Of the sweep."""
+    """The sweep's results folder."""
     files: frozenset[Path] = frozenset()
     """The image packs and pretrained weights that may be read beside the trials."""
     _holders: dict[str, str] = field(default_factory=dict)
-    """Trial id -> the holder it was handed over to last."""
+    """Trial id -> the worker to which it was last handed over."""
 
     def hand_over(self, trial_id: str, holder: str, names: Iterable[str]) -> dict[str, bytes]:
         """See TrialStore."""
@@ -53,7 +53,7 @@ class Depot:
     def keep(self, holder: str, parcels: Iterable[Parcel]) -> None:
         """See TrialStore."""
         for parcel in parcels:
-            # A depot that Ray has restarted knows no holders; the first to send a trial is the one that holds it.
+            # A depot that Ray has restarted knows no holders; the first worker to send a trial becomes its holder.
             if self._holders.setdefault(parcel.trial_id, holder) != holder:
                 raise RunError(f"trial {parcel.trial_id} was given to another worker")
             self._keep(parcel)
@@ -83,7 +83,7 @@ class Depot:
             raise RunError(f"{file} cannot be read: {error.strerror}") from None
 
     def sees(self, mark: Path, content: bytes) -> bool:
-        """Whether a file has this content here, because this machine wrote it or shares the disk of one that did."""
+        """Whether a file here has this content, because this machine wrote it or shares a disk with one that did."""
         return _read(mark) == content
 
     def _folder(self, trial_id: str) -> TrialFolder:
@@ -94,7 +94,7 @@ class DepotClient:
     """Starts a `Depot` in a process of this machine, and reaches it through Ray from any machine."""
 
     def __init__(self, context: SharedContext) -> None:
-        """Start the depot. Raises RequestError where it does not see the results folder, because Ray runs elsewhere."""
+        """Start the depot. Raises RequestError if it does not see the results folder because Ray runs elsewhere."""
         packs = [dataset.images_path for dataset in context.datasets.values()]
         notes = [pack.with_suffix(".json") for pack in packs]
         files = frozenset([*packs, *notes, *(found.file for found in context.weights.values())])
@@ -150,7 +150,7 @@ class DepotClient:
 
 
 def _plain(name: str) -> str:
-    """The name, if it is one that stays inside its folder. Raises RunError where it is not."""
+    """Return the name, if it stays inside its folder. Raises RunError if it does not."""
     if not name or name in (".", "..") or "/" in name or "\0" in name:
         raise RunError(f"{name!r} is no name of a file of a trial")
     return name

@@ -1,4 +1,4 @@
-"""The machines of a cluster: what each of them has, and whether trials there are the same as here."""
+"""The machines of a cluster: what each of them has, and whether trials there give the same results as here."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from cnnsearch.execution.machine.placement import Node, resources
 
 _PACKAGE = __name__.partition(".")[0]
 LOOK_SECONDS = 120.0
-"""How long to wait at most for the machines of a cluster to say what they are."""
+"""Most seconds to wait for the machines of a cluster to describe themselves."""
 TIMING_SECONDS = 900.0
-"""How long to wait at most for one of them, which may be busy, to time the models' steps."""
+"""Most seconds to wait for a machine, which may be busy, to time the models' steps."""
 MachineFacts = dict[str, Any]
-"""What a machine says of itself: see `_looker`."""
+"""A machine's description of itself: see `_looker`."""
 
 
 def on_node(node_id: str, function: Callable[..., Any]) -> Any:
-    """A function as a Ray task on one machine, whatever else runs there."""
+    """Make a function a Ray task that runs on one machine, whatever else runs there."""
     there = NodeAffinitySchedulingStrategy(node_id, soft=False)
     return ray.remote(function).options(num_cpus=0, scheduling_strategy=there, max_retries=0)
 
 
 class Machines:
-    """The machines of the cluster this process is attached to; each is looked at once, when it is first listed."""
+    """The machines of the cluster this process is attached to; each is examined once, when it is first listed."""
 
     def __init__(self) -> None:
         self._looks: dict[str, Any] = {}
@@ -37,15 +37,18 @@ class Machines:
         self._found: dict[str, Node] = {}
         self._alive: set[str] = set()
         self.strangers: dict[str, str] = {}
-        """Machines on which trials would not be the same as here: name -> why."""
+        """Machines that must not run trials: name -> why, mostly because results there would differ from those here."""
 
     @property
     def nodes(self) -> tuple[Node, ...]:
-        """The machines that are there now and have said what they are."""
+        """The machines that the cluster has now and that have described themselves."""
         return tuple(node for node_id, node in sorted(self._found.items()) if node_id in self._alive)
 
     def look(self, seconds: float = 0.0) -> None:
-        """Notice machines that joined or left, and wait up to `seconds` for the facts of those that joined."""
+        """Notice machines that joined or left, and wait up to `seconds` for new ones to describe themselves.
+
+        One that has not done so by then is counted among the `strangers`.
+        """
         listed = {node["NodeID"]: node for node in ray.nodes() if node["Alive"]}
         self._alive = set(listed)
         for node_id in listed.keys() - self._looks.keys():
@@ -78,7 +81,7 @@ def _name(listed: Mapping[str, Any]) -> str:
 
 
 def _looker(package: str) -> Callable[[], MachineFacts]:
-    """A function that returns facts about the machine it runs on. It can be sent to machines without this package."""
+    """Make a function that returns facts about the machine it runs on, even a machine without this package."""
 
     def look() -> MachineFacts:
         import hashlib
@@ -120,7 +123,7 @@ def _looker(package: str) -> Callable[[], MachineFacts]:
 
 
 def _difference(facts: MachineFacts) -> str | None:
-    """How a machine differs from this one, if trials there would not be the same; else None."""
+    """Say how a machine differs from this one, if trials there would give other results; else None."""
     here = _here()
     if facts["package"] is None:
         return f"{_PACKAGE} is not installed there"
@@ -137,7 +140,7 @@ def _here() -> MachineFacts:
 
 
 def how_to_mend(strangers: Mapping[str, str]) -> str:
-    """What is wrong with the machines of a cluster, and how to put it right, for people."""
+    """Say what is wrong with the machines of a cluster and how to correct it, for people."""
     wrong = "\n".join(f"  {name}: {why}" for name, why in strangers.items())
     return (
         f"machines of the cluster would not run the same trials as this command:\n{wrong}\n"

@@ -31,7 +31,7 @@ def watched(address: str, warden: Warden | None) -> Iterator[None]:
 
     Args:
         address: of the control process (GCS), host:port.
-        warden: told, before the process ends, that it need not print a message.
+        warden: is told, before the process ends, that it need not print a message.
     """
     patience = SHARE * float(os.environ.get(PATIENCE, DEFAULT_PATIENCE))
     over = threading.Event()
@@ -57,7 +57,7 @@ def _watch(address: str, patience: float, over: threading.Event, warden: Warden 
 
 
 def _last_words(address: str, patience: float) -> str:
-    """What to print at the end; on a terminal, below the live view and with the cursor that this has hidden."""
+    """Return what to print at the end; on a terminal, it starts below the live view and shows the hidden cursor."""
     before = f"\n{SHOW_CURSOR}" if os.isatty(2) else ""
     return (
         f"{before}error: the Ray cluster at {address} has not answered for {patience:.0f} s.\n"

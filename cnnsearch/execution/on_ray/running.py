@@ -15,7 +15,7 @@ from cnnsearch.execution.on_ray.machines import on_node
 from cnnsearch.execution.retries import Trouble
 
 ANSWER_SECONDS = 5.0
-"""How long to wait for a machine to say whether its kernel killed a worker for lack of memory."""
+"""Seconds to wait for a machine to say whether its kernel killed a worker for lack of memory."""
 
 
 @dataclass
@@ -53,7 +53,7 @@ class Running:
 
 
 def _answer(reference: Any, seconds: float = 0.0) -> Any:
-    """The answer of a worker or machine; None if it has not come after these seconds, or the worker is gone."""
+    """Wait for the answer of a worker or machine; None if none came in this many seconds, or the worker is gone."""
     try:
         return ray.get(reference, timeout=seconds)
     except (ray.exceptions.GetTimeoutError, ray.exceptions.RayError):
@@ -61,7 +61,7 @@ def _answer(reference: Any, seconds: float = 0.0) -> Any:
 
 
 def diagnosis(trial: Any, running: Running | None) -> tuple[Trouble, str]:
-    """Why a worker is gone, as far as Ray and the kernel tell, with the reason in one line."""
+    """Find out why a worker is gone, as far as Ray and the kernel know; also returns the reason in one line."""
     error = trial.get_pickled_error() if trial.pickled_error_file else None
     if isinstance(error, ray.exceptions.OutOfMemoryError):
         return Trouble.MEMORY, "Ray killed the worker because the host's memory was nearly full"

@@ -26,7 +26,7 @@ from cnnsearch.planning.queue import Job, Queue
 from cnnsearch.spec.sweep import RunSpec
 
 INTERRUPTED_SECONDS = 1.5
-"""After an interrupt, which is expected to take effect soon: how long to wait for running trials to be saved."""
+"""Seconds to wait, after an interrupt, for running trials to be saved."""
 
 
 def execute(
@@ -39,7 +39,7 @@ def execute(
     warden: Warden | None = None,
     run_job: JobRunner | None = None,
 ) -> None:
-    """See `Executor`. On Ctrl-C, too, running trials are saved after their epoch, as far as that comes soon.
+    """See `Executor`. On Ctrl-C, too, running trials are saved after their epoch, if it ends soon.
 
     Args:
         queue, context, layout, run, listen: see `Executor`.
@@ -72,7 +72,7 @@ def execute(
 
 
 def _gpu_share(layout: Layout) -> Callable[[Job], float]:
-    """A function that says which share of all the cluster's GPUs a job has, 0-1."""
+    """Make a function that returns the share of all the cluster's GPUs that a job has, 0-1."""
     gpus: float = ray.cluster_resources().get("GPU", 0.0)
     return lambda job: resources(layout, job.slots).get("GPU", 0.0) / gpus if gpus else 0.0
 

@@ -37,11 +37,11 @@ from cnnsearch.results.record import Record
 from cnnsearch.spec.sweep import RunSpec
 
 SAVING_SECONDS = 30.0
-"""When the time is up: how long to wait for running trials to finish their epoch and be saved."""
+"""Seconds to wait, when the time is up, for running trials to finish their epoch and be saved."""
 SIGNAL_SECONDS = 0.1
-"""The longest that waiting for workers delays the handling of a signal."""
+"""Most seconds by which waiting for workers delays the handling of a signal."""
 MOST_NAMED = 500
-"""Jobs whose steps are named in Ray's dashboard: its metrics count tasks by name, and never forget one."""
+"""Most jobs whose steps are named in Ray's dashboard: its metrics count tasks by name, and never forget a name."""
 KEPT_BY_TUNE = 200
 """Ended trials that may stay in Tune's list before they are dropped."""
 MOST_PENDING = 10_000
@@ -53,7 +53,7 @@ class EndTuneError(Exception):
 
 
 class Dispatcher(tune.Callback):  # type: ignore[misc]
-    """Takes what workers report to Tune over into the queue, and decides what becomes of jobs that fail."""
+    """Enters what workers report to Tune into the queue, and decides what happens to jobs that fail."""
 
     def __init__(
         self,
@@ -79,7 +79,7 @@ class Dispatcher(tune.Callback):  # type: ignore[misc]
         self._head_processes = head_processes
         self._warden = warden
         self._troubles: dict[str, tuple[Trouble, str]] = {}
-        """Tune's trial id -> why it is about to fail, where that is known before."""
+        """Tune's trial id -> why it is about to fail, if that is known in advance."""
         self._workers: dict[str, Running] = {}
         """Tune's trial id -> its worker."""
         self._whereabouts: dict[str, Any] = {}
@@ -131,7 +131,7 @@ class Dispatcher(tune.Callback):  # type: ignore[misc]
         self._forget(trial)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """The worker is gone: run its unfinished trials again, or give them up."""
+        """Handle the loss of a worker: run its unfinished trials again, or give them up."""
         running = self._forget(trial)
         job = from_config(trial.config)
         left = [one for one in job.trials if one.id not in self._queue.outcomes]
@@ -149,11 +149,11 @@ class Dispatcher(tune.Callback):  # type: ignore[misc]
             self._queue.retry(retried)
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
-        """Check, several times a second, what no worker reports: Ray's health, machines, time, silent workers."""
+        """Check, several times per second, what no worker reports: Ray's health, machines, time, silent workers."""
         for name, process in self._head_processes.items():
             if not is_alive(process):
                 self._fatal = RunError(f"Ray's process {name} has died; what is finished is kept")
-                if self._warden:  # Ray may end this process before it can say so itself
+                if self._warden:  # Ray may end this process before the process itself can report this
                     self._warden.last_words(f"error: {self._fatal}. The same command goes on.")
         try:
             self._capacity.look()
@@ -186,9 +186,9 @@ class Dispatcher(tune.Callback):  # type: ignore[misc]
         self._watchdog.started(trial.trial_id, self._queue.silence(job))
 
     def _name_steps(self, trial: Any, job: Job) -> None:
-        """Make Ray's dashboard name the tasks of this job after what they train, since a worker runs many jobs.
+        """Make Ray's dashboard name the tasks of this job after its trials, since a worker runs many jobs.
 
-        Tune calls the actor's `train` for a step, and cannot be told how to name the call.
+        A task is a call of the actor's `train`, which Tune makes for each step without a way to name it.
         """
         actor = trial.temporary_state.ray_actor
         step = self._steps.setdefault(actor._actor_id.hex(), actor.train)
@@ -217,7 +217,7 @@ class Dispatcher(tune.Callback):  # type: ignore[misc]
 
 
 def drop_ended(trials: list[Any]) -> None:
-    """Keep Tune's memory, and the time it takes for a step, from growing with the trials that have ended.
+    """Keep Tune's memory, and the time of its steps, from growing with the number of ended trials.
 
     Args:
         trials: Tune's own list, which it looks through at every step; changed in place. Tune holds every trial in
@@ -261,13 +261,13 @@ class QueueSearcher(Searcher):  # type: ignore[misc]
 class InOrderScheduler(FIFOScheduler):  # type: ignore[misc]
     """Starts trials in the order in which they are suggested, and never ends a worker that is still starting.
 
-    By default Tune gives a freed worker to the first trial that waits for one, ends the worker that was being started
-    for that trial, and asks for another one for the next trial: where workers take longer to start than trials to run,
-    hundreds of slots stay empty. It also looks through all trials that there have been, at every step.
+    By default, Tune gives a freed worker to the first trial that waits for one, ends the worker that was being started
+    for that trial, and asks for another one for the next trial. If workers take longer to start than trials to run,
+    hundreds of slots stay empty. At every step it also looks through all trials so far.
     """
 
     def choose_trial_to_run(self, tune_controller: Any) -> None:
-        """Choose none: Tune then starts pending trials in order, and gives freed workers to those without one."""
+        """Choose no trial: Tune then starts pending trials in order, and gives freed workers to those without one."""
 
 
 def make_tuner(queue: Queue, dispatcher: Dispatcher, layout: Layout, folder: str, **shared: Any) -> tune.Tuner:

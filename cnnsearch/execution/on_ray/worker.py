@@ -29,15 +29,15 @@ from cnnsearch.spec.settings import Settings
 from cnnsearch.spec.sweep import Sweep
 
 DISK_FULL = "disk full"
-"""What a worker reports if it cannot write: the run ends, not only a trial."""
+"""What a worker reports as its trouble if it cannot write: this ends the run, not only a trial."""
 STEP_SECONDS = 1.0
-"""Epochs of this much time are reported together, since Tune takes some hundredths of a second for a report."""
+"""Seconds of epochs that are reported together, since Tune takes some hundredths of a second for a report."""
 JobRunner = Callable[[Job, SharedContext, Orders], Iterator[Progress]]
 """See `jobs.run_job`."""
 
 
 class UsedUpError(Exception):
-    """Raised in a worker that is not to run anything else: Tune then replaces it by a new one."""
+    """Raised in a worker that must not run anything else: Tune then replaces it by a new one."""
 
 
 class Worker(tune.Trainable):  # type: ignore[misc]
@@ -151,26 +151,26 @@ class Worker(tune.Trainable):  # type: ignore[misc]
 
 
 def _told(trial: Trial, event: EpochRow | Record) -> dict[str, Any]:
-    """An event as a message, of plain values."""
+    """Return an event as a message of plain values."""
     if isinstance(event, Record):
         return {"trial": trial.id, "record": event.model_dump(mode="json")}
     return {"trial": trial.id, "row": dict(vars(event))}
 
 
 def to_config(job: Job, stops: Mapping[str, Stop]) -> dict[str, Any]:
-    """A job as the configuration of one of Tune's trials, with the stops already ordered for the job's trials."""
+    """Return a job as the configuration of one of Tune's trials, with the stops already ordered for its trials."""
     trials = [{**vars(trial), "settings": trial.settings.model_dump()} for trial in job.trials]
     stopped = plain({trial.id: stops[trial.id] for trial in job.trials if trial.id in stops})
     return {"trials": trials, "slots": job.slots, "attempt": job.attempt, "stops": stopped}
 
 
 def plain(stops: Mapping[str, Stop]) -> dict[str, dict[str, Any]]:
-    """Stops as a message, of plain values."""
+    """Return stops as a message of plain values."""
     return {trial_id: asdict(stop) for trial_id, stop in stops.items()}
 
 
 def from_config(config: dict[str, Any]) -> Job:
-    """The job of a configuration. The inverse of `to_config`."""
+    """Return the job of a configuration. The inverse of `to_config`."""
     fields = ("stage", "data", "parent_id", "weights")
     return Job(
         tuple(

@@ -63,7 +63,10 @@ def has_amx() -> bool:
 
 
 class _Blocked(torch.autograd.Function):
-    """A convolution in bf16 whose weights and their gradients are fp32."""
+    """Autograd function of a convolution that computes the gradient of its weights in blocks of channels.
+
+    It computes in bf16; the weights and their gradients are fp32.
+    """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:

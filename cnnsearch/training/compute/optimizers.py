@@ -33,7 +33,7 @@ _IN_MEMORY, _IN_MODEL = (0, 2, 3, 1), (0, 3, 1, 2)
 class Optimizer:
     """A fused optimizer for some parameters.
 
-    As soon as the gradient of a parameter is complete, it moves to the view of that parameter which is updated.
+    As soon as the gradient of a parameter is complete, it moves to the view through which the parameter is updated.
     """
 
     def __init__(self, parameters: Iterable[nn.Parameter], settings: Settings) -> None:
@@ -85,7 +85,7 @@ class Optimizer:
 
 
 class Update(Protocol):
-    """One step of an optimizer."""
+    """A function that takes one step of an optimizer."""
 
     def __call__(
         self, parameters: list[nn.Parameter], states: list[State], settings: Settings, lr: float | Tensor

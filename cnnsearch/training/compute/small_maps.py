@@ -119,7 +119,10 @@ def _is_wide(layer: nn.Conv2d) -> bool:
 
 
 class _Product(torch.autograd.Function):
-    """A convolution without bias in the dtype of its input; the weights and their gradient are fp32."""
+    """Autograd function of a convolution without bias, computed as a matrix product of patches and weights.
+
+    It computes in the dtype of the input; the weights and their gradient are fp32.
+    """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, layer: SmallMapConv2d) -> Tensor:

@@ -36,7 +36,7 @@ class _Tracer(fx.Tracer):
 
 @dataclass(frozen=True)
 class Frozen:
-    """A model of which some parameters are frozen; with `full`, none."""
+    """A model in which the parameters that are not trained are frozen; with fine-tuning mode `full`, none are."""
 
     model: nn.Module
     graph: fx.Graph
@@ -111,7 +111,7 @@ def _attribute(model: nn.Module, name: str) -> Any:
 
 @dataclass(frozen=True)
 class Cut:
-    """A model in two parts: what gives the same for an image in every epoch, and the rest."""
+    """A model in two parts: layers whose output for an image is the same in every epoch, and the rest."""
 
     prefix: fx.GraphModule
     """images [B, 3, S, S] -> tuple of tensors, each [B, ...]."""
@@ -122,14 +122,14 @@ class Cut:
 
 
 def cut_for(settings: Settings, frozen: Frozen) -> Cut | None:
-    """See `cut`; None, too, if augmentation gives the frozen layers other images in every epoch."""
+    """Cut a model with `cut`; return None also if augmentation gives the frozen layers other images in every epoch."""
     return cut(frozen, settings.image_size) if settings.augment == "none" else None
 
 
 def cut(frozen: Frozen, image_size: int) -> Cut | None:
-    """Cut a model as deep as its values are constant for an image.
+    """Cut a model at the deepest place where its values for an image are still constant.
 
-    A value varies if a trained parameter or an active random layer had a part in it.
+    A value varies if it depends on a trained parameter or an active random layer.
 
     Args:
         frozen: from `freeze`.

@@ -57,7 +57,7 @@ class Pretrained:
 
     @property
     def identity(self) -> str:
-        """What a trial's id depends on: the contents, and the preprocessing if it is neither of the two usual ones."""
+        """Hash for a trial's id of the contents and, unless it is one of the two usual ones, the preprocessing."""
         if self.preprocessing in (OWN_IMAGES, IMAGENET):
             return self.digest
         facts = f"{self.digest} {self.preprocessing}"
