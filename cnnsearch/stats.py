@@ -216,32 +216,66 @@ def test_images_needed(
 test_images_needed.__test__ = False  # type: ignore[attr-defined]
 
 
-def turning_epoch(val_loss: Sequence[float], first_epoch: int = 1) -> int | None:
-    """The epoch of least validation loss if the loss then clearly rises: where overfitting starts. Else None.
+TURNS_BY_NOISE = 0.005
+"""Share of flat or falling curves, at most, in which `turning_epoch` takes noise for a turn."""
 
-    Clearly: the median of the last fifth of the epochs (as far as they come after the minimum) is above it by more
-    than 5 % (the "generalization loss" of Prechelt 1998, "Early stopping: but when?") and by more than three standard
-    deviations of the noise from epoch to epoch. Spikes do not count as minima: the curve is first smoothed by a running
-    median of three. `val_loss[0]` belongs to `first_epoch`; whatever follows the first non-finite value is ignored.
+# Epochs -> how many times its roughness a curve without a turn may rise, in all but `TURNS_BY_NOISE` of simulated ones:
+# the largest over flat and falling curves, and over noise that carries none to 80 % of itself to the next epoch.
+_RISES_BY_NOISE = {6: 7.0, 30: 5.5, 100: 3.6, 300: 2.8}
+_BLOCKS = 15
+_LEAST_TAIL = 3
+_LEAST_RISE = 0.05
+
+
+def turning_epoch(val_loss: Sequence[float], first_epoch: int = 1) -> int | None:
+    """The epoch of least smoothed validation loss if the loss then clearly rises: where overfitting starts. Else None.
+
+    Clearly: the mean of the last fifth of the epochs, at least three and all after the minimum, is above it by more
+    than 5 % (the "generalization loss" of Prechelt 1998, "Early stopping: but when?") and by more than noise makes it.
+
+    The noise of neighbouring epochs is alike, which hides its size from their differences. So a curve of 30 epochs or
+    more is first averaged over blocks of a 15th of them, which also smooths it; a shorter one is smoothed by a running
+    median of three, so that a spike is no minimum. The rise is divided by the roughness of the blocks: the root mean
+    square of their second differences, to which a straight slope adds nothing, without the first third, where loss
+    falls steeply. Its limits are simulated for independent and for autocorrelated noise.
+
+    `val_loss[0]` belongs to `first_epoch`; whatever follows the first non-finite value is ignored.
     """
     loss = np.asarray(val_loss, dtype=np.float64)
     finite = np.isfinite(loss)
     loss = loss if finite.all() else loss[: int(np.argmin(finite))]
-    if loss.size < 4:
+    if loss.size < min(_RISES_BY_NOISE):
         return None
-    padded = np.concatenate([loss[:1], loss, loss[-1:]])
-    smooth = np.median(np.stack([padded[:-2], padded[1:-1], padded[2:]]), axis=0)
-    turn = int(np.argmin(smooth))
-    tail = loss[max(turn + 1, loss.size - max(1, loss.size // 5)) :]
-    if tail.size == 0:
+    length = max(1, loss.size // _BLOCKS)
+    skipped = loss.size % length
+    blocks = loss[skipped:].reshape(-1, length).mean(axis=1)
+    smooth = _median_of_three(blocks) if length == 1 else blocks
+    lowest = int(np.argmin(smooth))
+    after = blocks[lowest + 1 :]
+    if after.size * length < _LEAST_TAIL:
         return None
-    rise = float(np.median(tail)) - float(smooth[turn])
-    # Third differences cancel any smooth trend; sqrt(20) is their gain on white noise, 1.4826 that of the median.
-    noise = 1.4826 * float(np.median(np.abs(np.diff(loss, n=3)))) / math.sqrt(20)
-    if rise <= 0.05 * float(smooth[turn]) or rise <= 3 * noise:
+    tail = after[-max(math.ceil(_LEAST_TAIL / length), blocks.size // 5) :]
+    rise = float(tail.mean() - smooth[lowest])
+    bends = np.diff(blocks, n=2)
+    roughness = math.sqrt(float(np.mean(bends[bends.size // 3 :] ** 2)))
+    limit = np.interp(math.log(loss.size), np.log(list(_RISES_BY_NOISE)), list(_RISES_BY_NOISE.values()))
+    if rise <= _LEAST_RISE * float(smooth[lowest]) or rise <= limit * roughness:
         return None
-    window = range(max(0, turn - 1), min(loss.size, turn + 2))
-    return first_epoch + min(window, key=lambda index: float(loss[index]))
+    start, end = skipped + lowest * length, skipped + (lowest + 1) * length
+    if length == 1:
+        start, end = max(0, start - 1), end + 1  # the three epochs of the median
+    return first_epoch + start + int(np.argmin(loss[start:end]))
+
+
+def _median_of_three(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    padded = np.concatenate([values[:1], values, values[-1:]])
+    smooth: NDArray[np.float64] = np.median(np.stack([padded[:-2], padded[1:-1], padded[2:]]), axis=0)
+    return smooth
+
+
+def more_than_noise_turns(turned: int, curves: int) -> bool:
+    """Whether so many of these curves turned that noise alone would hardly (5 %) turn as many."""
+    return turned > 0 and float(special.bdtrc(turned - 1, curves, TURNS_BY_NOISE)) < SIGNIFICANCE
 
 
 def fisher_exact(right_a: int, n_a: int, right_b: int, n_b: int) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -158,3 +159,8 @@ class Recorded:
         if not trained.any():
             return None
         return stats.turning_epoch(loss[trained].tolist(), int(epoch[trained][0]))
+
+    def turns(self, trial_ids: Sequence[str]) -> dict[str, int]:
+        """Trial -> epoch at which its validation loss turned; empty where noise alone turns as many of these trials."""
+        found = {trial: turn for trial in trial_ids if (turn := self.turn(trial)) is not None}
+        return found if stats.more_than_noise_turns(len(found), len(trial_ids)) else {}

@@ -61,10 +61,10 @@ def curves_title(evidence: Evidence, configurations: Sequence[Configuration], me
     trials = [trial for c in configurations for trial in c.trial_ids]
     unit = "settings" if len(trials) == len(configurations) else "trials"
     if metric == "loss":
-        turns = sorted(turn for trial in trials if (turn := evidence.turn(trial)) is not None)
+        turns = sorted(evidence.turns(trials).values())
         if not turns:
             last = max(int(evidence.curve(trial, "val_loss")[0][-1]) for trial in trials)
-            return f"Validation loss has not turned within {last} epochs"
+            return f"Validation loss does not clearly turn within {last} epochs"
         span = f"epoch {turns[0]}" if turns[0] == turns[-1] else f"epochs {turns[0]} to {turns[-1]}"
         if len(turns) == len(trials):
             where = f"all {len(trials)} {unit}" if len(trials) > 1 else "the one setting"

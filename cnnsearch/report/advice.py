@@ -244,8 +244,8 @@ def _longer(evidence: Evidence, best: Configuration) -> list[Advice]:
     if any(evidence.turn(trial) is not None for trial in best.trial_ids):
         return []
     text = (
-        f"Train longer: the best epoch of the best setting is {at:.0f} of {epochs}, and its validation loss has not "
-        "turned."
+        f"Train longer: the best epoch of the best setting is {at:.0f} of {epochs}, and its validation loss does not "
+        "clearly turn."
     )
     return [Advice(text, _command(evidence, f"--set train.epochs={2 * epochs}"))]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from statistics import median
 
 from cnnsearch.evidence.axes import main_stage
@@ -17,6 +17,8 @@ from cnnsearch.spec.axis_words import Value, describe, format_value, words
 from cnnsearch.words import capitalised, counted, duration, listed
 
 _MOST_LISTED = 4
+_MOST_TURNED = 0.8
+"""Share of trials from which on "overfitting starts" is clear."""
 
 
 def of_model(evidence: Evidence) -> list[Claim]:
@@ -318,40 +320,41 @@ def _siblings(
 def of_overfitting(evidence: Evidence) -> list[Claim]:
     """Where validation loss turned in the main stage."""
     stage = main_stage(evidence) or ""
-    trials = [(s.model, trial) for s in evidence.stage(stage) for trial in s.trial_ids]
-    trials = [(model, trial) for model, trial in trials if len(evidence.curve(trial, "val_loss")[0])]
-    if not trials:
+    models = {trial: s.model for s in evidence.stage(stage) for trial in s.trial_ids}
+    models = {trial: model for trial, model in models.items() if len(evidence.curve(trial, "val_loss")[0])}
+    if not models:
         return []
-    turned = [(model, trial, turn) for model, trial in trials if (turn := evidence.turn(trial)) is not None]
-    last = max(int(evidence.curve(trial, "val_loss")[0][-1]) for _, trial in trials)
-    whole = len(evidence.stage(stage)) == len(trials)
-    total = counted(len(trials), "setting" if whole else "trial")
-    if not turned:
-        which = f"either of {total}" if len(trials) == 2 else f"any of {total}"
-        sentence = f"No overfitting yet: validation loss has not turned within {last} epochs in {which}."
-        if len(trials) == 1:
-            sentence = f"No overfitting yet: validation loss has not turned within {last} epochs."
+    turns = evidence.turns(list(models))
+    last = max(int(evidence.curve(trial, "val_loss")[0][-1]) for trial in models)
+    unit = "setting" if all(len(s.trial_ids) == 1 for s in evidence.stage(stage)) else "trial"
+    total = counted(len(models), unit)
+    if not turns:
+        which = "" if len(models) == 1 else f" in {'either' if len(models) == 2 else 'any'} of {total}"
+        sentence = f"No overfitting is seen: validation loss does not clearly turn within {last} epochs{which}."
         return [plain(sentence, CANNOT_TELL, "curves")]
-    sentence = _turning_sentence(evidence, turned, len(trials), total, last)
-    verdict = CLEAR if len(turned) >= 0.8 * len(trials) else SUGGESTIVE
-    return [plain(sentence, verdict, "curves")]
+    if len(models) == 1:
+        where = ""
+    elif len(turns) < len(models):
+        where = f" in {len(turns)} of {total}"
+    else:
+        where = f" in both {unit}s" if len(turns) == 2 else f" in all {total}"
+    verdict = CLEAR if len(turns) >= _MOST_TURNED * len(models) else SUGGESTIVE
+    return [plain(_turning_sentence(evidence, turns, models, where, last, verdict), verdict, "curves")]
 
 
 def _turning_sentence(
-    evidence: Evidence, turned: Sequence[tuple[str, str, int]], trials: int, total: str, last: int
+    evidence: Evidence, turns: Mapping[str, int], models: Mapping[str, str], where: str, last: int, verdict: Verdict
 ) -> str:
-    turns = [turn for _, _, turn in turned]
-    models = list(dict.fromkeys(model for model, _, _ in turned))
-    by_model = [f"{model} {_span([turn for m, _, turn in turned if m == model])}" for model in models]
-    detail = f" ({', '.join(by_model)})" if len(models) > 1 and min(turns) < max(turns) else ""
-    some = f"{len(turns)} of {total}" if len(turns) < trials else f"all {total}" if trials > 2 else f"both {total[2:]}"
-    where = "" if trials == 1 else f" in {some}"
-    low, high = min(turns), max(turns)
+    turned = list(dict.fromkeys(models[trial] for trial in turns))
+    low, high = min(turns.values()), max(turns.values())
+    by_model = [f"{model} {_span([turn for t, turn in turns.items() if models[t] == model])}" for model in turned]
+    detail = f" ({', '.join(by_model)})" if len(turned) > 1 and low < high else ""
     when = f"at epoch {low}" if low == high else f"between epochs {low} and {high}"
-    sentence = f"Overfitting starts {when} of {last}: there validation loss turns{where}{detail}"
+    starts = "starts" if verdict == CLEAR else "may start"
+    sentence = f"Overfitting {starts} {when} of {last}: there validation loss turns{where}{detail}"
     growth = []
     falls = True
-    for _, trial, turn in turned:
+    for trial, turn in turns.items():
         epoch, loss = evidence.curve(trial, "val_loss")
         at_turn = float(loss[epoch == turn][0])
         if at_turn > 0:
@@ -362,7 +365,7 @@ def _turning_sentence(
         sentence += " while training loss goes on falling"
     if growth:
         typical = "" if len(growth) == 1 else " (median)"
-        sentence += f"; at the end it is {median(growth):.1f} times its minimum{typical}"
+        sentence += f"; at the end it is {median(growth):.1f} times what it was there{typical}"
     return sentence + "."
 
 

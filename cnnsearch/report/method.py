@@ -97,8 +97,10 @@ def _notes(evidence: Evidence) -> list[tuple[str, str]]:
         ),
         (
             "Turning point",
-            "Validation loss has turned at its minimum if the last fifth of the epochs lies above that by more than "
-            "5 % and by more than its noise from epoch to epoch. The curve is smoothed by a running median of three.",
+            "Validation loss has turned at its smoothed minimum if the last fifth of the epochs, at least three, lies "
+            "above that by more than 5 % and by more than noise does in 199 of 200 simulated curves without a turn, "
+            "even where four fifths of it carry over from epoch to epoch. Nothing is said of turns where noise alone "
+            "would make as many of this number of curves turn (5 %).",
         ),
         (
             "Chance",

@@ -211,15 +211,29 @@ class TestOverfitting:
         evidence = evidence_of("part1")
         turns = [evidence.turn(s.key) for s in evidence.stage("grid")]
         known = [turn for turn in turns if turn is not None]
-        assert f"between epochs {min(known)} and {max(known)} of 10" in finding.sentence
-        assert "in all 8 settings" in finding.sentence
+        assert 0 < len(known) < 0.8 * len(turns)
+        assert f"may start between epochs {min(known)} and {max(known)} of 10" in finding.sentence
+        assert f"in {len(known)} of 8 settings" in finding.sentence
+        assert finding.verdict == "suggestive"
+
+    @pytest.mark.parametrize(
+        ("seeds", "count", "where"),
+        [((0,), 8, "in all 8 settings"), ((0,), 2, "in both settings"), ((0,), 1, "turns while"),
+         ((0, 1), 2, "in both trials"), ((0, 1), 4, "in all 4 trials")],
+    )  # fmt: skip
+    def test_how_many_turned_is_told(self, seeds, count, where):
+        plans = [replace(plan, turn=0.2) for plan in factory.grid_plans(seeds)[:count]]
+        tables = factory.make(plans, [factory.GRID], epochs=30)
+        (finding,) = [f for f in findings(Evidence(tables)) if f.anchor == "curves"]
+        assert finding.sentence.startswith("Overfitting starts ")
+        assert where in finding.sentence
         assert finding.verdict == "clear"
 
     def test_where_it_does_not(self):
         plans = [replace(plan, turn=2.0) for plan in factory.grid_plans()]
         (finding,) = [f for f in findings(Evidence(factory.make(plans, [factory.GRID]))) if f.anchor == "curves"]
         assert finding.sentence == (
-            "No overfitting yet: validation loss has not turned within 10 epochs in any of 8 settings."
+            "No overfitting is seen: validation loss does not clearly turn within 10 epochs in any of 8 settings."
         )
         assert finding.verdict == "cannot tell"
 
