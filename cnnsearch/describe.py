@@ -21,7 +21,7 @@ SHEET_IMAGES = 8
 
 
 def write_description(ready: Prepared) -> None:
-    """Write what the sweep is, before its first trial: with it the records explain themselves."""
+    """Write the description of the sweep before its first trial, without which the records could not be understood."""
     dataset, results = ready.dataset, ready.results
     examples = {
         split: {
@@ -71,7 +71,7 @@ def write_provenance(ready: Prepared, started_at: datetime, seconds: float, comm
 
 
 def write_pictures(ready: Prepared, examples: list[str]) -> dict[str, Any]:
-    """Keep the pictures that the report shows, so that it can be made again without the images; return them.
+    """Store and return the pictures that the report shows, so that it can be made again without the images.
 
     `examples` are the names of the validation and test examples that it shows.
     """

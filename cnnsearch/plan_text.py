@@ -13,7 +13,7 @@ from cnnsearch.words import duration, size
 
 
 def plan_text(ready: Prepared) -> str:
-    """Describe the plan and its estimate, a line for each subject."""
+    """Describe the plan and its estimate, with one line for each subject."""
     sweep, dataset, sizes = ready.sweep, ready.dataset, ready.sizes
     rows = [
         (
@@ -58,7 +58,7 @@ def stopping_notes(ready: Prepared, planned: StagePlan) -> list[str]:
 
 
 def _space_text(stage: Stage) -> str:
-    """A stage's space as `lr 3 × batch_size 2` or `tpe over lr, dropout; 8 at a time`."""
+    """Word a stage's space, as in `lr 3 × batch_size 2` or `tpe over lr, dropout; 8 at a time`."""
     search = stage.search
     if search.method == "grid":
         return " × ".join(_axis_text(axis, values) for axis, values in stage.space.items() if values.varies)
@@ -70,13 +70,13 @@ def _space_text(stage: Stage) -> str:
 
 
 def _axis_text(axis: str, values: Values) -> str:
-    """An axis as `lr 3` or `dropout 2 (plain only)`."""
+    """Word an axis with its number of values, as in `lr 3` or `dropout 2 (plain only)`."""
     only = " and ".join(" or ".join(map(str, wanted)) for wanted in values.when.values())
     return f"{axis} {len(values.args)}" + (f" ({only} only)" if only else "")
 
 
 def frozen_notes(ready: Prepared, stage: str) -> list[str]:
-    """Say of a stage's frozen layers that they are computed once, or why not."""
+    """Say that a stage's frozen layers are computed once, or why they are not."""
     images = ready.sizes.train + ready.sizes.val + ready.sizes.test
     notes: dict[str, None] = {}
     for trial in representatives(ready.plan):
@@ -120,7 +120,7 @@ def memory_bytes(ready: Prepared) -> int:
 
 
 def plan_json(ready: Prepared) -> dict[str, object]:
-    """The plan and its estimate, for programs."""
+    """The plan and its estimate as plain values, for programs."""
     return {
         "sweep": ready.sweep.name,
         "trials": ready.plan.total,

@@ -26,24 +26,24 @@ if TYPE_CHECKING:
     from cnnsearch.planning.trial import EpochRow
 
 MOST_SHOWN = 8
-"""Most running trials listed on a terminal; there are many of heads trained together."""
+"""Most running trials listed on a terminal; many heads may be trained together."""
 LINE_SECONDS = 10.0
-"""Without a terminal, an epoch of a trial is reported at most this often."""
+"""Least seconds between two lines about epochs of the same trial, if the output is not a terminal."""
 
 
 @dataclass
 class State:
-    """What is known of a run while it goes on; both views draw from it."""
+    """What is known about a run while it is active; both views show it."""
 
     ready: Prepared
     clock: Callable[[], float] = time.monotonic
     running: dict[str, tuple[Trial, EpochRow | None]] = field(default_factory=dict)
     ended: dict[str, int] = field(default_factory=dict)
-    """Stage -> trials that need not run any more."""
+    """Stage -> number of trials that need not run any more."""
     counts: dict[Status, int] = field(default_factory=dict)
     best: Record | None = None
     dashboard: str = ""
-    """Where the dashboard is, in words; empty where there is none."""
+    """Address of the dashboard, in words; empty if there is none."""
 
     def __post_init__(self) -> None:
         self.started_at = self.clock()
@@ -62,7 +62,7 @@ class State:
         self._expected_done = self._measured_done = 0.0
 
     def _expected(self, trial: Trial) -> float:
-        """Seconds of a trial from its start, worked out once, since every epoch asks for it."""
+        """Expected seconds of a trial, computed once, since every epoch asks for it."""
         if trial.id not in self._expectations:
             seconds, starts_from = self.ready.calibration.seconds, trial.parent_id is not None
             self._expectations[trial.id] = seconds(trial.settings, self.ready.sizes, starts_from=starts_from)
@@ -70,7 +70,7 @@ class State:
 
     @property
     def done(self) -> int:
-        """Trials that have ended, earlier or now."""
+        """Number of trials that have ended, in this run or earlier."""
         return sum(self.ended.values())
 
     @property
@@ -80,7 +80,7 @@ class State:
 
     @property
     def seconds_left(self) -> float:
-        """Expected seconds to the end, by the pace so far."""
+        """Expected seconds until the run ends, if it goes on at the pace so far."""
         pace = self._measured_done / self._expected_done if self._expected_done > 1 else 1.0
         left = sum(self._typical.get(stage, 0.0) * max(count, 0) for stage, count in self._unstarted.items())
         for trial, row in self.running.values():
@@ -115,7 +115,7 @@ class State:
             self.best = record
 
     def describe(self, trial: Trial) -> str:
-        """A trial in words."""
+        """Name a trial."""
         return setting(trial.settings, self.axes) or trial.stage
 
     def best_text(self) -> str:
@@ -147,7 +147,7 @@ def _not_done(counts: dict[Status, int]) -> str:
 
 
 class LiveView:
-    """A few lines, redrawn in place on a terminal."""
+    """View for a terminal: a few lines that are redrawn in place."""
 
     def __init__(self, ready: Prepared, console: Console) -> None:
         self.state = State(ready)
@@ -198,7 +198,7 @@ class LiveView:
 
 
 class LineView:
-    """A line for each event, for pipes and log files; most epochs are left out."""
+    """View for pipes and log files: one line for each event, without most epochs."""
 
     def __init__(self, ready: Prepared, write: Callable[[str], None]) -> None:
         self.state = State(ready)

@@ -37,7 +37,7 @@ def listed(items: Sequence[str], conjunction: str = "and") -> str:
 
 
 def counted(count: int, singular: str, plural: str | None = None) -> str:
-    """ "1 setting", "1,000 settings"."""
+    """Format a count with its noun: "1 setting", "1,000 settings"."""
     return f"{count:,} {singular if count == 1 else plural or singular + 's'}"
 
 
@@ -61,7 +61,7 @@ def signed(points: float) -> str:
 
 
 def share(fraction: float) -> str:
-    """A fraction that is not an estimate, such as chance: "10 %", "12.5 %"."""
+    """Format a fraction that is not an estimate, such as chance: "10 %", "12.5 %"."""
     return f"{100 * fraction:.3g} %"
 
 
@@ -79,18 +79,18 @@ def accuracy(fraction: float, n: int) -> str:
 
 
 LISTED = 5
-"""Items that a message names before it says "and N more"."""
+"""Most items that a message names before it says "and N more"."""
 
 
 _ACTING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
-"""Controls, which move a terminal's cursor, and overrides of direction, which turn the text after them round."""
+"""Controls, which move a terminal's cursor, and overrides of direction, which reverse the text after them."""
 
 
 def printable(text: str, *, on_page: bool = False) -> str:
-    """Text in which no character acts on the text around it: such characters become backslash escapes.
+    """Replace characters that affect the text around them with backslash escapes.
 
-    On a terminal these are all that Python calls not printable, line breaks too. On a page, which has fonts for all
-    other characters and line breaks of its own, they are controls and overrides of direction alone.
+    For a terminal these are all that Python calls not printable, including line breaks. For a page, which has fonts for
+    all other characters and line breaks of its own, they are only controls and overrides of direction.
     """
     if on_page:
         return _ACTING.sub(lambda found: _escape(found[0]), text)

@@ -1,4 +1,4 @@
-"""A memory of what files hash to and which contents are not images, so that unchanged files are not read again."""
+"""An index of the hashes of files and of contents that are not images, so that unchanged files are not read again."""
 
 from __future__ import annotations
 

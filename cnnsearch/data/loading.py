@@ -69,7 +69,7 @@ def load(
 
 @dataclass
 class _State:
-    """What is known about a listing while its unusable images are being found."""
+    """What is known about a list of images while the unusable ones among them are being found."""
 
     listing: Listing
     labels: Rows

@@ -48,7 +48,7 @@ class Packs:
         remove_abandoned(self._folder)
 
     def path(self, digests: Sequence[str], size: int) -> Path:
-        """Return where the pack of these contents at this size is, or would be."""
+        """Return the path of the pack of these contents at this size, whether it exists or not."""
         recipe = RECIPE if self._interpolation == "bilinear" else f"{RECIPE}, {self._interpolation}"
         facts = json.dumps([recipe, size, list(digests)], separators=(",", ":"))
         return self._folder / f"{hashlib.sha256(facts.encode()).hexdigest()[:32]}-{size}.npy"

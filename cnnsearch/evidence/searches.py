@@ -25,7 +25,7 @@ class Attempt:
     """One trial of a search."""
 
     number: int
-    """From 1, in the order of suggestion."""
+    """Number of the trial in the order of suggestion, from 1."""
     trial_id: str
     status: str
     values: Mapping[str, Value]
@@ -303,7 +303,7 @@ def searches(recorded: Recorded) -> list[Searched]:
 
 
 def thinned(items: Sequence[Attempt], most: int) -> list[Attempt]:
-    """At most `most` items, evenly spaced, in their order."""
+    """Pick at most `most` items, evenly spaced, in their order."""
     if len(items) <= most:
         return list(items)
     return [items[int(i * len(items) / most)] for i in range(most)]

@@ -93,7 +93,7 @@ class _Bundle:
     names: tuple[str, str]
     """Keys of the head's weight and bias in the model's state dict."""
     model_bytes: int
-    """Of the whole model's weights."""
+    """Bytes of the whole model's weights."""
 
     def parts(self) -> Iterator[_Bundle]:
         """Yield a bundle for each number of epochs already trained: one alone, unless some continue a saved state."""
@@ -138,7 +138,7 @@ class _Frozen:
     own_dropout: float | None
     """See `only_head`."""
     model_bytes: int
-    """Of the whole model's weights."""
+    """Bytes of the whole model's weights."""
 
 
 def _frozen(trial: Trial, context: SharedContext) -> _Frozen | None:

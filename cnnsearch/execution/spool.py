@@ -66,7 +66,7 @@ class RemoteStore:
     """
 
     remote: Remote
-    """Of the sweep."""
+    """The place of the sweep's results."""
     reader: Callable[[Path, int], bytes] | None = None
     """Reads files that this machine lacks, as `TrialStore.read`."""
 

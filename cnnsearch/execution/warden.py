@@ -31,7 +31,7 @@ LEAVE_SECONDS = 10.0
 
 
 class Warden:
-    """This run's end of the pipe."""
+    """A run's connection to its warden process: the run's end of the pipe."""
 
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
         self._process = process

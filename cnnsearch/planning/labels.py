@@ -23,17 +23,17 @@ def setting(settings: Settings, axes: Iterable[str]) -> str:
 
 
 def told_axes(sweep: Sweep) -> list[str]:
-    """List the axes by which trials are told apart where nothing else says what the sweep varies."""
+    """List the axes to mention where nothing else says what the sweep varies: three usual ones and all that vary."""
     return list(dict.fromkeys(["model", "lr", "batch_size", *varied_axes(sweep)]))
 
 
 def trial_label(trial: Trial, axes: Iterable[str]) -> str:
-    """Name a trial where it stands alone, its id in full: `grid: residual, lr 0.001, batch 16 [0f3c…]`."""
+    """Name a trial so that it can stand alone, with its full id: `grid: residual, lr 0.001, batch 16 [0f3c…]`."""
     return f"{trial.stage}: {setting(trial.settings, axes)} [{trial.id}]"
 
 
 def job_label(trials: Sequence[Trial], axes: Sequence[str]) -> str:
-    """Name trials that run together: what they have in common, how many they are, the first one's id."""
+    """Name trials that run together: what they have in common, their number, the id of the first."""
     first = trials[0]
     if len(trials) == 1:
         return trial_label(first, axes)
@@ -43,7 +43,7 @@ def job_label(trials: Sequence[Trial], axes: Sequence[str]) -> str:
 
 
 def setting_parts(settings: Settings, axes: Iterable[str]) -> Sequence[tuple[str, ...]]:
-    """Split a setting's name into (name, value) pairs; the name is left out where the value speaks for itself."""
+    """Split a setting's name into (name, value) pairs; the name is empty if the value needs none, as `residual`."""
     parts = []
     for axis in axes:
         value = getattr(settings, axis)

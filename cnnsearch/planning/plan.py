@@ -45,7 +45,7 @@ class Study:
         return len(self.trials)
 
     def due(self, outcomes: Mapping[str, Outcome]) -> int:
-        """How many further suggestions can be made now."""
+        """Number of further suggestions that can be made now."""
         search = self.stage.search
         assert search.trials is not None
         return max(0, min(search.trials, self.ended(outcomes) + search.window) - len(self.suggestions))

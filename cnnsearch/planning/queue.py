@@ -1,4 +1,4 @@
-"""Hands out the trials of a sweep as jobs, and learns how they end. Executors take their work from it."""
+"""Hands out the trials of a sweep as jobs to executors, and takes in how they end."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from cnnsearch.spec.sweep import Sweep
 HEADS_AT_ONCE = 16
 """Most trials of a job that trains heads together: enough to spread the cost of a call, few enough for weights,
 gradients and inputs to stay near a core's cache. Measured on one thread, 100 epochs of Adam on 400 examples in
-batches of 16, 512 inputs, 10 classes: 0.047 s a head at 8 to 32 trials, 0.055 s at 128 and 256, 0.13 s alone, 0.49 s
+batches of 16, 512 inputs, 10 classes: 0.047 s per head at 8 to 32 trials, 0.055 s at 128 and 256, 0.13 s alone, 0.49 s
 with autograd."""
 
 
@@ -32,7 +32,7 @@ class Job:
 
     trials: tuple[Trial, ...]
     slots: int = 1
-    """Slots that it takes: more than one after it ran out of memory in one."""
+    """Slots that it takes; more than one if it ran out of memory before."""
     attempt: int = 1
 
     @property
@@ -68,17 +68,17 @@ class Queue:
     weights: WeightsDigests = field(default_factory=dict)
     """See `make_plan`."""
     cost: Callable[[Trial], float] = lambda trial: 0.0
-    """Expected seconds of a trial. The longest goes first, so that no core waits at the end."""
+    """Returns the expected seconds of a trial. The longest trial goes first, so that no core waits at the end."""
     silence: Callable[[Job], float] = lambda job: 0.0
     """Longest expected time in seconds between two signs of life of a job."""
     slots: int = 1
     """Jobs that may run at once. Heads are spread over them."""
     history: Callable[[str], Iterable[Mapping[str, Any]]] = lambda trial_id: ()
-    """Trial id -> rows of its epochs from before, as in `epochs.jsonl`: stopping early judges by them."""
+    """Trial id -> rows of the epochs it has already trained, as in `epochs.jsonl`; the stopping rules use them."""
     max_trials: int | None = None
-    """Most trials that are handed out."""
+    """Most trials to hand out; None for all."""
     deadline: float = math.inf
-    """When time is up, by the monotonic clock: executors then save what runs, and end."""
+    """Time on the monotonic clock at which executors save the running trials and end."""
     suggestions: dict[str, list[Cell]] = field(default_factory=dict)
     """Study id -> its suggestions so far; grows where `suggest` is given."""
     suggest: Callable[[Study, Mapping[str, Outcome], int], Sequence[Cell]] | None = None
@@ -88,7 +88,7 @@ class Queue:
     running: dict[str, Job] = field(default_factory=dict)
     """Trial id -> the job it runs in."""
     stops: dict[str, Stop] = field(default_factory=dict)
-    """Trial id -> when it is to end, of trials that are not to train to their last epoch."""
+    """Trial id -> order to end it, for trials that are stopped before their last epoch."""
 
     def __post_init__(self) -> None:
         self._ready: deque[Trial] = deque()
@@ -112,7 +112,7 @@ class Queue:
 
     @property
     def is_at_limit(self) -> bool:
-        """Whether as many trials were handed out as are wanted."""
+        """Whether the limit on the number of trials is reached."""
         return self.max_trials is not None and len(self._begun) >= self.max_trials
 
     @property
@@ -130,7 +130,7 @@ class Queue:
         return job
 
     def hear(self, trial: Trial, row: EpochRow) -> Stop | None:
-        """Learn of an epoch of a running trial; return when the trial is to end, if not with its last epoch.
+        """Take in an epoch of a running trial; return the order to stop the trial early, if there is one.
 
         Workers wait for the answer after each epoch at which their trial may be stopped.
         """
@@ -175,7 +175,7 @@ class Queue:
         return job
 
     def _short(self) -> tuple[Trial, ...]:
-        """Trials of `SHORT_SECONDS` together, or a slot's share of those left; empty where the next one is longer."""
+        """Take short trials: `SHORT_SECONDS` of them, or a slot's share of those left; none if the next one is long."""
         chosen: list[Trial] = []
         seconds = 0.0
         most = -(-len(self._ready) // (2 * self.slots))
@@ -188,13 +188,13 @@ class Queue:
         return tuple(chosen)
 
     def retry(self, job: Job) -> None:
-        """Run a job again that was taken and whose trials did not end."""
+        """Put back a job whose trials did not end, so that it runs again."""
         for trial in job.trials:
             self.running.pop(trial.id, None)
         self._again.append(job)
 
     def finish(self, trial: Trial, outcome: Outcome) -> None:
-        """Record that a trial taken from here ended."""
+        """Take in the outcome of a trial that was handed out."""
         self.running.pop(trial.id, None)
         self.outcomes[trial.id] = outcome
         is_due = any(study.due(self.outcomes) for study in self._studies.get(trial.id, ()))
@@ -238,7 +238,7 @@ class Queue:
                     self._choices.setdefault(member, []).append(members)
 
     def _new(self, before: Mapping[str, Trial]) -> list[Trial]:
-        """Trials that the plan before did not have, and that have no outcome."""
+        """List the trials without an outcome that were not in the previous plan."""
         known = before.keys() | self.outcomes.keys()
         return [trial for trial_id, trial in self.plan.trials.items() if trial_id not in known]
 

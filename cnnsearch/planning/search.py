@@ -34,15 +34,15 @@ POPULATION = FIRST_AT_RANDOM["nsga2"]
 
 
 class Ending(StrEnum):
-    """How a suggestion ended, as a searcher is told."""
+    """How a suggestion ended, as told to a searcher."""
 
     COMPLETE = "complete"
     PRUNED = "pruned"
-    """Stopped early: its values are those it had by then."""
+    """Stopped early, with the values it had by then."""
     DIVERGED = "diverged"
-    """The settings are bad: it counts as the worst known so far."""
+    """Diverged, so the settings are bad: it counts as the worst known so far."""
     FAILED = "failed"
-    """It says nothing about the settings."""
+    """Failed, which says nothing about the settings."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Searcher:
     """
 
     def __init__(self, space: dict[str, Values], search: Search, group: Sequence[Any] = ()) -> None:
-        """`group` tells apart studies that share a space and a seed."""
+        """`group` distinguishes studies that share a space and a seed."""
         optuna.logging.set_verbosity(optuna.logging.CRITICAL)
         self._space = space
         self._search = search
@@ -71,13 +71,13 @@ class Searcher:
         directions = [StudyDirection.MAXIMIZE if higher else StudyDirection.MINIMIZE for higher in self._higher]
         self._study = optuna.create_study(directions=directions, sampler=RandomSampler(0))
         self._numbers: list[int] = []
-        """Suggestion -> Optuna's number of it."""
+        """Index of a suggestion -> number of its trial in Optuna."""
         self._told = 0
         self._worst: tuple[float, ...] = ()
 
     @property
     def count(self) -> int:
-        """Suggestions made or recalled so far."""
+        """Number of suggestions made or recalled so far."""
         return len(self._numbers)
 
     def recall(self, suggestion: Cell, outcomes: Sequence[Told]) -> None:
@@ -166,7 +166,7 @@ class Searcher:
 
 
 def known(search: Search, index: int) -> int:
-    """How many of the first suggestions' outcomes are known when the suggestion with this index is made."""
+    """Count the earlier suggestions whose outcomes must be known when the suggestion with this index is made."""
     return max(0, index - search.window + 1)
 
 
@@ -199,7 +199,7 @@ class _Method:
     """Makes a sampler from the seed of the study and that of the suggestion. It carries no state from one suggestion to
     the next, or a study rebuilt from records would go on differently."""
     keeps_state: bool = False
-    """Whether the sampler stores its state beside its suggestions, so that a recorded one has to be asked for again."""
+    """Whether the sampler stores its state beside its suggestions, so that it must be asked again for recorded ones."""
     follows_conditions: bool = False
     """Whether it is asked only for the axes whose conditions hold. The others know one fixed space: they are asked for
     every axis, and the value of an axis that does not apply has no effect."""

@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 
 class Suggester:
-    """Makes suggestions for a queue. It keeps searchers in memory for the time of a run."""
+    """Makes suggestions for a queue, keeping searchers in memory during a run."""
 
     def __init__(self, record: Callable[[Study, Sequence[Cell]], None]) -> None:
-        """`record` makes the next suggestions of a study durable, before anything runs that they suggest."""
+        """`record` stores the next suggestions of a study durably; it is called before any of their trials run."""
         self._record = record
         self._searchers: dict[str, Searcher] = {}
         self._told: dict[str, list[Told]] = {}
@@ -39,10 +39,10 @@ class Suggester:
 
 
 def of_suggestion(study: Study, index: int, outcomes: Mapping[str, Outcome]) -> Told:
-    """What a searcher is told of a suggestion all of whose trials have ended: the means over its seeds.
+    """Return what a searcher is told about a suggestion whose trials have all ended: the means over its seeds.
 
-    Settings that diverge with one seed are no good with the others. A failure may have been the machine's and says
-    nothing.
+    If one seed diverged, the settings count as bad. If one failed, the machine may have been the cause, so the failure
+    says nothing about the settings.
     """
     from cnnsearch.planning.search import Ending, Told
 

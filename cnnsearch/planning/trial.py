@@ -1,4 +1,4 @@
-"""A trial, how it ended, and what one epoch of it gave. Free of torch."""
+"""A trial, how it ended, and the results of one of its epochs. Does not import torch."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Status(StrEnum):
     def is_final(self) -> bool:
         """Whether running the same trial again could only end the same way, in any sweep.
 
-        A failure may have been the machine's fault. Whether a pruned trial is to go on depends on the sweep: see
+        A failure may have been the machine's fault. Whether a pruned trial continues depends on the sweep: see
         `counts`.
         """
         return self in (Status.DONE, Status.DIVERGED)
@@ -33,7 +33,7 @@ class Status(StrEnum):
 
 @dataclass(frozen=True)
 class Outcome:
-    """What planning needs to know of a trial that ended."""
+    """What planning needs to know about a trial that ended."""
 
     status: Status
     val_accuracy: float | None = None
@@ -45,20 +45,20 @@ class Outcome:
     bytes: int | None = None
     """Size of all the model's weights."""
     stopped_by: str | None = None
-    """What pruned it: the method of `stop_early`, or `max_seconds`."""
+    """What stopped it early: the method of `stop_early`, or `max_seconds`."""
 
     @property
     def is_comparable(self) -> bool:
         """Whether its scores may be compared with those of trials that trained to the end.
 
-        Those of a trial stopped by `patience` may: it was stopped for its own curve alone.
+        True also for a trial stopped by `patience`, which looks only at the trial's own curve.
         """
         return self.status is Status.DONE or self.stopped_by == "patience"
 
     def counts(self, rule: StopEarly | None, max_seconds: float | None) -> bool:
-        """Say whether a trial that ended like this need not run for a sweep with this rule and time limit.
+        """Say whether this outcome is final in a sweep with this rule and time limit, so that the trial need not run.
 
-        A pruned trial counts in a sweep that stops trials early; in any other it runs to its end.
+        That of a pruned trial is final in a sweep that stops trials early; in any other the trial runs to its end.
         """
         if self.status is not Status.PRUNED:
             return True

@@ -29,9 +29,9 @@ class Refreshed(NamedTuple):
     """An up-to-date report."""
 
     tables: Tables
-    """With the pictures that the report shows."""
+    """The tables, with the pictures that the report shows."""
     path: Path
-    """Of report.html."""
+    """Path of report.html."""
     summary: list[tuple[str, str]]
     """The answer in a few labelled lines, for a terminal."""
 

@@ -24,11 +24,11 @@ class Finding:
 
 @dataclass(frozen=True)
 class Claim:
-    """The comparisons behind a finding, and how to word it once they are judged together with all others."""
+    """The comparisons behind a finding, and how to word it once they are judged together with those of all claims."""
 
     comparisons: tuple[Comparison, ...]
     tell: Callable[[Sequence[Verdict]], Finding]
-    """Words the finding, given one verdict for each comparison."""
+    """Makes the finding, given one verdict for each comparison."""
 
     @property
     def size(self) -> float:
@@ -45,11 +45,11 @@ class Answer:
 
 
 def plain(sentence: str, verdict: Verdict, anchor: str) -> Claim:
-    """A claim that rests on no comparison."""
+    """Make a claim that rests on no comparison."""
     return Claim((), lambda _: Finding(sentence, verdict, anchor))
 
 
 def tell_all(claims: Sequence[Claim]) -> list[Finding]:
-    """The findings of these claims, their comparisons corrected together."""
+    """Make the findings of these claims, with one correction for all their comparisons."""
     verdicts = iter(judge_all([comparison for claim in claims for comparison in claim.comparisons]))
     return [claim.tell([next(verdicts) for _ in claim.comparisons]) for claim in claims]

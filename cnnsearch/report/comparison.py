@@ -45,14 +45,14 @@ class Source:
     title: str
     question: str
     ran: str
-    """When, how long and on what."""
+    """When it ran, for how long, and on what machine."""
     link: str
     """Relative URL of its report; empty where there is none."""
 
 
 @dataclass(frozen=True)
 class ComparisonPage:
-    """The comparison."""
+    """All contents of the comparison's page."""
 
     title: str
     overline: str
@@ -131,7 +131,7 @@ def assemble(tables: Sequence[Tables], out: Path) -> ComparisonPage:
 
 
 def _names(tables: Sequence[Tables]) -> list[str]:
-    """The sweeps' names; with their folders where several have the same."""
+    """Name the sweeps; add their folders if several have the same name."""
     names = [table.sweep.name for table in tables]
     if len(set(names)) == len(names):
         return names

@@ -15,24 +15,24 @@ from cnnsearch.report.words import in_label
 from cnnsearch.words import counted, duration, listed, number_word
 
 LONGER = 1.2
-"""Ratio of two times below which they cannot be told apart, having been measured once."""
+"""Ratio of two times below which they cannot be told apart, because each was measured only once."""
 _CLEARLY_LONGER = 2.0
 _MOST_UNBEATEN = 5
 
 
 def machine(part: Part) -> str:
-    """The machine of the sweep's last run; empty where not recorded."""
+    """Name of the machine of the sweep's last run; empty if not recorded."""
     return hardware(part.evidence.runs[-1]) if part.evidence.runs else ""
 
 
 def timed(ranked: Sequence[Entry]) -> list[tuple[Entry, float]]:
-    """Entries with their training seconds, shortest first."""
+    """List entries with the training seconds of their best networks, shortest first."""
     known = [(entry, seconds) for entry in ranked if (seconds := entry.part.seconds(entry.best))]
     return sorted(known, key=lambda item: item[1])
 
 
 def of_time(ranked: Sequence[Entry]) -> list[Finding]:
-    """How long the best networks took to train, and each sweep as a whole."""
+    """Say how long the best networks, and all trials of each sweep, took to train."""
     known = timed(ranked)
     if len(known) < 2:
         return []
@@ -47,12 +47,12 @@ def of_time(ranked: Sequence[Entry]) -> list[Finding]:
 
 
 def times(ratio: float) -> str:
-    """ "1.5 times", "1,200 times"."""
+    """Word a ratio: "1.5 times", "1,200 times"."""
     return f"{ratio:,.0f} times" if ratio >= 9.95 else f"{ratio:.1f} times"
 
 
 def _how_much_longer(ratio: float, compared: Sequence[Entry]) -> Verdict:
-    """Times were measured once, beside other trials: only large ratios on one machine are clear."""
+    """How sure a ratio of times is: clear only if it is large and on one machine, as each time was measured once."""
     if ratio < LONGER:
         return CANNOT_TELL
     same = len({machine(entry.part) for entry in compared}) == 1
@@ -78,12 +78,12 @@ def rate(part: Part, configuration: Configuration) -> float | None:
 
 
 def rate_text(value: float) -> str:
-    """A rate as people read it: "383", "4.2"."""
+    """Format a rate for people: "383", "4.2"."""
     return (f"{value:,.0f}" if abs(value) >= 10 else f"{value:.1f}").replace("-", "−")
 
 
 def of_rate(ranked: Sequence[Entry]) -> list[Finding]:
-    """What the best networks reached per minute of training."""
+    """Say what the best networks reached per minute of training."""
     rates = [(entry, value) for entry in ranked if (value := rate(entry.part, entry.best)) is not None]
     rates.sort(key=lambda item: -item[1])
     if len(rates) < 2:
@@ -99,7 +99,7 @@ def of_rate(ranked: Sequence[Entry]) -> list[Finding]:
 
 
 def of_unbeaten(parts: Sequence[Part]) -> list[Finding]:
-    """The settings that none beats in both accuracy and time."""
+    """Name the settings that no other setting beats in both accuracy and time."""
     known = [
         (part, c, score, seconds)
         for part in parts

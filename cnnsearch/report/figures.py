@@ -31,7 +31,7 @@ class Picture:
     name: str
     """Name of its file in plots/, and its id on the page."""
     title: str
-    """What it shows."""
+    """One line that says what it shows."""
     caption: str
     """How to read it."""
     alt: str
@@ -41,12 +41,12 @@ class Picture:
 
     @cached_property
     def png(self) -> bytes:
-        """The file for plots/. Drawn on first use: it takes as long as all the rest, and a page does not need it."""
+        """Content of the file in plots/. Drawn on first use, which takes as long as all the rest; a page needs none."""
         return plots.to_png(self.figure)
 
 
 def picture_of(figure: Figure | None, name: str, caption: str, alt: str) -> Picture | None:
-    """The picture of a figure; None where there is no figure."""
+    """Make the picture of a figure; None if there is no figure."""
     if figure is None:
         return None
     title = capitalised(style.title_of(figure))
@@ -56,7 +56,7 @@ def picture_of(figure: Figure | None, name: str, caption: str, alt: str) -> Pict
 
 
 def all_settings(evidence: Evidence) -> Picture | None:
-    """Section 3: all settings as dots."""
+    """Picture for section 3: all settings as dots."""
     total, shown = len(evidence.configurations), most_dots(evidence)
     alt = f"Dots with intervals: test accuracy of {counted(min(total, shown), 'setting')}. "
     best, score = evidence.best, evidence.score(evidence.best) if evidence.best else None
@@ -75,7 +75,7 @@ def all_settings(evidence: Evidence) -> Picture | None:
 
 
 def heatmaps(evidence: Evidence) -> Picture | None:
-    """Section 4: heatmaps of the main stage, or dots along its one axis."""
+    """Picture for section 4: heatmaps of the main stage, or dots if it has one axis."""
     stage = main_stage(evidence)
     if stage is None:
         return None
@@ -100,7 +100,7 @@ def heatmaps(evidence: Evidence) -> Picture | None:
 
 
 def learning_curves(evidence: Evidence, stage: str, prefix: str = "") -> list[Picture]:
-    """Section 5: loss, then accuracy, of one stage."""
+    """Pictures for section 5: learning curves of one stage, first loss, then accuracy."""
     found = []
     note = curves_shown(evidence, stage)
     for metric in ("loss", "accuracy"):
@@ -118,7 +118,7 @@ def learning_curves(evidence: Evidence, stage: str, prefix: str = "") -> list[Pi
 
 
 def before_after(evidence: Evidence, stage: str) -> Picture | None:
-    """Section 6: before and after, for a stage that continues another."""
+    """Picture for section 6: accuracy before and after, for a stage that continues another."""
     caption = (
         "Hollow: the weights carried over, before any further training. Filled: after it, at the epoch of best "
         "validation accuracy. Lines are 95 % Wilson intervals, dashed for validation."
@@ -128,7 +128,7 @@ def before_after(evidence: Evidence, stage: str) -> Picture | None:
 
 
 def best_confusion(evidence: Evidence) -> Picture | None:
-    """Section 7: the matrix of the best setting."""
+    """Picture for section 7: the confusion matrix of the best setting."""
     best = evidence.best
     if best is None:
         return None
@@ -144,10 +144,10 @@ def best_confusion(evidence: Evidence) -> Picture | None:
 
 
 def other_confusions(evidence: Evidence) -> list[Picture]:
-    """Section 7: more matrices.
+    """Pictures for section 7: further confusion matrices.
 
-    The best of each model and fine-tuning mode in each stage; for a stage that continues another, each setting and its
-    start."""
+    They show the best setting of each model and fine-tuning mode in each stage; for a stage that continues another,
+    each setting and the one it started from."""
     chosen: list[tuple[Configuration, str]] = []
     for stage in evidence.stages:
         configurations = evidence.stage(stage)
@@ -181,7 +181,7 @@ def other_confusions(evidence: Evidence) -> list[Picture]:
 
 
 def images_per_class(evidence: Evidence) -> Picture | None:
-    """Section 9: how many images each class has."""
+    """Picture for section 9: how many images each class has."""
     counts = {split: sum(evidence.class_counts(split)) for split in ("train", "val", "test")}
     classes = len(evidence.classes)
     caption = (
@@ -195,5 +195,5 @@ def images_per_class(evidence: Evidence) -> Picture | None:
 
 
 def present(pictures: Sequence[Picture | None]) -> list[Picture]:
-    """The pictures that are not None."""
+    """Return the pictures that are not None."""
     return [picture for picture in pictures if picture is not None]

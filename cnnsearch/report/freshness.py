@@ -19,7 +19,7 @@ Lines = list[tuple[str, str]]
 
 
 def made_from(tables: Tables) -> str:
-    """Digest of all that a report shows and of the code that makes it; empty where the tables are not stored."""
+    """Compute a digest of all that a report shows and of the code that makes it; empty if the tables are not stored."""
     if not tables.checksums:
         return ""
     facts = [
@@ -43,7 +43,7 @@ def note(out: Path, made: str, summary: Lines) -> None:
 
 
 def noted(out: Path, tables: Tables) -> Lines | None:
-    """The answer of the report in `out`; None where it would differ today, or one of its files has changed."""
+    """Return the answer of the report in `out`; None if a new report would differ, or one of its files has changed."""
     stored = read_checked(out / "report.json")
     if stored is None or not stored["made_from"] or stored["made_from"] != made_from(tables):
         return None

@@ -52,7 +52,7 @@ def render(page: Page | ComparisonPage) -> str:
 
 
 def content(page: Page | ComparisonPage) -> str:
-    """The `main` element of `render`, for a page made elsewhere; that needs `style` and `table_script`."""
+    """The `main` element of `render`, for a page made elsewhere, which needs `style` and `table_script`."""
     return _render(page, "content.html.j2")
 
 
@@ -77,7 +77,7 @@ def table_script() -> str:
 
 
 def _anchor_names(page: Page) -> dict[str, str]:
-    """The text of a link to each section."""
+    """Id of a section -> the text of a link to it."""
     heading = page.heatmaps_heading
     continued = {f"continued-{stage.stage}": "before and after" for stage in page.continued}
     searched = {f"search-{section.stage}": "how the search went" for section in page.searches}
@@ -96,7 +96,7 @@ def _finalized(value: object) -> object:
 
 
 def only_base64(text: str) -> str:
-    """The text if it is base64, else nothing, since it goes into a URL."""
+    """Return the text if it is base64, else nothing, since it goes into a URL."""
     try:
         base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError, TypeError):

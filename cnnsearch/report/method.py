@@ -26,7 +26,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Method:
-    """What it takes to understand and to repeat the sweep."""
+    """What is needed to understand and to repeat the sweep."""
 
     notes: tuple[tuple[str, str], ...]
     """(heading, two sentences)."""
@@ -47,7 +47,7 @@ def method(evidence: Evidence) -> Method:
 
 
 def seeds_note(evidence: Evidence) -> str:
-    """What can be said about seeds; empty where nothing finished."""
+    """Say what the seeds show; empty if nothing finished."""
     seeds = sorted({seed for c in evidence.configurations for seed in c.seeds})
     if not seeds:
         return ""
@@ -63,7 +63,7 @@ def seeds_note(evidence: Evidence) -> str:
 
 
 def _notes(evidence: Evidence) -> list[tuple[str, str]]:
-    """Two sentences on each thing a reader may doubt."""
+    """Write two sentences on each thing that a reader may doubt."""
     chosen = counted(len(evidence.configurations), "setting")
     optimistic = f"the winner’s validation score, the highest of {chosen}, is optimistic for that reason, and its"
     seeds = max((len(c.trial_ids) for c in evidence.configurations), default=1)
@@ -112,7 +112,7 @@ def _notes(evidence: Evidence) -> list[tuple[str, str]]:
 
 
 def comparison_notes(parts: Sequence[Part], found: Sequence[Contrast]) -> tuple[tuple[str, str], ...]:
-    """How a comparison of several sweeps selects, tests and measures time."""
+    """Say how a comparison of several sweeps selects, tests and measures time."""
     unpaired = any(not contrast.is_paired for contrast in found)
     paired = any(contrast.is_paired for contrast in found)
     tests = []
@@ -169,7 +169,7 @@ def _run(run: Mapping[str, Any]) -> Run:
 
 
 def date_of(moment: Any) -> str:
-    """ "1 March 2025, 10:00 UTC" from an ISO time; other text is returned unchanged."""
+    """Turn an ISO time into "1 March 2025, 10:00 UTC"; other text is returned unchanged."""
     if not isinstance(moment, str):
         return ""
     try:

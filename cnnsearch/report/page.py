@@ -26,7 +26,7 @@ _MOST_OF_A_CLASS = 8  # pictures on the contact sheet
 
 @dataclass(frozen=True)
 class Fact:
-    """One of the four figures under the answer."""
+    """One of the four numbers shown under the answer."""
 
     name: str
     value: str
@@ -35,7 +35,7 @@ class Fact:
 
 @dataclass(frozen=True)
 class Continued:
-    """A stage that continues another."""
+    """The section on a stage that continues another."""
 
     stage: str
     heading: str
@@ -45,7 +45,7 @@ class Continued:
 
 @dataclass(frozen=True)
 class Page:
-    """The report."""
+    """All contents of the report's page."""
 
     title: str
     overline: str
@@ -68,7 +68,7 @@ class Page:
     more_confusions: list[Picture]
     trials: rows.Table
     best_trials: rows.Table
-    """The same; of very many trials only the best."""
+    """The same table with only the best trials, if there are very many."""
     images: Picture | None
     sheet: list[tuple[str, list[str]]]
     data_facts: list[tuple[str, str]]

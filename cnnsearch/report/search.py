@@ -30,21 +30,21 @@ _RULES = {
 
 @dataclass(frozen=True)
 class SearchSection:
-    """One stage's search."""
+    """The report's section on the search of one stage."""
 
     stage: str
     summary: str
-    """The method, and what became of its trials."""
+    """The method, and how its trials ended."""
     pictures: list[Picture]
     why_no_importances: str
-    """Empty where they are shown."""
+    """Why the section has no importances; empty if it has."""
     front: Table | None
-    """Trials on the Pareto front, where there are several objectives."""
+    """Trials on the Pareto front; None with one objective, or without such trials."""
     front_note: str
 
 
 def sections(evidence: Evidence) -> list[SearchSection]:
-    """A section for each stage that was searched, or in which trials were stopped early."""
+    """Make a section for each stage that was searched, or in which trials were stopped early."""
     return [_section(search) for search in evidence.searches]
 
 
@@ -60,7 +60,7 @@ def _section(search: Searched) -> SearchSection:
 
 
 def summary(search: Searched) -> str:
-    """The method and what became of its trials, in two or three sentences."""
+    """Describe the method and how its trials ended, in two or three sentences."""
     total, planned = len(search.attempts), search.spec.search.trials
     of = f" of {counted(planned, 'trial')}" if planned and planned > total else ""
     trials = f"{total:,}{of}" if of else counted(total, "trial")
@@ -101,7 +101,7 @@ def _name(search: Searched, what: str) -> str:
 
 
 def _selected(search: Searched, most: int = MOST_POINTS) -> str:
-    """A note where not all trials are drawn; else empty."""
+    """A note if not all trials are drawn; else empty."""
     total = max(len(search.scored), len(search.stopped))
     return (
         f" Of more than {most} trials the best are drawn, and an even selection of the others." if total > most else ""
@@ -218,7 +218,7 @@ def _budgets(search: Searched) -> Picture | None:
 
 
 def _front(search: Searched) -> Table:
-    """The Pareto set, by the first objective; of many trials an even selection that keeps both ends."""
+    """Table of the Pareto set, sorted by the first objective; of many trials, an even selection with both ends."""
     axes = [axis.name for axis in search.axes]
     columns = [Column("trial", True), *(Column(one.label, True) for one in search.objectives)]
     columns += [Column(words(name).short, numeric=search.axis(name).is_ordered) for name in axes]

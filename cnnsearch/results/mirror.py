@@ -38,7 +38,7 @@ LEFT_THERE = frozenset({"best.safetensors", "checkpoint.pt"})
 _LOG = logging.getLogger(__name__)
 
 RACY_NANOSECONDS = 2 * 10**9
-"""Stores tell times in whole seconds: a file written this shortly before the newest one may have changed unnoticed."""
+"""Nanoseconds before the newest file in which a change may go unnoticed, since stores give times in whole seconds."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class Mirror:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[Mirror]:
-        """See ResultsPlace. Keeps others off the URI, wherever they run, and makes the mirror equal to it."""
+        """See ResultsPlace. Locks the URI against commands on any machine, and makes the mirror equal to it."""
         with self.here.locked(str(self)), held(self.remote) as claim:
             self._claims.append(claim)
             try:
@@ -80,7 +80,7 @@ class Mirror:
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[Mirror]:
-        """See ResultsPlace. Yields another mirror, since this one and the URI may be held."""
+        """See ResultsPlace. Yields a separate mirror, since another process may hold this one and the URI."""
         path = self.here.path
         apart = Mirror(Results(path.parent.with_name(f"{path.parent.name}-read") / path.name), self.remote)
         try:
@@ -114,7 +114,7 @@ class Mirror:
                 folder.rmdir()  # where the URI has none of its files any more
 
     def _fetch(self, names: Sequence[str], index: _Index) -> None:
-        """Fetch files, and remember what they were."""
+        """Fetch files, and note their facts in the index."""
         _download(self.remote, self.here.path, names)
         newest = max((facts.changed for facts in self._listed.values()), default=0)
         listed = {name: self._listed[name] for name in names}
@@ -196,7 +196,7 @@ class Mirror:
             self._listed.pop(name, None)
 
     def adopt(self, trial_ids: list[str]) -> list[str]:
-        """See ResultsPlace. Of the other sweeps only these trials are fetched, and only for as long as this takes."""
+        """See ResultsPlace. Only these trials of other sweeps are fetched, and those copies are removed again."""
         folders = [folder for trial_id in trial_ids for folder in self._elsewhere.get(trial_id, ())]
         if not folders:
             return []
@@ -216,7 +216,7 @@ class Mirror:
 
     @cached_property
     def _elsewhere(self) -> dict[str, list[str]]:
-        """Trial id -> its folders, relative to the results root, in other sweeps where it has ended. Listed once."""
+        """Trial id -> its folders in other sweeps where it has ended, relative to the results root. Listed once."""
         found: dict[str, list[str]] = {}
         for name in sorted(self.remote.parent.list()):
             sweep, *rest = name.split("/")
@@ -236,7 +236,7 @@ class Mirror:
 
 @dataclass
 class _Index:
-    """What each file was under the URI and here when the two were equal: one that has changed since is not."""
+    """Facts about each file, under the URI and here, from when the two were equal: if one differs now, it changed."""
 
     folder: Path
     entries: dict[str, list[int]]
@@ -276,7 +276,7 @@ class _Index:
 
 
 def _download(remote: Remote, folder: Path, names: Iterable[str]) -> None:
-    """Copy files into a folder, except those that are gone meanwhile. Raises DiskError."""
+    """Copy files into a folder, except those that have been deleted meanwhile. Raises DiskError."""
 
     def fetch(name: str) -> None:
         content = remote.read(name)

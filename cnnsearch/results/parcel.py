@@ -39,7 +39,7 @@ HOLDER = ".holder"
 
 
 def put(remote: Remote, parcel: Parcel) -> None:
-    """Change a trial's files under a URI. Where that writes the record, the trial has ended, and is no longer held."""
+    """Change a trial's files under a URI. If this writes the record, the trial has ended, so its holder is removed."""
     if RECORD in parcel.changed:
         parcel = replace(parcel, gone=parcel.gone | {HOLDER})
     for name, content in parcel.changes():

@@ -111,9 +111,9 @@ class Stored:
     tables: dict[str, pa.Table]
     """Name -> table, of those that were read. Strings of predictions are dictionaries: rows may be millions."""
     planned: int
-    """Trials of the sweep, ended or not."""
+    """Number of trials in the sweep, ended or not."""
     checksums: dict[str, str]
-    """File name -> SHA-256, as far as tables.json has them."""
+    """File name -> SHA-256, for the files listed in tables.json."""
 
 
 def store(folder: Path, tables: Mapping[str, pa.Table], digest: str, planned: int) -> dict[str, str]:
@@ -187,7 +187,7 @@ def read(folder: Path, digest: str, *, any_digest: bool) -> Stored | None:
 
 
 def read_predictions(folder: Path, checksum: str) -> pa.Table:
-    """The predictions with this checksum. Raises ResultsError where the file has another by now."""
+    """Read the predictions with this checksum. Raises ResultsError if the file has another one by now."""
     file = folder / "predictions.parquet"
     try:
         if sha256(file) == checksum:
@@ -206,7 +206,7 @@ def _with_columns(table: pa.Table, schema: pa.Schema) -> pa.Table:
 
 
 def _changed(folder: Path, note: dict[str, Any]) -> list[Path]:
-    """The files whose checksum is not the noted one."""
+    """List the files whose checksum differs from the recorded one."""
     changed = []
     for name, expected in note["files"].items():
         found = None
@@ -218,5 +218,5 @@ def _changed(folder: Path, note: dict[str, Any]) -> list[Path]:
 
 
 def _dictionaries(name: str) -> list[str]:
-    """The columns of a table that hold few different strings in very many rows, and so are dictionaries in memory."""
+    """List the columns that hold few different strings in very many rows, and so are dictionaries in memory."""
     return [column.name for column in PREDICTIONS if column.type == pa.string()] if name == "predictions" else []

@@ -66,11 +66,11 @@ class Record(BaseModel):
     files: dict[str, str] = {}
     """File name -> SHA-256 of the files that the record vouches for."""
     checksum: str = Field("", exclude=True)
-    """Of the record as it was written, by whatever version."""
+    """Checksum of the record as the version that wrote it computed it."""
 
     @classmethod
     def of(cls, trial: Trial, status: Status, **facts: Any) -> Record:
-        """The record of a trial; `facts` are the other fields that are known."""
+        """Make the record of a trial; `facts` are the other fields that are known."""
         return cls(
             trial_id=trial.id,
             stage=trial.stage,
@@ -83,7 +83,7 @@ class Record(BaseModel):
 
     @property
     def outcome(self) -> Outcome:
-        """What planning needs of the record."""
+        """The part of the record that planning needs."""
         best = self.best
         return Outcome(
             self.status,

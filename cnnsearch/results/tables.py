@@ -33,7 +33,7 @@ from cnnsearch.storage.checksums import canonical_json
 
 
 class _WhenAsked:
-    """A field that may be given as a function, which is called when the field is first looked at."""
+    """A field that may be given as a function, which is called when the field is first read."""
 
     def __get__(self, owner: Any, kind: type) -> pd.DataFrame:
         if callable(found := owner.__dict__["_predictions"]):
@@ -51,26 +51,27 @@ class Tables:
 
     folder: Path
     trials: pd.DataFrame
-    """A row a trial that ended; columns of `TRIALS`."""
+    """One row for each trial that ended; columns of `TRIALS`."""
     epochs: pd.DataFrame
-    """A row a trial and epoch; columns of `EPOCHS`."""
+    """One row for each epoch of each trial; columns of `EPOCHS`."""
     predictions: pd.DataFrame
-    """A row a trial, split, moment and example; columns of `PREDICTIONS`, strings as categories. It may be long, and is
-    read when it is first looked at."""
+    """One row for each trial, split, moment and example; columns of `PREDICTIONS`, strings as categories.
+
+    It may be long, and is read on first use."""
     sweep: Sweep
     """The resolved sweep, as in sweep.yaml."""
     provenance: dict[str, Any]
     """Runs with their commands, versions and hardware."""
     data: dict[str, Any]
-    """Source, classes, counts a class and split, fingerprint, warnings."""
+    """Source, classes, number of images of each class in each split, fingerprint, warnings."""
     pictures: dict[str, Any]
     """Base64 PNGs of some examples; may be empty."""
     planned: int
-    """Trials the sweep has, ended or not."""
+    """Number of trials in the sweep, ended or not."""
     damaged: tuple[str, ...] = ()
-    """Ids of trials whose record, or a file it vouches for, is not what was written: they count as not done."""
+    """Ids of trials whose record, or a file it vouches for, has been damaged: they count as not done."""
     checksums: Mapping[str, str] = field(default_factory=dict)
-    """SHA-256 of the files the frames stand in; empty where they stand in none."""
+    """File name -> SHA-256 of the stored tables; empty if the tables are not stored."""
 
 
 Tables.predictions = _WhenAsked()  # type: ignore[assignment]
@@ -81,8 +82,8 @@ def load(folder: Path | str, *, store: bool = True) -> Tables:
 
     Args:
         folder: of one sweep.
-        store: whether to write tables that were built anew into the folder. Without it, the folder is only read, as
-            it has to be while a run goes on.
+        store: whether to write tables that were built anew into the folder. If not, the folder is only read, as is
+            necessary while a run is active.
 
     Raises ResultsError if the folder holds no sweep, or the description of its data is missing.
     """
@@ -158,10 +159,10 @@ def _digest(sweep: str, data: dict[str, Any], records: dict[str, Record], sugges
 def _ended(
     sweep: Sweep, data: str, records: Mapping[str, Record], weights: WeightsDigests, suggestions: Suggestions
 ) -> tuple[Plan, list[tuple[Trial, Record]]]:
-    """The plan, and its trials that ended with their records, in the plan's order.
+    """Return the plan, and those of its trials that ended with their records, in the plan's order.
 
-    Another version may have given the same trials other ids. If no trial has a record under its present id, records are
-    found by their settings: all of them, so that numbers of two versions are never mixed.
+    Another version may have given the same trials other ids. If no trial has a record under its present id, all records
+    are matched by settings instead. Never only some are: numbers of two versions must not be mixed.
     """
     plan = make_plan(sweep, data, {id_: record.outcome for id_, record in records.items()}, weights, suggestions)
     if records and not records.keys() & plan.trials.keys():
@@ -214,7 +215,7 @@ def _trial_row(sweep: str, stage: str, record: Record) -> dict[str, Any]:
 
 
 def _predictions(results: Results, data: dict[str, Any], trial_ids: Sequence[str]) -> pa.Table:
-    """All predictions, with strings as dictionaries: a few bytes per row."""
+    """Build the table of all predictions, with strings as dictionaries: a few bytes per row."""
     listed = data.get("examples", {})
     splits, moments = sorted(listed), ["before", "best"]
     names = [str(name) for split in splits for name in listed[split]["names"]]

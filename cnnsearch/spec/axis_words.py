@@ -11,7 +11,7 @@ class AxisWords(NamedTuple):
     """The names of an axis."""
 
     label: str
-    """In labels of trials, on the terminal and in logs; "" where the value speaks for itself."""
+    """In labels of trials, on the terminal and in logs; "" if the value needs no name."""
     short: str
     """In labels of a report."""
     full: str
@@ -40,7 +40,7 @@ NONE: dict[str, Value] = {
     "dropout": 0.0, "weight_decay": 0.0, "warmup_epochs": 0.0, "label_smoothing": 0.0, "augment": "none",
     "class_weights": "none",
 }  # fmt: skip
-"""Axis -> its value that says there is none of it: "no dropout"."""
+"""Axis -> the value with which it is absent, worded as in "no dropout"."""
 
 # Said without their axis: "residual", not "model residual".
 _BARE = {"model", "optimizer", "precision"}
@@ -63,7 +63,7 @@ def format_value(value: Value) -> str:
 
 
 def rounded(value: Value) -> Value:
-    """A value to two digits, where it has a fraction."""
+    """Format a value; one with a fraction is rounded to two digits."""
     return float(f"{value:.2g}") if isinstance(value, float) else value
 
 

@@ -44,7 +44,7 @@ def combinations(stage: Stage, axes: Iterable[str]) -> list[Cell]:
     """List every combination of values of these axes that a cell of the stage may have. A cell may hold other axes,
     too.
 
-    Of a stage with a searcher, the axes must be listed ones, not ranges.
+    If the stage has a searcher, the axes must be listed ones, not ranges.
     """
     if not stage.search.is_adaptive:
         return cells(stage)
@@ -98,16 +98,16 @@ def _draw_value(values: Values, rng: np.random.Generator) -> Any:
 
 TYPICAL_DRAWS = 64
 TYPICAL_WORKLOADS = 16
-"""Most kinds of step that are timed before anything runs."""
+"""Most different training steps that are timed before anything runs."""
 SIZE_POWERS = {"width": 2, "image_size": 2, "batch_size": 1}
-"""Axes that change what a step costs -> the power of the axis that a step's time is proportional to."""
+"""Axis that changes what a step costs -> the exponent in its effect: time is proportional to value ** exponent."""
 
 
 def typical_cells(stage: Stage) -> list[Cell]:
     """Draw cells such as a searcher may suggest, to estimate what its trials will take.
 
-    Of a range that changes what a step costs, only the two ends are drawn, in such proportion that the mean cost of a
-    step is that of the whole range: every size has to be timed, and two tell as much as many.
+    From a range that changes what a step costs, only the two ends are drawn, in such proportion that the mean cost of a
+    step is that of the whole range. Each size must be timed, and two sizes say as much as many.
     """
     found: list[Cell] = []
     kinds: set[tuple[Any, ...]] = set()

@@ -39,7 +39,7 @@ _TOO_DEEP = f"is nested more than {MAX_DEPTH} deep"
 
 
 class _TooLargeError(Exception):
-    """A file has more values, or is nested deeper, than a sweep file may be."""
+    """Raised if a file has more values, or is nested deeper, than a sweep file may."""
 
 
 class _Bounded(yaml.SafeLoader):

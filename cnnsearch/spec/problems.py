@@ -101,7 +101,7 @@ def _size_problems(seeds: int, stage: Stage, at: KeyPath) -> Iterator[SpecProble
 def _with_inherited(own: dict[str, Values], parents: dict[str, Values]) -> dict[str, Values]:
     """All axes in which trials of a stage can differ, those of the stage they start from first."""
     inherited = {axis: values for axis, values in parents.items() if axis not in own}
-    # The axis that a condition names has another value by now, but the axis under the condition keeps the one it had.
+    # The axis that a condition names may have changed since, but the axis under the condition keeps its earlier value.
     freed = {axis: v.model_copy(update={"when": {}}) for axis, v in inherited.items() if v.when.keys() & own.keys()}
     return inherited | freed | own
 

@@ -58,7 +58,7 @@ class Part(BaseModel):
 
 
 class SpecProblemError(ValueError):
-    """A value that is well-formed and still impossible, with the key path where it stands."""
+    """Raised for a value that is well-formed but impossible, with the key path at which it was given."""
 
     def __init__(self, path: KeyPath, message: str) -> None:
         super().__init__(message)
@@ -146,7 +146,7 @@ class Recipe(Part):
 
 
 class TrainSpec(Recipe):
-    """The recipe, and a limit on it that is not part of it."""
+    """The recipe, and the limit on training time, which is not part of the recipe."""
 
     max_seconds: Float | None = Field(
         None,
@@ -222,6 +222,6 @@ AXES: dict[str, TypeAdapter[Any]] = {
 
 
 def value_message(value: Any, message: str) -> str:
-    """Put pydantic's message in our form: what was given, what is allowed."""
+    """Reword pydantic's message in our form: what was given, what is allowed."""
     shown = repr(value) if len(repr(value)) <= 60 else repr(value)[:57] + "..."
     return f"given {shown}; " + message.removeprefix("Value error, ").replace("Input should", "it should")

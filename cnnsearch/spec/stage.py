@@ -15,7 +15,7 @@ from pydantic import (
 from cnnsearch.spec.settings import Float, Int, Part
 
 MAX_TRIALS = 1_000_000
-"""Most trials of one stage."""
+"""Most trials that one stage may have."""
 AT_ONCE = 8
 """Default number of a searcher's suggestions that may be without an outcome at a time."""
 
@@ -89,8 +89,8 @@ def _conditions(raw: Any) -> dict[str, tuple[Any, ...]]:
 
 
 def repeated(values: list[Any]) -> Any:
-    """Return the first value that occurs twice; None where there is none, or where a value is unhashable and so no
-    axis'.
+    """Return the first value that occurs twice; None if there is none, or if a value is unhashable and so cannot be on
+    an axis.
     """
     seen = set()
     for value in values:

@@ -39,7 +39,7 @@ def sha256(file: Path) -> str:
 
 
 def sealed(content: bytes | memoryview) -> bytes:
-    """Put content's checksum in front of it."""
+    """Return content with its checksum in front."""
     return b"".join([_SEAL, hashlib.sha256(content).hexdigest().encode(), b"\n", content])
 
 

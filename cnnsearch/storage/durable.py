@@ -25,7 +25,7 @@ from cnnsearch.storage.checksums import checksum, is_whole
 
 _TEMPORARY = ".tmp-"
 _FOREIGN_SECONDS = 7 * 24 * 3600
-"""Age from which a temporary file counts as left behind when its process cannot be looked up, as on another machine."""
+"""Age from which a temporary file counts as abandoned if its process cannot be checked, as on another machine."""
 
 _UMASK = os.umask(0o022)
 os.umask(_UMASK)
@@ -50,9 +50,9 @@ def replacing(path: Path, *, synced: bool = True) -> Iterator[Path]:
 
 
 def write_whole(path: Path, content: bytes, *, synced: bool = True) -> None:
-    """Write a file so that after a crash it is there whole or as it was before. Raises DiskError.
+    """Write a file so that after a crash it is either complete or as it was before. Raises DiskError.
 
-    With `synced` off that holds for a crash of this process, but not of the machine until `sync` was called.
+    With `synced` off, this holds if the process crashes; if the machine does, only after a call of `sync`.
     """
     with replacing(path, synced=synced) as temporary:
         temporary.write_bytes(content)
@@ -160,7 +160,7 @@ def _is_abandoned(path: Path) -> bool:
 
 
 def this_process() -> str:
-    """A name for this process that no other process has, also on other machines; see `is_gone`."""
+    """Return a name for this process that no other process on any machine has; see `is_gone`."""
     return f"{_machine()}-{_boot()}-{os.getpid()}"
 
 
@@ -196,7 +196,7 @@ def _machine() -> str:
 
 
 def _boot() -> str:
-    """A name for the time between two starts of this machine."""
+    """Return a name for the time since this machine started, which differs after its next start."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii")[:8]
     except OSError:

@@ -42,7 +42,7 @@ _FINAL = (
     "HTTP status 400",
     "HTTP status 403",
 )
-"""Found in errors that another try would meet again."""
+"""Words in messages of errors that would occur again at another try."""
 
 T = TypeVar("T")
 
@@ -70,11 +70,11 @@ def _is_told(key: str, value: str) -> bool:
 
 @dataclass(frozen=True)
 class Facts:
-    """What a listing says of an object."""
+    """What a listing says about an object."""
 
     size: int
     changed: int
-    """When it was written, in nanoseconds, by the store's clock. Stores tell whole seconds."""
+    """When it was written, in nanoseconds, by the store's clock. Stores give whole seconds."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -108,7 +108,7 @@ class Remote:
 
     @property
     def identity(self) -> str:
-        """Tells places apart, whoever asks."""
+        """Identifies the place, the same on every machine and for every user."""
         where, _, query = self.uri.partition("?")
         endpoint = dict(parse_qsl(query)).get("endpoint_override", "")
         return f"{where.partition('://')[0]}://{self.place} {endpoint}"
@@ -119,18 +119,18 @@ class Remote:
         return self.uri.partition("?")[0].partition("://")[2].rpartition("@")[2].rstrip("/")
 
     def at(self, name: str) -> Remote:
-        """The place under a name."""
+        """Return the place of the folder with this name in it."""
         where, mark, query = self.uri.partition("?")
         return Remote(f"{where.rstrip('/')}/{quote(name)}{mark}{query}")
 
     @property
     def parent(self) -> Remote:
-        """The place it is in."""
+        """The place of the folder that contains it."""
         where, mark, query = self.uri.partition("?")
         return Remote(f"{where.rstrip('/').rpartition('/')[0]}{mark}{query}")
 
     def check(self) -> None:
-        """Raise RemoteError where it cannot be reached. Tries once, since a user is waiting."""
+        """Raise RemoteError if it cannot be reached. Tries once, since a user is waiting."""
         self._tried("reached", lambda: self._list(recursive=False), waits=())
 
     def list(self) -> dict[str, Facts]:

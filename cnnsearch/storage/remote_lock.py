@@ -1,8 +1,8 @@
 """The lock that keeps two commands off one results URI: each writes a claim of its own, then looks for other claims.
 
-A command that finds another claim withdraws. Of two that come at once, the later to look sees the other's claim, since
-each looks after writing its own: so at most one stays, wherever a listing shows what was written before it (S3, Google
-Cloud Storage, Azure, file systems). Conditional writes, which not all stores have, are not needed.
+A command that finds another claim withdraws. If two come at the same time, the one that looks later sees the other's
+claim, since each looks after writing its own. So at most one stays, if a listing shows everything written before it (as
+with S3, Google Cloud Storage, Azure and file systems). Conditional writes, which not all stores have, are not needed.
 
 A claim is written again every `BEAT_SECONDS`. A claim is taken over if it is older than `STALE_SECONDS` by the store's
 clock, or if its process ran on this machine and has ended.
@@ -30,7 +30,7 @@ from cnnsearch.storage.remote import Facts, Remote
 BEAT_SECONDS = 30.0
 STALE_SECONDS = 300.0
 TRIES = 3
-"""How often two commands that came at once, and both withdrew, try again."""
+"""How often a command tries again if it withdrew because another one came at the same time."""
 LEAVE_SECONDS = 5.0
 """Seconds to wait for a heartbeat in flight when the command ends."""
 FOLDER = ".lock"
@@ -45,13 +45,13 @@ class Claim:
     remote: Remote
     name: str = field(default_factory=lambda: f"{FOLDER}/{secrets.token_hex(8)}.json")
     taken_by: str | None = None
-    """Which process took it over while this one stood still; nothing may be written any more."""
+    """The process that took it over while this one was suspended; after that, nothing may be written."""
     _seen: frozenset[str] = frozenset()
-    """Other claims at the last heartbeat. A command that only asks withdraws at once, and comes back under another
-    name."""
+    """Names of other claims at the last heartbeat. A command that is only trying withdraws its claim at once, and would
+    come back with a claim of another name."""
 
     def check(self) -> None:
-        """Raise RunError where it was taken over."""
+        """Raise RunError if the claim was taken over."""
         if self.taken_by:
             raise RunError(f"{self.remote} was taken over by {self.taken_by}, since this command stood still")
 
@@ -147,7 +147,7 @@ def _claims(remote: Remote) -> dict[str, Facts]:
 
 
 def _who(remote: Remote, name: str) -> tuple[str, str]:
-    """Whose a claim is, as people read it and as `is_gone` does."""
+    """Return the owner of a claim, once worded for people and once as a process name for `is_gone`."""
     try:
         said = json.loads(remote.read(name) or b"")
         return str(said["who"]), str(said["process"])

@@ -1,4 +1,4 @@
-"""The pages, and when the report on each is made again: only while somebody looks, and not too often."""
+"""The pages, and when the report on each is made again: only while somebody views it, and not too often."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from cnnsearch.report.watch.looking import Folder, Look
 from cnnsearch.report.watch.making import Made, Maker
 
 ASKED_SECONDS = 90.0
-"""Time after a request during which a page counts as looked at. Browsers ask for a hidden page once a minute."""
+"""Seconds after a request during which a page counts as viewed. Browsers request a hidden page once per minute."""
 LEAST_PAUSE_SECONDS = 3.0
-"""Least time between two reports."""
+"""Least seconds between two reports."""
 PAUSES = 5
-"""While a run holds a folder, the least time between two reports in multiples of what the last one took."""
+"""Least time between two reports while a run holds a folder, in multiples of the time that the last one took."""
 RETRY_SECONDS = 15.0
-"""Time until a report that could not be made is tried again."""
+"""Seconds until a report that could not be made is tried again."""
 _TICK_SECONDS = 0.25
 
 
@@ -72,12 +72,12 @@ class Page:
     digest: str = ""
     """Digest of the report; empty while there is none."""
     _version: str = ""
-    """The version of what the newest report was made from."""
+    """The state of the folders from which the newest report was made; see `_version`."""
     _asked_at: float = float("-inf")
     _due_at: float = float("-inf")
 
     def looks(self) -> list[Look]:
-        """What the folders hold. The page counts as looked at from now on."""
+        """Look at what the folders hold, on a request for the page. This counts as somebody viewing it."""
         self._asked_at = time.monotonic()
         return [folder.look() for folder in self.folders]
 
@@ -86,7 +86,7 @@ class Page:
         return _version(looks) != self._version
 
     def is_due(self) -> bool:
-        """Whether somebody looks, the report is out of date, and the last one was made long enough ago."""
+        """Whether somebody views the page, its report is out of date, and the last one is old enough."""
         now = time.monotonic()
         if now - self._asked_at > ASKED_SECONDS or now < self._due_at:
             return False
@@ -108,5 +108,5 @@ class Page:
 
 
 def _version(looks: Sequence[Look]) -> str:
-    """The version of all there is to report on; empty where there is nothing."""
+    """Identify the state of all the folders hold; empty if there is nothing to report on."""
     return " ".join(look.version for look in looks) if any(look.version for look in looks) else ""

@@ -27,11 +27,11 @@ from cnnsearch.spec.settings import Settings
 from cnnsearch.spec.sweep import Sweep
 
 LEAST_SECONDS = 1.0
-"""Least time between two looks at a folder."""
+"""Least seconds between two looks at a folder."""
 SHARE = 20
-"""Least time between two looks, in multiples of what a look takes."""
+"""Least time between two looks, in multiples of the time that a look takes."""
 _SETTLED_SECONDS = 2.0
-"""A folder that changed more recently may change again without a new time: file systems count in ticks."""
+"""Age up to which a folder may change again without getting a new time, since file systems count time in ticks."""
 
 
 @dataclass(frozen=True)
@@ -65,13 +65,13 @@ class Look:
     is_held: bool
     """Whether a run holds the folder."""
     running: tuple[Begun, ...]
-    """Begun by the run that holds the folder, and not ended."""
+    """Trials begun by the run that holds the folder, and not ended."""
     left: tuple[Begun, ...]
-    """Begun by an earlier run, and not ended."""
+    """Trials begun by an earlier run, and not ended."""
     counts: Mapping[Status, int]
-    """Status -> trials that ended with it."""
+    """Status -> number of trials that ended with it."""
     planned: int | None
-    """Number of trials that the sweep has; None where records cannot say."""
+    """Number of trials in the sweep; None if the records do not tell."""
     stages: tuple[tuple[str, int, int], ...]
     """(name, trials that ended, all trials) of each stage."""
     best: Record | None
@@ -91,13 +91,13 @@ class Look:
 
     @property
     def ended(self) -> int:
-        """Number of trials that ended, however they did."""
+        """Number of trials that ended, whatever their status."""
         return sum(self.counts.values())
 
 
 @dataclass
 class _Seen:
-    """What was read of one trial's folder."""
+    """What was read from one trial's folder."""
 
     changed_ns: int
     is_settled: bool
@@ -117,7 +117,7 @@ class Folder:
     _look: Look | None = None
     _looked_at: float = 0.0
     _seconds: float = 0.0
-    """Time that the last look took."""
+    """Seconds that the last look took."""
     _trials: dict[str, _Seen] = field(default_factory=dict)
     _files: dict[str, tuple[tuple[int, int], Any]] = field(default_factory=dict)
     """File name -> ((size, time), what was read from it)."""
@@ -128,7 +128,7 @@ class Folder:
         self.results = Results(self.path)
 
     def check(self) -> None:
-        """Raise RequestError where this is not the results folder of a sweep, and no run is preparing one."""
+        """Raise RequestError if this is not the results folder of a sweep, and no run is preparing one."""
         if not self.path.is_dir():
             raise RequestError(f"there is no folder {self.path}")
         if not self.results.sweep_file.is_file() and self.results.held_since() is None:
@@ -199,7 +199,7 @@ class Folder:
         return from_yaml(text, str(self.results.sweep_file))
 
     def _remembered(self, name: str, read: Callable[[], Any]) -> tuple[Any, str]:
-        """What a file holds and "", or None and why it cannot be read; read again only where it changed."""
+        """Return the content of a file and "", or None and why it cannot be read. Reads it only if it changed."""
         key = self._key(name)
         known = self._files.get(name)
         if known is None or known[0] != key or not _is_settled(key[1]):
@@ -330,7 +330,7 @@ def _is_settled(changed_ns: int) -> bool:
 
 
 def _is_row(row: object) -> bool:
-    """Whether a line of epochs.jsonl is one; a damaged file may hold anything."""
+    """Whether a parsed line of epochs.jsonl is a row of an epoch; a damaged file may hold anything."""
     return isinstance(row, dict) and isinstance(row.get("epoch"), int) and all(map(_is_number, row.values()))
 
 

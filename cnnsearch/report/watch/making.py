@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import IO, Any
 
 NICENESS = 10
-"""Niceness of the process: a run's processes get about nine times as much of a core that both want."""
+"""Niceness of the process. If both need the same core, a run's process gets about nine times as much of it."""
 
 
 @dataclass(frozen=True)
@@ -30,11 +30,11 @@ class Made:
     """HTML for the `main` element of a page."""
     problem: str = ""
     counts: list[dict[str, int]] = field(default_factory=list)
-    """For each folder, status -> trials that the report covers."""
+    """For each folder, status -> number of trials that the report covers."""
     planned: list[int] = field(default_factory=list)
     """For each folder, the number of trials that the sweep has."""
     seconds: float = 0.0
-    """Processor time that it took."""
+    """Seconds of processor time that it took."""
 
 
 class Maker:

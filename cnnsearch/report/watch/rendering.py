@@ -22,7 +22,7 @@ from cnnsearch.report.watch.making import Made
 from cnnsearch.words import accuracy, percent
 
 MOST_SHOWN = 8
-"""Trials whose curves are drawn at most: heads trained together may be many."""
+"""Most trials whose curves are drawn; many heads may be trained together."""
 MOST_NOTES = 5
 _WIDTH, _HEIGHT = 150.0, 56.0
 """Size of a curve's box, in units of its SVG."""
@@ -73,7 +73,7 @@ class Head:
     done: str
     """`5/16`."""
     bars: tuple[tuple[str, float], ...]
-    """Kind of trials -> their share in percent."""
+    """Kind of trials, such as done or failed -> their share in percent."""
     stages: str
     best: str
     changed_at: float | None
@@ -114,7 +114,7 @@ def state(page: Page, looks: Sequence[Look]) -> dict[str, Any]:
 
 
 def report(page: Page, looks: Sequence[Look]) -> str:
-    """The report as HTML, or what stands in its place while there is none."""
+    """The report as HTML, or a placeholder while there is none."""
     return page.made.content or _templates().get_template("waiting.html.j2").render(_context(page, looks))
 
 
@@ -150,7 +150,7 @@ def _context(page: Page, looks: Sequence[Look]) -> dict[str, Any]:
 
 
 def _behind(page: Page, looks: Sequence[Look]) -> str:
-    """How much the report covers, where that is not yet all that ended; else empty."""
+    """Say how much the report covers, if not yet all trials that ended; else empty."""
     if not page.made.content or not page.is_behind(looks):
         return ""
     made = [sum(counts.values()) for counts in page.made.counts]

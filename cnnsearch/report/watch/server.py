@@ -18,7 +18,7 @@ from cnnsearch.report.watch.live import Live, Page
 
 ADDRESS = "127.0.0.1"
 PORT = 8420
-"""Beyond the ports that Ray's dashboard tries, which begin at 8265."""
+"""The usual port, beyond those that Ray's dashboard tries, which begin at 8265."""
 
 # Another site may point its own name at this machine in order to read what is served here (DNS rebinding); the Host
 # header then holds that name. Any port is allowed: a tunnel may have another one at its near end.
@@ -133,7 +133,7 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.write(body)
 
     def version_string(self) -> str:
-        """Tell no versions."""
+        """Do not reveal the versions of server and Python."""
         return "cnnsearch"
 
     def log_message(self, format: str, *args: Any) -> None:

@@ -41,9 +41,9 @@ class Preprocessing:
 
 
 OWN_IMAGES = Preprocessing()
-"""For weights of this package's own models: images are normalised by the statistics of the training images."""
+"""The preprocessing for this package's own models: images are normalised by statistics of the training images."""
 IMAGENET = Preprocessing((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-"""For nearly all of torchvision's weights."""
+"""The preprocessing that nearly all of torchvision's weights expect."""
 
 
 @dataclass(frozen=True)
