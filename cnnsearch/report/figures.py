@@ -93,7 +93,7 @@ def heatmaps(evidence: Evidence) -> Picture | None:
         if averaged:
             caption += f" Each cell is the mean over {listed([words(axis).plural for axis in averaged])}."
     else:
-        caption = "Test accuracy with its 95 % interval, a dot a setting."
+        caption = "Test accuracy with its 95 % interval, one dot per setting."
     models = listed(evidence.models) or "the model"
     alt = f"Test accuracy by {names}, for {models}. The numbers are in the table of trials."
     return picture_of(plots.heatmaps(evidence, stage), "heatmaps", caption, alt)
@@ -108,7 +108,7 @@ def learning_curves(evidence: Evidence, stage: str, prefix: str = "") -> list[Pi
         several = max((len(c.trial_ids) for c in evidence.stage(stage)), default=1) > 1
         if metric == "loss" and not several:
             caption += " The number under a triangle is the epoch at which validation loss turned."
-        caption += " One thin line a seed." if several else ""
+        caption += " One thin line per seed." if several else ""
         caption += f" {note}" if note else ""
         alt = f"Learning curves: {metric} of training and validation by epoch, for the settings of stage {stage}."
         figure = plots.learning_curves(evidence, metric, stage)

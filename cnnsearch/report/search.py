@@ -178,7 +178,7 @@ def _contour(search: Searched) -> Picture | None:
 
 def _parallel(search: Searched) -> Picture | None:
     caption = (
-        "A line a trial that was trained to its end, across every axis to its score; the best are strong. Listed "
+        "One line per trial that was trained to its end, across every axis to its score; the best are strong. Listed "
         f"values are spread a little.{_selected(search, MOST_LINES)}"
     )
     alt = f"Parallel coordinates of {counted(len(search.scored), 'trial')}. The numbers are in the table of trials."
