@@ -43,7 +43,7 @@ FILES = {
 @pytest.mark.parametrize("case", FILES)
 def test_a_sweep_file_that_is_too_much_is_refused_quickly(tmp_path: Path, case: str) -> None:
     text, complaint = FILES[case]
-    ended = call(sweep_file(tmp_path, text), "--out", tmp_path / "results")
+    ended = call(sweep_file(tmp_path, text), "--out", tmp_path / "results", module="cnnsearch.sweep")
     assert_refused(ended, complaint)
     assert ended.cpu_seconds < MOST_SECONDS
     assert len(ended.stderr) < 1000
@@ -73,7 +73,9 @@ def test_an_alias_bomb_in_a_setting_or_a_results_folder(tmp_path: Path) -> None:
     bomb = "[&a [x, x, x, x, x, x, x, x], " + ", ".join(
         f"&{name} [{', '.join([f'*{before}'] * 8)}]" for before, name in zip("abcdefg", "bcdefgh", strict=True)
     )
-    assert_refused(call("part1", "--set", f"train.lr={bomb}]", "--out", tmp_path), "too many values")
+    assert_refused(
+        call("part1", "--set", f"train.lr={bomb}]", "--out", tmp_path, module="cnnsearch.sweep"), "too many values"
+    )
     sweep_file(tmp_path, alias_bomb(), name="sweep.yaml")
     ended = call(tmp_path, module="cnnsearch.report")
     assert_refused(ended, "too many values")

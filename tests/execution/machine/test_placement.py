@@ -100,6 +100,7 @@ def test_words_for_it() -> None:
     assert "(1 with 8 CPU cores), 1 trial at a time, 2 threads each" in describe(Layout("cpu", 1, 2, 0.0), (PLAIN,))
 
 
+@pytest.mark.usefixtures("whole")  # timings come from the machines
 def test_a_head_without_a_gpu_plans_for_the_machines_with_gpus(
     small_sweep: Callable[..., Sweep], tmp_path: Path
 ) -> None:
