@@ -16,9 +16,9 @@ from cnnsearch.evidence.progress import is_improving
 from cnnsearch.evidence.regions import edges as search_edges
 from cnnsearch.evidence.searches import Searched
 from cnnsearch.evidence.space import Axis
-from cnnsearch.report.words import points
+from cnnsearch.report.words import chance_text, points
 from cnnsearch.spec.axis_words import describe, format_value, words
-from cnnsearch.words import capitalised, counted, listed, share
+from cnnsearch.words import capitalised, counted, listed
 
 _EQUAL_FOR_ALL_PURPOSES = 100_000  # test images
 _MOST_EDGES = 3
@@ -38,7 +38,7 @@ def advice(evidence: Evidence) -> list[Advice]:
     best = evidence.best
     if best is None:
         return [*found, *_smaller_steps(evidence)]
-    if not evidence.beats_chance(best):
+    if not evidence.any_beats_chance:
         return [*found, _learn_anything(evidence)]
     edges = _edges(evidence)
     found += edges[:_MOST_EDGES]
@@ -130,7 +130,7 @@ def _learn_anything(evidence: Evidence) -> Advice:
     if fits is not None and n:
         seen = f" The best training accuracy is {Score.of(fits, n).text}."
     return Advice(
-        f"Nothing beats chance ({share(evidence.chance)}): look at the labels and the images before any other "
+        f"Nothing beats chance ({chance_text(evidence)}): look at the labels and the images before any other "
         f"setting.{seen}"
     )
 
