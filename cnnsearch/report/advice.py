@@ -121,6 +121,10 @@ def _smaller_steps(evidence: Evidence) -> list[Advice]:
 
 
 def _learn_anything(evidence: Evidence) -> Advice:
+    scores = [score for c in evidence.configurations if (score := evidence.score(c)) is not None]
+    if scores and max(score.high for score in scores) >= (1 + evidence.chance) / 2:
+        images = counted(scores[0].n, "test image")
+        return Advice(f"Test on more images: {images} are too few to tell any setting from chance, even a good one.")
     fits = max(
         (s.scores["train_accuracy"] for s in evidence.configurations if "train_accuracy" in s.scores), default=None
     )
@@ -167,10 +171,12 @@ def search_advice(evidence: Evidence) -> list[Advice]:
         wider = [one for axis, upwards in search_edges(search) if (one := _wider(evidence, search, axis, upwards))]
         found += wider[:_MOST_EDGES]
         if is_improving(search):
-            more = 2 * len(search.attempts)
+            seeds = max(1, len(evidence.tables.sweep.seeds))
+            more = 2 * math.ceil(len(search.attempts) / seeds)  # suggestions, which are what a search counts
+            each = "" if seeds == 1 else " suggestions"
             text = (
                 f"More trials: the last third of {len(search.attempts):,} was still finding better ones. A search of "
-                f"{more:,} goes on from where this one ended."
+                f"{more:,}{each} goes on from where this one ended."
             )
             found.append(Advice(text, _command(evidence, f"--set stages.{search.stage}.search.trials={more}")))
     return found

@@ -44,7 +44,16 @@ def answer(evidence: Evidence) -> Answer:
     others = len(evidence.configurations) - 1
     if others == 0:
         return Answer(f"The one setting that finished, {name}, {gets}.", CANNOT_TELL)
+    name += _level(evidence, best)
     return Answer(f"Best by validation is {name}: it {gets}{_rivals(evidence, best, others)}.", _sureness(evidence))
+
+
+def _level(evidence: Evidence, best: Configuration) -> str:
+    """That other settings have the very same validation accuracy, so that only their order made this one the best."""
+    count = sum(
+        c.val_accuracy == best.val_accuracy and len(c.trial_ids) == len(best.trial_ids) for c in evidence.configurations
+    )
+    return f", the first of {count} with the same validation accuracy" if count > 1 else ""
 
 
 def _no_better(evidence: Evidence, best: Configuration, name: str, score: Score) -> str:
@@ -150,7 +159,13 @@ def _rivals(evidence: Evidence, best: Configuration, others: int) -> str:
     if near:
         alternatives = _alternatives(evidence, best, near)
         alike = shared(evidence, [best, *near])
-        each = "" if not alike else f", also {alike}," if len(near) == 1 else f", all {alike},"
+        each = (
+            ""
+            if not alike
+            else f", also {alike},"
+            if len(near) == 1
+            else f", {'both' if len(near) == 2 else 'all'} {alike},"
+        )
         if len(near) == others:
             parts.append("the other setting" if others == 1 else f"none of the {others} other settings")
             parts[-1] += " cannot be told apart from it" if others == 1 else " can be told apart from it"
@@ -168,8 +183,12 @@ def _rivals(evidence: Evidence, best: Configuration, others: int) -> str:
             up_to = reached.replace(" with ", " with up to ")
             parts.append(f"{len(better)} of {others} that validation ranked lower do better on them{up_to}")
     if worse and not near and not better:
-        parts.append("the other setting is worse" if others == 1 else f"all {others} other settings are worse")
+        parts.append("the other setting is worse" if others == 1 else f"{_all(others)} other settings are worse")
     return (", but " if near or better else ", and ") + ", and ".join(parts)
+
+
+def _all(count: int) -> str:
+    return "both" if count == 2 else f"all {count}"
 
 
 def _alternatives(

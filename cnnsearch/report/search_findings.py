@@ -53,7 +53,8 @@ def _of_axes(search: Searched) -> list[Finding]:
 
     def share(name: str) -> str:
         one = found.shares[name]
-        return f"{100 * one.value:.0f} % ({100 * one.low:.0f}–{100 * one.high:.0f})"
+        digits = 0 if f"{100 * one.low:.0f}" != f"{100 * one.high:.0f}" else 1
+        return f"{100 * one.value:.{digits}f} % ({100 * one.low:.{digits}f}–{100 * one.high:.{digits}f})"
 
     leaders = clear or likely
     verb = "matters" if clear else "may matter"

@@ -270,6 +270,12 @@ class TestAnswer:
         assert result.sentence.startswith(start)
         assert result.verdict == verdict
 
+    def test_settings_level_with_the_best_are_counted(self):
+        tables = factory.lr_only()
+        level = Evidence(replace(tables, trials=tables.trials.assign(val_accuracy=0.5)))
+        assert ", the first of 4 with the same validation accuracy: it gets" in answer(level).sentence
+        assert "the first of" not in answer(Evidence(tables)).sentence
+
     def test_what_the_rivals_share_is_what_is_settled(self):
         sentence = answer(Evidence(factory.many(100))).sentence
         assert re.search(
