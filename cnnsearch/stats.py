@@ -320,6 +320,32 @@ def better_than_chance(correct: float, n: int, classes: int | Sequence[int]) -> 
     return AgainstChance(chance, p_value, p_value < SIGNIFICANCE)
 
 
+UNEVEN = 1.5
+"""How many times its even share the largest class has where accuracy hides what happens to the others."""
+
+
+def are_uneven(class_counts: Sequence[int]) -> bool:
+    """Whether the largest class is so large that balanced accuracy is tested instead of accuracy."""
+    present = [count for count in class_counts if count]
+    return bool(present) and max(present) / sum(present) > UNEVEN / len(present)
+
+
+def balanced_accuracy(correct: Sequence[float], class_counts: Sequence[int]) -> tuple[Estimate, float]:
+    """Mean recall over the classes with its 95 % interval, and a one-sided p-value against 1 / classes.
+
+    Guessing, or always naming one class, has an expected mean recall of 1 / classes, whatever the classes' sizes. The
+    interval and the test are normal; so that a recall of 0 or 1 does not count as known for sure, each class enters the
+    variance with one right and one wrong answer more. `correct` has the right answers of each class, a mean over seeds.
+    """
+    right, of = np.array([(c, n) for c, n in zip(correct, class_counts, strict=True) if n], dtype=np.float64).T
+    value = float(np.mean(right / of))
+    padded = (right + 1) / (of + 2)
+    error = math.sqrt(float(np.sum(padded * (1 - padded) / (of + 2)))) / of.size
+    margin = _normal_quantile(LEVEL) * error
+    p_value = NormalDist().cdf((1 / of.size - value) / error)
+    return Estimate(value, max(0.0, value - margin), min(1.0, value + margin)), p_value
+
+
 def _normal_quantile(level: float) -> float:
     return NormalDist().inv_cdf((1 + level) / 2)
 

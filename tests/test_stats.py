@@ -340,6 +340,33 @@ class TestTurningEpoch:
         assert stats.turning_epoch([*loss, math.nan, *rest]) == stats.turning_epoch(loss)
 
 
+class TestUnevenClasses:
+    def test_which_classes_are_uneven(self):
+        assert stats.are_uneven([95, 5])
+        assert not stats.are_uneven([60, 40])
+        assert stats.are_uneven([30, 10, 10, 0])
+        assert not stats.are_uneven([])
+
+    def test_golden(self):
+        value, p_value = stats.balanced_accuracy([760, 40], [950, 50])
+        assert value.value == pytest.approx(0.8)
+        assert value.low == pytest.approx(0.743, abs=0.002)
+        assert p_value < 1e-10
+
+    @pytest.mark.parametrize("named", [0.0, 0.02, 0.3, 1.0])
+    @pytest.mark.parametrize("sizes", [(95, 5), (190, 10), (950, 50)])
+    def test_guessing_hardly_ever_passes(self, named, sizes):
+        rng = np.random.default_rng(8)
+        right = np.stack([rng.binomial(sizes[0], 1 - named, 400), rng.binomial(sizes[1], named, 400)], axis=1)
+        passed = [stats.balanced_accuracy(one.tolist(), sizes)[1] < 0.05 for one in right]
+        assert np.mean(passed) <= 0.08  # 5 %, and what 400 may miss it by
+
+    def test_a_recall_of_80_percent_passes(self):
+        rng = np.random.default_rng(9)
+        right = np.stack([rng.binomial(190, 0.8, 200), rng.binomial(10, 0.8, 200)], axis=1)
+        assert np.mean([stats.balanced_accuracy(one.tolist(), (190, 10))[1] < 0.05 for one in right]) > 0.9
+
+
 def test_one_turn_in_eight_curves_is_more_than_noise_and_one_in_sixteen_is_not():
     assert stats.more_than_noise_turns(1, 8)
     assert not stats.more_than_noise_turns(1, 16)

@@ -196,12 +196,54 @@ class Evidence(Recorded):
         comparison = self.compare([(a, b)]) if len(a.trial_ids) > 1 else None
         return comparison is None or comparison.seeds_agree
 
+    def balanced(self, configuration: Configuration) -> tuple[stats.Estimate, float] | None:
+        """Mean recall over unevenly large test classes, and its p-value against guessing; None where they are even.
+
+        Also None where answers are not recorded.
+        """
+        correct = self.correct(configuration)
+        if correct is None or not stats.are_uneven(self.class_counts("test")):
+            return None
+        labels = self.labels["test"]
+        right = np.bincount(labels, correct / len(configuration.trial_ids), len(self.classes))
+        return stats.balanced_accuracy(right.tolist(), np.bincount(labels, minlength=len(self.classes)).tolist())
+
+    @cached_property
+    def chance_score(self) -> float:
+        """What guessing scores in the test that `beats_chance` makes: a mean recall where classes are uneven."""
+        if any(self.balanced(c) for c in self.configurations):
+            return 1 / sum(count > 0 for count in self.class_counts("test"))
+        return self.chance
+
+    @cached_property
+    def _beat_chance(self) -> set[str]:
+        """Keys of the configurations that are better than chance at 5 %, by Holm's correction over all of them."""
+        p_values: dict[str, float] = {}
+        unmeasured = set()
+        counts = self.class_counts("test")
+        for c in self.configurations:
+            score, balanced = self.score(c), self.balanced(c)
+            if balanced is not None:
+                p_values[c.key] = balanced[1]
+            elif score is None or sum(counts) == 0:
+                unmeasured.add(c.key)  # nothing was measured that speaks against it; the report says so
+            else:
+                p_values[c.key] = stats.better_than_chance(score.value * score.n, score.n, counts).p_value
+        adjusted = stats.holm(list(p_values.values()))
+        return unmeasured | {key for key, p in zip(p_values, adjusted, strict=True) if p < stats.SIGNIFICANCE}
+
     def beats_chance(self, configuration: Configuration) -> bool:
-        """Whether its test accuracy is better than chance by an exact one-sided test at 5 %."""
-        score, counts = self.score(configuration), self.class_counts("test")
-        if score is None or sum(counts) == 0:
-            return True  # no measurement contradicts it; the report says so
-        return stats.better_than_chance(score.value * score.n, score.n, counts).better
+        """Whether it is better than chance on the test examples, corrected for the number of configurations.
+
+        Accuracy is held against always naming the largest class; where classes are uneven, mean recall against
+        guessing.
+        """
+        return configuration.key in self._beat_chance
+
+    @property
+    def any_beats_chance(self) -> bool:
+        """Whether at least one configuration is better than chance."""
+        return bool(self._beat_chance)
 
 
 def as_evidence(source: Tables | Evidence) -> Evidence:

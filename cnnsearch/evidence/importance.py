@@ -1,7 +1,8 @@
 """How much of the spread of scores each axis of a search explains: fANOVA (Hutter, Hoos & Leyton-Brown, ICML 2014).
 
 A random forest is fitted to the scores; an axis's importance is the share of the forest's variance over the searched
-space that the axis explains alone. Optuna is imported when importances are asked for.
+space that the axis explains alone. Whether an axis matters at all is a test of its own, against permuted scores.
+Optuna is imported when importances are asked for.
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import special, stats
 
-from cnnsearch.stats import Estimate
+from cnnsearch.stats import SIGNIFICANCE, Estimate
 
 LEAST_TRIALS = 20
 """Finished configurations needed. With fewer the forest fits noise: useless axes get a tenth of the variance."""
@@ -24,6 +26,9 @@ TREES = 16
 _DEPTH = 7
 _REPETITIONS = 8
 _DECOY = "a column of random numbers"
+_PERMUTATIONS = 1999
+_SURE = 0.01
+_DEGREE = 3
 
 
 @dataclass(frozen=True)
@@ -34,6 +39,8 @@ class Importances:
     """Axis -> share of the variance it explains alone, 0 to 1: mean, least and most over the repetitions."""
     noise: float
     """The most that a column of random numbers got in any repetition; shares up to it are no sign of an effect."""
+    p_values: Mapping[str, float]
+    """Axis -> how often permuted scores follow any axis as closely as the scores follow this one."""
     configurations: int
     """Number of finished configurations they were computed from."""
 
@@ -43,12 +50,12 @@ class Importances:
         return list(self.shares)
 
     def stands_out(self, axis: str) -> bool:
-        """Whether the axis got more than random numbers ever did, in every repetition."""
-        return axis in self.shares and self.shares[axis].low > self.noise
+        """Whether it matters: p < 1 %, and in every repetition it got more than random numbers ever did."""
+        return axis in self.shares and self.p_values[axis] < _SURE and self.shares[axis].low > self.noise
 
     def is_likely(self, axis: str) -> bool:
-        """Whether it got more than random numbers ever did, on average."""
-        return axis in self.shares and self.shares[axis].value > self.noise
+        """Whether it may matter: p < 5 %, and on average it got more than random numbers ever did."""
+        return axis in self.shares and self.p_values[axis] < SIGNIFICANCE and self.shares[axis].value > self.noise
 
 
 def importances(
@@ -79,7 +86,52 @@ def importances(
     shares = {name: [one[name] for one in found] for name in columns}
     estimates = {name: Estimate(float(np.mean(s)), float(min(s)), float(max(s))) for name, s in shares.items()}
     ranked = dict(sorted(estimates.items(), key=lambda item: -item[1].value))
-    return Importances(ranked, max(one[_DECOY] for one in found), len(target))
+    p_values = _against_permuted(columns, kinds, target, np.random.default_rng([seed, _REPETITIONS]))
+    return Importances(ranked, max(one[_DECOY] for one in found), p_values, len(target))
+
+
+def _against_permuted(
+    columns: Mapping[str, Sequence[float | None]],
+    kinds: Mapping[str, int],
+    target: NDArray[np.float64],
+    rng: np.random.Generator,
+) -> dict[str, float]:
+    """For each axis, how often scores in random order follow any axis as closely (Westfall & Young 1993, max T).
+
+    To fit forests to thousands of permutations would take minutes. What is compared is the share of the variance of the
+    ranks that a cubic in the axis's position explains, or the mean of each of its words, among the trials in which the
+    axis has a part; as the p-value of its F-test, so that axes with more coefficients do not weigh more.
+    """
+    ranks = stats.rankdata(target)
+    orders = [ranks, *(rng.permutation(ranks) for _ in range(_PERMUTATIONS))]
+    scores = np.array(orders).T  # [rows, 1 + permutations]
+    surprise = np.array([_surprise(values, kinds.get(name), scores) for name, values in columns.items()])
+    most = surprise[:, 1:].max(axis=0)
+    return {
+        name: float(1 + np.sum(most >= own[0] - 1e-9)) / (1 + _PERMUTATIONS)
+        for name, own in zip(columns, surprise, strict=True)
+    }
+
+
+def _surprise(values: Sequence[float | None], kinds: int | None, scores: NDArray[np.float64]) -> NDArray[np.float64]:
+    """-log p of the F-test that the axis explains each column of scores; 0 where it has too few trials to tell."""
+    rows = [index for index, value in enumerate(values) if value is not None]
+    known = np.array([values[index] for index in rows], dtype=np.float64)
+    different = np.unique(known)
+    if kinds is None:
+        terms = known[:, None] ** np.arange(1, 1 + min(_DEGREE, len(different) - 1))
+    else:
+        terms = (known[:, None] == different[1:]).astype(np.float64)
+    used, rest = terms.shape[1], len(rows) - 1 - terms.shape[1]
+    if used == 0 or rest < used + 1:
+        return np.zeros(scores.shape[1])
+    basis = np.linalg.qr(terms - terms.mean(axis=0))[0]
+    own = scores[rows] - scores[rows].mean(axis=0)
+    total = np.maximum(np.sum(own**2, axis=0), np.finfo(np.float64).tiny)
+    explained = np.clip(np.sum((basis.T @ own) ** 2, axis=0) / total, 0.0, 1.0)
+    p_values = special.betainc(rest / 2, used / 2, 1 - explained)
+    surprise: NDArray[np.float64] = -np.log(np.maximum(p_values, np.finfo(np.float64).tiny))
+    return surprise
 
 
 def _filled(values: Sequence[float | None], kinds: int | None, rng: np.random.Generator) -> NDArray[np.float64]:

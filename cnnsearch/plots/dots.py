@@ -43,7 +43,9 @@ def settings_title(evidence: Evidence) -> str:
     if best is None:
         return "Which setting is best?"
     if not evidence.beats_chance(best):
-        return "No setting is better than chance"
+        if evidence.any_beats_chance:
+            return "The best by validation cannot be told from chance"
+        return "No setting can be told from chance"
     others, near = len(evidence.configurations) - 1, len(evidence.near_best)
     if others == 0:
         return f"{evidence.label(best)}, the one setting tried, is better than chance"

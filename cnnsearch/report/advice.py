@@ -16,9 +16,9 @@ from cnnsearch.evidence.progress import is_improving
 from cnnsearch.evidence.regions import edges as search_edges
 from cnnsearch.evidence.searches import Searched
 from cnnsearch.evidence.space import Axis
-from cnnsearch.report.words import points
+from cnnsearch.report.words import chance_text, points
 from cnnsearch.spec.axis_words import describe, format_value, words
-from cnnsearch.words import capitalised, counted, listed, share
+from cnnsearch.words import capitalised, counted, listed
 
 _EQUAL_FOR_ALL_PURPOSES = 100_000  # test images
 _MOST_EDGES = 3
@@ -38,7 +38,7 @@ def advice(evidence: Evidence) -> list[Advice]:
     best = evidence.best
     if best is None:
         return [*found, *_smaller_steps(evidence)]
-    if not evidence.beats_chance(best):
+    if not evidence.any_beats_chance:
         return [*found, _learn_anything(evidence)]
     edges = _edges(evidence)
     found += edges[:_MOST_EDGES]
@@ -121,6 +121,10 @@ def _smaller_steps(evidence: Evidence) -> list[Advice]:
 
 
 def _learn_anything(evidence: Evidence) -> Advice:
+    scores = [score for c in evidence.configurations if (score := evidence.score(c)) is not None]
+    if scores and max(score.high for score in scores) >= (1 + evidence.chance) / 2:
+        images = counted(scores[0].n, "test image")
+        return Advice(f"Test on more images: {images} are too few to tell any setting from chance, even a good one.")
     fits = max(
         (s.scores["train_accuracy"] for s in evidence.configurations if "train_accuracy" in s.scores), default=None
     )
@@ -130,7 +134,7 @@ def _learn_anything(evidence: Evidence) -> Advice:
     if fits is not None and n:
         seen = f" The best training accuracy is {Score.of(fits, n).text}."
     return Advice(
-        f"Nothing beats chance ({share(evidence.chance)}): look at the labels and the images before any other "
+        f"Nothing beats chance ({chance_text(evidence)}): look at the labels and the images before any other "
         f"setting.{seen}"
     )
 
@@ -167,10 +171,12 @@ def search_advice(evidence: Evidence) -> list[Advice]:
         wider = [one for axis, upwards in search_edges(search) if (one := _wider(evidence, search, axis, upwards))]
         found += wider[:_MOST_EDGES]
         if is_improving(search):
-            more = 2 * len(search.attempts)
+            seeds = max(1, len(evidence.tables.sweep.seeds))
+            more = 2 * math.ceil(len(search.attempts) / seeds)  # suggestions, which are what a search counts
+            each = "" if seeds == 1 else " suggestions"
             text = (
                 f"More trials: the last third of {len(search.attempts):,} was still finding better ones. A search of "
-                f"{more:,} goes on from where this one ended."
+                f"{more:,}{each} goes on from where this one ended."
             )
             found.append(Advice(text, _command(evidence, f"--set stages.{search.stage}.search.trials={more}")))
     return found

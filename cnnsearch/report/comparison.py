@@ -32,9 +32,9 @@ from cnnsearch.report.figures import Picture, picture_of, present
 from cnnsearch.report.method import comparison_notes, date_of
 from cnnsearch.report.page import Fact
 from cnnsearch.report.rows import Cell, Column, Row, Table
-from cnnsearch.report.words import in_words, points
+from cnnsearch.report.words import chance_text, in_words, points
 from cnnsearch.results.tables import Tables
-from cnnsearch.words import duration, listed, number_word, share
+from cnnsearch.words import duration, listed, number_word
 
 
 @dataclass(frozen=True)
@@ -151,7 +151,7 @@ def _answer(parts: Sequence[Part], ranked: Sequence[Entry], found: Sequence[Cont
     first, rest = ranked[0], ranked[1:]
     if not first.part.evidence.beats_chance(first.best):
         each = "; ".join(f"{entry.score.text} for {entry.part.name}" for entry in ranked)
-        chance = share(first.part.evidence.chance)
+        chance = chance_text(first.part.evidence)
         return Answer(f"No sweep’s best setting can be said to work: {each}, and chance is {chance}.", CANNOT_TELL)
     gets = f"gets {first.score.text} of {first.score.n:,} test images right"
     if not rest:
@@ -231,7 +231,7 @@ def _findings(parts: Sequence[Part], ranked: Sequence[Entry], found: Sequence[Co
     told += of_unbeaten(parts)
     for entry in ranked:
         if not entry.part.evidence.beats_chance(entry.best):
-            chance = share(entry.part.evidence.chance)
+            chance = chance_text(entry.part.evidence)
             told.append(
                 Finding(
                     f"The best setting of {entry.part.name} is no better than chance ({chance}).", CANNOT_TELL, "best"

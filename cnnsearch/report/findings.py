@@ -10,8 +10,9 @@ from cnnsearch.evidence.evidence import Evidence
 from cnnsearch.evidence.verdicts import CANNOT_TELL, CLEAR, SUGGESTIVE, Verdict
 from cnnsearch.report import effects, search_findings
 from cnnsearch.report.claims import Answer, Claim, Finding, plain, tell_all
-from cnnsearch.report.words import in_words
+from cnnsearch.report.words import chance_text, in_words
 from cnnsearch.spec.axis_words import describe
+from cnnsearch.stats import Estimate
 from cnnsearch.words import counted, listed, share
 
 MOST = 7
@@ -38,16 +39,45 @@ def answer(evidence: Evidence) -> Answer:
     if score is None:
         return Answer(f"Best by validation is {name}; its test accuracy was not measured.", CANNOT_TELL)
     if not evidence.beats_chance(best):
-        return Answer(
-            f"No setting can be said to work: the best by validation, {name}, gets {score.text} of "
-            f"{score.n:,} test images right, and always naming the largest class gets {share(evidence.chance)}.",
-            CANNOT_TELL,
-        )
+        return Answer(_no_better(evidence, best, name, score), CANNOT_TELL)
     gets = f"gets {score.text} of {score.n:,} test images right"
     others = len(evidence.configurations) - 1
     if others == 0:
         return Answer(f"The one setting that finished, {name}, {gets}.", CANNOT_TELL)
+    name += _level(evidence, best)
     return Answer(f"Best by validation is {name}: it {gets}{_rivals(evidence, best, others)}.", _sureness(evidence))
+
+
+def _level(evidence: Evidence, best: Configuration) -> str:
+    """That other settings have the very same validation accuracy, so that only their order made this one the best."""
+    count = sum(
+        c.val_accuracy == best.val_accuracy and len(c.trial_ids) == len(best.trial_ids) for c in evidence.configurations
+    )
+    return f", the first of {count} with the same validation accuracy" if count > 1 else ""
+
+
+def _no_better(evidence: Evidence, best: Configuration, name: str, score: Score) -> str:
+    """The answer where the best by validation is not better than chance."""
+    balanced = evidence.balanced(best)
+    if balanced is not None:
+        gets = (
+            f"has a mean recall over classes of {_recall(balanced[0])}, and guessing has {share(evidence.chance_score)}"
+        )
+    else:
+        gets = f"gets {score.text} of {score.n:,} test images right, "
+        gets += f"and always naming the largest class gets {share(evidence.chance)}"
+    if not evidence.any_beats_chance:
+        return f"No setting can be said to work: the best by validation, {name}, {gets}."
+    working = sum(evidence.beats_chance(c) for c in evidence.configurations)
+    do = "setting is" if working == 1 else "settings are"
+    return (
+        f"The best by validation cannot be said to work: {name} {gets}; {working} other {do} better than chance on the "
+        "test images."
+    )
+
+
+def _recall(value: Estimate) -> str:
+    return f"{100 * value.value:.1f} % ({100 * value.low:.1f}–{100 * value.high:.1f})"
 
 
 def _why_none(evidence: Evidence) -> str:
@@ -102,7 +132,7 @@ def summary(evidence: Evidence) -> list[tuple[str, str]]:
     ]
     lines = [("best", evidence.label(best)), ("scores", ", ".join(scores) or "not measured")]
     if not evidence.beats_chance(best):
-        lines.append(("warning", f"no better than chance ({share(evidence.chance)}) on the test images"))
+        lines.append(("warning", f"no better than chance ({chance_text(evidence)}) on the test images"))
     near = evidence.near_best
     if near:
         names = _alternatives(evidence, best, near, conjunction="and", limit=4)
@@ -129,7 +159,13 @@ def _rivals(evidence: Evidence, best: Configuration, others: int) -> str:
     if near:
         alternatives = _alternatives(evidence, best, near)
         alike = shared(evidence, [best, *near])
-        each = "" if not alike else f", also {alike}," if len(near) == 1 else f", all {alike},"
+        each = (
+            ""
+            if not alike
+            else f", also {alike},"
+            if len(near) == 1
+            else f", {'both' if len(near) == 2 else 'all'} {alike},"
+        )
         if len(near) == others:
             parts.append("the other setting" if others == 1 else f"none of the {others} other settings")
             parts[-1] += " cannot be told apart from it" if others == 1 else " can be told apart from it"
@@ -147,8 +183,12 @@ def _rivals(evidence: Evidence, best: Configuration, others: int) -> str:
             up_to = reached.replace(" with ", " with up to ")
             parts.append(f"{len(better)} of {others} that validation ranked lower do better on them{up_to}")
     if worse and not near and not better:
-        parts.append("the other setting is worse" if others == 1 else f"all {others} other settings are worse")
+        parts.append("the other setting is worse" if others == 1 else f"{_all(others)} other settings are worse")
     return (", but " if near or better else ", and ") + ", and ".join(parts)
+
+
+def _all(count: int) -> str:
+    return "both" if count == 2 else f"all {count}"
 
 
 def _alternatives(
@@ -185,14 +225,31 @@ def shared(evidence: Evidence, configurations: Sequence[Configuration]) -> str:
 
 def _of_chance(evidence: Evidence) -> list[Claim]:
     lost = [c for c in evidence.configurations if not evidence.beats_chance(c)]
-    if not lost:
-        return []
-    which = "" if len(lost) > 2 else f": {listed([evidence.label(c) for c in lost])}"
     total = len(evidence.configurations)
-    subject = f"None of {total} settings is" if len(lost) == total > 1 else f"{len(lost)} of {total} settings"
-    verb = "" if len(lost) == total > 1 else " is no" if len(lost) == 1 else " are no"
-    sentence = f"{subject}{verb} better than chance ({share(evidence.chance)}) on the test images{which}."
-    return [plain(sentence, CANNOT_TELL, "all-settings")]
+    told = [*_of_uneven_classes(evidence)]
+    if lost:
+        which = "" if len(lost) > 2 else f": {listed([evidence.label(c) for c in lost])}"
+        subject = f"None of {total} settings" if len(lost) == total > 1 else f"{len(lost)} of {total} settings"
+        verb = "can" if len(lost) == total > 1 else "cannot"
+        sentence = f"{subject} {verb} be told from chance ({chance_text(evidence)}) on the test images{which}."
+        told.append(plain(sentence, CANNOT_TELL, "all-settings"))
+    return told
+
+
+def _of_uneven_classes(evidence: Evidence) -> list[Claim]:
+    """That a setting works though its accuracy is no higher than that of always naming the largest class."""
+    best = evidence.best
+    score, balanced = (evidence.score(best), evidence.balanced(best)) if best else (None, None)
+    if best is None or score is None or balanced is None or score.low > evidence.chance:
+        return []
+    if not evidence.beats_chance(best):
+        return []
+    sentence = (
+        f"The classes are uneven: always naming the largest would get {share(evidence.chance)} of the test images "
+        "right, but the best setting finds the others too. Its mean recall over classes is "
+        f"{_recall(balanced[0])}, that of guessing {share(evidence.chance_score)}."
+    )
+    return [plain(sentence, CLEAR, "all-settings")]
 
 
 def _of_divergence(evidence: Evidence) -> list[Claim]:

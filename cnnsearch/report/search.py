@@ -139,8 +139,9 @@ def _importances(search: Searched) -> Picture | None:
         "fANOVA: share of the variance over the whole space that an axis explains alone, from "
         f"{found.configurations:,} settings; what is missing from 100 % is joint effects. Forests of {TREES} trees, "
         f"repeated on other draws of the trials{drawn}: bars are means, lines run from the least to the most. Dotted: "
-        "the most that a column of random numbers got; an axis is shown strong where even its least is more. Trials in "
-        f"which an axis has no part count as if its value were random.{early}"
+        "the most that a column of random numbers got; an axis is shown strong where even its least is more and scores "
+        "in random order follow no axis as closely (permutation test at 1 %, corrected for the number of axes). Trials "
+        f"in which an axis has no part count as if its value were random.{early}"
     )
     alt = f"Importance for {search.objective.label}{_at(search)}: " + "; ".join(
         f"{words(name).full} {100 * found.shares[name].value:.0f} %" for name in found.ranked

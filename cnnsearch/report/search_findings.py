@@ -45,12 +45,16 @@ def _of_axes(search: Searched) -> list[Finding]:
     source = f"fANOVA, {counted(found.configurations, 'setting')}"
     source += ", the last epoch that all of them reached" if search.common_epoch else ""
     if not clear and not likely:
-        sentence = f"Which axes matter cannot be told: none explains more {where} than random numbers do ({source})."
+        sentence = (
+            f"Which axes matter cannot be told: {search.objective.label}{at} follows none of them more closely than "
+            f"it does in random order ({source})."
+        )
         return [Finding(sentence, CANNOT_TELL, anchor(search))]
 
     def share(name: str) -> str:
         one = found.shares[name]
-        return f"{100 * one.value:.0f} % ({100 * one.low:.0f}–{100 * one.high:.0f})"
+        digits = 0 if f"{100 * one.low:.0f}" != f"{100 * one.high:.0f}" else 1
+        return f"{100 * one.value:.{digits}f} % ({100 * one.low:.{digits}f}–{100 * one.high:.{digits}f})"
 
     leaders = clear or likely
     verb = "matters" if clear else "may matter"
@@ -61,9 +65,8 @@ def _of_axes(search: Searched) -> list[Finding]:
         sentence += f"; {listed([words(name).full for name in likely[:3]])} may matter as well"
     others = len(found.ranked) - len(clear) - len(likely)
     if others:
-        which = "other axis explains" if others == 1 else "other axes explain"
-        count = "the" if others == 1 else f"the {number_word(others)}"
-        sentence += f"; {count} {which} no more than random numbers"
+        which = "the other axis" if others == 1 else f"the {number_word(others)} other axes"
+        sentence += f"; of {which} it cannot be told"
     verdict: Verdict = CLEAR if clear and found.configurations >= ENOUGH else SUGGESTIVE
     return [Finding(f"{sentence} ({source}).", verdict, anchor(search))]
 

@@ -8,13 +8,19 @@ from cnnsearch.evidence.configurations import Configuration
 from cnnsearch.evidence.evidence import Evidence
 from cnnsearch.spec.axis_words import Value, format_value
 from cnnsearch.stats import Estimate
-from cnnsearch.words import number_word, signed
+from cnnsearch.words import number_word, share, signed
 
 
 def points(difference: Estimate, sign: int = 1) -> str:
     """A difference of accuracies with its interval: "2.7 points (0.4 to 5.0)". `sign` -1 turns it around."""
     low, high = sorted((sign * difference.low, sign * difference.high))
     return f"{signed(100 * sign * difference.value)} points ({signed(100 * low)} to {signed(100 * high)})"
+
+
+def chance_text(evidence: Evidence) -> str:
+    """What settings are held against where they may do no better than chance: "10 %"."""
+    text = share(evidence.chance_score)
+    return text if evidence.chance_score == evidence.chance else f"a mean recall over classes of {text}"
 
 
 def trained_layers(fine_tune: Value) -> str:

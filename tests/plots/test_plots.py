@@ -189,7 +189,7 @@ class TestTitles:
 
     def test_chance(self):
         figure = drawn(plots.all_settings(factory.at_chance()))
-        assert style.title_of(figure) == "No setting is better than chance"
+        assert style.title_of(figure) == "No setting can be told from chance"
 
     def test_before_and_after_claims_only_what_is_significant(self):
         title = continued.before_after_title(part1(), "dropout")

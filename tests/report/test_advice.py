@@ -96,6 +96,13 @@ class TestAdvice:
         assert len(texts) == 1
         assert "look at the labels" in texts[0]
 
+    def test_too_few_images_are_no_fault_of_the_labels(self):
+        plans = [replace(plan, ability=9.0) for plan in factory.grid_plans()]
+        (text,) = told(factory.make(plans, [factory.GRID], classes=("cat", "dog"), test_per_class=2))
+        assert (
+            text == "Test on more images: 4 test images are too few to tell any setting from chance, even a good one."
+        )
+
     def test_longer_where_the_last_epochs_were_the_best(self):
         tables = factory.make([replace(factory.grid_plans()[-1], turn=2.0)], [factory.GRID])
         assert not any("Train longer" in text for text in told(tables))

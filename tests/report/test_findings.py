@@ -106,7 +106,7 @@ class TestModels:
     def test_guessing_networks_cannot_be_told_apart(self):
         verdicts = {finding.verdict for finding in told("at_chance", "all-settings")}
         assert verdicts == {"cannot tell"}
-        assert "None of 8 settings is better than chance (10 %)" in told("at_chance", "all-settings")[-1].sentence
+        assert "None of 8 settings can be told from chance (10 %)" in told("at_chance", "all-settings")[-1].sentence
 
 
 class TestAxes:
@@ -270,11 +270,67 @@ class TestAnswer:
         assert result.sentence.startswith(start)
         assert result.verdict == verdict
 
+    def test_settings_level_with_the_best_are_counted(self):
+        tables = factory.lr_only()
+        level = Evidence(replace(tables, trials=tables.trials.assign(val_accuracy=0.5)))
+        assert ", the first of 4 with the same validation accuracy: it gets" in answer(level).sentence
+        assert "the first of" not in answer(Evidence(tables)).sentence
+
     def test_what_the_rivals_share_is_what_is_settled(self):
         sentence = answer(Evidence(factory.many(100))).sentence
         assert re.search(
             r"but \d+ of 99 other settings, all residual( with .*)?, cannot be told apart from it", sentence
         )
+
+
+def one_in_twenty(abilities: list[float]) -> Evidence:
+    """Settings of learning rates, tested on 20 times as many cats as dogs."""
+    plans = [
+        factory.Plan("rates", {"model": "plain", "lr": 10.0**-index}, ability)
+        for index, ability in enumerate(abilities)
+    ]
+    stage = {"name": "rates", "space": {"lr": {"grid": [plan.values["lr"] for plan in plans]}}}
+    tables = factory.make(plans, [stage], classes=("cat", "dog"), test_per_class=1000)
+    kept = tables.predictions
+    dogs = (kept["label"] == "dog") & (kept["split"] == "test")
+    kept = kept[~dogs | (kept["example"].str[-9:-4].astype(int) < 1050)]
+    tests = kept[kept["split"] == "test"]
+    accuracy = (tests["label"] == tests["predicted"]).groupby(tests["trial_id"]).mean()
+    trials = tables.trials.assign(test_accuracy=tables.trials["trial_id"].map(accuracy))
+    counts = {**tables.data["counts"], "test": tests.groupby(["trial_id", "label"]).size().iloc[:2].tolist()}
+    return Evidence(replace(tables, predictions=kept, trials=trials, data={**tables.data, "counts": counts}))
+
+
+class TestChance:
+    def test_settings_that_find_both_of_two_uneven_classes_work(self):
+        evidence = one_in_twenty([1.2, 1.0])
+        assert evidence.class_counts("test") == [1000, 50]
+        assert evidence.any_beats_chance
+        assert answer(evidence).sentence.startswith("Best by validation is")
+        (found,) = [f.sentence for f in findings(evidence) if "uneven" in f.sentence]
+        assert "always naming the largest would get 95.2 %" in found
+        assert "that of guessing 50 %" in found
+        assert not any("told from chance" in finding.sentence for finding in findings(evidence))
+
+    def test_none_is_said_only_where_it_is_true_of_all(self):
+        plans = [replace(plan, ability=-9.0) for plan in factory.grid_plans()[:6]] + factory.grid_plans()[6:]
+        evidence = Evidence(factory.make(plans, [factory.GRID]))
+        sentences = [finding.sentence for finding in findings(evidence)]
+        assert "6 of 8 settings cannot be told from chance (10 %) on the test images." in sentences
+
+    def test_that_the_best_by_validation_guesses_is_not_said_of_the_others(self):
+        tables = factory.make([replace(p, ability=-9.0 if i else 1.0) for i, p in enumerate(factory.grid_plans())],
+                              [factory.GRID])  # fmt: skip
+        trials = tables.trials.assign(val_accuracy=[0.1 + 0.1 * (row == 7) for row in range(8)])
+        sentence = answer(Evidence(replace(tables, trials=trials))).sentence
+        assert sentence.startswith("The best by validation cannot be said to work: ")
+        assert sentence.endswith("1 other setting is better than chance on the test images.")
+
+    def test_of_many_that_guess_the_luckiest_is_no_exception(self):
+        """The best of 64 guesses passes an uncorrected test."""
+        rng = np.random.default_rng(3)
+        p_values = [stats.better_than_chance(int(k), 500, 10).p_value for k in rng.binomial(500, 0.1, 64)]
+        assert min(p_values) < 0.05 < min(stats.holm(p_values))
 
 
 def test_divergence_is_a_finding_with_what_the_lost_share():

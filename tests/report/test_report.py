@@ -273,7 +273,7 @@ class TestTrouble:
     def test_chance_says_so(self, built):
         _, page = built("at_chance")
         assert "No setting can be said to work" in page.words()
-        assert "None of 8 settings is better than chance (10 %)" in page.words()
+        assert "None of 8 settings can be told from chance (10 %)" in page.words()
 
     def test_validation_chooses(self, built):
         _, page = built("disagree")

@@ -102,6 +102,13 @@ class TestProgress:
         commands = [item.command for item in advice(evidence)]
         assert "python -m cnnsearch.sweep tune --set stages.search.search.trials=240" in commands
 
+    def test_with_several_seeds_suggestions_are_advised_and_not_trials(self):
+        tables = reordered(evidence_of("middling"), best_last=True).tables
+        evidence = Evidence(replace(tables, sweep=tables.sweep.model_copy(update={"seeds": (0, 1, 2)})))
+        (item,) = [item for item in search_advice(evidence) if item.text.startswith("More trials")]
+        assert item.command is not None
+        assert item.command.endswith("search.trials=80")
+
     def test_a_best_at_the_start_had_stopped(self):
         evidence = reordered(evidence_of("middling"), best_last=False)
         (found,) = [f for f in findings(evidence) if "improving" in f.sentence]
