@@ -22,7 +22,7 @@ quickstart: install
 test: $(INSTALLED_TEST) $(INSTALLED_S3) lint
 	$(BIN)/python -m pytest -n 2 --dist loadscope
 
-# What takes longer than a change should wait for; `.ci/run` does it too, and then `test-cluster`.
+# What takes longer than a change should wait for; `.ci/run` does it too.
 test-after: $(INSTALLED_TEST) $(INSTALLED_S3)
 	$(BIN)/python -m pytest -n 2 --dist loadscope -m "after and not slow"
 
