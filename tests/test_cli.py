@@ -43,6 +43,7 @@ def folder_of_images(path: Path, per_class: int = 12, classes: tuple[str, ...] =
     return path
 
 
+@pytest.mark.timeout(300)  # the real thing, with the report: minutes on a slow machine
 def test_part1_from_command_to_report_and_again(tmp_path: Path) -> None:
     first = call("part1", *SETTINGS, "--serial", "--out", tmp_path, "--json")
     assert first.returncode == 0, first.stderr
