@@ -201,8 +201,10 @@ class Evidence(Recorded):
 
         Also None where answers are not recorded.
         """
+        if not stats.are_uneven(self.class_counts("test")):
+            return None
         correct = self.correct(configuration)
-        if correct is None or not stats.are_uneven(self.class_counts("test")):
+        if correct is None:
             return None
         labels = self.labels["test"]
         right = np.bincount(labels, correct / len(configuration.trial_ids), len(self.classes))
