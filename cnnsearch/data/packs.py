@@ -174,6 +174,8 @@ def _no_room(folder: Path, error: OSError | DiskError) -> DataError:
 
 _MAX_THREADS = 16
 """Limit of threads that decode at a time: each holds one decoded image, which may be large."""
+_HASHED_AT_ONCE = 64
+"""Images that a thread hashes before it looks for more."""
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -199,7 +201,9 @@ def hash_all(contents: Sequence[Content], index: Index, threads: int) -> list[st
         reason = index.why_bad(digest)
         return digest if reason is None else BadImageError(reason)
 
-    return list(_in_threads(one, contents, threads))
+    # Handing a small image to a thread takes longer than hashing it.
+    some = (contents[start : start + _HASHED_AT_ONCE] for start in range(0, len(contents), _HASHED_AT_ONCE))
+    return [digest for digests in _in_threads(lambda part: [*map(one, part)], some, threads) for digest in digests]
 
 
 def decode_all(

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import lzma
 from importlib import resources
@@ -33,8 +34,10 @@ TRAIN_PER_CLASS, VAL_PER_CLASS, TEST_PER_CLASS = 50, 20, 100
 """Images of each class, in file order: the first two from the official training set, the last from the test set."""
 
 
+@functools.cache
 def images() -> NDArray[np.uint8]:
-    """Return all images, uint8 [10, 170, 28, 28], classes in the order of `CLASSES`."""
+    """Return all images, uint8 [10, 170, 28, 28], classes in the order of `CLASSES`. They cannot be written to."""
     packed = resources.files(__name__).joinpath(FILE).read_bytes()
     array: NDArray[np.uint8] = np.load(io.BytesIO(lzma.decompress(packed)), allow_pickle=False)
+    array.flags.writeable = False
     return array
