@@ -1,7 +1,7 @@
 """A report of one line and timings that are made up: for sweeps of tests that look at neither.
 
 Drawing a report takes longer than most sweeps of tests train, and timing their models takes a process that imports
-torch. Run as a program this file is `python -m cnnsearch.sweep` with both left out.
+torch. Run as a program this file is `python -m cnnsearch.sweep` with both left out, and what reports import with them.
 """
 
 from __future__ import annotations
@@ -10,18 +10,20 @@ import os
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from typing import Any
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
-from cnnsearch import prepare, report
-from cnnsearch.evidence.evidence import Evidence
-from cnnsearch.evidence.mistakes import examples_wanted
+import cnnsearch
+from cnnsearch import prepare
 from cnnsearch.execution.machine import timing
 from cnnsearch.execution.machine.estimate import Calibration, workload_key
 from cnnsearch.execution.machine.hardware import Hardware, Layout
 from cnnsearch.planning.trial import Trial
-from cnnsearch.report import Refreshed
-from cnnsearch.report.findings import summary
 from cnnsearch.results.tables import Tables
+
+if TYPE_CHECKING:
+    from cnnsearch.report import Refreshed
 
 TIMED = {
     "step_seconds": 0.002,
@@ -37,10 +39,24 @@ TIMED = {
 
 def refresh(tables: Tables, pictures_of: Callable[[list[str]], dict[str, Any]]) -> Refreshed:
     """Write one line in the place of a report; the answer and the pictures are the real ones."""
+    from cnnsearch.evidence.evidence import Evidence
+    from cnnsearch.evidence.mistakes import examples_wanted
+    from cnnsearch.report import Refreshed
+    from cnnsearch.report.findings import summary
+
     tables = replace(tables, pictures=pictures_of(examples_wanted(tables)))
+    return Refreshed(tables, _line(tables), summary(Evidence(tables)))
+
+
+def _line(tables: Tables) -> Path:
     page = tables.folder / "report.html"
     page.write_text("the answer", encoding="utf-8")
-    return Refreshed(tables, page, summary(Evidence(tables)))
+    return page
+
+
+def refresh_alone(tables: Tables, pictures_of: Callable[[list[str]], dict[str, Any]]) -> tuple[Tables, Path, list[Any]]:
+    """Write that line without what it takes seconds to import: there is no answer then, and no picture."""
+    return tables, _line(tables), []
 
 
 def calibrate(
@@ -50,17 +66,17 @@ def calibrate(
     return Calibration("fp32", {workload_key(trial.settings): TIMED for trial in trials})
 
 
-WHOLE: dict[tuple[Any, str], Any] = {
-    (report, "refresh"): report.refresh,
-    (prepare, "calibrate"): timing.calibrate,
-}
+WHOLE: dict[tuple[Any, str], Any] = {}
 """What `shorten` stands in for, as it is in the package."""
 
 
 def shorten(put: Callable[[Any, str, Any], None]) -> None:
     """Leave out reports and timings from now on; `put` is `setattr`, or one that can be undone."""
+    from cnnsearch import report
+
+    WHOLE.update({(report, "refresh"): report.refresh, (prepare, "calibrate"): timing.calibrate})
     put(report, "refresh", refresh)
-    put(prepare, "calibrate", calibrate)
+    put(*TIMINGS)
 
 
 TIMINGS = (prepare, "calibrate", calibrate)
@@ -71,5 +87,6 @@ if __name__ == "__main__":
     from cnnsearch.cli import run_alone, sweep
 
     sys.path[0] = os.getcwd()  # as `python -m` has it
-    shorten(setattr)
+    setattr(*TIMINGS)
+    vars(cnnsearch)["report"] = SimpleNamespace(refresh=refresh_alone)  # what `from cnnsearch import report` finds
     run_alone(sweep)
