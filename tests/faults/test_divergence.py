@@ -7,7 +7,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from tests.faults.running import TWO_TRIALS, call, sweep_file
+from tests.asking import ask
+from tests.faults.running import TWO_TRIALS, sweep_file
 
 
 def with_rates(rates: str) -> str:
@@ -15,11 +16,12 @@ def with_rates(rates: str) -> str:
 
 
 @pytest.mark.row(13)
+@pytest.mark.usefixtures("reports_in_words")
 def test_a_diverged_trial_is_stopped_and_never_best(tmp_path: Path) -> None:
     text = with_rates("[100, 0.01]") + (
         "  - name: more\n    start_from: {stage: grid, best: val_loss}\n    space: {dropout: {grid: [0.1]}}\n"
     )
-    ended = call(sweep_file(tmp_path, text), "--serial", "--out", tmp_path, "--json", module="cnnsearch.sweep")
+    ended = ask(sweep_file(tmp_path, text), "--serial", "--out", tmp_path, "--json")
     assert ended.returncode == 1
     assert ended.stderr == ""
     assert (ended.told["trials"], ended.told["done"], ended.told["diverged"]) == (3, 2, 1)
@@ -37,10 +39,9 @@ def test_a_diverged_trial_is_stopped_and_never_best(tmp_path: Path) -> None:
 
 
 @pytest.mark.row(13)
+@pytest.mark.usefixtures("reports_in_words")
 def test_where_all_diverge_the_report_says_so(tmp_path: Path) -> None:
-    ended = call(
-        sweep_file(tmp_path, with_rates("[90, 100]")), "--serial", "--out", tmp_path, "--json", module="cnnsearch.sweep"
-    )
+    ended = ask(sweep_file(tmp_path, with_rates("[90, 100]")), "--serial", "--out", tmp_path, "--json")
     assert ended.returncode == 1
     assert ended.stderr == ""
     assert (ended.told["done"], ended.told["diverged"]) == (0, 2)
@@ -53,5 +54,5 @@ def test_where_all_diverge_the_report_says_so(tmp_path: Path) -> None:
         assert "Take smaller steps" in report
     trials = pd.read_parquet(folder / "trials.parquet")
     assert trials["val_accuracy"].isna().all()
-    again = call(folder, module="cnnsearch.report")
+    again = ask(folder, command="report")
     assert (again.returncode, again.stderr) == (0, "")

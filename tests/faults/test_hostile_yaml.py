@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.asking import ask
 from tests.faults.running import assert_refused, call, sweep_file
 
 MOST_SECONDS = 3.0
@@ -56,14 +57,14 @@ def test_object_tags_run_no_code(tmp_path: Path, way: str) -> None:
     proof = tmp_path / "code-ran"
     tag = f'!!python/object/apply:os.system ["touch {proof}"]'
     if way == "--set":
-        ended = call("part1", "--set", f"train.lr={tag}", "--out", tmp_path)
+        ended = ask("part1", "--set", f"train.lr={tag}", "--out", tmp_path)
     elif way == "file":
-        ended = call(sweep_file(tmp_path, f"name: {tag}\n"), "--out", tmp_path)
+        ended = ask(sweep_file(tmp_path, f"name: {tag}\n"), "--out", tmp_path)
     elif way == "profile":
-        ended = call(sweep_file(tmp_path, f"name: a\nprofiles: {{quick: {{train.lr: {tag}}}}}\n"), "--out", tmp_path)
+        ended = ask(sweep_file(tmp_path, f"name: a\nprofiles: {{quick: {{train.lr: {tag}}}}}\n"), "--out", tmp_path)
     else:
         sweep_file(tmp_path, f"name: {tag}\n", name="sweep.yaml")
-        ended = call(tmp_path, module="cnnsearch.report")
+        ended = ask(tmp_path, command="report")
     assert_refused(ended, "tag:yaml.org,2002:python/object/apply:os.system is not allowed here")
     assert not proof.exists()
 
