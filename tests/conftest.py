@@ -40,7 +40,7 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """With `--dist loadscope`, keep tests of a file together where they share what is made for the file.
+    """With `--dist loadscope`, keep tests of a file together where they share what is made for the file, or kept.
 
     Two processes would make it twice. Every other test goes to whichever process is free.
     """
@@ -50,7 +50,8 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
     @functools.cache
     def is_shared(file: str) -> bool:
-        return 'scope="module"' in (config.rootpath / file).read_text(encoding="utf-8")
+        text = (config.rootpath / file).read_text(encoding="utf-8")
+        return 'scope="module"' in text or "@functools.cache" in text
 
     class Scheduling(LoadScopeScheduling):  # type: ignore[misc]
         def _split_scope(self, nodeid: str) -> str:
@@ -112,12 +113,17 @@ def whole(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def reports_in_words(whole: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """For tests that look at what the report of a sweep they run says: its figures are not drawn."""
+def figures_left_blank(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For tests of reports that do not look at their figures: drawing them takes longest."""
     from cnnsearch import plots
 
     monkeypatch.setattr(plots, "to_svg", lambda figure, name: "<svg></svg>")
     monkeypatch.setattr(plots, "to_png", lambda figure: b"")
+
+
+@pytest.fixture
+def reports_in_words(whole: None, figures_left_blank: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For tests that look at what the report of a sweep they run says: its figures are not drawn."""
     monkeypatch.setattr(*short.TIMINGS)
 
 

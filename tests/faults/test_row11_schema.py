@@ -24,7 +24,7 @@ from cnnsearch.spec.settings import ADDED
 from cnnsearch.storage.checksums import checksum
 from cnnsearch.storage.durable import write_checked
 
-pytestmark = pytest.mark.row(11)
+pytestmark = [pytest.mark.row(11), pytest.mark.usefixtures("figures_left_blank")]
 
 NEW = ["weights", "fine_tune", "stopped_by", *ADDED, "model_bytes"]
 """Settings and measures that came after."""

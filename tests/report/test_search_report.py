@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from cnnsearch import report
+from cnnsearch import plots, report
 from cnnsearch.evidence.evidence import Evidence
 from cnnsearch.report.page import assemble
 from cnnsearch.report.rows import trials
@@ -32,7 +32,9 @@ def built(tmp_path_factory):
     def build(name: str) -> tuple[Page, str, set[str]]:
         if name not in known:
             out = tmp_path_factory.mktemp(name)
-            page = Page(report.write(VARIANTS[name](), out).read_text(encoding="utf-8"))
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(plots, "to_png", lambda figure: b"")
+                page = Page(report.write(VARIANTS[name](), out).read_text(encoding="utf-8"))
             text = (out / "report.md").read_text(encoding="utf-8")
             known[name] = page, text, {path.stem for path in (out / "plots").iterdir()}
         return known[name]

@@ -91,6 +91,7 @@ def test_from_scratch_the_table_says_nothing_of_fine_tuning() -> None:
     assert "trainable parameters" in titles
 
 
+@pytest.mark.usefixtures("figures_left_blank")
 def test_both_cases_have_curves_and_a_confusion_matrix(tmp_path: Path) -> None:
     loss = plots.learning_curves(part2(), "loss")
     assert loss is not None
