@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
+import functools
+import resource
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 
-from cnnsearch.execution.events import Ended, EpochDone, Event, Started
+from cnnsearch.execution import trial as execution
+from cnnsearch.execution.context import SharedContext
+from cnnsearch.execution.events import Ended, EpochDone, Event, Progress, Started
+from cnnsearch.execution.jobs import run_job
+from cnnsearch.execution.on_ray import schedule
+from cnnsearch.planning.queue import Job
+from cnnsearch.planning.stopping import Orders
 from cnnsearch.planning.trial import Status
 from cnnsearch.prepare import prepared
 from cnnsearch.session import Finished, execute
@@ -17,12 +27,13 @@ from cnnsearch.spec.load import load_sweep
 from tests.faults.running import images, workers
 from tests.recorded import numbers
 
-# Some seconds a trial: a worker tells what it did in a second at once, and is to be caught in the middle.
+pytestmark = pytest.mark.usefixtures("shared_ray")
+
 RESIDUAL = """
 name: tiny
 data: {image_size: 8, split: {method: fill, train_per_class: 6, val_per_class: 4}}
-train: {model: residual, width: 0.05, epochs: 168, precision: fp32}
-run: {dashboard: false, checkpoint_epochs: 28}
+train: {model: residual, width: 0.05, epochs: 30, precision: fp32}
+run: {dashboard: false, checkpoint_epochs: 8}
 stages:
   - name: grid
     space: {lr: {grid: [0.001, 0.002]}}
@@ -33,19 +44,80 @@ stages:
 HEADS = """
 name: heads
 data: {image_size: 16, split: {method: fill, train_per_class: 6, val_per_class: 4}}
-train: {model: plain, width: 0.05, fine_tune: head, epochs: 200, precision: fp32}
-run: {dashboard: false, checkpoint_epochs: 20, trials_at_once: 1}
+train: {model: plain, width: 0.05, fine_tune: head, epochs: 30, precision: fp32}
+run: {dashboard: false, checkpoint_epochs: 8, trials_at_once: 1}
 stages:
   - name: grid
     space: {lr: {grid: [0.001, 0.002, 0.004]}}
 """
 
 
-def run(text: str, out: Path, listen: Callable[[Event], None], *values: str, serial: bool = False) -> Finished:
+@dataclass(frozen=True)
+class Slow:
+    """A worker's job, of which no epoch takes less than a tenth of a second.
+
+    A worker tells at once what it did in a second, and is to be caught in the middle, on fast machines too.
+    """
+
+    def __call__(self, job: Job, context: SharedContext, orders: Orders) -> Iterator[Progress]:
+        for events in run_job(job, context, orders):
+            time.sleep(0.1)
+            yield events
+
+
+@dataclass(frozen=True)
+class Broken:
+    """A worker's job in which a trial breaks: each process that does one is changed before the first."""
+
+    fault: str
+    """memory: a batch of 60 gets no more than there is. memory once: so in the first process. exception: lr 0.5, and
+    whatever the same process trains afterwards."""
+    folder: Path
+
+    def __call__(self, job: Job, context: SharedContext, orders: Orders) -> Iterator[Progress]:
+        if not hasattr(execution, "spoiled"):
+            self._change(execution)
+        yield from run_job(job, context, orders)
+
+    def _change(self, module: Any) -> None:
+        train = module.train
+        spoiled: list[float] = []
+        module.spoiled = spoiled
+
+        def broken(state: Any, examples: Any, settings: Any, **options: Any) -> Any:
+            if self.fault == "exception" and (settings.lr == 0.5 or spoiled):
+                spoiled.append(settings.lr)
+                raise ArithmeticError(f"injected for lr {settings.lr}\nand more")
+            if settings.batch_size == 60 and self._is_short():
+                with open("/proc/self/statm", encoding="ascii") as file:
+                    used = int(file.read().split()[0]) * resource.getpagesize()
+                resource.setrlimit(resource.RLIMIT_AS, (used + 2**20, used + 2**20))
+            yield from train(state, examples, settings, **options)
+
+        module.train = broken
+
+    def _is_short(self) -> bool:
+        """Whether this process gets no more memory; with `memory once`, whether no process has asked before."""
+        try:
+            (self.folder / "happened").touch(exist_ok=self.fault == "memory")
+        except FileExistsError:
+            return False
+        return self.fault.startswith("memory")
+
+
+def run(
+    text: str,
+    out: Path,
+    listen: Callable[[Event], None],
+    *values: str,
+    serial: bool = False,
+    work: Slow | Broken = Slow(),
+) -> Finished:
     out.mkdir()
     (out / "sweep.yaml").write_text(text, encoding="utf-8")
     with prepared(load_sweep(str(out / "sweep.yaml"), values=values), out) as ready:
-        return execute(ready, serial=serial, listen=listen)
+        with_ray = functools.partial(schedule.execute, warden=ready.warden, run_job=work)
+        return execute(ready, serial=serial, listen=listen, executor=None if serial else with_ray)
 
 
 def undisturbed(text: str, out: Path) -> dict[str, object]:
@@ -90,7 +162,7 @@ def repeated(epochs: list[int]) -> list[int]:
 @pytest.mark.row(1)
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize(
-    ("text", "epoch", "every"), [(RESIDUAL, 70, 28), pytest.param(HEADS, 90, 20, marks=pytest.mark.slow)]
+    ("text", "epoch", "every"), [(RESIDUAL, 11, 8), pytest.param(HEADS, 11, 8, marks=pytest.mark.after)]
 )
 def test_a_killed_worker_s_trials_go_on_from_their_checkpoints(
     tmp_path: Path, text: str, epoch: int, every: int
@@ -133,14 +205,12 @@ def test_a_trial_that_keeps_killing_its_worker_fails_alone(tmp_path: Path) -> No
     assert "the worker process died 2 times" in finished.report.with_name("report.md").read_text()
 
 
-@pytest.mark.slow
+@pytest.mark.after
 @pytest.mark.row(2)
 @pytest.mark.timeout(300)
 def test_heads_that_ran_with_a_killer_do_not_fail_with_it(tmp_path: Path) -> None:
     disturber = Disturber(psutil.Process.kill, 1, times=2)
-    finished = run(
-        HEADS, tmp_path / "out", disturber, "run.max_retries=1", "train.epochs=600", "run.checkpoint_epochs=100"
-    )
+    finished = run(HEADS, tmp_path / "out", disturber, "run.max_retries=1", "run.checkpoint_epochs=20")
     # The bundle dies once, then the first of its trials by itself; the other two never do again.
     assert sorted(ended.record.status for ended in disturber.ended) == [Status.DONE, Status.DONE, Status.FAILED]
     assert finished.exit_code == 1
@@ -148,7 +218,7 @@ def test_heads_that_ran_with_a_killer_do_not_fail_with_it(tmp_path: Path) -> Non
 
 @pytest.mark.row(6)
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("epoch", [42, pytest.param(168, marks=pytest.mark.after)])
+@pytest.mark.parametrize("epoch", [8, pytest.param(30, marks=pytest.mark.after)])
 def test_a_worker_that_stands_still_is_killed_and_its_trial_goes_on(tmp_path: Path, epoch: int) -> None:
     """Also where it has ended a trial and is about to be given the next."""
     stopped: list[psutil.Process] = []
@@ -178,13 +248,11 @@ stages:
 
 @pytest.mark.row(14)
 @pytest.mark.timeout(300)
-def test_what_runs_out_of_memory_runs_again_with_more_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_runs_out_of_memory_runs_again_with_more_room(tmp_path: Path) -> None:
     """The process that first trains the batch of 60 may take no more than it has by then."""
-    monkeypatch.setenv("CNNSEARCH_TEST_FOLDER", str(tmp_path))
-    inject(monkeypatch, "memory once")
     text = LARGE.replace("IMAGES", str(images(tmp_path / "images", per_class=40)))
     disturber = Disturber(psutil.Process.kill, 10**9)
-    finished = run(text, tmp_path / "out", disturber)
+    finished = run(text, tmp_path / "out", disturber, work=Broken("memory once", tmp_path))
     assert finished.exit_code == 0, finished.tables.trials["error"].tolist()
     large, other = (
         trial["trial_id"] for trial in finished.tables.trials.sort_values("batch_size").to_dict("records")[::-1]
@@ -196,13 +264,10 @@ def test_what_runs_out_of_memory_runs_again_with_more_room(tmp_path: Path, monke
 @pytest.mark.after
 @pytest.mark.row(14)
 @pytest.mark.timeout(300)
-def test_what_never_has_enough_memory_fails_and_the_others_finish(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_never_has_enough_memory_fails_and_the_others_finish(tmp_path: Path) -> None:
     """A batch of 60 at 64×64 needs more than any worker may have from the start."""
-    inject(monkeypatch, "memory")
     text = LARGE.replace("IMAGES", str(images(tmp_path / "images", per_class=40)))
-    finished = run(text, tmp_path / "out", Disturber(psutil.Process.kill, 10**9))
+    finished = run(text, tmp_path / "out", Disturber(psutil.Process.kill, 10**9), work=Broken("memory", tmp_path))
     trials = {row["batch_size"]: row for row in finished.tables.trials.to_dict("records")}
     assert trials[16]["status"] == "done"
     assert trials[60]["status"] == "failed"
@@ -210,23 +275,14 @@ def test_what_never_has_enough_memory_fails_and_the_others_finish(
     assert finished.exit_code == 1
 
 
-def inject(monkeypatch: pytest.MonkeyPatch, fault: str) -> None:
-    """Have every Python process started from now on break in this way; see `tests/faults/injected`."""
-    folder = Path(__file__).parent / "injected"
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")]))
-    monkeypatch.setenv("CNNSEARCH_TEST_FAULT", fault)
-
-
 @pytest.mark.row(15)
 @pytest.mark.timeout(300)
 @pytest.mark.usefixtures("reports_in_words")
-def test_an_exception_fails_its_trial_and_the_worker_is_replaced(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_exception_fails_its_trial_and_the_worker_is_replaced(tmp_path: Path) -> None:
     """The injected fault also spoils the process it happens in: a trial run there afterwards would break too."""
-    inject(monkeypatch, "exception")
     text = RESIDUAL.replace("[0.001, 0.002]", "[0.001, 0.5, 0.002, 0.003]")
-    finished = run(text, tmp_path / "out", Disturber(psutil.Process.kill, 10**9), "run.trials_at_once=1")
+    values, work = ("run.trials_at_once=1", "train.epochs=2"), Broken("exception", tmp_path)
+    finished = run(text, tmp_path / "out", Disturber(psutil.Process.kill, 10**9), *values, work=work)
     trials = finished.tables.trials
     failed = trials[trials["status"] == "failed"]
     assert failed["lr"].tolist() == [0.5]
