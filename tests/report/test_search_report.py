@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import time
 from collections.abc import Callable
@@ -24,6 +25,11 @@ VARIANTS: dict[str, Callable[[], Tables]] = {
 }
 
 
+@functools.cache
+def evidence_of(name: str) -> Evidence:
+    return Evidence(VARIANTS[name]())
+
+
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):
     """Variant name -> (its page, its Markdown, names of its plots); each is built once."""
@@ -34,7 +40,7 @@ def built(tmp_path_factory):
             out = tmp_path_factory.mktemp(name)
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr(plots, "to_png", lambda figure: b"")
-                page = Page(report.write(VARIANTS[name](), out).read_text(encoding="utf-8"))
+                page = Page(report.write(evidence_of(name).tables, out).read_text(encoding="utf-8"))
             text = (out / "report.md").read_text(encoding="utf-8")
             known[name] = page, text, {path.stem for path in (out / "plots").iterdir()}
         return known[name]
@@ -88,21 +94,21 @@ def test_a_grid_with_stopped_trials_shows_only_what_was_stopped():
 
 
 def test_the_summary_counts_every_trial():
-    (search,) = Evidence(VARIANTS["asha"]()).searches
+    (search,) = evidence_of("asha").searches
     counts = [int(number) for number in re.findall(r"(\d+) (?:trained|stopped|failed|diverged)", summary(search))]
     assert sum(counts) == 60
     assert "successive halving (ASHA)" in summary(search)
 
 
 def test_the_front_is_in_the_table():
-    (section,) = sections(Evidence(VARIANTS["three"]()))
-    (search,) = Evidence(VARIANTS["three"]()).searches
+    (section,) = sections(evidence_of("three"))
+    (search,) = evidence_of("three").searches
     assert section.front is not None
     assert [row.cells[0].sort for row in section.front.rows] == [one.number for one in search.front][:15]
 
 
 def test_trials_have_their_numbers_and_epochs():
-    evidence = Evidence(VARIANTS["asha"]())
+    evidence = evidence_of("asha")
     table = trials(evidence)
     titles = [column.title for column in table.columns]
     numbers = [row.cells[titles.index("trial")].sort for row in table.rows]

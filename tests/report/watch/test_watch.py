@@ -33,13 +33,16 @@ from cnnsearch.report.watch.making import Made, Maker
 from cnnsearch.results.folder import Results
 from cnnsearch.session import execute
 from cnnsearch.spec.load import load_sweep
+from tests.asking import ask
 from tests.conftest import SMALL
+
+ONE_RATE = "stages.dropout.space.dropout.grid=[0.1]"
 
 
 @pytest.fixture(scope="module")
 def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Part 1 at its smallest, run once for this module."""
-    with prepared(load_sweep("part1", values=SMALL), tmp_path_factory.mktemp("results")) as ready:
+    """Part 1 at its smallest and with one dropout rate, run once for this module."""
+    with prepared(load_sweep("part1", values=[*SMALL, ONE_RATE]), tmp_path_factory.mktemp("results")) as ready:
         return execute(ready, serial=True).results
 
 
@@ -148,7 +151,7 @@ def test_the_report_grows_and_nothing_is_written(recorded: Path, folder: Path, m
             first = client.get("/")
             assert "CNN classifiers trained from scratch" in words(first)
             assert "No trial has ended yet" in words(first)
-            assert words(told["bar"]).startswith("part1 a run is being prepared 0 of 16 done · 16 to come")
+            assert words(told["bar"]).startswith("part1 a run is being prepared 0 of 10 done · 10 to come")
             assert state_of(folder) == before
 
             add(folder, of["grid"][:3])
@@ -157,25 +160,25 @@ def test_the_report_grows_and_nothing_is_written(recorded: Path, folder: Path, m
             nothing = told["report"]
             told = client.when(lambda told: not told["report"].startswith("none"))
             assert told["report"] != nothing
-            assert "part1 running 3 of 16 done · 1 running · 12 to come" in words(told["bar"])
-            assert "stages grid 3/8 · dropout 0/8 best so far" in words(told["head"])
+            assert "part1 running 3 of 10 done · 1 running · 6 to come" in words(told["bar"])
+            assert "stages grid 3/8 · dropout 0/2 best so far" in words(told["head"])
             rows = Results(recorded).trial(of["grid"][3].name).epochs()
             assert f"epoch {rows[-1]['epoch']} of 2" in words(told["head"])
             assert f"accuracy {100 * rows[-1]['val_accuracy']:.1f} %" in words(told["head"])
             content = client.get("/report")
-            assert "3 of 16 done" in words(content)
+            assert "3 of 10 done" in words(content)
             assert content.count("<svg") >= 3
             assert content in client.get("/")
             assert state_of(folder) == before
 
             add(folder, [*of["grid"], *of["dropout"]])
             before = state_of(folder)
-            told = client.when(lambda now: now["report"] != told["report"] and "16 of 16" in now["bar"])
+            told = client.when(lambda now: now["report"] != told["report"] and "10 of 10" in now["bar"])
             assert "all trials ended" in told["bar"]
             assert state_of(folder) == before
         told = client.when(lambda now: "finished" in now["bar"])
-        assert "16 of 16 done" in words(client.get("/report"))
-        assert told["title"] == "16/16 part1"
+        assert "10 of 10 done" in words(client.get("/report"))
+        assert told["title"] == "10/10 part1"
         assert words(told["head"]) == ""
     assert {name: size for name, (size, _) in state_of(folder).items() if name != "."} == {
         name: size for name, (size, _) in before.items() if name not in (".", ".lock")
@@ -188,9 +191,9 @@ def test_a_report_of_tables_alone(tmp_path: Path, recorded: Path) -> None:
     shutil.copytree(recorded, path, ignore=shutil.ignore_patterns("trials", "report*", "plots"))
     before = state_of(path)
     with serving(path) as client:
-        assert "0 of 16" not in client.state()["bar"]
+        assert "0 of 10" not in client.state()["bar"]
         told = client.when(lambda now: not now["report"].startswith("none"))
-        assert "finished 16 of 16 done" in words(told["bar"])
+        assert "finished 10 of 10 done" in words(told["bar"])
     assert state_of(path) == before
 
 
@@ -303,7 +306,7 @@ def test_what_is_damaged_is_named_and_the_rest_is_shown(recorded: Path, folder: 
         (fifth / "epochs.jsonl").unlink()
         (folder / "trials" / "stray").write_text("")
         told = client.state()
-        assert "1 of 16 done · 2 running" in words(told["bar"])
+        assert "1 of 10 done · 2 running" in words(told["bar"])
         assert f"The record of trial {first.name} is damaged" in words(told["head"])
         assert f"What trial {third.name} is cannot be read" in words(told["head"])
         assert words(told["head"]).count("first epoch") == 2
@@ -404,7 +407,7 @@ def test_what_cannot_be_made_leaves_the_last_report(recorded: Path, folder: Path
     add(folder, stages(recorded)["grid"][:1])
     page = Page([Folder(folder)])
     looks = page.looks()
-    page.make(NoMaker(Made("<p>one</p>", counts=[{"done": 1}], planned=[16])))
+    page.make(NoMaker(Made("<p>one</p>", counts=[{"done": 1}], planned=[10])))
     digest = page.digest
     page.make(NoMaker(Made(problem="no <space> left")))
     told = rendering.state(page, looks)
@@ -438,8 +441,8 @@ def test_several_folders_have_a_page_each(recorded: Path, folder: Path) -> None:
         told = client.state()
         assert re.findall(r'<a href="([^"]+)">', told["bar"]) == ["/1/", "/2/"]
         assert f"part1 ({folder})" in words(told["bar"])  # both sweeps have one name
-        assert "16 of 16 done" not in client.state("/1/state")["bar"]
-        assert "16 of 16 done" in client.state("/2/state")["bar"]
+        assert "10 of 10 done" not in client.state("/1/state")["bar"]
+        assert "10 of 10 done" in client.state("/2/state")["bar"]
         assert client.ask("/2/")[0] == 200
         assert client.ask("/3/")[0] == 404
 
@@ -490,7 +493,7 @@ def test_a_wrong_request_is_one_clear_message(folder: Path, tmp_path: Path) -> N
         ([tmp_path / "none"], f"there is no folder {tmp_path / 'none'}"),
         ([folder, "--port", 70000], "--port 70000: give a number from 0 (any that is free) to 65535"),
     ):
-        done = subprocess.run(watch(*arguments), capture_output=True, text=True, timeout=60)
+        done = ask(*arguments, command="watch")
         assert (done.returncode, done.stdout, done.stderr) == (2, "", f"error: {message}\n")
 
 
