@@ -11,14 +11,16 @@ import pytest
 from cnnsearch.execution.warden import MARK
 
 SLOTS = 4
-"""Trials at a time, of one thread each."""
+"""Trials at a time, of one thread each. Ray counts two GPUs, for tests of their shares; nothing looks for them."""
 CODE = f"""
 import sys
+from dataclasses import replace
 import ray
-from cnnsearch.execution.machine.hardware import Layout
-from cnnsearch.execution.on_ray.cluster import started
+from cnnsearch.execution.machine.hardware import Layout, detect
+from cnnsearch.execution.on_ray import cluster
 from cnnsearch.spec.sweep import RunSpec
-with started(Layout("cpu", {SLOTS}, 1, 0.0), RunSpec(dashboard=False), None):
+cluster.detect = lambda: replace(detect(), gpus=("made up", "made up"))
+with cluster.started(Layout("cuda", {SLOTS}, 1, 0.5), RunSpec(dashboard=False), None):
     print(ray.get_runtime_context().gcs_address, flush=True)
     sys.stdin.read()
 """

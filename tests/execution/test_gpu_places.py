@@ -18,12 +18,14 @@ from cnnsearch.execution.context import Choices, SharedContext
 from cnnsearch.execution.events import Progress
 from cnnsearch.execution.machine import hardware
 from cnnsearch.execution.machine.hardware import Hardware, Layout
-from cnnsearch.execution.on_ray import cluster, schedule
+from cnnsearch.execution.on_ray import schedule
 from cnnsearch.planning.queue import Job, Queue
 from cnnsearch.planning.stopping import Orders
 from cnnsearch.planning.trial import Status
 from cnnsearch.results.folder import Results
 from cnnsearch.results.record import Record
+
+pytestmark = pytest.mark.usefixtures("shared_ray")
 
 BOX = Hardware("cpu", 8, 10**10, ("made up", "made up"), 10**10)
 
@@ -56,7 +58,6 @@ class Looking:
 def shares_seen(tmp_path: Path, layout: Layout, monkeypatch: pytest.MonkeyPatch, greedy: bool = False) -> list[str]:
     """What eight trials saw: the GPUs by number, and their share."""
     monkeypatch.setattr(hardware, "detect", lambda: BOX)
-    monkeypatch.setattr(cluster, "detect", lambda: BOX)
     queue = Queue(scale.make_sweep(40, 3), "f" * 16, {}, max_trials=8)
     first = next(iter(queue.plan.trials))
     context = SharedContext(tmp_path, {}, Choices("cuda", 1, "fp32"), checkpoint_seconds=0)
