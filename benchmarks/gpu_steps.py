@@ -181,7 +181,11 @@ def _recorded(work: Callable[[], None], device: str) -> Callable[[], object]:
 
 
 def packed(
-    width: float, device: str = "cuda", sharing: Sequence[int] = SHARING, seconds: float = 4.0
+    width: float,
+    device: str = "cuda",
+    sharing: Sequence[int] = SHARING,
+    seconds: float = 4.0,
+    image_size: int = Settings().image_size,
 ) -> dict[int, float]:
     """Trials that share a GPU -> training steps a second of all of them, each `residual` in batches of 16.
 
@@ -190,13 +194,14 @@ def packed(
         device: what they share.
         sharing: how many at a time.
         seconds: how long they are timed.
+        image_size: side of the images, pixels.
     """
     found = {}
     context = multiprocessing.get_context("spawn")
     for trials in sharing:
-        ready = context.Barrier(trials)
+        ready, asked = context.Barrier(trials), [(width, device, seconds, image_size)] * trials
         with context.Pool(trials, initializer=_share, initargs=(ready,)) as pool:
-            found[trials] = sum(pool.starmap(_packed_rate, [(width, device, seconds)] * trials, chunksize=1))
+            found[trials] = sum(pool.starmap(_packed_rate, asked, chunksize=1))
     return found
 
 
@@ -208,10 +213,10 @@ def _share(ready: Barrier) -> None:
 _READY: Barrier | None = None
 
 
-def _packed_rate(width: float, device: str, seconds: float) -> float:
+def _packed_rate(width: float, device: str, seconds: float, image_size: int) -> float:
     """Steps a second of one trial, from when all are ready."""
     reset_process(threads=1)
-    settings = Settings(model="residual", batch_size=16, width=width, epochs=100_000, lr=1e-9)
+    settings = Settings(model="residual", batch_size=16, width=width, epochs=100_000, lr=1e-9, image_size=image_size)
     state, pixels = noise(settings, device)
     epochs = train(state, pixels, settings, precision="bf16")
     for _ in range(2):
