@@ -16,6 +16,7 @@ import numpy as np
 import psutil
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 
 from cnnsearch.data.dataset import Dataset
 from cnnsearch.spec.load import load_sweep
@@ -32,6 +33,10 @@ SMALL = (
     "run.dashboard=false",
 )
 
+
+# How long an example takes depends on the machine, and on what else it does.
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
 
 # A shell that starts the tests in the background has them ignore Ctrl-C, and all that they start.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
