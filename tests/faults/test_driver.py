@@ -28,8 +28,8 @@ from tests.recorded import numbers
 SWEEP = """
 name: tiny
 data: {image_size: 8, split: {method: fill, train_per_class: 6, val_per_class: 4}}
-train: {model: residual, width: 0.05, epochs: 30, precision: fp32}
-run: {dashboard: false, checkpoint_epochs: 5}
+train: {model: residual, width: 0.05, epochs: 12, precision: fp32}
+run: {dashboard: false, checkpoint_epochs: 4}
 stages:
   - name: grid
     space: {lr: {grid: [0.001, 0.002]}, batch_size: {grid: [16, 32]}}
@@ -37,6 +37,8 @@ stages:
     start_from: {stage: grid}
     space: {dropout: {grid: [0.1, 0.2]}}
 """
+LONGER = SWEEP.replace("epochs: 12", "epochs: 30")
+"""For kills at random instants, most of which should find the command alive."""
 TRIALS = 6
 
 
@@ -138,8 +140,12 @@ def results(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    folder = tmp_path_factory.mktemp("undisturbed")
-    (folder / "tiny.yaml").write_text(SWEEP, encoding="utf-8")
+    return numbers_of(SWEEP, tmp_path_factory.mktemp("undisturbed"))
+
+
+def numbers_of(text: str, folder: Path) -> dict[str, Any]:
+    """What a sweep comes to if nothing disturbs it."""
+    (folder / "tiny.yaml").write_text(text, encoding="utf-8")
     ended = ask(folder / "tiny.yaml", "--out", folder, "--serial")
     assert ended.returncode == 0, ended.stderr
     return numbers(folder / "tiny")
@@ -181,26 +187,27 @@ def killed_at(instants: list[float], arguments: list[object], results: Path) -> 
 @pytest.mark.row(3)
 @pytest.mark.row(23)
 @pytest.mark.timeout(600)
-def test_the_command_killed_at_random_instants(
-    arguments: list[object], results: Path, undisturbed: dict[str, Any]
-) -> None:
+def test_the_command_killed_at_random_instants(arguments: list[object], results: Path, tmp_path: Path) -> None:
     rng = random.Random(3)
+    (tmp_path / "tiny.yaml").write_text(LONGER, encoding="utf-8")
     assert killed_at([rng.uniform(0.1, 14) for _ in range(3)], arguments, results) >= 2
-    ends_as_if_undisturbed(arguments, results, undisturbed)
+    (tmp_path / "quiet").mkdir()
+    ends_as_if_undisturbed(arguments, results, numbers_of(LONGER, tmp_path / "quiet"))
 
 
 @pytest.mark.slow
 @pytest.mark.row(3)
 @pytest.mark.row(23)
 @pytest.mark.timeout(3600)
-def test_the_command_killed_at_fifty_random_instants(tmp_path: Path, undisturbed: dict[str, Any]) -> None:
+def test_the_command_killed_at_fifty_random_instants(tmp_path: Path) -> None:
     """In rounds: a folder is finished after a few kills, and then a new one begins."""
     rng = random.Random(50)
+    undisturbed = numbers_of(LONGER, tmp_path)
     hits = 0
     for number in range(10):
         folder = tmp_path / str(number)
         folder.mkdir()
-        (folder / "tiny.yaml").write_text(SWEEP, encoding="utf-8")
+        (folder / "tiny.yaml").write_text(LONGER, encoding="utf-8")
         arguments: list[object] = [folder / "tiny.yaml", "--out", folder]
         instants = [rng.uniform(0.1, 4), *(rng.uniform(0.5, 20) for _ in range(4))]
         hits += killed_at(instants, arguments, folder / "tiny")
@@ -248,7 +255,7 @@ def test_interrupted_once(
     arguments: list[object], results: Path, undisturbed: dict[str, Any], number: signal.Signals
 ) -> None:
     """Ctrl-C in a terminal goes to the whole group of processes; SIGTERM to the command."""
-    started = Started(*arguments, "--set", "train.epochs=30")
+    started = Started(*arguments)
     started.until(lambda: list(results.glob("trials/*/record.json")))
     began = time.monotonic()
     if number == signal.SIGINT:

@@ -81,7 +81,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 FILLED = SWEEP.replace("space: {lr: 0.001}", "space: {lr: {grid: [0.001, 0.002, 0.003]}}").replace(
-    "epochs: 3", "epochs: 150"
+    "epochs: 3", "epochs: 40"
 )
 
 

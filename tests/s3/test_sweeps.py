@@ -136,13 +136,13 @@ def test_two_commands_on_one_uri(store: Store, tmp_path: Path) -> None:
         first.wait()
 
 
-@pytest.mark.timeout(240)  # two whole reports
+@pytest.mark.usefixtures("figures_left_blank")
 def test_the_report_from_the_uri(store: Store, tmp_path: Path) -> None:
     sweep = load_sweep("part1", values=[*SMALL, "stages=[{name: grid, space: {lr: {grid: [0.01, 0.1]}}}]"])
     run(sweep, store.uri("results/told"), serial=True)
     mine = Remote.of(store.uri("results/told/part1"))
     mine.delete("report.html")
-    told = call(mine.uri, module="cnnsearch.report")
+    told = ask(mine.uri, command="report")
     assert (told.returncode, told.stdout) == (0, "s3://results/told/part1/report.html\n"), told.stderr
     assert mine.read("report.html")
     elsewhere = ask(mine.uri, "--out", tmp_path / "here", command="report")
