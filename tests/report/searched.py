@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import math
 from collections.abc import Sequence
 from dataclasses import replace
@@ -45,8 +46,9 @@ def searched(
     rng = np.random.default_rng(seed)
     plans: list[Plan] = []
     units: list[dict[str, float]] = []
+    ranked: list[int] = []
     for index in range(count):
-        good = sorted(range(index), key=lambda i: -plans[i].ability)[: max(4, index // 10)]
+        good = ranked[: max(4, index // 10)]
         near = units[int(rng.choice(good))] if method != "random" and index >= 10 and rng.random() < 0.7 else None
         unit = {
             axis: float(rng.random()) if near is None else float(np.clip(near[axis] + rng.normal(0, 0.13), 0, 0.9999))
@@ -54,6 +56,7 @@ def searched(
         }
         units.append(unit)
         plans.append(_plan(unit, rng, best_lr=best_lr, lost=lost))
+        bisect.insort(ranked, index, key=lambda i: -plans[i].ability)
     if stop_early:
         plans = _stopped(plans, stop_early, epochs, rng)
     search: dict[str, Any] = {"method": method, "trials": count, "seed": seed}

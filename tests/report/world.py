@@ -8,6 +8,7 @@ plus a little noise of the trial's own. So trials disagree about as much as real
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 import io
 from collections.abc import Callable, Sequence
@@ -51,7 +52,7 @@ class Plan:
     stopped_at: int | None = None  # the epoch after which it was stopped early
     stopped_by: str | None = None  # the rule that did it
 
-    @property
+    @functools.cached_property
     def trial_id(self) -> str:
         text = repr((self.stage, sorted(self.values.items()), self.seed, self.parent))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -71,8 +72,9 @@ class World:
     wrong: dict[str, NDArray[np.int64]] = field(default_factory=dict)
     rows: list[dict[str, Any]] = field(default_factory=list)
     epoch_rows: list[dict[str, Any]] = field(default_factory=list)
-    prediction_frames: list[pd.DataFrame] = field(default_factory=list)
-    before: dict[str, dict[str, pd.DataFrame]] = field(default_factory=dict)
+    answers: list[tuple[str, str, Answers]] = field(default_factory=list)
+    """Trial, moment, and what it answered then."""
+    before: dict[str, dict[str, Answers]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         k = len(self.classes)
@@ -89,28 +91,28 @@ class World:
         return [f"{split}/{label:03d}/{index:05d}.png" for index, label in enumerate(self.labels[split])]
 
 
-def _predict(world: World, plan: Plan, split: str) -> pd.DataFrame:
+@dataclass(frozen=True)
+class Answers:
+    """What a trial says of the images of a split."""
+
+    split: str
+    labels: NDArray[np.int64]
+    predicted: NDArray[np.int64]
+    confidence: NDArray[np.float32]
+
+    @property
+    def accuracy(self) -> float:
+        return float((self.labels == self.predicted).mean())
+
+
+def _predict(world: World, plan: Plan, split: str) -> Answers:
     rng = np.random.default_rng(int(plan.trial_id[:8], 16) + (split == "test"))
     margin = plan.ability - world.difficulty[split] + rng.normal(0, 0.55, world.labels[split].size)
     predicted = np.where(margin > 0, world.labels[split], world.wrong[split])
     if plan.ability <= -9:  # guesses
         predicted = rng.integers(0, len(world.classes), predicted.size)
-    names = np.array(world.classes, dtype=object)
-    return pd.DataFrame(
-        {
-            "trial_id": plan.trial_id,
-            "split": split,
-            "moment": "best",
-            "example": world.examples(split),
-            "label": names[world.labels[split]],
-            "predicted": names[predicted],
-            "confidence": (1 / (1 + np.exp(-1.2 * np.abs(margin) - 0.2))).astype(np.float32),
-        }
-    )
-
-
-def _accuracy(frame: pd.DataFrame) -> float:
-    return float((frame["label"] == frame["predicted"]).mean())
+    confidence = (1 / (1 + np.exp(-1.2 * np.abs(margin) - 0.2))).astype(np.float32)
+    return Answers(split, world.labels[split], predicted, confidence)
 
 
 def _curves(world: World, plan: Plan, val_accuracy: float, start: float | None) -> list[dict[str, Any]]:
@@ -163,34 +165,34 @@ def _add(world: World, plan: Plan, sweep: str) -> None:
              "val_accuracy": 0.1},
         ]  # fmt: skip
         return
-    frames = {split: _predict(world, plan, split) for split in ("val", "test")}
+    found = {split: _predict(world, plan, split) for split in ("val", "test")}
     start = None
     if plan.parent is not None:
-        for split, frame in world.before[plan.parent].items():
-            world.prediction_frames.append(frame.assign(trial_id=plan.trial_id, moment="before"))
-            row[f"{split}_accuracy_before"] = _accuracy(frame)
-            row[f"{split}_loss_before"] = 0.6 + 1.3 * (1 - _accuracy(frame))
+        for split, answers in world.before[plan.parent].items():
+            world.answers.append((plan.trial_id, "before", answers))
+            row[f"{split}_accuracy_before"] = answers.accuracy
+            row[f"{split}_loss_before"] = 0.6 + 1.3 * (1 - answers.accuracy)
         start = row["val_accuracy_before"]
-    world.before[plan.trial_id] = frames
-    world.prediction_frames += list(frames.values())
-    curves = _curves(world, plan, _accuracy(frames["val"]), start)
+    world.before[plan.trial_id] = found
+    world.answers += [(plan.trial_id, "best", answers) for answers in found.values()]
+    curves = _curves(world, plan, found["val"].accuracy, start)
     world.epoch_rows += curves
     trained = [r for r in curves if r["epoch"] > 0]
     best = max(trained, key=lambda r: r["val_accuracy"])
     row |= {name: best[name] for name in ("train_loss", "train_accuracy", "val_loss", "val_accuracy")}
-    row |= {"best_epoch": best["epoch"], "test_accuracy": _accuracy(frames["test"])}
+    row |= {"best_epoch": best["epoch"], "test_accuracy": found["test"].accuracy}
     row["test_loss"] = best["val_loss"] + 0.03
 
 
 def _stop(world: World, plan: Plan, row: dict[str, Any]) -> None:
     """A trial that was stopped early: its curves until then, and its scores at the best of those epochs."""
-    frames = {split: _predict(world, plan, split) for split in ("val", "test")}
-    curves = _curves(world, plan, _accuracy(frames["val"]), None)[: plan.stopped_at]
+    found = {split: _predict(world, plan, split) for split in ("val", "test")}
+    curves = _curves(world, plan, found["val"].accuracy, None)[: plan.stopped_at]
     world.epoch_rows += curves
     best = max(curves, key=lambda r: r["val_accuracy"])
     row |= {name: best[name] for name in ("train_loss", "train_accuracy", "val_loss", "val_accuracy")}
     row |= {"best_epoch": best["epoch"], "epochs_done": plan.stopped_at, "stopped_by": plan.stopped_by}
-    row["test_accuracy"] = best["val_accuracy"] * _accuracy(frames["test"])
+    row["test_accuracy"] = best["val_accuracy"] * found["test"].accuracy
     row["error"] = f"{plan.stopped_by}: not among the best at epoch {plan.stopped_at}"
 
 
@@ -268,7 +270,7 @@ def make(
         folder=folder,
         trials=_frame(world.rows, _WITH_SIZES),
         epochs=_frame(world.epoch_rows, EPOCHS),
-        predictions=_concatenated(world.prediction_frames),
+        predictions=_predictions(world),
         sweep=sweep,
         provenance=provenance,
         data=data,
@@ -290,8 +292,20 @@ def _frame(rows: list[dict[str, Any]], schema: pa.Schema) -> pd.DataFrame:
     return frame
 
 
-def _concatenated(frames: list[pd.DataFrame]) -> pd.DataFrame:
-    if not frames:
+def _predictions(world: World) -> pd.DataFrame:
+    if not world.answers:
         return _frame([], PREDICTIONS)
-    frame = pa.Table.from_pandas(pd.concat(frames), schema=PREDICTIONS, preserve_index=False)
+    trials, moments, answers = zip(*world.answers, strict=True)
+    sizes, names = [one.labels.size for one in answers], np.array(world.classes, dtype=object)
+    examples = {split: np.array(world.examples(split), dtype=object) for split in world.labels}
+    columns = {
+        "trial_id": np.repeat(np.array(trials, dtype=object), sizes),
+        "split": np.repeat(np.array([one.split for one in answers], dtype=object), sizes),
+        "moment": np.repeat(np.array(moments, dtype=object), sizes),
+        "example": np.concatenate([examples[one.split] for one in answers]),
+        "label": names[np.concatenate([one.labels for one in answers])],
+        "predicted": names[np.concatenate([one.predicted for one in answers])],
+        "confidence": np.concatenate([one.confidence for one in answers]),
+    }
+    frame = pa.Table.from_pandas(pd.DataFrame(columns), schema=PREDICTIONS, preserve_index=False)
     return pd.DataFrame(frame.to_pandas())
