@@ -9,46 +9,12 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import Any
 
-from cnnsearch.planning.study import Suggestions, child_study_id, root_study_id
+from cnnsearch.planning.study import Study, Suggestions, child_study_id, root_study_id
 from cnnsearch.planning.trial import Outcome, Status, Trial
 from cnnsearch.spec.cells import Cell, cell_of, cells, size, typical_cells
 from cnnsearch.spec.settings import Settings
 from cnnsearch.spec.stage import NUMERIC_KINDS, Stage, StartFrom, StopEarly
 from cnnsearch.spec.sweep import Sweep
-
-
-@dataclass(frozen=True)
-class Study:
-    """A searcher's suggestions for a stage, or for one group of the stage it starts from."""
-
-    id: str
-    """See `planning.study`."""
-    stage: Stage
-    group: tuple[Any, ...]
-    """The group's values of the axes `start_from.per`; empty without groups."""
-    suggestions: tuple[Cell, ...]
-    trials: tuple[tuple[Trial, ...], ...]
-    """Suggestion -> its trials, one for each seed."""
-    parents: tuple[str, ...] = ()
-    """Ids of the trials that these start from, one for each seed."""
-
-    @property
-    def is_complete(self) -> bool:
-        """Whether all suggestions are made."""
-        return len(self.suggestions) == self.stage.search.trials
-
-    def ended(self, outcomes: Mapping[str, Outcome]) -> int:
-        """Count the suggestions before the first one that has a trial left to run."""
-        for index, members in enumerate(self.trials):
-            if any(trial.id not in outcomes for trial in members):
-                return index
-        return len(self.trials)
-
-    def due(self, outcomes: Mapping[str, Outcome]) -> int:
-        """Number of further suggestions that can be made now."""
-        search = self.stage.search
-        assert search.trials is not None
-        return max(0, min(search.trials, self.ended(outcomes) + search.window) - len(self.suggestions))
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequenc
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from cnnsearch.planning.plan import Built, Plan, Study, WeightsDigests, compared, groups, make_plan
+from cnnsearch.planning.plan import Built, Plan, WeightsDigests, compared, groups, make_plan
 from cnnsearch.planning.stopping import Stop, Stopper, curve_of
+from cnnsearch.planning.study import Study
 from cnnsearch.planning.trial import EpochRow, Outcome, Trial
 from cnnsearch.spec.cells import Cell
 from cnnsearch.spec.sweep import Sweep
