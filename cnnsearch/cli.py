@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import re
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
+from typer.core import TyperCommand
 
 from cnnsearch.errors import CnnsearchError, DiskError, RequestError, RunError
 from cnnsearch.storage.remote import is_uri, redacted
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
     from cnnsearch.session import Finished
 
 INTERRUPTED = 130
+BARE_CONFIRM = "5"
+"""What `--confirm` without a number means."""
 ASK_AGAIN_SECONDS = 0.05
 """Seconds after which an interrupt that Python dropped is repeated."""
 SHOW_CURSOR = b"\x1b[?25h"
@@ -35,10 +39,22 @@ def _plain_app(**options: Any) -> typer.Typer:
     return typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False, **options)
 
 
+class _Bare(TyperCommand):
+    """A command whose option `--confirm` may stand without its number."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Put in the number where the next word is none."""
+        whole: list[str] = []
+        for word, after in itertools.zip_longest(args, args[1:], fillvalue=""):
+            is_bare = word == "--confirm" and not after.removeprefix("-").isdigit()
+            whole += [word, BARE_CONFIRM] if is_bare else [word]
+        return super().parse_args(ctx, whole)
+
+
 app = _plain_app(help="Hyperparameter sweeps for image classification with CNNs.", no_args_is_help=True)
 
 
-@app.command()
+@app.command(cls=_Bare)
 def sweep(
     sweep: Annotated[str, typer.Argument(help="Name of a sweep (part1), or path of a YAML file.", metavar="SWEEP")],
     data: Annotated[
@@ -52,6 +68,13 @@ def sweep(
     ] = None,
     seeds: Annotated[
         str | None, typer.Option(help="Repeat every trial with each of these seeds.", metavar="0,1,2")
+    ] = None,
+    confirm: Annotated[
+        int | None,
+        typer.Option(
+            help="Then train the best settings again with N fresh seeds (5), and judge them by those alone; 0: do not.",
+            metavar="[N]",
+        ),
     ] = None,
     out: Annotated[
         str, typer.Option(help="Where results go: a folder, or a URI such as s3://bucket/folder.", metavar="DIR|URI")
@@ -80,7 +103,7 @@ def sweep(
             raise RequestError(f"--max-trials {max_trials}: give a whole number from 1")
         if serial and address:
             raise RequestError("--serial runs in this process and --address on a cluster: give one of them")
-        chosen = load_sweep(sweep, profile=profile, values=set_ or (), data=data, seeds=_seeds(seeds))
+        chosen = load_sweep(sweep, profile=profile, values=set_ or (), data=data, seeds=_seeds(seeds), confirm=confirm)
 
         from cnnsearch.prepare import prepared
         from cnnsearch.session import attached
@@ -182,7 +205,7 @@ def main() -> None:
 def run_alone(command: Callable[..., None]) -> None:
     """Run one of the commands above as a program of its own."""
     alone = _plain_app()
-    alone.command()(command)
+    alone.command(cls=_Bare if command is sweep else None)(command)
     with _left_when_stopped():
         alone()
 
@@ -215,12 +238,12 @@ def _run(ready: Prepared, serial: bool, seconds: float | None, trials: int | Non
                 command=_command(),
             )
     except KeyboardInterrupt:
-        print(f"stopped: {view.state.done} of {ready.plan.total} trials done. {_how_to_go_on()}", file=sys.stderr)
+        print(f"stopped: {view.state.done} of {view.state.plan.total} trials done. {_how_to_go_on()}", file=sys.stderr)
         raise typer.Exit(INTERRUPTED) from None
     except RunError as error:
         is_full = isinstance(error, DiskError) and not ready.is_remote
         first = "Free some space, then the same command goes on" if is_full else ""
-        done = f"{view.state.done} of {ready.plan.total} trials done"
+        done = f"{view.state.done} of {view.state.plan.total} trials done"
         _end(f"error: {error}\n{done}. {_how_to_go_on(first)}", error.exit_code)
     if finished.left_for_later:
         why = "time is up" if finished.time_is_up else f"{trials} trial{'s' * (trials != 1)} begun, as asked"

@@ -8,23 +8,26 @@ import math
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
 from cnnsearch.describe import write_description, write_pictures, write_provenance
 from cnnsearch.execution.context import Choices, SharedContext
-from cnnsearch.execution.events import Ended, Event
+from cnnsearch.execution.events import Ended, Event, Planned
 from cnnsearch.execution.executor import Executor
 from cnnsearch.execution.machine.placement import Cluster
 from cnnsearch.planning import retention
+from cnnsearch.planning.confirm import Confirmation, first_round
 from cnnsearch.planning.queue import Job, Queue
 from cnnsearch.planning.suggest import Suggester
 from cnnsearch.planning.trial import Outcome, Status, Trial
 from cnnsearch.prepare import KEPT_AT_MOST, Prepared, digests, expected_seconds, prepared
 from cnnsearch.results.place import ResultsPlace
 from cnnsearch.results.tables import Tables, load
+from cnnsearch.spec.cells import Cell
+from cnnsearch.spec.confirm import CONFIRM
 from cnnsearch.spec.sweep import Sweep
 
 OVERDUE_SECONDS = 60.0
@@ -145,10 +148,16 @@ def execute(
     if ready.remaining:
         executor = executor or _executor(serial, ready)
         keeper: _Keeper | None = None
+        queue: Queue | None = None
+        plan = ready.plan
 
         def hear(event: Event) -> None:
+            nonlocal plan
             if keeper is not None:
                 keeper.hear(event)
+            if queue is not None and queue.plan is not plan:
+                plan = queue.plan
+                listen(Planned(plan))
             listen(event)
 
         queue = Queue(
@@ -164,6 +173,7 @@ def execute(
             deadline=math.inf if max_seconds is None else began + max_seconds,
             suggestions=ready.suggestions,
             suggest=Suggester(results.record_suggestions),
+            choose=functools.partial(_choose, ready),
             adopt=functools.partial(_adopt, ready, hear),
         )
         keeper = _Keeper(results, queue)
@@ -194,10 +204,19 @@ def execute(
     return Finished(tables, counts, seconds, page, time_is_up, trials_are_up, uri, answer)
 
 
+def _choose(ready: Prepared, found: Confirmation, outcomes: Mapping[str, Outcome]) -> list[Cell]:
+    """Choose what is trained again, and record it."""
+    assert ready.sweep.confirm is not None
+    rounds = [first_round(found, outcomes, ready.sizes.val, ready.sweep.confirm.contenders)]
+    ready.results.record_suggestions(found.study, rounds)
+    return rounds
+
+
 def _adopt(ready: Prepared, listen: Callable[[Event], None], trials: list[Trial]) -> dict[str, Outcome]:
-    """Take over the results of these newly suggested trials that other sweeps in this results root have finished."""
+    """Take over the results of these newly planned trials that other sweeps in this results root have finished."""
     by_id = {trial.id: trial for trial in trials}
     starts = {stage.start_from.stage for stage in ready.sweep.stages if stage.start_from}
+    starts |= {CONFIRM.name} if starts else set()
     found: dict[str, Outcome] = {}
     for trial_id in ready.results.adopt(list(by_id)):
         folder, trial = ready.results.here.trial(trial_id), by_id[trial_id]

@@ -13,6 +13,7 @@ from typing import Any
 
 from cnnsearch.planning.trial import Outcome, Trial
 from cnnsearch.spec.cells import Cell
+from cnnsearch.spec.confirm import Confirm
 from cnnsearch.spec.settings import Settings
 from cnnsearch.spec.stage import Stage
 from cnnsearch.spec.sweep import Sweep
@@ -85,6 +86,26 @@ def child_study_id(stage: Stage, lineage: Iterable[Sequence[Mapping[str, Any]]],
     return _id(stage, {"data": data, "parents": [[dict(step) for step in line] for line in lineage]})
 
 
+def confirm_study_id(confirm: Confirm, ended: Iterable[tuple[Sequence[Trial], Outcome]]) -> str:
+    """Return the id under which it is recorded which settings are trained again on fresh seeds.
+
+    Args:
+        confirm: how many are chosen. More seeds are no other choice.
+        ended: each trial of the sweep with those it descends from, and its outcome. Not their ids: see
+            `child_study_id`.
+    """
+    known = [
+        [[decided(trial) for trial in line], line[-1].data, outcome.status, outcome.val_accuracy]
+        for line, outcome in ended
+    ]
+    return _hashed({"contenders": confirm.contenders, "ended": known})
+
+
+def decided(trial: Trial) -> dict[str, Any]:
+    """What decides a trial's result, beside its data and the trial it starts from."""
+    return {**trial.settings.deciding(), "weights": trial.weights}
+
+
 def _is_replaced(stage: Stage, name: str) -> bool:
     return name in stage.space and not stage.space[name].when
 
@@ -93,4 +114,8 @@ def _id(stage: Stage, facts: dict[str, Any]) -> str:
     search = stage.search
     axes = [[axis, values.model_dump()] for axis, values in stage.space.items()]
     how = {"method": search.method, "seed": search.seed, "at_once": search.at_once, "objectives": list(search.aims)}
-    return hashlib.sha256(canonical_json({**facts, "search": how, "space": axes}).encode()).hexdigest()[:16]
+    return _hashed({**facts, "search": how, "space": axes})
+
+
+def _hashed(facts: dict[str, Any]) -> str:
+    return hashlib.sha256(canonical_json(facts).encode()).hexdigest()[:16]
