@@ -90,6 +90,14 @@ def sweep(
     max_trials: Annotated[
         int | None, typer.Option(help="Begin at most so many trials this time; report on what is done.", metavar="N")
     ] = None,
+    until_clear: Annotated[
+        str | None,
+        typer.Option(
+            help="Go on adding seeds to the contenders that may be best, for at most this long, until one is told from "
+            "the others or they are shown to be as good; with --confirm.",
+            metavar="2h",
+        ),
+    ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object as the last line of standard output.")
     ] = False,
@@ -98,12 +106,15 @@ def sweep(
     with _one_clear_message("stopped before any trial began"):
         from cnnsearch.spec.load import load_sweep
 
-        seconds = _seconds(max_time) if max_time else None
+        seconds = _seconds("--max-time", max_time) if max_time else None
+        clear_seconds = _seconds("--until-clear", until_clear) if until_clear else None
         if max_trials is not None and max_trials < 1:
             raise RequestError(f"--max-trials {max_trials}: give a whole number from 1")
         if serial and address:
             raise RequestError("--serial runs in this process and --address on a cluster: give one of them")
         chosen = load_sweep(sweep, profile=profile, values=set_ or (), data=data, seeds=_seeds(seeds), confirm=confirm)
+        if until_clear and chosen.confirm is None:
+            raise RequestError("--until-clear adds seeds to settings that are confirmed: give --confirm too")
 
         from cnnsearch.prepare import prepared
         from cnnsearch.session import attached
@@ -114,7 +125,7 @@ def sweep(
             prepared(chosen, out, dry_run=dry_run, cluster=cluster) as ready,
         ):
             stopper.ready = ready
-            code, told = _dry(ready) if dry_run else _run(ready, serial, seconds, max_trials)
+            code, told = _dry(ready) if dry_run else _run(ready, serial, seconds, max_trials, clear_seconds)
     if as_json:
         print(json.dumps(told))
     raise typer.Exit(code)
@@ -217,7 +228,9 @@ def _dry(ready: Prepared) -> tuple[int, dict[str, Any]]:
     return 0, plan_json(ready)
 
 
-def _run(ready: Prepared, serial: bool, seconds: float | None, trials: int | None) -> tuple[int, dict[str, Any]]:
+def _run(
+    ready: Prepared, serial: bool, seconds: float | None, trials: int | None, until_clear: float | None
+) -> tuple[int, dict[str, Any]]:
     from rich.console import Console
 
     from cnnsearch.plan_text import plan_text
@@ -235,6 +248,7 @@ def _run(ready: Prepared, serial: bool, seconds: float | None, trials: int | Non
                 listen=view,
                 max_seconds=seconds,
                 max_trials=trials,
+                until_clear=until_clear,
                 command=_command(),
             )
     except KeyboardInterrupt:
@@ -278,11 +292,11 @@ def _command() -> str:
     return shlex.join(["python", "-m", "cnnsearch.sweep", *map(redacted, arguments)])
 
 
-def _seconds(text: str) -> float:
+def _seconds(option: str, text: str) -> float:
     """Parse `90s`, `30m`, `2h` or `1d` into seconds."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text)
     if not match or float(match[1]) == 0:
-        raise RequestError(f"--max-time {text}: give a number and s, m, h or d, such as 30m")
+        raise RequestError(f"{option} {text}: give a number and s, m, h or d, such as 30m")
     return float(match[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[match[2]]
 
 

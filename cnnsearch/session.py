@@ -8,25 +8,24 @@ import math
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
+from cnnsearch.confirming import Chooser
 from cnnsearch.describe import write_description, write_pictures, write_provenance
 from cnnsearch.execution.context import Choices, SharedContext
 from cnnsearch.execution.events import Ended, Event, Planned
 from cnnsearch.execution.executor import Executor
 from cnnsearch.execution.machine.placement import Cluster
 from cnnsearch.planning import retention
-from cnnsearch.planning.confirm import Confirmation, first_round
 from cnnsearch.planning.queue import Job, Queue
 from cnnsearch.planning.suggest import Suggester
 from cnnsearch.planning.trial import Outcome, Status, Trial
 from cnnsearch.prepare import KEPT_AT_MOST, Prepared, digests, expected_seconds, prepared
 from cnnsearch.results.place import ResultsPlace
 from cnnsearch.results.tables import Tables, load
-from cnnsearch.spec.cells import Cell
 from cnnsearch.spec.confirm import CONFIRM
 from cnnsearch.spec.sweep import Sweep
 
@@ -132,6 +131,7 @@ def execute(
     listen: Callable[[Event], None] = lambda event: None,
     max_seconds: float | None = None,
     max_trials: int | None = None,
+    until_clear: float | None = None,
     command: str = "",
     executor: Executor | None = None,
 ) -> Finished:
@@ -139,13 +139,15 @@ def execute(
 
     After `max_seconds`, running trials are saved at the end of their epoch, if it comes soon, and left. Once
     `max_trials` have begun, no more are started. The same call continues with the rest.
+    Once the contenders are confirmed, seeds are added to them for `until_clear` more seconds, or until that is settled.
     `command` is the command line this run came from, for its history; empty where there is none.
     `executor` runs the queue; None: Ray, here or on the cluster it was prepared for, or this process with `serial`.
     """
     began, started_at = time.monotonic(), datetime.now(UTC)
     results, time_is_up, trials_are_up = ready.results, False, False
     write_description(ready)
-    if ready.remaining:
+    chooser = Chooser(ready, until_clear)
+    if ready.remaining or chooser.may_add:
         executor = executor or _executor(serial, ready)
         keeper: _Keeper | None = None
         queue: Queue | None = None
@@ -173,7 +175,7 @@ def execute(
             deadline=math.inf if max_seconds is None else began + max_seconds,
             suggestions=ready.suggestions,
             suggest=Suggester(results.record_suggestions),
-            choose=functools.partial(_choose, ready),
+            choose=chooser,
             adopt=functools.partial(_adopt, ready, hear),
         )
         keeper = _Keeper(results, queue)
@@ -181,7 +183,8 @@ def execute(
         try:
             # Executors end by themselves; the alarm is for one that does not.
             with _time_limit(None if max_seconds is None else max_seconds + OVERDUE_SECONDS):
-                executor(queue, shared_context(ready), ready.layout, ready.sweep.run, hear)
+                if ready.remaining or not queue.is_exhausted:
+                    executor(queue, shared_context(ready), ready.layout, ready.sweep.run, hear)
             time_is_up = queue.is_time_up and not queue.is_exhausted
         except _Overdue:
             time_is_up = True
@@ -189,7 +192,7 @@ def execute(
         keeper.drop()
         results.pull()
     seconds = time.monotonic() - began
-    if ready.remaining or not results.here.read("provenance.json"):
+    if ready.remaining or chooser.may_add or not results.here.read("provenance.json"):
         write_provenance(ready, started_at, seconds, command)
     tables = load(results.here.path)
     counts = {str(status): int(count) for status, count in Counter(tables.trials["status"]).items()}
@@ -202,14 +205,6 @@ def execute(
     results.publish()
     uri = str(results) if ready.is_remote else None
     return Finished(tables, counts, seconds, page, time_is_up, trials_are_up, uri, answer)
-
-
-def _choose(ready: Prepared, found: Confirmation, outcomes: Mapping[str, Outcome]) -> list[Cell]:
-    """Choose what is trained again, and record it."""
-    assert ready.sweep.confirm is not None
-    rounds = [first_round(found, outcomes, ready.sizes.val, ready.sweep.confirm.contenders)]
-    ready.results.record_suggestions(found.study, rounds)
-    return rounds
 
 
 def _adopt(ready: Prepared, listen: Callable[[Event], None], trials: list[Trial]) -> dict[str, Outcome]:

@@ -77,6 +77,12 @@ stage that starts from another is trained again from the start, together with wh
 stage of their own, `confirm`. Which setting each of them repeats is in the column `confirms` of `trials.parquet`. A
 folder that has results already gets the stage added; `--confirm 0` leaves it out.
 
+With `--until-clear 2h` contenders get more seeds in rounds: 3, 4, 5, 7, 10, 14, 20, 28, 40 and 56 of them. After each
+round the contenders are compared on the validation images, with other seeds and other images in mind. One that is worse
+than another gets no more seeds. It ends when one is left, when all that are left are shown to be within `margin` of the
+best, or when another round would take longer than two hours from the first comparison on. However often one looks, the
+best is named wrongly in at most 5 % of sweeps. The same command goes on later. Rounds are recorded in `studies/`.
+
 **Training.** The learning rate is a function of the step. Training losses are the quantity that is minimized, with
 smoothed labels and class weights; validation and test losses are plain. Augmentation depends on the seed, the epoch and
 the image, so trials with the same seed see the same images, whatever their batch size. It changes training images

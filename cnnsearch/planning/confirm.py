@@ -57,12 +57,29 @@ class Confirmation:
     settings: tuple[Setting, ...]
     """All that may be chosen: those all of whose trials finished."""
     contenders: tuple[Contender, ...]
-    """Those that are chosen, best first; empty before the first round."""
+    """Those that are chosen, best first; empty before the first round. Some may have more seeds than others."""
 
     @property
-    def is_due(self) -> bool:
-        """Whether contenders are to be chosen now."""
+    def is_open(self) -> bool:
+        """Whether contenders are still to be chosen."""
         return bool(self.settings) and not self.study.suggestions
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether the last round has ended the comparison of the contenders; see `planning.rounds`."""
+        return bool(self.study.suggestions) and "ended" in self.study.suggestions[-1]
+
+    def is_due(self, outcomes: Mapping[str, Outcome]) -> bool:
+        """Whether a round can be made now: contenders are to be chosen, or all trials of the last round have ended."""
+        if not self.contenders or self.is_settled:
+            return self.is_open
+        ready, waiting, _ = ready_trials(self.contenders, outcomes)
+        return not waiting and all(trial.id in outcomes for trial in ready)
+
+    def of(self, index: int) -> Contender:
+        """Return the contender by the number that rounds give it."""
+        chosen: list[int] = self.study.suggestions[0]["contenders"]
+        return self.contenders[chosen.index(index)]
 
 
 def confirmation(
@@ -82,12 +99,16 @@ def confirmation(
     )
     rounds = tuple(suggestions.get(name, ()))
     whole = tuple(setting for setting in settings if all(outcomes[trial.id].is_comparable for trial in setting))
-    seeds = fresh_seeds({trial.settings.seed for trial in trials.values()}, confirm.seeds)
-    chosen = [whole[index] for index in rounds[0]["contenders"]] if rounds else []
-    contenders = tuple(
-        Contender(setting, tuple(repeated(lineage(setting[0], trials), seed) for seed in seeds)) for setting in chosen
-    )
-    return Confirmation(Study(name, CONFIRM, (), rounds, ()), whole, contenders)
+    several = {
+        index: max(confirm.seeds, *(one.get("seeds", 0) for one in rounds if index in one["contenders"]))
+        for index in (rounds[0]["contenders"] if rounds else ())
+    }
+    seeds = fresh_seeds({trial.settings.seed for trial in trials.values()}, max(several.values(), default=0))
+    contenders = [
+        Contender(whole[index], tuple(repeated(lineage(whole[index][0], trials), seed) for seed in seeds[:count]))
+        for index, count in several.items()
+    ]
+    return Confirmation(Study(name, CONFIRM, (), rounds, ()), whole, tuple(contenders))
 
 
 def first_round(found: Confirmation, outcomes: Mapping[str, Outcome], images: int, wanted: int | str) -> Cell:

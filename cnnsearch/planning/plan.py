@@ -250,7 +250,7 @@ class _Planner:
             settings = sum(planned.total // _seeds_of(self.sweep, planned.stage) for planned in others.stages)
             return StagePlan(CONFIRM, (), self._confirmed_at_most(confirm, settings), is_at_most=True)
         found = confirmation(confirm, others.trials, outcomes, self.suggestions)
-        if found.is_due:
+        if found.is_open:
             waiting = self._confirmed_at_most(confirm, len(found.settings))
             return StagePlan(CONFIRM, (), waiting, confirmation=found, is_at_most=True)
         ended = {id_: outcome for id_, outcome in self.outcomes.items() if outcome.counts(None, max_seconds)}

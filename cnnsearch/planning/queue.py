@@ -250,10 +250,9 @@ class Queue:
             self._choices.setdefault(member, []).append(members)
 
     def _await_confirmation(self) -> None:
-        """Plan again when all other trials have ended, and whenever one that contenders start from has."""
+        """Plan again when all trials so far have ended, and whenever one that contenders start from has."""
         left = {trial_id for trial_id in self.plan.trials if trial_id not in self.outcomes}
-        if self.plan.confirmation is None:
-            self._await(left)
+        self._await(left)
         for trial_id in {trial_id for contender in self.plan.contenders for trial_id in contender.starts} & left:
             self._await({trial_id})
 
@@ -281,7 +280,7 @@ class Queue:
     def _choose(self) -> bool:
         """Choose what is trained again, if it can be chosen now; say whether it was."""
         found = self.plan.confirmation
-        if self.choose is None or found is None or not found.is_due:
+        if self.choose is None or found is None or not found.is_due(self.outcomes):
             return False
         chosen = self.choose(found, self.outcomes)
         self.suggestions.setdefault(found.study.id, []).extend(chosen)

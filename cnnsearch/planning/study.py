@@ -98,7 +98,7 @@ def confirm_study_id(confirm: Confirm, ended: Iterable[tuple[Sequence[Trial], Ou
         [[decided(trial) for trial in line], line[-1].data, outcome.status, outcome.val_accuracy]
         for line, outcome in ended
     ]
-    return _hashed({"contenders": confirm.contenders, "ended": known})
+    return _hashed({"contenders": confirm.contenders, "margin": confirm.margin, "ended": known})
 
 
 def decided(trial: Trial) -> dict[str, Any]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
-from cnnsearch.spec.settings import Int, Part, SpecProblemError
+from cnnsearch.spec.settings import Float, Int, Part, SpecProblemError
 from cnnsearch.spec.stage import Stage
 
 CONFIRM = Stage(name="confirm", space={})
@@ -18,6 +18,14 @@ LEAST_SEEDS = 3
 MOST_SEEDS = 1000
 
 
+def _points(raw: Any) -> Any:
+    """Take `0.5 points` too."""
+    try:
+        return float(raw.removesuffix("points").strip()) if isinstance(raw, str) else raw
+    except ValueError:
+        return raw
+
+
 class Confirm(Part):
     """Train the contenders, the settings that may be best, again on seeds that chose nothing."""
 
@@ -26,6 +34,14 @@ class Confirm(Part):
         "auto",
         description="settings that are trained again: a number from 2, or auto for 2 to 5, as many as their validation "
         "images do not tell from the best",
+    )
+
+    margin: Annotated[Float, BeforeValidator(_points)] = Field(
+        0.5,
+        gt=0,
+        le=100,
+        description="with --until-clear: settings whose accuracies are shown to differ by less, in percentage points, "
+        "are about as good as each other",
     )
 
     @model_validator(mode="before")

@@ -39,14 +39,15 @@ def by_lr(trial: Trial) -> Outcome:
 
 
 class Asked:
-    """A queue's `choose`, which remembers what it chose."""
+    """A queue's `choose`: the contenders, and no further rounds."""
 
     def __init__(self, sweep: Sweep, images: int = 100) -> None:
         assert sweep.confirm is not None
-        self.images, self.wanted, self.rounds = images, sweep.confirm.contenders, 0
+        self.images, self.wanted = images, sweep.confirm.contenders
 
     def __call__(self, found: Confirmation, outcomes: Mapping[str, Outcome]) -> list[Cell]:
-        self.rounds += 1
+        if not found.is_open:
+            return []
         return [first_round(found, outcomes, self.images, self.wanted)]
 
 
