@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import re
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
+from typer.core import TyperCommand
 
 from cnnsearch.errors import CnnsearchError, DiskError, RequestError, RunError
 from cnnsearch.storage.remote import is_uri, redacted
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
     from cnnsearch.session import Finished
 
 INTERRUPTED = 130
+BARE_CONFIRM = "5"
+"""What `--confirm` without a number means."""
 ASK_AGAIN_SECONDS = 0.05
 """Seconds after which an interrupt that Python dropped is repeated."""
 SHOW_CURSOR = b"\x1b[?25h"
@@ -35,10 +39,22 @@ def _plain_app(**options: Any) -> typer.Typer:
     return typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False, **options)
 
 
+class _Bare(TyperCommand):
+    """A command whose option `--confirm` may stand without its number."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Put in the number where the next word is none."""
+        whole: list[str] = []
+        for word, after in itertools.zip_longest(args, args[1:], fillvalue=""):
+            is_bare = word == "--confirm" and not after.removeprefix("-").isdigit()
+            whole += [word, BARE_CONFIRM] if is_bare else [word]
+        return super().parse_args(ctx, whole)
+
+
 app = _plain_app(help="Hyperparameter sweeps for image classification with CNNs.", no_args_is_help=True)
 
 
-@app.command()
+@app.command(cls=_Bare)
 def sweep(
     sweep: Annotated[str, typer.Argument(help="Name of a sweep (part1), or path of a YAML file.", metavar="SWEEP")],
     data: Annotated[
@@ -52,6 +68,13 @@ def sweep(
     ] = None,
     seeds: Annotated[
         str | None, typer.Option(help="Repeat every trial with each of these seeds.", metavar="0,1,2")
+    ] = None,
+    confirm: Annotated[
+        int | None,
+        typer.Option(
+            help="Then train the best settings again with N fresh seeds (5), and judge them by those alone; 0: do not.",
+            metavar="[N]",
+        ),
     ] = None,
     out: Annotated[
         str, typer.Option(help="Where results go: a folder, or a URI such as s3://bucket/folder.", metavar="DIR|URI")
@@ -67,6 +90,14 @@ def sweep(
     max_trials: Annotated[
         int | None, typer.Option(help="Begin at most so many trials this time; report on what is done.", metavar="N")
     ] = None,
+    until_clear: Annotated[
+        str | None,
+        typer.Option(
+            help="Go on adding seeds to the contenders that may be best, for at most this long, until one is told from "
+            "the others or they are shown to be as good; with --confirm.",
+            metavar="2h",
+        ),
+    ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object as the last line of standard output.")
     ] = False,
@@ -75,12 +106,15 @@ def sweep(
     with _one_clear_message("stopped before any trial began"):
         from cnnsearch.spec.load import load_sweep
 
-        seconds = _seconds(max_time) if max_time else None
+        seconds = _seconds("--max-time", max_time) if max_time else None
+        clear_seconds = _seconds("--until-clear", until_clear) if until_clear else None
         if max_trials is not None and max_trials < 1:
             raise RequestError(f"--max-trials {max_trials}: give a whole number from 1")
         if serial and address:
             raise RequestError("--serial runs in this process and --address on a cluster: give one of them")
-        chosen = load_sweep(sweep, profile=profile, values=set_ or (), data=data, seeds=_seeds(seeds))
+        chosen = load_sweep(sweep, profile=profile, values=set_ or (), data=data, seeds=_seeds(seeds), confirm=confirm)
+        if until_clear and chosen.confirm is None:
+            raise RequestError("--until-clear adds seeds to settings that are confirmed: give --confirm too")
 
         from cnnsearch.prepare import prepared
         from cnnsearch.session import attached
@@ -91,7 +125,7 @@ def sweep(
             prepared(chosen, out, dry_run=dry_run, cluster=cluster) as ready,
         ):
             stopper.ready = ready
-            code, told = _dry(ready) if dry_run else _run(ready, serial, seconds, max_trials)
+            code, told = _dry(ready) if dry_run else _run(ready, serial, seconds, max_trials, clear_seconds)
     if as_json:
         print(json.dumps(told))
     raise typer.Exit(code)
@@ -182,7 +216,7 @@ def main() -> None:
 def run_alone(command: Callable[..., None]) -> None:
     """Run one of the commands above as a program of its own."""
     alone = _plain_app()
-    alone.command()(command)
+    alone.command(cls=_Bare if command is sweep else None)(command)
     with _left_when_stopped():
         alone()
 
@@ -194,7 +228,9 @@ def _dry(ready: Prepared) -> tuple[int, dict[str, Any]]:
     return 0, plan_json(ready)
 
 
-def _run(ready: Prepared, serial: bool, seconds: float | None, trials: int | None) -> tuple[int, dict[str, Any]]:
+def _run(
+    ready: Prepared, serial: bool, seconds: float | None, trials: int | None, until_clear: float | None
+) -> tuple[int, dict[str, Any]]:
     from rich.console import Console
 
     from cnnsearch.plan_text import plan_text
@@ -212,15 +248,16 @@ def _run(ready: Prepared, serial: bool, seconds: float | None, trials: int | Non
                 listen=view,
                 max_seconds=seconds,
                 max_trials=trials,
+                until_clear=until_clear,
                 command=_command(),
             )
     except KeyboardInterrupt:
-        print(f"stopped: {view.state.done} of {ready.plan.total} trials done. {_how_to_go_on()}", file=sys.stderr)
+        print(f"stopped: {view.state.done} of {view.state.plan.total} trials done. {_how_to_go_on()}", file=sys.stderr)
         raise typer.Exit(INTERRUPTED) from None
     except RunError as error:
         is_full = isinstance(error, DiskError) and not ready.is_remote
         first = "Free some space, then the same command goes on" if is_full else ""
-        done = f"{view.state.done} of {ready.plan.total} trials done"
+        done = f"{view.state.done} of {view.state.plan.total} trials done"
         _end(f"error: {error}\n{done}. {_how_to_go_on(first)}", error.exit_code)
     if finished.left_for_later:
         why = "time is up" if finished.time_is_up else f"{trials} trial{'s' * (trials != 1)} begun, as asked"
@@ -255,11 +292,11 @@ def _command() -> str:
     return shlex.join(["python", "-m", "cnnsearch.sweep", *map(redacted, arguments)])
 
 
-def _seconds(text: str) -> float:
+def _seconds(option: str, text: str) -> float:
     """Parse `90s`, `30m`, `2h` or `1d` into seconds."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text)
     if not match or float(match[1]) == 0:
-        raise RequestError(f"--max-time {text}: give a number and s, m, h or d, such as 30m")
+        raise RequestError(f"{option} {text}: give a number and s, m, h or d, such as 30m")
     return float(match[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[match[2]]
 
 

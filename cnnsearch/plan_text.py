@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from cnnsearch.execution.machine.estimate import representatives, workload_key
 from cnnsearch.execution.machine.hardware import DRIVER_BYTES
-from cnnsearch.planning.plan import StagePlan
+from cnnsearch.planning.plan import Plan, StagePlan
 from cnnsearch.planning.stopping_rules import rule_of
 from cnnsearch.prepare import Prepared, is_at_most
 from cnnsearch.spec.cells import size as stage_size
+from cnnsearch.spec.confirm import CONFIRM
 from cnnsearch.spec.stage import Stage, Values
 from cnnsearch.words import duration, size
 
@@ -28,8 +29,8 @@ def plan_text(ready: Prepared) -> str:
         rows.append(("", f"note: {many} run again: others start from weights of theirs that are gone or damaged"))
     for planned in ready.plan.stages:
         stage = planned.stage
-        axes = _space_text(stage)
-        if len(sweep.seeds) > 1:
+        axes = _space_text(stage) if stage is not CONFIRM else _confirmed_text(ready, planned)
+        if len(sweep.seeds) > 1 and stage is not CONFIRM:
             axes += f" × seeds {len(sweep.seeds)}"
         if stage.start_from:
             each = f" of each {', '.join(stage.start_from.per)}" if stage.start_from.per else ""
@@ -37,13 +38,29 @@ def plan_text(ready: Prepared) -> str:
         cost = ready.costs[stage.name]
         about = "at most" if is_at_most(ready, stage.name) else "about"
         when = f"{about} {duration(cost.seconds)}" if cost.trials else "already done"
-        rows.append((stage.name, f"{planned.total} trials   {axes}   {when}"))
+        rows.append((stage.name, f"{_up_to(planned)}{planned.total} trials   {axes}   {when}"))
         rows += [("", note) for note in [*stopping_notes(ready, planned), *frozen_notes(ready, stage.name)]]
     rows.append(("on", f"{ready.places}, {ready.precision}"))
     rows.append(("total", _total_text(ready)))
     width = max(len(label) for label, _ in rows)
     title = f"{sweep.name} · {sweep.title}" if sweep.title else sweep.name
     return "\n".join([title, *(f"{label:<{width}}  {text}" for label, text in rows)])
+
+
+def _up_to(plan: StagePlan | Plan) -> str:
+    return "up to " if plan.is_at_most else ""
+
+
+def _confirmed_text(ready: Prepared, planned: StagePlan) -> str:
+    """Word what is trained again, as in `the best 2 to 5 settings again × fresh seeds 5, with what they start from`."""
+    confirm, found = ready.sweep.confirm, planned.confirmation
+    assert confirm is not None
+    if found and found.contenders:
+        several = f"the best {len(found.contenders)}"
+    else:
+        several = "the best 2 to 5" if confirm.contenders == "auto" else f"the best {confirm.contenders}"
+    starts = ", with what they start from" if any(stage.start_from for stage in ready.sweep.stages) else ""
+    return f"{several} settings again × fresh seeds {confirm.seeds}{starts}"
 
 
 def stopping_notes(ready: Prepared, planned: StagePlan) -> list[str]:
@@ -96,7 +113,7 @@ def frozen_notes(ready: Prepared, stage: str) -> list[str]:
 
 
 def _total_text(ready: Prepared) -> str:
-    text = f"{ready.plan.total} trials ({ready.done} already done)"
+    text = f"{_up_to(ready.plan)}{ready.plan.total} trials ({ready.done} already done)"
     if not ready.remaining:
         return text + ", nothing to run"
     open_ended = any(is_at_most(ready, name) for name, cost in ready.costs.items() if cost.trials)
@@ -119,11 +136,16 @@ def memory_bytes(ready: Prepared) -> int:
     return DRIVER_BYTES + max((cost.memory_bytes for cost in ready.costs.values()), default=0)
 
 
+def _exactly(plan: StagePlan | Plan) -> str:
+    return "at most" if plan.is_at_most else "exact"
+
+
 def plan_json(ready: Prepared) -> dict[str, object]:
     """The plan and its estimate as plain values, for programs."""
     return {
         "sweep": ready.sweep.name,
         "trials": ready.plan.total,
+        "trials_are": _exactly(ready.plan),
         "done": ready.done,
         "seconds": round(total_seconds(ready), 1),
         "memory_bytes": memory_bytes(ready),
@@ -134,6 +156,7 @@ def plan_json(ready: Prepared) -> dict[str, object]:
         "stages": {
             stage.stage.name: {
                 "trials": stage.total,
+                "trials_are": _exactly(stage),
                 "search": stage.stage.search.method,
                 "to_run": ready.costs[stage.stage.name].trials,
                 "seconds": round(ready.costs[stage.stage.name].seconds, 1),

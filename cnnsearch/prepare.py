@@ -29,6 +29,7 @@ from cnnsearch.results.folder import Results
 from cnnsearch.results.place import ResultsPlace, open_results
 from cnnsearch.results.record import Record
 from cnnsearch.spec.cells import Cell, combinations, size
+from cnnsearch.spec.confirm import CONFIRM
 from cnnsearch.spec.stage import StopEarly
 from cnnsearch.spec.sweep import Sweep
 from cnnsearch.training.models.pretrained import Key, Pretrained, find_weights
@@ -322,7 +323,7 @@ def is_at_most(ready: Prepared, stage_name: str) -> bool:
 
 def stage_costs(ready: Prepared, trials: list[Trial]) -> dict[str, Cost]:
     """Estimate the cost of the trials left in each stage."""
-    by_stage: dict[str, list[Trial]] = {stage.name: [] for stage in ready.sweep.stages}
+    by_stage: dict[str, list[Trial]] = {planned.stage.name: [] for planned in ready.plan.stages}
     for trial in trials:
         by_stage[trial.stage].append(trial)
     return {
@@ -346,5 +347,7 @@ def weights_kept(ready: Prepared, stage_name: str, left: list[Trial]) -> int | N
     planned = next(planned for planned in ready.plan.stages if planned.stage.name == stage_name)
     known = planned.trials or next(iter(ready.plan.stages)).trials or left
     seeds = len({trial.settings.seed for trial in known})
+    if ready.sweep.confirm and planned.stage is CONFIRM:
+        seeds = ready.sweep.confirm.seeds
     chosen = sum(len(groups(known, per)) for per, _ in retention.choices(ready.sweep, planned.stage))
     return chosen * seeds + KEPT_AT_MOST + len(ready.plan.trials) // 20

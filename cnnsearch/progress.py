@@ -13,9 +13,10 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from cnnsearch.execution.events import Ended, EpochDone, Event, Ready, Started
+from cnnsearch.execution.events import Ended, EpochDone, Event, Planned, Ready, Started
 from cnnsearch.execution.machine.estimate import representatives
 from cnnsearch.planning.labels import setting, setting_parts, varied_axes
+from cnnsearch.planning.plan import Plan
 from cnnsearch.planning.trial import Status, Trial
 from cnnsearch.prepare import Prepared, epochs_left, expected_seconds
 from cnnsearch.results.record import Record
@@ -48,12 +49,13 @@ class State:
     def __post_init__(self) -> None:
         self.started_at = self.clock()
         self.axes = varied_axes(self.ready.sweep)
-        planned = self.ready.plan.stages
+        self.plan = self.ready.plan
         for trial_id, trial in self.ready.plan.trials.items():
             if (outcome := self.ready.outcomes.get(trial_id)) is not None:
                 self.ended[trial.stage] = self.ended.get(trial.stage, 0) + 1
                 self.counts[outcome.status] = self.counts.get(outcome.status, 0) + 1
-        self._unstarted = {stage.stage.name: stage.total - self.ended.get(stage.stage.name, 0) for stage in planned}
+        totals = _totals(self.plan)
+        self._unstarted = {name: total - self.ended.get(name, 0) for name, total in totals.items()}
         typical: dict[str, list[float]] = {}
         for trial in representatives(self.ready.plan):
             typical.setdefault(trial.stage, []).append(expected_seconds(self.ready, trial))
@@ -94,6 +96,10 @@ class State:
         match event:
             case Ready():
                 self.dashboard = _dashboard_text(event)
+            case Planned():
+                before, self.plan = _totals(self.plan), event.plan
+                for name, total in _totals(self.plan).items():
+                    self._unstarted[name] += total - before[name]
             case Started():
                 if event.trial.id not in self.running:  # a trial starts again if its worker died
                     self._unstarted[event.trial.stage] -= 1
@@ -124,6 +130,11 @@ class State:
             return ""
         shown = accuracy(_val_accuracy(self.best), self.ready.sizes.val)
         return f"{setting(self.best.settings, self.axes)}: val {shown} at epoch {self.best.best_epoch}"
+
+
+def _totals(plan: Plan) -> dict[str, int]:
+    """Stage -> number of its trials."""
+    return {stage.stage.name: stage.total for stage in plan.stages}
 
 
 def _val_accuracy(record: Record) -> float:
@@ -166,12 +177,12 @@ class LiveView:
     def _draw(self) -> RenderableType:
         state, ready = self.state, self.state.ready
         stages = " · ".join(
-            f"{stage.stage.name} {state.ended.get(stage.stage.name, 0)}/{stage.total}" for stage in ready.plan.stages
+            f"{stage.stage.name} {state.ended.get(stage.stage.name, 0)}/{stage.total}" for stage in state.plan.stages
         )
         times = f"{clock(state.elapsed)} elapsed, about {clock(state.seconds_left)} left"
         head = Table.grid(padding=(0, 1))
         head.add_row(
-            ProgressBar(total=ready.plan.total, completed=state.done, width=28),
+            ProgressBar(total=state.plan.total, completed=state.done, width=28),
             Text(f"{stages}{_not_done(state.counts)} · {times}"),
         )
         trials = Table.grid(padding=(0, 2))
@@ -222,6 +233,8 @@ class LineView:
         match event:
             case Ready():
                 return state.dashboard
+            case Planned():
+                return ""
             case Started():
                 return f"{event.trial.stage}: started {state.describe(event.trial)}"
             case EpochDone():
@@ -241,7 +254,7 @@ class LineView:
                     how += f", val {shown} at epoch {event.record.best_epoch}, {duration(event.record.seconds or 0)}"
                 if event.record.error:
                     how += f": {event.record.error}"
-                left = f"{state.done} of {state.ready.plan.total}, about {duration(state.seconds_left)} left"
+                left = f"{state.done} of {state.plan.total}, about {duration(state.seconds_left)} left"
                 return f"{event.trial.stage}: {state.describe(event.trial)}: {how} ({left})"
 
 

@@ -13,9 +13,10 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
+from cnnsearch.confirming import Chooser
 from cnnsearch.describe import write_description, write_pictures, write_provenance
 from cnnsearch.execution.context import Choices, SharedContext
-from cnnsearch.execution.events import Ended, Event
+from cnnsearch.execution.events import Ended, Event, Planned
 from cnnsearch.execution.executor import Executor
 from cnnsearch.execution.machine.placement import Cluster
 from cnnsearch.planning import retention
@@ -25,6 +26,7 @@ from cnnsearch.planning.trial import Outcome, Status, Trial
 from cnnsearch.prepare import KEPT_AT_MOST, Prepared, digests, expected_seconds, prepared
 from cnnsearch.results.place import ResultsPlace
 from cnnsearch.results.tables import Tables, load
+from cnnsearch.spec.confirm import CONFIRM
 from cnnsearch.spec.sweep import Sweep
 
 OVERDUE_SECONDS = 60.0
@@ -129,6 +131,7 @@ def execute(
     listen: Callable[[Event], None] = lambda event: None,
     max_seconds: float | None = None,
     max_trials: int | None = None,
+    until_clear: float | None = None,
     command: str = "",
     executor: Executor | None = None,
 ) -> Finished:
@@ -136,19 +139,27 @@ def execute(
 
     After `max_seconds`, running trials are saved at the end of their epoch, if it comes soon, and left. Once
     `max_trials` have begun, no more are started. The same call continues with the rest.
+    Once the contenders are confirmed, seeds are added to them for `until_clear` more seconds, or until that is settled.
     `command` is the command line this run came from, for its history; empty where there is none.
     `executor` runs the queue; None: Ray, here or on the cluster it was prepared for, or this process with `serial`.
     """
     began, started_at = time.monotonic(), datetime.now(UTC)
     results, time_is_up, trials_are_up = ready.results, False, False
     write_description(ready)
-    if ready.remaining:
+    chooser = Chooser(ready, until_clear)
+    if ready.remaining or chooser.may_add:
         executor = executor or _executor(serial, ready)
         keeper: _Keeper | None = None
+        queue: Queue | None = None
+        plan = ready.plan
 
         def hear(event: Event) -> None:
+            nonlocal plan
             if keeper is not None:
                 keeper.hear(event)
+            if queue is not None and queue.plan is not plan:
+                plan = queue.plan
+                listen(Planned(plan))
             listen(event)
 
         queue = Queue(
@@ -164,6 +175,7 @@ def execute(
             deadline=math.inf if max_seconds is None else began + max_seconds,
             suggestions=ready.suggestions,
             suggest=Suggester(results.record_suggestions),
+            choose=chooser,
             adopt=functools.partial(_adopt, ready, hear),
         )
         keeper = _Keeper(results, queue)
@@ -171,7 +183,8 @@ def execute(
         try:
             # Executors end by themselves; the alarm is for one that does not.
             with _time_limit(None if max_seconds is None else max_seconds + OVERDUE_SECONDS):
-                executor(queue, shared_context(ready), ready.layout, ready.sweep.run, hear)
+                if ready.remaining or not queue.is_exhausted:
+                    executor(queue, shared_context(ready), ready.layout, ready.sweep.run, hear)
             time_is_up = queue.is_time_up and not queue.is_exhausted
         except _Overdue:
             time_is_up = True
@@ -179,7 +192,7 @@ def execute(
         keeper.drop()
         results.pull()
     seconds = time.monotonic() - began
-    if ready.remaining or not results.here.read("provenance.json"):
+    if ready.remaining or chooser.may_add or not results.here.read("provenance.json"):
         write_provenance(ready, started_at, seconds, command)
     tables = load(results.here.path)
     counts = {str(status): int(count) for status, count in Counter(tables.trials["status"]).items()}
@@ -195,9 +208,10 @@ def execute(
 
 
 def _adopt(ready: Prepared, listen: Callable[[Event], None], trials: list[Trial]) -> dict[str, Outcome]:
-    """Take over the results of these newly suggested trials that other sweeps in this results root have finished."""
+    """Take over the results of these newly planned trials that other sweeps in this results root have finished."""
     by_id = {trial.id: trial for trial in trials}
     starts = {stage.start_from.stage for stage in ready.sweep.stages if stage.start_from}
+    starts |= {CONFIRM.name} if starts else set()
     found: dict[str, Outcome] = {}
     for trial_id in ready.results.adopt(list(by_id)):
         folder, trial = ready.results.here.trial(trial_id), by_id[trial_id]

@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from cnnsearch.cli import app
+from cnnsearch.spec.confirm import Confirm
 from cnnsearch.spec.settings import DataSpec, FillSplit, StratifiedSplit, TrainSpec
 from cnnsearch.spec.stage import Search, Stage, StartFrom, StopEarly
 from cnnsearch.spec.sweep import RunSpec, Sweep
@@ -29,6 +30,7 @@ PARTS: list[tuple[str, type[BaseModel]]] = [
     ("`start_from:` of a stage", StartFrom),
     ("`search:` of a stage", Search),
     *((f"`stop_early:` of a stage with `method: {rule.model_fields['method'].default}`", rule) for rule in RULES),
+    ("`confirm:`", Confirm),
     ("`run:`", RunSpec),
 ]
 
@@ -67,6 +69,19 @@ stage that starts from another stage searches each group separately, with `trial
 **Stopping early.** With `stop_early: {method: asha}` (or `hyperband`, `median`, `patience`) trials are stopped before
 their last epoch and recorded as pruned. `train.max_seconds` limits the training time of each trial. With
 `run.keep: state` and a constant `lr_schedule`, a sweep with more epochs trains only the additional ones.
+
+**Confirming.** The best of many scores is best partly by luck. With `confirm: {seeds: 5}`, or `--confirm`, the
+contenders are trained again when all other trials have ended: the settings that validation does not tell from the best
+one, 2 to 5 of them. They get seeds that no trial of the sweep has used, the next ones above the largest. A setting of a
+stage that starts from another is trained again from the start, together with what it starts from. These trials are a
+stage of their own, `confirm`. Which setting each of them repeats is in the column `confirms` of `trials.parquet`. A
+folder that has results already gets the stage added; `--confirm 0` leaves it out.
+
+With `--until-clear 2h` contenders get more seeds in rounds: 3, 4, 5, 7, 10, 14, 20, 28, 40 and 56 of them. After each
+round the contenders are compared on the validation images, with other seeds and other images in mind. One that is worse
+than another gets no more seeds. It ends when one is left, when all that are left are shown to be within `margin` of the
+best, or when another round would take longer than two hours from the first comparison on. However often one looks, the
+best is named wrongly in at most 5 % of sweeps. The same command goes on later. Rounds are recorded in `studies/`.
 
 **Training.** The learning rate is a function of the step. Training losses are the quantity that is minimized, with
 smoothed labels and class weights; validation and test losses are plain. Augmentation depends on the seed, the epoch and

@@ -98,6 +98,20 @@ def test_dry_run_starts_and_writes_nothing(tmp_path: Path) -> None:
     assert not (tmp_path / "results").exists()
 
 
+def test_confirm_may_stand_without_its_number(tmp_path: Path) -> None:
+    def confirmed(*arguments: object) -> Any:
+        done = ask(*arguments, *SETTINGS, "--dry-run", "--json", "--out", tmp_path)
+        assert done.returncode == 0, done.stderr
+        stage = last_json(done)["stages"].get("confirm")
+        return stage and stage["trials"]
+
+    of_five = confirmed("part1", "--confirm")
+    assert of_five == (5 + 2) * 5  # at most five contenders, and the best of each model that some of them start from
+    assert confirmed("--confirm", "part1") == confirmed("part1", "--confirm", "5") == of_five
+    assert confirmed("part1", "--confirm=7") == of_five // 5 * 7
+    assert confirmed("part1") is confirmed("part1", "--set", "confirm=5", "--confirm", "0") is None
+
+
 def test_own_images_random_search_and_failure_exit_code(tmp_path: Path) -> None:
     images = folder_of_images(tmp_path / "images")
     sweep = tmp_path / "mine.yaml"
@@ -136,6 +150,7 @@ def wrong_requests(tmp_path: Path) -> dict[str, tuple[list[Any], str]]:
         "out of range": (["part1", "--set", "train.lr=-1"], "train.lr given -1"),
         "unknown profile": (["part1", "--profile", "fast"], "has no profile 'fast'"),
         "seeds": (["part1", "--seeds", "a,b"], "--seeds a,b: give whole numbers"),
+        "few fresh seeds": (["part1", "--confirm", "2"], "confirm.seeds given 2; allowed: 3 to 1,000"),
         "time": (["part1", "--max-time", "soon"], "--max-time soon: give a number and s, m, h or d"),
         "too many convs": (
             ["part1", *SETTINGS, "--set", "train.fine_tune=last-99-convs"],
@@ -157,7 +172,7 @@ def wrong_requests(tmp_path: Path) -> dict[str, tuple[list[Any], str]]:
 CASES = (
     "unknown sweep", "mistyped key", "out of range", "unknown profile", "seeds", "time", "both executors", "no folder",
     "too many convs", "no weights", "no images", "one class", "few images", "text as png", "truncated",
-    "out is a file", "too many threads",
+    "out is a file", "too many threads", "few fresh seeds",
 )  # fmt: skip
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from cnnsearch.planning.plan import Plan
 from cnnsearch.planning.trial import EpochRow, Trial
 from cnnsearch.results.record import Record
 
@@ -41,7 +42,14 @@ class Ended:
     record: Record
 
 
-Event = Ready | Started | EpochDone | Ended
+@dataclass(frozen=True)
+class Planned:
+    """The plan has changed: trials are known that were not, or fewer are left than there might have been."""
+
+    plan: Plan
+
+
+Event = Ready | Started | EpochDone | Ended | Planned
 
 Progress = list[tuple[Trial, EpochRow | Record]]
 """One report of a job: epochs that its trials finished, and records of trials that ended."""

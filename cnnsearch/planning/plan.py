@@ -9,46 +9,14 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import Any
 
-from cnnsearch.planning.study import Suggestions, child_study_id, root_study_id
+from cnnsearch.planning.confirm import MOST, Confirmation, Contender, confirmation, ready_trials
+from cnnsearch.planning.study import Study, Suggestions, child_study_id, decided, root_study_id
 from cnnsearch.planning.trial import Outcome, Status, Trial
 from cnnsearch.spec.cells import Cell, cell_of, cells, size, typical_cells
+from cnnsearch.spec.confirm import CONFIRM, Confirm
 from cnnsearch.spec.settings import Settings
 from cnnsearch.spec.stage import NUMERIC_KINDS, Stage, StartFrom, StopEarly
 from cnnsearch.spec.sweep import Sweep
-
-
-@dataclass(frozen=True)
-class Study:
-    """A searcher's suggestions for a stage, or for one group of the stage it starts from."""
-
-    id: str
-    """See `planning.study`."""
-    stage: Stage
-    group: tuple[Any, ...]
-    """The group's values of the axes `start_from.per`; empty without groups."""
-    suggestions: tuple[Cell, ...]
-    trials: tuple[tuple[Trial, ...], ...]
-    """Suggestion -> its trials, one for each seed."""
-    parents: tuple[str, ...] = ()
-    """Ids of the trials that these start from, one for each seed."""
-
-    @property
-    def is_complete(self) -> bool:
-        """Whether all suggestions are made."""
-        return len(self.suggestions) == self.stage.search.trials
-
-    def ended(self, outcomes: Mapping[str, Outcome]) -> int:
-        """Count the suggestions before the first one that has a trial left to run."""
-        for index, members in enumerate(self.trials):
-            if any(trial.id not in outcomes for trial in members):
-                return index
-        return len(self.trials)
-
-    def due(self, outcomes: Mapping[str, Outcome]) -> int:
-        """Number of further suggestions that can be made now."""
-        search = self.stage.search
-        assert search.trials is not None
-        return max(0, min(search.trials, self.ended(outcomes) + search.window) - len(self.suggestions))
 
 
 @dataclass(frozen=True)
@@ -65,6 +33,10 @@ class StagePlan:
     """Where a searcher suggests the trials: one study for each group whose parents are chosen."""
     typical: tuple[Trial, ...] = ()
     """Samples of trials used for estimates while suggestions are outstanding."""
+    confirmation: Confirmation | None = None
+    """In the stage that confirms, what it trains again; None before all other trials have ended."""
+    is_at_most: bool = False
+    """Whether fewer trials may turn out to be needed than are waiting."""
 
     @property
     def total(self) -> int:
@@ -87,6 +59,16 @@ class Plan:
                 known.setdefault(trial.id, trial)
         return known
 
+    @property
+    def confirmation(self) -> Confirmation | None:
+        """What is trained again; None where nothing is, or before all other trials have ended."""
+        return next((stage.confirmation for stage in self.stages if stage.confirmation), None)
+
+    @property
+    def contenders(self) -> tuple[Contender, ...]:
+        """The settings that are trained again, as far as they are chosen."""
+        return self.confirmation.contenders if self.confirmation else ()
+
     @cached_property
     def rules(self) -> dict[str, StopEarly]:
         """Trial id -> the rule that may stop it. A trial that any stage lists without a rule is trained to its end."""
@@ -103,6 +85,11 @@ class Plan:
     def counted(self, outcomes: Mapping[str, Outcome], max_seconds: float | None) -> dict[str, Outcome]:
         """The outcomes of trials that need not run any more."""
         return {id_: ended for id_, ended in outcomes.items() if ended.counts(self.rules.get(id_), max_seconds)}
+
+    @property
+    def is_at_most(self) -> bool:
+        """Whether fewer trials than `total` may turn out to be needed."""
+        return any(stage.is_at_most for stage in self.stages)
 
     @property
     def waiting(self) -> int:
@@ -140,7 +127,7 @@ def make_plan(
 
     A stage without `start_from` is known from the spec, or as far as a searcher has suggested its cells. The trials
     of a stage that starts from another are known group by group, as soon as all trials that a group chooses among have
-    ended.
+    ended. Those that train the best settings again are known when they are suggested, after all others have ended.
 
     Args:
         sweep: what is asked for.
@@ -175,6 +162,8 @@ class _Planner:
         for stage in self.sweep.stages:
             if stage.start_from is not None:
                 self.stages[stage.name] = self._child_plan(stage, stage.start_from)
+        if self.sweep.confirm is not None:
+            self.stages[CONFIRM.name] = self._confirm_plan(self.sweep.confirm)
         return Plan(tuple(self.stages.values()))
 
     def _root_plan(self, stage: Stage) -> StagePlan:
@@ -253,9 +242,36 @@ class _Planner:
             lost += size(stage) * parents.lost
         return StagePlan(stage, _joined(trials), waiting, lost, tuple(studies))
 
+    def _confirm_plan(self, confirm: Confirm) -> StagePlan:
+        others = Plan(tuple(self.stages.values()))
+        max_seconds = self.sweep.train.max_seconds
+        outcomes = others.counted(self.outcomes, max_seconds)
+        if others.waiting or any(trial_id not in outcomes for trial_id in others.trials):
+            settings = sum(planned.total // _seeds_of(self.sweep, planned.stage) for planned in others.stages)
+            return StagePlan(CONFIRM, (), self._confirmed_at_most(confirm, settings), is_at_most=True)
+        found = confirmation(confirm, others.trials, outcomes, self.suggestions)
+        if found.is_open:
+            waiting = self._confirmed_at_most(confirm, len(found.settings))
+            return StagePlan(CONFIRM, (), waiting, confirmation=found, is_at_most=True)
+        ended = {id_: outcome for id_, outcome in self.outcomes.items() if outcome.counts(None, max_seconds)}
+        trials, waiting, lost = ready_trials(found.contenders, ended)
+        return StagePlan(CONFIRM, tuple(trials), waiting, lost, confirmation=found)
+
+    def _confirmed_at_most(self, confirm: Confirm, settings: int) -> int:
+        """Return the most trials that confirming can take: of the contenders, and of the settings they start from."""
+        chosen = min(settings, MOST if confirm.contenders == "auto" else confirm.contenders)
+        starts = 0
+        for stage in self.sweep.stages:
+            if stage.start_from is not None:
+                parents, per = self.stages[stage.start_from.stage], stage.start_from.per
+                is_root = parents.stage.start_from is None
+                known = groups(parents.trials, per)
+                starts += min(chosen, _possible_groups(parents.stage, per, known)) if is_root else chosen
+        return (chosen + starts) * confirm.seeds
+
     def _lineage(self, trial: Trial) -> list[dict[str, Any]]:
         """List the settings that decide a trial's result, then those of the trial it started from, and so on."""
-        line = [{**trial.settings.deciding(), "weights": trial.weights}]
+        line = [decided(trial)]
         known = (other for planned in self.stages.values() for other in planned.trials)
         parent = next((other for other in known if other.id == trial.parent_id), None)
         return line if parent is None else line + self._lineage(parent)

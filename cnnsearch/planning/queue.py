@@ -9,8 +9,10 @@ from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequenc
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from cnnsearch.planning.plan import Built, Plan, Study, WeightsDigests, compared, groups, make_plan
+from cnnsearch.planning.confirm import Confirmation
+from cnnsearch.planning.plan import Built, Plan, WeightsDigests, compared, groups, make_plan
 from cnnsearch.planning.stopping import Stop, Stopper, curve_of
+from cnnsearch.planning.study import Study
 from cnnsearch.planning.trial import EpochRow, Outcome, Trial
 from cnnsearch.spec.cells import Cell
 from cnnsearch.spec.sweep import Sweep
@@ -83,8 +85,11 @@ class Queue:
     """Study id -> its suggestions so far; grows where `suggest` is given."""
     suggest: Callable[[Study, Mapping[str, Outcome], int], Sequence[Cell]] | None = None
     """Makes and records the next suggestions of a study: (study, outcomes so far, how many) -> suggestions."""
+    choose: Callable[[Confirmation, Mapping[str, Outcome]], Sequence[Cell]] | None = None
+    """Makes and records the next round of what is trained again: (what is known, outcomes so far) -> the round, if any.
+    """
     adopt: Callable[[list[Trial]], Mapping[str, Outcome]] | None = None
-    """Finds newly suggested trials that need not run: trial id -> outcome."""
+    """Finds newly suggested or chosen trials that need not run: trial id -> outcome."""
     running: dict[str, Job] = field(default_factory=dict)
     """Trial id -> the job it runs in."""
     stops: dict[str, Stop] = field(default_factory=dict)
@@ -206,10 +211,11 @@ class Queue:
 
     def _replan(self) -> None:
         self.plan = self._planned()
-        while self._suggest():
+        while self._suggest() or self._choose():
             before, self.plan = self.plan.trials, self._planned()
-            if self.adopt is not None:
-                self.outcomes.update(self.adopt(self._new(before)))
+            if self.adopt is not None and (found := self.adopt(self._new(before))):
+                self.outcomes.update(found)
+                self.plan = self._planned()
         taken = self.outcomes.keys() | self.running.keys() | {trial.id for job in self._again for trial in job.trials}
         ready = [trial for trial in self.plan.trials.values() if trial.id not in taken]
         studies = [study for stage in self.plan.stages for study in stage.studies]
@@ -234,8 +240,21 @@ class Queue:
                 continue
             for group in groups(by_name[stage.start_from.stage].trials, stage.start_from.per).values():
                 members = {trial.id for trial in group if trial.id not in self.outcomes}
-                for member in members:
-                    self._choices.setdefault(member, []).append(members)
+                self._await(members)
+        if self.sweep.confirm is not None:
+            self._await_confirmation()
+
+    def _await(self, members: set[str]) -> None:
+        """Plan again when all of these trials have ended."""
+        for member in members:
+            self._choices.setdefault(member, []).append(members)
+
+    def _await_confirmation(self) -> None:
+        """Plan again when all trials so far have ended, and whenever one that contenders start from has."""
+        left = {trial_id for trial_id in self.plan.trials if trial_id not in self.outcomes}
+        self._await(left)
+        for trial_id in {trial_id for contender in self.plan.contenders for trial_id in contender.starts} & left:
+            self._await({trial_id})
 
     def _new(self, before: Mapping[str, Trial]) -> list[Trial]:
         """List the trials without an outcome that were not in the previous plan."""
@@ -257,6 +276,15 @@ class Queue:
                 so_far += self.suggest(study, self.outcomes, due)
                 found = True
         return found
+
+    def _choose(self) -> bool:
+        """Choose what is trained again, if it can be chosen now; say whether it was."""
+        found = self.plan.confirmation
+        if self.choose is None or found is None or not found.is_due(self.outcomes):
+            return False
+        chosen = self.choose(found, self.outcomes)
+        self.suggestions.setdefault(found.study.id, []).extend(chosen)
+        return bool(chosen)
 
     def _cost(self, trial: Trial) -> float:
         if trial.id not in self._costs:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
-from cnnsearch.planning.plan import Plan, by_setting, groups, score
+from cnnsearch.planning.plan import Plan, StagePlan, by_setting, groups, score
 from cnnsearch.planning.trial import Outcome, Trial
 from cnnsearch.spec.stage import Stage
 from cnnsearch.spec.sweep import Sweep
@@ -28,9 +28,11 @@ def needed(sweep: Sweep, plan: Plan, outcomes: Mapping[str, Outcome]) -> set[str
     kept: set[str] = set()
     for planned in plan.stages:
         for per, metric in choices(sweep, planned.stage):
-            for group in groups(planned.trials, per).values():
-                kept |= {trial.id for trial in _contenders(group, outcomes, metric)}
+            for settings in _by_group(planned, per):
+                kept |= {trial.id for trial in _contenders(settings, outcomes, metric)}
     parents = {trial.id: trial.parent_id for trial in plan.trials.values()}
+    for contender in plan.contenders:
+        parents |= {trial.id: trial.parent_id for line in contender.lines for trial in line}
     for trial_id in list(kept):
         parent = parents.get(trial_id)
         while parent is not None and parent not in kept:
@@ -39,11 +41,20 @@ def needed(sweep: Sweep, plan: Plan, outcomes: Mapping[str, Outcome]) -> set[str
     return kept
 
 
-def _contenders(trials: Iterable[Trial], outcomes: Mapping[str, Outcome], metric: str) -> list[Trial]:
+def _by_group(planned: StagePlan, per: tuple[str, ...]) -> list[list[Sequence[Trial]]]:
+    """Return the settings of a stage, group by group. Those that are confirmed may start from a trial for each seed."""
+    if planned.confirmation is None:
+        return [[*by_setting(group)] for group in groups(planned.trials, per).values()]
+    confirmed = {contender.again[0].id: contender.again for contender in planned.confirmation.contenders}
+    firsts = groups((again[0] for again in confirmed.values()), per)
+    return [[confirmed[first.id] for first in group] for group in firsts.values()]
+
+
+def _contenders(settings: Iterable[Sequence[Trial]], outcomes: Mapping[str, Outcome], metric: str) -> list[Trial]:
     contenders: list[Trial] = []
     best: list[Trial] = []
     best_score = score([], metric)
-    for members in by_setting(trials):
+    for members in settings:
         if any(trial.id not in outcomes for trial in members):
             contenders += members
             continue

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from cnnsearch.planning.plan import Study
+from cnnsearch.planning.study import Study
 from cnnsearch.planning.trial import Outcome, Status
 from cnnsearch.spec.cells import Cell
 

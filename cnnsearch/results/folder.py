@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from cnnsearch.errors import ResultsError
-from cnnsearch.planning.plan import Study
+from cnnsearch.planning.study import Study
 from cnnsearch.planning.trial import Trial
 from cnnsearch.results import lock
 from cnnsearch.results.record import Record

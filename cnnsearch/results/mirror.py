@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from cnnsearch.errors import DiskError, RemoteError, ResultsError
-from cnnsearch.planning.plan import Study
+from cnnsearch.planning.study import Study
 from cnnsearch.planning.trial import Trial
 from cnnsearch.results.folder import Results
 from cnnsearch.results.parcel import RECORD, Parcel, put

@@ -29,6 +29,7 @@ TRIALS = pa.schema(
         ("sweep", pa.string()),
         ("stage", pa.string()),
         ("parent_id", pa.string()),
+        ("confirms", pa.string()),  # in stage confirm: first trial of the setting that this is a fresh seed of, or null
         ("status", pa.string()),  # done, failed, diverged, pruned
         ("error", pa.string()),
         ("model", pa.string()),

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from cnnsearch.errors import ResultsError
-from cnnsearch.planning.plan import Study
+from cnnsearch.planning.study import Study
 from cnnsearch.planning.trial import Trial
 from cnnsearch.results.folder import Results
 from cnnsearch.results.mirror import Mirror

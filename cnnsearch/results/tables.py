@@ -107,7 +107,7 @@ def load(folder: Path | str, *, store: bool = True) -> Tables:
         weights = {(model, name): digest for model, name, digest in data.get("weights", [])}
         whole = {id_: record for id_, record in records.items() if id_ not in damaged}
         plan, ended = _ended(sweep, data["fingerprint"], whole, weights, suggestions)
-        tables, checksums = _build(results, sweep, data, ended), {}
+        tables, checksums = _build(results, sweep, data, plan, ended), {}
         # A damaged trial may be repaired without a change to its record: a digest would then vouch for too little.
         digest = "" if damaged else digest
         if store:
@@ -188,9 +188,11 @@ def _under_present_ids(records: Mapping[str, Record], weights: WeightsDigests) -
 
 
 def _build(
-    results: Results, sweep: Sweep, data: dict[str, Any], ended: Sequence[tuple[Trial, Record]]
+    results: Results, sweep: Sweep, data: dict[str, Any], plan: Plan, ended: Sequence[tuple[Trial, Record]]
 ) -> dict[str, pa.Table]:
-    rows = [_trial_row(sweep.name, trial.stage, record) for trial, record in ended]
+    names = {trial.id: record.trial_id for trial, record in ended}
+    confirmed = {trial.id: names.get(one.setting[0].id) for one in plan.contenders for trial in one.again}
+    rows = [_trial_row(sweep.name, trial.stage, confirmed.get(trial.id), record) for trial, record in ended]
     epochs = [
         {"trial_id": record.trial_id, **row} for _, record in ended for row in results.trial(record.trial_id).epochs()
     ]
@@ -201,12 +203,12 @@ def _build(
     }
 
 
-def _trial_row(sweep: str, stage: str, record: Record) -> dict[str, Any]:
+def _trial_row(sweep: str, stage: str, confirms: str | None, record: Record) -> dict[str, Any]:
     settings: Settings = record.settings
     best, before = record.best, record.before
     # What an older version did not record stays null: there, `Settings` has the present default.
     columns = {**settings.model_dump(exclude_unset=True), **record.model_dump(exclude={"settings", "best", "before"})}
-    columns |= {"sweep": sweep, "stage": stage, "status": record.status.value}
+    columns |= {"sweep": sweep, "stage": stage, "confirms": confirms, "status": record.status.value}
     columns |= {"precision": record.precision or settings.precision}
     for name in Measures.model_fields:
         columns[name] = getattr(best, name) if best else None

@@ -25,6 +25,7 @@ def load_sweep(
     values: Sequence[str] | Mapping[str, Any] = (),
     data: str | None = None,
     seeds: Sequence[int] = (),
+    confirm: int | None = None,
 ) -> Sweep:
     """Load a sweep by name or path, and change it.
 
@@ -34,6 +35,7 @@ def load_sweep(
         values: `KEY=VALUE` strings with YAML values, or a mapping of dotted keys; applied after the profile.
         data: replaces `data.source`.
         seeds: replaces `seeds`.
+        confirm: replaces `confirm.seeds`; 0 turns the stage off.
 
     Raises:
         SpecError: with the file and line, the key, what was given and what is allowed.
@@ -50,6 +52,8 @@ def load_sweep(
         document.set("data.source", data, "--data")
     if seeds:
         document.set("seeds", list(seeds), "--seeds")
+    if confirm is not None:
+        document.set("confirm.seeds" if confirm else "confirm", confirm or None, "--confirm")
     return Sweep.from_document(document)
 
 

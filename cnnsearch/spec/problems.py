@@ -9,6 +9,7 @@ from typing import get_args
 from pydantic import ValidationError
 
 from cnnsearch.spec.cells import grid, with_conditions
+from cnnsearch.spec.confirm import CONFIRM
 from cnnsearch.spec.document import KeyPath
 from cnnsearch.spec.settings import AXES, DataSpec, Settings, SpecProblemError, TrainSpec, value_message
 from cnnsearch.spec.stage import (
@@ -24,7 +25,7 @@ from cnnsearch.spec.stage import (
 
 
 def problems(
-    stages: Sequence[Stage], seeds: Sequence[int], train: TrainSpec, data: DataSpec
+    stages: Sequence[Stage], seeds: Sequence[int], train: TrainSpec, data: DataSpec, *, confirms: bool = False
 ) -> Iterator[SpecProblemError]:
     """Find what makes the parts of a sweep impossible together; users are told the first problem."""
     if len(set(seeds)) < len(seeds):
@@ -38,6 +39,9 @@ def problems(
         at: KeyPath = ("stages", index)
         if stage.name in earlier:
             yield SpecProblemError((*at, "name"), f"two stages are named {stage.name!r}")
+        if confirms and stage.name == CONFIRM.name:
+            taken = "is the name of the stage that trains the best settings again; choose another name"
+            yield SpecProblemError((*at, "name"), f"{stage.name!r} {taken}")
         of_space = list(_space_problems(stage, (*at, "space")))
         yield from of_space
         if not of_space:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import copy
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from cnnsearch.errors import SpecError
+from cnnsearch.spec.confirm import CONFIRM, Confirm
 from cnnsearch.spec.document import Document
 from cnnsearch.spec.explain import explain
 from cnnsearch.spec.problems import problems
@@ -71,10 +72,13 @@ class Sweep(Part):
     seeds: tuple[Int, ...] = Field((), description="run every trial once with each of these seeds")
     run: RunSpec = RunSpec()
     stages: tuple[Stage, ...] = Field(min_length=1, description="the stages, in order")
+    confirm: Annotated[Confirm | None, BeforeValidator(lambda raw: raw or None if isinstance(raw, int) else raw)] = (
+        Field(None, description="train the best settings again on fresh seeds: true, a number of seeds, or see below")
+    )
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        for problem in problems(self.stages, self.seeds, self.train, self.data):
+        for problem in problems(self.stages, self.seeds, self.train, self.data, confirms=self.confirm is not None):
             raise problem
         return self
 
@@ -87,8 +91,8 @@ class Sweep(Part):
             raise SpecError(explain(error, document, cls)) from None
 
     def stage(self, name: str) -> Stage:
-        """Return the stage of this name. Raises KeyError."""
-        for stage in self.stages:
+        """Return the stage of this name, which may be the one that confirms. Raises KeyError."""
+        for stage in (*self.stages, *([CONFIRM] if self.confirm else [])):
             if stage.name == name:
                 return stage
         raise KeyError(name)

@@ -162,6 +162,10 @@ def test_impossible_searches_are_refused(tmp_path: Path, search: str, space: str
         ("stages.dropout.space.width=0.5", "width comes with the weights of stage grid"),
         ("stages.dropout.space.weights=imagenet", "weights comes with the weights of stage grid"),
         ("stages.dropout.name=grid", "two stages are named 'grid'"),
+        ("confirm=2", "confirm.seeds given 2; allowed: 3 to 1,000; a statement about settings needs 3 seeds"),
+        ("confirm={seeds: 5, contenders: 1}", "confirm.contenders given 1; allowed: auto, or a whole number from 2"),
+        ("confirm={contenders: best}", "confirm.contenders given 'best'; it should be 'auto'"),
+        ("confirm={seed: 5}", "confirm.seed is not a key. Did you mean confirm.seeds?"),
         ("stages.grid.search={method: random}", "method random needs trials"),
         ("stages.grid.search={trials: 3}", "a grid has as many trials as cells"),
         ("train.epochs", "--set train.epochs: give KEY=VALUE"),
@@ -198,6 +202,23 @@ def test_what_a_stage_inherits_must_fit_too(tmp_path: Path, grid: str, tune: str
         return
     with pytest.raises(SpecError, match=r"stages.tune.space.* one-cycle: it has a warm-up of its own"):
         load_sweep(tmp_path / "mine.yaml")
+
+
+@pytest.mark.parametrize(
+    ("value", "seeds"), [("true", 5), ("7", 7), ("{}", 5), ("{seeds: 4}", 4), ("false", None), ("null", None)]
+)
+def test_confirm_can_be_given_briefly(value: str, seeds: int | None) -> None:
+    sweep = load_sweep("part1", values=[f"confirm={value}"])
+    assert (sweep.confirm and sweep.confirm.seeds) == seeds
+    assert from_yaml(to_yaml(sweep), "sweep.yaml") == sweep
+    assert ("confirm" in sweep.to_dict()) == (seeds is not None)
+
+
+def test_a_number_of_seeds_keeps_the_rest_of_confirm() -> None:
+    tune = load_sweep("tune", profile="quick", confirm=6).confirm
+    assert tune is not None
+    assert (tune.seeds, tune.contenders) == (6, 3)
+    assert load_sweep("tune", confirm=0).confirm is None
 
 
 def test_unknown_sweeps_files_and_profiles_are_named(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from cnnsearch.planning.plan import Plan, StagePlan
 from cnnsearch.planning.stopping_rules import mean
 from cnnsearch.planning.trial import Trial
 from cnnsearch.spec.cells import SIZE_POWERS, cells, typical_cells
+from cnnsearch.spec.confirm import CONFIRM
 from cnnsearch.spec.settings import Settings
 
 IMPORT_SECONDS = 1.1
@@ -276,6 +277,10 @@ def representatives(plan: Plan) -> list[Trial]:
 def _stand_ins(planned: StagePlan, by_stage: dict[str, list[Trial]]) -> list[Trial]:
     stage, start = planned.stage, planned.stage.start_from
     searched = stage.search.is_adaptive
+    if stage is CONFIRM:
+        chosen = planned.confirmation.contenders if planned.confirmation else ()
+        left = [trial for one in chosen for trial in one.again if trial not in planned.trials]
+        return left or _confirming(planned.waiting, [trial for some in by_stage.values() for trial in some])
     made = list(planned.typical)
     if start is not None:
         keys: dict[tuple[Any, ...], Trial] = {}
@@ -290,6 +295,15 @@ def _stand_ins(planned: StagePlan, by_stage: dict[str, list[Trial]]) -> list[Tri
             for cell in space
         ]
     return _spread(made, planned.waiting) if searched else made[: planned.waiting]
+
+
+def _confirming(number: int, others: list[Trial]) -> list[Trial]:
+    """Stand in for trials that repeat the best of the others with seeds of their own."""
+    seed = max((trial.settings.seed for trial in others), default=0) + 1
+    return [
+        Trial(CONFIRM.name, trial.settings.model_copy(update={"seed": seed + place}), trial.data, trial.parent_id)
+        for place, trial in enumerate(_spread(others, number))
+    ]
 
 
 def _spread(trials: list[Trial], number: int) -> list[Trial]:

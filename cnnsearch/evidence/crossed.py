@@ -1,0 +1,151 @@
+"""Means and differences as they would vary with other seeds *and* with other images: crossed random effects.
+
+A setting was trained with several seeds, and each of its networks answered the same images: a table of right answers
+with a row for each seed and a column for each image. Both would be others if the experiment were repeated, so the
+variances of both are added (Cornfield and Tukey 1956, Ann. Math. Stat. 27:907); what the two share, the chance of a
+single answer, is in both and is taken off once. Degrees of freedom are Satterthwaite's (1946, Biometrics Bull. 2:110).
+
+With few seeds their variance may by luck look far too small, and the images' many degrees of freedom would hide it. So
+the result is never surer than Student's (or Welch's) t over the seeds alone. How often these intervals hold what they
+promise is simulated in `benchmarks.calibration` and in the tests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import special
+
+from cnnsearch.stats import LEVEL, Estimate
+
+
+class Answered(NamedTuple):
+    """The right answers of one side of a comparison, condensed."""
+
+    mean: NDArray[np.float64]
+    """Image -> mean over the replicates, [images]."""
+    replicates: int
+    """Number of seeds, or of other repetitions."""
+    between: float
+    """Variance of the overall mean that comes from the replicates: that of their means, over their number."""
+    single: float
+    """The part of `between` that the variance over images holds too: the chance of single answers."""
+
+    @classmethod
+    def of(cls, table: NDArray[np.float64]) -> Answered:
+        """Condense a table [replicates, images] of right answers: 0 or 1, fractions, or differences of those.
+
+        With one replicate nothing is known of the variance between them: it is 0.
+        """
+        replicates, images = table.shape
+        by_image = table.mean(axis=0)
+        if replicates < 2:
+            return cls(by_image, replicates, 0.0, 0.0)
+        by_replicate = table.mean(axis=1)
+        between = float(by_replicate.var(ddof=1)) / replicates
+        rest = table - by_image - by_replicate[:, None] + by_image.mean()
+        single = float(np.sum(rest**2)) / max(1, (replicates - 1) * (images - 1)) / (replicates * images)
+        return cls(by_image, replicates, between, single)
+
+
+class Crossed(NamedTuple):
+    """An estimate over replicates and images, and the two-sided p-value of its being 0."""
+
+    estimate: Estimate
+    p_value: float
+    between: float
+    """The part of its variance that more replicates make smaller."""
+    over_images: float
+    """The part of its variance that more images make smaller."""
+
+
+def difference(a: Answered, b: Answered, level: float = LEVEL) -> Crossed:
+    """Mean of A minus mean of B on the same images; their replicates are independent of each other."""
+    return _judged(a.mean - b.mean, (a, b), level)
+
+
+def independent_difference(a: Answered, b: Answered, level: float = LEVEL) -> Crossed:
+    """Mean of A minus mean of B, where each was tested on images of its own."""
+    value = float(a.mean.mean() - b.mean.mean())
+    variance = sum(float(side.mean.var()) / side.mean.size for side in (a, b))
+    return _crossed(value, variance, min(a.mean.size, b.mean.size), (a, b), level)
+
+
+def differs_from_zero(differences: Answered, level: float = LEVEL) -> Crossed:
+    """Mean of differences that were made within each replicate, such as matched pairs of settings."""
+    return _judged(differences.mean, (differences,), level)
+
+
+def between_all(sides: Sequence[Answered]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The `difference` of every two sides: values and p-values, both [sides, sides]; p is 1 on the diagonal."""
+    means = np.stack([side.mean for side in sides])
+    overall = means.mean(axis=1)
+    value = overall[:, None] - overall[None, :]
+    products = means @ means.T
+    squares = np.maximum(0.0, np.diag(products)[:, None] + np.diag(products)[None, :] - 2 * products)
+    replicates = np.array([side.replicates for side in sides])
+    images = means.shape[1]
+    variance = _over_images(value * images, squares, images, 2 / np.minimum.outer(replicates, replicates))
+    single, between = (np.array([getattr(side, name) for side in sides]) for name in ("single", "between"))
+    shape = value.shape
+    parts = [
+        (np.broadcast_to(between[:, None], shape), np.broadcast_to(replicates[:, None] - 1, shape)),
+        (np.broadcast_to(between[None, :], shape), np.broadcast_to(replicates[None, :] - 1, shape)),
+    ]
+    _, p_values = _margin(value, variance - np.add.outer(single, single), images, parts, LEVEL)
+    np.fill_diagonal(p_values, 1.0)
+    return value, p_values
+
+
+def _judged(by_image: NDArray[np.float64], sides: Sequence[Answered], level: float) -> Crossed:
+    images = by_image.size
+    if images == 0:
+        raise ValueError("no examples to compare on")
+    added = 2 / min(side.replicates for side in sides)
+    variance = float(_over_images(float(by_image.sum()), float(np.sum(by_image**2)), images, added))
+    return _crossed(float(by_image.mean()), variance, images, sides, level)
+
+
+def _crossed(value: float, variance: float, images: int, sides: Sequence[Answered], level: float) -> Crossed:
+    """Put together a value and its two variances; `variance` over images still holds the chance of single answers."""
+    over_images = max(0.0, variance - sum(side.single for side in sides))
+    parts = [(side.between, side.replicates - 1) for side in sides]
+    half, p_value = (float(one) for one in _margin(value, over_images, images, parts, level))
+    estimate = Estimate(value, max(-1.0, value - half), min(1.0, value + half))
+    return Crossed(estimate, p_value, sum(side.between for side in sides), over_images)
+
+
+def _over_images(total: ArrayLike, squares: ArrayLike, images: int, added: ArrayLike) -> NDArray[np.float64]:
+    """Variance of a mean difference over images, from the sums of the differences and of their squares.
+
+    As in `stats.paired_difference`, one image is imagined that only A gets right, and one that only B does: of several
+    replicates, in one of them (`added` is 2 over their number).
+    """
+    n = images + np.asarray(added)
+    return np.asarray(((np.asarray(squares) + added) / n - (np.asarray(total) / n) ** 2) / n)
+
+
+Variances = Sequence[tuple[ArrayLike, ArrayLike]]
+"""Independent parts of a variance: (estimate, its degrees of freedom)."""
+
+
+def _margin(
+    value: ArrayLike, over_images: ArrayLike, images: int, between: Variances, level: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Margin and two-sided p-value of a value: never surer than the replicates alone."""
+    both = [*between, (np.maximum(0.0, over_images), max(1, images - 1))]
+    results = [_student(value, parts, level) for parts in (both, between)]
+    return np.maximum(results[0][0], results[1][0]), np.maximum(results[0][1], results[1][1])
+
+
+def _student(value: ArrayLike, parts: Variances, level: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    total = np.asarray(sum(np.asarray(variance) for variance, _ in parts), dtype=np.float64)
+    squares = np.asarray(sum(np.asarray(variance) ** 2 / np.asarray(degrees) for variance, degrees in parts))
+    known = total > 0
+    freedom = np.divide(total**2, squares, out=np.ones_like(total), where=squares > 0)
+    error = np.sqrt(total)
+    t = np.divide(-np.abs(value), error, out=np.where(np.asarray(value) == 0, 0.0, -np.inf), where=known)
+    return special.stdtrit(freedom, (1 + level) / 2) * error, np.minimum(1.0, 2 * special.stdtr(freedom, t))
