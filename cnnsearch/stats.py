@@ -3,13 +3,13 @@
 Accuracies are fractions in [0, 1]. "Correct" arrays hold one value per test example, in the same order for both sides
 of a comparison: 0 or 1 for one trained network, a fraction in [0, 1] for the mean of several. What is sampled are the
 examples: intervals and p-values here say how far the answer could move with other examples of the same kind. How far it
-could move with another seed is what `mean_interval` says.
+could move with other seeds as well is what `evidence.crossed` says.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from statistics import NormalDist
 from typing import NamedTuple
 
@@ -57,31 +57,24 @@ def wilson(successes: float, n: int, level: float = LEVEL) -> Interval:
     """
     if n < 1 or not 0 <= successes <= n:
         raise ValueError(f"successes must lie between 0 and n >= 1, got {successes} of {n}")
-    z = _normal_quantile(level)
-    p = successes / n
+    low, high = score_interval(successes / n, n, _normal_quantile(level))
+    # At 0 and n the closed form gives exactly 0 and 1 but for rounding.
+    return Interval(0.0 if successes == 0 else low, 1.0 if successes == n else high)
+
+
+def score_interval(p: float, n: float, z: float) -> Interval:
+    """Wilson's interval of a proportion `p` that is worth `n` independent examples; `z` is the quantile to use."""
     centre = p + z * z / (2 * n)
     margin = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
     scale = 1 + z * z / n
-    # At 0 and n the closed form gives exactly 0 and 1 but for rounding.
-    low = 0.0 if successes == 0 else max(0.0, (centre - margin) / scale)
-    high = 1.0 if successes == n else min(1.0, (centre + margin) / scale)
-    return Interval(low, high)
-
-
-def mcnemar_exact(correct_a: ArrayLike, correct_b: ArrayLike) -> float:
-    """Two-sided exact p-value that A and B are right equally often, from the examples only one of them gets right.
-
-    Under the null each such example falls to A or B like a fair coin (McNemar 1947, exact binomial form).
-    Returns 1 when they never disagree.
-    """
-    return sign_flip_exact(_integers(correct_a) - _integers(correct_b))
+    return Interval(max(0.0, (centre - margin) / scale), min(1.0, (centre + margin) / scale))
 
 
 def sign_flip_exact(differences: ArrayLike) -> float:
     """Two-sided exact p-value that paired integer `differences` are symmetric about 0 (Fisher's sign-flip test).
 
-    With differences of -1, 0 and 1 this is `mcnemar_exact`. Larger ones arise when each example carries the sum over
-    several pairs of networks, so that an example counts once however many networks saw it.
+    With differences of -1, 0 and 1 this is McNemar's exact test (1947). Larger ones arise when each example carries the
+    sum over several pairs of networks, so that an example counts once however many networks saw it.
     """
     values = np.abs(_integers(differences))
     observed = abs(int(np.sum(_integers(differences))))
@@ -140,27 +133,6 @@ def paired_difference(correct_a: ArrayLike, correct_b: ArrayLike, level: float =
     return Estimate(total / n, max(-1.0, centre - margin), min(1.0, centre + margin))
 
 
-def paired_bootstrap(
-    loss_a: ArrayLike, loss_b: ArrayLike, resamples: int = 10_000, seed: int = 0, level: float = LEVEL
-) -> Estimate:
-    """Mean loss of A minus mean loss of B, with the percentile interval over resampled examples.
-
-    The same resample is used for both sides, which keeps the comparison paired (Efron & Tibshirani 1993, ch. 13).
-    """
-    differences = np.asarray(loss_a, dtype=np.float64) - np.asarray(loss_b, dtype=np.float64)
-    n = differences.size
-    if n == 0:
-        raise ValueError("no examples to compare on")
-    rng = np.random.default_rng(seed)
-    means = np.empty(resamples)
-    rows = max(1, 2_000_000 // n)  # of a block that stays below 16 MB
-    for start in range(0, resamples, rows):
-        stop = min(start + rows, resamples)
-        means[start:stop] = differences[rng.integers(0, n, size=(stop - start, n))].mean(axis=1)
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
-    return Estimate(float(differences.mean()), float(low), float(high))
-
-
 def mean_interval(values: Sequence[float], level: float = LEVEL) -> Estimate:
     """Mean over seeds with Student's t-interval.
 
@@ -177,43 +149,14 @@ def mean_interval(values: Sequence[float], level: float = LEVEL) -> Estimate:
     return Estimate(mean, mean - margin, mean + margin)
 
 
-def not_told_apart(correct: Mapping[str, ArrayLike], best: str, significance: float = SIGNIFICANCE) -> list[str]:
-    """The settings whose paired difference from `best` is not significant, in the order of `correct`.
-
-    `correct` maps each setting to its right answers, as 0/1 or, over several seeds, as counts, all on the same
-    examples. Holm's correction covers all comparisons with `best`.
-    """
-    others = [name for name in correct if name != best]
-    p_values = [mcnemar_exact(correct[best], correct[name]) for name in others]
-    adjusted = holm(p_values)
-    return [name for name, p_value in zip(others, adjusted, strict=True) if p_value >= significance]
-
-
-def test_images_needed(
-    p_a: float,
-    p_b: float,
-    power: float = 0.8,  # noqa: PT028 - images to test on, not a test
-    disagreement: float | None = None,  # noqa: PT028
-) -> int | None:
-    """Test images that a two-sided 5 % McNemar test needs to tell accuracies `p_a` and `p_b` apart with this `power`.
-
-    Connor (1987, Biometrics 43:207). `disagreement` is the share of images that exactly one side gets right; without it
-    the two are taken to err independently, which asks for more images than networks with similar errors need. Returns
-    None where the accuracies are equal: no number is enough.
-    """
-    difference = abs(p_a - p_b)
-    if difference == 0:
-        return None
-    if disagreement is None:
-        disagreement = p_a * (1 - p_b) + p_b * (1 - p_a)
-    disagreement = max(disagreement, difference)  # they differ by no more than they disagree
-    z_alpha, z_beta = _normal_quantile(1 - SIGNIFICANCE), NormalDist().inv_cdf(power)
-    root = z_alpha * math.sqrt(disagreement) + z_beta * math.sqrt(disagreement - difference**2)
-    return math.ceil((root / difference) ** 2)
-
-
-# pytest collects any `test_*` it can see, wherever it was imported from.
-test_images_needed.__test__ = False  # type: ignore[attr-defined]
+def holm_bound(p_values: NDArray[np.float64], significance: float = SIGNIFICANCE) -> float:
+    """The bound below which p-values are significant after Holm's correction; for many at once. See `holm`."""
+    ordered = np.sort(p_values)
+    allowed = significance / np.arange(ordered.size, 0, -1)
+    failing = np.flatnonzero(ordered >= allowed)
+    if not failing.size:
+        return math.inf if ordered.size else 0.0
+    return float(min(ordered[failing[0]], allowed[failing[0]]))
 
 
 TURNS_BY_NOISE = 0.005
@@ -290,20 +233,6 @@ def fisher_exact(right_a: int, n_a: int, right_b: int, n_b: int) -> float:
     shares = np.exp(logs - special.logsumexp(logs))
     # Equally likely tables may differ by rounding; the tolerance is R's.
     return min(1.0, float(shares[shares <= shares[right_a - counts[0]] * (1 + 1e-7)].sum()))
-
-
-def welch(a: Sequence[float], b: Sequence[float]) -> Estimate | None:
-    """Difference of two means with its 95 % interval (Welch 1947); None where either has fewer than two values."""
-    if min(len(a), len(b)) < 2:
-        return None
-    parts = [float(np.var(side, ddof=1)) / len(side) for side in (a, b)]
-    total = sum(parts)
-    value = float(np.mean(a) - np.mean(b))
-    if total == 0:
-        return Estimate(value, value, value)
-    freedom = total**2 / sum(part**2 / (len(side) - 1) for part, side in zip(parts, (a, b), strict=True))
-    margin = float(special.stdtrit(freedom, (1 + LEVEL) / 2)) * math.sqrt(total)
-    return Estimate(value, value - margin, value + margin)
 
 
 def better_than_chance(correct: float, n: int, classes: int | Sequence[int]) -> AgainstChance:

@@ -54,10 +54,10 @@ def capitalised(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def signed(points: float) -> str:
+def signed(points: float, decimals: int = 1) -> str:
     """Points with a real minus sign, and never "−0.0"."""
-    text = f"{points:.1f}"
-    return text.replace("-", "−") if float(text) != 0 else "0.0"
+    text = f"{points:.{decimals}f}"
+    return text.replace("-", "−") if float(text) != 0 else text.lstrip("-")
 
 
 def share(fraction: float) -> str:

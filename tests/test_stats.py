@@ -66,21 +66,43 @@ class TestWilson:
             stats.wilson(successes, n)
 
 
+class TestScoreInterval:
+    @given(st.floats(0, 1), st.floats(1, 5000), st.floats(0.5, 4))
+    def test_holds_the_proportion_and_mirrors(self, p, n, z):
+        low, high = stats.score_interval(p, n, z)
+        assert 0 <= low <= p + 1e-12
+        assert p - 1e-12 <= high <= 1
+        assert stats.score_interval(1 - p, n, z) == pytest.approx((1 - high, 1 - low), abs=1e-9)
+
+    @given(st.floats(0, 1), st.floats(1, 5000))
+    def test_more_examples_and_less_certainty_make_it_narrower(self, p, n):
+        low, high = stats.score_interval(p, n, 2)
+        more, surer = stats.score_interval(p, 2 * n, 2), stats.score_interval(p, n, 3)
+        assert more.high - more.low <= high - low <= surer.high - surer.low
+
+    def test_is_wilsons_where_the_proportion_is_of_whole_examples(self):
+        expected = stats.wilson(81, 263)
+        assert stats.score_interval(81 / 263, 263, 1.959964) == pytest.approx(expected, abs=1e-6)
+
+
 class TestMcNemar:
+    """The sign-flip test of one pair of networks is McNemar's exact test."""
+
     # Discordant 1 and 7: 2 (C(8,0) + C(8,1)) / 2^8 by hand. The table of Bentur et al. in Fagerland et al. 2014.
     def test_golden(self):
-        assert stats.mcnemar_exact(*table(1, 7, 21)) == pytest.approx(18 / 256)
+        a, b = table(1, 7, 21)
+        assert stats.sign_flip_exact(a - b) == pytest.approx(18 / 256)
 
     def test_never_disagreeing_is_no_evidence(self):
-        assert stats.mcnemar_exact([1, 0, 1], [1, 0, 1]) == 1.0
+        assert stats.sign_flip_exact([0, 0, 0]) == 1.0
 
     @given(outcomes)
     def test_is_the_binomial_test_of_the_discordant_examples(self, pairs):
         a, b = sides(pairs)
         only_a, only_b = int(np.sum(a > b)), int(np.sum(b > a))
         expected = reference.binomtest(only_a, only_a + only_b).pvalue if only_a + only_b else 1.0
-        assert stats.mcnemar_exact(a, b) == pytest.approx(expected)
-        assert stats.mcnemar_exact(b, a) == pytest.approx(expected)
+        assert stats.sign_flip_exact(a - b) == pytest.approx(expected)
+        assert stats.sign_flip_exact(b - a) == pytest.approx(expected)
 
 
 class TestSignFlip:
@@ -121,6 +143,17 @@ class TestHolm:
         random.shuffle(order)
         shuffled = stats.holm([p_values[i] for i in order])
         assert shuffled == pytest.approx([stats.holm(p_values)[i] for i in order])
+
+    @given(st.lists(st.floats(0, 1) | st.sampled_from([0.0, 0.01, 0.02, 0.05]), max_size=30), st.floats(0.01, 0.2))
+    def test_the_bound_tells_the_same_p_values_as_the_adjustment(self, p_values, significance):
+        bound = stats.holm_bound(np.array(p_values), significance)
+        adjusted = stats.holm(p_values)
+        for p, q in zip(p_values, adjusted, strict=True):
+            if abs(q - significance) > 1e-12:  # where they are equal, rounding decides
+                assert (p < bound) == (q < significance)
+
+    def test_the_bound_of_nothing_lets_nothing_pass(self):
+        assert stats.holm_bound(np.array([])) == 0
 
 
 class TestPairedDifference:
@@ -166,27 +199,6 @@ class TestPairedDifference:
             stats.paired_difference([], [])
 
 
-class TestPairedBootstrap:
-    def test_agrees_with_students_t_where_that_is_right(self):
-        rng = np.random.default_rng(2)
-        a = rng.normal(1.0, 0.3, 400)
-        b = a - rng.normal(0.1, 0.2, 400)
-        value, low, high = stats.paired_bootstrap(a, b)
-        expected = stats.mean_interval((a - b).tolist())
-        assert (value, low, high) == pytest.approx(expected, abs=0.003)
-
-    def test_pairs(self):
-        """A constant difference is known exactly however much the losses vary."""
-        losses = np.random.default_rng(3).exponential(1, 50)
-        assert stats.paired_bootstrap(losses + 0.5, losses, resamples=200) == pytest.approx((0.5, 0.5, 0.5))
-
-    def test_repeats_with_its_seed_and_in_blocks(self):
-        rng = np.random.default_rng(4)
-        a, b = rng.random(30_000), rng.random(30_000)  # large enough for several blocks
-        assert stats.paired_bootstrap(a, b, 150) == stats.paired_bootstrap(a, b, 150)
-        assert stats.paired_bootstrap(a, b, 150) != stats.paired_bootstrap(a, b, 150, seed=1)
-
-
 class TestMeanInterval:
     def test_golden(self):
         # By hand: mean 4, s = 2, t(0.975, 2) = 4.302653, so 4 -+ 4.302653 * 2 / sqrt(3)
@@ -203,62 +215,6 @@ class TestMeanInterval:
             expected = reference.t.interval(0.95, len(values) - 1, np.mean(values), error)
             assert (low, high) == pytest.approx(expected)
         assert low <= mean <= high
-
-
-class TestNotToldApart:
-    def test_keeps_equals_and_drops_the_clearly_worse_and_the_clearly_better(self):
-        best = np.array([1] * 60 + [0] * 40)
-        equal = np.roll(best, 1)
-        worse, better = np.array([1] * 30 + [0] * 70), np.array([1] * 90 + [0] * 10)
-        correct = {"worse": worse, "best": best, "equal": equal, "better": better}
-        assert stats.not_told_apart(correct, "best") == ["equal"]
-
-    def test_holm_makes_it_harder_with_more_comparisons(self):
-        best = np.ones(100, int)
-        weak = best.copy()
-        weak[:7] = 0  # p = 2 / 2^7 = 0.016: significant alone, not among ten
-        alone = stats.not_told_apart({"best": best, "weak": weak}, "best")
-        among = stats.not_told_apart({"best": best, **{f"weak{i}": weak for i in range(10)}}, "best")
-        assert alone == []
-        assert len(among) == 10
-
-    @given(st.lists(st.lists(st.integers(0, 1), min_size=8, max_size=8), min_size=1, max_size=5))
-    def test_never_holds_the_best_and_always_its_equals(self, rows):
-        correct = {str(i): np.array(row) for i, row in enumerate(rows)} | {"copy": np.array(rows[0])}
-        near = stats.not_told_apart(correct, "0")
-        assert "0" not in near
-        assert "copy" in near
-
-
-class TestImagesNeeded:
-    # Connor 1987 as in powerandsamplesize.com (0.45, 0.05: 23) and clinicaltrials-tools (0.30, 0.15: 155).
-    @pytest.mark.parametrize(("only_a", "only_b", "n"), [(0.45, 0.05, 23), (0.30, 0.15, 155)])
-    def test_golden(self, only_a, only_b, n):
-        assert stats.test_images_needed(only_a, only_b, disagreement=only_a + only_b) == n
-
-    def test_that_many_images_give_that_power(self):
-        n = stats.test_images_needed(0.80, 0.75, disagreement=0.12)
-        assert n is not None
-        rng = np.random.default_rng(5)
-        p_values = []
-        for _ in range(1000):
-            only_a, only_b, _ = rng.multinomial(n, [0.085, 0.035, 0.88])
-            p_values.append(stats.mcnemar_exact(*table(only_a, only_b, n)))
-        assert 0.75 <= np.mean(np.array(p_values) < 0.05) <= 0.85
-
-    def test_equal_accuracies_never_part(self):
-        assert stats.test_images_needed(0.8, 0.8) is None
-
-    @given(st.floats(0.05, 0.95), st.floats(0.05, 0.95))
-    def test_independent_errors_need_the_most(self, p_a, p_b):
-        if abs(p_a - p_b) < 0.01:
-            return
-        independent = stats.test_images_needed(p_a, p_b)
-        alike = stats.test_images_needed(p_a, p_b, disagreement=abs(p_a - p_b))
-        assert independent is not None
-        assert alike is not None
-        assert 1 <= alike <= independent
-        assert stats.test_images_needed(p_b, p_a) == independent
 
 
 def autocorrelated(curves: int, epochs: int, carried: float) -> NDArray[np.float64]:

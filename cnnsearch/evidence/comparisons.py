@@ -2,65 +2,87 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from cnnsearch import stats
+from cnnsearch.spec.confirm import LEAST_SEEDS
+
+__all__ = ["LEAST_PAIRS", "LEAST_SEEDS", "Basis", "Comparison", "Score"]
+
+LEAST_PAIRS = 4
+"""Fewest matched pairs of settings from which something can be said of the axis in which they differ."""
+
+Basis = Literal["pairs", "seeds", "networks"]
 
 
 class Score(NamedTuple):
-    """An accuracy with its 95 % Wilson interval, from `n` examples."""
+    """An accuracy with its 95 % interval, from `n` examples."""
 
     value: float
     low: float
     high: float
     n: int
+    seeds: int = 1
+    """Networks that it is the mean of. From `LEAST_SEEDS` on the interval covers other seeds, too."""
 
     @property
     def text(self) -> str:
         """In percent with its interval: "78.9 % (76.3–81.3)"."""
-        return f"{100 * self.value:.1f} % ({100 * self.low:.1f}–{100 * self.high:.1f})"
+        return in_percent(self.value, self.low, self.high)
+
+    @property
+    def covers_seeds(self) -> bool:
+        """Whether the interval says how far other seeds could move the score, too."""
+        return self.seeds >= LEAST_SEEDS
 
     @classmethod
-    def of(cls, value: float, n: int) -> Score:
-        """Make the score of an accuracy over n examples. Rounding may have put a mean of several slightly above 1."""
-        return cls(value, *stats.wilson(min(value, 1.0) * n, n), n)
+    def of(cls, value: float, n: int, seeds: int = 1) -> Score:
+        """Make the score of an accuracy over n examples, with Wilson's interval.
+
+        Rounding may have put a mean of several slightly above 1.
+        """
+        return cls(value, *stats.wilson(min(value, 1.0) * n, n), n, seeds)
+
+
+def in_percent(value: float, low: float, high: float, decimals: int = 1) -> str:
+    """A share with its interval: "78.9 % (76.3–81.3)", with more decimals where these do not tell the three apart."""
+    shown = [[f"{100 * number:.{digits}f}" for number in (value, low, high)] for digits in range(decimals, 4)]
+    texts = next((three for three in shown if three[1] != three[2]), shown[0])
+    return f"{texts[0]} % ({texts[1]}–{texts[2]})"
 
 
 class Comparison(NamedTuple):
-    """How much more often A is right than B on the same test examples, averaged over `pairs` of networks."""
+    """How much more often A is right than B on the same test examples, averaged over `pairs` of settings."""
 
     difference: stats.Estimate
-    """Its interval says how it would vary with other test examples or, if that is wider, with other seeds."""
     p_value: float
-    """From an exact test over the examples; see `stats.sign_flip_exact`."""
+    """Two-sided."""
+    basis: Basis
+    """What was repeated, so that the interval covers it beside the examples: matched pairs of settings, or seeds.
+    "networks": nothing was repeated often enough, and the interval says only how these networks would do on other
+    examples.
+    """
     pairs: int
+    """Pairs of settings compared."""
     seeds: int
-    seeds_agree: bool
-    """Whether the interval over seeds leaves out zero; true with one seed, which cannot disagree."""
+    """Seeds of the setting that has fewest."""
     disagreement: float
-    """Share of examples that exactly one side of a pair gets right."""
-    networks: int = 1
-    """Pairs of networks compared: settings times seeds."""
+    """Share of examples that exactly one of two networks gets right."""
     ahead: int = 1
-    """Pairs of networks in which A is ahead."""
+    """In how many pairs A is ahead, their seeds averaged."""
+    between: float = 0.0
+    """The part of the variance that more seeds, or more pairs, make smaller."""
+    over_images: float = 0.0
+    """The part of the variance that more images make smaller."""
+    of_networks: bool = False
+    """Whether it is a statement about these networks, so that nothing needs to be repeated."""
 
     @property
-    def is_consistent(self) -> bool:
-        """Whether the difference repeats: over the seeds if there are several, else in every pair of networks.
+    def can_tell(self) -> bool:
+        """Whether it can support a statement at all, given a large enough difference."""
+        return self.of_networks or self.basis != "networks"
 
-        With one seed, only the pairs can show that an average difference is not due to one lucky network.
-        """
-        return self.seeds_agree and (self.seeds > 1 or self.ahead in (0, self.networks))
-
-
-def over_seeds_too(over_images: stats.Estimate, over_seeds: stats.Estimate | None) -> tuple[stats.Estimate, bool]:
-    """Return a difference with the wider of two intervals, and whether the one over seeds leaves out zero.
-
-    `over_seeds` is None where there is only one seed.
-    """
-    if over_seeds is None:
-        return over_images, True
-    agree = over_seeds.low > 0 or over_seeds.high < 0
-    if over_seeds.high - over_seeds.low > over_images.high - over_images.low:
-        return stats.Estimate(over_images.value, over_seeds.low, over_seeds.high), agree
-    return over_images, agree
+    @property
+    def excludes_zero(self) -> bool:
+        """Whether the interval of the difference leaves out zero."""
+        return self.difference.low > 0 or self.difference.high < 0

@@ -40,6 +40,9 @@ class Configuration:
     scores: Mapping[str, float]
     """Column -> mean over seeds; columns without numbers are left out."""
 
+    confirms: str | None = None
+    """In the stage that confirms: trial_id of the first trial of the setting that was trained again."""
+
     @property
     def model(self) -> str:
         """Its model, or "" where the table has none."""
@@ -127,6 +130,7 @@ def _configuration(group: list[tuple[int, dict[Any, Any]]], parent: Any, order: 
         seeds=tuple(_seed(row) for row in rows),
         parent=parent if isinstance(parent, str) else None,
         scores=scores,
+        confirms=None if is_missing(rows[0].get("confirms")) else str(rows[0]["confirms"]),
     )
 
 

@@ -13,7 +13,8 @@ from typing import NamedTuple
 import numpy as np
 
 from cnnsearch import stats
-from cnnsearch.evidence.comparisons import Comparison, Score, over_seeds_too
+from cnnsearch.evidence import crossed
+from cnnsearch.evidence.comparisons import LEAST_SEEDS, Comparison, Score
 from cnnsearch.evidence.configurations import Configuration
 from cnnsearch.evidence.part import Part
 from cnnsearch.evidence.verdicts import CLEAR, SUGGESTIVE, Verdict, judge, least_sure
@@ -64,7 +65,7 @@ def contrasts(ranked: Sequence[Entry]) -> list[Contrast]:
     """
     pairs = [(a, b) for i, a in enumerate(ranked) for b in ranked[i + 1 :]]
     compared = [_compare(a, b) for a, b in pairs]
-    adjusted = stats.holm([comparison.p_value for comparison, _ in compared])
+    adjusted = stats.holm([comparison.p_value if comparison.can_tell else 1.0 for comparison, _ in compared])
     return [
         Contrast(a, b, comparison, is_paired, p_value)
         for (a, b), (comparison, is_paired), p_value in zip(pairs, compared, adjusted, strict=True)
@@ -101,25 +102,23 @@ def newcombe(a: Score, b: Score) -> stats.Estimate:
 
 
 def _compare(a: Entry, b: Entry) -> tuple[Comparison, bool]:
-    right = [entry.part.evidence.correct(entry.best) for entry in (a, b)]
+    tables = [entry.part.evidence.table(entry.best) for entry in (a, b)]
+    is_paired = same_test_images(a.part, b.part) and all(table is not None for table in tables)
     seeds = min(len(a.best.trial_ids), len(b.best.trial_ids))
-    over_seeds = stats.welch(_accuracies(a), _accuracies(b))
-    if right[0] is not None and right[1] is not None and same_test_images(a.part, b.part):
-        n_a, n_b = len(a.best.trial_ids), len(b.best.trial_ids)
-        estimate = stats.paired_difference(right[0] / n_a, right[1] / n_b)
-        p_value = stats.sign_flip_exact(right[0] * n_b - right[1] * n_a)
-        disagreement, is_paired = float(np.mean(np.abs(right[0] / n_a - right[1] / n_b))), True
-    else:
-        estimate = newcombe(a.score, b.score)
-        p_value = stats.fisher_exact(
-            round(a.score.value * a.score.n), a.score.n, round(b.score.value * b.score.n), b.score.n
-        )
-        disagreement, is_paired = math.nan, False
-    estimate, agree = over_seeds_too(estimate, over_seeds)
-    return Comparison(estimate, p_value, 1, seeds, agree, disagreement), is_paired
-
-
-def _accuracies(entry: Entry) -> list[float]:
-    trials = entry.part.evidence.tables.trials
-    mine = trials[trials["trial_id"].isin(entry.best.trial_ids)]["test_accuracy"]
-    return [float(value) for value in mine.dropna()]
+    disagreement = math.nan
+    if tables[0] is not None and tables[1] is not None:
+        of_a, of_b = crossed.Answered.of(tables[0]), crossed.Answered.of(tables[1])
+        if is_paired:
+            disagreement = float(np.mean([np.mean(x != y) for x, y in zip(*tables, strict=False)]))
+        if seeds >= LEAST_SEEDS:
+            found = crossed.difference(of_a, of_b) if is_paired else crossed.independent_difference(of_a, of_b)
+            return Comparison(found.estimate, found.p_value, "seeds", 1, seeds, disagreement), is_paired
+        if is_paired:
+            n_a, n_b = of_a.replicates, of_b.replicates
+            estimate = stats.paired_difference(of_a.mean, of_b.mean)
+            p_value = stats.sign_flip_exact(np.rint(of_a.mean * n_a * n_b - of_b.mean * n_a * n_b).astype(np.int64))
+            return Comparison(estimate, p_value, "networks", 1, seeds, disagreement), is_paired
+    p_value = stats.fisher_exact(
+        round(a.score.value * a.score.n), a.score.n, round(b.score.value * b.score.n), b.score.n
+    )
+    return Comparison(newcombe(a.score, b.score), p_value, "networks", 1, seeds, disagreement), False

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
-from cnnsearch.stats import LEVEL, Estimate
+from cnnsearch.stats import LEVEL, Estimate, score_interval
 
 
 class Answered(NamedTuple):
@@ -77,6 +77,50 @@ def independent_difference(a: Answered, b: Answered, level: float = LEVEL) -> Cr
 def differs_from_zero(differences: Answered, level: float = LEVEL) -> Crossed:
     """Mean of differences that were made within each replicate, such as matched pairs of settings."""
     return _judged(differences.mean, (differences,), level)
+
+
+def mean_of(side: Answered, level: float = LEVEL) -> Estimate:
+    """Mean of one side of several replicates, with an interval as lopsided as Wilson's (see `stats.wilson`).
+
+    Raises:
+        ValueError: with fewer than two replicates, which say nothing about the variance between them.
+    """
+    if side.replicates < 2:
+        raise ValueError("the variance between replicates takes two of them")
+    images, value = side.mean.size, min(1.0, float(side.mean.mean()))
+    variance = float(side.mean.var()) / images - side.single
+    half = float(_margin(value, variance, images, [(side.between, side.replicates - 1)], level)[0])
+    z = float(special.ndtri((1 + level) / 2))
+    worth = images if half == 0 else min(images * side.replicates, value * (1 - value) * (z / half) ** 2)
+    return Estimate(value, *score_interval(value, worth, z))
+
+
+def luck_of_the_best(sides: Sequence[Answered], chosen: int, *, on_same_images: bool) -> float:
+    """How much of the chosen side's lead is likely to be luck: what its seeds, and the images, had to be chosen for.
+
+    Of several sides the one with the highest mean is chosen, and it is there in part because its seeds happened to be
+    good. By empirical Bayes (Efron and Morris 1973, JASA 68:117): what remains of the spread between the sides after
+    the variance within them is real, and only that share of a side's lead is.
+
+    Args:
+        sides: what the choice was among, on the images by which it was made.
+        chosen: which of them was chosen.
+        on_same_images: whether to count the luck with these images too, or only that with the seeds, which the chosen
+            side takes with it to other images.
+    """
+    means = np.stack([side.mean for side in sides])
+    overall = means.mean(axis=1)
+    count, images = means.shape
+    rest = means - means.mean(axis=0) - overall[:, None] + overall.mean()
+    of_seeds = float(np.mean([side.between for side in sides]))
+    single = float(np.mean([side.single for side in sides]))
+    of_images = max(0.0, float(np.sum(rest**2)) / max(1, (count - 1) * (images - 1)) / images - single)
+    within = of_seeds + of_images
+    spread = float(overall.var(ddof=1))
+    if spread == 0 or within == 0:
+        return 0.0
+    share = (within if on_same_images else of_seeds) / max(spread, within)
+    return float(share * (overall[chosen] - overall.mean()))
 
 
 def between_all(sides: Sequence[Answered]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -1,200 +1,181 @@
-"""What plots and reports ask of the tables: which setting is best, who got which example right, what differs."""
+"""What plots and reports ask of the tables: which setting is best, what may be as good, and what is told apart."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
 from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from cnnsearch import stats
-from cnnsearch.evidence.comparisons import Comparison, Score, over_seeds_too
-from cnnsearch.evidence.configurations import AXES, Configuration, axis_values, best_of, collect
-from cnnsearch.evidence.recorded import Recorded
-from cnnsearch.evidence.searches import Attempt, Searched, searches
+from cnnsearch.evidence.compared import Compared
+from cnnsearch.evidence.comparisons import LEAST_SEEDS, Comparison, Score
+from cnnsearch.evidence.configurations import Configuration, best_of
+from cnnsearch.evidence.crossed import Answered, between_all, luck_of_the_best
+from cnnsearch.evidence.statements import SIBLINGS, Key, statements
+from cnnsearch.evidence.verdicts import CANNOT_TELL, Verdict, judge, judge_all
+from cnnsearch.planning.rounds import LOOKS
 from cnnsearch.results.tables import Tables
-from cnnsearch.spec.axis_words import describe, rounded
-from cnnsearch.spec.stage import Values
+
+_SHARE = stats.SIGNIFICANCE / 2
+"""Error rate of either half of what a report tells apart: see `Evidence`."""
 
 
-class Evidence(Recorded):
-    """The facts that tables hold. Everything is computed on first use and kept."""
+class Evidence(Compared):
+    """The facts that tables hold, and how sure one can be of them. Everything is computed on first use and kept.
 
-    @cached_property
-    def configurations(self) -> list[Configuration]:
-        """Finished configurations, in the order of the table."""
-        return collect(self.tables)
-
-    @cached_property
-    def by_key(self) -> dict[str, Configuration]:
-        """Key -> configuration."""
-        return {c.key: c for c in self.configurations}
+    All verdicts of a report are made here, with one error rate for the whole page: at most 5 % of reports call anything
+    different that is not. Statements on axes, models and stages have one half of it, single settings that are told
+    apart the other, whether or not there is any: more seeds never cost a statement.
+    """
 
     @cached_property
-    def stages(self) -> list[str]:
-        """Names of the stages that have finished configurations, in the order of the sweep."""
-        planned = [stage.name for stage in self.tables.sweep.stages]
-        present = list(dict.fromkeys(c.stage for c in self.configurations))
-        return [name for name in planned if name in present] + [name for name in present if name not in planned]
+    def contenders(self) -> list[Configuration]:
+        """The settings among which the best is chosen: those that were trained again to confirm them, else all."""
+        confirmed = [c for c in self.configurations if c.confirms is not None]
+        return confirmed or self.configurations
 
-    def stage(self, name: str) -> list[Configuration]:
-        """The finished configurations of a stage."""
-        return [c for c in self.configurations if c.stage == name]
-
-    def continues(self, name: str) -> bool:
-        """Whether the stage carries weights over from another."""
-        return any(c.parent is not None for c in self.stage(name))
-
-    def space(self, name: str) -> dict[str, Values]:
-        """A stage's space as the sweep file gives it: axis -> values. Empty for a stage that is not in the sweep."""
-        return next((stage.space for stage in self.tables.sweep.stages if stage.name == name), {})
-
-    def axes(self, name: str) -> list[str]:
-        """The axes a stage itself varies, in the order of its space; never the seed.
-
-        Axes that a stage only inherits from its parents are not its own, though they differ between its configurations.
-        """
-        configurations = self.stage(name)
-        varying = [a for a in AXES if len({c.values[a] for c in configurations}) > 1]
-        space = list(self.space(name))
-        own = [axis for axis in space if axis in varying]
-        return own if space else varying
-
-    @cached_property
-    def varying(self) -> list[str]:
-        """The axes that differ between any two trials, finished or not: what a label has to mention."""
-        rows = [axis_values(row) for row in self.tables.trials.to_dict("records")]
-        return [axis for axis in AXES if len({row[axis] for row in rows}) > 1]
-
-    def label(self, configuration: Configuration, *, omit: Iterable[str] = (), separator: str = ", ") -> str:
-        """A configuration in words, by the axes that vary: "residual, lr 0.001, batch 16, no dropout"."""
-        omitted = set(omit)
-        omitted |= self.without_part.get(configuration.key, set())
-        axes = [axis for axis in self.varying if axis not in omitted]
-        # If configurations differ in no axis, say what kind this one is.
-        axes = axes or [axis for axis in ("model", "lr", "batch_size") if axis not in omitted]
-        return separator.join(describe(axis, configuration.values[axis]) for axis in axes)
-
-    @cached_property
-    def without_part(self) -> dict[str, set[str]]:
-        """Key -> the axes of its search that do not apply to it, such as the momentum of adam."""
-        return {
-            id_: {axis.name for axis in search.axes} - set(one.values) for id_, (search, one) in self.attempts.items()
-        }
-
-    @cached_property
-    def attempts(self) -> dict[str, tuple[Searched, Attempt]]:
-        """Id of each trial that a search suggested -> the search, and the trial in it."""
-        return {one.trial_id: (search, one) for search in self.searches if search.is_search for one in search.attempts}
-
-    def brief(self, configuration: Configuration, room: int) -> str:
-        """Name a suggested configuration in about `room` characters: its number, and rounded values of the axes that
-        matter most.
-        """
-        search, attempt = self.attempts[configuration.key]
-        parts = [f"trial {attempt.number:,}"]
-        for axis in search.telling:
-            if axis.name in attempt.values and axis.name != "model":
-                part = describe(axis.name, rounded(attempt.values[axis.name]))
-                if len(" · ".join([*parts, part])) <= room:
-                    parts.append(part)
-        return " · ".join(parts)
+    @property
+    def is_confirmed(self) -> bool:
+        """Whether the best was chosen among settings that were trained again on fresh seeds."""
+        return bool(self.contenders) and self.contenders[0].confirms is not None
 
     @cached_property
     def best(self) -> Configuration | None:
-        """The best configuration of all stages by validation accuracy: never by test."""
-        return best_of(self.configurations)
-
-    @cached_property
-    def searches(self) -> list[Searched]:
-        """The stages that were searched, or in which trials were stopped early."""
-        return searches(self)
-
-    def correct(
-        self, configuration: Configuration, split: str = "test", moment: str = "best"
-    ) -> NDArray[np.int64] | None:
-        """For each example, how many of the configuration's trials are right; None where not recorded."""
-        total = np.zeros(len(self.examples[split]), dtype=np.int64)
-        for trial_id in configuration.trial_ids:
-            answers = self.answers(trial_id, split, moment)
-            if answers is None:
-                return None
-            total += answers.predicted == self.labels[split]
-        return total if total.size else None
+        """The best contender by validation accuracy: never by test."""
+        return best_of(self.contenders)
 
     def score(self, configuration: Configuration, split: str = "test", moment: str = "best") -> Score | None:
-        """Mean accuracy over seeds with its Wilson interval; None where it was not measured.
+        """As `Compared.score`. The interval of the best setting is moved by what the luck of its choice is worth."""
+        found = super().score(configuration, split, moment)
+        if found is None or moment != "best" or configuration.key not in self._luck or not found.covers_seeds:
+            return found
+        luck = self._luck[configuration.key][split]
+        return found._replace(low=max(0.0, found.low - luck), high=min(1.0, found.high - luck))
 
-        With several seeds the interval still counts each example once: it does not shrink with their number.
+    @cached_property
+    def _luck(self) -> dict[str, dict[str, float]]:
+        """Key of the best setting -> split -> what its choice among several is worth: see `luck_of_the_best`."""
+        settings = self._repeated
+        tables = [self.table(c, "val") for c in settings]
+        if self.best is None or self.best not in settings or any(table is None for table in tables):
+            return {}
+        sides = [Answered.of(table) for table in tables if table is not None]
+        at = settings.index(self.best)
+        return {
+            self.best.key: {
+                split: luck_of_the_best(sides, at, on_same_images=split == "val") for split in ("val", "test")
+            }
+        }
+
+    @cached_property
+    def statements(self) -> dict[Key, Comparison]:
+        """Every comparison that a report may state, except for single settings against each other."""
+        return statements(self)
+
+    @cached_property
+    def _verdicts(self) -> dict[Key, Verdict]:
+        """Verdicts on all statements; those on two settings are judged with all other pairs of settings."""
+        single = [key for key in self.statements if key[0] == SIBLINGS]
+        others = [key for key in self.statements if key[0] != SIBLINGS]
+        found = dict(zip(others, judge_all([self.statements[key] for key in others], _SHARE), strict=True))
+        for key in single:
+            comparison = self.statements[key]
+            clear = comparison.can_tell and comparison.p_value < self._bound
+            found[key] = judge(comparison, 0.0 if clear else 1.0)
+        return found
+
+    def verdict(self, key: Key) -> Verdict:
+        """How sure one can be of a statement, corrected for all others on the page."""
+        return self._verdicts.get(key, CANNOT_TELL)
+
+    @cached_property
+    def _repeated(self) -> list[Configuration]:
+        """The contenders that have seeds enough to be told apart, if there are two."""
+        found = [c for c in self.contenders if len(c.trial_ids) >= LEAST_SEEDS and self.table(c) is not None]
+        return found if len(found) > 1 else []
+
+    @cached_property
+    def _pairwise(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Differences between the settings of `_repeated`, and their p-values: see `crossed.between_all`."""
+        tables = [self.table(c) for c in self._repeated]
+        if not tables:
+            return np.zeros((0, 0)), np.zeros((0, 0))
+        return between_all([Answered.of(table) for table in tables if table is not None])
+
+    @cached_property
+    def _bound(self) -> float:
+        """The p-value below which two settings are told apart.
+
+        Holm's correction covers every two contenders, because the data say which is ahead, and siblings.
         """
-        column = f"{split}_accuracy" + ("_before" if moment == "before" else "")
-        value, n = configuration.scores.get(column), self.size(split)
-        if value is None or n == 0:
-            return None
-        return Score.of(value, n)
+        p_values = self._pairwise[1]
+        of_contenders = p_values[np.triu_indices(len(p_values), 1)]
+        siblings = [c.p_value for key, c in self.statements.items() if key[0] == SIBLINGS and c.can_tell]
+        # Seeds that were added after looking, until something was clear: each look has its share.
+        looks = len(LOOKS) if self._was_looked_at else 1
+        return stats.holm_bound(np.concatenate([of_contenders, siblings]), _SHARE / looks)
 
-    def compare(
-        self, pairs: Sequence[tuple[Configuration, Configuration]], moments: tuple[str, str] = ("best", "best")
-    ) -> Comparison | None:
-        """Compare A with B over all `pairs` (A, B), on the test examples; seeds are paired where both have them.
+    @property
+    def _was_looked_at(self) -> bool:
+        """Whether contenders got more seeds, depending on what those before had shown."""
+        confirm = self.tables.sweep.confirm if self.is_confirmed else None
+        return confirm is not None and any(len(c.trial_ids) > confirm.seeds for c in self.contenders)
 
-        Returns None without pairs, or where predictions are missing.
-        """
-        sums = np.zeros(len(self.examples["test"]), dtype=np.int64)
-        disagreed, networks, ahead = 0.0, 0, 0
-        by_seed: dict[int, list[float]] = {}
-        for a, b in pairs:
-            for seed, trial_a, trial_b in _seed_pairs(a, b):
-                answers_a = self.answers(trial_a, "test", moments[0])
-                answers_b = self.answers(trial_b, "test", moments[1])
-                if answers_a is None or answers_b is None:
-                    return None
-                truth = self.labels["test"]
-                difference = (answers_a.predicted == truth).astype(np.int64) - (answers_b.predicted == truth)
-                sums += difference
-                disagreed += float(np.mean(difference != 0))
-                by_seed.setdefault(seed, []).append(float(np.mean(difference)))
-                networks += 1
-                ahead += by_seed[seed][-1] > 0
-        if networks == 0 or sums.size == 0:
-            return None
-        difference = stats.paired_difference(sums / networks, np.zeros(sums.size))
-        over_seeds = None
-        if len(by_seed) > 1:
-            over_seeds = stats.mean_interval([sum(values) / len(values) for values in by_seed.values()])
-        difference, seeds_agree = over_seeds_too(difference, over_seeds)
-        return Comparison(
-            difference,
-            stats.sign_flip_exact(sums),
-            len(pairs),
-            len(by_seed),
-            seeds_agree,
-            disagreed / networks,
-            networks,
-            ahead,
-        )
+    @cached_property
+    def _lost_to(self) -> set[tuple[str, str]]:
+        """(worse, better): keys of each two contenders that are told apart by seeds and test images."""
+        value, p_values = self._pairwise
+        keys = [c.key for c in self._repeated]
+        return {(keys[i], keys[j]) for i, j in zip(*np.nonzero((p_values < self._bound) & (value < 0)), strict=True)}
+
+    @cached_property
+    def told_apart(self) -> list[Configuration]:
+        """The contenders that cannot be the best: each is worse than another one."""
+        worse = {key for key, _ in self._lost_to}
+        return [c for c in self.contenders if c.key in worse]
 
     @cached_property
     def near_best(self) -> list[Configuration]:
-        """The configurations that test examples cannot tell from the best; without predictions, all the others."""
-        if self.best is None:
-            return []
-        correct = {}
-        for configuration in self.configurations:
-            answers = self.correct(configuration)
-            if answers is None or len(configuration.trial_ids) != len(self.best.trial_ids):
-                continue
-            correct[configuration.key] = answers
-        if self.best.key not in correct:
-            return [c for c in self.configurations if c.key != self.best.key]
-        told = set(correct) - set(stats.not_told_apart(correct, self.best.key)) - {self.best.key}
-        told = {key for key in told if self._seeds_agree(self.best, self.by_key[key])}
-        return [s for s in self.configurations if s.key != self.best.key and s.key not in told]
+        """The contenders beside the best that may be as good: neither told to be worse nor told to be better."""
+        lost = {c.key for c in [*self.told_apart, *self.better_than_best]}
+        return [c for c in self.contenders if c is not self.best and c.key not in lost]
 
-    def _seeds_agree(self, a: Configuration, b: Configuration) -> bool:
-        comparison = self.compare([(a, b)]) if len(a.trial_ids) > 1 else None
-        return comparison is None or comparison.seeds_agree
+    @cached_property
+    def better_than_best(self) -> list[Configuration]:
+        """The contenders that are told apart from the best by validation, and better."""
+        best = self.best.key if self.best else ""
+        return [c for c in self.contenders if (best, c.key) in self._lost_to]
+
+    @property
+    def tells_settings_apart(self) -> bool:
+        """Whether there are seeds enough to tell any two contenders apart, whatever the outcome."""
+        return bool(self._repeated)
+
+    @cached_property
+    def incomplete(self) -> list[Configuration]:
+        """The settings that finished fewer seeds than others of their stage."""
+        most = {stage: max(len(c.trial_ids) for c in self.stage(stage)) for stage in self.stages}
+        # A contender that was told to be worse gets no more seeds; one that lost a seed lacks it.
+        rows = self.tables.trials.to_dict("records") if self.is_confirmed else []
+        lost = {row["confirms"] for row in rows if row["status"] != "done"}
+        fewer = [c for c in self.configurations if len(c.trial_ids) < most[c.stage]]
+        return [c for c in fewer if c.confirms is None or c.confirms in lost]
+
+    @cached_property
+    def added(self) -> list[Configuration]:
+        """The settings that a changed command added when test scores of others were there to be seen."""
+        runs = [run for run in self.runs if isinstance(run.get("started_at"), str)]
+        known = self.tables.trials[self.tables.trials["started_at"].notna()]
+        starts = dict(zip(known["trial_id"].astype(str), known["started_at"], strict=True))
+        for before, after in pairwise(runs):
+            moment = pd.Timestamp(after["started_at"])
+            if before.get("command") != after.get("command") and any(start < moment for start in starts.values()):
+                settings = [c for c in self.configurations if c.confirms is None]
+                return [c for c in settings if all(starts.get(id_, moment) >= moment for id_ in c.trial_ids)]
+        return []
 
     def balanced(self, configuration: Configuration) -> tuple[stats.Estimate, float] | None:
         """Mean recall over unevenly large test classes, and its p-value against guessing; None where they are even.
@@ -251,10 +232,3 @@ class Evidence(Recorded):
 def as_evidence(source: Tables | Evidence) -> Evidence:
     """The source itself if it is an `Evidence`, else the evidence of these tables."""
     return source if isinstance(source, Evidence) else Evidence(source)
-
-
-def _seed_pairs(a: Configuration, b: Configuration) -> list[tuple[int, str, str]]:
-    """(seed, trial of A, trial of B): by seed where they share any, else in order."""
-    of_b = dict(zip(b.seeds, b.trial_ids, strict=True))
-    shared = [(seed, trial, of_b[seed]) for seed, trial in zip(a.seeds, a.trial_ids, strict=True) if seed in of_b]
-    return shared or [(seed, one, other) for seed, one, other in zip(a.seeds, a.trial_ids, b.trial_ids, strict=False)]

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from cnnsearch.evidence.comparisons import Score
 from cnnsearch.evidence.configurations import Configuration
 from cnnsearch.evidence.evidence import Evidence
 from cnnsearch.results.tables import Tables
@@ -38,6 +39,23 @@ def counts(
             return None
         np.add.at(matrix, (evidence.labels[split], answers.predicted), 1)
     return matrix if matrix.any() else None
+
+
+def recalls(evidence: Evidence, configuration: Configuration) -> list[tuple[str, Score]]:
+    """Each class with the share of its test images that are found, in the order of the data; empty if not recorded.
+
+    A mean over seeds, with Wilson's interval over the images of the class. Classes without test images are left out.
+    """
+    matrix = counts(evidence, configuration)
+    if matrix is None:
+        return []
+    seeds = len(configuration.trial_ids)
+    images = matrix.sum(axis=1) // seeds
+    return [
+        (name, Score.of(float(matrix[i, i]) / (seeds * int(images[i])), int(images[i])))
+        for i, name in enumerate(evidence.classes)
+        if images[i]
+    ]
 
 
 def most_confused(evidence: Evidence, configuration: Configuration, limit: int = 3) -> list[Mistake]:

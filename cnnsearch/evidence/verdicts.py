@@ -14,35 +14,31 @@ SUGGESTIVE: Verdict = "suggestive"
 CANNOT_TELL: Verdict = "cannot tell"
 
 
-def judge(comparison: Comparison, adjusted: float) -> Verdict:
-    """Clear: significant after correction, and it repeats. Suggestive: the interval of this difference excludes 0.
+def judge(comparison: Comparison, adjusted: float, significance: float = stats.SIGNIFICANCE) -> Verdict:
+    """Clear: significant after the correction. Suggestive: the interval of this difference alone excludes 0.
 
-    `adjusted` is the comparison's p-value after the correction for all comparisons made with it.
+    Neither where nothing was repeated that the statement is about: one network of each setting says nothing about
+    settings, however many images it answered.
+
+    Args:
+        comparison: what is judged.
+        adjusted: its p-value after the correction for all comparisons made with it.
+        significance: the error rate of all of those together.
     """
-    if adjusted < stats.SIGNIFICANCE and comparison.is_consistent:
+    if not comparison.can_tell:
+        return CANNOT_TELL
+    if adjusted < significance:
         return CLEAR
-    excludes_zero = comparison.difference.low > 0 or comparison.difference.high < 0
-    return SUGGESTIVE if excludes_zero and comparison.seeds_agree else CANNOT_TELL
+    return SUGGESTIVE if comparison.excludes_zero else CANNOT_TELL
 
 
-def judge_all(comparisons: Sequence[Comparison]) -> list[Verdict]:
-    """Verdicts on comparisons that belong to one family: Holm's correction covers all of them together."""
-    adjusted = stats.holm([comparison.p_value for comparison in comparisons])
-    return [judge(comparison, p_value) for comparison, p_value in zip(comparisons, adjusted, strict=True)]
-
-
-def told_apart(comparisons: Sequence[Comparison]) -> list[bool]:
-    """Which differences are significant after Holm's correction over all of these, and hold over the seeds."""
-    adjusted = stats.holm([comparison.p_value for comparison in comparisons])
+def judge_all(comparisons: Sequence[Comparison], significance: float = stats.SIGNIFICANCE) -> list[Verdict]:
+    """Verdicts on comparisons that belong to one family: Holm's correction covers those that can tell anything."""
+    able = [comparison.p_value for comparison in comparisons if comparison.can_tell]
+    adjusted = iter(stats.holm(able))
     return [
-        p_value < stats.SIGNIFICANCE and comparison.seeds_agree
-        for comparison, p_value in zip(comparisons, adjusted, strict=True)
+        judge(comparison, next(adjusted) if comparison.can_tell else 1.0, significance) for comparison in comparisons
     ]
-
-
-def is_told_apart(comparison: Comparison) -> bool:
-    """Whether a difference that stands alone is significant and holds over the seeds."""
-    return told_apart([comparison])[0]
 
 
 def together(verdicts: Sequence[Verdict]) -> Verdict:

@@ -11,8 +11,9 @@ from matplotlib.lines import Line2D
 from cnnsearch.evidence.comparisons import Score
 from cnnsearch.evidence.configurations import Configuration, best_of
 from cnnsearch.evidence.evidence import Evidence, as_evidence
-from cnnsearch.evidence.families import change, families
-from cnnsearch.evidence.verdicts import is_told_apart
+from cnnsearch.evidence.families import families
+from cnnsearch.evidence.statements import of_change
+from cnnsearch.evidence.verdicts import CLEAR
 from cnnsearch.plots import style
 from cnnsearch.plots.dots import beside
 from cnnsearch.results.tables import Tables
@@ -47,11 +48,7 @@ def before_after_title(evidence: Evidence, stage: str) -> str:
     parts = []
     for group in families(evidence, stage):
         best = best_of(group)
-        changes = {
-            s.key: comparison
-            for s in group
-            if (comparison := change(evidence, s)) is not None and is_told_apart(comparison)
-        }
+        changes = {s.key: evidence.statements[of_change(s)] for s in group if evidence.verdict(of_change(s)) == CLEAR}
         name = group[0].model or stage
         if best is not None and best.key in changes:
             points = 100 * changes[best.key].difference.value

@@ -31,10 +31,12 @@ def all_settings(source: Tables | Evidence) -> Figure | None:
 
 
 def _label(evidence: Evidence, configuration: Configuration) -> str:
+    again = f" · {len(configuration.trial_ids)} fresh seeds" if configuration.confirms else ""
+    suggested = configuration.confirms or configuration.key
     label = evidence.label(configuration, omit=("model",), separator=" · ")
-    return (
-        evidence.brief(configuration, _ROOM) if len(label) > _ROOM and configuration.key in evidence.attempts else label
-    )
+    if len(label) > _ROOM and suggested in evidence.attempts:
+        label = evidence.brief(evidence.by_key[suggested], _ROOM)
+    return label + again
 
 
 def settings_title(evidence: Evidence) -> str:
@@ -46,18 +48,22 @@ def settings_title(evidence: Evidence) -> str:
         if evidence.any_beats_chance:
             return "The best by validation cannot be told from chance"
         return "No setting can be told from chance"
-    others, near = len(evidence.configurations) - 1, len(evidence.near_best)
+    others, near = len(evidence.contenders) - 1, len(evidence.near_best)
     if others == 0:
-        return f"{evidence.label(best)}, the one setting tried, is better than chance"
+        return f"{evidence.label(best)}, the one setting {'confirmed' if evidence.is_confirmed else 'tried'}, works"
+    if not evidence.tells_settings_apart:
+        return f"{evidence.label(best)} is best by validation; too few seeds tell settings apart"
     name = evidence.label(best)
     if len(name) > 2 * _ROOM and best.key in evidence.attempts:
         name = evidence.brief(best, _ROOM)
+    if evidence.better_than_best:
+        return f"{name} is best by validation, but not on the test images"
     if near == 0:
-        which = "the other setting" if others == 1 else f"all {others} other settings"
-        return f"{name} is told apart from {which}"
+        which = {1: "the other setting", 2: "both other settings"}.get(others, f"all {others} other settings")
+        return f"{name} is better than {which}"
     if near == others:
-        return "The test images cannot tell any setting from the best"
-    return f"The test images cannot tell {near} of {others} other settings from the best"
+        return f"No setting is told apart from the best by validation, {name}"
+    return f"{near} of {others} other settings may be as good as {name}"
 
 
 def _draw(evidence: Evidence, shown: list[tuple[Configuration, Score]], total: int) -> Figure:
@@ -89,7 +95,8 @@ def _draw(evidence: Evidence, shown: list[tuple[Configuration, Score]], total: i
             )
             y += 1
     _finish(axes, evidence, [score for _, score in shown], y)
-    kinds_legend(figure, left - 0.01 * figure.get_size_inches()[0], "best by validation")
+    told = "not a contender, or worse than one" if evidence.is_confirmed else "worse than another"
+    kinds_legend(figure, left - 0.01 * figure.get_size_inches()[0], "best by validation", told)
     if total > len(shown):
         note = f"best {len(shown)} of {total} settings by validation accuracy"
         style.put_text(figure, left, -0.02, note, fontsize=8.5, color=style.THEME["muted"], va="bottom")
@@ -144,12 +151,12 @@ def accuracy_axis(axes: Axes) -> None:
     axes.set_xlabel("test accuracy, 95 % interval")
 
 
-def kinds_legend(figure: Figure, left: float, best: str) -> None:
+def kinds_legend(figure: Figure, left: float, best: str, told: str = "worse than another") -> None:
     """Add a legend of the three kinds of dots above the axes; `left` is in inches."""
     ink = style.THEME["ink"]
     handles = [
         style.dot("D", ink, ink, best),
-        style.dot("o", ink, ink, "not told apart from it"),
-        style.dot("o", ink, style.THEME["paper"], "told apart"),
+        style.dot("o", ink, ink, "may be as good"),
+        style.dot("o", ink, style.THEME["paper"], told),
     ]
     style.legend(figure, handles, left, 0.33, loc="lower left")

@@ -9,11 +9,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from cnnsearch.evidence.axes import MOST_VALUES, leading_model, main_stage, map_axes, preferred_value
+from cnnsearch.evidence.axes import MOST_VALUES, main_stage, map_axes
 from cnnsearch.evidence.comparisons import Score
-from cnnsearch.evidence.configurations import Configuration, best_of, distinct
+from cnnsearch.evidence.configurations import Configuration, best_of, distinct, preferred
 from cnnsearch.evidence.evidence import Evidence, as_evidence
 from cnnsearch.evidence.shown import NAMED_COLUMNS, has_intervals
+from cnnsearch.evidence.statements import champions, of_models, of_values
+from cnnsearch.evidence.verdicts import CLEAR
 from cnnsearch.plots import style
 from cnnsearch.results.tables import Tables
 from cnnsearch.spec.axis_words import Value, describe, format_value, words
@@ -38,35 +40,41 @@ def heatmaps(source: Tables | Evidence, stage: str | None = None) -> Figure | No
 
 
 def heatmaps_title(evidence: Evidence, configurations: Sequence[Configuration]) -> str:
-    """Title of the figure: which model, or else which value of an axis, is significantly ahead; else a question."""
-    lead = leading_model(evidence, configurations)
-    if lead is not None:
-        gaps = [100 * difference for difference in lead.differences]
-        low, high = min(gaps), max(gaps)
-        span = f"{low:.0f} to {high:.0f}" if round(low) < round(high) else f"{gaps[0]:.0f}"
-        which = f"all {len(gaps)} settings they share" if len(gaps) > 2 else "both settings they share"
-        return f"{lead.ahead} is ahead of {lead.behind} at {which}, by {span} points"
-    varied = [axis for axis in evidence.axes(configurations[0].stage) if axis != "model"]
+    """Title of the figure: which model, or else which value of an axis, is clearly better; else a question."""
+    stage = configurations[0].stage
+    ranked = champions(evidence, stage)
+    if len(ranked) == 2:
+        key = of_models(stage, ranked[0].model, ranked[1].model)
+        if evidence.verdict(key) == CLEAR:
+            comparison = evidence.statements[key]
+            ahead, behind = [c.model for c in ranked][:: 1 if comparison.difference.value > 0 else -1]
+            by = f"by {abs(100 * comparison.difference.value):.1f} points"
+            over = f" on average over {comparison.pairs} settings" if comparison.pairs > 1 else ""
+            return f"{ahead} is better than {behind}, {by}{over}"
+    varied = [axis for axis in evidence.axes(stage) if axis != "model"]
     for axis in varied:
-        answer = axis_title(evidence, configurations, axis)
+        answer = axis_title(evidence, stage, axis)
         if answer:
             return answer
     return f"How does test accuracy change with the {' and the '.join(words(axis).full for axis in varied[:2])}?"
 
 
-def axis_title(evidence: Evidence, configurations: Sequence[Configuration], axis: str) -> str:
-    """Say which values the one with the best validation accuracy is significantly ahead of; empty if there are none."""
-    lead, compared, told = preferred_value(evidence, configurations, axis)
-    behind = [format_value(other) for other, comparison in told if comparison.difference.value > 0]
-    if not behind or len(behind) < len(told):
+def axis_title(evidence: Evidence, stage: str, axis: str) -> str:
+    """Say which values the one with the best validation accuracy is clearly better than; empty if there are none."""
+    configurations = evidence.stage(stage)
+    lead = preferred(configurations, axis)
+    values = [value for value in distinct(configurations, axis) if value != lead]
+    told = [value for value in values if evidence.verdict(of_values(stage, axis, lead, value)) == CLEAR]
+    differences = [evidence.statements[of_values(stage, axis, lead, value)] for value in told]
+    if not told or any(comparison.difference.value < 0 for comparison in differences):
         return ""
     name = describe(axis, lead) if isinstance(lead, str) else f"{words(axis).full} {format_value(lead)}"
-    if len(behind) == len(compared) > 1:
-        which = f"all {len(compared)} other values"
+    if len(told) == len(values) > 1:
+        which = f"all {len(values)} other values"
     else:
-        which = behind[0] if len(behind) == 1 else f"{len(behind)} of {len(compared)} other values"
-    pairs = max(comparison.pairs for _, comparison in told)
-    return f"{name} is ahead of {which}" + (f", averaged over {pairs} settings" if pairs > 1 else "")
+        which = format_value(told[0]) if len(told) == 1 else f"{len(told)} of {len(values)} other values"
+    pairs = max(comparison.pairs for comparison in differences)
+    return f"{name} is better than {which}" + (f", on average over {pairs} settings" if pairs > 1 else "")
 
 
 def _draw_maps(evidence: Evidence, configurations: Sequence[Configuration], row_axis: str, column_axis: str) -> Figure:

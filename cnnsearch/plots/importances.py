@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from matplotlib.figure import Figure
 
+from cnnsearch.evidence.comparisons import in_percent
 from cnnsearch.evidence.searches import Searched
 from cnnsearch.plots import style
 from cnnsearch.spec.axis_words import words
@@ -30,7 +31,7 @@ def importance_bars(search: Searched) -> Figure | None:
             )
             axes.plot([share.low, share.high], [row, row], color=style.THEME["ink"], linewidth=1.4, zorder=3)
             ink = style.THEME["ink" if stands_out else "muted"]
-            text = f"{100 * share.value:.0f} % ({100 * share.low:.0f}–{100 * share.high:.0f})"
+            text = in_percent(*share, decimals=0)
             weight = "bold" if stands_out else "normal"
             for x, side, what in ((-0.02, "right", words(name).full), (1.03, "left", text)):
                 axes.text(

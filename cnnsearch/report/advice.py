@@ -5,19 +5,22 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import Any
 
 from cnnsearch import stats
-from cnnsearch.evidence.comparisons import Score
-from cnnsearch.evidence.configurations import Configuration, best_of
+from cnnsearch.evidence.comparisons import LEAST_SEEDS, Comparison, Score
+from cnnsearch.evidence.configurations import Configuration, best_of, distinct, preferred
 from cnnsearch.evidence.evidence import Evidence
 from cnnsearch.evidence.families import control_of, families
 from cnnsearch.evidence.progress import is_improving
 from cnnsearch.evidence.regions import edges as search_edges
 from cnnsearch.evidence.searches import Searched
 from cnnsearch.evidence.space import Axis
+from cnnsearch.evidence.statements import of_values
+from cnnsearch.evidence.verdicts import CANNOT_TELL
 from cnnsearch.report.words import chance_text, points
-from cnnsearch.spec.axis_words import describe, format_value, words
+from cnnsearch.spec.axis_words import Value, describe, format_value, words
 from cnnsearch.words import capitalised, counted, listed
 
 _EQUAL_FOR_ALL_PURPOSES = 100_000  # test images
@@ -46,7 +49,7 @@ def advice(evidence: Evidence) -> list[Advice]:
     found += _controls(evidence, edges)
     found += _longer(evidence, best)
     found += _seeds(evidence)
-    found += _images(evidence, best)
+    found += _more(evidence, best)
     return found
 
 
@@ -143,12 +146,15 @@ def _edges(evidence: Evidence) -> list[Advice]:
     found = []
     for stage in evidence.stages:
         champion = best_of(evidence.stage(stage))
+        if evidence.is_confirmed and evidence.best is not None:  # no other best than the one that was confirmed
+            original = evidence.by_key.get(evidence.best.confirms or "")
+            champion = evidence.best if original is not None and original.stage == stage else None
         if champion is None:
             continue
         for axis in evidence.axes(stage):
             grid = _grid(evidence, stage, axis)
-            value = champion.values[axis]
-            if len(set(grid)) < 2 or value not in (min(grid), max(grid)):
+            value = _asserted(evidence, stage, axis, champion.values[axis])
+            if len(set(grid)) < 2 or value is None or value not in (min(grid), max(grid)):
                 continue
             upwards = value == max(grid)
             tries = next_values(axis, grid, upwards=upwards)
@@ -160,6 +166,27 @@ def _edges(evidence: Evidence) -> list[Advice]:
             text = f"{what} is best by validation and the {end} in its grid: try {listed(shown)}."
             found.append(Advice(text, _grid_command(evidence, stage, axis, sorted({*grid, *tries}))))
     return found
+
+
+def _asserted(evidence: Evidence, stage: str, axis: str, value: Value) -> Value:
+    """The value of an axis to go on from: that of the best setting, unless the report says that another is better.
+
+    None where the report says that the values of the axis cannot be told apart: more of them are no advice then.
+    """
+    lead = preferred(evidence.stage(stage), axis)
+    others = [other for other in distinct(evidence.stage(stage), axis) if other != lead]
+    told = {other: evidence.statements.get(of_values(stage, axis, lead, other)) for other in others}
+    able = [other for other, comparison in told.items() if comparison is not None and comparison.can_tell]
+    if able and all(evidence.verdict(of_values(stage, axis, lead, other)) == CANNOT_TELL for other in able):
+        return None
+    better = lead  # of what the report says, the value that is ahead of all others
+    for other in able:
+        comparison = told[other]
+        is_told = evidence.verdict(of_values(stage, axis, lead, other)) != CANNOT_TELL
+        if comparison is not None and is_told and comparison.difference.value < 0:
+            better = other
+    worse = [other for other in able if evidence.verdict(of_values(stage, axis, lead, other)) != CANNOT_TELL]
+    return better if value in worse or better != lead else value
 
 
 def search_advice(evidence: Evidence) -> list[Advice]:
@@ -257,39 +284,66 @@ def _longer(evidence: Evidence, best: Configuration) -> list[Advice]:
 
 
 def _seeds(evidence: Evidence) -> list[Advice]:
-    seeds = sorted({seed for c in evidence.configurations for seed in c.seeds})
-    if len(seeds) != 1:
+    if evidence.tells_settings_apart or len(evidence.configurations) < 2:
         return []
-    more = [seeds[0], seeds[0] + 1, seeds[0] + 2]
+    trained = max(len(c.trial_ids) for c in evidence.configurations)
     text = (
-        "Repeat with more seeds: each setting was trained once, so how much of a difference is the luck of its initial "
-        "weights and data order is not known."
+        f"Confirm the best: train the contenders again with fresh seeds. Each setting was trained "
+        f"{'once' if trained == 1 else f'with {trained} seeds'}; how much of a difference is the luck of initial "
+        f"weights and data order takes {LEAST_SEEDS} or more to say."
     )
-    return [Advice(text, _command(evidence, f"--seeds {','.join(map(str, more))}"))]
+    return [Advice(text, _command(evidence, "--confirm 5"))]
 
 
-def _images(evidence: Evidence, best: Configuration) -> list[Advice]:
-    """How many test images would tell the best from the closest rival by validation."""
-    rivals = sorted(evidence.near_best, key=lambda s: (-s.val_accuracy, s.order))
-    for rival in rivals:
-        comparison, a, b = evidence.compare([(best, rival)]), evidence.score(best), evidence.score(rival)
-        if comparison is None or a is None or b is None or comparison.difference.value == 0:
+_POWER = 0.8
+
+
+def _more(evidence: Evidence, best: Configuration) -> list[Advice]:
+    """How many seeds or test images would tell the best from the closest rival by validation."""
+    for rival in sorted(evidence.near_best, key=lambda c: (-c.val_accuracy, c.order)):
+        comparison = evidence.compare([(best, rival)])
+        if comparison is None or comparison.basis != "seeds" or comparison.difference.value == 0:
             continue
-        need = stats.test_images_needed(a.value, b.value, disagreement=comparison.disagreement)
-        if need is None or need <= a.n:
+        images = evidence.size("test")
+        seeds, more_images = repetitions_needed(comparison, images)
+        if seeds <= comparison.seeds and more_images <= images:
             continue
         sign = 1 if comparison.difference.value > 0 else -1
         gap = f"{'behind' if sign == 1 else 'ahead'} by {points(comparison.difference, sign)}"
-        if need > _EQUAL_FOR_ALL_PURPOSES:
+        if more_images > _EQUAL_FOR_ALL_PURPOSES or seeds > _MOST_SEEDS:
             text = (
                 f"Treat the best and {evidence.label(rival)} as equal: at the difference seen, telling them apart "
-                f"takes more than {_EQUAL_FOR_ALL_PURPOSES:,} test images."
+                f"takes more than {_EQUAL_FOR_ALL_PURPOSES:,} test images or {_MOST_SEEDS} seeds."
             )
-        else:
-            rounded = round(need, -max(0, len(str(need)) - 2))
-            text = (
-                f"More test images: telling the best from {evidence.label(rival)}, which is {gap}, takes about "
-                f"{rounded:,} for a power of 80 % if that difference is real; there are {a.n:,}."
-            )
+            return [Advice(text)]
+        parts = [f"about {seeds} seeds of each"] if seeds > comparison.seeds else []
+        parts += [f"about {_rounded(more_images):,} test images"] if more_images > images else []
+        text = (
+            f"Telling the best from {evidence.label(rival)}, which is {gap}, takes {listed(parts)} for a power of 80 % "
+            f"if that difference is real; there are {comparison.seeds} seeds and {images:,} images."
+        )
         return [Advice(text)]
     return []
+
+
+_MOST_SEEDS = 50
+
+
+def _rounded(count: int) -> int:
+    return round(count, -max(0, len(str(count)) - 2))
+
+
+def repetitions_needed(comparison: Comparison, images: int) -> tuple[int, int]:
+    """Seeds of each side and test images with which a difference as seen is significant in four of five repetitions.
+
+    Only seeds where the images are enough; else both, each for half of the variance that may be left.
+    """
+    normal = NormalDist()
+    quantiles = normal.inv_cdf(1 - stats.SIGNIFICANCE / 2) + normal.inv_cdf(_POWER)
+    allowed = (comparison.difference.value / quantiles) ** 2
+    if comparison.over_images < allowed / 2:
+        return math.ceil(comparison.seeds * comparison.between / (allowed - comparison.over_images)), images
+    return (
+        math.ceil(comparison.seeds * comparison.between / (allowed / 2)),
+        math.ceil(images * comparison.over_images / (allowed / 2)),
+    )

@@ -9,30 +9,29 @@ from pathlib import Path
 from urllib.parse import quote
 
 from cnnsearch.errors import RequestError
-from cnnsearch.evidence.contrasts import Contrast, Entry, contrasts, entries, overall, same_test_images
+from cnnsearch.evidence.comparisons import LEAST_SEEDS
+from cnnsearch.evidence.contrasts import Contrast, Entry, contrasts, entries, overall
 from cnnsearch.evidence.evidence import Evidence
 from cnnsearch.evidence.part import Part
 from cnnsearch.evidence.shown import MOST_OF_A_PART
-from cnnsearch.evidence.verdicts import CANNOT_TELL
+from cnnsearch.evidence.verdicts import CANNOT_TELL, CLEAR, SUGGESTIVE
 from cnnsearch.plots import parts as drawn
 from cnnsearch.report.claims import Answer, Finding
 from cnnsearch.report.cost import (
     LONGER,
     machine,
-    of_rate,
     of_time,
     of_unbeaten,
-    rate,
-    rate_text,
     timed,
     times,
     total_seconds,
 )
+from cnnsearch.report.differences import warnings
 from cnnsearch.report.figures import Picture, picture_of, present
 from cnnsearch.report.method import comparison_notes, date_of
 from cnnsearch.report.page import Fact
 from cnnsearch.report.rows import Cell, Column, Row, Table
-from cnnsearch.report.words import chance_text, in_words, points
+from cnnsearch.report.words import chance_text, in_words, points, repeated
 from cnnsearch.results.tables import Tables
 from cnnsearch.words import duration, listed, number_word
 
@@ -118,7 +117,7 @@ def assemble(tables: Sequence[Tables], out: Path) -> ComparisonPage:
         overline=" · ".join(["comparison", *dict.fromkeys(source for source in sources if source)]),
         answer=_answer(parts, ranked, found),
         facts=_facts(ranked, found),
-        warnings=_warnings(parts),
+        warnings=warnings(parts),
         findings=_findings(parts, ranked, found),
         seeds_note=_seeds_note(ranked),
         dots=_dots(parts, ranked, found),
@@ -161,7 +160,7 @@ def _answer(parts: Sequence[Part], ranked: Sequence[Entry], found: Sequence[Cont
     start = f"Best is {first.part.name}: its best setting by validation ({_words(first)}) {gets}"
     if verdict == CANNOT_TELL:
         start = (
-            f"The test images cannot tell {first.part.name} from {_untold(found)}: the best setting of "
+            f"{first.part.name} cannot be told from {_untold(found)}{_too_few(found)}: the best setting of "
             f"{first.part.name} by validation ({_words(first)}) {gets}"
         )
     others = [
@@ -197,37 +196,9 @@ def _label(entry: Entry) -> str:
     return entry.part.evidence.label(entry.best)
 
 
-def _warnings(parts: Sequence[Part]) -> list[str]:
-    found = [f"{part.name} has no finished trial: it is left out." for part in parts if part.best is None]
-    parts = [part for part in parts if part.best is not None]
-    if len(parts) < 2:
-        return found
-    if len({frozenset(part.evidence.classes) for part in parts}) > 1:
-        found.append("The sweeps tell different classes apart: their accuracies do not measure the same task.")
-    prints = [str(part.evidence.tables.data.get("fingerprint") or "not recorded") for part in parts]
-    same = all(same_test_images(parts[0], part) for part in parts[1:])
-    if len(set(prints)) > 1:
-        named = listed([f"{part.name} {mark}" for part, mark in zip(parts, prints, strict=True)])
-        start = f"The sweeps did not use the same data (fingerprints: {named})."
-        end = "Their test images have the same names and classes, and are taken to be the same." if same else ""
-        found.append(f"{start} {end}".strip())
-    if not same:
-        found.append(
-            "The sweeps were not all tested on the same images, or their answers are not recorded: those are not "
-            "comparable image by image. Their intervals are for independent samples (Newcombe), and part of a "
-            "difference may be that one set of images is easier."
-        )
-    machines = [machine(part) or "not recorded" for part in parts]
-    if len(set(machines)) > 1:
-        named = "; ".join(f"{part.name}: {where}" for part, where in zip(parts, machines, strict=True))
-        found.append(f"The times are from different machines ({named}).")
-    return found
-
-
 def _findings(parts: Sequence[Part], ranked: Sequence[Entry], found: Sequence[Contrast]) -> list[Finding]:
     told = [Finding(_accuracy_sentence(contrast), contrast.verdict, "best") for contrast in found]
     told += of_time(ranked)
-    told += of_rate(ranked)
     told += of_unbeaten(parts)
     for entry in ranked:
         if not entry.part.evidence.beats_chance(entry.best):
@@ -243,27 +214,39 @@ def _findings(parts: Sequence[Part], ranked: Sequence[Entry], found: Sequence[Co
 def _accuracy_sentence(contrast: Contrast) -> str:
     a, b = contrast.ahead, contrast.behind
     by = points(contrast.comparison.difference)
+    where = f"on the same {a.score.n:,} test images"
+    if not contrast.is_paired:
+        where = f"on different test images, {a.score.n:,} and {b.score.n:,}"
+    names = f"{a.part.name} and {b.part.name}"
+    if not contrast.comparison.can_tell:
+        return (
+            f"The best settings of {names} cannot be told apart{_too_few([contrast])}: the networks of "
+            f"{a.part.name} are ahead by {by} {where}."
+        )
     p = "p < 0.001" if contrast.p_value < 0.001 else f"p = {contrast.p_value:.2g}"
-    if contrast.is_paired:
-        one_each = len(a.best.trial_ids) == len(b.best.trial_ids) == 1
-        test = "McNemar’s exact test" if one_each else "exact sign-flip test"
-        where = f"on the same {a.score.n:,} test images ({test}, {p})"
-    else:
-        where = f"on different test images, {a.score.n:,} and {b.score.n:,} (Fisher’s exact test, {p})"
+    where += f"{repeated(contrast.comparison)} ({p})"
     if contrast.verdict == CANNOT_TELL:
-        names = f"{a.part.name} and {b.part.name}"
         return f"The best settings of {names} cannot be told apart: {a.part.name} is ahead by {by} {where}."
-    return f"The best setting of {a.part.name} is more accurate than that of {b.part.name} by {by} {where}."
+    verb = "is more accurate" if contrast.verdict == CLEAR else "may be more accurate"
+    return f"The best setting of {a.part.name} {verb} than that of {b.part.name} by {by} {where}."
+
+
+def _too_few(found: Sequence[Contrast]) -> str:
+    """That seeds are too few to tell any of these apart; empty where they are not."""
+    if not found or any(contrast.comparison.can_tell for contrast in found):
+        return ""
+    seeds = min(contrast.comparison.seeds for contrast in found)
+    return " from one seed" if seeds == 1 else f" from {seeds} seeds"
 
 
 def _seeds_note(ranked: Sequence[Entry]) -> str:
-    once = [entry.part.name for entry in ranked if len(entry.best.trial_ids) == 1]
-    if not once or len(ranked) < 2:
+    few = [entry.part.name for entry in ranked if len(entry.best.trial_ids) < LEAST_SEEDS]
+    if not few or len(ranked) < 2:
         return ""
-    which = "Each of these networks" if len(once) == len(ranked) else f"The network of {listed(once)}"
+    which = "These settings were" if len(few) == len(ranked) else f"The best setting of {listed(few)} was"
     return (
-        f"{which} was trained once. The intervals say how far other test images could move a number; how far another "
-        "seed could, one seed cannot say."
+        f"{which} trained with fewer than {LEAST_SEEDS} seeds. The intervals say how far other test images could move "
+        "a number; how far other seeds could takes more of them."
     )
 
 
@@ -274,11 +257,12 @@ def _dots(parts: Sequence[Part], ranked: Sequence[Entry], found: Sequence[Contra
         first, rest = ranked[0].part.name, listed([entry.part.name for entry in ranked[1:]])
         title = f"The best setting of {first} is ahead of that of {rest}"
         if verdict == CANNOT_TELL:
-            title = f"The test images cannot tell {first} from {_untold(found)}"
+            title = f"{first} cannot be told from {_untold(found)}{_too_few(found)}"
+        elif verdict == SUGGESTIVE:
+            title = f"The best setting of {first} may be ahead of that of {rest}"
     caption = (
         f"Up to {number_word(MOST_OF_A_PART)} settings of each sweep, its best by validation first; test "
-        "accuracy with 95 % Wilson intervals. Told apart means: from the best of the same sweep (McNemar’s exact test, "
-        "Holm-corrected)."
+        "accuracy with 95 % intervals. Worse than another means: in the same sweep, over seeds and test images."
     )
     alt = "Dots with intervals: " + "; ".join(f"{e.part.name}, {_label(e)}: {e.score.text}" for e in ranked) + "."
     return picture_of(drawn.best_settings(parts, title), "best-settings", caption, alt)
@@ -295,17 +279,16 @@ def _time(parts: Sequence[Part], ranked: Sequence[Entry]) -> Picture | None:
         )
     caption = (
         "Each finished setting at its training time, that of the networks it went on from included. Diamonds are the "
-        "best of each sweep by validation, with 95 % Wilson intervals; up and left is better."
+        "best of each sweep by validation, with 95 % intervals; up and left is better."
     )
     alt = "Test accuracy against training time for every finished setting. The numbers of the best are in the table."
     return picture_of(drawn.accuracy_by_time(parts, title), "accuracy-by-time", caption, alt)
 
 
 _FOOTNOTE = (
-    "Validation and test accuracy with 95 % Wilson intervals; the validation scores are optimistic because they were "
+    "Validation and test accuracy with 95 % intervals; the validation scores are optimistic because they were "
     "picked. Training time is that of this network (of several seeds, their mean), that of the networks it went on "
-    "from included. All trials: the training time of every trial of the sweep. Points above chance per minute: test "
-    "accuracy minus chance, in percentage points, divided by the minutes of training time."
+    "from included. All trials: the training time of every trial of the sweep."
 )
 
 
@@ -313,7 +296,6 @@ def _table(parts: Sequence[Part], ranked: Sequence[Entry]) -> Table:
     columns = (
         Column("sweep"), Column("best setting"), Column("validation accuracy", True), Column("test accuracy", True),
         Column("trainable parameters", True), Column("training time", True), Column("all trials", True),
-        Column("points above chance per minute", True),
     )  # fmt: skip
     leader = ranked[0].part if len(ranked) > 1 else None
     return Table(columns, tuple(_row(part, is_best=part is leader) for part in parts))
@@ -324,10 +306,10 @@ def _row(part: Part, *, is_best: bool) -> Row:
     total = total_seconds(part)
     whole = Cell(duration(total), total) if total is not None else nothing
     if best is None:
-        cells = (Cell(part.name), Cell("no finished trial"), *[nothing] * 4, whole, nothing)
+        cells = (Cell(part.name), Cell("no finished trial"), *[nothing] * 4, whole)
         return Row(cells, is_done=False)
     scores = [part.evidence.score(best, split) for split in ("val", "test")]
-    parameters, seconds, speed = best.scores.get("parameters"), part.seconds(best), rate(part, best)
+    parameters, seconds = best.scores.get("parameters"), part.seconds(best)
     return Row(
         (
             Cell(part.name),
@@ -336,7 +318,6 @@ def _row(part: Part, *, is_best: bool) -> Row:
             Cell(f"{parameters:,.0f}", parameters) if parameters is not None else nothing,
             Cell(duration(seconds), seconds) if seconds is not None else nothing,
             whole,
-            Cell(rate_text(speed), speed) if speed is not None else nothing,
         ),
         is_best=is_best,
     )

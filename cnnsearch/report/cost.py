@@ -69,35 +69,6 @@ def total_seconds(part: Part) -> float | None:
     return sum(known) if known else None
 
 
-def rate(part: Part, configuration: Configuration) -> float | None:
-    """Points of test accuracy above chance per minute of training; None where either is not recorded."""
-    score, seconds = part.evidence.score(configuration), part.seconds(configuration)
-    if score is None or not seconds:
-        return None
-    return 100 * (score.value - part.evidence.chance) / (seconds / 60)
-
-
-def rate_text(value: float) -> str:
-    """Format a rate for people: "383", "4.2"."""
-    return (f"{value:,.0f}" if abs(value) >= 10 else f"{value:.1f}").replace("-", "−")
-
-
-def of_rate(ranked: Sequence[Entry]) -> list[Finding]:
-    """Say what the best networks reached per minute of training."""
-    rates = [(entry, value) for entry in ranked if (value := rate(entry.part, entry.best)) is not None]
-    rates.sort(key=lambda item: -item[1])
-    if len(rates) < 2:
-        return []
-    told = listed([f"that of {entry.part.name} {rate_text(value)}" for entry, value in rates[1:]])
-    sentence = (
-        f"Per minute of training, the best setting of {rates[0][0].part.name} reaches {rate_text(rates[0][1])} "
-        f"percentage points above chance, {told}."
-    )
-    high, low = rates[0][1], rates[1][1]
-    verdict = _how_much_longer(high / low, [entry for entry, _ in rates]) if low > 0 else CANNOT_TELL
-    return [Finding(sentence, verdict, "time")]
-
-
 def of_unbeaten(parts: Sequence[Part]) -> list[Finding]:
     """Name the settings that no other setting beats in both accuracy and time."""
     known = [

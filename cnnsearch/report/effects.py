@@ -1,4 +1,4 @@
-"""The claims about what each axis, each later stage and training time do to accuracy."""
+"""Findings on what each axis, each later stage and training time do to accuracy."""
 
 from __future__ import annotations
 
@@ -7,13 +7,22 @@ from statistics import median
 
 from cnnsearch.evidence.axes import main_stage
 from cnnsearch.evidence.comparisons import Comparison
-from cnnsearch.evidence.configurations import Configuration, best_of, distinct, matched, mean_validation, preferred
+from cnnsearch.evidence.configurations import (
+    Configuration,
+    best_of,
+    distinct,
+    matched,
+    mean_validation,
+    preferred,
+)
 from cnnsearch.evidence.evidence import Evidence
-from cnnsearch.evidence.families import change, control_of, families
-from cnnsearch.evidence.verdicts import CANNOT_TELL, CLEAR, SUGGESTIVE, Verdict, is_told_apart, together
-from cnnsearch.report.claims import Claim, Finding, plain
-from cnnsearch.report.words import points, trained_layers
+from cnnsearch.evidence.families import control_of, families
+from cnnsearch.evidence.statements import champions, of_change, of_models, of_siblings, of_values
+from cnnsearch.evidence.verdicts import CANNOT_TELL, CLEAR, SUGGESTIVE, Verdict, together
+from cnnsearch.report.claims import Finding
+from cnnsearch.report.words import points, repeated, trained_layers
 from cnnsearch.spec.axis_words import Value, describe, format_value, words
+from cnnsearch.spec.confirm import CONFIRM
 from cnnsearch.words import capitalised, counted, duration, listed
 
 _MOST_LISTED = 4
@@ -21,132 +30,128 @@ _MOST_TURNED = 0.8
 """Share of trials from which on "overfitting starts" is clear."""
 
 
-def of_model(evidence: Evidence) -> list[Claim]:
-    """The best setting of each other model against that of the best model, in the main stage."""
+def of_model(evidence: Evidence) -> list[Finding]:
+    """The best model by validation against each other one, in the main stage."""
     stage = main_stage(evidence) or ""
-    configurations = evidence.stage(stage)
-    champions = [best_of(s for s in configurations if s.model == model) for model in evidence.models]
-    ranked = sorted((c for c in champions if c is not None), key=lambda s: (-s.val_accuracy, s.order))
-    if len(ranked) < 2:
-        return []
-    pairs = [(other, evidence.compare([(ranked[0], other)])) for other in ranked[1:]]
-    known = [(other, comparison) for other, comparison in pairs if comparison is not None]
+    ranked = champions(evidence, stage)
+    known = [
+        (other, evidence.statements[key], evidence.verdict(key))
+        for other in ranked[1:]
+        if (key := of_models(stage, ranked[0].model, other.model)) in evidence.statements
+    ]
     if not known:
         return []
-    if len(ranked) == 2:
+    if len(known) == 1 and len(ranked) == 2:
         return [_two_models(evidence, ranked[0], *known[0])]
+    score = evidence.score(ranked[0])
+    gets = f" with {score.text} on the test images" if score else ""
+    if not any(comparison.can_tell for _, comparison, _ in known):
+        each = listed([f"{c.model} {text.text}" for c in ranked if (text := evidence.score(c)) is not None])
+        start = f"Which of {len(ranked)} models is best cannot be told from {_seeds(known[0][1])}"
+        return [
+            Finding(f"{start}: right on the test images are, at its best setting, {each}.", CANNOT_TELL, "all-settings")
+        ]
+    told = "; ".join(_against(other.model, comparison, verdict) for other, comparison, verdict in known)
+    sentence = f"Of {len(ranked)} models, {ranked[0].model} is best by validation{gets}. It is {told}."
+    return [Finding(sentence, together([verdict for *_, verdict in known]), "all-settings")]
 
-    def tell(verdicts: Sequence[Verdict]) -> Finding:
-        score = evidence.score(ranked[0])
-        parts = [_against(s.model, c, v) for (s, c), v in zip(known, verdicts, strict=True)]
-        gets = f" with {score.text} on the test images" if score else ""
-        sentence = f"Of {len(ranked)} models, {ranked[0].model} is best by validation{gets}: {'; '.join(parts)}."
-        return Finding(sentence, together(verdicts), "all-settings")
 
-    return [Claim(tuple(comparison for _, comparison in known), tell)]
-
-
-def _two_models(evidence: Evidence, first: Configuration, second: Configuration, comparison: Comparison) -> Claim:
+def _two_models(
+    evidence: Evidence, first: Configuration, second: Configuration, comparison: Comparison, verdict: Verdict
+) -> Finding:
     sign = 1 if comparison.difference.value >= 0 else -1
     ahead, behind = (first, second) if sign == 1 else (second, first)
-
-    def tell(verdicts: Sequence[Verdict]) -> Finding:
-        high, low = evidence.score(ahead), evidence.score(behind)
-        assert high is not None  # both were compared
-        assert low is not None
-        by = points(comparison.difference, sign)
-        if verdicts[0] == CANNOT_TELL:
-            sentence = (
-                f"The best {ahead.model} and the best {behind.model} network cannot be told apart: "
-                f"{high.text} against {low.text} on the test images, a difference of {by}."
-            )
-        else:
-            lead = {"residual": "Residual blocks help: the", "plain": "Residual blocks hurt: the"}
-            start = lead[ahead.model] if {ahead.model, behind.model} == set(lead) else "The"
-            sentence = (
-                f"{start} best {ahead.model} network gets {high.text} of the test images right, the best "
-                f"{behind.model} one {low.text}, a difference of {by}{_everywhere(evidence, ahead, behind)}."
-            )
-        return Finding(sentence, verdicts[0], "all-settings")
-
-    return Claim((comparison,), tell)
-
-
-def _everywhere(evidence: Evidence, ahead: Configuration, behind: Configuration) -> str:
-    """Of the settings that both models were trained with, at how many the better model is ahead."""
-    pairs = matched(evidence.stage(ahead.stage), "model", ahead.model, behind.model)
-    if len(pairs) < 2:
-        return ""
-    wins = sum(a.scores.get("test_accuracy", 0) > b.scores.get("test_accuracy", 0) for a, b in pairs)
-    which = f"all {len(pairs)}" if wins == len(pairs) else f"{wins} of {len(pairs)}"
-    return f"; {ahead.model} is ahead at {which} settings they share"
+    by = points(comparison.difference, sign)
+    size = abs(comparison.difference.value)
+    names = f"The models {ahead.model} and {behind.model} cannot be told apart: "
+    better = f"{_blocks(ahead, behind)} {ahead.model} is better than {behind.model}"
+    if verdict == SUGGESTIVE:
+        better = f"Model {ahead.model} may be better than {behind.model}"
+    if comparison.pairs > 1:
+        wins = comparison.ahead if sign == 1 else comparison.pairs - comparison.ahead
+        at = f"by {by}{repeated(comparison)}, in {'all' if wins == comparison.pairs else wins} of which it is ahead"
+        sentence = f"{names}{ahead.model} is ahead {at}." if verdict == CANNOT_TELL else f"{better} {at}."
+        return Finding(sentence, verdict, "all-settings", size)
+    high, low = evidence.score(ahead), evidence.score(behind)
+    assert high is not None  # both were compared
+    assert low is not None
+    gets = (
+        f"the best {ahead.model} setting gets {high.text} of the test images right, the best {behind.model} one "
+        f"{low.text}, a difference of {by}{repeated(comparison)}."
+    )
+    if not comparison.can_tell:
+        return Finding(
+            f"Which model is better cannot be told from {_seeds(comparison)}: {gets}", verdict, "all-settings", size
+        )
+    return Finding(f"{names if verdict == CANNOT_TELL else f'{better}: '}{gets}", verdict, "all-settings", size)
 
 
-def of_axes(evidence: Evidence) -> list[Claim]:
+def _blocks(ahead: Configuration, behind: Configuration) -> str:
+    lead = {"residual": "Residual blocks help:", "plain": "Residual blocks hurt:"}
+    return lead[ahead.model] if {ahead.model, behind.model} == set(lead) else "Model"
+
+
+def _seeds(comparison: Comparison) -> str:
+    return "one seed" if comparison.seeds == 1 else f"{comparison.seeds} seeds"
+
+
+def of_axes(evidence: Evidence) -> list[Finding]:
     """Every axis but the model of every stage that starts from scratch."""
-    claims = []
-    searched = {search.stage for search in evidence.searches if search.is_search}
+    found = []
     for stage in evidence.stages:
-        # Suggested settings hardly ever differ in one axis alone; `search_findings` covers them.
-        if not evidence.continues(stage) and stage not in searched:
+        if not evidence.continues(stage) and stage != CONFIRM.name:
             for axis in evidence.axes(stage):
                 if axis != "model":
-                    claims += _of_axis(evidence, stage, axis)
-    return claims
+                    found += _of_axis(evidence, stage, axis)
+    return found
 
 
-def _of_axis(evidence: Evidence, stage: str, axis: str) -> list[Claim]:
+def _of_axis(evidence: Evidence, stage: str, axis: str) -> list[Finding]:
     configurations = evidence.stage(stage)
     values = distinct(configurations, axis)
     lead = preferred(configurations, axis)
-    others = sorted(
-        (value for value in values if value != lead), key=lambda value: -mean_validation(configurations, axis, value)
-    )
-    known = []
-    for other in others:
-        pairs = matched(configurations, axis, lead, other)
-        comparison = evidence.compare(pairs)
-        if comparison is not None:
-            known.append((other, comparison))
+    known = [
+        (value, evidence.statements[key], evidence.verdict(key))
+        for value in sorted(values, key=lambda value: -mean_validation(configurations, axis, value))
+        if value != lead and (key := of_values(stage, axis, lead, value)) in evidence.statements
+    ]
     if not known:
         return []
-    if len(known) == 1:
-        other, comparison = known[0]
-        opposed = _opposed(evidence, configurations, axis, lead, other)
-        return [opposed or _two_values(axis, lead, other, comparison, matched(configurations, axis, lead, other))]
+    if len(values) == 2:
+        other, comparison, verdict = known[0]
+        pairs = matched(configurations, axis, lead, other)
+        opposed = _opposed(evidence, stage, axis, lead, other)
+        return [opposed or _two_values(axis, lead, other, comparison, verdict, pairs)]
     return [_many_values(axis, lead, known)]
 
 
 def _two_values(
-    axis: str, lead: Value, other: Value, comparison: Comparison, pairs: Sequence[tuple[Configuration, Configuration]]
-) -> Claim:
+    axis: str,
+    lead: Value,
+    other: Value,
+    comparison: Comparison,
+    verdict: Verdict,
+    pairs: Sequence[tuple[Configuration, Configuration]],
+) -> Finding:
     sign = 1 if comparison.difference.value >= 0 else -1
     ahead, behind = (lead, other) if sign == 1 else (other, lead)
-
-    def tell(verdicts: Sequence[Verdict]) -> Finding:
-        by, name = points(comparison.difference, sign), words(axis)
-        over = f", averaged over {comparison.pairs} matched settings" if comparison.pairs > 1 else ""
-        if verdicts[0] != CANNOT_TELL and not comparison.is_consistent:
-            wins = comparison.ahead if sign == 1 else comparison.networks - comparison.ahead
-            over += f", but ahead in only {wins} of {comparison.networks}"
-        a, b = format_value(ahead), format_value(behind)
-        if axis == "fine_tune":
-            costs = _costs([pair[::sign] for pair in pairs])
-            sentence = _fine_tuned(ahead, behind, f"{by}{over}", verdicts[0]) + costs
-        elif verdicts[0] == CANNOT_TELL:
-            sentence = f"{capitalised(name.plural)} {a} and {b} cannot be told apart: {a} is ahead by {by}{over}."
-        else:
-            sentence = f"{capitalised(name.full)} {a} is better than {b} by {by}{over}."
-        return Finding(sentence, verdicts[0], "heatmaps")
-
-    return Claim((comparison,), tell)
-
-
-def _fine_tuned(ahead: Value, behind: Value, by: str, verdict: Verdict) -> str:
-    a, b = trained_layers(ahead), trained_layers(behind)
-    if verdict == CANNOT_TELL:
-        return f"Training {a} cannot be told apart from training {b}: it is ahead by {by}."
-    return f"Training {a} is better than {'' if behind == 'head' else 'training '}{b} by {by}."
+    a, b = (trained_layers(v) if axis == "fine_tune" else format_value(v) for v in (ahead, behind))
+    by = f"by {points(comparison.difference, sign)}{repeated(comparison)}"
+    name = "training" if axis == "fine_tune" else words(axis).full
+    if not comparison.can_tell:
+        sentence = (
+            f"Whether {name} {a} or {b} is better cannot be told from {_seeds(comparison)}: the networks with {a} are "
+            f"ahead {by}."
+        )
+    elif verdict == CANNOT_TELL:
+        plural = "Training" if axis == "fine_tune" else capitalised(words(axis).plural)
+        sentence = f"{plural} {a} and {b} cannot be told apart: {a} is ahead {by}."
+    else:
+        better = "is better than" if verdict == CLEAR else "may be better than"
+        sentence = f"{capitalised(name)} {a} {better} {b}: it is ahead {by}."
+    if axis == "fine_tune":
+        sentence += _costs([pair[::sign] for pair in pairs])
+    return Finding(sentence, verdict, "heatmaps", abs(comparison.difference.value))
 
 
 def _costs(pairs: Sequence[tuple[Configuration, ...]]) -> str:
@@ -163,98 +168,91 @@ def _costs(pairs: Sequence[tuple[Configuration, ...]]) -> str:
     return f" It {' and '.join(parts)}{' (medians)' if len(pairs) > 1 else ''}." if parts else ""
 
 
-def _opposed(
-    evidence: Evidence, configurations: Sequence[Configuration], axis: str, lead: Value, other: Value
-) -> Claim | None:
-    """The claim that two models prefer opposite values, where each preference is significant; else None."""
-    found = []
-    for model in evidence.models:
-        pairs = matched([s for s in configurations if s.model == model], axis, lead, other)
-        comparison = evidence.compare(pairs)
-        if comparison is not None and is_told_apart(comparison):
-            found.append((model, comparison))
-    if len({comparison.difference.value > 0 for _, comparison in found}) < 2:
+def _opposed(evidence: Evidence, stage: str, axis: str, lead: Value, other: Value) -> Finding | None:
+    """The finding that models prefer opposite values, where none of their preferences is in doubt; else None."""
+    found = [
+        (model, evidence.statements[key].difference)
+        for model in evidence.models
+        if evidence.verdict(key := of_values(stage, axis, lead, other, model)) == CLEAR
+    ]
+    if len({difference.value > 0 for _, difference in found}) < 2:
         return None
-
-    def tell(verdicts: Sequence[Verdict]) -> Finding:
-        parts = []
-        for model, comparison in found:
-            sign = 1 if comparison.difference.value > 0 else -1
-            a, b = (lead, other) if sign == 1 else (other, lead)
-            parts.append(f"{model} does better with {format_value(a)} than with {format_value(b)}, "
-                         f"by {points(comparison.difference, sign)}")  # fmt: skip
-        sentence = f"The better {words(axis).full} depends on the model: {'; '.join(parts)}."
-        return Finding(sentence, CLEAR if set(verdicts) == {CLEAR} else SUGGESTIVE, "heatmaps")
-
-    return Claim(tuple(comparison for _, comparison in found), tell)
+    parts = []
+    for model, difference in found:
+        sign = 1 if difference.value > 0 else -1
+        a, b = (lead, other) if sign == 1 else (other, lead)
+        better = f"{format_value(a)} is better than {format_value(b)}"
+        parts.append(f"for {model} {better}, by {points(difference, sign)}")
+    sentence = f"The better {words(axis).full} depends on the model: {'; '.join(parts)}."
+    return Finding(sentence, CLEAR, "heatmaps", max(abs(difference.value) for _, difference in found))
 
 
-def _many_values(axis: str, lead: Value, known: Sequence[tuple[Value, Comparison]]) -> Claim:
-    def tell(verdicts: Sequence[Verdict]) -> Finding:
-        judged = [(value, c, v) for (value, c), v in zip(known, verdicts, strict=True)]
-        if len(judged) <= _MOST_LISTED:
-            text = "; ".join(_against(format_value(value), c, v) for value, c, v in judged)
-        else:
-            ahead = [c for _, c, v in judged if v != CANNOT_TELL and c.difference.value > 0]
-            runner_up, comparison, verdict = judged[0]
-            text = f"it is ahead of {len(ahead)} of {len(judged)} other values; the runner-up by validation: "
-            text += _against(format_value(runner_up), comparison, verdict)
-        pairs = max(comparison.pairs for _, comparison in known)
-        over = f", averaged over {pairs} matched settings" if pairs > 1 else ""
-        sentence = (
-            f"Of {len(known) + 1} {words(axis).plural}, {format_value(lead)} is best by validation{over}: {text}."
-        )
-        return Finding(sentence, together(verdicts), "heatmaps")
-
-    return Claim(tuple(comparison for _, comparison in known), tell)
+def _many_values(axis: str, lead: Value, known: Sequence[tuple[Value, Comparison, Verdict]]) -> Finding:
+    able = [comparison for _, comparison, _ in known if comparison.can_tell]
+    size = max(abs(comparison.difference.value) for _, comparison, _ in known)
+    start = f"Of {len(known) + 1} {words(axis).plural}, {format_value(lead)} is best by validation"
+    if not able:
+        sentence = f"{start}. Whether it is better than the others cannot be told from {_seeds(known[0][1])}."
+        return Finding(sentence, CANNOT_TELL, "heatmaps", size)
+    if len(known) <= _MOST_LISTED:
+        text = "; ".join(_against(format_value(value), comparison, verdict) for value, comparison, verdict in known)
+    else:
+        ahead = sum(verdict == CLEAR and comparison.difference.value > 0 for _, comparison, verdict in known)
+        runner_up, comparison, verdict = known[0]
+        text = f"better than {ahead} of {len(known)} other values; against the runner-up it is "
+        text += _against(format_value(runner_up), comparison, verdict)
+    pairs = max(comparison.pairs for _, comparison, _ in known)
+    over = f", on average over {pairs} matched settings" if pairs > 1 else ""
+    sentence = f"{start}{over}. It is {text}."
+    return Finding(sentence, together([verdict for *_, verdict in known]), "heatmaps", size)
 
 
 def _against(name: str, comparison: Comparison, verdict: Verdict) -> str:
-    """How the leader compares with one other on the test images."""
+    """How the leader compares with one other on the test images, after "It is"."""
     value = comparison.difference.value
     by = points(comparison.difference, 1 if value >= 0 else -1)
     side = "ahead of" if value >= 0 else "behind"
-    if verdict == CANNOT_TELL:
-        return f"not told apart from {name}, {side.removesuffix(' of')} by {by}"
-    return f"{side} {name} by {by}"
+    if verdict == CLEAR:
+        return f"{'better' if value >= 0 else 'worse'} than {name} by {by}"
+    if verdict == SUGGESTIVE:
+        return f"perhaps {'better' if value >= 0 else 'worse'} than {name}, by {by}"
+    return f"not told apart from {name}, {side.removesuffix(' of')} by {by}"
 
 
-def of_going_on(evidence: Evidence) -> list[Claim]:
+def of_going_on(evidence: Evidence) -> list[Finding]:
     """For each setting that a later stage continues: its best child before and after, and against its siblings."""
-    claims = []
+    found = []
     for stage in evidence.stages:
-        if evidence.continues(stage):
-            claims += [_of_family(evidence, stage, group) for group in families(evidence, stage)]
-    return [claim for claim in claims if claim is not None]
+        if evidence.continues(stage) and stage != CONFIRM.name:
+            found += [_of_family(evidence, stage, group) for group in families(evidence, stage)]
+    return [finding for finding in found if finding is not None]
 
 
-def _of_family(evidence: Evidence, stage: str, group: Sequence[Configuration]) -> Claim | None:
+def _of_family(evidence: Evidence, stage: str, group: Sequence[Configuration]) -> Finding | None:
     best = best_of(group)
-    after_before = change(evidence, best) if best else None
-    if best is None or after_before is None:
+    if best is None or of_change(best) not in evidence.statements:
         return None
+    change, verdict = evidence.statements[of_change(best)], evidence.verdict(of_change(best))
     control = control_of(evidence, stage, group)
-    rivals = [s for s in group if s.key != best.key]
-    compared = [(s, c) for s in rivals if (c := evidence.compare([(best, s)])) is not None]
+    judged = [
+        (s, evidence.statements[key], evidence.verdict(key))
+        for s in group
+        if s.key != best.key and (key := of_siblings(best, s)) in evidence.statements
+    ]
     axes = evidence.axes(stage)
-
-    def tell(verdicts: Sequence[Verdict]) -> Finding:
-        judged = [(s, c, v) for (s, c), v in zip(compared, verdicts[1:], strict=True)]
-        sentence = _went_on(evidence, best, axes, after_before, verdicts[0])
-        sentence += _siblings(axes, best, judged) + "."
-        verdict = verdicts[0]
-        of_control = [(c, v) for s, c, v in judged if control is not None and s.key == control.key]
-        if of_control:
-            comparison, verdict = of_control[0]
-            sentence += f" Against going on unchanged the difference is {points(comparison.difference)}."
-        elif control is None and verdict != CANNOT_TELL and len(axes) == 1:
-            sentence += (
-                f" No arm goes on {_unchanged(axes[0], _parent_value(evidence, best, axes[0]))}, so the extra epochs "
-                "alone may explain it."
-            )
-        return Finding(sentence, verdict, f"continued-{stage}")
-
-    return Claim((after_before, *(comparison for _, comparison in compared)), tell)
+    sentence = f"{_went_on(evidence, best, axes, change, verdict)}{_siblings(axes, best, judged)}."
+    of_control = [(c, v) for s, c, v in judged if control is not None and s.key == control.key]
+    what = words(axes[0]).full if len(axes) == 1 else "the new values"
+    if of_control:
+        comparison, of_axis = of_control[0]
+        meaning = {CLEAR: "", SUGGESTIVE: ", which may be luck"}.get(of_axis, ", which cannot be told from none")
+        sentence += f" Against going on unchanged the difference is {points(comparison.difference)}{meaning}."
+    elif control is None and verdict != CANNOT_TELL and len(axes) == 1:
+        sentence += (
+            f" No arm goes on {_unchanged(axes[0], _parent_value(evidence, best, axes[0]))}, so the extra epochs "
+            f"rather than {what} may explain it."
+        )
+    return Finding(sentence, verdict, f"continued-{stage}")
 
 
 def _unchanged(axis: str, value: Value) -> str:
@@ -276,15 +274,19 @@ def _went_on(
     epochs = best.values["epochs"]
     more = f" for {counted(epochs, 'more epoch')}" if isinstance(epochs, int) else ""
     start = f"Going on from the best {best.model} network with {what}{more}"
+    sign = 1 if comparison.difference.value >= 0 else -1
+    numbers = f"{before.text} before, {after.text} after"
     if verdict == CANNOT_TELL:
         return (
-            f"{start} makes no difference that {after.n:,} test images can show: {before.text} before, "
-            f"{after.text} after, a change of {points(comparison.difference)}"
+            f"{start} makes no difference that {after.n:,} test images can show: {numbers}, a change of "
+            f"{points(comparison.difference)}"
         )
-    sign = 1 if comparison.difference.value >= 0 else -1
-    verb = "raises" if sign == 1 else "lowers"
-    by = points(comparison.difference, sign)
-    return f"{start} {verb} test accuracy from {before.text} to {after.text}, by {by}"
+    verb = (
+        ("raised" if sign == 1 else "lowered")
+        if verdict == CLEAR
+        else f"may have {'raised' if sign == 1 else 'lowered'}"
+    )
+    return f"{start} {verb} its test accuracy by {points(comparison.difference, sign)}: {numbers}"
 
 
 def _siblings(
@@ -293,10 +295,8 @@ def _siblings(
     """Which of the other values cannot be told from the best one."""
     if not judged:
         return ""
-    near = [configuration for configuration, _, verdict in judged if verdict == CANNOT_TELL]
-    better = [
-        configuration for configuration, c, verdict in judged if verdict != CANNOT_TELL and c.difference.value < 0
-    ]
+    near = [configuration for configuration, _, verdict in judged if verdict != CLEAR]
+    better = [configuration for configuration, c, verdict in judged if verdict == CLEAR and c.difference.value < 0]
     name = words(axes[0]).full if len(axes) == 1 else "values"
 
     def short(configurations: Sequence[Configuration]) -> str:
@@ -308,7 +308,9 @@ def _siblings(
 
     parts = []
     if near:
-        parts.append(f"{short(near)} cannot be told apart from it")
+        seeds = min((c.seeds for _, c, _ in judged if not c.can_tell), default=0)
+        since = "" if not seeds else " from one seed" if seeds == 1 else f" from {seeds} seeds"
+        parts.append(f"{short(near)} cannot be told apart from it{since}")
     if better:
         parts.append(f"{short(better)} did better on the test images, though not in validation")
     if not near and not better:
@@ -317,7 +319,7 @@ def _siblings(
     return "; " + "; ".join(parts)
 
 
-def of_overfitting(evidence: Evidence) -> list[Claim]:
+def of_overfitting(evidence: Evidence) -> list[Finding]:
     """Where validation loss turned in the main stage."""
     stage = main_stage(evidence) or ""
     models = {trial: s.model for s in evidence.stage(stage) for trial in s.trial_ids}
@@ -331,7 +333,7 @@ def of_overfitting(evidence: Evidence) -> list[Claim]:
     if not turns:
         which = "" if len(models) == 1 else f" in {'either' if len(models) == 2 else 'any'} of {total}"
         sentence = f"No overfitting is seen: validation loss does not clearly turn within {last} epochs{which}."
-        return [plain(sentence, CANNOT_TELL, "curves")]
+        return [Finding(sentence, CANNOT_TELL, "curves")]
     if len(models) == 1:
         where = ""
     elif len(turns) < len(models):
@@ -339,7 +341,7 @@ def of_overfitting(evidence: Evidence) -> list[Claim]:
     else:
         where = f" in both {unit}s" if len(turns) == 2 else f" in all {total}"
     verdict = CLEAR if len(turns) >= _MOST_TURNED * len(models) else SUGGESTIVE
-    return [plain(_turning_sentence(evidence, turns, models, where, last, verdict), verdict, "curves")]
+    return [Finding(_turning_sentence(evidence, turns, models, where, last, verdict), verdict, "curves")]
 
 
 def _turning_sentence(

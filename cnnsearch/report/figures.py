@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from cnnsearch import plots
 from cnnsearch.evidence.axes import main_stage, map_axes
+from cnnsearch.evidence.comparisons import LEAST_SEEDS
 from cnnsearch.evidence.configurations import Configuration, best_of, distinct
 from cnnsearch.evidence.evidence import Evidence
 from cnnsearch.evidence.families import families
@@ -64,14 +65,29 @@ def all_settings(evidence: Evidence) -> Picture | None:
         alt += f"Best by validation: {evidence.label(best)}, {score.text}. "
     alt += "The numbers are in the table of trials."
     caption = (
-        "Share of the test images each setting gets right, with 95 % Wilson intervals, sorted"
-        f"{' within each model' if len(evidence.models) > 1 else ''}. Told "
-        "apart means: significantly different from the best on the same images (McNemar’s exact test, Holm-corrected). "
-        "Overlapping intervals do not settle that: they ignore that all settings saw the same images."
+        "Share of the test images each setting gets right, sorted"
+        f"{' within each model' if len(evidence.models) > 1 else ''}, with 95 % intervals over {_covered(evidence)}. "
     )
+    if evidence.tells_settings_apart:
+        caption += (
+            "Told apart means: worse than another setting over seeds and test images, corrected for all pairs of "
+            "settings. Overlapping intervals do not settle that: all settings saw the same images."
+        )
+    else:
+        caption += f"Telling settings apart takes {LEAST_SEEDS} seeds of each."
     if total > shown:
         caption += f" Shown are the {shown} best of {total} settings by validation accuracy; the table has all."
     return picture_of(plots.all_settings(evidence), "settings", caption, alt)
+
+
+def _covered(evidence: Evidence) -> str:
+    """What the intervals of the settings' scores cover."""
+    scores = [score for c in evidence.configurations if (score := evidence.score(c)) is not None]
+    if all(score.covers_seeds for score in scores):
+        return "seeds and images"
+    return "images alone" + (
+        f" ({LEAST_SEEDS} seeds or more: seeds, too)" if any(s.covers_seeds for s in scores) else ""
+    )
 
 
 def heatmaps(evidence: Evidence) -> Picture | None:
@@ -121,7 +137,7 @@ def before_after(evidence: Evidence, stage: str) -> Picture | None:
     """Picture for section 6: accuracy before and after, for a stage that continues another."""
     caption = (
         "Hollow: the weights carried over, before any further training. Filled: after it, at the epoch of best "
-        "validation accuracy. Lines are 95 % Wilson intervals, dashed for validation."
+        "validation accuracy. Lines are 95 % intervals, dashed for validation."
     )
     alt = f"Accuracy before and after stage {stage}, for validation and test. The numbers are in the table below."
     return picture_of(plots.before_after(evidence, stage), f"continued-{stage}", caption, alt)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from cnnsearch.evidence.comparisons import Score
-from cnnsearch.evidence.configurations import Configuration, is_missing
+from cnnsearch.evidence.comparisons import LEAST_SEEDS, Score
+from cnnsearch.evidence.configurations import Configuration, best_of, is_missing
 from cnnsearch.evidence.evidence import Evidence
+from cnnsearch.evidence.families import families
+from cnnsearch.evidence.mistakes import recalls
+from cnnsearch.evidence.statements import of_change
 from cnnsearch.evidence.verdicts import CANNOT_TELL, CLEAR, SUGGESTIVE, Verdict
 from cnnsearch.report import effects, search_findings
-from cnnsearch.report.claims import Answer, Claim, Finding, plain, tell_all
-from cnnsearch.report.words import chance_text, in_words
+from cnnsearch.report.claims import Answer, Finding
+from cnnsearch.report.words import chance_text, in_words, points
 from cnnsearch.spec.axis_words import describe
 from cnnsearch.stats import Estimate
 from cnnsearch.words import counted, listed, share
@@ -21,17 +24,17 @@ MOST = 7
 def findings(evidence: Evidence) -> list[Finding]:
     """At most `MOST` findings, on models, axes by size of their effect, later stages, overfitting and trouble."""
     if not evidence.configurations:
-        return tell_all(search_findings.of_searches(evidence))
+        return search_findings.of_searches(evidence)
     before = [*effects.of_model(evidence), *search_findings.of_searches(evidence)]
-    axes = sorted(effects.of_axes(evidence), key=lambda claim: -claim.size)
-    after = [*effects.of_going_on(evidence), *effects.of_overfitting(evidence), *_of_chance(evidence)]
-    after += [*_of_divergence(evidence), *_of_nothing_to_compare(evidence)]
+    axes = sorted(effects.of_axes(evidence), key=lambda finding: -finding.size)
+    after = [*_of_trouble(evidence), *effects.of_going_on(evidence), *effects.of_overfitting(evidence)]
+    after += [*_of_chance(evidence), *_of_divergence(evidence), *_of_nothing_to_compare(evidence)]
     room = max(1, MOST - len(before) - len(after))
-    return tell_all([*before, *axes[:room], *after][:MOST])
+    return [*before, *axes[:room], *after][:MOST]
 
 
 def answer(evidence: Evidence) -> Answer:
-    """The best setting with its test accuracy, and how many others cannot be told from it."""
+    """The best setting with its test accuracy, and which others may be the best as well."""
     best = evidence.best
     if best is None:
         return Answer(f"No answer: {_why_none(evidence)}.", CANNOT_TELL)
@@ -41,17 +44,29 @@ def answer(evidence: Evidence) -> Answer:
     if not evidence.beats_chance(best):
         return Answer(_no_better(evidence, best, name, score), CANNOT_TELL)
     gets = f"gets {score.text} of {score.n:,} test images right"
-    others = len(evidence.configurations) - 1
-    if others == 0:
-        return Answer(f"The one setting that finished, {name}, {gets}.", CANNOT_TELL)
+    if score.seeds > 1:
+        gets += f", the mean of {score.seeds} seeds"
+    if len(evidence.contenders) == 1:
+        which = "confirmed" if evidence.is_confirmed else "that finished"
+        return Answer(f"The one setting {which}, {name}, {gets}.", CANNOT_TELL)
     name += _level(evidence, best)
-    return Answer(f"Best by validation is {name}: it {gets}{_rivals(evidence, best, others)}.", _sureness(evidence))
+    start = f"Best by validation is {name}: it {gets}"
+    if not evidence.tells_settings_apart:
+        trained = "once" if score.seeds == 1 else f"with {score.seeds} seeds"
+        return Answer(
+            f"{start}. Each setting was trained {trained}, which does not tell whether another of the "
+            f"{len(evidence.contenders)} is better.",
+            CANNOT_TELL,
+        )
+    if evidence.is_confirmed:
+        start += f". It was chosen among {len(evidence.contenders)} contenders that were trained again on fresh seeds"
+    return Answer(f"{start}{_rivals(evidence, best)}.", sureness(evidence))
 
 
 def _level(evidence: Evidence, best: Configuration) -> str:
     """That other settings have the very same validation accuracy, so that only their order made this one the best."""
     count = sum(
-        c.val_accuracy == best.val_accuracy and len(c.trial_ids) == len(best.trial_ids) for c in evidence.configurations
+        c.val_accuracy == best.val_accuracy and len(c.trial_ids) == len(best.trial_ids) for c in evidence.contenders
     )
     return f", the first of {count} with the same validation accuracy" if count > 1 else ""
 
@@ -133,58 +148,62 @@ def summary(evidence: Evidence) -> list[tuple[str, str]]:
     lines = [("best", evidence.label(best)), ("scores", ", ".join(scores) or "not measured")]
     if not evidence.beats_chance(best):
         lines.append(("warning", f"no better than chance ({chance_text(evidence)}) on the test images"))
-    near = evidence.near_best
-    if near:
+    level = _level(evidence, best).removeprefix(", the ")
+    if level:
+        lines.append(("tie", f"the {level}; the others are as good a choice"))
+    near, others = evidence.near_best, len(evidence.contenders) - 1
+    if not evidence.tells_settings_apart and others:
+        lines.append(("not told apart", f"{counted(others, 'other setting')}: that takes {LEAST_SEEDS} seeds of each"))
+    elif near:
         names = _alternatives(evidence, best, near, conjunction="and", limit=4)
-        lines.append(("not told apart", names or f"{len(near)} of {len(evidence.configurations) - 1} other settings"))
+        lines.append(("may be as good", names or f"{len(near)} of {counted(others, 'other setting')}"))
+    if others:
+        lines.append(("verdict", f"{sureness(evidence)}{'' if near else ': it is better than all others'}"))
+    for better in evidence.better_than_best:
+        lines.append(("better on test", evidence.label(better)))
     return lines
 
 
-def _sureness(evidence: Evidence) -> Verdict:
-    best, near = evidence.best, evidence.near_best
-    assert best is not None  # only called where there is one
-    told = [s for s in evidence.configurations if s is not best and s not in near]
-    if not told or any(_test(c) > _test(best) for c in told):
+def sureness(evidence: Evidence) -> Verdict:
+    """How sure it is that the best setting by validation is the best: clear if all others are told apart from it."""
+    if evidence.better_than_best or not evidence.told_apart:
         return CANNOT_TELL
-    return SUGGESTIVE if near else CLEAR
+    return SUGGESTIVE if evidence.near_best else CLEAR
 
 
-def _rivals(evidence: Evidence, best: Configuration, others: int) -> str:
-    """How the other settings compare with the best on the test images."""
-    near = evidence.near_best
-    keys = {c.key for c in near} | {best.key}
-    better = [s for s in evidence.configurations if s.key not in keys and _test(s) > _test(best)]
-    worse = others - len(near) - len(better)
+def _rivals(evidence: Evidence, best: Configuration) -> str:
+    """Which other settings may be the best, and which do better on the test images."""
+    near, better = evidence.near_best, evidence.better_than_best
+    others = len(evidence.contenders) - 1
     parts = []
+    if not near and not better:
+        parts.append("the other setting is worse" if others == 1 else f"{_all(others)} other settings are worse")
     if near:
         alternatives = _alternatives(evidence, best, near)
         alike = shared(evidence, [best, *near])
-        each = (
-            ""
-            if not alike
-            else f", also {alike},"
-            if len(near) == 1
-            else f", {'both' if len(near) == 2 else 'all'} {alike},"
-        )
+        each = "" if not alike else f", {'also' if len(near) == 1 else 'all'} {alike},"
         if len(near) == others:
-            parts.append("the other setting" if others == 1 else f"none of the {others} other settings")
-            parts[-1] += " cannot be told apart from it" if others == 1 else " can be told apart from it"
+            parts.append("the other setting may be as good" if others == 1 else _none_worse(others))
         elif alternatives:
-            parts.append(f"the same with {alternatives} cannot be told apart from it")
+            parts.append(f"the same with {alternatives} may be as good")
         else:
-            parts.append(f"{len(near)} of {others} other settings{each} cannot be told apart from it")
+            parts.append(f"{len(near)} of {others} other settings{each} may be as good")
+        ahead = [c for c in near if _test(c) > _test(best)]
+        if ahead:
+            leader = max(ahead, key=_test)
+            score = evidence.score(leader)
+            reached = f", with {score.text}" if score else ""
+            parts[-1] += f"; {in_words(evidence, leader)} looks better on the test images{reached}"
     if better:
         leader = max(better, key=_test)
         score = evidence.score(leader)
         reached = f" with {score.text}" if score else ""
-        if len(better) == 1:
-            parts.append(f"{in_words(evidence, leader)}, which validation ranked lower, does better on them{reached}")
-        else:
-            up_to = reached.replace(" with ", " with up to ")
-            parts.append(f"{len(better)} of {others} that validation ranked lower do better on them{up_to}")
-    if worse and not near and not better:
-        parts.append("the other setting is worse" if others == 1 else f"{_all(others)} other settings are worse")
+        parts.append(f"{in_words(evidence, leader)}, which validation ranked lower, does better on them{reached}")
     return (", but " if near or better else ", and ") + ", and ".join(parts)
+
+
+def _none_worse(others: int) -> str:
+    return f"{'neither' if others == 2 else 'none'} of the {others} others is told apart from it"
 
 
 def _all(count: int) -> str:
@@ -215,7 +234,7 @@ def shared(evidence: Evidence, configurations: Sequence[Configuration]) -> str:
         axis
         for axis in evidence.varying
         if len({s.values[axis] for s in configurations}) == 1
-        and len({s.values[axis] for s in evidence.configurations}) > 1
+        and len({s.values[axis] for s in evidence.contenders}) > 1
         and not any(axis in evidence.without_part.get(s.key, ()) for s in configurations)
     ]
     kinds = [describe(axis, configurations[0].values[axis]) for axis in common if axis == "model"]
@@ -223,7 +242,66 @@ def shared(evidence: Evidence, configurations: Sequence[Configuration]) -> str:
     return " ".join([*kinds, f"with {listed(values)}"] if values else kinds)
 
 
-def _of_chance(evidence: Evidence) -> list[Claim]:
+def _of_trouble(evidence: Evidence) -> list[Finding]:
+    """What a reader would see first: classes that are never found, settings that collapse, seeds that are missing."""
+    return [*_of_lost_classes(evidence), *_of_collapse(evidence), *_of_incomplete(evidence)]
+
+
+_ENOUGH_IMAGES = 5
+"""Test images of a class from which on it is said that none of them was found."""
+
+
+def _of_lost_classes(evidence: Evidence) -> list[Finding]:
+    best = evidence.best
+    found = recalls(evidence, best) if best is not None and evidence.beats_chance(best) else []
+    lost = [(name, score.n) for name, score in found if score.value == 0 and score.n >= _ENOUGH_IMAGES]
+    if not lost:
+        return []
+    named = listed([f"{name} ({count:,} test images)" for name, count in lost[:_MOST_NAMED]])
+    rest = f" and {len(lost) - _MOST_NAMED} more classes" if len(lost) > _MOST_NAMED else ""
+    return [Finding(f"The best setting never finds {named}{rest}.", CLEAR, "errors")]
+
+
+_MOST_NAMED = 3
+_COLLAPSE = 0.1
+"""Accuracy that a setting loses by going on, from which on it is said to collapse."""
+
+
+def _of_collapse(evidence: Evidence) -> list[Finding]:
+    """Settings of later stages that lost much of what they started with, unless a finding on their family tells it."""
+    fallen = []
+    for stage in evidence.stages:
+        for group in families(evidence, stage) if evidence.continues(stage) else ():
+            best = best_of(group)
+            for c in group:
+                change = evidence.statements.get(of_change(c))
+                if change is None or c is best or evidence.verdict(of_change(c)) != CLEAR:
+                    continue
+                if change.difference.value <= -_COLLAPSE:
+                    fallen.append((change.difference, c))
+    if not fallen:
+        return []
+    worst, c = min(fallen, key=lambda item: item[0].value)
+    more = f"; {len(fallen) - 1} other settings lost more than 10 points, too" if len(fallen) > 2 else ""
+    more = "; one other setting lost more than 10 points, too" if len(fallen) == 2 else more
+    sentence = f"Going on with {evidence.label(c)} lost {points(worst, -1)} of test accuracy{more}."
+    return [Finding(sentence, CLEAR, f"continued-{c.stage}")]
+
+
+def _of_incomplete(evidence: Evidence) -> list[Finding]:
+    lacking = evidence.incomplete
+    if not lacking:
+        return []
+    named = listed([f"{in_words(evidence, c)} ({counted(len(c.trial_ids), 'seed')})" for c in lacking[:_MOST_NAMED]])
+    rest = f" and {len(lacking) - _MOST_NAMED} more" if len(lacking) > _MOST_NAMED else ""
+    sentence = (
+        f"{counted(len(lacking), 'setting has', 'settings have')} fewer seeds than others, because trials failed, "
+        f"diverged, were stopped or did not run: {named}{rest}. They rank behind all settings with every seed."
+    )
+    return [Finding(sentence, CANNOT_TELL, "trials")]
+
+
+def _of_chance(evidence: Evidence) -> list[Finding]:
     lost = [c for c in evidence.configurations if not evidence.beats_chance(c)]
     total = len(evidence.configurations)
     told = [*_of_uneven_classes(evidence)]
@@ -232,11 +310,11 @@ def _of_chance(evidence: Evidence) -> list[Claim]:
         subject = f"None of {total} settings" if len(lost) == total > 1 else f"{len(lost)} of {total} settings"
         verb = "can" if len(lost) == total > 1 else "cannot"
         sentence = f"{subject} {verb} be told from chance ({chance_text(evidence)}) on the test images{which}."
-        told.append(plain(sentence, CANNOT_TELL, "all-settings"))
+        told.append(Finding(sentence, CANNOT_TELL, "all-settings"))
     return told
 
 
-def _of_uneven_classes(evidence: Evidence) -> list[Claim]:
+def _of_uneven_classes(evidence: Evidence) -> list[Finding]:
     """That a setting works though its accuracy is no higher than that of always naming the largest class."""
     best = evidence.best
     score, balanced = (evidence.score(best), evidence.balanced(best)) if best else (None, None)
@@ -249,10 +327,10 @@ def _of_uneven_classes(evidence: Evidence) -> list[Claim]:
         "right, but the best setting finds the others too. Its mean recall over classes is "
         f"{_recall(balanced[0])}, that of guessing {share(evidence.chance_score)}."
     )
-    return [plain(sentence, CLEAR, "all-settings")]
+    return [Finding(sentence, CLEAR, "all-settings")]
 
 
-def _of_divergence(evidence: Evidence) -> list[Claim]:
+def _of_divergence(evidence: Evidence) -> list[Finding]:
     rows = evidence.tables.trials.to_dict("records")
     lost = [row for row in rows if row["status"] == "diverged"]
     if not lost:
@@ -263,15 +341,15 @@ def _of_divergence(evidence: Evidence) -> list[Claim]:
         if not is_missing(lost[0].get(axis)) and len({row[axis] for row in lost}) == 1
     ]
     with_what = f", {'all ' if len(lost) > 1 else ''}with {', '.join(shared)}" if shared else ""
-    return [plain(f"{counted(len(lost), 'trial')} of {len(rows)} diverged{with_what}.", CLEAR, "trials")]
+    return [Finding(f"{counted(len(lost), 'trial')} of {len(rows)} diverged{with_what}.", CLEAR, "trials")]
 
 
-def _of_nothing_to_compare(evidence: Evidence) -> list[Claim]:
+def _of_nothing_to_compare(evidence: Evidence) -> list[Finding]:
     if len(evidence.configurations) == 1:
-        return [plain("Only one setting finished, so there is nothing to compare it with.", CANNOT_TELL, "trials")]
+        return [Finding("Only one setting finished, so there is nothing to compare it with.", CANNOT_TELL, "trials")]
     if all(evidence.correct(c) is None for c in evidence.configurations):
         sentence = (
             "The trials' answers on the test images are not recorded, so settings cannot be compared image by image."
         )
-        return [plain(sentence, CANNOT_TELL, "trials")]
+        return [Finding(sentence, CANNOT_TELL, "trials")]
     return []

@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from cnnsearch.evidence.comparisons import LEAST_PAIRS, LEAST_SEEDS
 from cnnsearch.evidence.contrasts import Contrast
 from cnnsearch.evidence.evidence import Evidence
 from cnnsearch.evidence.part import Part
@@ -29,7 +30,7 @@ class Method:
     """What is needed to understand and to repeat the sweep."""
 
     notes: tuple[tuple[str, str], ...]
-    """(heading, two sentences)."""
+    """(heading, some sentences)."""
     facts: tuple[tuple[str, str], ...]
     """(name, value): versions, hardware, fingerprint."""
     runs: tuple[Run, ...]
@@ -48,52 +49,63 @@ def method(evidence: Evidence) -> Method:
 
 def seeds_note(evidence: Evidence) -> str:
     """Say what the seeds show; empty if nothing finished."""
-    seeds = sorted({seed for c in evidence.configurations for seed in c.seeds})
+    seeds = sorted({seed for c in evidence.contenders for seed in c.seeds})
     if not seeds:
         return ""
     if len(seeds) == 1:
         return (
-            f"Each setting was trained once (seed {seeds[0]}). The intervals say how far other test images could move "
-            "a number; how far another seed could, one seed cannot say."
+            f"Each setting was trained once (seed {seeds[0]}). Its interval says how far other test images could move "
+            "the number; how far another seed could, one seed cannot say. So nothing is said of single settings, and "
+            f"of an axis only what {LEAST_PAIRS} or more matched pairs of settings show."
         )
-    return (
-        f"Each setting was trained with {len(seeds)} seeds ({listed([str(seed) for seed in seeds])}); numbers are "
-        "means over them. A difference counts as clear only if it holds over both the test images and the seeds."
-    )
+    counts = {len(c.trial_ids) for c in evidence.contenders}
+    each = f"{counts.pop()}" if len(counts) == 1 else f"{min(counts)} to {max(counts)}"
+    which = "Each contender" if evidence.is_confirmed else "Each setting"
+    named = listed([str(seed) for seed in seeds])
+    with_seeds = f"again with {each} fresh seeds" if evidence.is_confirmed else f"with {each} seeds"
+    return f"{which} was trained {with_seeds} ({named}); its numbers are means over them."
 
 
 def _notes(evidence: Evidence) -> list[tuple[str, str]]:
-    """Write two sentences on each thing that a reader may doubt."""
-    chosen = counted(len(evidence.configurations), "setting")
-    optimistic = f"the winner’s validation score, the highest of {chosen}, is optimistic for that reason, and its"
-    seeds = max((len(c.trial_ids) for c in evidence.configurations), default=1)
-    mean = " (mean over seeds)" if seeds > 1 else ""
-    over_seeds = " or, where that is wider, by Student’s t over the seeds" if seeds > 1 else ""
+    """Write what was random, what was corrected and what was not."""
+    chosen = counted(len(evidence.contenders), "setting")
+    if evidence.is_confirmed:
+        selection = (
+            "The best settings by validation were trained again on fresh seeds, and the best of these by mean "
+            "validation accuracy is the answer: all that is said of it comes from the fresh seeds alone."
+        )
+    else:
+        selection = (
+            "The best setting has the highest mean validation accuracy, each network taken at its epoch of highest "
+            f"validation accuracy. Its validation score, the highest of {chosen}, is optimistic for that reason; so is "
+            "its test score as a score of the setting, because its networks were picked for their luck as well."
+        )
     return [
+        ("Selection", f"{selection} Trials that diverged or failed take no part, and test images choose nothing."),
         (
-            "Selection",
-            f"The best setting is the one with the highest validation accuracy{mean}, each network taken at its epoch "
-            "of highest validation accuracy; trials that diverged or failed take no part. Test images choose nothing"
-            + (f": {optimistic} test score is not." if evidence.configurations else "."),
+            "What was random",
+            "A score would be another with other seeds (initial weights, data order, augmentation) and with other "
+            f"images. From {LEAST_SEEDS} seeds on an interval covers both (crossed effects, Satterthwaite’s degrees "
+            "of freedom); with fewer it covers the images alone (Wilson). Which images train, validate and test was "
+            "drawn once, and no interval covers that.",
         ),
         (
-            "Intervals",
-            "An accuracy stands with its 95 % Wilson interval: the range of true accuracies that the score on this "
-            "many images is compatible with. A difference stands with a 95 % interval for paired proportions (Bonett "
-            f"and Price, 2012{over_seeds}), often narrower than two separate intervals suggest, because both sides saw "
-            "the same images.",
+            "Comparisons",
+            f"Two settings are compared over their seeds and the test images, from {LEAST_SEEDS} seeds each; two "
+            f"values of an axis over the settings that differ in it alone, from {LEAST_PAIRS} such pairs (Student’s t "
+            "over pairs, images crossed). With fewer of either the report says only how these networks compare. What "
+            "training on changed is a statement about the same networks, by McNemar’s exact test.",
         ),
         (
-            "Tests",
-            "Two settings are compared on the test images only one of them gets right, by McNemar’s exact test; over "
-            "several matched pairs, by its generalisation, the exact sign-flip test. Holm’s correction covers all "
-            "comparisons in “What was found” together, and those of the best setting with all others together.",
+            "What was corrected",
+            "Holm’s correction covers every comparison that the report states or draws, the pairs from which a leader "
+            "was picked included: of reports on settings that do not differ, at most 5 % call any difference clear. "
+            "“Suggestive” is not corrected: its own interval leaves out zero.",
         ),
         (
             "Clear, suggestive, cannot tell",
-            "Clear: significant at 5 % after the correction; for what is not tested, such as overfitting, seen in at "
-            "least four of five cases. Suggestive: the interval leaves out zero but the correction takes significance "
-            "away, or only part of the comparisons are clear; cannot tell: neither.",
+            "Clear: significant after the correction; for what is not tested, such as overfitting, seen in at least "
+            "four of five cases. Suggestive: possible, not established. Cannot tell: neither, or nothing was repeated.",
         ),
         (
             "Turning point",
@@ -119,16 +131,13 @@ def comparison_notes(parts: Sequence[Part], found: Sequence[Contrast]) -> tuple[
     tests = []
     if paired:
         tests.append(
-            "Sweeps tested on the same images (same names and classes) are compared on the images only one of two "
-            "networks gets right, by McNemar’s exact test; with several seeds, by its generalisation, the exact "
-            "sign-flip test. The difference stands with a 95 % interval for paired proportions (Bonett and "
-            "Price, 2012)."
+            "Sweeps tested on the same images (same names and classes) are compared image by image, over seeds and "
+            f"images, from {LEAST_SEEDS} seeds of each best setting. With fewer, only their networks are compared."
         )
     if unpaired:
         tests.append(
-            "Sweeps tested on different images are compared as independent samples: by Fisher’s exact test and with "
-            "the 95 % interval of Newcombe (1998) for a difference of proportions. Such a comparison is suggestive at "
-            "most."
+            "Sweeps tested on different images are compared as independent samples. Such a comparison is suggestive at "
+            "most, since one set of images may be easier."
         )
     if len(found) > 1:
         tests.append("Holm’s correction covers all pairs of sweeps, because the one ahead was found by looking.")
@@ -148,9 +157,9 @@ def comparison_notes(parts: Sequence[Part], found: Sequence[Contrast]) -> tuple[
         ),
         (
             "Clear, suggestive, cannot tell",
-            "Clear: significant at 5 % after the correction, and over the seeds where there are several. Suggestive: "
-            "the interval leaves out zero but the correction takes significance away, or the test images differ, or "
-            "the setting was found by its test accuracy. Cannot tell: neither.",
+            "Clear: significant at 5 % after the correction, over seeds and images. Suggestive: the interval leaves "
+            "out zero but the correction takes significance away, or the test images differ, or the setting was found "
+            "by its test accuracy. Cannot tell: neither, or too few seeds.",
         ),
         (
             "Chance",

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cnnsearch.evidence.axes import main_stage, map_axes
+from cnnsearch.evidence.comparisons import Score
 from cnnsearch.evidence.evidence import Evidence
 from cnnsearch.evidence.families import families
 from cnnsearch.evidence.mistakes import Mistake, Wrong, most_confused, most_sure_and_wrong
@@ -64,6 +65,8 @@ class Page:
     continued: list[Continued]
     confusion: Picture | None
     confused: list[Mistake]
+    by_class: rows.Table | None
+    """Recall of each class by the best setting."""
     wrong: list[Wrong]
     more_confusions: list[Picture]
     trials: rows.Table
@@ -129,6 +132,7 @@ def assemble(evidence: Evidence) -> Page:
         continued=[_continued(evidence, stage) for stage in evidence.stages if families(evidence, stage)],
         confusion=figures.best_confusion(evidence),
         confused=most_confused(evidence, evidence.best) if evidence.best else [],
+        by_class=rows.by_class(evidence),
         wrong=most_sure_and_wrong(evidence),
         more_confusions=figures.other_confusions(evidence),
         trials=rows.trials(evidence),
@@ -136,7 +140,7 @@ def assemble(evidence: Evidence) -> Page:
         images=figures.images_per_class(evidence),
         sheet=_sheet(evidence),
         data_facts=_data_facts(data, sweep.data),
-        warnings=[str(warning) for warning in data.get("warnings") or []] + _damage(evidence),
+        warnings=[str(warning) for warning in data.get("warnings") or []] + _damage(evidence) + _added(evidence),
         method=method(evidence),
     )
 
@@ -148,6 +152,18 @@ def _damage(evidence: Evidence) -> list[str]:
     named = ", ".join(damaged[:_MOST_NAMED]) + (", …" if len(damaged) > _MOST_NAMED else "")
     trials = counted(len(damaged), "trial")
     return [f"{trials} with damaged files count as not done ({named}): the same sweep trains them again."]
+
+
+def _added(evidence: Evidence) -> list[str]:
+    added, total = len(evidence.added), len(evidence.configurations)
+    if not added:
+        return []
+    were = "was" if added == 1 else "were"
+    return [
+        f"{counted(added, 'setting')} of {total:,} {were} added by a later, changed command, when test scores could "
+        "be seen. Whoever chose them with an eye on those has let the test images choose: the test scores are then "
+        "optimistic."
+    ]
 
 
 def _overline(evidence: Evidence) -> str:
@@ -162,12 +178,17 @@ def _facts(evidence: Evidence) -> list[Fact]:
     validation = evidence.score(best, "val") if best else None
     facts = []
     if best is not None:
-        optimistic = ", optimistic because it was picked for it" if len(evidence.configurations) > 1 else ""
+        picked = validation is not None and not validation.covers_seeds and len(evidence.configurations) > 1
+        optimistic = ", optimistic because it was picked for it" if picked else ""
         note = f"validation {validation.text}{optimistic}" if validation else ""
         facts.append(Fact("Best setting", evidence.label(best), note))
     if test is not None:
         facts.append(
-            Fact("Test accuracy", test.text, f"of {test.n:,} images that took no part in choosing; 95 % interval")
+            Fact(
+                "Test accuracy",
+                test.text,
+                f"of {test.n:,} images that took no part in choosing{_meaning(evidence, test)}",
+            )
         )
     statuses = [str(status) for status in evidence.tables.trials["status"]]
     planned = max(evidence.tables.planned, len(statuses))
@@ -181,6 +202,13 @@ def _facts(evidence: Evidence) -> list[Fact]:
         spread = f" in {len(seconds)} runs" if len(seconds) > 1 else ""
         facts.append(Fact("Time", duration(sum(seconds)) + spread, f"on {machine}" if machine else ""))
     return facts
+
+
+def _meaning(evidence: Evidence, score: Score) -> str:
+    """What the interval covers, and whether the networks were chosen for their luck."""
+    covers = f"{score.seeds} seeds and images" if score.covers_seeds else "other images"
+    chosen = len(evidence.contenders) > 1 and not evidence.is_confirmed
+    return f"; the interval covers {covers}" + (", not that the networks were chosen for their luck" if chosen else "")
 
 
 def _continued(evidence: Evidence, stage: str) -> Continued:

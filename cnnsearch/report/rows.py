@@ -9,7 +9,9 @@ from typing import Any
 from cnnsearch.evidence.comparisons import Score
 from cnnsearch.evidence.configurations import AXES, axis_values, best_of, is_missing
 from cnnsearch.evidence.evidence import Evidence
-from cnnsearch.evidence.families import change, families
+from cnnsearch.evidence.families import families
+from cnnsearch.evidence.mistakes import recalls
+from cnnsearch.evidence.statements import of_change
 from cnnsearch.report.words import points
 from cnnsearch.spec.axis_words import format_value, words
 from cnnsearch.words import duration
@@ -169,7 +171,7 @@ def before_after(evidence: Evidence, stage: str) -> Table:
                 for moment in ("before", "best"):
                     score = evidence.score(configuration, split, moment)
                     cells.append(Cell(score.text, score.value) if score else _NOTHING)
-            comparison = change(evidence, configuration)
+            comparison = evidence.statements.get(of_change(configuration))
             cells.append(
                 Cell(points(comparison.difference).replace(" points", ""), comparison.difference.value)
                 if comparison
@@ -181,3 +183,19 @@ def before_after(evidence: Evidence, stage: str) -> Table:
                 cells.append(Cell(f"{before:.2f} → {after:.2f}", after) if known else _NOTHING)
             rows.append(Row(tuple(cells), is_best=best is not None and configuration.key == best.key))
     return Table(tuple(columns), tuple(rows))
+
+
+def by_class(evidence: Evidence) -> Table | None:
+    """Show how many test images of each class the best setting finds, the fewest first; None if not recorded."""
+    found = recalls(evidence, evidence.best) if evidence.best else []
+    if not found:
+        return None
+    columns = (Column("class"), Column("test images", numeric=True), Column("recall", numeric=True))
+    found.sort(key=lambda item: item[1].value)
+    return Table(
+        columns,
+        tuple(
+            Row((Cell(name), Cell(f"{score.n:,}", float(score.n)), Cell(score.text, score.value)))
+            for name, score in found
+        ),
+    )

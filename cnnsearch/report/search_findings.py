@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from cnnsearch.evidence.comparisons import Score
+from dataclasses import replace
+
+from cnnsearch.evidence.comparisons import Score, in_percent
 from cnnsearch.evidence.evidence import Evidence
 from cnnsearch.evidence.progress import late_gain, late_on_front
 from cnnsearch.evidence.regions import region
 from cnnsearch.evidence.searches import Attempt, Searched
 from cnnsearch.evidence.space import Axis
 from cnnsearch.evidence.verdicts import CANNOT_TELL, CLEAR, SUGGESTIVE, Verdict
-from cnnsearch.report.claims import Claim, Finding, plain
+from cnnsearch.report.claims import Finding
 from cnnsearch.spec.axis_words import describe, format_value, rounded, words
 from cnnsearch.words import capitalised, counted, listed, number_word
 
@@ -17,16 +19,16 @@ ENOUGH = 40
 """Settings from which on importances are called clear."""
 
 
-def of_searches(evidence: Evidence) -> list[Claim]:
+def of_searches(evidence: Evidence) -> list[Finding]:
     """For each search: axes that matter, the best regions, progress, early stopping, the Pareto set."""
-    claims = []
+    found = []
     for search in evidence.searches:
         start = f"In stage {search.stage}: " if len(evidence.searches) > 1 else ""
         told = [*_of_front(search), *_of_stopping(search)]
         if search.is_search:
             told = [*_of_axes(search), *_of_regions(search), *told, *_of_progress(search)]
-        claims += [plain(f"{start}{one.sentence}", one.verdict, one.anchor) for one in told]
-    return claims
+        found += [replace(one, sentence=f"{start}{one.sentence}") for one in told]
+    return found
 
 
 def anchor(search: Searched) -> str:
@@ -52,9 +54,7 @@ def _of_axes(search: Searched) -> list[Finding]:
         return [Finding(sentence, CANNOT_TELL, anchor(search))]
 
     def share(name: str) -> str:
-        one = found.shares[name]
-        digits = 0 if f"{100 * one.low:.0f}" != f"{100 * one.high:.0f}" else 1
-        return f"{100 * one.value:.{digits}f} % ({100 * one.low:.{digits}f}–{100 * one.high:.{digits}f})"
+        return in_percent(*found.shares[name], decimals=0)
 
     leaders = clear or likely
     verb = "matters" if clear else "may matter"

@@ -4,17 +4,33 @@ from __future__ import annotations
 
 import re
 
+from cnnsearch.evidence.comparisons import Comparison
 from cnnsearch.evidence.configurations import Configuration
 from cnnsearch.evidence.evidence import Evidence
 from cnnsearch.spec.axis_words import Value, format_value
 from cnnsearch.stats import Estimate
 from cnnsearch.words import number_word, share, signed
 
+_LEVEL = 1e-9
+
 
 def points(difference: Estimate, sign: int = 1) -> str:
-    """A difference of accuracies with its interval: "2.7 points (0.4 to 5.0)". `sign` -1 turns it around."""
+    """A difference of accuracies with its interval: "2.7 points (0.4 to 5.0)". `sign` -1 turns it around.
+
+    With more decimals where one would make a difference look like none.
+    """
     low, high = sorted((sign * difference.low, sign * difference.high))
-    return f"{signed(100 * sign * difference.value)} points ({signed(100 * low)} to {signed(100 * high)})"
+    value = sign * difference.value
+    is_level = abs(value) < _LEVEL
+    decimals = 1 if is_level else next((d for d in (1, 2) if round(100 * value, d)), 3)
+    return f"{signed(100 * value, decimals)} points ({signed(100 * low, decimals)} to {signed(100 * high, decimals)})"
+
+
+def repeated(comparison: Comparison) -> str:
+    """What a difference is the mean over: " on average over 8 matched settings", " over 5 seeds"; else empty."""
+    if comparison.pairs > 1:
+        return f" on average over {comparison.pairs} matched settings"
+    return f" over {comparison.seeds} seeds each" if comparison.seeds > 1 else ""
 
 
 def chance_text(evidence: Evidence) -> str:

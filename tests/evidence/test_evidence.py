@@ -9,7 +9,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from cnnsearch import plots
+from cnnsearch import plots, stats
 from cnnsearch.evidence.configurations import best_of, distinct, matched
 from cnnsearch.evidence.evidence import Evidence
 from cnnsearch.results.parquet import EPOCHS, PREDICTIONS, TRIALS
@@ -85,20 +85,68 @@ class TestEvidence:
         assert forth.p_value == pytest.approx(back.p_value)
         assert forth.seeds == 3
 
-    def test_seeds_that_disagree_are_never_told_apart(self):
-        """Two settings far apart on the images, but not in the same direction for each seed."""
+    def test_one_seed_of_a_pair_compares_networks_alone(self):
+        a, b = part1().configurations[0], part1().configurations[-1]
+        comparison, of_a, of_b = part1().compare([(a, b)]), part1().correct(a), part1().correct(b)
+        assert comparison is not None
+        assert of_a is not None
+        assert of_b is not None
+        assert (comparison.basis, comparison.can_tell) == ("networks", False)
+        assert comparison.difference == pytest.approx(stats.paired_difference(of_a, of_b))
+        assert comparison.p_value == pytest.approx(stats.sign_flip_exact(of_a - of_b))
+
+    @pytest.mark.parametrize(("count", "basis"), [(1, "networks"), (2, "networks"), (3, "seeds"), (5, "seeds")])
+    def test_settings_take_three_seeds(self, count, basis):
+        evidence = Evidence(factory.make(factory.grid_plans(range(count))[: 4 * count], [factory.GRID]))
+        a, b = evidence.configurations[:2]
+        comparison = evidence.compare([(a, b)])
+        assert comparison is not None
+        assert comparison.basis == basis
+        assert comparison.can_tell == (basis == "seeds")
+        assert evidence.tells_settings_apart == (basis == "seeds")
+
+    @pytest.mark.parametrize(("count", "basis"), [(2, "networks"), (3, "networks"), (4, "pairs")])
+    def test_or_four_pairs_of_them(self, count, basis):
+        pairs = matched(part1().stage("grid"), "lr", 0.001, 0.0001)[:count]
+        comparison = part1().compare(pairs)
+        assert comparison is not None
+        assert (comparison.basis, comparison.pairs) == (basis, count)
+
+    @pytest.mark.parametrize("count", [1, 2, 3, 5])
+    def test_an_interval_covers_seeds_from_three_of_them(self, count):
+        evidence = Evidence(factory.make(factory.grid_plans(range(count))[: 2 * count], [factory.GRID]))
+        score = evidence.score(evidence.configurations[1])
+        assert score is not None
+        assert (score.seeds, score.covers_seeds) == (count, count >= 3)
+
+    @pytest.mark.parametrize(
+        ("shifts", "told"), [((2.5, -0.5, 0.5), False), ((1.0, 0.9, 1.1), True), ((0.0, 0.05, -0.05), False)]
+    )
+    def test_settings_are_told_apart_only_where_their_seeds_agree(self, shifts, told):
+        """Two settings far apart on the images, in the same direction for each seed or not."""
         plans = [
-            replace(plan, ability=plan.ability + shift)
+            replace(plan, ability=plan.ability + (shifts[plan.seed] if plan.values["batch_size"] == 32 else 0.0))
             for plan in factory.grid_plans((0, 1, 2))[-6:]
-            for shift in [{0: 2.5, 1: -0.5, 2: 0.5}[plan.seed] if plan.values["batch_size"] == 32 else 0.0]
         ]
         evidence = Evidence(factory.make(plans, [factory.GRID]))
         assert evidence.best is not None
         comparison = evidence.compare([tuple(evidence.configurations)])  # type: ignore[list-item]
         assert comparison is not None
-        assert comparison.p_value < 0.001
-        assert not comparison.seeds_agree
-        assert len(evidence.near_best) == 1
+        assert comparison.basis == "seeds"
+        assert (comparison.p_value < 0.05) == told
+        assert len(evidence.near_best) == (not told)
+        assert len(evidence.told_apart) == told
+
+    def test_with_one_seed_all_settings_may_be_best(self):
+        assert len(part1().near_best) == 15
+        assert part1().told_apart == part1().better_than_best == part1().incomplete == []
+
+    def test_who_lost_to_the_best_cannot_be_best(self):
+        evidence = seeds()
+        assert evidence.told_apart
+        best = {c.key for c in [*evidence.near_best, *filter(None, [evidence.best])]}
+        assert not best & {c.key for c in evidence.told_apart}
+        assert len(best) + len(evidence.told_apart) == 16
 
     def test_nullable_columns_give_the_same(self):
         """`to_pandas` may or may not be asked for pandas' own nullable types."""

@@ -17,9 +17,11 @@ from matplotlib.figure import Figure
 from cnnsearch import plots
 from cnnsearch.evidence.configurations import best_of, matched
 from cnnsearch.evidence.evidence import Evidence
-from cnnsearch.evidence.families import change, families
+from cnnsearch.evidence.families import families
 from cnnsearch.evidence.mistakes import counts, most_confused
+from cnnsearch.evidence.statements import of_change
 from cnnsearch.plots import continued, style
+from cnnsearch.plots.dots import settings_title
 from cnnsearch.plots.heatmaps import text_on_heat
 from tests.report import factory
 
@@ -56,6 +58,15 @@ class TestFigures:
             assert score is not None
             assert f"{100 * score.value:.1f} % ({100 * score.low:.1f}–{100 * score.high:.1f})" in shown
         assert "chance 10 %" in shown
+
+    @pytest.mark.parametrize("make", [factory.part1, lambda: factory.part1(seeds=range(5))])
+    def test_hollow_are_only_the_settings_that_are_told_apart(self, make):
+        evidence = Evidence(make())
+        (axes,) = drawn(plots.all_settings(evidence)).axes
+        dots = [line for line in axes.lines if line.get_marker() in ("o", "D")]
+        assert len(dots) == 16
+        hollow = sum(line.get_markerfacecolor() == style.THEME["paper"] for line in dots)
+        assert hollow == len(evidence.told_apart)
 
     def test_of_many_settings_the_best_forty_are_shown_and_it_says_so(self):
         evidence = Evidence(factory.many(100))
@@ -170,22 +181,34 @@ class TestTitles:
 
     def test_an_answer(self):
         figure = drawn(plots.heatmaps(part1()))
-        gaps = [
-            100 * (a.scores["test_accuracy"] - b.scores["test_accuracy"])
-            for a, b in matched(part1().stage("grid"), "model", "residual", "plain")
-        ]
-        expected = (
-            f"residual is ahead of plain at all 4 settings they share, by {min(gaps):.0f} to {max(gaps):.0f} points"
+        pairs = matched(part1().stage("grid"), "model", "residual", "plain")
+        gap = np.mean([100 * (a.scores["test_accuracy"] - b.scores["test_accuracy"]) for a, b in pairs])
+        assert style.title_of(figure) == (
+            f"residual is better than plain, by {gap:.1f} points on average over 4 settings"
         )
-        assert style.title_of(figure) == expected
 
     def test_a_question(self):
         figure = drawn(plots.heatmaps(factory.at_chance()))
         assert style.title_of(figure) == "How does test accuracy change with the learning rate and the batch size?"
 
     def test_one_axis(self):
-        figure = drawn(plots.heatmaps(factory.lr_only()))
-        assert style.title_of(figure) == "learning rate 0.001 is ahead of all 3 other values"
+        once, thrice = (drawn(plots.heatmaps(factory.lr_only(seeds))) for seeds in ((0,), (0, 1, 2)))
+        assert style.title_of(once) == "How does test accuracy change with the learning rate?"
+        assert style.title_of(thrice) == "learning rate 0.001 is better than all 3 other values"
+
+    def test_settings(self):
+        name = "residual, lr 0.001, batch 32, dropout 0.1"
+        assert settings_title(part1()) == f"{name} is best by validation; too few seeds tell settings apart"
+        five = Evidence(factory.part1(seeds=range(5)))
+        assert settings_title(five) == f"1 of 15 other settings may be as good as {name}"
+        disagree = Evidence(factory.validation_and_test_disagree(seeds=(0, 1, 2)))
+        assert settings_title(disagree) == "batch 16 is best by validation, but not on the test images"
+        rates = Evidence(factory.lr_only(seeds=(0, 1, 2)))
+        assert settings_title(rates) == "lr 0.001 is better than all 3 other settings"
+
+    def test_of_confirmed_settings_contenders_are_counted(self):
+        title = settings_title(Evidence(factory.confirmed()))
+        assert re.fullmatch(r"residual, lr 0\.001, batch 32, dropout 0\.1 is better than both other \w+", title)
 
     def test_chance(self):
         figure = drawn(plots.all_settings(factory.at_chance()))
@@ -197,9 +220,8 @@ class TestTitles:
         assert len(claims) == 2
         for group, claim in zip(families(part1(), "dropout"), claims, strict=True):
             best = best_of(group)
-            comparison = change(part1(), best) if best else None
-            assert comparison is not None
-            assert ("nothing clear" not in claim) == (comparison.p_value < 0.05)
+            assert best is not None
+            assert ("nothing clear" not in claim) == (part1().verdict(of_change(best)) == "clear")
 
     def test_before_and_after_names_the_harm_where_there_is_no_gain(self):
         def children(rows, plans):

@@ -46,6 +46,11 @@ def part2() -> Tables:
     return factory.part2()
 
 
+def seeded_grid(seeds: int) -> Tables:
+    """The same two cells with several seeds."""
+    return factory.make(factory.grid_plans(range(seeds))[-2 * seeds :], [factory.GRID])
+
+
 @functools.cache
 def page(variant: str = "ordinary") -> ComparisonPage:
     return comparison.assemble(VARIANTS[variant](), Path("results/comparison"))
@@ -57,6 +62,9 @@ def words(of: ComparisonPage) -> str:
 
 VARIANTS: dict[str, Callable[[], list[Tables]]] = {
     "ordinary": lambda: [grid(), part2()],
+    "seeds": lambda: [seeded_grid(3), factory.part2(seeds=(0, 1, 2))],
+    "seeds alike": lambda: [seeded_grid(3), factory.part2((0.3, 1.02), seeds=(0, 1, 2))],
+    "seeds, other images": lambda: [seeded_grid(3), factory.part2(seeds=(0, 1, 2), test_per_class=60)],
     "alike": lambda: [grid(), factory.part2((0.3, 1.0))],
     "other images": lambda: [grid(), factory.part2(test_per_class=60)],
     "other data": lambda: [grid(), replace(part2(), data={**part2().data, "fingerprint": "ffff"})],
@@ -93,9 +101,21 @@ class TestStatistics:
         assert right[0] is not None
         assert right[1] is not None
         assert contrast.is_paired
-        assert contrast.p_value == stats.mcnemar_exact(right[0], right[1])
+        assert contrast.comparison.p_value == stats.sign_flip_exact(right[0] - right[1])
         assert contrast.comparison.difference == stats.paired_difference(right[0], right[1])
         assert contrast.comparison.difference.value == pytest.approx(ranked[0].score.value - ranked[1].score.value)
+
+    def test_mcnemars_alone_says_nothing_of_the_settings(self) -> None:
+        (contrast,) = contrasts(entries([Part("a", Evidence(grid())), Part("b", Evidence(part2()))]))
+        assert contrast.comparison.p_value < 0.01
+        assert (contrast.comparison.basis, contrast.verdict) == ("networks", "cannot tell")
+
+    @pytest.mark.parametrize(("sides", "basis"), [((3, 3), "seeds"), ((3, 2), "networks"), ((1, 5), "networks")])
+    def test_settings_take_three_seeds_of_both(self, sides: tuple[int, int], basis: str) -> None:
+        both = [Part("a", Evidence(seeded_grid(sides[0]))), Part("b", Evidence(factory.part2(seeds=range(sides[1]))))]
+        (contrast,) = contrasts(entries(both))
+        assert contrast.comparison.basis == basis
+        assert contrast.verdict == ("clear" if basis == "seeds" else "cannot tell")
 
     def test_with_several_seeds_each_image_counts_once(self) -> None:
         ranked = entries([Part("a", Evidence(grid())), Part("b", Evidence(factory.part2(seeds=(0, 1))))])
@@ -123,28 +143,51 @@ class TestStatistics:
         assert part.seconds(child) == 19.0
         assert part.seconds(part.evidence.by_key[child.parent or ""]) == 9.5
         assert cost.total_seconds(part) == 16 * 9.5
-        score = part.evidence.score(child)
-        assert score is not None
-        assert cost.rate(part, child) == pytest.approx(100 * (score.value - 0.1) / (19 / 60))
 
 
 class TestSentences:
-    def test_the_answer_has_both_numbers_and_their_difference(self) -> None:
-        ranked = entries([Part("part1", Evidence(grid())), Part("part2", Evidence(part2()))])
+    @pytest.mark.parametrize(
+        ("variant", "start", "verdict"),
+        [
+            (
+                "ordinary",
+                "{a} cannot be told from {b} from one seed: the best setting of {a} by validation (",
+                "cannot tell",
+            ),
+            ("seeds", "Best is {a}: its best setting by validation (", "clear"),
+        ],
+    )
+    def test_the_answer_has_both_numbers_and_their_difference(self, variant: str, start: str, verdict: str) -> None:
+        one, other = VARIANTS[variant]()
+        ranked = entries([Part("part1", Evidence(one)), Part("part2", Evidence(other))])
         (contrast,) = contrasts(ranked)
-        sentence = page().answer.sentence
-        assert sentence.startswith(f"Best is {ranked[0].part.name}: its best setting by validation (")
-        assert ranked[0].score.text in sentence
-        assert ranked[1].score.text in sentence
-        assert points(contrast.comparison.difference) in sentence
-        assert page().warnings == []
-        assert "on the same 1,000 test images (McNemar’s exact test, p" in page().findings[0].sentence
+        answer = page(variant).answer
+        assert answer.sentence.startswith(start.format(a=ranked[0].part.name, b=ranked[1].part.name))
+        assert answer.verdict == verdict
+        assert ranked[0].score.text in answer.sentence
+        assert ranked[1].score.text in answer.sentence
+        assert points(contrast.comparison.difference) in answer.sentence
+        assert page(variant).warnings == []
+
+    def test_what_networks_show_is_said_of_networks(self) -> None:
+        first = page().findings[0]
+        assert first.verdict == "cannot tell"
+        assert "cannot be told apart from one seed: the networks of part1 are ahead by" in first.sentence
+        assert first.sentence.endswith(" on the same 1,000 test images.")
+        assert "fewer than 3 seeds" in page().seeds_note
+
+    def test_what_seeds_show_is_said_of_settings(self) -> None:
+        first = page("seeds").findings[0]
+        assert first.verdict == "clear"
+        assert first.sentence.startswith("The best setting of part1 is more accurate than that of part2 by ")
+        assert "on the same 1,000 test images over 3 seeds each (p = 0.0" in first.sentence
+        assert page("seeds").seeds_note == ""
 
     @pytest.mark.parametrize("variant", VARIANTS)
     def test_accuracies_and_differences_carry_their_interval(self, variant: str) -> None:
         text = words(page(variant))
         assert re.findall(r"\d\.\d %(?! \(\d+\.\d–\d+\.\d\))", text) == []
-        assert re.findall(r"\d points(?! \(−?\d+\.\d to −?\d+\.\d\))", text) == []
+        assert re.findall(r"\d points(?! \(−?\d+\.\d+ to −?\d+\.\d+\))", text) == []
 
     def test_time_and_what_is_reached_in_it(self) -> None:
         told = [finding.sentence for finding in page().findings if finding.anchor == "time"]
@@ -152,21 +195,27 @@ class TestSentences:
             "The best network of part1 took 10 s to train, that of part2 16 s, 1.7 times as long."
         )
         assert "part1 19 s for 2 trials and part2 16 s for 2 trials" in told[0]
-        assert told[1].startswith("Per minute of training, the best setting of part1 reaches ")
-        assert "part2 (fine-tuning head) with " in told[2]
-        assert [finding.verdict for finding in page().findings if finding.anchor == "time"] == ["suggestive"] * 3
+        assert "part2 (fine-tuning head) with " in told[1]
+        assert [finding.verdict for finding in page().findings if finding.anchor == "time"] == ["suggestive"] * 2
 
     def test_what_cannot_be_told_apart_is_said_to_be_so(self) -> None:
-        assert page("alike").answer.sentence.startswith("The test images cannot tell ")
-        assert page("alike").answer.verdict == "cannot tell"
+        for variant, since in (("alike", " from one seed"), ("seeds alike", "")):
+            assert re.match(rf"part. cannot be told from part.{since}: the best ", page(variant).answer.sentence)
+            assert page(variant).answer.verdict == "cannot tell"
 
     def test_other_images_are_not_compared_one_by_one(self) -> None:
         assert "not comparable image by image" in " ".join(page("other images").warnings)
         assert "on different test images" in page("other images").findings[0].sentence
-        assert "Fisher’s exact test" in page("other images").findings[0].sentence
-        assert {finding.verdict for finding in page("other images").findings[:1]} <= {"suggestive", "cannot tell"}
-        assert page("other images").answer.verdict != "clear"
-        assert "Newcombe" in dict(page("other images").notes)["Tests"]
+        assert page("other images").answer.verdict == page("other images").findings[0].verdict == "cannot tell"
+        assert "independent samples" in dict(page("other images").notes)["Tests"]
+
+    def test_on_other_images_seeds_make_it_suggestive_at_most(self) -> None:
+        (contrast,) = contrasts(
+            entries([Part(str(i), Evidence(t)) for i, t in enumerate(VARIANTS["seeds, other images"]())])
+        )
+        assert contrast.p_value < 0.05
+        assert page("seeds, other images").answer.verdict == "suggestive"
+        assert "may be more accurate" in page("seeds, other images").findings[0].sentence
 
     def test_other_data_is_warned_of(self) -> None:
         (warning,) = page("other data").warnings
@@ -221,10 +270,6 @@ class TestFiles:
         row = dict(zip(titles, [cell.text for cell in table.rows[1].cells], strict=True))
         assert row["best setting"] == "fine-tuning: last-2-convs"
         assert (row["trainable parameters"], row["training time"], row["all trials"]) == ("4,723,722", "16 s", "16 s")
-        best = Evidence(part2()).best
-        assert best is not None
-        expected = 100 * (best.scores["test_accuracy"] - 0.1) * 60 / 16
-        assert row["points above chance per minute"] == f"{expected:.0f}"
         assert sum(r.is_best for r in table.rows) == 1
 
     def test_a_sweeps_report_is_never_overwritten(self, tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from cnnsearch.evidence.mistakes import examples_wanted
 from cnnsearch.report import figures
 from cnnsearch.report.html import keep_numbers_whole, only_base64
 from cnnsearch.report.markdown import code, plain
+from cnnsearch.report.rows import by_class
 from cnnsearch.results.tables import Tables
 from cnnsearch.spec.sweep import Sweep
 from tests.report import factory
@@ -28,6 +29,7 @@ from tests.report import factory
 VARIANTS: dict[str, Callable[[], Tables]] = {
     "part1": lambda: factory.part1(pictures=True),
     "seeds": lambda: factory.part1(seeds=(0, 1)),
+    "confirmed": factory.confirmed,
     "nasty": factory.nasty,
     "with_trouble": factory.with_trouble,
     "one_trial": factory.one_trial,
@@ -110,8 +112,20 @@ def built(tmp_path_factory):
     return build
 
 
+def trials_table(folder: Path) -> str:
+    """The HTML of the table of trials."""
+    section = (folder / "report.html").read_text(encoding="utf-8").split('<h2 id="trials">')[1]
+    return section.split("<table")[1].split("</table>")[0]
+
+
 @pytest.mark.parametrize("name", VARIANTS)
 class TestEveryReport:
+    def test_has_the_recall_of_each_class(self, built, name):
+        out, page = built(name)
+        assert ("Recall of each class" in page.words()) == (name != "all_failed")
+        text = (out / "report.md").read_text(encoding="utf-8")
+        assert ("### Recall of each class" in text) == (name != "all_failed")
+
     def test_is_well_formed_and_made_of_known_elements(self, built, name):
         _, page = built(name)
         assert page.open == []
@@ -184,7 +198,7 @@ class TestEveryReport:
 
     def test_every_trial_is_in_the_table(self, built, name):
         out, _ = built(name)
-        table = (out / "report.html").read_text(encoding="utf-8").split("sortable")[1].split("</table>")[0]
+        table = trials_table(out)
         assert table.count("<tr") - 1 == len(VARIANTS[name]().trials)
         lines = (out / "report.md").read_text(encoding="utf-8").split("## Trials")[1].split("## Data")[0].splitlines()
         assert sum(line.startswith("|") for line in lines) - 2 == len(VARIANTS[name]().trials)
@@ -209,7 +223,7 @@ class TestPart1:
 
     def test_the_best_row_is_marked_once(self, built):
         out, _ = built("part1")
-        table = (out / "report.html").read_text(encoding="utf-8").split("sortable")[1].split("</table>")[0]
+        table = trials_table(out)
         (row,) = re.findall(r'<tr class="best">.*', table)
         evidence = Evidence(VARIANTS["part1"]())
         assert evidence.best is not None
@@ -220,7 +234,7 @@ class TestPart1:
 
     def test_says_how_it_selected(self, built):
         _, page = built("part1")
-        assert "Test images choose nothing" in page.words()
+        assert "test images choose nothing" in page.words()
         assert "optimistic because it was picked for it" in page.words()
 
     def test_pictures_are_inside(self, built):
@@ -246,6 +260,41 @@ class TestPart1:
         assert names == sorted(path.relative_to(tmp_path) for path in tmp_path.rglob("*") if path.is_file())
         for name in names:
             assert (out / name).read_bytes() == (tmp_path / name).read_bytes(), name
+
+
+class TestConfirmed:
+    def test_it_says_on_what_the_answer_rests(self, built):
+        _, page = built("confirmed")
+        words = page.words()
+        assert "It was chosen among 3 contenders that were trained again on fresh seeds" in words
+        assert "Each contender was trained again with 5 fresh seeds (1, 2, 3, 4 and 5)" in words
+        assert "optimistic because it was picked" not in words
+
+    def test_the_rows_of_the_best_are_its_fresh_seeds(self, built):
+        out, _ = built("confirmed")
+        marked = re.findall(r'<tr class="best">.*', trials_table(out))
+        assert len(marked) == 5
+        assert all("confirm" in row for row in marked)
+
+
+class TestRecall:
+    def test_each_class_has_its_share_with_an_interval_the_fewest_first(self):
+        evidence = Evidence(factory.part1(seeds=(0, 1, 2)))
+        best = evidence.best
+        assert best is not None
+        rows = evidence.tables.predictions
+        rows = rows[rows["trial_id"].isin(best.trial_ids) & (rows["split"] == "test") & (rows["moment"] == "best")]
+        shares = (rows["label"] == rows["predicted"]).groupby(rows["label"]).mean()
+        table = by_class(evidence)
+        assert table is not None
+        assert {row.cells[0].text: row.cells[2].sort for row in table.rows} == pytest.approx(shares.to_dict())
+        values = [row.cells[2].sort or 0.0 for row in table.rows]
+        assert values == sorted(values)
+        assert all(row.cells[1].text == "100" for row in table.rows)
+        assert all(re.fullmatch(r"\d+\.\d % \(\d+\.\d–\d+\.\d\)", row.cells[2].text) for row in table.rows)
+
+    def test_there_is_none_where_nothing_is_recorded(self):
+        assert by_class(Evidence(factory.all_failed())) is None
 
 
 class TestWrong:

@@ -10,7 +10,9 @@ import pytest
 
 from cnnsearch import plots, report
 from cnnsearch.evidence.evidence import Evidence
+from cnnsearch.plots.dots import settings_title
 from cnnsearch.report import figures, rows
+from cnnsearch.report.claims import Finding
 from cnnsearch.report.findings import answer, findings, summary
 from cnnsearch.report.words import trained_layers
 from cnnsearch.spec.axis_words import describe
@@ -22,12 +24,19 @@ def part2() -> Evidence:
     return Evidence(factory.part2())
 
 
+@functools.cache
+def seeded(*abilities: float) -> Evidence:
+    """With three seeds."""
+    return Evidence(factory.part2(abilities or (0.3, 0.8), seeds=(0, 1, 2)))
+
+
 def test_a_way_to_fine_tune_is_said_with_its_axis() -> None:
     assert describe("fine_tune", "head") == "fine-tuning: head"
     assert dict(summary(part2()))["best"] == "fine-tuning: last-2-convs"
-    assert plots.style.title_of(plots.all_settings(part2())) == (  # type: ignore[arg-type]
-        "fine-tuning: last-2-convs is told apart from the other setting"
+    assert settings_title(part2()) == (
+        "fine-tuning: last-2-convs is best by validation; too few seeds tell settings apart"
     )
+    assert settings_title(seeded()) == "fine-tuning: last-2-convs is better than the other setting"
 
 
 @pytest.mark.parametrize(
@@ -45,24 +54,37 @@ def test_what_trains_in_words(fine_tune: str, words: str) -> None:
     assert trained_layers(fine_tune) == words
 
 
+def of_axis(evidence: Evidence) -> Finding:
+    (finding,) = [f for f in findings(evidence) if f.anchor == "heatmaps"]
+    return finding
+
+
 def test_the_finding_says_what_helps_and_what_it_costs() -> None:
-    (finding,) = [f for f in findings(part2()) if f.anchor == "heatmaps"]
+    finding = of_axis(seeded())
     assert finding.verdict == "clear"
     assert finding.sentence.startswith(
-        "Training the last two convolutions as well as the last layer is better than the last layer alone by "
+        "Training the last two convolutions as well as the last layer is better than the last layer alone: it is ahead "
+        "by "
     )
     assert finding.sentence.endswith("It trains 4,723,722 parameters instead of 5,130 and takes 16 s instead of 0.4 s.")
-    assert "best resnet18" not in " ".join(f.sentence for f in findings(part2()))
+    assert "best resnet18" not in " ".join(f.sentence for f in findings(seeded()))
+
+
+def test_one_seed_does_not_say_what_helps_but_what_it_costs() -> None:
+    finding = of_axis(part2())
+    assert finding.verdict == "cannot tell"
+    assert finding.sentence.startswith(
+        "Whether training the last two convolutions as well as the last layer or the last layer alone is better cannot "
+        "be told from one seed: the networks with "
+    )
+    assert finding.sentence.endswith("It trains 4,723,722 parameters instead of 5,130 and takes 16 s instead of 0.4 s.")
 
 
 def test_the_finding_when_the_last_layer_alone_is_ahead_or_nothing_is() -> None:
-    (finding,) = [f for f in findings(Evidence(factory.part2((0.8, 0.3)))) if f.anchor == "heatmaps"]
-    assert finding.sentence.startswith(
-        "Training the last layer alone is better than training the last two convolutions"
-    )
-    assert "It trains 5,130 parameters instead of 4,723,722" in finding.sentence
-    (finding,) = [f for f in findings(Evidence(factory.part2((0.5, 0.5)))) if f.anchor == "heatmaps"]
-    assert "cannot be told apart from training" in finding.sentence
+    sentence = of_axis(seeded(0.8, 0.3)).sentence
+    assert sentence.startswith("Training the last layer alone is better than the last two convolutions")
+    assert "It trains 5,130 parameters instead of 4,723,722" in sentence
+    assert "cannot be told apart: " in of_axis(seeded(0.5, 0.5)).sentence
 
 
 def test_the_answer_says_it_in_words() -> None:

@@ -51,11 +51,17 @@ class Plan:
     turn: float = 0.35  # where validation loss turns, as a share of the epochs; 1 or more: not at all
     stopped_at: int | None = None  # the epoch after which it was stopped early
     stopped_by: str | None = None  # the rule that did it
+    confirms: str | None = None  # the first trial of the setting that this is a fresh seed of
 
     @functools.cached_property
     def trial_id(self) -> str:
         text = repr((self.stage, sorted(self.values.items()), self.seed, self.parent))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def luck(*of: object) -> float:
+    """Between -1 and 1, always the same for the same network: what its seed is worth to it."""
+    return int(hashlib.sha256(repr(of).encode()).hexdigest()[:8], 16) / 2**31 - 1
 
 
 @dataclass
@@ -148,6 +154,7 @@ def _curves(world: World, plan: Plan, val_accuracy: float, start: float | None) 
 def _add(world: World, plan: Plan, sweep: str) -> None:
     row: dict[str, Any] = {
         "trial_id": plan.trial_id, "sweep": sweep, "stage": plan.stage, "parent_id": plan.parent, "status": plan.status,
+        "confirms": plan.confirms,
         "error": plan.error, "optimizer": "adam", "image_size": 32, "epochs": world.epochs, "seed": plan.seed,
         "precision": "bf16", "parameters": 4_700_000, "seconds": 9.5, "images_per_second": 870.0,
         "peak_memory_bytes": 700_000_000, "device": "cpu", "threads": 1, "host": "box", "schema_version": 1,
@@ -218,6 +225,7 @@ def make(
     question: str = "How do learning rate, batch size, residual blocks and dropout change accuracy?",
     pictures: bool = False,
     waiting: int = 0,
+    confirm: int | None = None,
     folder: Path = Path("results/part1"),
 ) -> Tables:
     """Tables of these trials on one made-up data set."""
@@ -239,6 +247,8 @@ def make(
         "train": {"epochs": epochs, "optimizer": "adam", "precision": "auto", "seed": 0},
         "stages": stages,
     }
+    if confirm is not None:
+        description["confirm"] = {"seeds": confirm}
     # The name may be one that no sweep file can have: what shows it must cope.
     sweep = Sweep.model_validate(description).model_copy(update={"name": name})
     provenance = {

@@ -1,0 +1,212 @@
+"""Settings and what can be said of two of them: the part of the evidence that axes, families and verdicts build on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cnnsearch import stats
+from cnnsearch.evidence import crossed
+from cnnsearch.evidence.comparisons import LEAST_PAIRS, LEAST_SEEDS, Basis, Comparison, Score
+from cnnsearch.evidence.configurations import AXES, Configuration, axis_values, collect
+from cnnsearch.evidence.recorded import Recorded
+from cnnsearch.evidence.searches import Attempt, Searched, searches
+from cnnsearch.spec.axis_words import describe, rounded
+from cnnsearch.spec.confirm import CONFIRM
+from cnnsearch.spec.stage import Values
+
+
+class Compared(Recorded):
+    """The settings of a sweep, their scores, and comparisons between them."""
+
+    @cached_property
+    def configurations(self) -> list[Configuration]:
+        """Finished configurations, in the order of the table."""
+        return collect(self.tables)
+
+    @cached_property
+    def by_key(self) -> dict[str, Configuration]:
+        """Key -> configuration."""
+        return {c.key: c for c in self.configurations}
+
+    @cached_property
+    def stages(self) -> list[str]:
+        """Names of the stages that have finished configurations, in the order of the sweep."""
+        planned = [stage.name for stage in self.tables.sweep.stages]
+        present = list(dict.fromkeys(c.stage for c in self.configurations))
+        return [name for name in planned if name in present] + [name for name in present if name not in planned]
+
+    def stage(self, name: str) -> list[Configuration]:
+        """The finished configurations of a stage."""
+        return [c for c in self.configurations if c.stage == name]
+
+    def continues(self, name: str) -> bool:
+        """Whether the stage carries weights over from another, and is more than a repetition."""
+        return name != CONFIRM.name and any(c.parent is not None for c in self.stage(name))
+
+    def space(self, name: str) -> dict[str, Values]:
+        """A stage's space as the sweep file gives it: axis -> values. Empty for a stage that is not in the sweep."""
+        return next((stage.space for stage in self.tables.sweep.stages if stage.name == name), {})
+
+    def axes(self, name: str) -> list[str]:
+        """The axes a stage itself varies, in the order of its space; never the seed.
+
+        Axes that a stage only inherits from its parents are not its own, though they differ between its configurations.
+        """
+        configurations = self.stage(name)
+        varying = [a for a in AXES if len({c.values[a] for c in configurations}) > 1]
+        space = list(self.space(name))
+        own = [axis for axis in space if axis in varying]
+        return own if space else varying
+
+    @cached_property
+    def varying(self) -> list[str]:
+        """The axes that differ between any two trials, finished or not: what a label has to mention."""
+        rows = [axis_values(row) for row in self.tables.trials.to_dict("records")]
+        return [axis for axis in AXES if len({row[axis] for row in rows}) > 1]
+
+    def label(self, configuration: Configuration, *, omit: Iterable[str] = (), separator: str = ", ") -> str:
+        """A configuration in words, by the axes that vary: "residual, lr 0.001, batch 16, no dropout"."""
+        omitted = set(omit)
+        omitted |= self.without_part.get(configuration.key, set())
+        axes = [axis for axis in self.varying if axis not in omitted]
+        # If configurations differ in no axis, say what kind this one is.
+        axes = axes or [axis for axis in ("model", "lr", "batch_size") if axis not in omitted]
+        return separator.join(describe(axis, configuration.values[axis]) for axis in axes)
+
+    @cached_property
+    def without_part(self) -> dict[str, set[str]]:
+        """Key -> the axes of its search that do not apply to it, such as the momentum of adam."""
+        return {
+            id_: {axis.name for axis in search.axes} - set(one.values) for id_, (search, one) in self.attempts.items()
+        }
+
+    @cached_property
+    def attempts(self) -> dict[str, tuple[Searched, Attempt]]:
+        """Id of each trial that a search suggested -> the search, and the trial in it."""
+        return {one.trial_id: (search, one) for search in self.searches if search.is_search for one in search.attempts}
+
+    def brief(self, configuration: Configuration, room: int) -> str:
+        """Name a suggested configuration in about `room` characters: its number, and rounded values of the axes that
+        matter most.
+        """
+        search, attempt = self.attempts[configuration.key]
+        parts = [f"trial {attempt.number:,}"]
+        for axis in search.telling:
+            if axis.name in attempt.values and axis.name != "model":
+                part = describe(axis.name, rounded(attempt.values[axis.name]))
+                if len(" · ".join([*parts, part])) <= room:
+                    parts.append(part)
+        return " · ".join(parts)
+
+    @cached_property
+    def searches(self) -> list[Searched]:
+        """The stages that were searched, or in which trials were stopped early."""
+        return searches(self)
+
+    def correct(
+        self, configuration: Configuration, split: str = "test", moment: str = "best"
+    ) -> NDArray[np.int64] | None:
+        """For each example, how many of the configuration's trials are right; None where not recorded."""
+        total = np.zeros(len(self.examples[split]), dtype=np.int64)
+        for trial_id in configuration.trial_ids:
+            answers = self.answers(trial_id, split, moment)
+            if answers is None:
+                return None
+            total += answers.predicted == self.labels[split]
+        return total if total.size else None
+
+    def table(
+        self, configuration: Configuration, split: str = "test", moment: str = "best"
+    ) -> NDArray[np.float64] | None:
+        """Right answers (0 or 1) of a configuration, [seeds, examples]; None where not recorded."""
+        found = [self.answers(trial_id, split, moment) for trial_id in configuration.trial_ids]
+        if not self.examples[split] or any(one is None for one in found):
+            return None
+        labels = self.labels[split]
+        return np.stack([one.predicted == labels for one in found if one is not None]).astype(np.float64)
+
+    def score(self, configuration: Configuration, split: str = "test", moment: str = "best") -> Score | None:
+        """Mean accuracy over seeds with its interval; None where it was not measured.
+
+        With `LEAST_SEEDS` seeds or more the interval covers the setting: other seeds and other images. With fewer it is
+        Wilson's, and covers other images alone; it does not shrink with the number of seeds.
+        """
+        column = f"{split}_accuracy" + ("_before" if moment == "before" else "")
+        value, n = configuration.scores.get(column), self.size(split)
+        if value is None or n == 0:
+            return None
+        if (
+            len(configuration.trial_ids) >= LEAST_SEEDS
+            and (table := self.table(configuration, split, moment)) is not None
+        ):
+            interval = crossed.mean_of(crossed.Answered.of(table))
+            return Score(value, interval.low, interval.high, n, len(table))
+        return Score.of(value, n, len(configuration.trial_ids))
+
+    def compare(self, pairs: Sequence[tuple[Configuration, Configuration]]) -> Comparison | None:
+        """Compare setting A with setting B over all `pairs` (A, B), on the test examples.
+
+        What it may be used for depends on what was repeated (`Comparison.basis`). `LEAST_PAIRS` matched pairs come
+        first, each one repetition with its seeds averaged: so more seeds never earn less than fewer. Of fewer pairs,
+        `LEAST_SEEDS` seeds of every setting are the repetitions. Else only the trained networks are compared.
+
+        Returns None without pairs, or where predictions are missing.
+        """
+        tables = [(self.table(a), self.table(b)) for a, b in pairs]
+        known = [(a, b) for a, b in tables if a is not None and b is not None]
+        if not known or len(known) != len(tables):
+            return None
+        seeds = min(len(side) for pair in known for side in pair)
+        if len(known) >= LEAST_PAIRS:
+            differences = np.stack([a.mean(axis=0) - b.mean(axis=0) for a, b in known])
+            return _comparison(known, crossed.differs_from_zero(crossed.Answered.of(differences)), "pairs", seeds)
+        if seeds >= LEAST_SEEDS:
+            # Of several pairs, the first seed of each is one repetition, the second another.
+            same = seeds if len(known) > 1 else None
+            a, b = (np.mean([side[:same] for side in sides], axis=0) for sides in zip(*known, strict=True))
+            found = crossed.difference(crossed.Answered.of(a), crossed.Answered.of(b))
+            return _comparison(known, found, "seeds", seeds)
+        return _comparison(known, _of_networks(known), "networks", seeds)
+
+    def change(self, configuration: Configuration) -> Comparison | None:
+        """Compare the networks of a setting after their training with what they started from: same test examples.
+
+        A statement about these networks, which need no repetition.
+        """
+        after, before = self.table(configuration), self.table(configuration, moment="before")
+        if after is None or before is None:
+            return None
+        found = _of_networks([(after, before)])
+        return _comparison([(after, before)], found, "networks", len(after))._replace(of_networks=True)
+
+
+Tables = Sequence[tuple[NDArray[np.float64], NDArray[np.float64]]]
+"""For each pair of settings, the right answers of A and those of B, both [seeds, examples]."""
+
+
+def _of_networks(known: Tables) -> crossed.Crossed:
+    """The mean difference of these networks: an interval and an exact test over the examples alone."""
+    mean = np.mean([a.mean(axis=0) - b.mean(axis=0) for a, b in known], axis=0)
+    whole = len(known) * int(np.lcm.reduce([len(side) for pair in known for side in pair]))
+    p_value = stats.sign_flip_exact(np.rint(mean * whole).astype(np.int64))
+    return crossed.Crossed(stats.paired_difference(mean, np.zeros(mean.size)), p_value, 0.0, 0.0)
+
+
+def _comparison(known: Tables, found: crossed.Crossed, basis: Basis, seeds: int) -> Comparison:
+    """Add what else a sentence tells: how often the two sides of a pair disagree, and how often A is ahead."""
+    both = [(a[i], b[i]) for a, b in known for i in range(min(len(a), len(b)))]
+    return Comparison(
+        difference=found.estimate,
+        p_value=found.p_value,
+        basis=basis,
+        pairs=len(known),
+        seeds=seeds,
+        disagreement=float(np.mean([np.mean(a != b) for a, b in both])),
+        ahead=sum(float(a.mean()) > float(b.mean()) for a, b in known),
+        between=found.between,
+        over_images=found.over_images,
+    )

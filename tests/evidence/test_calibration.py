@@ -1,0 +1,45 @@
+"""What the report says of settings is as often wrong as it says: small versions of `benchmarks.calibration`.
+
+The bounds leave room for the error of so few simulated sweeps; the full tables are in benchmarks/README.md.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from benchmarks.calibration import EFFECT, World, counted
+
+SWEEPS = 100
+EQUAL = 0.11  # of 100 sweeps that err in 5 %, more than 11 do so once in 200 times
+
+
+@pytest.mark.parametrize(("seeds", "sd"), [(1, 0.015), (3, 0.03), (5, 0.0), (5, 0.03)])
+def test_of_equal_settings_hardly_any_report_calls_one_better(seeds: int, sd: float) -> None:
+    found = counted(World(seeds=seeds, images=200, sd=sd), SWEEPS, seed=1)
+
+    assert found.clear <= EQUAL
+    assert found.apart <= EQUAL
+    if seeds == 1:
+        assert found.apart == 0  # one network of each says nothing about settings
+    else:
+        # 16 settings a sweep share their images, so that they do not count as 16.
+        assert 0.91 <= found.covers <= 0.985
+
+
+def test_the_best_setting_stays_in_the_set_that_may_be_best() -> None:
+    assert counted(World(seeds=5, images=200, sd=0.015, effect=EFFECT), SWEEPS, seed=3).kept >= 0.935
+
+
+def test_seeds_find_a_difference_that_one_seed_cannot() -> None:
+    world = World(images=1000, sd=0.0, effect=2 * EFFECT)
+
+    assert counted(world._replace(seeds=5), 20, seed=4).apart > 0.9
+    assert counted(world._replace(seeds=1), 20, seed=4).apart == 0
+
+
+@pytest.mark.parametrize("settings", [4, 16, 64])
+def test_the_winners_interval_covers_its_setting_after_it_was_confirmed(settings: int) -> None:
+    found = counted(World(settings=settings, seeds=5, images=200, sd=0.03), SWEEPS, seed=5, confirm=True)
+
+    assert 0.89 <= found.winner <= 0.995
+    assert found.apart <= EQUAL
