@@ -71,7 +71,9 @@ def stopping_notes(ready: Prepared, planned: StagePlan) -> list[str]:
         return []
     known = next(iter(planned.trials), None)
     compared = ready.compared(known) if known else stage_size(stage)
-    return [f"{rule.method}: {rule_of(rule).forecast(epochs, compared, stage.search.guided_from)}"]
+    seeds = len(ready.sweep.seeds)
+    together = "; the seeds of a setting are stopped together" if seeds > 1 and rule_of(rule).compares else ""
+    return [f"{rule.method}: {rule_of(rule).forecast(epochs, compared, stage.search.guided_from)}{together}"]
 
 
 def _space_text(stage: Stage) -> str:

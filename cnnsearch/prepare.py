@@ -22,6 +22,7 @@ from cnnsearch.execution.machine.timing import calibrate
 from cnnsearch.execution.warden import Warden, watching
 from cnnsearch.planning import retention
 from cnnsearch.planning.plan import Plan, compared, groups, make_plan
+from cnnsearch.planning.setting import SettingKey, setting_key, start_key
 from cnnsearch.planning.stopping_rules import mean, rule_of
 from cnnsearch.planning.trial import Outcome, Status, Trial
 from cnnsearch.results.continuation import saved_epochs
@@ -111,15 +112,21 @@ class Prepared:
         return describe(self.layout, usable(self.sweep.run, self.cluster.nodes))
 
     def compared(self, trial: Trial) -> int:
-        """Number of trials that the stopping rule compares with each other, including this trial."""
+        """Number of settings that the stopping rule compares with each other, including that of this trial."""
         stage = next(planned for planned in self.plan.stages if planned.stage.name == trial.stage)
-        found = self._compared.get(compared(self.sweep, trial), 0)
+        found = self._compared.get(compared(self.sweep, trial, start_key(trial, self.plan.trials, {})), 0)
         # Count also those that a searcher has yet to suggest, or that a sample stands in for.
         return found if found and not stage.waiting else max(found, size(stage.stage))
 
     @cached_property
     def _compared(self) -> Counter[tuple[Any, ...]]:
-        return Counter(compared(self.sweep, trial) for trial in self.plan.trials.values())
+        known: dict[str, SettingKey] = {}
+        trials = self.plan.trials
+        settings = {
+            (compared(self.sweep, trial, start_key(trial, trials, known)), setting_key(trial, trials, known))
+            for trial in trials.values()
+        }
+        return Counter(among for among, _ in settings)
 
     @property
     def done(self) -> int:

@@ -101,9 +101,9 @@ class State:
                 for name, total in _totals(self.plan).items():
                     self._unstarted[name] += total - before[name]
             case Started():
-                if event.trial.id not in self.running:  # a trial starts again if its worker died
+                if event.trial.id not in self.running:  # a trial starts again if it waited, or its worker died
                     self._unstarted[event.trial.stage] -= 1
-                self.running[event.trial.id] = (event.trial, None)
+                    self.running[event.trial.id] = (event.trial, None)
             case EpochDone():
                 self.running[event.trial.id] = (event.trial, event.row)
                 if event.row.epoch > 0:
@@ -236,7 +236,9 @@ class LineView:
             case Planned():
                 return ""
             case Started():
-                return f"{event.trial.stage}: started {state.describe(event.trial)}"
+                row = state.running[event.trial.id][1]
+                how = "started" if row is None else f"continues after epoch {row.epoch}:"
+                return f"{event.trial.stage}: {how} {state.describe(event.trial)}"
             case EpochDone():
                 now = state.clock()
                 if now - self._told_at.setdefault(event.trial.id, now) < LINE_SECONDS:

@@ -67,8 +67,11 @@ other change to what decides the suggestions begins a new search. A trial that d
 stage that starts from another stage searches each group separately, with `trials` suggestions for each.
 
 **Stopping early.** With `stop_early: {method: asha}` (or `hyperband`, `median`, `patience`) trials are stopped before
-their last epoch and recorded as pruned. `train.max_seconds` limits the training time of each trial. With
-`run.keep: state` and a constant `lr_schedule`, a sweep with more epochs trains only the additional ones.
+their last epoch and recorded as pruned. With several seeds, all but `patience` judge a setting by the mean of its
+seeds, and stop all of them or none. A setting is also stopped if one of its seeds diverges.
+
+`train.max_seconds` limits the training time of each trial. With `run.keep: state` and a constant `lr_schedule`, a sweep
+with more epochs trains only the additional ones.
 
 **Confirming.** The best of many scores is best partly by luck. With `confirm: {seeds: 5}`, or `--confirm`, the
 contenders are trained again when all other trials have ended: the settings that validation does not tell from the best

@@ -21,7 +21,8 @@ class Executor(Protocol):
         """Run everything in the queue; when the queue's time is up, save the running trials and return.
 
         Args:
-            queue: hands out jobs, and is told of every epoch and of how each trial ended.
+            queue: hands out jobs, and is told of every epoch, of how each trial ended, and of those that were saved and
+                left because they wait for others.
             context: what all trials share.
             layout: resources of a trial, and how many trials run at once on this machine.
             run: the `run` section of the sweep.

@@ -47,7 +47,7 @@ def run_job(job: Job, context: SharedContext, orders: Orders) -> Iterator[Progre
     Args:
         job: trials that have not ended.
         context: what all trials share.
-        orders: read after each epoch; they may order that trials end early, or that all are saved and left.
+        orders: read after each epoch; they may order that trials end early, or that one or all are saved and left.
 
     Raises OutOfMemoryError and DiskError, which are the machine's fault, not the trials'.
     """
@@ -67,7 +67,7 @@ def run_job(job: Job, context: SharedContext, orders: Orders) -> Iterator[Progre
                 yield events
     except Exception as error:
         cause = failure(error)
-        left = [trial for trial in job.trials if trial.id not in ended]
+        left = [trial for trial in job.trials if trial.id not in ended and trial.id not in orders.waits]
         if len(job.trials) > 1:
             for trial in left:
                 yield from run_job(Job((trial,)), context, orders)
@@ -268,6 +268,9 @@ def _train(bundle: _Bundle, context: SharedContext, orders: Orders, started_at: 
         if orders.pause and not is_last:
             save(at)
             return
+        waiting = [index for index in at if orders.waits_at(trials[index].id, number)] if not is_last else []
+        save(waiting)
+        ended.update(waiting)
     yield from finish_all([index for index in range(len(trials)) if index not in ended])
 
 

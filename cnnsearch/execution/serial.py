@@ -29,7 +29,7 @@ def execute(
         listen(Ended(trial, record))
 
     listen(Ready())
-    orders = Orders(queue.stops)
+    orders = Orders(queue.stops, queue.waits)
     with _spool(context) as spool:
         here = spool.context_here() if spool else context
         while not queue.is_time_up and (job := queue.take()) is not None:
@@ -53,8 +53,10 @@ def execute(
             except OutOfMemoryError as error:
                 results = results_at(context.results, context.remote)
                 for trial in job.trials:
-                    if trial.id not in queue.outcomes:
+                    if trial.id not in queue.outcomes and trial.id not in queue.waits:
                         end(trial, results.commit_failure(trial, f"out of memory; {error}"))
+            if not orders.pause:
+                queue.leave(trial for trial in job.trials if trial.id not in queue.outcomes)
 
 
 @contextlib.contextmanager

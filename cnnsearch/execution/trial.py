@@ -32,7 +32,7 @@ def run_trial(trial: Trial, context: SharedContext, orders: Orders) -> Iterator[
     """Train and evaluate one trial, writing its records; yields a row after each epoch, then the record.
 
     Continues from the trial's checkpoint if there is one, and ends early if `orders` say so after an epoch. If they say
-    to pause, it leaves a checkpoint and no record. An exception becomes a `failed` record.
+    to pause, or that the trial waits, it leaves a checkpoint and no record. An exception becomes a `failed` record.
 
     Raises OutOfMemoryError and DiskError, which are the machine's fault: the trial may be run again.
     """
@@ -75,7 +75,8 @@ def _run(trial: Trial, context: SharedContext, orders: Orders, started_at: datet
         if row.epoch < settings.epochs and timer.is_due(row.epoch):
             folder.save_checkpoint(state.state_dict())
         yield row
-        if orders.pause and row.is_finite and row.epoch < settings.epochs:
+        is_left = orders.pause or orders.waits_at(trial.id, row.epoch)
+        if is_left and row.is_finite and row.epoch < settings.epochs:
             folder.save_checkpoint(state.state_dict())
             return
 

@@ -14,11 +14,11 @@ import math
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from cnnsearch.planning.setting import SettingKey, setting_key
 from cnnsearch.planning.study import Study, Suggestions, confirm_study_id
 from cnnsearch.planning.trial import Outcome, Status, Trial
 from cnnsearch.spec.cells import Cell
 from cnnsearch.spec.confirm import CONFIRM, Confirm
-from cnnsearch.spec.settings import Settings
 
 LEAST, MOST = 2, 5
 """Contenders that `auto` chooses."""
@@ -165,19 +165,10 @@ def fresh_seeds(used: Collection[int], count: int) -> list[int]:
 
 def settings_of(trials: Mapping[str, Trial]) -> list[Setting]:
     """Group trials, given as id -> trial, into settings, in order of appearance."""
-    keys: dict[str, tuple[object, ...]] = {}
-
-    def key(trial: Trial) -> tuple[object, ...]:
-        if trial.id not in keys:
-            values = vars(trial.settings)
-            own = tuple(values[name] for name in Settings.model_fields if name != "seed")
-            parent = trials.get(trial.parent_id or "")
-            keys[trial.id] = (own, trial.weights, key(parent) if parent else trial.parent_id)
-        return keys[trial.id]
-
-    found: dict[tuple[object, ...], list[Trial]] = {}
+    keys: dict[str, SettingKey] = {}
+    found: dict[SettingKey, list[Trial]] = {}
     for trial in trials.values():
-        found.setdefault(key(trial), []).append(trial)
+        found.setdefault(setting_key(trial, trials, keys), []).append(trial)
     return [tuple(members) for members in found.values()]
 
 

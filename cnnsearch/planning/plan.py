@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import Any
 
 from cnnsearch.planning.confirm import MOST, Confirmation, Contender, confirmation, ready_trials
+from cnnsearch.planning.setting import SettingKey, setting_key
 from cnnsearch.planning.study import Study, Suggestions, child_study_id, decided, root_study_id
 from cnnsearch.planning.trial import Outcome, Status, Trial
 from cnnsearch.spec.cells import Cell, cell_of, cells, size, typical_cells
@@ -225,7 +226,7 @@ class _Planner:
             if any(trial.id not in outcomes for trial in members):
                 waiting += size(stage) * seeds
                 continue
-            chosen = tuple(best_cell(members, outcomes, start.best))
+            chosen = tuple(best_cell(members, outcomes, start.best, so_far.trials))
             lost += size(stage) * (seeds - len(chosen))
             if stage.search.is_adaptive and chosen:
                 name = child_study_id(stage, map(self._lineage, chosen), self.data)
@@ -328,7 +329,12 @@ def groups(trials: Iterable[Trial], per: Iterable[str]) -> dict[tuple[Any, ...],
     return by_key
 
 
-def best_cell(trials: Iterable[Trial], outcomes: Mapping[str, Outcome], metric: str) -> list[Trial]:
+def best_cell(
+    trials: Iterable[Trial],
+    outcomes: Mapping[str, Outcome],
+    metric: str,
+    planned: Mapping[str, Trial] = MappingProxyType({}),
+) -> list[Trial]:
     """Return the trials, one for each seed, of the setting with the best mean validation score; empty if none finished.
 
     A setting some of whose seeds did not finish loses to one that finished all; the earliest wins a tie.
@@ -337,10 +343,11 @@ def best_cell(trials: Iterable[Trial], outcomes: Mapping[str, Outcome], metric: 
         trials: of all settings.
         outcomes: of every one of the trials.
         metric: val_accuracy (highest) or val_loss (lowest).
+        planned: see `by_setting`.
     """
     best: list[Trial] = []
     best_score = score([], metric)
-    for members in by_setting(trials):
+    for members in by_setting(trials, planned):
         done = [trial for trial in members if outcomes[trial.id].status is Status.DONE]
         reached = score([outcomes[trial.id] for trial in done], metric)
         if reached > best_score:
@@ -348,13 +355,17 @@ def best_cell(trials: Iterable[Trial], outcomes: Mapping[str, Outcome], metric: 
     return best
 
 
-def by_setting(trials: Iterable[Trial]) -> list[list[Trial]]:
-    """Group trials that differ in nothing but their seeds, in order of appearance."""
-    found: dict[tuple[Any, ...], list[Trial]] = {}
+def by_setting(trials: Iterable[Trial], planned: Mapping[str, Trial] = MappingProxyType({})) -> list[list[Trial]]:
+    """Group trials that differ in nothing but their seeds, in order of appearance.
+
+    Args:
+        trials: of one stage.
+        planned: id -> trial; those that they start from, each seed from its own, are looked up here.
+    """
+    keys: dict[str, SettingKey] = {}
+    found: dict[SettingKey, list[Trial]] = {}
     for trial in trials:
-        values = vars(trial.settings)
-        key = (trial.parent_id, *(values[name] for name in Settings.model_fields if name != "seed"))
-        found.setdefault(key, []).append(trial)
+        found.setdefault(setting_key(trial, planned, keys), []).append(trial)
     return list(found.values())
 
 
@@ -366,12 +377,17 @@ def score(done: list[Outcome], metric: str) -> tuple[int, float]:
     return len(done), sign * sum(getattr(outcome, metric) for outcome in done) / len(done)
 
 
-def compared(sweep: Sweep, trial: Trial) -> tuple[Any, ...]:
+def compared(sweep: Sweep, trial: Trial, start: SettingKey | str | None) -> tuple[Any, ...]:
     """Return a key that trials share if the rule that stops early compares them.
 
-    They are of one stage and start from the same trial. Groups of which a later stage chooses the best separately are
+    They are of one stage and start from the same setting. Groups of which a later stage chooses the best separately are
     compared separately, so that each of those groups has a trial that finished.
+
+    Args:
+        sweep: that the trial belongs to.
+        trial: of a stage with a rule.
+        start: see `setting.start_key`.
     """
     starts = [stage.start_from for stage in sweep.stages if stage.start_from]
-    axes = sorted({axis for start in starts if start.stage == trial.stage for axis in start.per})
-    return (trial.stage, trial.parent_id, *(getattr(trial.settings, axis) for axis in axes))
+    axes = sorted({axis for found in starts if found.stage == trial.stage for axis in found.per})
+    return (trial.stage, start, *(getattr(trial.settings, axis) for axis in axes))

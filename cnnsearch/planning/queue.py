@@ -11,9 +11,10 @@ from typing import Any
 
 from cnnsearch.planning.confirm import Confirmation
 from cnnsearch.planning.plan import Built, Plan, WeightsDigests, compared, groups, make_plan
+from cnnsearch.planning.setting import SettingKey, setting_key, start_key
 from cnnsearch.planning.stopping import Stop, Stopper, curve_of
 from cnnsearch.planning.study import Study
-from cnnsearch.planning.trial import EpochRow, Outcome, Trial
+from cnnsearch.planning.trial import EpochRow, Outcome, Status, Trial
 from cnnsearch.spec.cells import Cell
 from cnnsearch.spec.sweep import Sweep
 
@@ -94,9 +95,22 @@ class Queue:
     """Trial id -> the job it runs in."""
     stops: dict[str, Stop] = field(default_factory=dict)
     """Trial id -> order to end it, for trials that are stopped before their last epoch."""
+    waits: dict[str, int] = field(default_factory=dict)
+    """Trial id -> the epoch after which it is saved and left, because other seeds of its setting have not got as far.
+    """
 
     def __post_init__(self) -> None:
         self._ready: deque[Trial] = deque()
+        self._left: dict[str, Trial] = {}
+        """Trial id -> trial that was saved and left, and waits."""
+        self._free: deque[Trial] = deque()
+        """Trials that have waited, and go on or end."""
+        self._settings: dict[str, SettingKey] = {}
+        """Trial id -> key of its setting."""
+        self._recorded: set[str] = set()
+        """Ids of the trials that had epochs recorded before this run."""
+        self._firsts: dict[tuple[Any, ...], str] = {}
+        """Key of a setting, among those compared -> id of its first trial."""
         self._begun: set[str] = set()
         self._stoppers: dict[tuple[Any, ...], Stopper] = {}
         self._stopper_of: dict[str, Stopper] = {}
@@ -113,7 +127,7 @@ class Queue:
     @property
     def is_exhausted(self) -> bool:
         """Whether nothing can run any more, now or later."""
-        return (not self._ready or self.is_at_limit) and not self._again and not self.running
+        return (not self._ready or self.is_at_limit) and not self._free and not self._again and not self.running
 
     @property
     def is_at_limit(self) -> bool:
@@ -131,7 +145,8 @@ class Queue:
         for trial in job.trials if job else ():
             self._begun.add(trial.id)
             if stopper := self._stopper_of.get(trial.id):
-                self._note(trial, stopper.resume(trial.id, trial.settings.epochs))
+                stopper.resume(trial.id, trial.settings.epochs)
+                self._follow(trial, stopper)
         return job
 
     def hear(self, trial: Trial, row: EpochRow) -> Stop | None:
@@ -142,12 +157,31 @@ class Queue:
         stopper = self._stopper_of.get(trial.id)
         if stopper and row.epoch > 0 and row.is_finite:
             value = getattr(row, stopper.settings.metric)
-            self._note(trial, stopper.hear(trial.id, row.epoch, value, trial.settings.epochs))
+            stopper.hear(trial.id, row.epoch, value, trial.settings.epochs)
+            self._follow(trial, stopper)
         return self.stops.get(trial.id)
 
-    def _note(self, trial: Trial, stop: Stop | None) -> None:
-        if stop is not None:
-            self.stops[trial.id] = stop
+    def leave(self, trials: Iterable[Trial]) -> None:
+        """Take back trials of a job that has ended, which were saved because they wait for others.
+
+        They are handed out again when those others are there, which they may be by now.
+        """
+        for trial in trials:
+            self.running.pop(trial.id, None)
+            if trial.id in self.waits:
+                self._left[trial.id] = trial
+            else:
+                self._free.append(trial)
+
+    def _follow(self, trial: Trial, stopper: Stopper) -> None:
+        """Do what was decided about a trial and the other seeds of its setting."""
+        for member in stopper.together(trial.id):
+            if member in stopper.stops:
+                self.stops[member] = stopper.stops[member]
+            if (epoch := stopper.waits_at(member)) is not None:
+                self.waits[member] = epoch
+            elif self.waits.pop(member, None) is not None and member in self._left:
+                self._free.append(self._left.pop(member))
 
     def _next(self) -> Job | None:
         free = self.slots - self.slots_taken
@@ -158,33 +192,58 @@ class Queue:
             job = self._again.popleft()
             self.running |= {trial.id: job for trial in job.trials}
             return job
-        if not self._ready or free < 1 or self.is_at_limit:
+        if free < 1 or (not self._free and (not self._ready or self.is_at_limit)):
             return None
-        key = head_key(self._ready[0])
+        source = self._free or self._ready
+        key = head_key(source[0])
         if key is None:
-            job = Job(self._short() or (self._ready[0],))
+            job = Job(self._short(source) or (source[0],))
         else:
-            alike = [trial for trial in self._ready if head_key(trial) == key]
-            alike.sort(key=lambda trial: trial.settings.seed)  # heads of one seed share their batches
-            size = max(1, min(HEADS_AT_ONCE, -(-len(alike) // self.slots)))
-            job = Job(tuple(alike[:size]))
-        if self.max_trials is not None:
+            job = Job(self._heads([trial for trial in source if head_key(trial) == key]))
+        if self.max_trials is not None and not self._free:
             job = replace(job, trials=job.trials[: self.max_trials - len(self._begun)])
         if key is None:  # take from the front only: there may be thousands behind
             for _ in job.trials:
-                self._ready.popleft()
+                source.popleft()
         else:
             taken = {trial.id for trial in job.trials}
-            self._ready = deque(trial for trial in self._ready if trial.id not in taken)
+            rest = [trial for trial in source if trial.id not in taken]
+            source.clear()
+            source.extend(rest)
         self.running |= {trial.id: job for trial in job.trials}
         return job
 
-    def _short(self) -> tuple[Trial, ...]:
+    def _heads(self, alike: list[Trial]) -> tuple[Trial, ...]:
+        """Choose which of these heads are trained together now.
+
+        Seeds that are judged together come at the same time as far as they can, so that none has to wait for another.
+        """
+        size = max(1, min(HEADS_AT_ONCE, -(-len(alike) // self.slots)))
+        settings = self._by_setting(alike)
+        if len(settings) < len(alike):
+            alike = settings[0]
+            for members in settings[1:]:
+                if len(alike) + len(members) > size:
+                    break
+                alike = alike + members
+            size = min(HEADS_AT_ONCE, len(alike))
+        # Heads of one seed share their batches.
+        return tuple(sorted(alike, key=lambda trial: trial.settings.seed)[:size])
+
+    def _by_setting(self, trials: Iterable[Trial]) -> list[list[Trial]]:
+        """Group trials that a rule judges together, in order of appearance; each other trial is a group by itself."""
+        found: dict[str, list[Trial]] = {}
+        for trial in trials:
+            stopper = self._stopper_of.get(trial.id)
+            found.setdefault(stopper.together(trial.id)[0] if stopper else trial.id, []).append(trial)
+        return list(found.values())
+
+    def _short(self, source: deque[Trial]) -> tuple[Trial, ...]:
         """Take short trials: `SHORT_SECONDS` of them, or a slot's share of those left; none if the next one is long."""
         chosen: list[Trial] = []
         seconds = 0.0
-        most = -(-len(self._ready) // (2 * self.slots))
-        for trial in self._ready:
+        most = -(-len(source) // (2 * self.slots))
+        for trial in source:
             cost = self._cost(trial)
             if not cost > 0 or seconds + cost > SHORT_SECONDS or len(chosen) == most or head_key(trial) is not None:
                 break
@@ -202,6 +261,9 @@ class Queue:
         """Take in the outcome of a trial that was handed out."""
         self.running.pop(trial.id, None)
         self.outcomes[trial.id] = outcome
+        if stopper := self._stopper_of.get(trial.id):
+            _end(stopper, trial.id, outcome)
+            self._follow(trial, stopper)
         is_due = any(study.due(self.outcomes) for study in self._studies.get(trial.id, ()))
         for members in self._choices.get(trial.id, ()):
             members.discard(trial.id)
@@ -216,7 +278,9 @@ class Queue:
             if self.adopt is not None and (found := self.adopt(self._new(before))):
                 self.outcomes.update(found)
                 self.plan = self._planned()
+        self._place()
         taken = self.outcomes.keys() | self.running.keys() | {trial.id for job in self._again for trial in job.trials}
+        taken |= self._left.keys() | {trial.id for trial in self._free}
         ready = [trial for trial in self.plan.trials.values() if trial.id not in taken]
         studies = [study for stage in self.plan.stages for study in stage.studies]
         self._studies: dict[str, list[Study]] = {}
@@ -226,13 +290,7 @@ class Queue:
         # Suggested trials go first, in their order: the next suggestion waits for the first of those running.
         self._ready = deque(trial for trial in ready if trial.id in self._studies)
         rest = [trial for trial in ready if trial.id not in self._studies]
-        self._ready.extend(sorted(rest, key=self._cost, reverse=True))
-        for trial in self.plan.trials.values():
-            if trial.id in self.plan.rules and trial.id not in self._stopper_of:
-                rule = self.plan.rules[trial.id]
-                stopper = self._stoppers.setdefault(compared(self.sweep, trial), Stopper(rule))
-                stopper.place(trial.id, curve_of(rule, self.history(trial.id)))
-                self._stopper_of[trial.id] = stopper
+        self._ready.extend(self._in_order(rest))
         self._choices: dict[str, list[set[str]]] = {}
         by_name = {stage.stage.name: stage for stage in self.plan.stages}
         for stage in self.sweep.stages:
@@ -243,6 +301,48 @@ class Queue:
                 self._await(members)
         if self.sweep.confirm is not None:
             self._await_confirmation()
+
+    def _in_order(self, trials: Iterable[Trial]) -> list[Trial]:
+        """Sort trials that can begin, the longest first.
+
+        Seeds that are judged together come next to each other, so that none waits for long, and those of settings that
+        have begun come before all others.
+        """
+
+        def order(members: list[Trial]) -> tuple[bool, float]:
+            stopper = self._stopper_of.get(members[0].id)
+            together = stopper.together(members[0].id) if stopper else ()
+            has_begun = len(together) > 1 and any(other in self._recorded or other in self._begun for other in together)
+            return not has_begun, -max(map(self._cost, members))
+
+        return [trial for members in sorted(self._by_setting(trials), key=order) for trial in members]
+
+    def _place(self) -> None:
+        """Add new trials to those that a rule compares, and do what is decided by what is recorded of them."""
+        new = [
+            trial
+            for trial in self.plan.trials.values()
+            if trial.id in self.plan.rules and trial.id not in self._stopper_of
+        ]
+        stoppers: dict[int, Stopper] = {}
+        for trial in new:
+            rule, trials = self.plan.rules[trial.id], self.plan.trials
+            among = compared(self.sweep, trial, start_key(trial, trials, self._settings))
+            stopper = self._stoppers.setdefault(among, Stopper(rule))
+            first = self._firsts.setdefault((among, setting_key(trial, trials, self._settings)), trial.id)
+            curve = curve_of(rule, self.history(trial.id))
+            if curve:
+                self._recorded.add(trial.id)
+            stopper.place(trial.id, curve, first, trial.settings.epochs)
+            self._stopper_of[trial.id] = stoppers[id(stopper)] = stopper
+            if outcome := self.outcomes.get(trial.id):
+                _end(stopper, trial.id, outcome)
+        for stopper in stoppers.values():
+            stopper.settle()
+        for trial in new:
+            self._follow(trial, self._stopper_of[trial.id])
+            if trial.id in self.waits:
+                self._left[trial.id] = trial
 
     def _await(self, members: set[str]) -> None:
         """Plan again when all of these trials have ended."""
@@ -290,3 +390,8 @@ class Queue:
         if trial.id not in self._costs:
             self._costs[trial.id] = self.cost(trial)
         return self._costs[trial.id]
+
+
+def _end(stopper: Stopper, trial_id: str, outcome: Outcome) -> None:
+    stopped = outcome.status is Status.PRUNED and outcome.stopped_by == stopper.settings.method
+    stopper.end(trial_id, diverged=outcome.status is Status.DIVERGED, stopped=stopped)

@@ -28,7 +28,7 @@ def needed(sweep: Sweep, plan: Plan, outcomes: Mapping[str, Outcome]) -> set[str
     kept: set[str] = set()
     for planned in plan.stages:
         for per, metric in choices(sweep, planned.stage):
-            for settings in _by_group(planned, per):
+            for settings in _by_group(planned, per, plan.trials):
                 kept |= {trial.id for trial in _contenders(settings, outcomes, metric)}
     parents = {trial.id: trial.parent_id for trial in plan.trials.values()}
     for contender in plan.contenders:
@@ -41,10 +41,10 @@ def needed(sweep: Sweep, plan: Plan, outcomes: Mapping[str, Outcome]) -> set[str
     return kept
 
 
-def _by_group(planned: StagePlan, per: tuple[str, ...]) -> list[list[Sequence[Trial]]]:
+def _by_group(planned: StagePlan, per: tuple[str, ...], trials: Mapping[str, Trial]) -> list[list[Sequence[Trial]]]:
     """Return the settings of a stage, group by group. Those that are confirmed may start from a trial for each seed."""
     if planned.confirmation is None:
-        return [[*by_setting(group)] for group in groups(planned.trials, per).values()]
+        return [[*by_setting(group, trials)] for group in groups(planned.trials, per).values()]
     confirmed = {contender.again[0].id: contender.again for contender in planned.confirmation.contenders}
     firsts = groups((again[0] for again in confirmed.values()), per)
     return [[confirmed[first.id] for first in group] for group in firsts.values()]

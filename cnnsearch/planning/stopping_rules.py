@@ -23,6 +23,8 @@ from cnnsearch.words import percent
 
 COMPARED = 3
 """Fewest other trials of which a median is taken."""
+GROWTH = 1.5
+"""With several seeds, the median rule judges a setting at epochs that are this many times as far each time."""
 SIMULATED_TRIALS, SIMULATED = 100, 3000
 """For estimates: most trials in one simulated sweep, and trials in all simulated sweeps together."""
 GUIDED_DRAWS = 2
@@ -65,7 +67,14 @@ class Curves:
 
 
 class Rule(ABC):
-    """Decides about one stage's trials, by the settings given under `stop_early`."""
+    """Decides about one stage's trials, by the settings given under `stop_early`.
+
+    Where there are several seeds, a rule that compares decides about settings: what it gets as a trial's curve is then
+    the mean over the setting's seeds.
+    """
+
+    compares = True
+    """Whether it compares trials with each other."""
 
     is_expected = False
     """Whether `endings` are expected values; else they are upper bounds."""
@@ -76,6 +85,17 @@ class Rule(ABC):
     def is_due(self, epoch: int, epochs: int) -> bool:
         """Say whether a trial that trains for `epochs` may be stopped after `epoch`."""
         return self.settings.min_epochs <= epoch < epochs
+
+    def is_judged(self, curves: Curves, trial_id: str, epoch: int, epochs: int) -> bool:
+        """Say whether the seeds of a setting wait for each other after `epoch`, to be judged together.
+
+        Args:
+            curves: of all settings so far.
+            trial_id: the first trial of the setting.
+            epoch: that a seed has reached.
+            epochs: for which the setting would train if it were not stopped.
+        """
+        return self.is_due(epoch, epochs)
 
     @abstractmethod
     def reason(self, curves: Curves, trial_id: str, epoch: int, epochs: int) -> str:
@@ -176,11 +196,18 @@ class HyperbandRule(AshaRule):
         """
         return _brackets(len(self.rungs(epochs)), self.settings.reduction_factor)
 
+    def is_judged(self, curves: Curves, trial_id: str, epoch: int, epochs: int) -> bool:
+        dealt = self.brackets(epochs)
+        return epoch in self._rungs_of(dealt[curves.places[trial_id] % len(dealt)], epochs)
+
+    def _rungs_of(self, bracket: int, epochs: int) -> list[int]:
+        return self.rungs(epochs, len(self.rungs(epochs)) - bracket)
+
     def reason(self, curves: Curves, trial_id: str, epoch: int, epochs: int) -> str:
         dealt = self.brackets(epochs)
         bracket_of = {other: dealt[place % len(dealt)] for other, place in curves.places.items()}
         bracket = bracket_of[trial_id]
-        if epoch not in self.rungs(epochs, len(self.rungs(epochs)) - bracket):
+        if epoch not in self._rungs_of(bracket, epochs):
             return ""
         return self._of_rung(
             curves, [other for other in curves.values if bracket_of[other] == bracket], trial_id, epoch
@@ -203,10 +230,17 @@ class HyperbandRule(AshaRule):
 class MedianRule(Rule):
     """Stop a trial whose best is worse than the median of the averages that others had up to its epoch.
 
-    Golovin et al., Google Vizier, KDD 2017.
+    Golovin et al., Google Vizier, KDD 2017. A trial may be stopped after any epoch. If several seeds waited for each
+    other at every epoch, that would take longer than it saves: they are judged less and less often.
     """
 
     settings: Median
+
+    def is_judged(self, curves: Curves, trial_id: str, epoch: int, epochs: int) -> bool:
+        at = self.settings.min_epochs
+        while at < epoch:
+            at = max(at + 1, math.ceil(GROWTH * at))
+        return at == epoch and self.is_due(epoch, epochs)
 
     def reason(self, curves: Curves, trial_id: str, epoch: int, epochs: int) -> str:
         best = max(curves.values[trial_id].values())
@@ -220,9 +254,15 @@ class MedianRule(Rule):
 
 
 class PatienceRule(Rule):
-    """Stop a trial whose own curve has not improved for a number of epochs."""
+    """Stop a trial whose own curve has not improved for a number of epochs.
+
+    With several seeds, each is stopped by its own curve. It then has had its best epoch, as far as one can tell, so its
+    score may be compared with those of other seeds and settings, and their mean is over all seeds. The mean curve would
+    stop some seeds that still improve, and keep others long after they have stopped.
+    """
 
     settings: Patience
+    compares = False
 
     def reason(self, curves: Curves, trial_id: str, epoch: int, epochs: int) -> str:
         curve, best, since = curves.values[trial_id], -math.inf, 0

@@ -30,7 +30,6 @@ from cnnsearch.execution.retries import Retries, Trouble, Watchdog
 from cnnsearch.execution.warden import Warden
 from cnnsearch.planning.labels import job_label, told_axes
 from cnnsearch.planning.queue import Job, Queue
-from cnnsearch.planning.stopping import Stop
 from cnnsearch.planning.trial import EpochRow, Trial
 from cnnsearch.results.place import results_at
 from cnnsearch.results.record import Record
@@ -108,7 +107,7 @@ class Dispatcher(tune.Callback):  # type: ignore[misc]
         elif "trouble" in result:
             self._troubles[trial.trial_id] = (Trouble(result["trouble"]), result["reason"])
         trials_by_id = {one.id: one for one in from_config(trial.config).trials}
-        stops: dict[str, Stop] = {}
+        heard: set[str] = set()
         events = result.get("events", [])
         for told in events:
             one = trials_by_id[told["trial"]]
@@ -118,23 +117,29 @@ class Dispatcher(tune.Callback):  # type: ignore[misc]
                 self._end(one, Record.model_validate(told["record"]))
             else:
                 row = EpochRow(**told["row"])
-                if (stop := self._queue.hear(one, row)) is not None:
-                    stops[one.id] = stop
+                self._queue.hear(one, row)
+                heard.add(one.id)
                 self._metrics.hear(EpochDone(one, row))
                 self._listen(EpochDone(one, row))
         # Tune keeps the last report of every trial, and writes all of them at the end.
         events.clear()
-        if stops:
+        # What one trial showed may have decided about others that were heard of at the same time.
+        if stops := {trial_id: self._queue.stops[trial_id] for trial_id in heard if trial_id in self._queue.stops}:
             self._workers[trial.trial_id].actor.end_early.remote(plain(stops))
+        if waits := {trial_id: self._queue.waits[trial_id] for trial_id in heard if trial_id in self._queue.waits}:
+            self._workers[trial.trial_id].actor.let_wait.remote(waits)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self._forget(trial)
+        job = from_config(trial.config)
+        self._queue.leave(one for one in job.trials if one.id not in self._queue.outcomes)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Handle the loss of a worker: run its unfinished trials again, or give them up."""
         running = self._forget(trial)
         job = from_config(trial.config)
-        left = [one for one in job.trials if one.id not in self._queue.outcomes]
+        self._queue.leave(one for one in job.trials if one.id in self._queue.waits)
+        left = [one for one in job.trials if one.id not in self._queue.outcomes and one.id not in self._queue.waits]
         if not left or self._fatal:
             return
         known = self._troubles.pop(trial.trial_id) if trial.trial_id in self._troubles else None

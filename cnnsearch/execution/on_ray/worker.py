@@ -94,6 +94,10 @@ class Worker(tune.Trainable):  # type: ignore[misc]
         """Order trials to end. Ray calls an actor's methods in order, so this takes effect before the next step."""
         self._orders.stops.update({trial_id: Stop(**stop) for trial_id, stop in stops.items()})
 
+    def let_wait(self, waits: dict[str, int]) -> None:
+        """Order trials to be saved and left after an epoch; see `Orders.waits`. Takes effect like `end_early`."""
+        self._orders.waits.update(waits)
+
     def pause(self) -> None:
         """Save the running trials. Called between steps, so the trials are at the end of an epoch."""
         self._orders.pause = True
@@ -126,7 +130,11 @@ class Worker(tune.Trainable):  # type: ignore[misc]
         failed, asks, began = False, False, time.monotonic()
         try:
             while self._left and not (failed or asks) and (not told or time.monotonic() - began < STEP_SECONDS):
-                for trial, event in next(self._events):
+                events = next(self._events, None)
+                if events is None:  # those left are saved, and wait for others
+                    self._left.clear()
+                    break
+                for trial, event in events:
                     told.append(_told(trial, event))
                     self._log.hears(trial, event)
                     if isinstance(event, Record):
