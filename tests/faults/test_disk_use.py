@@ -22,7 +22,7 @@ stages:
   - name: grid
     space:
       model: {grid: [plain, residual]}
-      lr: {grid: [0.0001, 0.001]}
+      lr: {grid: [0.0001, 0.001, 0.01]}
       batch_size: {grid: [8, 16]}
   - name: dropout
     start_from: {stage: grid, best: val_accuracy, per: model}
@@ -84,7 +84,7 @@ def test_a_later_stage_that_needs_dropped_weights_gets_them_trained_again(
     assert "run again: others start from weights of theirs that are gone or damaged" in planned.stdout
     ended = ask(*arguments, "--set", value, "--json")
     assert ended.returncode == 0, ended.stderr
-    assert ended.told["done"] == 8 + 8
+    assert ended.told["done"] == 12 + 8
     after = numbers(results)
     assert {trial_id: after[trial_id] for trial_id in before} == before
 
@@ -116,7 +116,7 @@ def test_all_weights_can_be_kept(tmp_path: Path) -> None:
     (tmp_path / "tiny.yaml").write_text(text, encoding="utf-8")
     ended = ask(tmp_path / "tiny.yaml", "--out", tmp_path, "--serial", "--json")
     assert ended.returncode == 0, ended.stderr
-    assert len(kept(tmp_path / "tiny")) == ended.told["trials"] == 6
+    assert len(kept(tmp_path / "tiny")) == ended.told["trials"] == 8
     again = ask(tmp_path / "tiny.yaml", "--out", tmp_path, "--serial", "--set", "run.keep=best")
     assert again.returncode == 0
     assert os.path.exists(tmp_path / "tiny" / "report.html")
