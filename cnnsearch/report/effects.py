@@ -244,8 +244,8 @@ def _of_family(evidence: Evidence, stage: str, group: Sequence[Configuration]) -
     of_control = [(c, v) for s, c, v in judged if control is not None and s.key == control.key]
     what = words(axes[0]).full if len(axes) == 1 else "the new values"
     if of_control:
-        comparison, of_axis = of_control[0]
-        meaning = {CLEAR: "", SUGGESTIVE: ", which may be luck"}.get(of_axis, ", which cannot be told from none")
+        comparison, verdict = of_control[0]  # the control is what the effect of the axis is held against
+        meaning = {CLEAR: "", SUGGESTIVE: ", which may be luck"}.get(verdict, ", which cannot be told from none")
         sentence += f" Against going on unchanged the difference is {points(comparison.difference)}{meaning}."
     elif control is None and verdict != CANNOT_TELL and len(axes) == 1:
         sentence += (

@@ -77,9 +77,13 @@ def _notes(evidence: Evidence) -> list[tuple[str, str]]:
     else:
         selection = (
             "The best setting has the highest mean validation accuracy, each network taken at its epoch of highest "
-            f"validation accuracy. Its validation score, the highest of {chosen}, is optimistic for that reason; so is "
-            "its test score as a score of the setting, because its networks were picked for their luck as well."
+            "validation accuracy."
         )
+        if evidence.contenders:
+            selection += (
+                f" Its validation score, the highest of {chosen}, is optimistic for that reason; so is its test score "
+                "as a score of the setting, because its networks were picked for their luck as well."
+            )
     return [
         ("Selection", f"{selection} Trials that diverged or failed take no part, and test images choose nothing."),
         (

@@ -375,7 +375,7 @@ class TestGoingOn:
         (finding,) = [f for f in findings(evidence) if f.anchor == "continued-dropout"]
         assert "raised its test accuracy" in finding.sentence
         assert "Against going on unchanged the difference is" in finding.sentence
-        assert finding.sentence.endswith(", which one seed cannot tell from chance.")
+        assert finding.sentence.endswith(", which cannot be told from none.")
         assert "may explain" not in finding.sentence
         assert evidence.verdict(of_change(best)) == "clear"
         assert finding.verdict == "cannot tell"
