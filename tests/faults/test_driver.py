@@ -265,7 +265,7 @@ def test_interrupted_once(
         while "stopped: " not in started.stderr and started.process.poll() is None:
             time.sleep(0.01)
         started.process.send_signal(number)  # it is leaving as it is
-    assert started.ended() == 130
+    assert started.ended() == 130, started.stderr
     assert time.monotonic() - began < 5
     assert f" of {TRIALS} trials done. The same command goes on:" in started.stderr
     assert started.stderr.startswith("stopped: ")
