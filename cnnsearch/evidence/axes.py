@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from cnnsearch.evidence.compared import Compared
 from cnnsearch.evidence.configurations import distinct
-from cnnsearch.spec.confirm import CONFIRM
 
 MOST_VALUES = 24
 """Values of an axis as rows or columns of a table; an axis with more is a scale."""
@@ -12,11 +11,10 @@ MOST_VALUES = 24
 
 def main_stage(compared: Compared) -> str | None:
     """The first stage that trains from scratch and varies anything but the model; else the first."""
-    fresh = [name for name in compared.stages if not compared.continues(name) and name != CONFIRM.name]
-    for name in fresh:
+    for name in compared.fresh_stages:
         if set(compared.axes(name)) - {"model"}:
             return name
-    return fresh[0] if fresh else None
+    return next(iter(compared.fresh_stages), None)
 
 
 def map_axes(compared: Compared, stage: str) -> tuple[list[str], list[str]]:

@@ -47,6 +47,11 @@ class Compared(Recorded):
         """Whether the stage carries weights over from another, and is more than a repetition."""
         return name != CONFIRM.name and any(c.parent is not None for c in self.stage(name))
 
+    @cached_property
+    def fresh_stages(self) -> list[str]:
+        """The stages that train settings of their own from scratch: they neither continue others nor repeat them."""
+        return [name for name in self.stages if name != CONFIRM.name and not self.continues(name)]
+
     def space(self, name: str) -> dict[str, Values]:
         """A stage's space as the sweep file gives it: axis -> values. Empty for a stage that is not in the sweep."""
         return next((stage.space for stage in self.tables.sweep.stages if stage.name == name), {})
@@ -86,8 +91,10 @@ class Compared(Recorded):
 
     @cached_property
     def attempts(self) -> dict[str, tuple[Searched, Attempt]]:
-        """Id of each trial that a search suggested -> the search, and the trial in it."""
-        return {one.trial_id: (search, one) for search in self.searches if search.is_search for one in search.attempts}
+        """Id of each trial that a search suggested, or that confirms one -> the search, and the suggested trial."""
+        found = {one.trial_id: (search, one) for search in self.searches if search.is_search for one in search.attempts}
+        again = {id_: found[c.confirms] for c in self.configurations if c.confirms in found for id_ in c.trial_ids}
+        return found | again
 
     def brief(self, configuration: Configuration, room: int) -> str:
         """Name a suggested configuration in about `room` characters: its number, and rounded values of the axes that
@@ -111,13 +118,8 @@ class Compared(Recorded):
         self, configuration: Configuration, split: str = "test", moment: str = "best"
     ) -> NDArray[np.int64] | None:
         """For each example, how many of the configuration's trials are right; None where not recorded."""
-        total = np.zeros(len(self.examples[split]), dtype=np.int64)
-        for trial_id in configuration.trial_ids:
-            answers = self.answers(trial_id, split, moment)
-            if answers is None:
-                return None
-            total += answers.predicted == self.labels[split]
-        return total if total.size else None
+        table = self.table(configuration, split, moment)
+        return None if table is None else table.sum(axis=0).astype(np.int64)
 
     def table(
         self, configuration: Configuration, split: str = "test", moment: str = "best"
@@ -147,7 +149,7 @@ class Compared(Recorded):
             return Score(value, interval.low, interval.high, n, len(table))
         return Score.of(value, n, len(configuration.trial_ids))
 
-    def compare(self, pairs: Sequence[tuple[Configuration, Configuration]]) -> Comparison | None:
+    def compare(self, pairs: Pairs) -> Comparison | None:
         """Compare setting A with setting B over all `pairs` (A, B), on the test examples.
 
         What it may be used for depends on what was repeated (`Comparison.basis`). `LEAST_PAIRS` matched pairs come
@@ -160,17 +162,17 @@ class Compared(Recorded):
         known = [(a, b) for a, b in tables if a is not None and b is not None]
         if not known or len(known) != len(tables):
             return None
-        seeds = min(len(side) for pair in known for side in pair)
-        if len(known) >= LEAST_PAIRS:
+        seeds, basis = fewest_seeds(pairs), basis_of(pairs)
+        if basis == "pairs":
             differences = np.stack([a.mean(axis=0) - b.mean(axis=0) for a, b in known])
-            return _comparison(known, crossed.differs_from_zero(crossed.Answered.of(differences)), "pairs", seeds)
-        if seeds >= LEAST_SEEDS:
+            return _comparison(known, crossed.differs_from_zero(crossed.Answered.of(differences)), basis, seeds)
+        if basis == "seeds":
             # Of several pairs, the first seed of each is one repetition, the second another.
             same = seeds if len(known) > 1 else None
             a, b = (np.mean([side[:same] for side in sides], axis=0) for sides in zip(*known, strict=True))
             found = crossed.difference(crossed.Answered.of(a), crossed.Answered.of(b))
-            return _comparison(known, found, "seeds", seeds)
-        return _comparison(known, _of_networks(known), "networks", seeds)
+            return _comparison(known, found, basis, seeds)
+        return _comparison(known, _of_networks(known), basis, seeds)
 
     def change(self, configuration: Configuration) -> Comparison | None:
         """Compare the networks of a setting after their training with what they started from: same test examples.
@@ -182,6 +184,21 @@ class Compared(Recorded):
             return None
         found = _of_networks([(after, before)])
         return _comparison([(after, before)], found, "networks", len(after))._replace(of_networks=True)
+
+
+Pairs = Sequence[tuple[Configuration, Configuration]]
+
+
+def fewest_seeds(pairs: Pairs) -> int:
+    """Seeds of the setting that has fewest; 0 without pairs."""
+    return min((len(c.trial_ids) for pair in pairs for c in pair), default=0)
+
+
+def basis_of(pairs: Pairs) -> Basis:
+    """What is repeated often enough in these pairs to say something of settings: see `Compared.compare`."""
+    if len(pairs) >= LEAST_PAIRS:
+        return "pairs"
+    return "seeds" if fewest_seeds(pairs) >= LEAST_SEEDS else "networks"
 
 
 Tables = Sequence[tuple[NDArray[np.float64], NDArray[np.float64]]]
@@ -197,15 +214,13 @@ def _of_networks(known: Tables) -> crossed.Crossed:
 
 
 def _comparison(known: Tables, found: crossed.Crossed, basis: Basis, seeds: int) -> Comparison:
-    """Add what else a sentence tells: how often the two sides of a pair disagree, and how often A is ahead."""
-    both = [(a[i], b[i]) for a, b in known for i in range(min(len(a), len(b)))]
+    """Add what else a sentence tells: how many were compared, and how often A is ahead."""
     return Comparison(
         difference=found.estimate,
         p_value=found.p_value,
         basis=basis,
         pairs=len(known),
         seeds=seeds,
-        disagreement=float(np.mean([np.mean(a != b) for a, b in both])),
         ahead=sum(float(a.mean()) > float(b.mean()) for a, b in known),
         between=found.between,
         over_images=found.over_images,

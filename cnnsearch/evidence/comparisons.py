@@ -66,8 +66,6 @@ class Comparison(NamedTuple):
     """Pairs of settings compared."""
     seeds: int
     """Seeds of the setting that has fewest."""
-    disagreement: float
-    """Share of examples that exactly one of two networks gets right."""
     ahead: int = 1
     """In how many pairs A is ahead, their seeds averaged."""
     between: float = 0.0

@@ -105,20 +105,17 @@ def _compare(a: Entry, b: Entry) -> tuple[Comparison, bool]:
     tables = [entry.part.evidence.table(entry.best) for entry in (a, b)]
     is_paired = same_test_images(a.part, b.part) and all(table is not None for table in tables)
     seeds = min(len(a.best.trial_ids), len(b.best.trial_ids))
-    disagreement = math.nan
     if tables[0] is not None and tables[1] is not None:
         of_a, of_b = crossed.Answered.of(tables[0]), crossed.Answered.of(tables[1])
-        if is_paired:
-            disagreement = float(np.mean([np.mean(x != y) for x, y in zip(*tables, strict=False)]))
         if seeds >= LEAST_SEEDS:
             found = crossed.difference(of_a, of_b) if is_paired else crossed.independent_difference(of_a, of_b)
-            return Comparison(found.estimate, found.p_value, "seeds", 1, seeds, disagreement), is_paired
+            return Comparison(found.estimate, found.p_value, "seeds", 1, seeds), is_paired
         if is_paired:
             n_a, n_b = of_a.replicates, of_b.replicates
             estimate = stats.paired_difference(of_a.mean, of_b.mean)
             p_value = stats.sign_flip_exact(np.rint(of_a.mean * n_a * n_b - of_b.mean * n_a * n_b).astype(np.int64))
-            return Comparison(estimate, p_value, "networks", 1, seeds, disagreement), is_paired
+            return Comparison(estimate, p_value, "networks", 1, seeds), is_paired
     p_value = stats.fisher_exact(
         round(a.score.value * a.score.n), a.score.n, round(b.score.value * b.score.n), b.score.n
     )
-    return Comparison(newcombe(a.score, b.score), p_value, "networks", 1, seeds, disagreement), False
+    return Comparison(newcombe(a.score, b.score), p_value, "networks", 1, seeds), False

@@ -11,16 +11,14 @@ from itertools import combinations
 from typing import TypeVar
 
 from cnnsearch.evidence.axes import main_stage
-from cnnsearch.evidence.compared import Compared
-from cnnsearch.evidence.comparisons import LEAST_PAIRS, LEAST_SEEDS, Comparison
+from cnnsearch.evidence.compared import Compared, Pairs, basis_of
+from cnnsearch.evidence.comparisons import LEAST_PAIRS, Comparison
 from cnnsearch.evidence.configurations import Configuration, best_of, distinct, matched, preferred
 from cnnsearch.evidence.families import families
 from cnnsearch.spec.axis_words import Value
-from cnnsearch.spec.confirm import CONFIRM
 
 Key = tuple[Value, ...]
 T = TypeVar("T")
-Pairs = list[tuple[Configuration, Configuration]]
 
 
 SIBLINGS = "siblings"
@@ -50,12 +48,12 @@ def statements(compared: Compared) -> dict[Key, Comparison]:
     """Every comparison that a report may state, or that stands behind what it states."""
     found: dict[Key, Comparison] = {}
     for key, pairs, is_stated in _pairs(compared):
-        if is_stated or _can_tell(pairs):
+        if is_stated or basis_of(pairs) != "networks":
             comparison = compared.compare(pairs)
             if comparison is not None:
                 found[key] = comparison
     for stage in compared.stages:
-        for configuration in compared.stage(stage) if compared.continues(stage) and stage != CONFIRM.name else ():
+        for configuration in compared.stage(stage) if compared.continues(stage) else ():
             change = compared.change(configuration)
             if change is not None:
                 found[of_change(configuration)] = change
@@ -67,11 +65,10 @@ def _pairs(compared: Compared) -> Iterator[tuple[Key, Pairs, bool]]:
     yield from _of_models(compared)
     searched = {search.stage for search in compared.searches if search.is_search}
     for stage in compared.stages:
-        if stage == CONFIRM.name:
-            continue
         if compared.continues(stage):
             yield from _of_families(compared, stage)
-        elif stage not in searched:  # suggested settings hardly ever differ in one axis alone
+        elif stage in compared.fresh_stages and stage not in searched:
+            # Suggested settings hardly ever differ in one axis alone.
             for axis in compared.axes(stage):
                 if axis != "model":
                     yield from _of_axis(compared, stage, axis)
@@ -97,9 +94,10 @@ def _of_axis(compared: Compared, stage: str, axis: str) -> Iterator[tuple[Key, P
     values = distinct(configurations, axis)
     if len(values) < 2:
         return
-    for value, other in _led(values, preferred(configurations, axis)):
+    lead = preferred(configurations, axis)
+    for value, other in _led(values, lead):
         pairs = matched(configurations, axis, value, other)
-        yield of_values(stage, axis, value, other), pairs, value == preferred(configurations, axis)
+        yield of_values(stage, axis, value, other), pairs, value == lead
         if len(values) == 2 and len(compared.models) > 1:
             for model in compared.models:
                 of_one = [c for c in configurations if c.model == model]
@@ -117,9 +115,3 @@ def _led(items: Sequence[T], lead: T) -> list[tuple[T, T]]:
     """Every two items once; the leader is the first of its pairs."""
     rest = [item for item in items if item != lead]
     return [*((lead, item) for item in rest), *combinations(rest, 2)]
-
-
-def _can_tell(pairs: Pairs) -> bool:
-    """Whether anything is repeated often enough: see `Compared.compare`."""
-    fewest = min((len(c.trial_ids) for pair in pairs for c in pair), default=0)
-    return len(pairs) >= LEAST_PAIRS or fewest >= LEAST_SEEDS

@@ -32,10 +32,9 @@ def all_settings(source: Tables | Evidence) -> Figure | None:
 
 def _label(evidence: Evidence, configuration: Configuration) -> str:
     again = f" · {len(configuration.trial_ids)} fresh seeds" if configuration.confirms else ""
-    suggested = configuration.confirms or configuration.key
     label = evidence.label(configuration, omit=("model",), separator=" · ")
-    if len(label) > _ROOM and suggested in evidence.attempts:
-        label = evidence.brief(evidence.by_key[suggested], _ROOM)
+    if len(label) > _ROOM and configuration.key in evidence.attempts:
+        label = evidence.brief(configuration, _ROOM)
     return label + again
 
 

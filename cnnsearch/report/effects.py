@@ -22,7 +22,6 @@ from cnnsearch.evidence.verdicts import CANNOT_TELL, CLEAR, SUGGESTIVE, Verdict,
 from cnnsearch.report.claims import Finding
 from cnnsearch.report.words import points, repeated, trained_layers
 from cnnsearch.spec.axis_words import Value, describe, format_value, words
-from cnnsearch.spec.confirm import CONFIRM
 from cnnsearch.words import capitalised, counted, duration, listed
 
 _MOST_LISTED = 4
@@ -98,11 +97,10 @@ def _seeds(comparison: Comparison) -> str:
 def of_axes(evidence: Evidence) -> list[Finding]:
     """Every axis but the model of every stage that starts from scratch."""
     found = []
-    for stage in evidence.stages:
-        if not evidence.continues(stage) and stage != CONFIRM.name:
-            for axis in evidence.axes(stage):
-                if axis != "model":
-                    found += _of_axis(evidence, stage, axis)
+    for stage in evidence.fresh_stages:
+        for axis in evidence.axes(stage):
+            if axis != "model":
+                found += _of_axis(evidence, stage, axis)
     return found
 
 
@@ -223,7 +221,7 @@ def of_going_on(evidence: Evidence) -> list[Finding]:
     """For each setting that a later stage continues: its best child before and after, and against its siblings."""
     found = []
     for stage in evidence.stages:
-        if evidence.continues(stage) and stage != CONFIRM.name:
+        if evidence.continues(stage):
             found += [_of_family(evidence, stage, group) for group in families(evidence, stage)]
     return [finding for finding in found if finding is not None]
 

@@ -158,7 +158,12 @@ def summary(evidence: Evidence) -> list[tuple[str, str]]:
         names = _alternatives(evidence, best, near, conjunction="and", limit=4)
         lines.append(("may be as good", names or f"{len(near)} of {counted(others, 'other setting')}"))
     if others:
-        lines.append(("verdict", f"{sureness(evidence)}{'' if near else ': it is better than all others'}"))
+        lines.append(
+            (
+                "verdict",
+                f"{sureness(evidence)}{': it is better than all others' if sureness(evidence) == CLEAR else ''}",
+            )
+        )
     for better in evidence.better_than_best:
         lines.append(("better on test", evidence.label(better)))
     return lines

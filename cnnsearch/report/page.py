@@ -207,7 +207,7 @@ def _facts(evidence: Evidence) -> list[Fact]:
 def _meaning(evidence: Evidence, score: Score) -> str:
     """What the interval covers, and whether the networks were chosen for their luck."""
     covers = f"{score.seeds} seeds and images" if score.covers_seeds else "other images"
-    chosen = len(evidence.contenders) > 1 and not evidence.is_confirmed
+    chosen = len(evidence.contenders) > 1 and not score.covers_seeds
     return f"; the interval covers {covers}" + (", not that the networks were chosen for their luck" if chosen else "")
 
 

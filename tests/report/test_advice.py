@@ -55,7 +55,7 @@ def told(tables: Tables) -> list[str]:
 
 def comparison(value: float, between: float, over_images: float, seeds: int = 5) -> Comparison:
     estimate = stats.Estimate(value, value - 0.1, value + 0.1)
-    return Comparison(estimate, 0.5, "seeds", 1, seeds, 0.1, between=between, over_images=over_images)
+    return Comparison(estimate, 0.5, "seeds", 1, seeds, between=between, over_images=over_images)
 
 
 class TestRepetitionsNeeded:

@@ -53,7 +53,7 @@ def told(name: str, anchor: str) -> list[Finding]:
 
 
 def comparison(value: float = 0.02, half: float = 0.015, p: float = 0.01, basis: Basis = "seeds") -> Comparison:
-    return Comparison(stats.Estimate(value, value - half, value + half), p, basis, pairs=1, seeds=3, disagreement=0.1)
+    return Comparison(stats.Estimate(value, value - half, value + half), p, basis, pairs=1, seeds=3)
 
 
 class TestJudging:
@@ -644,6 +644,7 @@ def test_summary_lines_for_the_terminal():
     assert "not told apart" not in lines
     assert "may be as good" not in dict(summary(evidence_of("confirmed")))
     assert dict(summary(evidence_of("disagree_seeds")))["better on test"] == "batch 32"
+    assert dict(summary(evidence_of("disagree_seeds")))["verdict"] == "cannot tell"
     assert "no better than chance" in dict(summary(evidence_of("at_chance")))["warning"]
     assert summary(evidence_of("all_failed"))[0] == ("no answer", "all 8 trials failed")
 
