@@ -93,8 +93,10 @@ class Simulated(Evidence):
     def size(self, split: str) -> int:
         return int(self._tables[self._found[0].key, split].shape[1])
 
-    def table(self, configuration: Configuration, split: str = "test", moment: str = "best") -> NDArray[np.float64]:
-        return self._tables[configuration.key, split]
+    def table(
+        self, configuration: Configuration, split: str | None = None, moment: str = "best"
+    ) -> NDArray[np.float64]:
+        return self._tables[configuration.key, split or self.judged_on]
 
 
 def simulate(world: World, rng: np.random.Generator) -> tuple[Simulated, dict[str, float]]:

@@ -186,6 +186,35 @@ def _readable(stack: contextlib.ExitStack, results: str) -> ResultsPlace:
 
 
 @app.command()
+def unseal(
+    results: Annotated[str, typer.Argument(help="Folder of results.", metavar="RESULTS_DIR")],
+    data: Annotated[
+        str | None, typer.Option(help="Where its images are now, if they have moved.", metavar="SOURCE")
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object as the last line of standard output.")
+    ] = False,
+) -> None:
+    """Open a sealed test set (evidence.test: sealed): test every trial once, and make the report again."""
+    with _one_clear_message(f"stopped; the same command goes on: cnnsearch unseal {shlex.quote(results)}"):
+        from cnnsearch.progress import labelled
+        from cnnsearch.unsealing import unseal as test_all
+
+        if is_uri(results):
+            raise RequestError(f"{redacted(results)}: unseal works on folders")
+
+        def tell(done: int, total: int) -> None:
+            if sys.stdout.isatty() and not as_json:
+                print(f"\rtesting {done} of {total} trials", end="\n" if done == total else "", flush=True)
+
+        found = test_all(Path(results), data, tell)
+        print(f"test set open: {found.tested} trial{'s' * (found.tested != 1)} tested")
+        print(labelled([*found.answer, ("report", str(found.report))]))
+    if as_json:
+        print(json.dumps({"tested": found.tested, "answer": dict(found.answer), "report": str(found.report)}))
+
+
+@app.command()
 def watch(
     results: Annotated[list[str], typer.Argument(help="Folders of results.", metavar="RESULTS_DIR...")],
     port: Annotated[

@@ -14,6 +14,7 @@ from typing import Any
 from cnnsearch import data as images
 from cnnsearch.data.dataset import Dataset, png
 from cnnsearch.prepare import Prepared
+from cnnsearch.results.place import ResultsPlace
 from cnnsearch.spec.load import to_yaml
 
 SHEET_IMAGES = 8
@@ -70,13 +71,11 @@ def write_provenance(ready: Prepared, started_at: datetime, seconds: float, comm
     ready.results.write("provenance.json", {"runs": [*before.get("runs", []), this], "choices": choices})
 
 
-def write_pictures(ready: Prepared, examples: list[str]) -> dict[str, Any]:
+def write_pictures(results: ResultsPlace, dataset: Dataset, examples: list[str]) -> dict[str, Any]:
     """Store and return the pictures that the report shows, so that it can be made again without the images.
 
     `examples` are the names of the validation and test examples that it shows.
     """
-
-    dataset = ready.dataset
     rows = {dataset.names[row]: int(row) for split in ("val", "test") for row in dataset.indices[split]}
     sheet = {
         name: [row for row in dataset.indices["train"] if dataset.labels[row] == label][:SHEET_IMAGES]
@@ -87,7 +86,7 @@ def write_pictures(ready: Prepared, examples: list[str]) -> dict[str, Any]:
         "sheet": {name: [encoded(int(row)) for row in some] for name, some in sheet.items()},
         "examples": {name: encoded(rows[name]) for name in examples if name in rows},
     }
-    ready.results.write("pictures.json", pictures)
+    results.write("pictures.json", pictures)
     return pictures
 
 

@@ -24,6 +24,8 @@ def plan_text(ready: Prepared) -> str:
         ),
         *(("", f"note: {warning}") for warning in dataset.warnings),
     ]
+    if ready.is_sealed:
+        rows.append(("", f"test set sealed: no test image is looked at until cnnsearch unseal {ready.results}"))
     if ready.repeated:
         many = f"{len(ready.repeated)} finished trial{'s' * (len(ready.repeated) > 1)}"
         rows.append(("", f"note: {many} run again: others start from weights of theirs that are gone or damaged"))

@@ -94,6 +94,11 @@ class Prepared:
         return self.results.remote is not None
 
     @property
+    def is_sealed(self) -> bool:
+        """Whether no test image may be looked at."""
+        return self.results.here.is_sealed(self.sweep)
+
+    @property
     def precision(self) -> str:
         """What `precision: auto` means for this sweep: what it was begun with, else what the probe found here."""
         chosen = self.results.here.read("choices.json").get(self.layout.device, {})
@@ -183,7 +188,10 @@ def prepared(
         records, outcomes, plan = recorded()
         if not dry_run:
             # What another sweep in this root has trained may decide parents, and so name trials not known before.
-            while results.adopt([trial_id for trial_id in plan.trials if trial_id not in outcomes]):
+            while results.adopt(
+                [trial_id for trial_id in plan.trials if trial_id not in outcomes],
+                untested=results.here.is_sealed(sweep),
+            ):
                 records, outcomes, plan = recorded()
         repeated: list[str] = []
         while lost := parents_without_weights(results, plan, outcomes):
@@ -349,7 +357,7 @@ def stage_costs(ready: Prepared, trials: list[Trial]) -> dict[str, Cost]:
 
 def weights_kept(ready: Prepared, stage_name: str, left: list[Trial]) -> int | None:
     """Most trials of a stage that have weights at the same time; None if all have. `left` are the trials to run."""
-    if ready.sweep.run.keep != "best":
+    if ready.sweep.keeps_all_weights:
         return None
     planned = next(planned for planned in ready.plan.stages if planned.stage.name == stage_name)
     known = planned.trials or next(iter(ready.plan.stages)).trials or left

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -274,5 +274,10 @@ def finished_text(finished: Finished, answer: list[tuple[str, str]]) -> str:
     bad += (", " if bad and missing else "") + (f"{missing} {why}" if missing else "")
     head = f"{done} of {finished.planned} trials done in {duration(finished.seconds)}" + (f"; {bad}" if bad else "")
     rows = [*answer, ("report", finished.report_place)] if finished.report else answer
+    return f"{head}\n{labelled(rows)}" if rows else head
+
+
+def labelled(rows: Sequence[tuple[str, str | None]]) -> str:
+    """Write (label, text) rows as lines, the texts below each other."""
     width = max((len(label) for label, _ in rows), default=0)
-    return "\n".join([head, *(f"{label:<{width}}  {text}" for label, text in rows)])
+    return "\n".join(f"{label:<{width}}  {text}" for label, text in rows)

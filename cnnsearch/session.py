@@ -15,6 +15,7 @@ from pathlib import Path
 
 from cnnsearch.confirming import Chooser
 from cnnsearch.describe import write_description, write_pictures, write_provenance
+from cnnsearch.errors import RequestError
 from cnnsearch.execution.context import Choices, SharedContext
 from cnnsearch.execution.events import Ended, Event, Planned
 from cnnsearch.execution.executor import Executor
@@ -143,6 +144,7 @@ def execute(
     `command` is the command line this run came from, for its history; empty where there is none.
     `executor` runs the queue; None: Ray, here or on the cluster it was prepared for, or this process with `serial`.
     """
+    _refuse_untested(ready)
     began, started_at = time.monotonic(), datetime.now(UTC)
     results, time_is_up, trials_are_up = ready.results, False, False
     write_description(ready)
@@ -201,10 +203,27 @@ def execute(
     if counts:
         from cnnsearch import report
 
-        tables, page, answer = report.refresh(tables, functools.partial(write_pictures, ready))
+        tables, page, answer = report.refresh(tables, functools.partial(write_pictures, results, ready.dataset))
     results.publish()
     uri = str(results) if ready.is_remote else None
     return Finished(tables, counts, seconds, page, time_is_up, trials_are_up, uri, answer)
+
+
+def _refuse_untested(ready: Prepared) -> None:
+    """Refuse to go on with the test set open where trials ended while it was sealed."""
+    if ready.is_sealed and ready.is_remote:
+        raise RequestError(
+            f"evidence.test=sealed needs results in a folder, which can be unsealed; given {ready.results}"
+        )
+    if ready.is_sealed:
+        return
+    records = ready.results.here.records()
+    if any(records[id_].lacks_test for id_ in ready.plan.trials if id_ in records):
+        raise RequestError(
+            f"the test set of {ready.results} is sealed, and some of its trials have not been tested.\n"
+            f"       To open it: cnnsearch unseal {ready.results}\n"
+            "       To go on with it sealed: --set evidence.test=sealed"
+        )
 
 
 def _adopt(ready: Prepared, listen: Callable[[Event], None], trials: list[Trial]) -> dict[str, Outcome]:
@@ -213,7 +232,7 @@ def _adopt(ready: Prepared, listen: Callable[[Event], None], trials: list[Trial]
     starts = {stage.start_from.stage for stage in ready.sweep.stages if stage.start_from}
     starts |= {CONFIRM.name} if starts else set()
     found: dict[str, Outcome] = {}
-    for trial_id in ready.results.adopt(list(by_id)):
+    for trial_id in ready.results.adopt(list(by_id), untested=ready.is_sealed):
         folder, trial = ready.results.here.trial(trial_id), by_id[trial_id]
         record = folder.record()
         if record is not None and (trial.stage not in starts or folder.has_weights()):
@@ -244,7 +263,7 @@ class _Keeper:
 
     def drop(self) -> None:
         """Drop the weights that nothing needs."""
-        if self._queue.sweep.run.keep != "best":
+        if self._queue.sweep.keeps_all_weights:
             return
         kept = retention.needed(self._queue.sweep, self._queue.plan, self._queue.outcomes)
         self._results.drop_weights(trial_id for trial_id in self._ended if trial_id not in kept)
@@ -290,6 +309,7 @@ def shared_context(ready: Prepared) -> SharedContext:
         ready.sweep.train.max_seconds,
         ready.sweep.run.keep == "state",
         ready.known_epochs,
+        ready.is_sealed,
         ready.results.remote,
     )
 

@@ -14,7 +14,7 @@ from cnnsearch.cli import app
 from cnnsearch.spec.confirm import Confirm
 from cnnsearch.spec.settings import DataSpec, FillSplit, StratifiedSplit, TrainSpec
 from cnnsearch.spec.stage import Search, Stage, StartFrom, StopEarly
-from cnnsearch.spec.sweep import RunSpec, Sweep
+from cnnsearch.spec.sweep import EvidenceSpec, RunSpec, Sweep
 
 ROOT = Path(__file__).parents[1]
 
@@ -31,6 +31,7 @@ PARTS: list[tuple[str, type[BaseModel]]] = [
     ("`search:` of a stage", Search),
     *((f"`stop_early:` of a stage with `method: {rule.model_fields['method'].default}`", rule) for rule in RULES),
     ("`confirm:`", Confirm),
+    ("`evidence:`", EvidenceSpec),
     ("`run:`", RunSpec),
 ]
 
@@ -85,6 +86,12 @@ round the contenders are compared on the validation images, with other seeds and
 than another gets no more seeds. It ends when one is left, when all that are left are shown to be within `margin` of the
 best, or when another round would take longer than two hours from the first comparison on. However often one looks, the
 best is named wrongly in at most 5 % of sweeps. The same command goes on later. Rounds are recorded in `studies/`.
+
+**Sealing the test set.** With `evidence: {test: sealed}`, or `--set evidence.test=sealed`, no trial is evaluated on the
+test images. Settings are compared on the validation images, and every trial keeps its weights. When all is decided,
+`cnnsearch unseal RESULTS` tests every trial from them, once, and makes tables and report again, with the numbers that
+an open sweep would have. Trials that a later command adds are tested as they end, and the report counts their settings.
+Results have to be in a folder.
 
 **Training.** The learning rate is a function of the step. Training losses are the quantity that is minimized, with
 smoothed labels and class weights; validation and test losses are plain. Augmentation depends on the seed, the epoch and

@@ -115,28 +115,30 @@ class Compared(Recorded):
         return searches(self)
 
     def correct(
-        self, configuration: Configuration, split: str = "test", moment: str = "best"
+        self, configuration: Configuration, split: str | None = None, moment: str = "best"
     ) -> NDArray[np.int64] | None:
         """For each example, how many of the configuration's trials are right; None where not recorded."""
         table = self.table(configuration, split, moment)
         return None if table is None else table.sum(axis=0).astype(np.int64)
 
     def table(
-        self, configuration: Configuration, split: str = "test", moment: str = "best"
+        self, configuration: Configuration, split: str | None = None, moment: str = "best"
     ) -> NDArray[np.float64] | None:
         """Right answers (0 or 1) of a configuration, [seeds, examples]; None where not recorded."""
+        split = split or self.judged_on
         found = [self.answers(trial_id, split, moment) for trial_id in configuration.trial_ids]
         if not self.examples[split] or any(one is None for one in found):
             return None
         labels = self.labels[split]
         return np.stack([one.predicted == labels for one in found if one is not None]).astype(np.float64)
 
-    def score(self, configuration: Configuration, split: str = "test", moment: str = "best") -> Score | None:
+    def score(self, configuration: Configuration, split: str | None = None, moment: str = "best") -> Score | None:
         """Mean accuracy over seeds with its interval; None where it was not measured.
 
         With `LEAST_SEEDS` seeds or more the interval covers the setting: other seeds and other images. With fewer it is
         Wilson's, and covers other images alone; it does not shrink with the number of seeds.
         """
+        split = split or self.judged_on
         column = f"{split}_accuracy" + ("_before" if moment == "before" else "")
         value, n = configuration.scores.get(column), self.size(split)
         if value is None or n == 0:
@@ -150,7 +152,7 @@ class Compared(Recorded):
         return Score.of(value, n, len(configuration.trial_ids))
 
     def compare(self, pairs: Pairs) -> Comparison | None:
-        """Compare setting A with setting B over all `pairs` (A, B), on the test examples.
+        """Compare setting A with setting B over all `pairs` (A, B), on the same examples.
 
         What it may be used for depends on what was repeated (`Comparison.basis`). `LEAST_PAIRS` matched pairs come
         first, each one repetition with its seeds averaged: so more seeds never earn less than fewer. Of fewer pairs,
@@ -175,7 +177,7 @@ class Compared(Recorded):
         return _comparison(known, _of_networks(known), basis, seeds)
 
     def change(self, configuration: Configuration) -> Comparison | None:
-        """Compare the networks of a setting after their training with what they started from: same test examples.
+        """Compare the networks of a setting after their training with what they started from, on the same examples.
 
         A statement about these networks, which need no repetition.
         """

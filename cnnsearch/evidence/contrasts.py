@@ -53,7 +53,7 @@ def entries(parts: Sequence[Part]) -> list[Entry]:
     found = [
         Entry(part, part.best, score)
         for part in parts
-        if part.best is not None and (score := part.evidence.score(part.best)) is not None
+        if part.best is not None and (score := part.evidence.score(part.best, "test")) is not None
     ]
     return sorted(found, key=lambda entry: -entry.score.value)
 
@@ -102,7 +102,7 @@ def newcombe(a: Score, b: Score) -> stats.Estimate:
 
 
 def _compare(a: Entry, b: Entry) -> tuple[Comparison, bool]:
-    tables = [entry.part.evidence.table(entry.best) for entry in (a, b)]
+    tables = [entry.part.evidence.table(entry.best, "test") for entry in (a, b)]
     is_paired = same_test_images(a.part, b.part) and all(table is not None for table in tables)
     seeds = min(len(a.best.trial_ids), len(b.best.trial_ids))
     if tables[0] is not None and tables[1] is not None:

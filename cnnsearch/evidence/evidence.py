@@ -47,12 +47,12 @@ class Evidence(Compared):
         """The best contender by validation accuracy: never by test."""
         return best_of(self.contenders)
 
-    def score(self, configuration: Configuration, split: str = "test", moment: str = "best") -> Score | None:
+    def score(self, configuration: Configuration, split: str | None = None, moment: str = "best") -> Score | None:
         """As `Compared.score`. The interval of the best setting is moved by what the luck of its choice is worth."""
         found = super().score(configuration, split, moment)
         if found is None or moment != "best" or configuration.key not in self._luck or not found.covers_seeds:
             return found
-        luck = self._luck[configuration.key][split]
+        luck = self._luck[configuration.key][split or self.judged_on]
         return found._replace(low=max(0.0, found.low - luck), high=min(1.0, found.high - luck))
 
     @cached_property
@@ -126,7 +126,7 @@ class Evidence(Compared):
 
     @cached_property
     def _lost_to(self) -> set[tuple[str, str]]:
-        """(worse, better): keys of each two contenders that are told apart by seeds and test images."""
+        """(worse, better): keys of each two contenders that are told apart by seeds and images."""
         value, p_values = self._pairwise
         keys = [c.key for c in self._repeated]
         return {(keys[i], keys[j]) for i, j in zip(*np.nonzero((p_values < self._bound) & (value < 0)), strict=True)}
@@ -167,6 +167,8 @@ class Evidence(Compared):
     @cached_property
     def added(self) -> list[Configuration]:
         """The settings that a changed command added when test scores of others were there to be seen."""
+        if self.tables.sweep.evidence.test == "sealed":
+            return self._added_since_unsealed
         runs = [run for run in self.runs if isinstance(run.get("started_at"), str)]
         known = self.tables.trials[self.tables.trials["started_at"].notna()]
         starts = dict(zip(known["trial_id"].astype(str), known["started_at"], strict=True))
@@ -177,17 +179,28 @@ class Evidence(Compared):
                 return [c for c in settings if all(starts.get(id_, moment) >= moment for id_ in c.trial_ids)]
         return []
 
+    @property
+    def _added_since_unsealed(self) -> list[Configuration]:
+        """The settings that were first trained after the test set had been unsealed."""
+        at = self.tables.unsealed.get("at")
+        if not isinstance(at, str):
+            return []
+        moment = pd.Timestamp(at)
+        known = self.tables.trials[self.tables.trials["started_at"].notna()]
+        late = set(known.loc[known["started_at"] >= moment, "trial_id"].astype(str))
+        return [c for c in self.configurations if c.confirms is None and late.issuperset(c.trial_ids)]
+
     def balanced(self, configuration: Configuration) -> tuple[stats.Estimate, float] | None:
-        """Mean recall over unevenly large test classes, and its p-value against guessing; None where they are even.
+        """Mean recall over unevenly large classes, and its p-value against guessing; None where they are even.
 
         Also None where answers are not recorded.
         """
-        if not stats.are_uneven(self.class_counts("test")):
+        if not stats.are_uneven(self.class_counts(self.judged_on)):
             return None
         correct = self.correct(configuration)
         if correct is None:
             return None
-        labels = self.labels["test"]
+        labels = self.labels[self.judged_on]
         right = np.bincount(labels, correct / len(configuration.trial_ids), len(self.classes))
         return stats.balanced_accuracy(right.tolist(), np.bincount(labels, minlength=len(self.classes)).tolist())
 
@@ -195,7 +208,7 @@ class Evidence(Compared):
     def chance_score(self) -> float:
         """What guessing scores in the test that `beats_chance` makes: a mean recall where classes are uneven."""
         if any(self.balanced(c) for c in self.configurations):
-            return 1 / sum(count > 0 for count in self.class_counts("test"))
+            return 1 / sum(count > 0 for count in self.class_counts(self.judged_on))
         return self.chance
 
     @cached_property
@@ -203,7 +216,7 @@ class Evidence(Compared):
         """Keys of the configurations that are better than chance at 5 %, by Holm's correction over all of them."""
         p_values: dict[str, float] = {}
         unmeasured = set()
-        counts = self.class_counts("test")
+        counts = self.class_counts(self.judged_on)
         for c in self.configurations:
             score, balanced = self.score(c), self.balanced(c)
             if balanced is not None:
@@ -216,7 +229,7 @@ class Evidence(Compared):
         return unmeasured | {key for key, p in zip(p_values, adjusted, strict=True) if p < stats.SIGNIFICANCE}
 
     def beats_chance(self, configuration: Configuration) -> bool:
-        """Whether it is better than chance on the test examples, corrected for the number of configurations.
+        """Whether it is better than chance, corrected for the number of configurations.
 
         Accuracy is held against always naming the largest class; where classes are uneven, mean recall against
         guessing.

@@ -27,17 +27,15 @@ class Mistake(NamedTuple):
     """All examples of the class."""
 
 
-def counts(
-    evidence: Evidence, configuration: Configuration, moment: str = "best", split: str = "test"
-) -> NDArray[np.int64] | None:
+def counts(evidence: Evidence, configuration: Configuration, moment: str = "best") -> NDArray[np.int64] | None:
     """Examples by true class (rows) and predicted class (columns), summed over seeds; None where not recorded."""
     size = len(evidence.classes)
     matrix = np.zeros((size, size), dtype=np.int64)
     for trial_id in configuration.trial_ids:
-        answers = evidence.answers(trial_id, split, moment)
+        answers = evidence.answers(trial_id, moment=moment)
         if answers is None:
             return None
-        np.add.at(matrix, (evidence.labels[split], answers.predicted), 1)
+        np.add.at(matrix, (evidence.labels[evidence.judged_on], answers.predicted), 1)
     return matrix if matrix.any() else None
 
 
@@ -90,7 +88,11 @@ def most_sure_and_wrong(evidence: Evidence, limit: int = MOST_WRONG) -> list[Wro
     answers = evidence.answers(best.trial_ids[0]) if best else None
     if answers is None:
         return []
-    labels, examples, classes = evidence.labels["test"], evidence.examples["test"], evidence.classes
+    labels, examples, classes = (
+        evidence.labels[evidence.judged_on],
+        evidence.examples[evidence.judged_on],
+        evidence.classes,
+    )
     wrong = [i for i in range(len(labels)) if answers.predicted[i] != labels[i]]
     wrong.sort(key=lambda i: (-answers.confidence[i], examples[i]))
     pictures = evidence.tables.pictures.get("examples") or {}

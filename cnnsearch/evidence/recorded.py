@@ -30,6 +30,16 @@ class Recorded:
         self.tables = tables
 
     @property
+    def judged_on(self) -> str:
+        """The split on which settings are compared: test, or val while the test set is sealed."""
+        return "val" if self.tables.is_sealed else "test"
+
+    @property
+    def judged(self) -> str:
+        """`judged_on` in words: "test" or "validation"."""
+        return "validation" if self.tables.is_sealed else "test"
+
+    @property
     def runs(self) -> list[dict[str, Any]]:
         """The runs of the sweep's command, oldest first, as provenance records them."""
         return self.tables.provenance.get("runs") or []
@@ -95,9 +105,9 @@ class Recorded:
             answers[trial_id, split, moment] = Answers(by_example, surety)
         return answers, labels
 
-    def answers(self, trial_id: str, split: str = "test", moment: str = "best") -> Answers | None:
+    def answers(self, trial_id: str, split: str | None = None, moment: str = "best") -> Answers | None:
         """A trial's answers; None where they are not recorded, or not for every example of the split."""
-        return self._coded[0].get((trial_id, split, moment))
+        return self._coded[0].get((trial_id, split or self.judged_on, moment))
 
     def size(self, split: str) -> int:
         """Number of examples in a split: from the predictions, else from the data's counts."""
@@ -115,8 +125,8 @@ class Recorded:
 
     @cached_property
     def chance(self) -> float:
-        """Accuracy of always naming the most common class of the test examples."""
-        counts = self.class_counts("test")
+        """Accuracy of always naming the most common class of the examples that settings are compared on."""
+        counts = self.class_counts(self.judged_on)
         return max(counts) / sum(counts) if sum(counts) else 1 / max(1, len(self.classes))
 
     @cached_property

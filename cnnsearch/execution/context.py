@@ -53,8 +53,15 @@ class SharedContext:
     """Whether trials that ended keep the training state that a longer trial could continue from."""
     known_epochs: tuple[int, ...] = ()
     """Numbers of epochs of ended trials that longer ones may continue from."""
+    is_sealed: bool = False
+    """Whether no test image may be looked at."""
     remote: Remote | None = None
     """Where results are kept, if `results` only mirrors them."""
+
+    @property
+    def measured(self) -> tuple[str, ...]:
+        """Splits on which trials are evaluated: at their best epoch, and before training if they go on from another."""
+        return ("val",) if self.is_sealed else ("val", "test")
 
     def dataset(self, settings: Settings) -> Dataset:
         """The images in the form that a trial needs."""

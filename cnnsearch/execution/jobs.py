@@ -31,7 +31,6 @@ from cnnsearch.results.record import Record
 from cnnsearch.spec.model_names import OWN
 from cnnsearch.spec.settings import Settings
 from cnnsearch.training.compute.device import derived_seed, reset_process
-from cnnsearch.training.evaluate import MEASURED
 from cnnsearch.training.features import Features
 from cnnsearch.training.heads import HeadInputs, HeadState, evaluate_heads, train_heads
 from cnnsearch.training.pixels import Pixels
@@ -113,10 +112,10 @@ def _bundle(job: Job, context: SharedContext) -> _Bundle | None:
     Returns None if more than one linear layer follows the frozen layers.
     """
     reset_process(context.choices.threads)
-    frozen = _frozen(job.trials[0], context)
+    frozen = frozen_of(job.trials[0], context)
     if frozen is None:
         return None
-    heads, states = [_initial_head(trial, frozen) for trial in job.trials], []
+    heads, states = [initial_head(trial, frozen) for trial in job.trials], []
     for trial, (weight, bias) in zip(job.trials, heads, strict=True):
         states.append(HeadState(_effective(trial, frozen.own_dropout), weight.clone(), bias.clone()))
         checkpoint = saved_state(trial, context, "head")
@@ -141,7 +140,7 @@ class _Frozen:
     """Bytes of the whole model's weights."""
 
 
-def _frozen(trial: Trial, context: SharedContext) -> _Frozen | None:
+def frozen_of(trial: Trial, context: SharedContext) -> _Frozen | None:
     """Return what all trials that start from the same model share; remember it until another model is needed.
 
     Returns None if more than one linear layer follows the frozen layers.
@@ -155,7 +154,7 @@ def _frozen(trial: Trial, context: SharedContext) -> _Frozen | None:
 
 
 _LAST: dict[tuple[object, ...], _Frozen | None] = {}
-"""The last result of `_frozen` in this process: building a model and reading its weights takes longer than training a
+"""The last result of `frozen_of` in this process: building a model and reading its weights takes longer than training a
 head."""
 
 
@@ -205,7 +204,7 @@ def _effective(trial: Trial, own_dropout: float | None) -> Settings:
     return settings
 
 
-def _initial_head(trial: Trial, frozen: _Frozen) -> tuple[Tensor, Tensor]:
+def initial_head(trial: Trial, frozen: _Frozen) -> tuple[Tensor, Tensor]:
     """Return weight and bias of the head that a trial starts from, the same as `starting_model` would draw or load."""
     head, other = frozen.head, frozen.trial
     if trial.settings.seed != other.settings.seed and torch.equal(_drawn(other, head).weight, head.weight):
@@ -225,7 +224,7 @@ def _train(bundle: _Bundle, context: SharedContext, orders: Orders, started_at: 
     zeros: list[list[EpochRow]] = [[] for _ in trials]
     before: list[Evaluations] = [{} for _ in trials]
     if trials[0].parent_id is not None:
-        before = _evaluate(bundle, bundle.starts)
+        before = evaluate_each(bundle.features, bundle.starts, context.measured)
         zeros = [[row_before_training(trial, measured)] for trial, measured in zip(trials, before, strict=True)]
         yield [(trial, rows[0]) for trial, rows in zip(trials, zeros, strict=True)]
 
@@ -243,7 +242,7 @@ def _train(bundle: _Bundle, context: SharedContext, orders: Orders, started_at: 
         return finish_trial(attempt, state, stops.get(index), lambda: best, lambda: _best_weights(bundle, state))
 
     def finish_all(indices: list[int]) -> Iterator[Progress]:
-        for index, best in _best(bundle, indices):
+        for index, best in _best(bundle, indices, context.measured):
             yield [(trials[index], finish(index, best))]
 
     stops: dict[int, Stop] = {}
@@ -279,18 +278,20 @@ def _best_weights(bundle: _Bundle, state: HeadState) -> Weights:
     return {name: value.cpu() for name, value in values}
 
 
-def _best(bundle: _Bundle, indices: list[int]) -> Iterator[tuple[int, Evaluations]]:
+def _best(bundle: _Bundle, indices: list[int], splits: Sequence[str]) -> Iterator[tuple[int, Evaluations]]:
     """Yield the index of each of these trials with its results at its best epoch.
 
     A diverged trial without a best epoch is evaluated in its last state, and its results are not used."""
     if indices:
         states = [bundle.states[index] for index in indices]
         heads = [(s.best_weight, s.best_bias) if s.best else (s.weight, s.bias) for s in states]
-        yield from zip(indices, _evaluate(bundle, heads), strict=True)
+        yield from zip(indices, evaluate_each(bundle.features, heads, splits), strict=True)
 
 
-def _evaluate(bundle: _Bundle, heads: Sequence[tuple[Tensor, Tensor]]) -> list[Evaluations]:
-    """Evaluate each head on validation and test."""
+def evaluate_each(
+    features: HeadInputs, heads: Sequence[tuple[Tensor, Tensor]], splits: Sequence[str]
+) -> list[Evaluations]:
+    """Evaluate each head, given by weight and bias, on these splits."""
     weight, bias = torch.stack([w for w, _ in heads]), torch.stack([b for _, b in heads])
-    by_split = {split: evaluate_heads(bundle.features, split, weight, bias) for split in MEASURED}
+    by_split = {split: evaluate_heads(features, split, weight, bias) for split in splits}
     return [{split: found[index] for split, found in by_split.items()} for index in range(len(heads))]

@@ -174,8 +174,11 @@ def new_record(
 
 
 def _measures(evaluations: Evaluations) -> Measures:
-    val, test = evaluations["val"], evaluations["test"]
-    return Measures(val_loss=val.loss, val_accuracy=val.accuracy, test_loss=test.loss, test_accuracy=test.accuracy)
+    val, test = evaluations["val"], evaluations.get("test")
+    measures = Measures(val_loss=val.loss, val_accuracy=val.accuracy)
+    if test is None:
+        return measures
+    return measures.model_copy(update={"test_loss": test.loss, "test_accuracy": test.accuracy})
 
 
 def model_bytes(model: nn.Module) -> int:

@@ -23,7 +23,7 @@ from cnnsearch.planning.trial import EpochRow, Status, Trial
 from cnnsearch.results.folder import Results
 from cnnsearch.results.record import Record
 from cnnsearch.training.compute.device import reset_process
-from cnnsearch.training.evaluate import MEASURED, evaluate
+from cnnsearch.training.evaluate import evaluate
 from cnnsearch.training.pixels import Pixels
 from cnnsearch.training.train import train
 
@@ -56,7 +56,7 @@ def _run(trial: Trial, context: SharedContext, orders: Orders, started_at: datet
     precision = context.precision(settings)
 
     def measure() -> Evaluations:
-        return {split: evaluate(state.trained, examples, split, precision=precision) for split in MEASURED}
+        return {split: evaluate(state.trained, examples, split, precision=precision) for split in context.measured}
 
     # A trial that starts from another is first measured as it starts.
     before: Evaluations = {}

@@ -27,7 +27,7 @@ def confusion_matrix(
     *,
     compact: bool = False,
 ) -> Figure | None:
-    """Rows are true classes, columns predicted ones; cells count test examples, coloured by their share of the row.
+    """Rows are true classes, columns predicted ones; cells count examples, coloured by their share of the row.
 
     Without `configuration`, the best one. None where its predictions were not recorded.
     """
@@ -49,7 +49,7 @@ def confusion_title(evidence: Evidence, configuration: Configuration, moment: st
         return f"{name}, before training on" if moment == "before" else name
     worst = most_confused(evidence, configuration, 1)
     if not worst:
-        return "No test image is mistaken"
+        return f"No {evidence.judged} image is mistaken"
     label, predicted = style.shorten(worst[0].label, 24), style.shorten(worst[0].predicted, 24)
     return f"Most often, {label} is taken for {predicted}: {worst[0].times} of {worst[0].of}"
 

@@ -138,16 +138,16 @@ def _finish(axes: Axes, evidence: Evidence, scores: list[Score], rows: float) ->
         xytext=(0, 3), textcoords="offset points", ha="left", va="bottom", fontsize=style.SMALL,
         color=style.THEME["muted"],
     )  # fmt: skip
-    accuracy_axis(axes)
+    accuracy_axis(axes, evidence.judged)
 
 
-def accuracy_axis(axes: Axes) -> None:
-    """Lay out test accuracy along x, and rows without ticks along y."""
+def accuracy_axis(axes: Axes, judged: str = "test") -> None:
+    """Lay out accuracy on the images that settings are judged by along x, and rows without ticks along y."""
     axes.set_yticks([])
     axes.spines["left"].set_visible(False)
     axes.grid(axis="x")
     style.percent_axis(axes, "x")
-    axes.set_xlabel("test accuracy, 95 % interval")
+    axes.set_xlabel(f"{judged} accuracy, 95 % interval")
 
 
 def kinds_legend(figure: Figure, left: float, best: str, told: str = "worse than another") -> None:

@@ -56,7 +56,8 @@ def heatmaps_title(evidence: Evidence, configurations: Sequence[Configuration]) 
         answer = axis_title(evidence, stage, axis)
         if answer:
             return answer
-    return f"How does test accuracy change with the {' and the '.join(words(axis).full for axis in varied[:2])}?"
+    named = " and the ".join(words(axis).full for axis in varied[:2])
+    return f"How does {evidence.judged} accuracy change with the {named}?"
 
 
 def axis_title(evidence: Evidence, stage: str, axis: str) -> str:
@@ -209,7 +210,7 @@ def _draw_dots(evidence: Evidence, configurations: Sequence[Configuration], axis
     if len(models) > 1:
         _name_ends(axes, ends)
     axes.set_xlabel(words(axis).full)
-    axes.set_ylabel("test accuracy, 95 % interval")
+    axes.set_ylabel(f"{evidence.judged} accuracy, 95 % interval")
     axes.grid(axis="y")
     style.percent_axis(axes, "y")
     return figure

@@ -34,7 +34,7 @@ def best_settings(parts: Sequence[Part], title: str) -> Figure | None:
     groups = []
     for index, part in enumerate(parts):
         ranked = sorted(part.evidence.configurations, key=lambda s: (s is not part.best, -s.val_accuracy, s.order))
-        scored = [(s, score) for s in ranked[:MOST_OF_A_PART] if (score := part.evidence.score(s)) is not None]
+        scored = [(s, score) for s in ranked[:MOST_OF_A_PART] if (score := part.evidence.score(s, "test")) is not None]
         if scored:
             groups.append((index, part, scored))
     if not groups:
@@ -77,7 +77,7 @@ def accuracy_by_time(parts: Sequence[Part], title: str) -> Figure | None:
         (index, part, c, score.value, max(seconds, _LEAST_SECONDS))
         for index, part in enumerate(parts)
         for c in part.evidence.configurations
-        if (score := part.evidence.score(c)) is not None and (seconds := part.seconds(c)) is not None
+        if (score := part.evidence.score(c, "test")) is not None and (seconds := part.seconds(c)) is not None
     ]
     if not points:
         return None
@@ -87,7 +87,7 @@ def accuracy_by_time(parts: Sequence[Part], title: str) -> Figure | None:
         axes.set_xscale("log")
         for index, part, configuration, value, seconds in points:
             is_best = part.best is not None and configuration.key == part.best.key
-            score = part.evidence.score(configuration)
+            score = part.evidence.score(configuration, "test")
             colour = colour_of_part(index)
             if is_best and score is not None:
                 axes.plot([seconds] * 2, [score.low, score.high], color=colour, linewidth=1.4, alpha=0.7, zorder=3)

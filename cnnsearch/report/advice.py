@@ -126,8 +126,9 @@ def _smaller_steps(evidence: Evidence) -> list[Advice]:
 def _learn_anything(evidence: Evidence) -> Advice:
     scores = [score for c in evidence.configurations if (score := evidence.score(c)) is not None]
     if scores and max(score.high for score in scores) >= (1 + evidence.chance) / 2:
-        images = counted(scores[0].n, "test image")
-        return Advice(f"Test on more images: {images} are too few to tell any setting from chance, even a good one.")
+        images = counted(scores[0].n, f"{evidence.judged} image")
+        do = "Validate on" if evidence.tables.is_sealed else "Test on"
+        return Advice(f"{do} more images: {images} are too few to tell any setting from chance, even a good one.")
     fits = max(
         (s.scores["train_accuracy"] for s in evidence.configurations if "train_accuracy" in s.scores), default=None
     )
@@ -304,7 +305,7 @@ def _more(evidence: Evidence, best: Configuration) -> list[Advice]:
         comparison = evidence.compare([(best, rival)])
         if comparison is None or comparison.basis != "seeds" or comparison.difference.value == 0:
             continue
-        images = evidence.size("test")
+        images = evidence.size(evidence.judged_on)
         seeds, more_images = repetitions_needed(comparison, images)
         if seeds <= comparison.seeds and more_images <= images:
             continue
@@ -313,11 +314,11 @@ def _more(evidence: Evidence, best: Configuration) -> list[Advice]:
         if more_images > _EQUAL_FOR_ALL_PURPOSES or seeds > _MOST_SEEDS:
             text = (
                 f"Treat the best and {evidence.label(rival)} as equal: at the difference seen, telling them apart "
-                f"takes more than {_EQUAL_FOR_ALL_PURPOSES:,} test images or {_MOST_SEEDS} seeds."
+                f"takes more than {_EQUAL_FOR_ALL_PURPOSES:,} {evidence.judged} images or {_MOST_SEEDS} seeds."
             )
             return [Advice(text)]
         parts = [f"about {seeds} seeds of each"] if seeds > comparison.seeds else []
-        parts += [f"about {_rounded(more_images):,} test images"] if more_images > images else []
+        parts += [f"about {_rounded(more_images):,} {evidence.judged} images"] if more_images > images else []
         text = (
             f"Telling the best from {evidence.label(rival)}, which is {gap}, takes {listed(parts)} for a power of 80 % "
             f"if that difference is real; there are {comparison.seeds} seeds and {images:,} images."

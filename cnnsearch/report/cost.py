@@ -75,7 +75,7 @@ def of_unbeaten(parts: Sequence[Part]) -> list[Finding]:
         (part, c, score, seconds)
         for part in parts
         for c in part.evidence.configurations
-        if (score := part.evidence.score(c)) is not None and (seconds := part.seconds(c)) is not None
+        if (score := part.evidence.score(c, "test")) is not None and (seconds := part.seconds(c)) is not None
     ]
     known.sort(key=lambda item: (item[3], -item[2].value))
     unbeaten: list[tuple[Part, Configuration, Score, float]] = []

@@ -43,12 +43,16 @@ def of_model(evidence: Evidence) -> list[Finding]:
     if len(known) == 1 and len(ranked) == 2:
         return [_two_models(evidence, ranked[0], *known[0])]
     score = evidence.score(ranked[0])
-    gets = f" with {score.text} on the test images" if score else ""
+    gets = f" with {score.text} on the {evidence.judged} images" if score else ""
     if not any(comparison.can_tell for _, comparison, _ in known):
         each = listed([f"{c.model} {text.text}" for c in ranked if (text := evidence.score(c)) is not None])
         start = f"Which of {len(ranked)} models is best cannot be told from {_seeds(known[0][1])}"
         return [
-            Finding(f"{start}: right on the test images are, at its best setting, {each}.", CANNOT_TELL, "all-settings")
+            Finding(
+                f"{start}: right on the {evidence.judged} images are, at its best setting, {each}.",
+                CANNOT_TELL,
+                "all-settings",
+            )
         ]
     told = "; ".join(_against(other.model, comparison, verdict) for other, comparison, verdict in known)
     sentence = f"Of {len(ranked)} models, {ranked[0].model} is best by validation{gets}. It is {told}."
@@ -75,8 +79,8 @@ def _two_models(
     assert high is not None  # both were compared
     assert low is not None
     gets = (
-        f"the best {ahead.model} setting gets {high.text} of the test images right, the best {behind.model} one "
-        f"{low.text}, a difference of {by}{repeated(comparison)}."
+        f"the best {ahead.model} setting gets {high.text} of the {evidence.judged} images right, the best "
+        f"{behind.model} one {low.text}, a difference of {by}{repeated(comparison)}."
     )
     if not comparison.can_tell:
         return Finding(
@@ -206,7 +210,7 @@ def _many_values(axis: str, lead: Value, known: Sequence[tuple[Value, Comparison
 
 
 def _against(name: str, comparison: Comparison, verdict: Verdict) -> str:
-    """How the leader compares with one other on the test images, after "It is"."""
+    """How the leader compares with one other on the same images, after "It is"."""
     value = comparison.difference.value
     by = points(comparison.difference, 1 if value >= 0 else -1)
     side = "ahead of" if value >= 0 else "behind"
@@ -276,7 +280,7 @@ def _went_on(
     numbers = f"{before.text} before, {after.text} after"
     if verdict == CANNOT_TELL:
         return (
-            f"{start} makes no difference that {after.n:,} test images can show: {numbers}, a change of "
+            f"{start} makes no difference that {after.n:,} {evidence.judged} images can show: {numbers}, a change of "
             f"{points(comparison.difference)}"
         )
     verb = (
@@ -284,7 +288,7 @@ def _went_on(
         if verdict == CLEAR
         else f"may have {'raised' if sign == 1 else 'lowered'}"
     )
-    return f"{start} {verb} its test accuracy by {points(comparison.difference, sign)}: {numbers}"
+    return f"{start} {verb} its {evidence.judged} accuracy by {points(comparison.difference, sign)}: {numbers}"
 
 
 def _siblings(

@@ -59,19 +59,19 @@ def picture_of(figure: Figure | None, name: str, caption: str, alt: str) -> Pict
 def all_settings(evidence: Evidence) -> Picture | None:
     """Picture for section 3: all settings as dots."""
     total, shown = len(evidence.configurations), most_dots(evidence)
-    alt = f"Dots with intervals: test accuracy of {counted(min(total, shown), 'setting')}. "
+    alt = f"Dots with intervals: {evidence.judged} accuracy of {counted(min(total, shown), 'setting')}. "
     best, score = evidence.best, evidence.score(evidence.best) if evidence.best else None
     if best is not None and score is not None:
         alt += f"Best by validation: {evidence.label(best)}, {score.text}. "
     alt += "The numbers are in the table of trials."
     caption = (
-        "Share of the test images each setting gets right, sorted"
+        f"Share of the {evidence.judged} images each setting gets right, sorted"
         f"{' within each model' if len(evidence.models) > 1 else ''}, with 95 % intervals over {_covered(evidence)}. "
     )
     if evidence.tells_settings_apart:
         caption += (
-            "Told apart means: worse than another setting over seeds and test images, corrected for all pairs of "
-            "settings. Overlapping intervals do not settle that: all settings saw the same images."
+            f"Told apart means: worse than another setting over seeds and {evidence.judged} images, corrected for all "
+            "pairs of settings. Overlapping intervals do not settle that: all settings saw the same images."
         )
     else:
         caption += f"Telling settings apart takes {LEAST_SEEDS} seeds of each."
@@ -102,16 +102,17 @@ def heatmaps(evidence: Evidence) -> Picture | None:
     if len(used) == 2:
         interval = has_intervals(distinct(evidence.stage(stage), used[1]))
         caption = (
-            f"Test accuracy{' with its 95 % interval' if interval else ' in percent'}; stronger colour is higher, on "
-            "one scale for all models. The framed cell holds the setting of each model that validation prefers."
+            f"{evidence.judged.capitalize()} accuracy{' with its 95 % interval' if interval else ' in percent'}; "
+            "stronger colour is higher, on one scale for all models. The framed cell holds the setting of each model "
+            "that validation prefers."
         )
         caption += "" if interval else " The intervals are in the table of trials."
         if averaged:
             caption += f" Each cell is the mean over {listed([words(axis).plural for axis in averaged])}."
     else:
-        caption = "Test accuracy with its 95 % interval, one dot per setting."
+        caption = f"{evidence.judged.capitalize()} accuracy with its 95 % interval, one dot per setting."
     models = listed(evidence.models) or "the model"
-    alt = f"Test accuracy by {names}, for {models}. The numbers are in the table of trials."
+    alt = f"{evidence.judged.capitalize()} accuracy by {names}, for {models}. The numbers are in the table of trials."
     return picture_of(plots.heatmaps(evidence, stage), "heatmaps", caption, alt)
 
 
@@ -139,7 +140,8 @@ def before_after(evidence: Evidence, stage: str) -> Picture | None:
         "Hollow: the weights carried over, before any further training. Filled: after it, at the epoch of best "
         "validation accuracy. Lines are 95 % intervals, dashed for validation."
     )
-    alt = f"Accuracy before and after stage {stage}, for validation and test. The numbers are in the table below."
+    splits = "validation" if evidence.tables.is_sealed else "validation and test"
+    alt = f"Accuracy before and after stage {stage}, for {splits}. The numbers are in the table below."
     return picture_of(plots.before_after(evidence, stage), f"continued-{stage}", caption, alt)
 
 
@@ -151,11 +153,11 @@ def best_confusion(evidence: Evidence) -> Picture | None:
     counts = ": counts" if len(evidence.classes) <= NUMBERED_CLASSES else ""
     summed = f", summed over {len(best.trial_ids)} seeds" if len(best.trial_ids) > 1 else ""
     caption = (
-        f"Test images of {in_label(evidence, best)}{counts}{summed}. The stronger the colour, the larger the share of "
-        "the row, that is, of the true class."
+        f"{evidence.judged.capitalize()} images of {in_label(evidence, best)}{counts}{summed}. The stronger the "
+        "colour, the larger the share of the row, that is, of the true class."
     )
     classes = counted(len(evidence.classes), "class", "classes")
-    alt = f"Confusion matrix of {in_label(evidence, best)} on the test images, {classes}."
+    alt = f"Confusion matrix of {in_label(evidence, best)} on the {evidence.judged} images, {classes}."
     return picture_of(plots.confusion_matrix(evidence, best), "confusion", caption, alt)
 
 
@@ -182,8 +184,8 @@ def other_confusions(evidence: Evidence) -> list[Picture]:
     for configuration, moment in [item for item in chosen if (item[0].key, item[1]) not in skip][:MOST_FOLDED]:
         name = f"confusion-{configuration.stage}-{configuration.key[:8]}" + ("-before" if moment == "before" else "")
         score = evidence.score(configuration, moment=moment)
-        caption = f"Test accuracy {score.text}." if score else ""
-        alt = f"Confusion matrix of {evidence.label(configuration)} on the test images."
+        caption = f"{evidence.judged.capitalize()} accuracy {score.text}." if score else ""
+        alt = f"Confusion matrix of {evidence.label(configuration)} on the {evidence.judged} images."
         figure = plots.confusion_matrix(evidence, configuration, moment, compact=True)
         if figure is None:
             continue

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 from cnnsearch.evidence.comparisons import LEAST_SEEDS, Score
@@ -43,7 +44,7 @@ def answer(evidence: Evidence) -> Answer:
         return Answer(f"Best by validation is {name}; its test accuracy was not measured.", CANNOT_TELL)
     if not evidence.beats_chance(best):
         return Answer(_no_better(evidence, best, name, score), CANNOT_TELL)
-    gets = f"gets {score.text} of {score.n:,} test images right"
+    gets = f"gets {score.text} of {score.n:,} {evidence.judged} images right"
     if score.seeds > 1:
         gets += f", the mean of {score.seeds} seeds"
     if len(evidence.contenders) == 1:
@@ -51,6 +52,8 @@ def answer(evidence: Evidence) -> Answer:
         return Answer(f"The one setting {which}, {name}, {gets}.", CANNOT_TELL)
     name += _level(evidence, best)
     start = f"Best by validation is {name}: it {gets}"
+    if evidence.tables.is_sealed:
+        start = f"The test set is sealed. {start}"
     if not evidence.tells_settings_apart:
         trained = "once" if score.seeds == 1 else f"with {score.seeds} seeds"
         return Answer(
@@ -79,7 +82,7 @@ def _no_better(evidence: Evidence, best: Configuration, name: str, score: Score)
             f"has a mean recall over classes of {_recall(balanced[0])}, and guessing has {share(evidence.chance_score)}"
         )
     else:
-        gets = f"gets {score.text} of {score.n:,} test images right, "
+        gets = f"gets {score.text} of {score.n:,} {evidence.judged} images right, "
         gets += f"and always naming the largest class gets {share(evidence.chance)}"
     if not evidence.any_beats_chance:
         return f"No setting can be said to work: the best by validation, {name}, {gets}."
@@ -87,7 +90,7 @@ def _no_better(evidence: Evidence, best: Configuration, name: str, score: Score)
     do = "setting is" if working == 1 else "settings are"
     return (
         f"The best by validation cannot be said to work: {name} {gets}; {working} other {do} better than chance on the "
-        "test images."
+        f"{evidence.judged} images."
     )
 
 
@@ -140,14 +143,15 @@ def summary(evidence: Evidence) -> list[tuple[str, str]]:
     best = evidence.best
     if best is None:
         return [("no answer", _why_none(evidence))]
+    sealed = [("test set", f"sealed, until cnnsearch unseal {evidence.tables.folder}")] * evidence.tables.is_sealed
     scores = [
         f"{name} {score.text}"
         for name, split in (("validation", "val"), ("test", "test"))
         if (score := evidence.score(best, split)) is not None
     ]
-    lines = [("best", evidence.label(best)), ("scores", ", ".join(scores) or "not measured")]
+    lines = [("best", evidence.label(best)), ("scores", ", ".join(scores) or "not measured"), *sealed]
     if not evidence.beats_chance(best):
-        lines.append(("warning", f"no better than chance ({chance_text(evidence)}) on the test images"))
+        lines.append(("warning", f"no better than chance ({chance_text(evidence)}) on the {evidence.judged} images"))
     level = _level(evidence, best).removeprefix(", the ")
     if level:
         lines.append(("tie", f"the {level}; the others are as good a choice"))
@@ -165,7 +169,7 @@ def summary(evidence: Evidence) -> list[tuple[str, str]]:
             )
         )
     for better in evidence.better_than_best:
-        lines.append(("better on test", evidence.label(better)))
+        lines.append((f"better on {evidence.judged}", evidence.label(better)))
     return lines
 
 
@@ -193,14 +197,14 @@ def _rivals(evidence: Evidence, best: Configuration) -> str:
             parts.append(f"the same with {alternatives} may be as good")
         else:
             parts.append(f"{len(near)} of {others} other settings{each} may be as good")
-        ahead = [c for c in near if _test(c) > _test(best)]
+        ahead = [c for c in near if _judged(evidence, c) > _judged(evidence, best)]
         if ahead:
-            leader = max(ahead, key=_test)
+            leader = max(ahead, key=functools.partial(_judged, evidence))
             score = evidence.score(leader)
             reached = f", with {score.text}" if score else ""
-            parts[-1] += f"; {in_words(evidence, leader)} looks better on the test images{reached}"
+            parts[-1] += f"; {in_words(evidence, leader)} looks better on the {evidence.judged} images{reached}"
     if better:
-        leader = max(better, key=_test)
+        leader = max(better, key=functools.partial(_judged, evidence))
         score = evidence.score(leader)
         reached = f" with {score.text}" if score else ""
         parts.append(f"{in_words(evidence, leader)}, which validation ranked lower, does better on them{reached}")
@@ -229,8 +233,8 @@ def _alternatives(
     return listed(texts, conjunction)
 
 
-def _test(configuration: Configuration) -> float:
-    return configuration.scores.get("test_accuracy", 0.0)
+def _judged(evidence: Evidence, configuration: Configuration) -> float:
+    return score.value if (score := evidence.score(configuration)) else 0.0
 
 
 def shared(evidence: Evidence, configurations: Sequence[Configuration]) -> str:
@@ -262,7 +266,7 @@ def _of_lost_classes(evidence: Evidence) -> list[Finding]:
     lost = [(name, score.n) for name, score in found if score.value == 0 and score.n >= _ENOUGH_IMAGES]
     if not lost:
         return []
-    named = listed([f"{name} ({count:,} test images)" for name, count in lost[:_MOST_NAMED]])
+    named = listed([f"{name} ({count:,} {evidence.judged} images)" for name, count in lost[:_MOST_NAMED]])
     rest = f" and {len(lost) - _MOST_NAMED} more classes" if len(lost) > _MOST_NAMED else ""
     return [Finding(f"The best setting never finds {named}{rest}.", CLEAR, "errors")]
 
@@ -289,7 +293,7 @@ def _of_collapse(evidence: Evidence) -> list[Finding]:
     worst, c = min(fallen, key=lambda item: item[0].value)
     more = f"; {len(fallen) - 1} other settings lost more than 10 points, too" if len(fallen) > 2 else ""
     more = "; one other setting lost more than 10 points, too" if len(fallen) == 2 else more
-    sentence = f"Going on with {evidence.label(c)} lost {points(worst, -1)} of test accuracy{more}."
+    sentence = f"Going on with {evidence.label(c)} lost {points(worst, -1)} of {evidence.judged} accuracy{more}."
     return [Finding(sentence, CLEAR, f"continued-{c.stage}")]
 
 
@@ -314,7 +318,9 @@ def _of_chance(evidence: Evidence) -> list[Finding]:
         which = "" if len(lost) > 2 else f": {listed([evidence.label(c) for c in lost])}"
         subject = f"None of {total} settings" if len(lost) == total > 1 else f"{len(lost)} of {total} settings"
         verb = "can" if len(lost) == total > 1 else "cannot"
-        sentence = f"{subject} {verb} be told from chance ({chance_text(evidence)}) on the test images{which}."
+        sentence = (
+            f"{subject} {verb} be told from chance ({chance_text(evidence)}) on the {evidence.judged} images{which}."
+        )
         told.append(Finding(sentence, CANNOT_TELL, "all-settings"))
     return told
 
@@ -328,8 +334,8 @@ def _of_uneven_classes(evidence: Evidence) -> list[Finding]:
     if not evidence.beats_chance(best):
         return []
     sentence = (
-        f"The classes are uneven: always naming the largest would get {share(evidence.chance)} of the test images "
-        "right, but the best setting finds the others too. Its mean recall over classes is "
+        f"The classes are uneven: always naming the largest would get {share(evidence.chance)} of the "
+        f"{evidence.judged} images right, but the best setting finds the others too. Its mean recall over classes is "
         f"{_recall(balanced[0])}, that of guessing {share(evidence.chance_score)}."
     )
     return [Finding(sentence, CLEAR, "all-settings")]
@@ -354,7 +360,8 @@ def _of_nothing_to_compare(evidence: Evidence) -> list[Finding]:
         return [Finding("Only one setting finished, so there is nothing to compare it with.", CANNOT_TELL, "trials")]
     if all(evidence.correct(c) is None for c in evidence.configurations):
         sentence = (
-            "The trials' answers on the test images are not recorded, so settings cannot be compared image by image."
+            f"The trials' answers on the {evidence.judged} images are not recorded, so settings cannot be compared "
+            "image by image."
         )
         return [Finding(sentence, CANNOT_TELL, "trials")]
     return []

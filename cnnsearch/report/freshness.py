@@ -31,6 +31,8 @@ def made_from(tables: Tables) -> str:
         tables.pictures,
         tables.planned,
         tables.damaged,
+        tables.is_sealed,
+        tables.unsealed,
     ]
     return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
 

@@ -54,9 +54,9 @@ def seeds_note(evidence: Evidence) -> str:
         return ""
     if len(seeds) == 1:
         return (
-            f"Each setting was trained once (seed {seeds[0]}). Its interval says how far other test images could move "
-            "the number; how far another seed could, one seed cannot say. So nothing is said of single settings, and "
-            f"of an axis only what {LEAST_PAIRS} or more matched pairs of settings show."
+            f"Each setting was trained once (seed {seeds[0]}). Its interval says how far other {evidence.judged} "
+            "images could move the number; how far another seed could, one seed cannot say. So nothing is said of "
+            f"single settings, and of an axis only what {LEAST_PAIRS} or more matched pairs of settings show."
         )
     counts = {len(c.trial_ids) for c in evidence.contenders}
     each = f"{counts.pop()}" if len(counts) == 1 else f"{min(counts)} to {max(counts)}"
@@ -85,7 +85,11 @@ def _notes(evidence: Evidence) -> list[tuple[str, str]]:
                 "as a score of the setting, because its networks were picked for their luck as well."
             )
     return [
-        ("Selection", f"{selection} Trials that diverged or failed take no part, and test images choose nothing."),
+        (
+            "Selection",
+            f"{selection} Trials that diverged or failed take no part, and test images choose nothing."
+            f"{_sealed(evidence)}",
+        ),
         (
             "What was random",
             "A score would be another with other seeds (initial weights, data order, augmentation) and with other "
@@ -95,10 +99,10 @@ def _notes(evidence: Evidence) -> list[tuple[str, str]]:
         ),
         (
             "Comparisons",
-            f"Two settings are compared over their seeds and the test images, from {LEAST_SEEDS} seeds each; two "
-            f"values of an axis over the settings that differ in it alone, from {LEAST_PAIRS} such pairs (Student’s t "
-            "over pairs, images crossed). With fewer of either the report says only how these networks compare. What "
-            "training on changed is a statement about the same networks, by McNemar’s exact test.",
+            f"Two settings are compared over their seeds and the {evidence.judged} images, from {LEAST_SEEDS} seeds "
+            f"each; two values of an axis over the settings that differ in it alone, from {LEAST_PAIRS} such pairs "
+            "(Student’s t over pairs, images crossed). With fewer of either the report says only how these networks "
+            "compare. What training on changed is a statement about the same networks, by McNemar’s exact test.",
         ),
         (
             "What was corrected",
@@ -120,12 +124,24 @@ def _notes(evidence: Evidence) -> list[tuple[str, str]]:
         ),
         (
             "Chance",
-            "Chance is what always naming the most frequent class of the test images scores, here "
+            f"Chance is what always naming the most frequent class of the {evidence.judged} images scores, here "
             f"{share(evidence.chance)}. Better than chance means significantly so at 5 %, one-sided, after Holm’s "
             "correction over all settings: by an exact binomial test or, where the largest class has more than 1.5 "
             "times its even share, by a normal test of the mean recall over classes against one over their number.",
         ),
     ]
+
+
+def _sealed(evidence: Evidence) -> str:
+    """Say what a sealed test set means for the comparisons, and since when it is open."""
+    if evidence.tables.is_sealed:
+        return (
+            " The test set is sealed: no test image has been looked at for this report, and settings are compared on "
+            "the validation images, which chose each network’s epoch, too. These comparisons are a guide to what to "
+            "try, not yet a result."
+        )
+    at = evidence.tables.unsealed.get("at")
+    return f" The test set was sealed until {date_of(at)}." if isinstance(at, str) else ""
 
 
 def comparison_notes(parts: Sequence[Part], found: Sequence[Contrast]) -> tuple[tuple[str, str], ...]:

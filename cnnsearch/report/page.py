@@ -57,6 +57,8 @@ class Page:
     seeds_note: str
     advice: list[Advice]
     settings: Picture | None
+    judged: str
+    """The split whose images settings are compared on: "test", or "validation" while the test set is sealed."""
     searches: list[search.SearchSection]
     heatmaps_heading: str
     heatmaps: Picture | None
@@ -118,6 +120,7 @@ def assemble(evidence: Evidence) -> Page:
         title=sweep.title or sweep.name,
         overline=_overline(evidence),
         question=sweep.question,
+        judged=evidence.judged,
         answer=answer(evidence),
         facts=_facts(evidence),
         findings=findings(evidence),
@@ -159,6 +162,11 @@ def _added(evidence: Evidence) -> list[str]:
     if not added:
         return []
     were = "was" if added == 1 else "were"
+    if evidence.tables.unsealed:
+        return [
+            f"{counted(added, 'setting')} of {total:,} {were} added after the test set had been unsealed. Whoever "
+            "chose them with an eye on test scores has let the test images choose: the test scores are then optimistic."
+        ]
     return [
         f"{counted(added, 'setting')} of {total:,} {were} added by a later, changed command, when test scores could "
         "be seen. Whoever chose them with an eye on those has let the test images choose: the test scores are then "
@@ -180,14 +188,15 @@ def _facts(evidence: Evidence) -> list[Fact]:
     if best is not None:
         picked = validation is not None and not validation.covers_seeds and len(evidence.configurations) > 1
         optimistic = ", optimistic because it was picked for it" if picked else ""
-        note = f"validation {validation.text}{optimistic}" if validation else ""
+        note = f"validation {validation.text}{optimistic}" if validation and not evidence.tables.is_sealed else ""
         facts.append(Fact("Best setting", evidence.label(best), note))
     if test is not None:
+        part = "chose it: the test set is sealed" if evidence.tables.is_sealed else "took no part in choosing"
         facts.append(
             Fact(
-                "Test accuracy",
+                f"{evidence.judged.capitalize()} accuracy",
                 test.text,
-                f"of {test.n:,} images that took no part in choosing{_meaning(evidence, test)}",
+                f"of {test.n:,} images that {part}{_meaning(evidence, test)}",
             )
         )
     statuses = [str(status) for status in evidence.tables.trials["status"]]

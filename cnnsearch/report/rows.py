@@ -68,8 +68,9 @@ def trials(evidence: Evidence, most: int | None = None) -> Table:
     columns += [Column("seed", numeric=True)] if several_seeds else []
     counted = any(not is_missing(record.get("parameters")) for record in records)
     columns += [Column("trainable parameters", numeric=True)] if counted else []
-    columns += [Column("validation accuracy", True), Column("test accuracy", True), Column("validation loss", True)]
-    columns += [Column("test loss", True), Column("best epoch", True)]
+    splits = _measured(evidence)
+    columns += [Column(f"{_IN_WORDS[split]} {score}", True) for score in ("accuracy", "loss") for split in splits]
+    columns += [Column("best epoch", True)]
     columns += [Column("epochs trained", True)] if stopped else []
     columns += [Column("time", True), Column("status")]
     best = set(evidence.best.trial_ids) if evidence.best else set()
@@ -82,8 +83,8 @@ def trials(evidence: Evidence, most: int | None = None) -> Table:
         cells += [_number(record.get("seed"), "{:.0f}")] if several_seeds else []
         cells += [_number(record.get("parameters"), "{:,.0f}")] if counted else []
         done = record["status"] in ("done", "pruned")  # of a stopped trial, its best until then
-        cells += [_accuracy(evidence, record, split) if done else _NOTHING for split in ("val", "test")]
-        cells += [_number(record.get(f"{split}_loss"), "{:.3f}") if done else _NOTHING for split in ("val", "test")]
+        cells += [_accuracy(evidence, record, split) if done else _NOTHING for split in splits]
+        cells += [_number(record.get(f"{split}_loss"), "{:.3f}") if done else _NOTHING for split in splits]
         cells += [_number(record.get("best_epoch"), "{:.0f}") if done else _NOTHING]
         cells += [_number(_epochs(evidence, record), "{:.0f}")] if stopped else []
         seconds: Any = record.get("seconds")
@@ -150,14 +151,23 @@ def _accuracy(evidence: Evidence, record: Mapping[Any, Any], split: str) -> Cell
     return Cell(Score.of(fraction, n).text, fraction)
 
 
+_IN_WORDS = {"val": "validation", "test": "test"}
+
+
+def _measured(evidence: Evidence) -> tuple[str, ...]:
+    """The splits that tables show: not the test set while it is sealed."""
+    return ("val",) if evidence.tables.is_sealed else ("val", "test")
+
+
 def before_after(evidence: Evidence, stage: str) -> Table:
     """Show accuracy and loss of each setting of a stage, before and after its training."""
     axes = evidence.axes(stage)
     columns = [Column("from"), *(Column(words(axis).full, numeric=True) for axis in axes)]
-    for split in ("validation", "test"):
-        columns += [Column(f"{split} accuracy before", True), Column(f"{split} accuracy after", True)]
-    columns += [Column("change on test, points", True)]
-    columns += [Column("validation loss", True), Column("test loss", True)]
+    splits = _measured(evidence)
+    for split in splits:
+        columns += [Column(f"{_IN_WORDS[split]} accuracy {when}", True) for when in ("before", "after")]
+    columns += [Column(f"change on {evidence.judged}, points", True)]
+    columns += [Column(f"{_IN_WORDS[split]} loss", True) for split in splits]
     models = [group[0].model for group in families(evidence, stage)]
     one_a_model = len(set(models)) == len(models)
     rows = []
@@ -167,7 +177,7 @@ def before_after(evidence: Evidence, stage: str) -> Table:
         start = group[0].model if parent is None or one_a_model else evidence.label(parent, omit=axes)
         for configuration in group:
             cells = [Cell(start), *(_value_cell(configuration.values[axis]) for axis in axes)]
-            for split in ("val", "test"):
+            for split in splits:
                 for moment in ("before", "best"):
                     score = evidence.score(configuration, split, moment)
                     cells.append(Cell(score.text, score.value) if score else _NOTHING)
@@ -177,7 +187,7 @@ def before_after(evidence: Evidence, stage: str) -> Table:
                 if comparison
                 else _NOTHING
             )
-            for split in ("val", "test"):
+            for split in splits:
                 before, after = (configuration.scores.get(f"{split}_loss{moment}") for moment in ("_before", ""))
                 known = before is not None and after is not None
                 cells.append(Cell(f"{before:.2f} → {after:.2f}", after) if known else _NOTHING)
@@ -186,11 +196,11 @@ def before_after(evidence: Evidence, stage: str) -> Table:
 
 
 def by_class(evidence: Evidence) -> Table | None:
-    """Show how many test images of each class the best setting finds, the fewest first; None if not recorded."""
+    """Show how many images of each class the best setting finds, the fewest first; None if not recorded."""
     found = recalls(evidence, evidence.best) if evidence.best else []
     if not found:
         return None
-    columns = (Column("class"), Column("test images", numeric=True), Column("recall", numeric=True))
+    columns = (Column("class"), Column(f"{evidence.judged} images", numeric=True), Column("recall", numeric=True))
     found.sort(key=lambda item: item[1].value)
     return Table(
         columns,

@@ -1,7 +1,7 @@
 """The results folder of a sweep, which only this package writes: what is in it, and how it gets there whole.
 
     results/<sweep>/
-      sweep.yaml, provenance.json, choices.json, data.json, pictures.json
+      sweep.yaml, provenance.json, choices.json, data.json, pictures.json, unsealed.json
       studies/<study_id>.jsonl    a searcher's suggestions, one per line, each written before it runs
       trials/<trial_id>/
         trial.json                what it is
@@ -9,6 +9,7 @@
         checkpoint.pt             training state; removed when the trial has ended
         best.safetensors          weights of the best epoch
         predictions.safetensors   class and confidence of every validation and test example
+        test.safetensors          those of the test examples, where they were sealed at first
         record.json               written last: it makes the trial count
 
 Every file but epochs.jsonl and a study's appears whole or not at all. A record carries its own checksum and those of
@@ -35,8 +36,12 @@ from cnnsearch.results.record import Record
 from cnnsearch.results.study_file import StudyFile
 from cnnsearch.results.trial_folder import Damage, TrialFolder
 from cnnsearch.spec.cells import Cell
+from cnnsearch.spec.sweep import Sweep
 from cnnsearch.storage.checksums import is_whole
 from cnnsearch.storage.durable import remove_abandoned, write_checked, write_whole
+
+UNSEALED = "unsealed.json"
+"""File that says when the test set was unsealed."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +65,10 @@ class Results:
     @property
     def sweep_file(self) -> Path:
         return self.path / "sweep.yaml"
+
+    def is_sealed(self, sweep: Sweep) -> bool:
+        """Whether the test set of this sweep is sealed, and nobody has unsealed it."""
+        return sweep.evidence.test == "sealed" and not self.read(UNSEALED)
 
     @property
     def lock_file(self) -> Path:
@@ -109,7 +118,9 @@ class Results:
                     continue  # not a trial's folder
                 folder, record = TrialFolder(Path(entry.path)), records.get(entry.name)
                 if record is not None:
-                    names = folder.damage(record, (folder.epochs_file.name, folder.predictions_file.name))
+                    names = folder.damage(
+                        record, (folder.epochs_file.name, folder.predictions_file.name, folder.test_file.name)
+                    )
                 else:
                     names = {}
                     if folder.record_file.exists():
@@ -122,7 +133,7 @@ class Results:
 
     def set_damaged_aside(self) -> list[str]:
         aside = []
-        for name in ("data.json", "pictures.json", "provenance.json", "choices.json"):
+        for name in ("data.json", "pictures.json", "provenance.json", "choices.json", UNSEALED):
             try:
                 self.read(name)
             except ResultsError:
@@ -135,7 +146,7 @@ class Results:
                 aside.append(f"studies/{file.name}")
         return aside
 
-    def adopt(self, trial_ids: list[str]) -> list[str]:
+    def adopt(self, trial_ids: list[str], *, untested: bool = False) -> list[str]:
         """See `ResultsPlace.adopt`. Files are linked if the file system can do that, else copied."""
         siblings = [path for path in sorted(self.path.parent.glob("*/trials")) if path != self.trials_path]
         taken = []
@@ -143,7 +154,7 @@ class Results:
             for sibling in siblings:
                 source = TrialFolder(sibling / trial_id)
                 record = source.record()
-                if record is None or not record.status.is_final:
+                if record is None or not record.status.is_final or (record.lacks_test and not untested):
                     continue
                 # The other sweep drops weights that it does not need; where they are needed here, the trial runs again.
                 damage = source.damage(record)

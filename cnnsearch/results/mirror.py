@@ -195,7 +195,7 @@ class Mirror:
         for name in there:
             self._listed.pop(name, None)
 
-    def adopt(self, trial_ids: list[str]) -> list[str]:
+    def adopt(self, trial_ids: list[str], *, untested: bool = False) -> list[str]:
         """See ResultsPlace. Only these trials of other sweeps are fetched, and those copies are removed again."""
         folders = [folder for trial_id in trial_ids for folder in self._elsewhere.get(trial_id, ())]
         if not folders:
@@ -204,7 +204,7 @@ class Mirror:
         try:
             names = [f"{folder}/{name}" for folder in folders for name in root.at(folder).list()]
             _download(root, beside, [name for name in names if not name.endswith("/checkpoint.pt")])
-            taken = self.here.adopt(trial_ids)
+            taken = self.here.adopt(trial_ids, untested=untested)
         finally:
             for sweep in {folder.partition("/")[0] for folder in folders}:
                 shutil.rmtree(beside / sweep, ignore_errors=True)

@@ -57,8 +57,11 @@ class ResultsPlace(Protocol):
         from its history if they are recorded there.
         """
 
-    def adopt(self, trial_ids: list[str]) -> list[str]:
-        """Copy those of these trials that other sweeps in the same results root have finished; returns their ids."""
+    def adopt(self, trial_ids: list[str], *, untested: bool = False) -> list[str]:
+        """Copy those of these trials that other sweeps in the same results root have finished; returns their ids.
+
+        Trials of a sealed sweep have no test score yet: they are taken only where `untested` ones are wanted.
+        """
 
     def has_weights(self, trial_id: str) -> bool:
         """See `TrialFolder.has_weights`."""

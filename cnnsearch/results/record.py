@@ -23,8 +23,9 @@ class Measures(BaseModel):
 
     val_loss: float
     val_accuracy: float
-    test_loss: float
-    test_accuracy: float
+    test_loss: float | None = None
+    """None where the test set was sealed."""
+    test_accuracy: float | None = None
 
 
 class Record(BaseModel):
@@ -80,6 +81,11 @@ class Record(BaseModel):
             status=status,
             **facts,
         )
+
+    @property
+    def lacks_test(self) -> bool:
+        """Whether the test set was sealed when this trial, whose weights are kept, was evaluated."""
+        return self.outcome.is_comparable and self.best is not None and self.best.test_accuracy is None
 
     @property
     def outcome(self) -> Outcome:

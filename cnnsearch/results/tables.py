@@ -23,7 +23,7 @@ from cnnsearch.planning.plan import Plan, WeightsDigests, make_plan
 from cnnsearch.planning.study import Suggestions
 from cnnsearch.planning.trial import Trial
 from cnnsearch.results import parquet
-from cnnsearch.results.folder import Results
+from cnnsearch.results.folder import UNSEALED, Results
 from cnnsearch.results.parquet import EPOCHS, PREDICTIONS, TRIALS
 from cnnsearch.results.record import Measures, Record
 from cnnsearch.spec.load import from_yaml
@@ -68,6 +68,10 @@ class Tables:
     """Base64 PNGs of some examples; may be empty."""
     planned: int
     """Number of trials in the sweep, ended or not."""
+    is_sealed: bool = False
+    """Whether the test set is sealed: no table then holds a number of the test images."""
+    unsealed: dict[str, Any] = field(default_factory=dict)
+    """When the test set was unsealed ("at"); empty where it never was."""
     damaged: tuple[str, ...] = ()
     """Ids of trials whose record, or a file it vouches for, has been damaged: they count as not done."""
     checksums: Mapping[str, str] = field(default_factory=dict)
@@ -98,7 +102,8 @@ def load(folder: Path | str, *, store: bool = True) -> Tables:
     data = results.read("data.json")
     records = results.records()
     suggestions = results.suggestions()
-    digest = _digest(text, data, records, suggestions)
+    is_sealed = results.is_sealed(sweep)
+    digest = _digest(text + "sealed" * is_sealed, data, records, suggestions)
     stored = parquet.read(results.path, digest, any_digest=not records)
     damaged = () if stored and records else tuple(results.damaged(records))
     if stored is None:
@@ -107,7 +112,7 @@ def load(folder: Path | str, *, store: bool = True) -> Tables:
         weights = {(model, name): digest for model, name, digest in data.get("weights", [])}
         whole = {id_: record for id_, record in records.items() if id_ not in damaged}
         plan, ended = _ended(sweep, data["fingerprint"], whole, weights, suggestions)
-        tables, checksums = _build(results, sweep, data, plan, ended), {}
+        tables, checksums = _build(results, sweep, data, plan, ended, is_sealed), {}
         # A damaged trial may be repaired without a change to its record: a digest would then vouch for too little.
         digest = "" if damaged else digest
         if store:
@@ -128,6 +133,8 @@ def load(folder: Path | str, *, store: bool = True) -> Tables:
         data=data,
         pictures=results.read("pictures.json"),
         planned=stored.planned,
+        is_sealed=is_sealed,
+        unsealed=results.read(UNSEALED),
         damaged=damaged,
         checksums=stored.checksums,
     )
@@ -188,18 +195,25 @@ def _under_present_ids(records: Mapping[str, Record], weights: WeightsDigests) -
 
 
 def _build(
-    results: Results, sweep: Sweep, data: dict[str, Any], plan: Plan, ended: Sequence[tuple[Trial, Record]]
+    results: Results,
+    sweep: Sweep,
+    data: dict[str, Any],
+    plan: Plan,
+    ended: Sequence[tuple[Trial, Record]],
+    is_sealed: bool,
 ) -> dict[str, pa.Table]:
     names = {trial.id: record.trial_id for trial, record in ended}
     confirmed = {trial.id: names.get(one.setting[0].id) for one in plan.contenders for trial in one.again}
     rows = [_trial_row(sweep.name, trial.stage, confirmed.get(trial.id), record) for trial, record in ended]
+    if is_sealed:  # another sweep, or an earlier state of this one, may have looked at the test images
+        rows = [{name: None if name.startswith("test_") else value for name, value in row.items()} for row in rows]
     epochs = [
         {"trial_id": record.trial_id, **row} for _, record in ended for row in results.trial(record.trial_id).epochs()
     ]
     return {
         "trials": pa.Table.from_pylist(rows, schema=TRIALS),
         "epochs": pa.Table.from_pylist(epochs, schema=EPOCHS),
-        "predictions": _predictions(results, data, [record.trial_id for _, record in ended]),
+        "predictions": _predictions(results, data, [record.trial_id for _, record in ended], is_sealed),
     }
 
 
@@ -216,7 +230,7 @@ def _trial_row(sweep: str, stage: str, confirms: str | None, record: Record) -> 
     return {name: columns.get(name) for name in TRIALS.names}
 
 
-def _predictions(results: Results, data: dict[str, Any], trial_ids: Sequence[str]) -> pa.Table:
+def _predictions(results: Results, data: dict[str, Any], trial_ids: Sequence[str], is_sealed: bool) -> pa.Table:
     """Build the table of all predictions, with strings as dictionaries: a few bytes per row."""
     listed = data.get("examples", {})
     splits, moments = sorted(listed), ["before", "best"]
@@ -227,6 +241,8 @@ def _predictions(results: Results, data: dict[str, Any], trial_ids: Sequence[str
     parts: list[tuple[int, int, int, NDArray[np.int32], NDArray[np.int16], NDArray[np.float32]]] = []
     for index, trial_id in enumerate(trial_ids):
         for (split, moment), (predicted, confidence) in results.trial(trial_id).predictions().items():
+            if is_sealed and split == "test":
+                continue
             place = splits.index(split)
             if len(predicted) != sizes[place]:
                 raise ResultsError(f"{results.trial(trial_id).predictions_file} does not fit data.json")

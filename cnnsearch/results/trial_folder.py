@@ -58,6 +58,11 @@ class TrialFolder:
         return self.path / "predictions.safetensors"
 
     @property
+    def test_file(self) -> Path:
+        """Predictions of the test examples, where the test set was sealed when the trial ended."""
+        return self.path / "test.safetensors"
+
+    @property
     def epochs_file(self) -> Path:
         return self.path / "epochs.jsonl"
 
@@ -79,6 +84,7 @@ class TrialFolder:
         self.make()
         remove_abandoned(self.path)
         self.record_file.unlink(missing_ok=True)
+        self.test_file.unlink(missing_ok=True)
         facts = {
             "trial_id": trial.id,
             "stage": trial.stage,
@@ -165,11 +171,14 @@ class TrialFolder:
         """Remove the best epoch's weights, which nothing needs any more; the record keeps their checksum."""
         self.weights_file.unlink(missing_ok=True)
 
-    def save_predictions(self, predictions: Mapping[tuple[str, str], tuple[NDArray[Any], NDArray[Any]]]) -> None:
+    def save_predictions(
+        self, predictions: Mapping[tuple[str, str], tuple[NDArray[Any], NDArray[Any]]], file: Path | None = None
+    ) -> None:
         """Write predictions.
 
         Args:
             predictions: (split, moment) -> predicted class [n] and its probability [n], in the order of the split.
+            file: by default `predictions_file`.
         """
         from safetensors.numpy import save
 
@@ -177,15 +186,16 @@ class TrialFolder:
         for (split, moment), (predicted, confidence) in predictions.items():
             arrays[f"{split}/{moment}/predicted"] = predicted.astype(np.int32)
             arrays[f"{split}/{moment}/confidence"] = confidence.astype(np.float32)
-        write_whole(self.predictions_file, save(arrays), synced=False)
+        write_whole(file or self.predictions_file, save(arrays), synced=False)
 
     def predictions(self) -> dict[tuple[str, str], tuple[NDArray[np.int32], NDArray[np.float32]]]:
         """What `save_predictions` wrote; empty if there is no file."""
         from safetensors.numpy import load_file
 
-        if not self.predictions_file.exists():
-            return {}
-        arrays = load_file(self.predictions_file)
+        arrays: dict[str, NDArray[Any]] = {}
+        for file in (self.predictions_file, self.test_file):
+            if file.exists():
+                arrays |= load_file(file)
         moments = sorted({tuple(key.split("/")[:2]) for key in arrays})
         return {
             (split, moment): (arrays[f"{split}/{moment}/predicted"], arrays[f"{split}/{moment}/confidence"])
@@ -198,7 +208,8 @@ class TrialFolder:
         Removes the checkpoint unless `keep_state`, with which a longer trial may continue later. Returns the record
         with the checksums of the files and its own.
         """
-        files = [f for f in (self.epochs_file, self.weights_file, self.predictions_file) if f.exists()]
+        kept = (self.epochs_file, self.weights_file, self.predictions_file, self.test_file)
+        files = [file for file in kept if file.exists()]
         for file in files:
             sync(file)
         record = record.model_copy(update={"files": {file.name: sha256(file) for file in files}})

@@ -61,6 +61,16 @@ class RunSpec(Part):
         return self
 
 
+class EvidenceSpec(Part):
+    """What the report may look at."""
+
+    test: Literal["open", "sealed"] = Field(
+        "open",
+        description="sealed: no test image is looked at, and settings are compared on validation images, until "
+        "`cnnsearch unseal RESULTS`",
+    )
+
+
 class Sweep(Part):
     """A question about hyperparameters, and the trials that answer it."""
 
@@ -72,6 +82,7 @@ class Sweep(Part):
     seeds: tuple[Int, ...] = Field((), description="run every trial once with each of these seeds")
     run: RunSpec = RunSpec()
     stages: tuple[Stage, ...] = Field(min_length=1, description="the stages, in order")
+    evidence: EvidenceSpec = EvidenceSpec()
     confirm: Annotated[Confirm | None, BeforeValidator(lambda raw: raw or None if isinstance(raw, int) else raw)] = (
         Field(None, description="train the best settings again on fresh seeds: true, a number of seeds, or see below")
     )
@@ -103,6 +114,11 @@ class Sweep(Part):
         for key, value in values.items():
             document.set(key, value, key)
         return self.from_document(document)
+
+    @property
+    def keeps_all_weights(self) -> bool:
+        """Whether every trial keeps its weights: as `run.keep` asks, or to be tested once the test set is unsealed."""
+        return self.run.keep != "best" or self.evidence.test == "sealed"
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, as `sweep.yaml` holds them; `Sweep.model_validate` reads them back."""

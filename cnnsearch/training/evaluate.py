@@ -14,8 +14,6 @@ from cnnsearch.spec.settings import ResolvedPrecision
 from cnnsearch.training.compute.device import autocast
 from cnnsearch.training.features import Examples
 
-MEASURED = ("val", "test")
-"""Splits that a trial's record has results for: at its best epoch, and before training if it goes on from another."""
 NUMBERS_AT_ONCE = {"cpu": 400_000, "cuda": 4_000_000}
 """Device -> count of input numbers that are evaluated at once. On a CPU that is 128 images of 32×32; more is no faster,
 and the activations take memory."""

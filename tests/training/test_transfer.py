@@ -187,7 +187,7 @@ def test_a_model_is_made_once_for_heads_that_come_one_job_after_another(
     whole = small_sweep("stages=[{name: grid, space: {model: plain}}]")
     run(whole, dataset, tmp_path / "whole", None, features_bytes=2**30)
     assert not jobs._LAST, "trials of another kind are to have the memory"
-    monkeypatch.setattr(jobs, "_frozen", make)
+    monkeypatch.setattr(jobs, "frozen_of", make)
     run(sweep, dataset, tmp_path / "anew", None, features_bytes=2**30)
     assert recorded_numbers(tmp_path / "kept") == recorded_numbers(tmp_path / "anew")
     assert len(recorded_numbers(tmp_path / "kept")) == 6

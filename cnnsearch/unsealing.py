@@ -1,0 +1,124 @@
+"""Opens a sealed test set: every trial that ended is tested once, from the weights it kept, and the report made again.
+
+A record is replaced at once, so an interrupted command loses nothing and the same command goes on.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from cnnsearch.describe import write_pictures
+from cnnsearch.errors import RequestError
+from cnnsearch.execution.context import Choices, SharedContext
+from cnnsearch.execution.machine.hardware import detect, lay_out
+from cnnsearch.execution.saved import evaluate_saved
+from cnnsearch.planning.plan import make_plan
+from cnnsearch.planning.trial import Trial
+from cnnsearch.prepare import digests, features_limit, load_forms, named_weights
+from cnnsearch.results.folder import UNSEALED, Results
+from cnnsearch.results.record import Measures, Record
+from cnnsearch.results.tables import load
+from cnnsearch.spec.load import from_yaml
+from cnnsearch.spec.sweep import Sweep
+from cnnsearch.training.models.pretrained import find_weights
+
+
+class Unsealed(NamedTuple):
+    """What unsealing a test set came to."""
+
+    tested: int
+    """Trials that were tested now."""
+    report: Path
+    answer: list[tuple[str, str]]
+    """The report's answer, in a few labelled lines."""
+
+
+def unseal(folder: Path, data: str | None = None, listen: Callable[[int, int], None] = lambda k, n: None) -> Unsealed:
+    """Test every trial that ended in a sweep with a sealed test set, then make its tables and report again.
+
+    Args:
+        folder: results of the sweep.
+        data: where its images are now; None: where they were.
+        listen: called with the number of trials tested and the number of trials to test.
+
+    Raises RequestError where nothing is sealed, or where images or weights are not those of the sweep.
+    """
+    results = Results(folder)
+    try:
+        sweep = from_yaml(results.sweep_file.read_text(encoding="utf-8"), str(results.sweep_file))
+    except OSError:
+        raise RequestError(f"{folder} is not the results of a sweep: it has no sweep.yaml") from None
+    if data is not None:
+        sweep = sweep.with_values({"data.source": data})
+    with results.locked():
+        records = results.records()
+        if not results.is_sealed(sweep) and not any(record.lacks_test for record in records.values()):
+            raise RequestError(f"{folder}: its test set is not sealed, there is nothing to open")
+        context = _context(results, sweep)
+        trials = _trials(results, sweep, context, records)
+        if not results.read(UNSEALED):
+            results.write(UNSEALED, {"at": datetime.now(UTC).isoformat(timespec="microseconds")})
+        for done, trial in enumerate(trials):
+            listen(done, len(trials))
+            _test(trial, records[trial.id], context)
+        listen(len(trials), len(trials))
+        from cnnsearch import report
+
+        dataset = context.datasets[sweep.data.image_size, "bilinear"]
+        made = report.refresh(load(folder), functools.partial(write_pictures, results, dataset))
+        return Unsealed(len(trials), made.path, made.summary)
+
+
+def _context(results: Results, sweep: Sweep) -> SharedContext:
+    weights = find_weights(named_weights(sweep))
+    datasets, hardware = load_forms(sweep, weights), detect()
+    recorded = results.read("data.json").get("fingerprint")
+    if datasets[sweep.data.image_size, "bilinear"].fingerprint != recorded:
+        raise RequestError(f"{sweep.data.source}: these are not the images of {results}; --data says where they are")
+    layout = lay_out(sweep.run, hardware=hardware)
+    by_device = results.read("choices.json")
+    chosen: dict[str, Any] = by_device.get(layout.device) or next(iter(by_device.values()), {})
+    threads, precision = int(chosen.get("threads", layout.threads)), chosen.get("precision", "fp32")
+    choices = Choices(layout.device, threads, precision)
+    return SharedContext(results.path, datasets, choices, 0.0, weights, features_limit(hardware))
+
+
+def _trials(results: Results, sweep: Sweep, context: SharedContext, records: dict[str, Record]) -> list[Trial]:
+    """The trials to test. Raises RequestError, before anything was looked at, where one cannot be."""
+    outcomes = {id_: record.outcome for id_, record in records.items()}
+    fingerprint = context.datasets[sweep.data.image_size, "bilinear"].fingerprint
+    plan = make_plan(sweep, fingerprint, outcomes, digests(dict(context.weights)), results.suggestions())
+    # Trials of an earlier, wider sweep are not in its plan any more, and no table shows them.
+    waiting = [trial for id_, trial in plan.trials.items() if id_ in records and records[id_].lacks_test]
+    for trial in waiting:
+        if damage := results.trial(trial.id).damage(records[trial.id]):
+            told = ", ".join(f"{name} is {what}" for name, what in damage.items())
+            raise RequestError(f"trial {trial.id}: {told}; the same sweep, still sealed, trains it again")
+    return waiting
+
+
+def _test(trial: Trial, record: Record, context: SharedContext) -> None:
+    folder = Results(context.results).trial(trial.id)
+    before, best = evaluate_saved(trial, context, "test")
+    found = {"before": before, "best": best}
+    folder.save_predictions(
+        {
+            ("test", moment): (evaluations["test"].predicted, evaluations["test"].confidence)
+            for moment, evaluations in found.items()
+            if evaluations
+        },
+        folder.test_file,
+    )
+
+    def with_test(moment: str, measures: Measures | None) -> Measures | None:
+        if measures is None or not found[moment]:
+            return measures
+        test = found[moment]["test"]
+        return measures.model_copy(update={"test_loss": test.loss, "test_accuracy": test.accuracy})
+
+    tested = {"best": with_test("best", record.best), "before": with_test("before", record.before)}
+    folder.commit(record.model_copy(update=tested), keep_state=True)
