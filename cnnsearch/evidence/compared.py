@@ -12,6 +12,7 @@ from cnnsearch import stats
 from cnnsearch.evidence import crossed
 from cnnsearch.evidence.comparisons import LEAST_PAIRS, LEAST_SEEDS, Basis, Comparison, Score
 from cnnsearch.evidence.configurations import AXES, Configuration, axis_values, collect
+from cnnsearch.evidence.crossed import Answered
 from cnnsearch.evidence.recorded import Recorded
 from cnnsearch.evidence.searches import Attempt, Searched, searches
 from cnnsearch.spec.axis_words import describe, rounded
@@ -132,6 +133,28 @@ class Compared(Recorded):
         labels = self.labels[split]
         return np.stack([one.predicted == labels for one in found if one is not None]).astype(np.float64)
 
+    def answered(self, configuration: Configuration, split: str | None = None, moment: str = "best") -> Answered | None:
+        """A configuration's answers, condensed; its seeds' spread is judged beside that of all others.
+
+        None where they are not recorded, or with fewer than `LEAST_SEEDS` seeds.
+        """
+        return self._condensed(split or self.judged_on, moment).get(configuration.key)
+
+    def _condensed(self, split: str, moment: str) -> dict[str, Answered]:
+        if (split, moment) not in self._known:
+            tables = {
+                c.key: table
+                for c in self.configurations
+                if len(c.trial_ids) >= LEAST_SEEDS and (table := self.table(c, split, moment)) is not None
+            }
+            sides = crossed.sharing_spread([Answered.of(table) for table in tables.values()])
+            self._known[split, moment] = dict(zip(tables, sides, strict=True))
+        return self._known[split, moment]
+
+    @cached_property
+    def _known(self) -> dict[tuple[str, str], dict[str, Answered]]:
+        return {}
+
     def score(self, configuration: Configuration, split: str | None = None, moment: str = "best") -> Score | None:
         """Mean accuracy over seeds with its interval; None where it was not measured.
 
@@ -143,12 +166,9 @@ class Compared(Recorded):
         value, n = configuration.scores.get(column), self.size(split)
         if value is None or n == 0:
             return None
-        if (
-            len(configuration.trial_ids) >= LEAST_SEEDS
-            and (table := self.table(configuration, split, moment)) is not None
-        ):
-            interval = crossed.mean_of(crossed.Answered.of(table))
-            return Score(value, interval.low, interval.high, n, len(table))
+        if (side := self.answered(configuration, split, moment)) is not None:
+            interval = crossed.mean_of(side)
+            return Score(value, interval.low, interval.high, n, side.replicates)
         return Score.of(value, n, len(configuration.trial_ids))
 
     def compare(self, pairs: Pairs) -> Comparison | None:
@@ -167,12 +187,16 @@ class Compared(Recorded):
         seeds, basis = fewest_seeds(pairs), basis_of(pairs)
         if basis == "pairs":
             differences = np.stack([a.mean(axis=0) - b.mean(axis=0) for a, b in known])
-            return _comparison(known, crossed.differs_from_zero(crossed.Answered.of(differences)), basis, seeds)
+            return _comparison(known, crossed.differs_from_zero(Answered.of(differences)), basis, seeds)
         if basis == "seeds":
+            if len(pairs) == 1:
+                sides = [self.answered(one) for one in pairs[0]]
+                assert sides[0] is not None  # there are seeds enough, and their tables are known
+                assert sides[1] is not None
+                return _comparison(known, crossed.difference(sides[0], sides[1]), basis, seeds)
             # Of several pairs, the first seed of each is one repetition, the second another.
-            same = seeds if len(known) > 1 else None
-            a, b = (np.mean([side[:same] for side in sides], axis=0) for sides in zip(*known, strict=True))
-            found = crossed.difference(crossed.Answered.of(a), crossed.Answered.of(b))
+            a, b = (np.mean([side[:seeds] for side in sides], axis=0) for sides in zip(*known, strict=True))
+            found = crossed.difference(Answered.of(a), Answered.of(b))
             return _comparison(known, found, basis, seeds)
         return _comparison(known, _of_networks(known), basis, seeds)
 

@@ -6,7 +6,8 @@ variances of both are added (Cornfield and Tukey 1956, Ann. Math. Stat. 27:907);
 single answer, is in both and is taken off once. Degrees of freedom are Satterthwaite's (1946, Biometrics Bull. 2:110).
 
 With few seeds their variance may by luck look far too small, and the images' many degrees of freedom would hide it. So
-the result is never surer than Student's (or Welch's) t over the seeds alone. How often these intervals hold what they
+the result is never surer than Student's (or Welch's) t over the seeds alone, and the settings of a sweep share what
+their seeds say about it (`sharing_spread`). How often these intervals hold what they
 promise is simulated in `benchmarks.calibration` and in the tests.
 """
 
@@ -17,7 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import special
+from scipy import optimize, special
 
 from cnnsearch.stats import LEVEL, Estimate, score_interval
 
@@ -33,6 +34,8 @@ class Answered(NamedTuple):
     """Variance of the overall mean that comes from the replicates: that of their means, over their number."""
     single: float
     """The part of `between` that the variance over images holds too: the chance of single answers."""
+    degrees: float
+    """Degrees of freedom of `between`: replicates − 1, and more where others vouch for it (see `sharing_spread`)."""
 
     @classmethod
     def of(cls, table: NDArray[np.float64]) -> Answered:
@@ -43,12 +46,55 @@ class Answered(NamedTuple):
         replicates, images = table.shape
         by_image = table.mean(axis=0)
         if replicates < 2:
-            return cls(by_image, replicates, 0.0, 0.0)
+            return cls(by_image, replicates, 0.0, 0.0, 0.0)
         by_replicate = table.mean(axis=1)
         between = float(by_replicate.var(ddof=1)) / replicates
         rest = table - by_image - by_replicate[:, None] + by_image.mean()
         single = float(np.sum(rest**2)) / max(1, (replicates - 1) * (images - 1)) / (replicates * images)
-        return cls(by_image, replicates, between, single)
+        return cls(by_image, replicates, between, single, replicates - 1.0)
+
+
+LEAST_SHARING = 4
+"""Sides from which on the spread of all says something about that of each."""
+_CAUTION = 1.0
+"""Standard errors by which sides are taken to differ more in their spread than they seem to."""
+
+
+def sharing_spread(sides: Sequence[Answered]) -> list[Answered]:
+    """Let the sides of one experiment vouch for the spread of each other's replicates.
+
+    Three seeds say little about how much seeds vary; 16 settings with three each say more, as far as they vary alike.
+    How alike is read off them: the variance of one side is an estimate with a prior that all sides share (Smyth 2004,
+    Stat. Appl. Genet. Mol. Biol. 3:3). A side that varies less than that is taken to have been lucky. One that varies
+    more keeps its own variance and degrees of freedom: what is unstable is not made to look stable.
+    """
+    known = np.array([side.replicates > 1 and side.between > 0 for side in sides])
+    if known.sum() < LEAST_SHARING:
+        return list(sides)
+    own = np.array([side.between * side.replicates for side in sides])
+    degrees = np.array([side.degrees for side in sides])
+    prior, worth = _prior(own[known], degrees[known])
+    shared = []
+    for side, variance, free, is_known in zip(sides, own, degrees, known, strict=True):
+        more = min(worth, float(degrees[known].sum()) - free)
+        moderated = (more * prior + free * variance) / (more + free)
+        if side.replicates > 1 and (moderated > variance or not is_known):
+            side = side._replace(between=float(moderated) / side.replicates, degrees=float(more + free))
+        shared.append(side)
+    return shared
+
+
+def _prior(variances: NDArray[np.float64], degrees: NDArray[np.float64]) -> tuple[float, float]:
+    """The variance that sides share, and how many degrees of freedom it is worth: fewer, the more they differ."""
+    half = degrees / 2
+    logs = np.log(np.maximum(variances, 1e-5 * np.median(variances))) - special.digamma(half) + np.log(half)
+    by_chance = special.polygamma(1, half)
+    error = np.mean(by_chance * np.sqrt((special.polygamma(3, half) / by_chance**2 + 2) / len(logs)))
+    differing = float(logs.var(ddof=1) - by_chance.mean() + _CAUTION * error)
+    if differing <= 1e-6:
+        return float(np.exp(logs.mean())), float("inf")
+    worth = 2 * optimize.brentq(lambda x: special.polygamma(1, x) - differing, 1e-3, 1e9)
+    return float(np.exp(logs.mean() + special.digamma(worth / 2) - np.log(worth / 2))), float(worth)
 
 
 class Crossed(NamedTuple):
@@ -89,7 +135,7 @@ def mean_of(side: Answered, level: float = LEVEL) -> Estimate:
         raise ValueError("the variance between replicates takes two of them")
     images, value = side.mean.size, min(1.0, float(side.mean.mean()))
     variance = float(side.mean.var()) / images - side.single
-    half = float(_margin(value, variance, images, [(side.between, side.replicates - 1)], level)[0])
+    half = float(_margin(value, variance, images, [(side.between, side.degrees)], level)[0])
     z = float(special.ndtri((1 + level) / 2))
     worth = images if half == 0 else min(images * side.replicates, value * (1 - value) * (z / half) ** 2)
     return Estimate(value, *score_interval(value, worth, z))
@@ -133,11 +179,13 @@ def between_all(sides: Sequence[Answered]) -> tuple[NDArray[np.float64], NDArray
     replicates = np.array([side.replicates for side in sides])
     images = means.shape[1]
     variance = _over_images(value * images, squares, images, 2 / np.minimum.outer(replicates, replicates))
-    single, between = (np.array([getattr(side, name) for side in sides]) for name in ("single", "between"))
+    single, between, degrees = (
+        np.array([getattr(side, name) for side in sides]) for name in ("single", "between", "degrees")
+    )
     shape = value.shape
     parts = [
-        (np.broadcast_to(between[:, None], shape), np.broadcast_to(replicates[:, None] - 1, shape)),
-        (np.broadcast_to(between[None, :], shape), np.broadcast_to(replicates[None, :] - 1, shape)),
+        (np.broadcast_to(between[:, None], shape), np.broadcast_to(degrees[:, None], shape)),
+        (np.broadcast_to(between[None, :], shape), np.broadcast_to(degrees[None, :], shape)),
     ]
     _, p_values = _margin(value, variance - np.add.outer(single, single), images, parts, LEVEL)
     np.fill_diagonal(p_values, 1.0)
@@ -156,7 +204,7 @@ def _judged(by_image: NDArray[np.float64], sides: Sequence[Answered], level: flo
 def _crossed(value: float, variance: float, images: int, sides: Sequence[Answered], level: float) -> Crossed:
     """Put together a value and its two variances; `variance` over images still holds the chance of single answers."""
     over_images = max(0.0, variance - sum(side.single for side in sides))
-    parts = [(side.between, side.replicates - 1) for side in sides]
+    parts = [(side.between, side.degrees) for side in sides]
     half, p_value = (float(one) for one in _margin(value, over_images, images, parts, level))
     estimate = Estimate(value, max(-1.0, value - half), min(1.0, value + half))
     return Crossed(estimate, p_value, sum(side.between for side in sides), over_images)

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from cnnsearch import stats
 from cnnsearch.evidence.compared import Compared
-from cnnsearch.evidence.comparisons import LEAST_SEEDS, Comparison, Score
+from cnnsearch.evidence.comparisons import Comparison, Score
 from cnnsearch.evidence.configurations import Configuration, best_of
-from cnnsearch.evidence.crossed import Answered, between_all, luck_of_the_best
+from cnnsearch.evidence.crossed import between_all, luck_of_the_best
 from cnnsearch.evidence.statements import SIBLINGS, Key, statements
 from cnnsearch.evidence.verdicts import CANNOT_TELL, Verdict, judge, judge_all
 from cnnsearch.planning.rounds import LOOKS
@@ -59,10 +59,9 @@ class Evidence(Compared):
     def _luck(self) -> dict[str, dict[str, float]]:
         """Key of the best setting -> split -> what its choice among several is worth: see `luck_of_the_best`."""
         settings = self._repeated
-        tables = [self.table(c, "val") for c in settings]
-        if self.best is None or self.best not in settings or any(table is None for table in tables):
+        sides = [side for c in settings if (side := self.answered(c, "val")) is not None]
+        if self.best is None or self.best not in settings or len(sides) < len(settings):
             return {}
-        sides = [Answered.of(table) for table in tables if table is not None]
         at = settings.index(self.best)
         return {
             self.best.key: {
@@ -94,16 +93,14 @@ class Evidence(Compared):
     @cached_property
     def _repeated(self) -> list[Configuration]:
         """The contenders that have seeds enough to be told apart, if there are two."""
-        found = [c for c in self.contenders if len(c.trial_ids) >= LEAST_SEEDS and self.table(c) is not None]
+        found = [c for c in self.contenders if self.answered(c) is not None]
         return found if len(found) > 1 else []
 
     @cached_property
     def _pairwise(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Differences between the settings of `_repeated`, and their p-values: see `crossed.between_all`."""
-        tables = [self.table(c) for c in self._repeated]
-        if not tables:
-            return np.zeros((0, 0)), np.zeros((0, 0))
-        return between_all([Answered.of(table) for table in tables if table is not None])
+        sides = [side for c in self._repeated if (side := self.answered(c)) is not None]
+        return between_all(sides) if sides else (np.zeros((0, 0)), np.zeros((0, 0)))
 
     @cached_property
     def _bound(self) -> float:

@@ -90,7 +90,7 @@ def test_one_replicate_has_no_interval_over_replicates() -> None:
     with pytest.raises(ValueError, match="two"):
         crossed.mean_of(Answered.of(np.ones((1, 50))))
     with pytest.raises(ValueError, match="no examples"):
-        crossed.difference(Answered(np.ones(0), 2, 0.0, 0.0), Answered(np.ones(0), 2, 0.0, 0.0))
+        crossed.difference(Answered(np.ones(0), 2, 0.0, 0.0, 1.0), Answered(np.ones(0), 2, 0.0, 0.0, 1.0))
 
 
 @given(st.integers(0, 200), st.integers(2, 5))
@@ -103,3 +103,50 @@ def test_the_luck_of_a_choice_is_part_of_the_lead(seed: int, count: int) -> None
     of_both = crossed.luck_of_the_best(sides, best, on_same_images=True)
 
     assert 0 <= of_seeds <= of_both <= means[best] - np.mean(means) + 1e-12
+
+
+def sides_of(spreads: list[float], replicates: int = 3, seed: int = 0) -> list[Answered]:
+    """Sides of 400 images whose replicates differ by these standard deviations."""
+    rng = np.random.default_rng(seed)
+    tables = [rng.normal(0.8, 0.05, (replicates, 400)) + rng.normal(0, sd, (replicates, 1)) for sd in spreads]
+    return [Answered.of(table) for table in tables]
+
+
+def test_sides_that_vary_alike_vouch_for_each_other() -> None:
+    sides = sides_of([0.01] * 16)
+    shared = crossed.sharing_spread(sides)
+    for before, after in zip(sides, shared, strict=True):
+        assert after.between >= before.between  # nobody is made to look steadier
+        assert after.degrees == 2 or after.degrees > 5
+        assert (after.degrees == 2) == (after.between == before.between)
+    quiet = [side.between for side in shared if side.degrees > 2]
+    assert 0.3 * 0.01**2 / 3 < min(quiet) <= max(quiet) < 3 * 0.01**2 / 3
+
+
+def test_sides_that_differ_in_their_spread_vouch_for_less() -> None:
+    alike, unlike = (
+        max(side.degrees for side in crossed.sharing_spread(sides_of(spreads)))
+        for spreads in ([0.01] * 16, [0.001, 0.1] * 8)
+    )
+    assert unlike < 4 < alike
+
+
+def test_too_few_sides_say_nothing_of_each_other() -> None:
+    sides = sides_of([0.01] * 3)
+    assert crossed.sharing_spread(sides) == sides
+    alone = [Answered.of(np.ones((1, 50)))] * 5
+    assert crossed.sharing_spread(alone) == alone
+
+
+def test_replicates_that_agree_by_luck_are_not_taken_for_certain() -> None:
+    sides = [*sides_of([0.01] * 7), Answered.of(np.ones((3, 400)))]
+    assert sides[-1].between == 0
+    assert crossed.sharing_spread(sides)[-1].between > 0.3 * 0.01**2 / 3
+
+
+@given(st.lists(st.floats(0.0001, 0.2), min_size=4, max_size=20), st.integers(2, 8))
+def test_no_spread_is_shared_beyond_what_all_know(spreads: list[float], replicates: int) -> None:
+    shared = crossed.sharing_spread(sides_of(spreads, replicates))
+    for side in shared:
+        assert replicates - 1 <= side.degrees <= len(spreads) * (replicates - 1)
+        assert np.isfinite(side.between)
