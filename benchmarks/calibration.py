@@ -211,6 +211,8 @@ def confirmed(world: World, rng: np.random.Generator) -> tuple[Simulated, dict[s
 
 
 SEEDS, IMAGES, SDS = (1, 3, 5), (100, 1_000, 10_000), (0.0, 0.015, 0.03)
+UNSTABLE = ((0.005, 0.04), (0.01, 0.1))
+"""Standard deviations over seeds: of three in four settings, and of the fourth."""
 
 
 def table(sweeps: int, images: Iterable[int] = IMAGES) -> Iterator[str]:
@@ -226,8 +228,15 @@ def table(sweeps: int, images: Iterable[int] = IMAGES) -> Iterator[str]:
     for (name, count, effect, confirm, of), n in product(cells, images):
         for seeds, sd in product(of, SDS):
             found = counted(World(count, seeds, n, sd, effect), sweeps, confirm=confirm)
-            numbers = " | ".join(f"{100 * value:.1f}" for value in found)
-            yield f"| {name} | {n:,} | {seeds} | {100 * sd:g} | {numbers} |"
+            yield _row(name, n, seeds, f"{100 * sd:g}", found)
+    for n, seeds, (sd, unstable) in product(images, SEEDS[1:], UNSTABLE):
+        found = counted(World(16, seeds, n, sd, unstable=unstable), sweeps)
+        yield _row("equal, a quarter unstable", n, seeds, f"{100 * sd:g}, {100 * unstable:g}", found)
+
+
+def _row(name: str, images: int, seeds: int, sd: str, found: Counts) -> str:
+    numbers = " | ".join(f"{100 * value:.1f}" for value in found)
+    return f"| {name} | {images:,} | {seeds} | {sd} | {numbers} |"
 
 
 def main() -> None:

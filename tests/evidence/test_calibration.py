@@ -26,6 +26,10 @@ def test_of_equal_settings_hardly_any_report_calls_one_better(seeds: int, sd: fl
         assert 0.91 <= found.covers <= 0.985
 
 
+def test_settings_that_vary_much_are_not_vouched_for_by_those_that_do_not() -> None:
+    assert counted(World(seeds=3, images=200, sd=0.005, unstable=0.04), SWEEPS, seed=2).apart <= EQUAL
+
+
 def test_the_best_setting_stays_in_the_set_that_may_be_best() -> None:
     assert counted(World(seeds=5, images=200, sd=0.015, effect=EFFECT), SWEEPS, seed=3).kept >= 0.935
 

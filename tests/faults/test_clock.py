@@ -25,6 +25,8 @@ FAKETIME = next(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"), None)
 
 JUMPING = """\
 import itertools, time
+
+pytestmark = pytest.mark.after
 real, count = time.time, itertools.count()
 def jumping():
     return real() + (0, 86400, -86400)[next(count) // 5 % 3]

@@ -14,6 +14,8 @@ from tests.asking import ask
 from tests.faults.running import Ended, call
 from tests.recorded import numbers
 
+pytestmark = pytest.mark.after
+
 SWEEP = """
 name: tiny
 data: {image_size: 8, split: {method: fill, train_per_class: 6, val_per_class: 4}}

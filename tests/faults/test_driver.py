@@ -25,6 +25,8 @@ from tests.asking import ask
 from tests.faults.running import SHORT, call
 from tests.recorded import numbers
 
+pytestmark = pytest.mark.after
+
 SWEEP = """
 name: tiny
 data: {image_size: 8, split: {method: fill, train_per_class: 6, val_per_class: 4}}

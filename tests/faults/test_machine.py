@@ -18,6 +18,8 @@ import pytest
 
 from tests.faults.running import TWO_TRIALS, call, sweep_file
 
+pytestmark = pytest.mark.after
+
 NAMESPACE = ["unshare", "--mount", "sh", "-c"]
 
 

@@ -13,7 +13,7 @@ import pytest
 from cnnsearch.spec.load import load_sweep
 from tests.faults.many import finish_all
 
-pytestmark = pytest.mark.row(24)
+pytestmark = [pytest.mark.row(24), pytest.mark.after]
 
 SWEEP = """\
 name: many

@@ -27,7 +27,7 @@ from cnnsearch.spec.load import load_sweep
 from tests.faults.running import images, workers
 from tests.recorded import numbers
 
-pytestmark = pytest.mark.usefixtures("shared_ray")
+pytestmark = [pytest.mark.usefixtures("shared_ray"), pytest.mark.after]
 
 RESIDUAL = """
 name: tiny

@@ -18,6 +18,8 @@ from tests.faults.running import call
 from tests.faults.test_driver import Started
 from tests.recorded import numbers
 
+pytestmark = pytest.mark.after
+
 SWEEP = """
 name: tiny
 data: {image_size: 8, split: {method: fill, train_per_class: 6, val_per_class: 4}}

@@ -26,6 +26,8 @@ from tests.faults.running import SHORT, assert_refused, call, sweep_file
 from tests.recorded import numbers
 from tests.s3.conftest import Store
 
+pytestmark = pytest.mark.after
+
 SLOW = """
 name: tiny
 data: {image_size: 8, split: {method: fill, train_per_class: 6, val_per_class: 4}}

@@ -34,6 +34,8 @@ from cnnsearch.execution.metrics import METRICS
 from cnnsearch.planning.queue import Queue
 from cnnsearch.spec.sweep import Sweep
 
+pytestmark = pytest.mark.after
+
 DEPLOY = Path(__file__).parents[3] / "deploy"
 GRAFANA = json.loads((DEPLOY / "grafana-dashboard.json").read_text(encoding="utf-8"))
 PROMETHEUS = DEPLOY / "prometheus.yaml"
