@@ -11,7 +11,7 @@ import numpy as np
 
 from cnnsearch.execution.context import SharedContext
 from cnnsearch.execution.events import Progress
-from cnnsearch.planning.queue import Job
+from cnnsearch.planning.job import Job
 from cnnsearch.planning.stopping import Orders
 from cnnsearch.planning.trial import EpochRow, Status, Trial
 from cnnsearch.results.folder import Results

@@ -21,7 +21,8 @@ from cnnsearch.execution.events import Ended, Event, Planned
 from cnnsearch.execution.executor import Executor
 from cnnsearch.execution.machine.placement import Cluster
 from cnnsearch.planning import retention
-from cnnsearch.planning.queue import Job, Queue
+from cnnsearch.planning.job import Job
+from cnnsearch.planning.queue import Queue
 from cnnsearch.planning.suggest import Suggester
 from cnnsearch.planning.trial import Outcome, Status, Trial
 from cnnsearch.prepare import KEPT_AT_MOST, Prepared, digests, expected_seconds, prepared
@@ -173,6 +174,8 @@ def execute(
             silence=functools.partial(_expected_silence, ready),
             slots=ready.layout.trials_at_once,
             history=lambda trial_id: results.here.trial(trial_id).epochs(),
+            notes=results.here.decisions.read(),
+            record=results.record_decisions,
             max_trials=max_trials,
             deadline=math.inf if max_seconds is None else began + max_seconds,
             suggestions=ready.suggestions,

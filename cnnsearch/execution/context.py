@@ -67,6 +67,11 @@ class SharedContext:
         """The images in the form that a trial needs."""
         return self.datasets[settings.image_size, self.preprocessing(settings).interpolation]
 
+    def compares(self, trial: Trial) -> bool:
+        """Whether a rule compares a trial with others, by what each has shown."""
+        rule = self.rules.get(trial.stage)
+        return rule is not None and rule_of(rule).compares
+
     def awaits_decision(self, trial: Trial, epoch: int) -> bool:
         """Whether a trial, after this epoch, must wait for the decision whether it may continue."""
         rule = self.rules.get(trial.stage)

@@ -23,7 +23,7 @@ from cnnsearch.execution.record import (
 )
 from cnnsearch.execution.start import arrange, saved_state, starting_model
 from cnnsearch.execution.trial import run_trial
-from cnnsearch.planning.queue import Job, frozen_key, head_key
+from cnnsearch.planning.job import Job, frozen_key, head_key
 from cnnsearch.planning.stopping import Orders, Stop
 from cnnsearch.planning.trial import EpochRow, Trial
 from cnnsearch.results.folder import Results
@@ -93,6 +93,8 @@ class _Bundle:
     """Keys of the head's weight and bias in the model's state dict."""
     model_bytes: int
     """Bytes of the whole model's weights."""
+    begun: frozenset[str]
+    """Ids of the trials that continue a state of their own."""
 
     def parts(self) -> Iterator[_Bundle]:
         """Yield a bundle for each number of epochs already trained: one alone, unless some continue a saved state."""
@@ -122,7 +124,9 @@ def _bundle(job: Job, context: SharedContext) -> _Bundle | None:
         if checkpoint is not None:
             states[-1].load_state_dict(checkpoint)
     names = (f"{frozen.name}.weight", f"{frozen.name}.bias")
-    return _Bundle(job.trials, frozen.features, heads, states, names, frozen.model_bytes)
+    results = Results(context.results)
+    begun = frozenset(trial.id for trial in job.trials if results.trial(trial.id).checkpoint_file.exists())
+    return _Bundle(job.trials, frozen.features, heads, states, names, frozen.model_bytes, begun)
 
 
 @dataclass(frozen=True)
@@ -228,6 +232,14 @@ def _train(bundle: _Bundle, context: SharedContext, orders: Orders, started_at: 
         zeros = [[row_before_training(trial, measured)] for trial, measured in zip(trials, before, strict=True)]
         yield [(trial, rows[0]) for trial, rows in zip(trials, zeros, strict=True)]
 
+    # What they had shown may be lost but for their checkpoints.
+    shown = [
+        state.rows if trial.id in bundle.begun and context.compares(trial) else []
+        for trial, state in zip(trials, states, strict=True)
+    ]
+    for place in range(max(map(len, shown))):
+        yield [(trial, rows[place]) for trial, rows in zip(trials, shown, strict=True) if len(rows) > place]
+
     def save(indices: list[int]) -> None:
         for index in indices:
             folder = results.trial(trials[index].id)
@@ -246,7 +258,7 @@ def _train(bundle: _Bundle, context: SharedContext, orders: Orders, started_at: 
             yield [(trials[index], finish(index, best))]
 
     stops: dict[int, Stop] = {}
-    ended: set[int] = set()
+    ended = {index for index, rows in enumerate(shown) if rows and orders.waits_at(trials[index].id, len(rows))}
     timer = CheckpointTimer(context)
     epochs = train_heads(bundle.features, states, lambda index: index in ended)
     while True:

@@ -21,7 +21,8 @@ from typing import Protocol
 
 from cnnsearch.execution.context import SharedContext
 from cnnsearch.execution.events import EpochDone, Event
-from cnnsearch.planning.queue import Job, Queue
+from cnnsearch.planning.job import Job
+from cnnsearch.planning.queue import Queue
 from cnnsearch.planning.trial import EpochRow, Status, Trial
 
 SHOWN_TRIALS = 256

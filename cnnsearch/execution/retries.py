@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
-from cnnsearch.planning.queue import Job
+from cnnsearch.planning.job import Job
 from cnnsearch.planning.trial import Trial
 
 

@@ -8,7 +8,7 @@ from cnnsearch.execution.context import SharedContext
 from cnnsearch.execution.jobs import evaluate_each, frozen_of, initial_head
 from cnnsearch.execution.record import Evaluations
 from cnnsearch.execution.start import arrange, starting_model
-from cnnsearch.planning.queue import head_key
+from cnnsearch.planning.job import head_key
 from cnnsearch.planning.trial import Trial
 from cnnsearch.results.folder import Results
 from cnnsearch.training.compute.device import reset_process

@@ -47,6 +47,7 @@ def execute(
                         else:
                             queue.hear(trial, event)
                             listen(EpochDone(trial, event))
+                    queue.commit()
                     orders.pause = queue.is_time_up
                 if spool:
                     spool.send()  # what was saved after the last event

@@ -66,7 +66,12 @@ def _run(trial: Trial, context: SharedContext, orders: Orders, started_at: datet
     checkpoint = saved_state(trial, context, "model")
     if checkpoint is not None:
         state.load_state_dict(checkpoint)
+    begun = len(state.rows) if folder.checkpoint_file.exists() else 0
     folder.begin(trial, state.rows)
+    if context.compares(trial):  # what it had shown may be lost but for its checkpoint
+        yield from (row for row in state.rows[:begun] if row.epoch > 0)
+        if begun and orders.waits_at(trial.id, state.rows[-1].epoch):
+            return
 
     timer = CheckpointTimer(context)
     epochs = train(state, examples, settings, precision=precision)

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from cnnsearch.planning.confirm import Confirmation
+from cnnsearch.planning.decisions import Note, Notes, by_rule, rule_key
+from cnnsearch.planning.job import HEADS_AT_ONCE, SHORT_SECONDS, Job, head_key
 from cnnsearch.planning.plan import Built, Plan, WeightsDigests, compared, groups, make_plan
 from cnnsearch.planning.setting import SettingKey, setting_key, start_key
 from cnnsearch.planning.stopping import Stop, Stopper, curve_of
@@ -17,44 +19,6 @@ from cnnsearch.planning.study import Study
 from cnnsearch.planning.trial import EpochRow, Outcome, Status, Trial
 from cnnsearch.spec.cells import Cell
 from cnnsearch.spec.sweep import Sweep
-
-HEADS_AT_ONCE = 16
-"""Most trials of a job that trains heads together: enough to spread the cost of a call, few enough for weights,
-gradients and inputs to stay near a core's cache. Measured on one thread, 100 epochs of Adam on 400 examples in
-batches of 16, 512 inputs, 10 classes: 0.047 s per head at 8 to 32 trials, 0.055 s at 128 and 256, 0.13 s alone, 0.49 s
-with autograd."""
-
-
-SHORT_SECONDS = 3.0
-"""Trials expected to take less are handed out several at a time: a job itself costs some hundredths of a second."""
-
-
-@dataclass(frozen=True)
-class Job:
-    """Trials that one worker runs: a single one, heads on the same frozen layers together, or short ones in turn."""
-
-    trials: tuple[Trial, ...]
-    slots: int = 1
-    """Slots that it takes; more than one if it ran out of memory before."""
-    attempt: int = 1
-
-    @property
-    def id(self) -> str:
-        """The first trial's id."""
-        return self.trials[0].id
-
-
-def frozen_key(trial: Trial) -> tuple[Any, ...]:
-    """A key that trials share if they have the same frozen layers below their heads, and so the same features."""
-    s = trial.settings
-    start = trial.parent_id or trial.weights or s.seed
-    return (s.model, s.width, start, s.image_size, s.precision, trial.data)
-
-
-def head_key(trial: Trial) -> tuple[Any, ...] | None:
-    """A key that trials share if their heads can be trained together, step by step; None for trials that train more."""
-    s = trial.settings
-    return (*frozen_key(trial), s.batch_size, s.epochs, s.optimizer) if s.fits_in_company else None
 
 
 @dataclass
@@ -78,6 +42,10 @@ class Queue:
     """Jobs that may run at once. Heads are spread over them."""
     history: Callable[[str], Iterable[Mapping[str, Any]]] = lambda trial_id: ()
     """Trial id -> rows of the epochs it has already trained, as in `epochs.jsonl`; the stopping rules use them."""
+    notes: Iterable[Note] = ()
+    """What the stopping rules decided in earlier runs, and on what."""
+    record: Callable[[Sequence[Note]], object] = lambda notes: None
+    """Writes down, durably, what they decide in this one."""
     max_trials: int | None = None
     """Most trials to hand out; None for all."""
     deadline: float = math.inf
@@ -112,6 +80,7 @@ class Queue:
         self._firsts: dict[tuple[Any, ...], str] = {}
         """Key of a setting, among those compared -> id of its first trial."""
         self._begun: set[str] = set()
+        self._notes = by_rule(self.notes)
         self._stoppers: dict[tuple[Any, ...], Stopper] = {}
         self._stopper_of: dict[str, Stopper] = {}
         self._again: deque[Job] = deque()
@@ -147,12 +116,14 @@ class Queue:
             if stopper := self._stopper_of.get(trial.id):
                 stopper.resume(trial.id, trial.settings.epochs)
                 self._follow(trial, stopper)
+        self.commit()
         return job
 
     def hear(self, trial: Trial, row: EpochRow) -> Stop | None:
         """Take in an epoch of a running trial; return the order to stop the trial early, if there is one.
 
-        Workers wait for the answer after each epoch at which their trial may be stopped.
+        Workers wait for the answer after each epoch at which their trial may be stopped. Before they get it, `commit`
+        must be called.
         """
         stopper = self._stopper_of.get(trial.id)
         if stopper and row.epoch > 0 and row.is_finite:
@@ -160,6 +131,13 @@ class Queue:
             stopper.hear(trial.id, row.epoch, value, trial.settings.epochs)
             self._follow(trial, stopper)
         return self.stops.get(trial.id)
+
+    def commit(self) -> None:
+        """Write down what was decided since the last time: to be called before anybody acts on it. Raises DiskError."""
+        for notes in self._notes.values():
+            if any(note.is_decision for note in notes.new):
+                self.record(notes.new)
+                notes.new.clear()
 
     def leave(self, trials: Iterable[Trial]) -> None:
         """Take back trials of a job that has ended, which were saved because they wait for others.
@@ -264,6 +242,7 @@ class Queue:
         if stopper := self._stopper_of.get(trial.id):
             _end(stopper, trial.id, outcome)
             self._follow(trial, stopper)
+            self.commit()
         is_due = any(study.due(self.outcomes) for study in self._studies.get(trial.id, ()))
         for members in self._choices.get(trial.id, ()):
             members.discard(trial.id)
@@ -328,11 +307,16 @@ class Queue:
         for trial in new:
             rule, trials = self.plan.rules[trial.id], self.plan.trials
             among = compared(self.sweep, trial, start_key(trial, trials, self._settings))
-            stopper = self._stoppers.setdefault(among, Stopper(rule))
+            if among not in self._stoppers:
+                key = rule_key(rule)
+                self._stoppers[among] = Stopper(rule, self._notes.setdefault(key, Notes(key)))
+            stopper = self._stoppers[among]
             first = self._firsts.setdefault((among, setting_key(trial, trials, self._settings)), trial.id)
             curve = curve_of(rule, self.history(trial.id))
             if curve:
                 self._recorded.add(trial.id)
+            if stopper.rule.compares and trial.id not in self.outcomes:
+                curve = {}  # beyond what is noted it is heard again, in the order in which it was heard first
             stopper.place(trial.id, curve, first, trial.settings.epochs)
             self._stopper_of[trial.id] = stoppers[id(stopper)] = stopper
             if outcome := self.outcomes.get(trial.id):
@@ -343,6 +327,7 @@ class Queue:
             self._follow(trial, self._stopper_of[trial.id])
             if trial.id in self.waits:
                 self._left[trial.id] = trial
+        self.commit()
 
     def _await(self, members: set[str]) -> None:
         """Plan again when all of these trials have ended."""

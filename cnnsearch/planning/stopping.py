@@ -12,6 +12,7 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from cnnsearch.planning.decisions import Notes, rule_key
 from cnnsearch.planning.stopping_rules import Curve, Curves, rule_of
 from cnnsearch.spec.stage import StopEarly
 
@@ -62,10 +63,14 @@ class Stopper:
     - A seed that joins later, because the sweep got more of them, shares what was decided about the others.
 
     A rule that looks at one trial alone decides about each seed by itself.
+
+    What was decided by comparison is noted, and not decided again.
     """
 
-    def __init__(self, settings: StopEarly) -> None:
+    def __init__(self, settings: StopEarly, notes: Notes | None = None) -> None:
+        """`notes` are those on this rule, of earlier runs; new ones are added to them."""
         self.settings = settings
+        self.notes = Notes(rule_key(settings)) if notes is None else notes
         self.rule = rule_of(settings)
         self.curves = Curves(sign=1 if settings.metric == "val_accuracy" else -1)
         """Of settings, each under the id of its first trial."""
@@ -84,6 +89,9 @@ class Stopper:
             epochs: for which it would train if it were not stopped.
         """
         name = trial_id if setting is None or not self.rule.compares else setting
+        curve = {**curve, **self.notes.values.get(trial_id, {})}
+        for epoch, value in curve.items():
+            self._note(trial_id, epoch, value, epochs)
         first = self._setting_of.get(name)
         seeds = _Seeds(name, epochs) if first is None else first
         self._setting_of[trial_id] = seeds
@@ -134,6 +142,7 @@ class Stopper:
         seeds = self._setting_of[trial_id]
         if math.isfinite(value) and seeds.add(trial_id, epoch, value, self.curves):
             seeds.epochs = epochs
+            self._note(trial_id, epoch, value, epochs)
             self._decide(seeds, seeds.move(self.curves))
         return self.stops.get(trial_id)
 
@@ -176,8 +185,18 @@ class Stopper:
             return
         if several > 1 and not self.rule.is_judged(self.curves, seeds.name, epoch, epochs):
             return
-        if reason := self.rule.reason(self.curves, seeds.name, epoch, epochs):
-            self._stop(seeds, epoch, reason + (f", by the mean of {several} seeds" if several > 1 else ""))
+        reason = self.notes.reasons.get((seeds.name, epoch))
+        if reason is None:
+            reason = self.rule.reason(self.curves, seeds.name, epoch, epochs)
+            reason += f", by the mean of {several} seeds" if reason and several > 1 else ""
+            if self.rule.compares:
+                self.notes.decide(seeds.name, epoch, reason)
+        if reason:
+            self._stop(seeds, epoch, reason)
+
+    def _note(self, trial_id: str, epoch: int, value: float, epochs: int) -> None:
+        if self.rule.remembers(epoch, epochs):
+            self.notes.take_in(trial_id, epoch, value)
 
     def _stop(self, seeds: _Seeds, epoch: int, reason: str) -> None:
         """Order all seeds of a setting to end, those that are beyond the epoch at once."""

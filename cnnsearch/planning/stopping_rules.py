@@ -97,6 +97,10 @@ class Rule(ABC):
         """
         return self.is_due(epoch, epochs)
 
+    def remembers(self, epoch: int, epochs: int) -> bool:
+        """Say whether what a trial had shown at an epoch may matter to a decision about another one."""
+        return self.compares
+
     @abstractmethod
     def reason(self, curves: Curves, trial_id: str, epoch: int, epochs: int) -> str:
         """Say why a trial is stopped after an epoch at which the rule may stop it; "" if it goes on."""
@@ -139,6 +143,9 @@ class AshaRule(Rule):
 
     def is_due(self, epoch: int, epochs: int) -> bool:
         return super().is_due(epoch, epochs) and epoch in self.rungs(epochs)
+
+    def remembers(self, epoch: int, epochs: int) -> bool:
+        return self.is_due(epoch, epochs)
 
     def reason(self, curves: Curves, trial_id: str, epoch: int, epochs: int) -> str:
         return self._of_rung(curves, list(curves.values), trial_id, epoch)

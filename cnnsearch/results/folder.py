@@ -2,6 +2,7 @@
 
     results/<sweep>/
       sweep.yaml, provenance.json, choices.json, data.json, pictures.json, unsealed.json
+      decisions/<n>.jsonl         what stopping rules decided, and on what, each written before anybody acts on it
       studies/<study_id>.jsonl    a searcher's suggestions, one per line, each written before it runs
       trials/<trial_id>/
         trial.json                what it is
@@ -29,9 +30,11 @@ from pathlib import Path
 from typing import Any
 
 from cnnsearch.errors import ResultsError
+from cnnsearch.planning.decisions import Note
 from cnnsearch.planning.study import Study
 from cnnsearch.planning.trial import Trial
 from cnnsearch.results import lock
+from cnnsearch.results.decisions import DecisionsFolder
 from cnnsearch.results.record import Record
 from cnnsearch.results.study_file import StudyFile
 from cnnsearch.results.trial_folder import Damage, TrialFolder
@@ -81,6 +84,14 @@ class Results:
     def study(self, study_id: str) -> StudyFile:
         """The suggestions of a study, of which there may be none yet."""
         return StudyFile(self.path / "studies" / f"{study_id}.jsonl")
+
+    @property
+    def decisions(self) -> DecisionsFolder:
+        """What stopping rules have decided."""
+        return DecisionsFolder(self.path / "decisions")
+
+    def record_decisions(self, notes: Sequence[Note]) -> Path:
+        return self.decisions.append(notes)
 
     def record_suggestions(self, study: Study, suggestions: Sequence[Cell]) -> None:
         about = {"stage": study.stage.name, "group": list(study.group), "method": study.stage.search.method}

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from cnnsearch.errors import DiskError, RemoteError, ResultsError
+from cnnsearch.planning.decisions import Note
 from cnnsearch.planning.study import Study
 from cnnsearch.planning.trial import Trial
 from cnnsearch.results.folder import Results
@@ -143,6 +144,11 @@ class Mirror:
         """See ResultsPlace."""
         self.here.record_suggestions(study, suggestions)
         self._push([f"studies/{self.here.study(study.id).path.name}"])
+
+    def record_decisions(self, notes: Sequence[Note]) -> None:
+        """See ResultsPlace."""
+        file = self.here.record_decisions(notes)
+        self._push([f"decisions/{file.name}"])
 
     def set_damaged_aside(self) -> list[str]:
         """See ResultsPlace."""

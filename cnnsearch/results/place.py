@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from cnnsearch.errors import ResultsError
+from cnnsearch.planning.decisions import Note
 from cnnsearch.planning.study import Study
 from cnnsearch.planning.trial import Trial
 from cnnsearch.results.folder import Results
@@ -49,6 +50,9 @@ class ResultsPlace(Protocol):
 
     def record_suggestions(self, study: Study, suggestions: Sequence[Cell]) -> None:
         """Write the next suggestions of a study, durably. Raises DiskError."""
+
+    def record_decisions(self, notes: Sequence[Note]) -> object:
+        """Write down, durably, what stopping rules decided, and on what. Raises DiskError."""
 
     def set_damaged_aside(self) -> list[str]:
         """Rename damaged files of the folder to `<name>.damaged`, so that a run writes them again; returns the names.

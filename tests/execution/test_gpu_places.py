@@ -19,7 +19,8 @@ from cnnsearch.execution.events import Progress
 from cnnsearch.execution.machine import hardware
 from cnnsearch.execution.machine.hardware import Hardware, Layout
 from cnnsearch.execution.on_ray import schedule
-from cnnsearch.planning.queue import Job, Queue
+from cnnsearch.planning.job import Job
+from cnnsearch.planning.queue import Queue
 from cnnsearch.planning.stopping import Orders
 from cnnsearch.planning.trial import Status
 from cnnsearch.results.folder import Results

@@ -11,7 +11,8 @@ from cnnsearch.execution import metrics
 from cnnsearch.execution.context import Choices, SharedContext
 from cnnsearch.execution.events import EpochDone
 from cnnsearch.execution.metrics import METRICS, SHOWN_TRIALS, Metrics
-from cnnsearch.planning.queue import Job, Queue
+from cnnsearch.planning.job import Job
+from cnnsearch.planning.queue import Queue
 from cnnsearch.planning.trial import EpochRow, Outcome, Status, Trial
 from cnnsearch.spec.settings import Settings
 from cnnsearch.spec.sweep import Sweep

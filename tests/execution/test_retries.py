@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from cnnsearch.execution.retries import FACTOR, LONGEST_TICK_SECONDS, Retries, Trouble, Watchdog
-from cnnsearch.planning.queue import Job
+from cnnsearch.planning.job import Job
 from cnnsearch.planning.trial import Trial
 from cnnsearch.spec.settings import Settings
 

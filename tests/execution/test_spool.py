@@ -18,7 +18,8 @@ from cnnsearch.execution.events import Progress
 from cnnsearch.execution.jobs import run_job
 from cnnsearch.execution.on_ray.depot import Depot
 from cnnsearch.execution.spool import Spool
-from cnnsearch.planning.queue import Job, Queue
+from cnnsearch.planning.job import Job
+from cnnsearch.planning.queue import Queue
 from cnnsearch.planning.stopping import Orders
 from cnnsearch.planning.trial import EpochRow
 from cnnsearch.results.folder import Results

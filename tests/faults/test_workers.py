@@ -18,7 +18,7 @@ from cnnsearch.execution.context import SharedContext
 from cnnsearch.execution.events import Ended, EpochDone, Event, Progress, Started
 from cnnsearch.execution.jobs import run_job
 from cnnsearch.execution.on_ray import schedule
-from cnnsearch.planning.queue import Job
+from cnnsearch.planning.job import Job
 from cnnsearch.planning.stopping import Orders
 from cnnsearch.planning.trial import Status
 from cnnsearch.prepare import prepared

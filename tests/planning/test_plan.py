@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cnnsearch.planning.identity import trial_id
+from cnnsearch.planning.job import Job
 from cnnsearch.planning.plan import best_cell, make_plan
-from cnnsearch.planning.queue import Job, Queue
+from cnnsearch.planning.queue import Queue
 from cnnsearch.planning.trial import Outcome, Status, Trial
 from cnnsearch.spec.load import load_sweep
 from cnnsearch.spec.settings import Settings

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cnnsearch.planning.confirm import settings_of
+from cnnsearch.planning.decisions import Note
 from cnnsearch.planning.plan import best_cell
 from cnnsearch.planning.queue import Queue
 from cnnsearch.planning.retention import needed
@@ -74,6 +75,7 @@ class Run:
         self.reasons: dict[str, str] = {}
         self.trained: Counter[str] = Counter()
         self.jobs: list[list[str]] = []
+        self.notes: list[Note] = []
 
     def go(
         self, slots: int = 1, rng: random.Random | None = None, kill_after: float = math.inf, most: int | None = None
@@ -87,6 +89,8 @@ class Run:
             outcomes={id_: ended for id_, ended in self.outcomes.items() if ended.status is not Status.FAILED},
             slots=slots,
             history=lambda trial_id: list(self.rows.get(trial_id, ())),
+            notes=list(self.notes),
+            record=self.notes.extend,
             suggestions=self.results.suggestions(),
             suggest=Suggester(self.results.record_suggestions),
             max_trials=most,
@@ -120,6 +124,12 @@ class Run:
 
     def _trial(self, queue: Queue, trial: Trial) -> Any:
         rows = self.rows.setdefault(trial.id, [])
+        for row in list(rows):  # as a worker tells them again
+            value, at = row["val_accuracy"], int(row["epoch"])
+            queue.hear(trial, EpochRow(at, 1.0, value, 1 - value, value, 0.1, 1.0))
+            queue.commit()
+        if trial.id in queue.waits and queue.waits[trial.id] <= len(rows):
+            return
         while True:
             epoch, best = len(rows), max((row["val_accuracy"] for row in rows), default=0.0)
             stop = queue.stops.get(trial.id)
@@ -135,6 +145,7 @@ class Run:
                 rows.append({"epoch": epoch + 1, "val_accuracy": value})
                 self.trained[trial.id] += 1
                 queue.hear(trial, EpochRow(epoch + 1, 1.0, value, 1 - value, value, 0.1, 1.0))
+                queue.commit()
                 yield True
                 if trial.id in queue.waits and queue.waits[trial.id] <= epoch + 1:
                     return

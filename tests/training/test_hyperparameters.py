@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from cnnsearch.data.dataset import Dataset
 from cnnsearch.execution.context import Choices, SharedContext
 from cnnsearch.execution.start import arrange
-from cnnsearch.planning.queue import head_key
+from cnnsearch.planning.job import head_key
 from cnnsearch.planning.trial import Trial
 from cnnsearch.spec.settings import ADDED, Settings
 from cnnsearch.training.compute.device import reset_process

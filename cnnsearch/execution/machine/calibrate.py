@@ -17,7 +17,7 @@ from torch import fx, nn
 
 from cnnsearch.errors import RequestError
 from cnnsearch.execution.jobs import only_head
-from cnnsearch.planning.queue import HEADS_AT_ONCE
+from cnnsearch.planning.job import HEADS_AT_ONCE
 from cnnsearch.spec.settings import ResolvedPrecision, Settings
 from cnnsearch.training.compute.device import peak_memory_bytes, probe_precision, reset_process, shared_memory_bytes
 from cnnsearch.training.compute.graphs import RECORDERS, WARM_UP_STEPS

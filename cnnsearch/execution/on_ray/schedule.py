@@ -22,7 +22,8 @@ from cnnsearch.execution.on_ray.depot import DepotClient
 from cnnsearch.execution.on_ray.tune import Dispatcher, EndTuneError, make_tuner
 from cnnsearch.execution.on_ray.worker import JobRunner
 from cnnsearch.execution.warden import Warden
-from cnnsearch.planning.queue import Job, Queue
+from cnnsearch.planning.job import Job
+from cnnsearch.planning.queue import Queue
 from cnnsearch.spec.sweep import RunSpec
 
 INTERRUPTED_SECONDS = 1.5

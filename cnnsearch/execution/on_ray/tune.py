@@ -28,8 +28,9 @@ from cnnsearch.execution.on_ray.running import Running, diagnosis
 from cnnsearch.execution.on_ray.worker import DISK_FULL, Worker, from_config, plain, to_config
 from cnnsearch.execution.retries import Retries, Trouble, Watchdog
 from cnnsearch.execution.warden import Warden
+from cnnsearch.planning.job import Job
 from cnnsearch.planning.labels import job_label, told_axes
-from cnnsearch.planning.queue import Job, Queue
+from cnnsearch.planning.queue import Queue
 from cnnsearch.planning.trial import EpochRow, Trial
 from cnnsearch.results.place import results_at
 from cnnsearch.results.record import Record
@@ -121,6 +122,10 @@ class Dispatcher(tune.Callback):  # type: ignore[misc]
                 heard.add(one.id)
                 self._metrics.hear(EpochDone(one, row))
                 self._listen(EpochDone(one, row))
+        try:
+            self._queue.commit()
+        except DiskError as error:
+            self.give_up(error)
         # Tune keeps the last report of every trial, and writes all of them at the end.
         events.clear()
         # What one trial showed may have decided about others that were heard of at the same time.
@@ -182,6 +187,10 @@ class Dispatcher(tune.Callback):  # type: ignore[misc]
             self._workers[tune_id].kill()
         self._metrics.publish()
 
+    def give_up(self, error: RunError) -> None:
+        """End the run with this error at the next step: raised here, Tune would blame a trial."""
+        self._fatal = error
+
     def _watch(self, trial: Any, job: Job) -> None:
         """Start watching this trial's worker for signs of life."""
         actor = trial.temporary_state.ray_actor
@@ -212,8 +221,8 @@ class Dispatcher(tune.Callback):  # type: ignore[misc]
     def _end(self, trial: Trial, record: Record) -> None:
         try:
             self._queue.finish(trial, record.outcome)
-        except DiskError as error:  # of the next suggestion's record; raised here, Tune would blame the trial
-            self._fatal = error
+        except DiskError as error:  # of the next suggestion's record, or of what a rule decided
+            self.give_up(error)
         self._listen(Ended(trial, record))
 
     def _forget(self, trial: Any) -> Running | None:
@@ -240,14 +249,19 @@ def drop_ended(trials: list[Any]) -> None:
 class QueueSearcher(Searcher):  # type: ignore[misc]
     """Gives Tune the jobs of the queue as configurations of its trials."""
 
-    def __init__(self, queue: Queue) -> None:
+    def __init__(self, queue: Queue, give_up: Callable[[RunError], None]) -> None:
         super().__init__(metric="training_iteration", mode="max")
         self._queue = queue
+        self._give_up = give_up
 
     def suggest(self, trial_id: str) -> Any:
         if self._queue.is_exhausted:
             return Searcher.FINISHED
-        job = self._queue.take()
+        try:
+            job = self._queue.take()
+        except DiskError as error:
+            self._give_up(error)
+            return None
         return None if job is None else to_config(job, self._queue.stops)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
@@ -297,7 +311,7 @@ def make_tuner(queue: Queue, dispatcher: Dispatcher, layout: Layout, folder: str
     return tune.Tuner(
         worker,
         tune_config=tune.TuneConfig(
-            search_alg=QueueSearcher(queue),
+            search_alg=QueueSearcher(queue, dispatcher.give_up),
             scheduler=InOrderScheduler(),
             num_samples=-1,
             reuse_actors=True,

@@ -20,8 +20,8 @@ from cnnsearch.execution.on_ray.depot import DepotClient
 from cnnsearch.execution.retries import Trouble
 from cnnsearch.execution.spool import RemoteStore, Spool
 from cnnsearch.execution.worker_log import WorkerLog
+from cnnsearch.planning.job import Job
 from cnnsearch.planning.labels import told_axes
-from cnnsearch.planning.queue import Job
 from cnnsearch.planning.stopping import Orders, Stop
 from cnnsearch.planning.trial import EpochRow, Status, Trial
 from cnnsearch.results.record import Record

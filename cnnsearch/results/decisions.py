@@ -1,0 +1,75 @@
+"""The record of what stopping rules decided: lines in `decisions/<n>.jsonl`, written before anybody acts on them."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from cnnsearch.errors import DiskError
+from cnnsearch.planning.decisions import Note
+from cnnsearch.storage.checksums import checksum, is_whole
+
+MOST_BYTES = 64 * 1024
+"""Bytes from which on a file gets no more lines: under a URI, the last one is sent again with every decision."""
+
+
+@dataclass(frozen=True)
+class DecisionsFolder:
+    """The notes of a sweep, in files numbered from 1. One process writes at a time.
+
+    Each line carries its own checksum. A damaged line is passed over: what it said is decided again.
+    """
+
+    path: Path
+
+    def read(self) -> list[Note]:
+        """The notes in the order in which they were made."""
+        return [note for file in self._files() for note in _notes(file)]
+
+    def append(self, notes: Sequence[Note]) -> Path:
+        """Add notes, durably; return the file they are in. Raises DiskError."""
+        files = self._files()
+        file = files[-1] if files else self.path / "0001.jsonl"
+        try:
+            is_cut_off = file.exists() and not file.read_bytes().endswith(b"\n")
+            if is_cut_off or (file.exists() and file.stat().st_size >= MOST_BYTES):
+                file = self.path / f"{int(file.stem) + 1:04}.jsonl"
+            is_new = not file.exists()
+            self.path.mkdir(exist_ok=True)
+            with file.open("ab") as opened:
+                opened.write("".join(map(_line, notes)).encode())
+                opened.flush()
+                os.fsync(opened.fileno())
+            for folder in (self.path, self.path.parent) if is_new else ():
+                _sync_folder(folder)
+        except OSError as error:
+            raise DiskError(f"{file} cannot be written: {error.strerror}") from None
+        return file
+
+    def _files(self) -> list[Path]:
+        return sorted(file for file in self.path.glob("*.jsonl") if file.stem.isdigit())
+
+
+def _sync_folder(path: Path) -> None:
+    folder = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _line(note: Note) -> str:
+    facts = {name: value for name, value in asdict(note).items() if value is not None}
+    return json.dumps({**facts, "checksum": checksum(facts)}, allow_nan=False) + "\n"
+
+
+def _notes(file: Path) -> Iterator[Note]:
+    for text in file.read_bytes().splitlines():
+        with contextlib.suppress(ValueError, RecursionError, TypeError):
+            facts = json.loads(text)
+            if isinstance(facts, dict) and is_whole(facts):
+                yield Note(**{name: value for name, value in facts.items() if name != "checksum"})
