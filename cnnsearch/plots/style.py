@@ -101,9 +101,16 @@ def drawing() -> Iterator[None]:
         yield
 
 
+class _ShownFigure(Figure):
+    """A figure that a notebook shows as a cell's result: Jupyter's own formatter knows those of pyplot only."""
+
+    def _repr_png_(self) -> bytes:
+        return to_png(self, dpi=100)
+
+
 def new_figure(width: float, height: float) -> Figure:
     """An empty figure of this size in inches, which pyplot does not know."""
-    figure = Figure(figsize=(width, height))
+    figure = _ShownFigure(figsize=(width, height))
     FigureCanvasAgg(figure)
     return figure
 

@@ -71,3 +71,20 @@ def test_a_run_leaves_environment_and_logging_as_they_were(
     assert set(cnnsearch.run(sweep, tmp_path).trials["status"]) == {"done"}
     assert dict(os.environ) == before
     assert {logging.getLogger(name).level for name in names} == {logging.WARNING}
+
+
+@pytest.mark.usefixtures("shared_ray")
+def test_in_a_notebook_no_reporter_of_tune_touches_the_cell(
+    small_sweep: Callable[..., Sweep], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ray.tune import progress_reporter
+
+    made: list[object] = []
+    monkeypatch.setattr(progress_reporter, "IS_NOTEBOOK", True)
+    monkeypatch.setattr(progress_reporter, "JupyterNotebookReporter", lambda **options: made.append(options))
+    monkeypatch.setattr(
+        progress_reporter.TrialProgressCallback, "display_result", lambda self, *result: made.append(result)
+    )
+    sweep = small_sweep("stages.grid.space={model: plain}", "stages.dropout.space.dropout=0.1", "train.epochs=1")
+    assert set(cnnsearch.run(sweep, tmp_path).trials["status"]) == {"done"}
+    assert made == []
