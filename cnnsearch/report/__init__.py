@@ -17,6 +17,7 @@ from cnnsearch.evidence.evidence import Evidence
 from cnnsearch.evidence.mistakes import examples_wanted
 from cnnsearch.report import comparison, freshness, html, markdown
 from cnnsearch.report.comparison import ComparisonPage
+from cnnsearch.report.figures import warn_undrawn
 from cnnsearch.report.findings import summary
 from cnnsearch.report.page import Page, assemble
 from cnnsearch.results.tables import Tables
@@ -82,7 +83,12 @@ def _write(out: Path, page: Page | ComparisonPage, made_from: str = "", answer: 
         plots.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RunError(f"{plots} cannot be written: {error.strerror or error}") from None
-    pictures = {f"{picture.name}.png": picture.png for picture in page.pictures}
+    pictures = {}
+    for picture in page.pictures:
+        try:
+            pictures[f"{picture.name}.png"] = picture.png
+        except Exception as error:
+            warn_undrawn(f"plots/{picture.name}.png", error)
     earlier = freshness.own_pictures(out)
     for name, png in pictures.items():
         write_whole(plots / name, png)

@@ -18,6 +18,7 @@ from cnnsearch import plots, report
 from cnnsearch.errors import RunError
 from cnnsearch.evidence.evidence import Evidence
 from cnnsearch.evidence.mistakes import examples_wanted
+from cnnsearch.plots.style import title_of
 from cnnsearch.report import figures, freshness
 from cnnsearch.report.html import keep_numbers_whole, only_base64
 from cnnsearch.report.markdown import code, plain
@@ -363,6 +364,24 @@ class TestTrouble:
         assert {file.name for file in plots.iterdir()} == names | kept
         assert {file.read_bytes() for file in (outside, *(plots / name for name in kept))} == {b"mine"}
         assert not list(tmp_path.rglob("*.tmp"))
+
+    @pytest.mark.parametrize("way", ["drawn", "inlined", "written"])
+    def test_a_figure_that_cannot_be_drawn_does_not_cost_the_report(self, tmp_path, monkeypatch, caplog, way):
+        def fails(*arguments: Any, **options: Any) -> Any:
+            raise MemoryError
+
+        monkeypatch.setattr(plots, "to_svg", lambda figure, name: "<svg></svg>" if name != "confusion" else fails())
+        monkeypatch.setattr(plots, "to_png", lambda figure: PNG)
+        if way == "drawn":
+            monkeypatch.setattr(plots, "confusion_matrix", fails)
+        if way == "written":
+            monkeypatch.setattr(plots, "to_svg", lambda figure, name: "<svg></svg>")
+            monkeypatch.setattr(plots, "to_png", lambda figure: fails() if "taken for" in title_of(figure) else PNG)
+        report.write(factory.one_trial(), tmp_path)
+        assert not (tmp_path / "plots" / "confusion.png").exists()
+        assert (tmp_path / "plots" / "images.png").exists()
+        assert "Images of each class" in (tmp_path / "report.html").read_text()
+        assert any("confusion" in line and "MemoryError" in line for line in caplog.messages)
 
     @pytest.mark.usefixtures("figures_left_blank")
     def test_a_foreign_folder_named_plots_loses_nothing(self, tmp_path):
