@@ -70,6 +70,7 @@ def _lent_process() -> Iterator[None]:
     levels = {name: logging.getLogger(name).level for name in _LOGGERS}
     prints_logs = ray._private.worker._worker_logs_enabled
     os.environ.update(_SETTINGS)
+    authentication.drop_blank_settings()
     for name in _LOGGERS:
         logging.getLogger(name).setLevel(logging.CRITICAL)
     ray._private.worker._worker_logs_enabled = False  # else Ray prints the raylet's log when that dies
