@@ -6,7 +6,6 @@ import contextlib
 import logging
 import os
 import secrets
-import shutil
 import signal
 import tempfile
 import threading
@@ -25,6 +24,8 @@ from cnnsearch.execution.on_ray import authentication, pulse
 from cnnsearch.execution.on_ray.machines import LOOK_SECONDS, Machines, how_to_mend, time_on
 from cnnsearch.execution.warden import Warden
 from cnnsearch.spec.sweep import RunSpec
+from cnnsearch.storage.cache import cache_root
+from cnnsearch.storage.scratch import scratch
 from cnnsearch.training.compute import allocator
 
 _TOKEN = secrets.token_hex(32)
@@ -99,7 +100,7 @@ def started(layout: Layout, run: RunSpec, warden: Warden | None) -> Iterator[Rea
 
     Raises RequestError if this process has a Ray already, or if the token may not be used.
     """
-    with _lent_process(), _scratch(warden) as scratch:
+    with _lent_process(), _scratch(warden) as folder:
         authentication.check_start()
         os.environ.setdefault(pulse.PATIENCE, str(RECONNECT_SECONDS))
         os.environ.update(allocator.environment())
@@ -114,9 +115,9 @@ def started(layout: Layout, run: RunSpec, warden: Warden | None) -> Iterator[Rea
                     num_gpus=len(detect().gpus) if layout.gpus else 0,  # counted as for the plan
                     include_dashboard=run.dashboard,
                     object_store_memory=OBJECT_STORE_BYTES,
-                    _temp_dir=str(scratch / "ray"),  # Ray lets everybody read it, but not the folder it is in
+                    _temp_dir=str(folder / "ray"),  # Ray lets everybody read it, but not the folder it is in
                 )
-            yield _ready(context, scratch)
+            yield _ready(context, folder)
         finally:
             if not all(map(is_alive, head_processes().values())):
                 _end_children()  # else shutting down would wait for the rest of a broken Ray
@@ -125,15 +126,14 @@ def started(layout: Layout, run: RunSpec, warden: Warden | None) -> Iterator[Rea
 
 @contextlib.contextmanager
 def _scratch(warden: Warden | None) -> Iterator[Path]:
-    """A temporary folder for a Ray that is started here."""
-    # Ray's sockets are under it, and a socket's path has at most 107 bytes.
-    folder = Path(tempfile.mkdtemp(prefix="cnns-", dir="/tmp" if os.path.isdir("/tmp") else None))
-    if warden:
-        warden.remove(folder)
-    try:
+    """A temporary folder for a Ray that is started here, and for whatever its processes put into such folders."""
+    usual = Path(tempfile.gettempdir())  # asked for now, since Python remembers the first answer
+    os.environ["CNNSEARCH_CACHE"] = str(cache_root())  # may be in a temporary folder, and is shared with the workers
+    with scratch("cnns-", Path("/tmp") if os.path.isdir("/tmp") else usual) as folder:
+        if warden:
+            warden.remove(folder)
+        os.environ["TMPDIR"] = str(folder)
         yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextlib.contextmanager
@@ -191,22 +191,22 @@ def _sigterm_unchanged() -> Iterator[None]:
             signal.signal(signal.SIGTERM, handler)
 
 
-def _ready(context: Any, scratch: Path | None) -> Ready:
+def _ready(context: Any, folder: Path | None) -> Ready:
     url = context.dashboard_url
-    return Ready(f"http://{url}", _token_place(scratch)) if url else Ready()
+    return Ready(f"http://{url}", _token_place(folder)) if url else Ready()
 
 
-def _token_place(scratch: Path | None) -> str | None:
+def _token_place(folder: Path | None) -> str | None:
     """Say where the dashboard's user finds the token; None if no token is asked for.
 
-    A token made for this run is written into its folder, `scratch`, readable by this user alone. On a cluster,
-    `scratch` is None.
+    A token made for this run is written into the run's `folder`, readable by this user alone. On a cluster, `folder` is
+    None.
     """
-    if os.environ.get("RAY_AUTH_MODE", "token" if scratch else "").lower() != "token":
+    if os.environ.get("RAY_AUTH_MODE", "token" if folder else "").lower() != "token":
         return None
-    if scratch is None or os.environ.get("RAY_AUTH_TOKEN") != _TOKEN:
+    if folder is None or os.environ.get("RAY_AUTH_TOKEN") != _TOKEN:
         return authentication.source()
-    path = scratch / "token"
+    path = folder / "token"
     path.touch(mode=0o600)
     path.write_text(f"{_TOKEN}\n", encoding="utf-8")
     return str(path)
