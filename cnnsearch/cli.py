@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import itertools
 import json
 import os
@@ -19,7 +20,9 @@ import typer
 from typer.core import TyperCommand
 
 from cnnsearch.errors import CnnsearchError, DiskError, RequestError, RunError
+from cnnsearch.output import Output
 from cnnsearch.storage.remote import is_uri, redacted
+from cnnsearch.words import printable
 
 if TYPE_CHECKING:
     from cnnsearch.prepare import Prepared
@@ -29,6 +32,9 @@ if TYPE_CHECKING:
 INTERRUPTED = 130
 BARE_CONFIRM = "5"
 """What `--confirm` without a number means."""
+DAY_SECONDS = 86_400
+MOST_DAYS = 3650
+"""Longest time that can be asked for: what a system's timers take is limited."""
 ASK_AGAIN_SECONDS = 0.05
 """Seconds after which an interrupt that Python dropped is repeated."""
 SHOW_CURSOR = b"\x1b[?25h"
@@ -238,7 +244,7 @@ def watch(
 
 def main() -> None:
     """Entry point of the console script `cnnsearch`."""
-    with _left_when_stopped():
+    with _as_a_program():
         app()
 
 
@@ -246,7 +252,7 @@ def run_alone(command: Callable[..., None]) -> None:
     """Run one of the commands above as a program of its own."""
     alone = _plain_app()
     alone.command(cls=_Bare if command is sweep else None)(command)
-    with _left_when_stopped():
+    with _as_a_program():
         alone()
 
 
@@ -326,7 +332,10 @@ def _seconds(option: str, text: str) -> float:
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text)
     if not match or float(match[1]) == 0:
         raise RequestError(f"{option} {text}: give a number and s, m, h or d, such as 30m")
-    return float(match[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[match[2]]
+    seconds = float(match[1]) * {"s": 1, "m": 60, "h": 3600, "d": DAY_SECONDS}[match[2]]
+    if seconds > MOST_DAYS * DAY_SECONDS:
+        raise RequestError(f"{option} {text}: allowed is up to {MOST_DAYS}d; without {option} there is no limit")
+    return seconds
 
 
 def _seeds(text: str | None) -> list[int]:
@@ -344,6 +353,12 @@ def _one_clear_message(stopped: str = "stopped") -> Iterator[None]:
         yield
     except CnnsearchError as error:
         _end(f"error: {error}", error.exit_code)
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        given = f"{printable(str(error.filename)[:60])}…"
+        longest = "most file systems take names of up to 255 bytes, and paths of up to 4,096"
+        _end(f"error: {given} is too long: {longest}", RequestError.exit_code)
     except KeyboardInterrupt:
         _end(stopped, INTERRUPTED)
 
@@ -354,19 +369,24 @@ def _end(message: str, code: int) -> NoReturn:
 
 
 @contextlib.contextmanager
-def _left_when_stopped() -> Iterator[None]:
-    """Leave at once when stopped: everything is cleaned up by then, Python's own end takes half a second and may exit
+def _as_a_program() -> Iterator[None]:
+    """Let no output end the command, and exit at its end: 1 in place of 0 where standard output could not be written.
+
+    When stopped, leave at once: everything is cleaned up by then, Python's own end takes half a second and may exit
     with -2.
     """
+    output = Output()
+    code: Any = 0
     try:
         yield
     except SystemExit as end:
-        if end.code == INTERRUPTED:
-            with contextlib.suppress(OSError):
-                sys.stdout.flush()
-                sys.stderr.flush()
-            os._exit(INTERRUPTED)
-        raise
+        code = end.code
+    if loss := output.loss():
+        print(f"error: standard output cannot be written: {loss}", file=sys.stderr, flush=True)
+        code = code or CnnsearchError.exit_code
+    if code == INTERRUPTED:
+        os._exit(INTERRUPTED)
+    sys.exit(code)
 
 
 class _Stopper:
@@ -385,7 +405,9 @@ class _Stopper:
             self.ready.warden.last_words("")
         if os.isatty(1):
             os.write(1, SHOW_CURSOR)
-        os.write(2, f"\nstopped at once; what was finished is kept. {_how_to_go_on()}\n".encode())
+        words = f"\nstopped at once; what was finished is kept. {_how_to_go_on()}\n"
+        with contextlib.suppress(OSError):
+            os.write(2, words.encode(errors="backslashreplace"))
         os._exit(INTERRUPTED)
 
     def dropped(self, unraisable: sys.UnraisableHookArgs) -> None:

@@ -148,10 +148,11 @@ def execute(
     _refuse_untested(ready)
     began, started_at = time.monotonic(), datetime.now(UTC)
     results, time_is_up, trials_are_up = ready.results, False, False
-    write_description(ready)
     chooser = Chooser(ready, until_clear)
-    if ready.remaining or chooser.may_add:
-        executor = executor or _executor(serial, ready)
+    is_needed = bool(ready.remaining) or chooser.may_add
+    chosen = (executor or _executor(serial, ready)) if is_needed else None
+    write_description(ready)
+    if chosen is not None:
         keeper: _Keeper | None = None
         queue: Queue | None = None
         plan = ready.plan
@@ -189,7 +190,7 @@ def execute(
             # Executors end by themselves; the alarm is for one that does not.
             with _time_limit(None if max_seconds is None else max_seconds + OVERDUE_SECONDS):
                 if ready.remaining or not queue.is_exhausted:
-                    executor(queue, shared_context(ready), ready.layout, ready.sweep.run, hear)
+                    chosen(queue, shared_context(ready), ready.layout, ready.sweep.run, hear)
             time_is_up = queue.is_time_up and not queue.is_exhausted
         except _Overdue:
             time_is_up = True
@@ -197,7 +198,7 @@ def execute(
         keeper.drop()
         results.pull()
     seconds = time.monotonic() - began
-    if ready.remaining or chooser.may_add or not results.here.read("provenance.json"):
+    if is_needed or not results.here.read("provenance.json"):
         write_provenance(ready, started_at, seconds, command)
     tables = load(results.here.path)
     counts = {str(status): int(count) for status, count in Counter(tables.trials["status"]).items()}
@@ -318,12 +319,16 @@ def shared_context(ready: Prepared) -> SharedContext:
 
 
 def _executor(serial: bool, ready: Prepared) -> Executor:
+    """What runs the queue. Raises RequestError if that is Ray, and the caller has one in this process."""
     if serial:
         from cnnsearch.execution.serial import execute as in_process
 
         return in_process
+    from cnnsearch.execution.on_ray.cluster import refuse_other_ray
     from cnnsearch.execution.on_ray.schedule import execute as with_ray
 
+    if ready.cluster is None:
+        refuse_other_ray()
     return functools.partial(with_ray, cluster=ready.cluster, warden=ready.warden)
 
 

@@ -152,6 +152,11 @@ def wrong_requests(tmp_path: Path) -> dict[str, tuple[list[Any], str]]:
         "seeds": (["part1", "--seeds", "a,b"], "--seeds a,b: give whole numbers"),
         "few fresh seeds": (["part1", "--confirm", "2"], "confirm.seeds given 2; allowed: 3 to 1,000"),
         "time": (["part1", "--max-time", "soon"], "--max-time soon: give a number and s, m, h or d"),
+        "endless time": (["part1", "--max-time", "9" * 20 + "d"], "d: allowed is up to 3650d"),
+        "endless seeds": (["part1", "--confirm", "--until-clear", "9" * 400 + "d"], "d: allowed is up to 3650d"),
+        "long sweep": (["p" * 300], "ppp… is too long: most file systems take names of up to 255 bytes"),
+        "long out": (["part1", *SETTINGS, "--out", tmp_path / ("o" * 300)], "cannot be written: File name too long"),
+        "long out, planned": (["part1", *SETTINGS, "--out", tmp_path / ("o" * 300), "--dry-run"], "is too long"),
         "too many convs": (
             ["part1", *SETTINGS, "--set", "train.fine_tune=last-99-convs"],
             "model plain: fine_tune last-99-convs: the model has 6 convolutions",
@@ -172,7 +177,8 @@ def wrong_requests(tmp_path: Path) -> dict[str, tuple[list[Any], str]]:
 CASES = (
     "unknown sweep", "mistyped key", "out of range", "unknown profile", "seeds", "time", "both executors", "no folder",
     "too many convs", "no weights", "no images", "one class", "few images", "text as png", "truncated",
-    "out is a file", "too many threads", "few fresh seeds",
+    "out is a file", "too many threads", "few fresh seeds", "endless time", "endless seeds", "long sweep", "long out",
+    "long out, planned",
 )  # fmt: skip
 
 
@@ -191,6 +197,14 @@ def test_wrong_requests_get_one_clear_message(tmp_path: Path, case: str) -> None
     assert complaint in done.stderr
     assert "Traceback" not in done.stderr
     assert not list(tmp_path.glob("results/*/trials/*"))
+
+
+@pytest.mark.parametrize("command", ["report", "watch"])
+def test_names_that_no_file_system_takes_are_refused(command: str) -> None:
+    done = ask("n" * 300, command=command)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: nnn")
+    assert "is too long" in done.stderr
 
 
 def test_bad_images_can_be_skipped(tmp_path: Path) -> None:

@@ -168,9 +168,10 @@ class Evidence(Compared):
             return self._added_since_unsealed
         runs = [run for run in self.runs if isinstance(run.get("started_at"), str)]
         known = self.tables.trials[self.tables.trials["started_at"].notna()]
-        starts = dict(zip(known["trial_id"].astype(str), known["started_at"], strict=True))
+        times = pd.to_datetime(known["started_at"], utc=True)
+        starts = dict(zip(known["trial_id"].astype(str), times, strict=True))
         for before, after in pairwise(runs):
-            moment = pd.Timestamp(after["started_at"])
+            moment = pd.to_datetime(after["started_at"], utc=True)
             if before.get("command") != after.get("command") and any(start < moment for start in starts.values()):
                 settings = [c for c in self.configurations if c.confirms is None]
                 return [c for c in settings if all(starts.get(id_, moment) >= moment for id_ in c.trial_ids)]

@@ -8,7 +8,7 @@ from cnnsearch.evidence.compared import Compared
 from cnnsearch.evidence.configurations import Configuration, distinct
 
 _MOST_SHOWN = 40
-"""Most configurations of a stage that are shown; each family gets the same share."""
+"""Most configurations of a stage that are shown; each family gets the same share, and at least one."""
 
 
 def families(compared: Compared, stage: str) -> list[list[Configuration]]:
@@ -25,7 +25,7 @@ def families(compared: Compared, stage: str) -> list[list[Configuration]]:
         return tuple(distinct(compared.stage(stage), axis).index(configuration.values[axis]) for axis in axes)
 
     kept = [sorted(group, key=order) for group in groups.values()]
-    return [group[: _MOST_SHOWN // max(1, len(kept))] for group in kept]
+    return [group[: max(1, _MOST_SHOWN // len(kept))] for group in kept[:_MOST_SHOWN]]
 
 
 def control_of(compared: Compared, stage: str, group: Sequence[Configuration]) -> Configuration | None:

@@ -70,6 +70,15 @@ def most_confused(evidence: Evidence, configuration: Configuration, limit: int =
     return [Mistake(names[i], names[j], int(wrong[i, j]), int(totals[i])) for i, j in cells[:limit]]
 
 
+def most_mistaken(matrix: NDArray[np.int64], most: int) -> NDArray[np.intp]:
+    """The `most` classes of a confusion matrix with the most mistakes, in the order of the data.
+
+    A mistake counts for the true class and for the predicted one.
+    """
+    wrong = matrix.sum(axis=0) + matrix.sum(axis=1) - 2 * matrix.diagonal()
+    return np.sort(np.argsort(-wrong, kind="stable")[:most])
+
+
 @dataclass(frozen=True)
 class Wrong:
     """A test image that the best configuration was sure of and wrong about."""

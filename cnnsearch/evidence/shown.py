@@ -17,6 +17,12 @@ MOST_CLASSES = 40
 """Most classes whose images are counted; if there are more, those with the most and the fewest images."""
 NUMBERED_CLASSES = 20
 """Most classes of a confusion matrix with counts in its cells; with more, the cells are too small."""
+MATRIX_CLASSES = 100
+"""Most classes of a whole confusion matrix; if there are more, it shows the `MOST_CLASSES` with most mistakes."""
+MOST_MAPS = 12
+"""Most models with a heatmap each; if there are more, those with the best validation accuracy."""
+MOST_PANELS = 48
+"""Most panels of learning curves laid out as a table, many of which may be empty."""
 MOST_OF_A_PART = 5
 """Most settings of each sweep that a comparison of several sweeps shows."""
 BEST_OF_MANY = 12
@@ -44,6 +50,13 @@ def curves_shown(evidence: Evidence, stage: str) -> str:
     if not are_many(evidence, configurations) or len(configurations) <= BEST_OF_MANY:
         return ""
     return f"The {BEST_OF_MANY} best of {len(configurations)} settings by validation accuracy."
+
+
+def maps_shown(evidence: Evidence, configurations: Sequence[Configuration]) -> list[str]:
+    """The models of these configurations that have a heatmap each, in order."""
+    best = {c.model: c for c in sorted(configurations, key=lambda c: c.val_accuracy)}
+    ranked = sorted(best, key=lambda model: -best[model].val_accuracy)[:MOST_MAPS]
+    return [model for model in evidence.models if model in ranked]
 
 
 def most_dots(evidence: Evidence) -> int:

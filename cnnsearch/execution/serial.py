@@ -17,12 +17,16 @@ from cnnsearch.planning.trial import Trial
 from cnnsearch.results.place import results_at
 from cnnsearch.results.record import Record
 from cnnsearch.spec.sweep import RunSpec
+from cnnsearch.training.compute.device import lent_process
 
 
 def execute(
     queue: Queue, context: SharedContext, layout: Layout, run: RunSpec, listen: Callable[[Event], None]
 ) -> None:
-    """See `Executor`. A trial that runs out of memory fails at once: it already had all there is."""
+    """See `Executor`. A trial that runs out of memory fails at once: it already had all there is.
+
+    Afterwards, torch's threads, default precision and generators are as they were.
+    """
 
     def end(trial: Trial, record: Record) -> None:
         queue.finish(trial, record.outcome)
@@ -30,7 +34,7 @@ def execute(
 
     listen(Ready())
     orders = Orders(queue.stops, queue.waits)
-    with _spool(context) as spool:
+    with lent_process(), _spool(context) as spool:
         here = spool.context_here() if spool else context
         while not queue.is_time_up and (job := queue.take()) is not None:
             for trial in job.trials:

@@ -5,8 +5,10 @@ and the warden ends every process that the run started and removes every tempora
 not announce its end, the warden prints the run's last words in its place.
 
 The processes of a run have its mark in their environment, so that they are recognised even when their parent is gone.
-Those that have overwritten their environment with a title, as Ray's do, are recognised by their open files in the run's
-folders. The warden imports the standard library and psutil only: it starts in a few hundredths of a second.
+Some overwrite their environment with a title, as Ray's workers do: those are recognised because a process of the run
+started them. Parents may die first, so the warden notes the run's processes from time to time, each with the time of
+its start, since a number may be given to another process. Nothing else is ever ended, whatever files it has open. The
+warden imports the standard library and psutil only: it starts in a few hundredths of a second.
 """
 
 from __future__ import annotations
@@ -20,12 +22,14 @@ import signal
 import subprocess
 import sys
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
 MARK = "CNNSEARCH_RUN"
 """Environment variable with the run's mark, which every process of the run inherits."""
+LOOK_SECONDS = 5.0
+"""How often the warden notes the processes of the run."""
 LEAVE_SECONDS = 10.0
 """How long a run waits at its end for the warden to finish cleaning up."""
 
@@ -95,45 +99,99 @@ def main(mark: str, owner: int, pipe: IO[bytes]) -> None:
         signal.signal(number, signal.SIG_IGN)
     folders: list[str] = []
     last_words, said_bye = "", False
-    for line in pipe:
+    known = _Known(mark, owner)
+    for line in _lines(pipe, known.look):
         with contextlib.suppress(ValueError):  # a line cut off by the end of its writer
             message = json.loads(line)
             said_bye |= "bye" in message
             last_words = message.get("last_words", last_words)
             folders += [message["remove"]] if "remove" in message else []
-    _end_processes(mark, owner, tuple(f"{folder}/" for folder in folders))
+    known.end()
     for folder in folders:
         shutil.rmtree(folder, ignore_errors=True)
     if last_words and not said_bye:
         print(last_words, file=sys.stderr, flush=True)
 
 
-def _end_processes(mark: str, owner: int, folders: tuple[str, ...]) -> None:
-    """Kill the run's processes, again and again until none is left: they may start others meanwhile."""
-    import psutil
-
-    for _ in range(20):
-        others = [process for process in psutil.process_iter() if process.pid not in (owner, os.getpid())]
-        found = [process for process in others if _belongs(process, mark, folders)]
-        if not found:
+def _lines(pipe: IO[bytes], meanwhile: Callable[[], None]) -> Iterator[bytes]:
+    """The lines that come through a pipe until it closes; `meanwhile` is called every `LOOK_SECONDS`."""
+    begun = b""
+    while True:
+        if not select.select([pipe], [], [], LOOK_SECONDS)[0]:
+            meanwhile()
+            continue
+        read = os.read(pipe.fileno(), 2**16)
+        if not read:
             return
-        for process in found:
-            with contextlib.suppress(psutil.Error):
-                process.kill()
-        psutil.wait_procs(found, timeout=0.5)
+        *whole, begun = (begun + read).split(b"\n")
+        yield from whole
 
 
-def _belongs(process: Any, mark: str, folders: tuple[str, ...]) -> bool:
+class _Known:
+    """The processes of a run: those with its mark, and all that they have started."""
+
+    def __init__(self, mark: str, owner: int) -> None:
+        self._mark = mark
+        self._spared = {owner, os.getpid()}
+        self._processes: set[Any] = set()
+        """psutil's processes, which are equal only if they started at the same time."""
+
+    def look(self) -> None:
+        """Note the processes that the run has now."""
+        import psutil
+
+        others = [process for process in psutil.process_iter() if process.pid not in self._spared]
+        self._processes = {process for process in self._processes if process.is_running()}
+        self._processes |= {process for process in others if self._is_marked(process)}
+        parents = {process: _parent(process) for process in others}
+        while True:
+            numbers = {process.pid for process in self._processes}
+            children = {process for process in others if parents[process] in numbers} - self._processes
+            if not children:
+                return
+            self._processes |= children
+
+    def end(self) -> None:
+        """Kill the run's processes, again and again until none is left: they may start others meanwhile."""
+        import psutil
+
+        for _ in range(20):
+            self.look()
+            found = [process for process in self._processes if not _is_zombie(process)]
+            if not found:
+                return
+            for process in found:
+                with contextlib.suppress(psutil.Error):
+                    process.kill()  # psutil makes sure that it is still the same process
+            psutil.wait_procs(found, timeout=0.5)
+
+    def _is_marked(self, process: Any) -> bool:
+        import psutil
+
+        if process in self._processes:
+            return True
+        try:
+            return bool(process.environ().get(MARK) == self._mark)
+        except (psutil.Error, OSError):  # gone, or somebody else's
+            return False
+
+
+def _parent(process: Any) -> int:
     import psutil
 
     try:
-        if process.status() == psutil.STATUS_ZOMBIE:
-            return False
-        return process.environ().get(MARK) == mark or any(
-            file.path.startswith(folders) for file in process.open_files() if folders
-        )
-    except (psutil.Error, OSError):  # gone, or somebody else's
-        return False
+        return int(process.ppid())
+    except psutil.Error:
+        return 0
+
+
+def _is_zombie(process: Any) -> bool:
+    import psutil
+
+    try:
+        return bool(process.status() == psutil.STATUS_ZOMBIE)
+    except psutil.Error:
+        return True
 
 
 if __name__ == "__main__":

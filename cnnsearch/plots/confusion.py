@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from cnnsearch.evidence.configurations import Configuration
 from cnnsearch.evidence.evidence import Evidence, as_evidence
-from cnnsearch.evidence.mistakes import counts, most_confused
-from cnnsearch.evidence.shown import NUMBERED_CLASSES
+from cnnsearch.evidence.mistakes import counts, most_confused, most_mistaken
+from cnnsearch.evidence.shown import MATRIX_CLASSES, MOST_CLASSES, NUMBERED_CLASSES
 from cnnsearch.plots import style
 from cnnsearch.plots.heatmaps import text_on_heat
 from cnnsearch.results.tables import Tables
@@ -29,6 +29,7 @@ def confusion_matrix(
 ) -> Figure | None:
     """Rows are true classes, columns predicted ones; cells count examples, coloured by their share of the row.
 
+    With more than `MATRIX_CLASSES`, the `MOST_CLASSES` with the most mistakes are drawn; shares are still of all.
     Without `configuration`, the best one. None where its predictions were not recorded.
     """
     evidence = as_evidence(source)
@@ -55,6 +56,10 @@ def confusion_title(evidence: Evidence, configuration: Configuration, moment: st
 
 
 def _draw(classes: list[str], matrix: NDArray[np.int64], *, compact: bool) -> Figure:
+    totals = np.maximum(1, matrix.sum(axis=1, keepdims=True))
+    if len(classes) > MATRIX_CLASSES:
+        shown = most_mistaken(matrix, MOST_CLASSES)
+        classes, matrix, totals = [classes[i] for i in shown], matrix[np.ix_(shown, shown)], totals[shown]
     size = len(classes)
     numbers = size <= (_COMPACT_NUMBERED_CLASSES if compact else NUMBERED_CLASSES)
     cell = (0.27 if compact else 0.44) if size <= 12 else 0.3 if numbers else max(0.115, 4.5 / size)
@@ -67,8 +72,7 @@ def _draw(classes: list[str], matrix: NDArray[np.int64], *, compact: bool) -> Fi
     side = cell * size
     figure = style.new_figure(margin + side + 0.2, 0.75 * margin + side + 0.45)
     axes = style.axes_at(figure, margin + 0.15, 0.75 * margin + 0.25, side, side)
-    shares = matrix / np.maximum(1, matrix.sum(axis=1, keepdims=True))
-    _cells(axes, matrix, shares, numbers=numbers, font=7 if compact else 8.5)
+    _cells(axes, matrix, matrix / totals, numbers=numbers, font=7 if compact else 8.5)
     axes.set_xlim(-0.5, size - 0.5)
     axes.set_ylim(size - 0.5, -0.5)
     axes.tick_params(length=0, labelsize=font, labelcolor=style.THEME["ink"], pad=2)

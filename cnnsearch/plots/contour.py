@@ -36,7 +36,7 @@ def contour(search: Searched) -> Figure | None:
         if (x := _position(across, one)) is not None and (y := _position(up, one)) is not None
     ]
     with style.drawing():
-        width, height = 4.9, 3.5 if up.is_range else max(1.2, 0.55 * len(up.listed))
+        width, height = 4.9, 3.5 if up.is_range else min(8.0, max(1.2, 0.55 * len(up.listed)))
         figure = style.new_figure(0.95 + width + 1.1, 0.4 + height + 0.6)
         axes = style.axes_at(figure, 0.95, 0.4, width, height)
         x, y, z = np.array([point[1:] for point in points], dtype=np.float64).T

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from cnnsearch.evidence.axes import main_stage
 from cnnsearch.evidence.configurations import Configuration, distinct
 from cnnsearch.evidence.evidence import Evidence, as_evidence
-from cnnsearch.evidence.shown import BEST_OF_MANY, are_many
+from cnnsearch.evidence.shown import BEST_OF_MANY, MOST_PANELS, are_many
 from cnnsearch.plots import style
 from cnnsearch.results.tables import Tables
 from cnnsearch.spec.axis_words import Value, describe
@@ -98,6 +98,9 @@ def _arrange(evidence: Evidence, stage: str, configurations: Sequence[Configurat
         {_cell(c, axes) for c in configurations},
         key=lambda cell: _cell_order(cell, axes, configurations),
     )
+    if len(groups) * len(cells) > MOST_PANELS:
+        panels = [_Panel(_name(evidence, c), "", c) for c in configurations]
+        return [panels[i : i + _COLUMNS] for i in range(0, len(panels), _COLUMNS)]
     models = [model for model, _ in groups]
     rows = []
     for (model, parent), members in groups.items():

@@ -13,7 +13,7 @@ from cnnsearch.evidence.axes import MOST_VALUES, main_stage, map_axes
 from cnnsearch.evidence.comparisons import Score
 from cnnsearch.evidence.configurations import Configuration, best_of, distinct, preferred
 from cnnsearch.evidence.evidence import Evidence, as_evidence
-from cnnsearch.evidence.shown import NAMED_COLUMNS, has_intervals
+from cnnsearch.evidence.shown import NAMED_COLUMNS, has_intervals, maps_shown
 from cnnsearch.evidence.statements import champions, of_models, of_values
 from cnnsearch.evidence.verdicts import CLEAR
 from cnnsearch.plots import style
@@ -80,7 +80,7 @@ def axis_title(evidence: Evidence, stage: str, axis: str) -> str:
 
 def _draw_maps(evidence: Evidence, configurations: Sequence[Configuration], row_axis: str, column_axis: str) -> Figure:
     rows, columns = distinct(configurations, row_axis), distinct(configurations, column_axis)
-    models = [m for m in evidence.models if any(s.model == m for s in configurations)] or [""]
+    models = maps_shown(evidence, configurations) or [""]
     cells = {
         (model, row, column): _cell(evidence, configurations, model, {row_axis: row, column_axis: column})
         for model in models

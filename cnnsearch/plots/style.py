@@ -79,6 +79,10 @@ _RC: Any = {
 }
 
 SMALL = 8
+MOST_SIDE = 10_000
+"""Most pixels of a PNG's longer side."""
+MOST_PIXELS = 20_000_000
+"""Most pixels of a PNG: drawing them takes a few hundred megabytes, whatever the data."""
 VALIDATION_DASHES = (0, (3.2, 1.8))
 
 
@@ -101,9 +105,16 @@ def drawing() -> Iterator[None]:
         yield
 
 
+class _ShownFigure(Figure):
+    """A figure that a notebook shows as a cell's result: Jupyter's own formatter knows those of pyplot only."""
+
+    def _repr_png_(self) -> bytes:
+        return to_png(self, dpi=100)
+
+
 def new_figure(width: float, height: float) -> Figure:
     """An empty figure of this size in inches, which pyplot does not know."""
-    figure = Figure(figsize=(width, height))
+    figure = _ShownFigure(figsize=(width, height))
     FigureCanvasAgg(figure)
     return figure
 
@@ -164,8 +175,8 @@ def percent_axis(axes: Axes, which: str) -> None:
     axis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %" if abs(value) < 10 else "")
 
 
-def to_png(figure: Figure, dpi: int = 150) -> bytes:
-    """The figure with its title, on white."""
+def to_png(figure: Figure, dpi: float = 150) -> bytes:
+    """The figure with its title, on white; a very large figure with fewer dots per inch, see `MOST_PIXELS`."""
     return _saved(figure, 0.12, format="png", dpi=dpi, metadata={"Software": None})
 
 
@@ -192,6 +203,9 @@ def _saved(figure: Figure, padding: float, **options: Any) -> bytes:
     buffer = io.BytesIO()
     with drawing():
         box = figure.get_tightbbox().padded(padding)
+        if "dpi" in options:
+            longest = MOST_SIDE / max(box.width, box.height)
+            options["dpi"] = min(options["dpi"], longest, (MOST_PIXELS / (box.width * box.height)) ** 0.5)
         figure.savefig(buffer, bbox_inches=box, **options)
     return buffer.getvalue()
 

@@ -17,6 +17,7 @@ from cnnsearch.evidence.evidence import Evidence
 from cnnsearch.evidence.mistakes import examples_wanted
 from cnnsearch.report import comparison, freshness, html, markdown
 from cnnsearch.report.comparison import ComparisonPage
+from cnnsearch.report.figures import warn_undrawn
 from cnnsearch.report.findings import summary
 from cnnsearch.report.page import Page, assemble
 from cnnsearch.results.tables import Tables
@@ -57,17 +58,14 @@ def refresh(tables: Tables, pictures_of: Callable[[list[str]], dict[str, Any]]) 
 def write(tables: Tables, out: Path) -> Path:
     """Write report.html, report.md and plots/*.png into `out`; returns the path of report.html.
 
-    Every file appears whole or not at all. Pictures an earlier report left in plots/ are removed. The same tables
-    give the same bytes. Raises RunError where `out` cannot be written.
+    Every file appears whole or not at all. Pictures of an earlier report in `out` are removed, other files are not. The
+    same tables give the same bytes. Raises RunError where `out` cannot be written.
     """
     return _make(Evidence(tables), out)
 
 
 def _make(evidence: Evidence, out: Path) -> Path:
-    page, made_from = assemble(evidence), freshness.made_from(evidence.tables)
-    path = _write(out, page)
-    freshness.note(out, made_from, summary(evidence))
-    return path
+    return _write(out, assemble(evidence), freshness.made_from(evidence.tables), summary(evidence))
 
 
 def write_comparison(tables: Sequence[Tables], out: Path) -> Path:
@@ -76,22 +74,28 @@ def write_comparison(tables: Sequence[Tables], out: Path) -> Path:
     Raises RequestError where a folder is given twice, or where `out` holds the results of a sweep.
     """
     comparison.refuse_out(out)
-    page = comparison.assemble(tables, out)
-    return _write(out, page)
+    return _write(out, comparison.assemble(tables, out))
 
 
-def _write(out: Path, page: Page | ComparisonPage) -> Path:
+def _write(out: Path, page: Page | ComparisonPage, made_from: str = "", answer: freshness.Lines = ()) -> Path:
     plots = out / "plots"
     try:
         plots.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RunError(f"{plots} cannot be written: {error.strerror or error}") from None
-    pictures = {f"{picture.name}.png": picture.png for picture in page.pictures}
+    pictures = {}
+    for picture in page.pictures:
+        try:
+            pictures[f"{picture.name}.png"] = picture.png
+        except Exception as error:
+            warn_undrawn(f"plots/{picture.name}.png", error)
+    earlier = freshness.own_pictures(out)
     for name, png in pictures.items():
         write_whole(plots / name, png)
-    for old in plots.glob("*.png"):
-        if old.name not in pictures:
-            old.unlink(missing_ok=True)
     write_whole(out / "report.md", markdown.render(page).encode())
     write_whole(out / "report.html", html.render(page).encode())
+    for old in earlier:
+        if old.name not in pictures:
+            old.unlink(missing_ok=True)
+    freshness.note(out, pictures.keys(), made_from, answer)
     return out / "report.html"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from urllib.parse import quote
 
@@ -265,7 +266,7 @@ def _dots(parts: Sequence[Part], ranked: Sequence[Entry], found: Sequence[Contra
         "accuracy with 95 % intervals. Worse than another means: in the same sweep, over seeds and test images."
     )
     alt = "Dots with intervals: " + "; ".join(f"{e.part.name}, {_label(e)}: {e.score.text}" for e in ranked) + "."
-    return picture_of(drawn.best_settings(parts, title), "best-settings", caption, alt)
+    return picture_of(partial(drawn.best_settings, parts, title), "best-settings", caption, alt)
 
 
 def _time(parts: Sequence[Part], ranked: Sequence[Entry]) -> Picture | None:
@@ -282,7 +283,7 @@ def _time(parts: Sequence[Part], ranked: Sequence[Entry]) -> Picture | None:
         "best of each sweep by validation, with 95 % intervals; up and left is better."
     )
     alt = "Test accuracy against training time for every finished setting. The numbers of the best are in the table."
-    return picture_of(drawn.accuracy_by_time(parts, title), "accuracy-by-time", caption, alt)
+    return picture_of(partial(drawn.accuracy_by_time, parts, title), "accuracy-by-time", caption, alt)
 
 
 _FOOTNOTE = (

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 from markupsafe import Markup
 from matplotlib.figure import Figure
@@ -16,13 +17,23 @@ from cnnsearch.evidence.comparisons import LEAST_SEEDS
 from cnnsearch.evidence.configurations import Configuration, best_of, distinct
 from cnnsearch.evidence.evidence import Evidence
 from cnnsearch.evidence.families import families
-from cnnsearch.evidence.shown import MOST_CLASSES, NUMBERED_CLASSES, curves_shown, has_intervals, most_dots
+from cnnsearch.evidence.shown import (
+    MATRIX_CLASSES,
+    MOST_CLASSES,
+    MOST_MAPS,
+    NUMBERED_CLASSES,
+    curves_shown,
+    has_intervals,
+    most_dots,
+)
 from cnnsearch.plots import style
+from cnnsearch.plots.curves import Metric
 from cnnsearch.report.words import in_label
 from cnnsearch.spec.axis_words import Value, words
 from cnnsearch.words import capitalised, counted, listed, printable
 
 MOST_FOLDED = 24
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -46,14 +57,27 @@ class Picture:
         return plots.to_png(self.figure)
 
 
-def picture_of(figure: Figure | None, name: str, caption: str, alt: str) -> Picture | None:
-    """Make the picture of a figure; None if there is no figure."""
-    if figure is None:
-        return None
-    title = capitalised(style.title_of(figure))
+def picture_of(draw: Callable[[], Figure | None], name: str, caption: str, alt: str) -> Picture | None:
+    """Make the picture of what `draw` draws; None if that is nothing.
+
+    A figure that cannot be drawn, for lack of memory perhaps, must not cost the report: it is left out, with a warning.
+    """
     # It becomes a file name, and may contain the name of a stage.
     name = re.sub(r"[^a-z0-9_-]+", "-", name.lower())
-    return Picture(name, title, caption, alt, Markup(printable(plots.to_svg(figure, name), on_page=True)), figure)
+    try:
+        figure = draw()
+        if figure is None:
+            return None
+        svg = Markup(printable(plots.to_svg(figure, name), on_page=True))
+    except Exception as error:
+        warn_undrawn(name, error)
+        return None
+    return Picture(name, capitalised(style.title_of(figure)), caption, alt, svg, figure)
+
+
+def warn_undrawn(name: str, error: Exception) -> None:
+    """Say that a figure is missing, and why."""
+    _LOG.warning("the report lacks the figure %s, which cannot be drawn: %s", name, str(error) or type(error).__name__)
 
 
 def all_settings(evidence: Evidence) -> Picture | None:
@@ -77,7 +101,7 @@ def all_settings(evidence: Evidence) -> Picture | None:
         caption += f"Telling settings apart takes {LEAST_SEEDS} seeds of each."
     if total > shown:
         caption += f" Shown are the {shown} best of {total} settings by validation accuracy; the table has all."
-    return picture_of(plots.all_settings(evidence), "settings", caption, alt)
+    return picture_of(partial(plots.all_settings, evidence), "settings", caption, alt)
 
 
 def _covered(evidence: Evidence) -> str:
@@ -107,20 +131,24 @@ def heatmaps(evidence: Evidence) -> Picture | None:
             "that validation prefers."
         )
         caption += "" if interval else " The intervals are in the table of trials."
+        drawn = {c.model for c in evidence.stage(stage) if evidence.score(c) is not None}
+        if len(drawn) > MOST_MAPS:
+            caption += f" Shown are the {MOST_MAPS} of {len(drawn)} models with the best validation accuracy."
         if averaged:
             caption += f" Each cell is the mean over {listed([words(axis).plural for axis in averaged])}."
     else:
         caption = f"{evidence.judged.capitalize()} accuracy with its 95 % interval, one dot per setting."
     models = listed(evidence.models) or "the model"
     alt = f"{evidence.judged.capitalize()} accuracy by {names}, for {models}. The numbers are in the table of trials."
-    return picture_of(plots.heatmaps(evidence, stage), "heatmaps", caption, alt)
+    return picture_of(partial(plots.heatmaps, evidence, stage), "heatmaps", caption, alt)
 
 
 def learning_curves(evidence: Evidence, stage: str, prefix: str = "") -> list[Picture]:
     """Pictures for section 5: learning curves of one stage, first loss, then accuracy."""
     found = []
     note = curves_shown(evidence, stage)
-    for metric in ("loss", "accuracy"):
+    metrics: tuple[Metric, ...] = ("loss", "accuracy")
+    for metric in metrics:
         caption = "Training solid, validation dashed; all panels share their axes."
         several = max((len(c.trial_ids) for c in evidence.stage(stage)), default=1) > 1
         if metric == "loss" and not several:
@@ -128,8 +156,8 @@ def learning_curves(evidence: Evidence, stage: str, prefix: str = "") -> list[Pi
         caption += " One thin line per seed." if several else ""
         caption += f" {note}" if note else ""
         alt = f"Learning curves: {metric} of training and validation by epoch, for the settings of stage {stage}."
-        figure = plots.learning_curves(evidence, metric, stage)
-        picture = picture_of(figure, f"{prefix}{metric}", caption, alt)
+        draw = partial(plots.learning_curves, evidence, metric, stage)
+        picture = picture_of(draw, f"{prefix}{metric}", caption, alt)
         found += [picture] if picture else []
     return found
 
@@ -142,7 +170,7 @@ def before_after(evidence: Evidence, stage: str) -> Picture | None:
     )
     splits = "validation" if evidence.tables.is_sealed else "validation and test"
     alt = f"Accuracy before and after stage {stage}, for {splits}. The numbers are in the table below."
-    return picture_of(plots.before_after(evidence, stage), f"continued-{stage}", caption, alt)
+    return picture_of(partial(plots.before_after, evidence, stage), f"continued-{stage}", caption, alt)
 
 
 def best_confusion(evidence: Evidence) -> Picture | None:
@@ -156,9 +184,11 @@ def best_confusion(evidence: Evidence) -> Picture | None:
         f"{evidence.judged.capitalize()} images of {in_label(evidence, best)}{counts}{summed}. The stronger the "
         "colour, the larger the share of the row, that is, of the true class."
     )
+    if len(evidence.classes) > MATRIX_CLASSES:
+        caption += f" Shown are the {MOST_CLASSES} of {len(evidence.classes):,} classes with the most mistakes."
     classes = counted(len(evidence.classes), "class", "classes")
     alt = f"Confusion matrix of {in_label(evidence, best)} on the {evidence.judged} images, {classes}."
-    return picture_of(plots.confusion_matrix(evidence, best), "confusion", caption, alt)
+    return picture_of(partial(plots.confusion_matrix, evidence, best), "confusion", caption, alt)
 
 
 def other_confusions(evidence: Evidence) -> list[Picture]:
@@ -186,16 +216,18 @@ def other_confusions(evidence: Evidence) -> list[Picture]:
         score = evidence.score(configuration, moment=moment)
         caption = f"{evidence.judged.capitalize()} accuracy {score.text}." if score else ""
         alt = f"Confusion matrix of {evidence.label(configuration)} on the {evidence.judged} images."
-        figure = plots.confusion_matrix(evidence, configuration, moment, compact=True)
-        if figure is None:
-            continue
-        # Before training, the children of a parent are the same network: name the parent.
-        start = evidence.by_key.get(configuration.parent or "") if moment == "before" else None
-        if start is not None:
-            figure.texts[-1].set_text(f"{evidence.label(start)}, before stage {configuration.stage}")
-        picture = picture_of(figure, name, caption, alt)
+        picture = picture_of(partial(_other_confusion, evidence, configuration, moment), name, caption, alt)
         found += [picture] if picture else []
     return found
+
+
+def _other_confusion(evidence: Evidence, configuration: Configuration, moment: str) -> Figure | None:
+    figure = plots.confusion_matrix(evidence, configuration, moment, compact=True)
+    # Before training, the children of a parent are the same network: name the parent.
+    start = evidence.by_key.get(configuration.parent or "") if moment == "before" else None
+    if figure is not None and start is not None:
+        figure.texts[-1].set_text(f"{evidence.label(start)}, before stage {configuration.stage}")
+    return figure
 
 
 def images_per_class(evidence: Evidence) -> Picture | None:
@@ -209,7 +241,7 @@ def images_per_class(evidence: Evidence) -> Picture | None:
     if classes > MOST_CLASSES:
         caption += f" Shown are the {MOST_CLASSES // 2} largest and the {MOST_CLASSES // 2} smallest classes."
     alt = "Images of each class in the training, validation and test split, as bars."
-    return picture_of(plots.images_per_class(evidence), "images", caption, alt)
+    return picture_of(partial(plots.images_per_class, evidence), "images", caption, alt)
 
 
 def present(pictures: Sequence[Picture | None]) -> list[Picture]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 from cnnsearch import plots
 from cnnsearch.evidence.evidence import Evidence
@@ -121,7 +122,7 @@ def _history(search: Searched) -> Picture | None:
     alt = f"{capitalised(search.objective.label)} of {trials} in order, with the best so far as steps."
     if best is not None:
         alt += f" The best is trial {best.number} with {search.objective.text(search.score(best))}."
-    return picture_of(plots.optimisation_history(search), _name(search, "history"), caption, alt)
+    return picture_of(partial(plots.optimisation_history, search), _name(search, "history"), caption, alt)
 
 
 def _importances(search: Searched) -> Picture | None:
@@ -146,7 +147,7 @@ def _importances(search: Searched) -> Picture | None:
     alt = f"Importance for {search.objective.label}{_at(search)}: " + "; ".join(
         f"{words(name).full} {100 * found.shares[name].value:.0f} %" for name in found.ranked
     )
-    return picture_of(plots.importance_bars(search), _name(search, "importances"), caption, f"{alt}.")
+    return picture_of(partial(plots.importance_bars, search), _name(search, "importances"), caption, f"{alt}.")
 
 
 def _slices(search: Searched) -> Picture | None:
@@ -160,7 +161,7 @@ def _slices(search: Searched) -> Picture | None:
     alt = (
         f"{capitalised(search.objective.label)} against {names}, a panel each. The numbers are in the table of trials."
     )
-    return picture_of(plots.slices(search), _name(search, "slices"), caption, alt)
+    return picture_of(partial(plots.slices, search), _name(search, "slices"), caption, alt)
 
 
 def _contour(search: Searched) -> Picture | None:
@@ -174,7 +175,7 @@ def _contour(search: Searched) -> Picture | None:
         f"{_selected(search)}"
     )
     alt = f"{capitalised(search.objective.label)} as a map over {names}, with the trials as dots."
-    return picture_of(plots.contour(search), _name(search, "contour"), caption, alt)
+    return picture_of(partial(plots.contour, search), _name(search, "contour"), caption, alt)
 
 
 def _parallel(search: Searched) -> Picture | None:
@@ -183,7 +184,7 @@ def _parallel(search: Searched) -> Picture | None:
         f"values are spread a little.{_selected(search, MOST_LINES)}"
     )
     alt = f"Parallel coordinates of {counted(len(search.scored), 'trial')}. The numbers are in the table of trials."
-    return picture_of(plots.parallel_coordinates(search), _name(search, "parallel"), caption, alt)
+    return picture_of(partial(plots.parallel_coordinates, search), _name(search, "parallel"), caption, alt)
 
 
 def _pareto(search: Searched) -> Picture | None:
@@ -195,7 +196,7 @@ def _pareto(search: Searched) -> Picture | None:
     )
     names = capitalised(listed([one.label for one in search.objectives]))
     alt = f"{names} against each other; {counted(len(search.front), 'trial')} on the Pareto front."
-    return picture_of(plots.pareto_front(search), _name(search, "pareto"), caption, alt)
+    return picture_of(partial(plots.pareto_front, search), _name(search, "pareto"), caption, alt)
 
 
 def _rungs(search: Searched) -> Picture | None:
@@ -209,13 +210,13 @@ def _rungs(search: Searched) -> Picture | None:
             "the end" + ("." if search.scored else ", of which there are none here.")
         )
     alt = "; ".join(f"epoch {s.name}: {s.reached} reached, {s.stopped} stopped" for s in search.rungs())
-    return picture_of(plots.rungs(search), _name(search, "rungs"), caption, f"Trials at each rung: {alt}.")
+    return picture_of(partial(plots.rungs, search), _name(search, "rungs"), caption, f"Trials at each rung: {alt}.")
 
 
 def _budgets(search: Searched) -> Picture | None:
     caption = "Left: how many trials trained for how long. Right: how many epochs went into them altogether."
     alt = f"Trials by the number of epochs trained, {counted(len(search.attempts), 'trial')} in all."
-    return picture_of(plots.trials_by_budget(search), _name(search, "budgets"), caption, alt)
+    return picture_of(partial(plots.trials_by_budget, search), _name(search, "budgets"), caption, alt)
 
 
 def _front(search: Searched) -> Table:

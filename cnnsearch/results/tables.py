@@ -51,7 +51,7 @@ class Tables:
 
     folder: Path
     trials: pd.DataFrame
-    """One row for each trial that ended; columns of `TRIALS`."""
+    """One row for each trial that ended; columns of `TRIALS`. Times are UTC, without a zone, as Excel wants them."""
     epochs: pd.DataFrame
     """One row for each epoch of each trial; columns of `EPOCHS`."""
     predictions: pd.DataFrame
@@ -125,7 +125,7 @@ def load(folder: Path | str, *, store: bool = True) -> Tables:
     held = stored.tables.get("predictions")
     return Tables(
         folder=results.path,
-        trials=stored.tables["trials"].to_pandas(),
+        trials=_trials_frame(stored.tables["trials"]),
         epochs=stored.tables["epochs"].to_pandas(),
         predictions=later if held is None else _predictions_frame(held, data),
         sweep=sweep,
@@ -138,6 +138,11 @@ def load(folder: Path | str, *, store: bool = True) -> Tables:
         damaged=damaged,
         checksums=stored.checksums,
     )
+
+
+def _trials_frame(table: pa.Table) -> pd.DataFrame:
+    frame: pd.DataFrame = table.to_pandas()
+    return frame.assign(started_at=frame["started_at"].dt.tz_localize(None))
 
 
 def _read_predictions(folder: Path, checksums: Mapping[str, str], data: dict[str, Any]) -> pd.DataFrame:

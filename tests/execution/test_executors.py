@@ -9,6 +9,7 @@ from typing import Any
 
 import psutil
 import pytest
+import torch
 
 from cnnsearch.data.dataset import Dataset
 from cnnsearch.execution import serial
@@ -66,6 +67,38 @@ def test_ray_and_serial_give_the_same_numbers(
     assert sum(isinstance(event, Ended) for event in events) == 16
     # Two epochs a trial, and epoch 0 of the eight that start from another.
     assert sum(isinstance(event, EpochDone) for event in events) == 16 * 2
+
+
+def test_serial_leaves_the_process_as_it_was(
+    small_sweep: Callable[..., Sweep], dataset: Dataset, tmp_path: Path
+) -> None:
+    """Also where a listener ends the run."""
+
+    class EnoughError(Exception):
+        pass
+
+    def stop(event: Event) -> None:
+        if isinstance(event, Ended):
+            raise EnoughError
+
+    threads, drawn = torch.get_num_threads(), torch.get_rng_state()
+    try:
+        torch.set_default_dtype(torch.float64)
+        torch.set_num_threads(2)
+        torch.set_grad_enabled(False)
+        torch.manual_seed(1234)
+        expected = torch.rand(3)
+        torch.manual_seed(1234)
+        with pytest.raises(EnoughError):
+            run(small_sweep(), dataset, tmp_path, "serial", stop)
+        found = torch.get_num_threads(), torch.get_default_dtype(), torch.is_grad_enabled(), torch.initial_seed()
+        assert found == (2, torch.float64, False, 1234)
+        assert torch.equal(torch.rand(3), expected)
+    finally:
+        torch.set_default_dtype(torch.float32)
+        torch.set_num_threads(threads)
+        torch.set_grad_enabled(True)
+        torch.set_rng_state(drawn)
 
 
 def test_a_trial_does_not_depend_on_what_ran_before_it(

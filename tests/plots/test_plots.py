@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from html.parser import HTMLParser
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -259,6 +260,10 @@ class TestStyle:
         tall = plots.to_png(figure)
         figure.texts[-1].set_visible(False)
         assert plots.to_png(figure) != tall
+
+    def test_a_notebook_shows_it(self):
+        figure: Any = plots.heatmaps(factory.part1())
+        assert figure._repr_png_().startswith(b"\x89PNG")
 
     def test_numbers_in_labels_are_not_rounded(self):
         svg = plots.to_svg(drawn(plots.all_settings(part1())), "x")

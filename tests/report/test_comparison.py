@@ -264,6 +264,19 @@ class TestFiles:
         linked = set(re.findall(r"\]\(plots/([^)]+)\)", markdown))
         assert linked == {file.name for file in (tmp_path / "plots").iterdir()}
 
+    def test_pictures_of_others_are_kept_and_those_of_an_earlier_comparison_are_not(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        plots = tmp_path / "plots"
+        plots.mkdir()
+        (plots / "mine.png").write_bytes(b"mine")
+        monkeypatch.setattr(comparison, "assemble", lambda tables, out: page())
+        report.write_comparison([], tmp_path)
+        assert {file.name for file in plots.iterdir()} == {"mine.png", "best-settings.png", "accuracy-by-time.png"}
+        monkeypatch.setattr(comparison, "assemble", lambda tables, out: replace(page(), time=None))
+        report.write_comparison([], tmp_path)
+        assert {file.name for file in plots.iterdir()} == {"mine.png", "best-settings.png"}
+
     def test_numbers_of_the_table(self) -> None:
         table = page().table
         titles = [column.title for column in table.columns]

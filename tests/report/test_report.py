@@ -18,7 +18,8 @@ from cnnsearch import plots, report
 from cnnsearch.errors import RunError
 from cnnsearch.evidence.evidence import Evidence
 from cnnsearch.evidence.mistakes import examples_wanted
-from cnnsearch.report import figures
+from cnnsearch.plots.style import title_of
+from cnnsearch.report import figures, freshness
 from cnnsearch.report.html import keep_numbers_whole, only_base64
 from cnnsearch.report.markdown import code, plain
 from cnnsearch.report.rows import by_class
@@ -344,14 +345,52 @@ class TestTrouble:
         assert "The 12 best of 60 settings by validation accuracy." in page.words()
 
     @pytest.mark.usefixtures("figures_left_blank")
-    def test_old_plots_are_removed_and_other_files_are_not(self, tmp_path):
-        (tmp_path / "plots").mkdir()
-        (tmp_path / "plots" / "confusion-old.png").write_bytes(b"")
-        (tmp_path / "plots" / "notes.txt").write_text("mine")
-        report.write(factory.one_trial(), tmp_path)
-        assert not (tmp_path / "plots" / "confusion-old.png").exists()
-        assert (tmp_path / "plots" / "notes.txt").exists()
+    def test_only_pictures_of_an_earlier_report_are_removed(self, tmp_path):
+        plots, outside = tmp_path / "out" / "plots", tmp_path / "outside.png"
+        plots.mkdir(parents=True)
+        for file in (plots / "mine.png", plots / "notes.txt", outside):
+            file.write_bytes(b"mine")
+        report.write(factory.one_trial(), tmp_path / "out")
+        names = {file.name for file in plots.glob("*.png")} - {"mine.png"}
+        for name in ("old.png", "old-and-changed.png"):
+            (plots / name).write_bytes(b"ours")
+        noted = [*names, "old.png", "old-and-changed.png", "gone.png", "../../outside.png"]
+        (plots / "gone.png").write_bytes(b"ours")
+        freshness.note(tmp_path / "out", noted)
+        (plots / "gone.png").unlink()
+        (plots / "old-and-changed.png").write_bytes(b"mine")
+        report.write(factory.one_trial(), tmp_path / "out")
+        kept = {"mine.png", "notes.txt", "old-and-changed.png"}
+        assert {file.name for file in plots.iterdir()} == names | kept
+        assert {file.read_bytes() for file in (outside, *(plots / name for name in kept))} == {b"mine"}
         assert not list(tmp_path.rglob("*.tmp"))
+
+    @pytest.mark.parametrize("way", ["drawn", "inlined", "written"])
+    def test_a_figure_that_cannot_be_drawn_does_not_cost_the_report(self, tmp_path, monkeypatch, caplog, way):
+        def fails(*arguments: Any, **options: Any) -> Any:
+            raise MemoryError
+
+        monkeypatch.setattr(plots, "to_svg", lambda figure, name: "<svg></svg>" if name != "confusion" else fails())
+        monkeypatch.setattr(plots, "to_png", lambda figure: PNG)
+        if way == "drawn":
+            monkeypatch.setattr(plots, "confusion_matrix", fails)
+        if way == "written":
+            monkeypatch.setattr(plots, "to_svg", lambda figure, name: "<svg></svg>")
+            monkeypatch.setattr(plots, "to_png", lambda figure: fails() if "taken for" in title_of(figure) else PNG)
+        report.write(factory.one_trial(), tmp_path)
+        assert not (tmp_path / "plots" / "confusion.png").exists()
+        assert (tmp_path / "plots" / "images.png").exists()
+        assert "Images of each class" in (tmp_path / "report.html").read_text()
+        assert any("confusion" in line and "MemoryError" in line for line in caplog.messages)
+
+    @pytest.mark.usefixtures("figures_left_blank")
+    def test_a_foreign_folder_named_plots_loses_nothing(self, tmp_path):
+        report.write(factory.one_trial(), tmp_path / "ours")
+        names = {file.name for file in (tmp_path / "ours" / "plots").iterdir()}
+        (tmp_path / "paper" / "plots").mkdir(parents=True)
+        (tmp_path / "paper" / "plots" / "figure1.png").write_bytes(b"mine")
+        report.write(factory.one_trial(), tmp_path / "paper")
+        assert {file.name for file in (tmp_path / "paper" / "plots").iterdir()} == names | {"figure1.png"}
 
     @pytest.mark.usefixtures("figures_left_blank")
     def test_a_folder_that_cannot_be_written_is_one_clear_error(self, tmp_path):

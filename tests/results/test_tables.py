@@ -183,3 +183,13 @@ def test_what_describes_the_data_is_asked_for_by_name(folder: Path, tmp_path: Pa
         (copy / name).unlink()
     with pytest.raises(ResultsError, match=r"has no data\.json"):
         load(copy, store=False)
+
+
+def test_excel_takes_the_tables() -> None:
+    """pandas refuses to write times with a zone into a workbook."""
+    folder = Path(__file__).parents[2] / "results" / "example"
+    tables = load(folder, store=False)
+    for frame in (tables.trials, tables.epochs, tables.predictions):
+        assert not [name for name, kind in frame.dtypes.items() if isinstance(kind, pd.DatetimeTZDtype)]
+    stored = pq.read_table(folder / "trials.parquet", columns=["started_at"]).to_pandas()["started_at"]
+    assert (tables.trials["started_at"].dt.tz_localize("UTC") == stored).all()

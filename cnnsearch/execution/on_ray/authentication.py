@@ -18,20 +18,43 @@ ALLOW = "CNNSEARCH_ALLOW_UNAUTHENTICATED"
 """Environment variable: 1 allows a Ray cluster that asks for no token."""
 ANSWER_SECONDS = 10.0
 """How long to wait for an answer of a cluster's control process."""
+_MEND = "Name a file that holds a token, or unset the variable: a run then makes a token of its own"
 _METHOD = "/ray.rpc.NodeInfoGcsService/CheckAlive"
 """A method that changes nothing; its request, without any field, is zero bytes."""
 
 
+def drop_blank_settings() -> None:
+    """Unset the variables for a token if they are set to nothing, which Ray takes for a token or for a file's name.
+
+    With an empty token Ray would make one of its own in the home folder; with a blank one it would overwrite the one
+    there.
+    """
+    for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
+        if not os.environ.get(name, "unset").strip():
+            del os.environ[name]
+
+
 def check_start() -> None:
-    """Raise RequestError if Ray would be started here without a token, or with one that others can read."""
+    """Raise RequestError if Ray would be started here without a token, or with one that others can read.
+
+    A file named by RAY_AUTH_TOKEN_PATH has to hold a token: it is the user's, and nothing here or in Ray may make one.
+    """
     mode = os.environ.get("RAY_AUTH_MODE", "token")
     if mode.lower() != "token" and not _is_allowed():
         raise RequestError(
             f"RAY_AUTH_MODE is {mode}: anyone who reaches the Ray of this run could run code as you. "
             f"Unset it, or set {ALLOW}=1 where nobody else can reach this machine"
         )
-    if "RAY_AUTH_TOKEN_PATH" in os.environ:
+    if os.environ.get("RAY_AUTH_TOKEN_PATH", "").strip() and source() != "RAY_AUTH_TOKEN":
         _check_file()
+        try:
+            token = _path().read_text(encoding="utf-8").strip()
+        except OSError as error:
+            raise RequestError(f"RAY_AUTH_TOKEN_PATH: {_path()} cannot be read: {error.strerror}. {_MEND}") from None
+        except UnicodeDecodeError:
+            token = ""
+        if not token:
+            raise RequestError(f"RAY_AUTH_TOKEN_PATH: {_path()} holds no token. {_MEND}")
 
 
 def check_cluster(address: str, named: str | None = None) -> bool:

@@ -25,6 +25,7 @@ from cnnsearch.execution.warden import Warden
 from cnnsearch.planning.job import Job
 from cnnsearch.planning.queue import Queue
 from cnnsearch.spec.sweep import RunSpec
+from cnnsearch.storage.scratch import scratch
 
 INTERRUPTED_SECONDS = 1.5
 """Seconds to wait, after an interrupt, for running trials to be saved."""
@@ -52,7 +53,7 @@ def execute(
         if cluster:
             stack.enter_context(pulse.watched(cluster.address, warden))
         ready = cluster.ready if cluster else stack.enter_context(started(layout, run, warden))
-        scratch = stack.enter_context(_scratch(warden))
+        folder = stack.enter_context(_scratch(warden))
         depot = stack.enter_context(contextlib.closing(DepotClient(context))) if cluster else None
         listen(ready)
         capacity = Capacity(layout, run, cluster)
@@ -60,7 +61,7 @@ def execute(
         processes = {} if cluster else head_processes()
         metrics = Metrics(queue, context, _gpu_share(layout), Gauge, report_seconds() / 3)
         dispatcher = Dispatcher(queue, listen, context, run, capacity, processes, warden, metrics)
-        tuner = make_tuner(queue, dispatcher, capacity.layout, scratch, context=context, depot=depot, run_job=run_job)
+        tuner = make_tuner(queue, dispatcher, capacity.layout, folder, context=context, depot=depot, run_job=run_job)
         try:
             tuner.fit()
         except EndTuneError:
@@ -81,7 +82,7 @@ def _gpu_share(layout: Layout) -> Callable[[Job], float]:
 @contextlib.contextmanager
 def _scratch(warden: Warden | None) -> Iterator[str]:
     """A temporary folder for what Tune writes."""
-    with tempfile.TemporaryDirectory(prefix="cnnsearch-tune-", ignore_cleanup_errors=True) as folder:
+    with scratch("cnnsearch-tune-", Path(tempfile.gettempdir())) as folder:
         if warden:
-            warden.remove(Path(folder))
-        yield folder
+            warden.remove(folder)
+        yield str(folder)

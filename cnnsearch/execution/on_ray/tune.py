@@ -14,6 +14,7 @@ from typing import Any
 import psutil
 import ray
 from ray import tune
+from ray.tune.progress_reporter import TrialProgressCallback
 from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
@@ -289,6 +290,26 @@ class InOrderScheduler(FIFOScheduler):  # type: ignore[misc]
         """Choose no trial: Tune then starts pending trials in order, and gives freed workers to those without one."""
 
 
+class SilentReporter(tune.ProgressReporter):  # type: ignore[misc]
+    """Shows nothing. In a notebook, Tune's own reporter clears what the cell has printed."""
+
+    def should_report(self, trials: list[Any], done: bool = False) -> bool:
+        return False
+
+    def report(self, trials: list[Any], done: bool, *system: Any) -> None:
+        pass
+
+
+class SilentTrials(TrialProgressCallback):  # type: ignore[misc]
+    """Shows no trial. In a notebook, Tune's own callback of this kind displays the results of each."""
+
+    def log_result(self, trial: Any, result: dict[str, Any], error: bool = False) -> None:
+        pass
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        pass
+
+
 def make_tuner(queue: Queue, dispatcher: Dispatcher, layout: Layout, folder: str, **shared: Any) -> tune.Tuner:
     """A Tuner that runs the jobs of a queue.
 
@@ -321,7 +342,8 @@ def make_tuner(queue: Queue, dispatcher: Dispatcher, layout: Layout, folder: str
         run_config=tune.RunConfig(
             name="trials",
             storage_path=folder,
-            callbacks=[dispatcher],
+            callbacks=[dispatcher, SilentTrials()],
+            progress_reporter=SilentReporter(),
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
             failure_config=tune.FailureConfig(max_failures=0),
             verbose=0,

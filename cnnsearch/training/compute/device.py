@@ -66,6 +66,28 @@ def reset_process(threads: int) -> None:
 
 
 @contextlib.contextmanager
+def lent_process() -> Iterator[None]:
+    """Put back, after the block, the state of torch that `reset_process` sets and that trials change."""
+    threads, dtype, has_gradients = torch.get_num_threads(), torch.get_default_dtype(), torch.is_grad_enabled()
+    drawn = torch.get_rng_state()
+    uses_gpu = torch.cuda.is_available()
+    drawn_on_gpus = torch.cuda.get_rng_state_all() if uses_gpu else []
+    matmul, cudnn = torch.get_float32_matmul_precision(), torch.backends.cudnn
+    deterministic, benchmark = cudnn.deterministic, cudnn.benchmark
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        torch.set_default_dtype(dtype)
+        torch.set_grad_enabled(has_gradients)
+        torch.set_rng_state(drawn)
+        if uses_gpu:
+            torch.cuda.set_rng_state_all(drawn_on_gpus)
+            torch.set_float32_matmul_precision(matmul)
+            cudnn.deterministic, cudnn.benchmark = deterministic, benchmark
+
+
+@contextlib.contextmanager
 def flushing_denormals() -> Iterator[None]:
     """Make this thread, and those it starts, treat numbers nearer to zero than 1e-38 as zero; on x86 and Arm.
 

@@ -153,6 +153,51 @@ def test_no_ray_is_started_without_a_token_unless_allowed(monkeypatch: pytest.Mo
     authentication.check_start()
 
 
+@pytest.mark.parametrize("content", [None, b"", b" \n", b"\xff\xfe", "a folder"])
+def test_a_file_named_for_the_token_has_to_hold_one(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, content: bytes | str | None
+) -> None:
+    file = tmp_path / "token"
+    if isinstance(content, bytes):
+        file.write_bytes(content)
+        file.chmod(0o600)
+    elif content:
+        file.mkdir(mode=0o700)
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(file))
+    with pytest.raises(RequestError, match=f"RAY_AUTH_TOKEN_PATH: {file} .*unset the variable"):
+        authentication.check_start()
+    monkeypatch.setenv("RAY_AUTH_TOKEN", TOKEN)
+    authentication.check_start()
+
+
+@pytest.mark.parametrize("blank", ["", " ", "\t\n"])
+@pytest.mark.parametrize("names", [("RAY_AUTH_TOKEN",), ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")])
+def test_a_token_set_to_nothing_is_none(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, names: tuple[str, ...], blank: str
+) -> None:
+    """The token in the home folder is neither used nor written, and Ray gets one that is made for the run."""
+    from cnnsearch.execution.machine.hardware import Layout
+    from cnnsearch.execution.on_ray import cluster
+    from cnnsearch.spec.sweep import RunSpec
+
+    keep_token(tmp_path / ".ray" / "auth_token", TOKEN)
+    for name in names:
+        monkeypatch.setenv(name, blank)
+    seen: list[dict[str, str]] = []
+
+    def start(**options: Any) -> None:
+        seen.append(dict(os.environ))
+        raise RequestError("enough")
+
+    monkeypatch.setattr(cluster, "_initialised", start)
+    with pytest.raises(RequestError, match="enough"), cluster.started(Layout("cpu", 1, 1, 0.0), RunSpec(), None):
+        pass
+    assert len(seen[0]["RAY_AUTH_TOKEN"]) == 64
+    assert "RAY_AUTH_TOKEN_PATH" not in seen[0]
+    assert {os.environ[name] for name in names} == {blank}
+    assert (tmp_path / ".ray" / "auth_token").read_text() == f"{TOKEN}\n"
+
+
 def test_certificates_that_are_missing_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_USE_TLS", "1")
     monkeypatch.delenv("RAY_TLS_CA_CERT", raising=False)
