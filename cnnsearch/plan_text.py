@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from cnnsearch.execution.machine.estimate import representatives, workload_key
 from cnnsearch.execution.machine.hardware import DRIVER_BYTES
 from cnnsearch.planning.plan import Plan, StagePlan
@@ -10,7 +12,10 @@ from cnnsearch.prepare import Prepared, is_at_most
 from cnnsearch.spec.cells import size as stage_size
 from cnnsearch.spec.confirm import CONFIRM
 from cnnsearch.spec.stage import Stage, Values
-from cnnsearch.words import duration, size
+from cnnsearch.words import duration, listed, printable, size
+
+CLASSES_NAMED = 10
+"""Classes up to which all of them are named in the plan."""
 
 
 def plan_text(ready: Prepared) -> str:
@@ -22,6 +27,7 @@ def plan_text(ready: Prepared) -> str:
             f"{dataset.source}: {len(dataset.classes)} classes, {sizes.train:,} train / {sizes.val:,} validation / "
             f"{sizes.test:,} test, resized to {sweep.data.image_size}×{sweep.data.image_size}",
         ),
+        ("", _classes_text(dataset.classes)),
         *(("", f"note: {warning}") for warning in dataset.warnings),
     ]
     if ready.repeated:
@@ -45,6 +51,14 @@ def plan_text(ready: Prepared) -> str:
     width = max(len(label) for label, _ in rows)
     title = f"{sweep.name} · {sweep.title}" if sweep.title else sweep.name
     return "\n".join([title, *(f"{label:<{width}}  {text}" for label, text in rows)])
+
+
+def _classes_text(classes: Sequence[str]) -> str:
+    """Name the classes, or the first of many: `classes: airplane, bird, cat, deer, dog and 95 more`."""
+    shown = classes if len(classes) <= CLASSES_NAMED else classes[: CLASSES_NAMED // 2]
+    names = [printable(name if len(name) <= 40 else f"{name[:39]}…") for name in shown]
+    others = [f"{len(classes) - len(shown):,} more"] if len(shown) < len(classes) else []
+    return f"classes: {listed([*names, *others])}"
 
 
 def _up_to(plan: StagePlan | Plan) -> str:

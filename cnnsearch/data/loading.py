@@ -54,7 +54,7 @@ def load(
         DataError: there is no such source, images cannot be read, or there are too few for the split.
     """
     folder = (cache if cache is not None else cache_root()).absolute()
-    listing = list_source(data.source, folder)
+    listing = list_source(data.source, folder, layout=data.layout)
     index = Index.of_source(folder / "index", identity(data.source))
     packs = Packs(folder / "images", interpolation)
     state = _State(listing, listing.labels(), index, packs, sorted(set(image_sizes)), threads)

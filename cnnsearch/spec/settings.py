@@ -99,6 +99,11 @@ class DataSpec(Part):
     source: str = Field("fashion-mini", description="fashion-mini, a path to a folder of images, or torchvision:NAME")
     image_size: Int = Field(64, ge=8, le=1024, description="side length of the square images, in pixels")
     split: Split = FillSplit()
+    layout: Literal["auto", "classes"] = Field(
+        "auto",
+        description="what the sub-folders of a folder are. auto: splits if they are called train, val and test or "
+        "something like it, else classes; classes: classes, whatever their names",
+    )
     on_bad_image: Literal["refuse", "skip"] = Field(
         "refuse", description="what to do with unreadable images: end with an error, or skip them"
     )

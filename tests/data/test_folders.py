@@ -37,7 +37,7 @@ def test_classes_and_files_are_in_code_point_order(tmp_path: Path) -> None:
     assert listing.labels().tolist() == [0, 0, 1, 1, 1, 1, 2]
     assert {example.part for example in listing.examples} == {None}
     assert listing.parts == ()
-    assert listing.warnings == ()
+    assert listing.warnings == ("1 image lies in a sub-folder of its class, for example b/a/1.png.",)
 
 
 def test_every_extension_in_any_case(tmp_path: Path) -> None:

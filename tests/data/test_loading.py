@@ -291,6 +291,12 @@ def test_leakage_imbalance_and_contradictions_are_warned_about(photos: Path) -> 
     )
 
 
+def test_the_sweep_may_say_that_folders_are_classes(tmp_path: Path) -> None:
+    photos = fill_folder(tmp_path / "p", {f"{name}/{side}": 3 for name in ("cat", "dog") for side in ("front", "back")})
+    assert read(photos, layout="classes").classes == ("cat", "dog")
+    assert "look like splits" in refusal(photos)[1]
+
+
 def test_undecodable_names_go_all_the_way(photos: Path) -> None:
     os.rename(photos / "cat" / "000.png", os.fsencode(photos) + b"/cat/\xff.png")
     odd = os.fsdecode(os.fsencode(photos.parent) + b"/\xfe")
