@@ -45,7 +45,8 @@ def plan_text(ready: Prepared) -> str:
         about = "at most" if is_at_most(ready, stage.name) else "about"
         when = f"{about} {duration(cost.seconds)}" if cost.trials else "already done"
         rows.append((stage.name, f"{_up_to(planned)}{planned.total} trials   {axes}   {when}"))
-        rows += [("", note) for note in [*stopping_notes(ready, planned), *frozen_notes(ready, stage.name)]]
+        notes = [*stopping_notes(ready, planned), *frozen_notes(ready, stage.name), *batch_notes(ready, stage.name)]
+        rows += [("", note) for note in notes]
     rows.append(("on", f"{ready.places}, {ready.precision}"))
     rows.append(("total", _total_text(ready)))
     width = max(len(label) for label, _ in rows)
@@ -125,6 +126,18 @@ def frozen_notes(ready: Prepared, stage: str) -> list[str]:
             notes[f"{what}: outputs of frozen layers ({size(needed)}) are too large to keep"] = None
         else:
             notes[f"{what}: frozen layers computed once, {size(needed)}"] = None
+    return list(notes)
+
+
+def batch_notes(ready: Prepared, stage: str) -> list[str]:
+    """Say where the last image of an epoch cannot be a batch by itself."""
+    notes: dict[str, None] = {}
+    for trial in representatives(ready.plan):
+        chosen = trial.settings
+        timed = ready.calibration.workloads.get(workload_key(chosen), {})
+        if trial.stage == stage and timed.get("needs_company") and ready.sizes.train % chosen.batch_size == 1:
+            what = f"{chosen.model} at {chosen.image_size}×{chosen.image_size} with batch_size {chosen.batch_size}"
+            notes[f"{what}: the last image joins the batch before it, as one alone cannot be normalised"] = None
     return list(notes)
 
 
