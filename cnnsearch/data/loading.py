@@ -150,6 +150,7 @@ class _State:
                 images_path=self.packs.path(digests, size),
                 fingerprint=mark,
                 warnings=warnings,
+                parts=self.listing.parts,
             )
             for size in self.sizes
         }

@@ -63,7 +63,7 @@ class Tables:
     provenance: dict[str, Any]
     """Runs with their commands, versions and hardware."""
     data: dict[str, Any]
-    """Source, classes, number of images of each class in each split, fingerprint, warnings."""
+    """Source, classes, splits that the source brings, images of each class in each split, fingerprint, warnings."""
     pictures: dict[str, Any]
     """Base64 PNGs of some examples; may be empty."""
     planned: int
