@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Sequence
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -12,13 +14,19 @@ from typing import Literal
 from cnnsearch.data.examples import Example, FileContent, Listing
 from cnnsearch.data.parts import inner_folders, is_litter, quoted, split_folders, text
 from cnnsearch.errors import DataError
-from cnnsearch.words import decoded, plural, printable, shortened
+from cnnsearch.words import LISTED, decoded, listed, plural, shortened
 
 _REASONS = 4
 """Unusable files named where there is only one class."""
 
 
-def list_folder(source: str, known: Sequence[str] = (), *, layout: Literal["auto", "classes"] = "auto") -> Listing:
+def list_folder(
+    source: str,
+    known: Sequence[str] = (),
+    *,
+    layout: Literal["auto", "classes"] = "auto",
+    follow_links: bool = False,
+) -> Listing:
     """List the images of a folder.
 
     Classes, and the files of a class, are in the order of their names by Unicode code point. If the sub-folders are
@@ -29,6 +37,7 @@ def list_folder(source: str, known: Sequence[str] = (), *, layout: Literal["auto
         source: path of the folder.
         known: names of other sources, to suggest one if there is no such folder.
         layout: "classes": the sub-folders are classes, whatever their names.
+        follow_links: whether links may lead out of the folder.
 
     Raises:
         DataError: there is no such folder, it has no images or only one class, its splits have different classes, or
@@ -36,7 +45,7 @@ def list_folder(source: str, known: Sequence[str] = (), *, layout: Literal["auto
     """
     root = Path(os.path.expanduser(source))
     _refuse_missing(source, root, known)
-    real, found = os.path.realpath(root), Found()
+    real, found = os.sep if follow_links else os.path.realpath(root), Found()
     folders = _sub_folders(str(root), "", real, found)
     parts = None if layout == "classes" else split_folders(source, root, folders)
     if parts is None:
@@ -58,7 +67,7 @@ def list_folder(source: str, known: Sequence[str] = (), *, layout: Literal["auto
         tuple(examples),
         tuple(parts or ()),
         tuple(found.problems),
-        _warnings(found),
+        (*_alike(classes), *_warnings(found)),
     )
 
 
@@ -88,7 +97,7 @@ def _sub_folders(folder: str, prefix: str, real: str, found: Found) -> list[str]
         elif not os.path.isdir(path):
             found.loose.append(decoded(prefix + entry))
         elif problem := link_problem(path, real):  # never skipped, since that would drop a whole class
-            raise DataError(f"{text(path)} {problem}.\nCopy that folder here, or give --data the folder it lies in.")
+            raise DataError(f"{text(path)} {problem}.\n{FOLLOW}")
         else:
             folders.append(entry)
     return folders
@@ -96,15 +105,16 @@ def _sub_folders(folder: str, prefix: str, real: str, found: Found) -> list[str]
 
 def _refuse_other_classes(of_part: dict[str, list[str]], names: dict[str, str]) -> None:
     train = of_part["train"]
+    shown = _told_apart({name for classes in of_part.values() for name in classes})
     lines = []
     for part, classes in of_part.items():
         lines += [
-            f'{names[part]}/ has no folder for class "{text(name)}", which {names["train"]}/ has.'
+            f'{names[part]}/ has no folder for class "{shown[name]}", which {names["train"]}/ has.'
             for name in train
             if name not in classes
         ]
         lines += [
-            f'{names[part]}/ has a folder for class "{text(name)}", which {names["train"]}/ has not.'
+            f'{names[part]}/ has a folder for class "{shown[name]}", which {names["train"]}/ has not.'
             for name in classes
             if name not in train
         ]
@@ -152,24 +162,64 @@ def _refuse_too_little(
 
 def _warnings(found: Found) -> tuple[str, ...]:
     """Return one sentence for each kind of entry that is not taken, or not where one would look for it."""
-    kinds = (
-        (found.ignored, "entry that is not an image by its name", "entries that are not images by their names"),
-        (found.loose, "image that lies in no class folder", "images that lie in no class folder"),
-    )
-    sentences = [
-        f"Ignored 1 {one}: {text(names[0])}."
-        if len(names) == 1
-        else f"Ignored {len(names):,} {many}, for example {text(names[0])}."
-        for names, one, many in kinds
-        if names
-    ]
+    sentences = []
+    if len(found.ignored) == 1:
+        sentences.append(f"Ignored 1 entry that is not an image by its name: {text(found.ignored[0])}.")
+    elif found.ignored:
+        many = f"Ignored {len(found.ignored):,} entries that are not images by their names"
+        sentences.append(f"{many}: {_by_extension(found.ignored)}.")
+    if len(found.loose) == 1:
+        sentences.append(f"Ignored 1 image that lies in no class folder: {text(found.loose[0])}.")
+    elif found.loose:
+        lie = f"Ignored {len(found.loose):,} images that lie in no class folder"
+        sentences.append(f"{lie}, for example {text(found.loose[0])}.")
     if found.nested:
         lie = "lies in a sub-folder of its" if len(found.nested) == 1 else "lie in sub-folders of their"
         sentences.append(f"{plural(len(found.nested), 'image')} {lie} class, for example {text(found.nested[0])}.")
     return tuple(sentences)
 
 
-EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+def _by_extension(names: Sequence[str]) -> str:
+    """Count names by extension, the most frequent first, each with an example: `3 .heic (cat/1.heic), 1 .txt (a.txt)`.
+
+    Names may be of folders, and of what is hidden or left behind by systems.
+    """
+    kinds: dict[str, list[str]] = {}
+    for name in names:
+        base = name.rstrip("/").rpartition("/")[2]
+        plain = "folder" if name.endswith("/") else os.path.splitext(base)[1].lower() or "without extension"
+        kinds.setdefault("hidden or left by a system" if is_litter(base) else plain, []).append(name)
+    ordered = sorted(kinds.items(), key=lambda kind: -len(kind[1]))
+    shown = [f"{len(some):,} {text(kind)} ({text(some[0])})" for kind, some in ordered[:LISTED]]
+    rest = sum(len(some) for _, some in ordered[LISTED:])
+    return listed([*shown, f"{rest:,} more"] if rest else shown)
+
+
+def _alike(classes: Sequence[str]) -> tuple[str, ...]:
+    """Note classes whose names look the same, but for upper and lower case or the way letters are encoded."""
+    groups: dict[str, list[str]] = {}
+    for name in classes:
+        groups.setdefault(unicodedata.normalize("NFC", name).casefold(), []).append(name)
+    shown = _told_apart(classes)
+    lines = [" and ".join(f'"{shown[name]}"' for name in group) for group in groups.values() if len(group) > 1]
+    more = f"; and {len(lines) - LISTED:,} more" if len(lines) > LISTED else ""
+    return (f"Classes whose names look alike: {'; '.join(lines[:LISTED])}{more}.",) if lines else ()
+
+
+def _told_apart(names: Iterable[str]) -> dict[str, str]:
+    """Name -> how to show it: with escapes where another one looks the same."""
+    looks = Counter(unicodedata.normalize("NFC", name) for name in names)
+    plain = {name: text(name) for name in names}
+    return {
+        name: ascii(shown)[1:-1] if looks[unicodedata.normalize("NFC", name)] > 1 else shown
+        for name, shown in plain.items()
+    }
+
+
+FOLLOW = "If it belongs to the data, let links lead out of the folder: --set data.follow_links=true"
+"""What to do about a link out of the data."""
+
+EXTENSIONS = (".bmp", ".dib", ".gif", ".jfif", ".jif", ".jpe", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 """Extensions, in any case, of the files that are taken for images."""
 
 
@@ -194,6 +244,10 @@ def is_image_name(name: str) -> bool:
     return os.path.splitext(name)[1].lower() in EXTENSIONS
 
 
+OUTSIDE = "outside the data"
+"""Ends the reason why a link out of the source's folder is not used."""
+
+
 def link_problem(path: str, root: str) -> str | None:
     """Say why a symbolic link may not be followed, worded to follow its name; None if it may, or is no link.
 
@@ -206,14 +260,15 @@ def link_problem(path: str, root: str) -> str | None:
     if not os.path.exists(path):
         return "is a link to nothing"
     real = os.path.realpath(path)
-    return None if _inside(real, root) else f"is a link to {printable(decoded(real))}, outside the data"
+    return None if _inside(real, root) else f"is linked to {text(real)}, {OUTSIDE}"
 
 
 def walk(folder: str, name: str, root: str, found: Found) -> None:
     """Add everything under one class folder to `found`.
 
     Image files are sorted by their path below the folder, by code point, so 10.png comes before 2.png. Sub-folders are
-    walked too. A link to a folder is followed once, but never if it leads back to a folder that it lies in.
+    walked too. A link to a folder is followed once, but never if it leads back to a folder that it lies in, or that the
+    class folder lies in.
 
     Args:
         folder: path of the class folder.
@@ -222,7 +277,7 @@ def walk(folder: str, name: str, root: str, found: Found) -> None:
         found: collects the entries.
     """
     images: list[tuple[str, str]] = []
-    seen = {os.path.realpath(folder)}
+    seen, parent = {os.path.realpath(folder)}, os.path.realpath(os.path.dirname(folder))
     waiting = [(folder, "")]
     while waiting:
         where, prefix = waiting.pop()
@@ -240,7 +295,7 @@ def walk(folder: str, name: str, root: str, found: Found) -> None:
                 found.problems.append((decoded(f"{name}/{below}"), problem))
             elif kind == "image":
                 images.append((below, path))
-            elif _leads_back(path, where) or (real := os.path.realpath(path)) in seen:
+            elif _leads_back(path, where, parent) or (real := os.path.realpath(path)) in seen:
                 found.ignored.append(decoded(f"{name}/{below}/"))
             else:
                 seen.add(real)
@@ -257,8 +312,9 @@ def _kind(path: str, entry: str) -> str:
     return "image" if is_image_name(entry) else "ignored"
 
 
-def _leads_back(path: str, where: str) -> bool:
-    return os.path.islink(path) and _inside(os.path.realpath(where), os.path.realpath(path))
+def _leads_back(path: str, *homes: str) -> bool:
+    """Whether a link leads to a folder that one of these folders lies in."""
+    return os.path.islink(path) and any(_inside(os.path.realpath(home), os.path.realpath(path)) for home in homes)
 
 
 def _inside(path: str, folder: str) -> bool:

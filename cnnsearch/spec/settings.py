@@ -104,6 +104,9 @@ class DataSpec(Part):
         description="what the sub-folders of a folder are. auto: splits if they are called train, val and test or "
         "something like it, else classes; classes: classes, whatever their names",
     )
+    follow_links: Annotated[bool, Strict()] = Field(
+        False, description="whether symbolic links in a folder of images may lead out of it"
+    )
     on_bad_image: Literal["refuse", "skip"] = Field(
         "refuse", description="what to do with unreadable images: end with an error, or skip them"
     )
