@@ -14,6 +14,7 @@ from typing import Literal
 from cnnsearch.data.examples import Example, FileContent, Listing
 from cnnsearch.data.parts import inner_folders, is_litter, quoted, split_folders, text
 from cnnsearch.errors import DataError
+from cnnsearch.storage.paths import typed_path
 from cnnsearch.words import LISTED, decoded, listed, plural, shortened
 
 _REASONS = 4
@@ -43,7 +44,7 @@ def list_folder(
         DataError: there is no such folder, it has no images or only one class, its splits have different classes, or
             it cannot be told whether its sub-folders are splits or classes.
     """
-    root = Path(os.path.expanduser(source))
+    root = typed_path(source)
     _refuse_missing(source, root, known)
     real, found = os.sep if follow_links else os.path.realpath(root), Found()
     folders = _sub_folders(str(root), "", real, found)

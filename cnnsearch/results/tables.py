@@ -30,6 +30,7 @@ from cnnsearch.spec.load import from_yaml
 from cnnsearch.spec.settings import Settings
 from cnnsearch.spec.sweep import Sweep
 from cnnsearch.storage.checksums import canonical_json
+from cnnsearch.storage.paths import typed_path
 
 
 class _WhenAsked:
@@ -87,7 +88,7 @@ def load(folder: Path | str, *, store: bool = True) -> Tables:
 
     Raises ResultsError if the folder holds no sweep, or the description of its data is missing.
     """
-    results = Results(Path(folder))
+    results = Results(typed_path(folder))
     if not results.path.is_dir():
         raise ResultsError(f"there is no folder {results.path}")
     try:
