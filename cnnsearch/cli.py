@@ -13,7 +13,6 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
@@ -21,6 +20,7 @@ from typer.core import TyperCommand
 
 from cnnsearch.errors import CnnsearchError, DiskError, RequestError, RunError
 from cnnsearch.output import Output
+from cnnsearch.storage.paths import typed_path
 from cnnsearch.storage.remote import is_uri, redacted
 from cnnsearch.words import printable
 
@@ -163,7 +163,7 @@ def report(
         with contextlib.ExitStack() as stack:
             places = [_readable(stack, one) for one in results]
             paths = [place.here.path for place in places]
-            folder = Path(out) if out else (beside(paths) if several else paths[0])
+            folder = typed_path(out) if out else (beside(paths) if several else paths[0])
             if several:
                 refuse_repeats(paths)
                 refuse_out(folder)
@@ -185,7 +185,7 @@ def _readable(stack: contextlib.ExitStack, results: str) -> ResultsPlace:
     if not is_uri(results):
         from cnnsearch.results.folder import Results
 
-        return Results(Path(results))
+        return Results(typed_path(results))
     from cnnsearch.results.place import reading
 
     return stack.enter_context(reading(results))
@@ -237,7 +237,7 @@ def watch(
 
             if uris := [redacted(one) for one in results if is_uri(one)]:
                 raise RequestError(f"{uris[0]}: watch looks at folders; of a URI, cnnsearch report shows what is done")
-            serve([Path(one) for one in results], port, lambda line: print(line, flush=True))
+            serve([typed_path(one) for one in results], port, lambda line: print(line, flush=True))
         except KeyboardInterrupt:  # the usual way to end it
             raise typer.Exit from None
 

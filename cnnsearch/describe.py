@@ -38,6 +38,7 @@ def write_description(ready: Prepared) -> None:
             "source": dataset.source,
             "fingerprint": dataset.fingerprint,
             "classes": list(dataset.classes),
+            "parts": list(dataset.parts),
             "counts": {split: dataset.counts(split) for split in images.SPLITS},
             "warnings": list(dataset.warnings),
             "weights": [[*key, found.identity] for key, found in ready.weights.items()],

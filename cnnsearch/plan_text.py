@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from cnnsearch.execution.machine.estimate import representatives, workload_key
 from cnnsearch.execution.machine.hardware import DRIVER_BYTES
 from cnnsearch.planning.plan import Plan, StagePlan
@@ -10,7 +12,10 @@ from cnnsearch.prepare import Prepared, is_at_most
 from cnnsearch.spec.cells import size as stage_size
 from cnnsearch.spec.confirm import CONFIRM
 from cnnsearch.spec.stage import Stage, Values
-from cnnsearch.words import duration, size
+from cnnsearch.words import duration, listed, printable, size
+
+CLASSES_NAMED = 10
+"""Classes up to which all of them are named in the plan."""
 
 
 def plan_text(ready: Prepared) -> str:
@@ -22,6 +27,7 @@ def plan_text(ready: Prepared) -> str:
             f"{dataset.source}: {len(dataset.classes)} classes, {sizes.train:,} train / {sizes.val:,} validation / "
             f"{sizes.test:,} test, resized to {sweep.data.image_size}×{sweep.data.image_size}",
         ),
+        ("", _classes_text(dataset.classes)),
         *(("", f"note: {warning}") for warning in dataset.warnings),
     ]
     if ready.is_sealed:
@@ -41,12 +47,21 @@ def plan_text(ready: Prepared) -> str:
         about = "at most" if is_at_most(ready, stage.name) else "about"
         when = f"{about} {duration(cost.seconds)}" if cost.trials else "already done"
         rows.append((stage.name, f"{_up_to(planned)}{planned.total} trials   {axes}   {when}"))
-        rows += [("", note) for note in [*stopping_notes(ready, planned), *frozen_notes(ready, stage.name)]]
+        notes = [*stopping_notes(ready, planned), *frozen_notes(ready, stage.name), *batch_notes(ready, stage.name)]
+        rows += [("", note) for note in notes]
     rows.append(("on", f"{ready.places}, {ready.precision}"))
     rows.append(("total", _total_text(ready)))
     width = max(len(label) for label, _ in rows)
     title = f"{sweep.name} · {sweep.title}" if sweep.title else sweep.name
     return "\n".join([title, *(f"{label:<{width}}  {text}" for label, text in rows)])
+
+
+def _classes_text(classes: Sequence[str]) -> str:
+    """Name the classes, or the first of many: `classes: airplane, bird, cat, deer, dog and 95 more`."""
+    shown = classes if len(classes) <= CLASSES_NAMED else classes[: CLASSES_NAMED // 2]
+    names = [printable(name if len(name) <= 40 else f"{name[:39]}…") for name in shown]
+    others = [f"{len(classes) - len(shown):,} more"] if len(shown) < len(classes) else []
+    return f"classes: {listed([*names, *others])}"
 
 
 def _up_to(plan: StagePlan | Plan) -> str:
@@ -113,6 +128,18 @@ def frozen_notes(ready: Prepared, stage: str) -> list[str]:
             notes[f"{what}: outputs of frozen layers ({size(needed)}) are too large to keep"] = None
         else:
             notes[f"{what}: frozen layers computed once, {size(needed)}"] = None
+    return list(notes)
+
+
+def batch_notes(ready: Prepared, stage: str) -> list[str]:
+    """Say where the last image of an epoch cannot be a batch by itself."""
+    notes: dict[str, None] = {}
+    for trial in representatives(ready.plan):
+        chosen = trial.settings
+        timed = ready.calibration.workloads.get(workload_key(chosen), {})
+        if trial.stage == stage and timed.get("needs_company") and ready.sizes.train % chosen.batch_size == 1:
+            what = f"{chosen.model} at {chosen.image_size}×{chosen.image_size} with batch_size {chosen.batch_size}"
+            notes[f"{what}: the last image joins the batch before it, as one alone cannot be normalised"] = None
     return list(notes)
 
 

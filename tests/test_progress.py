@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -9,7 +10,8 @@ import pytest
 from rich.console import Console
 
 from cnnsearch.execution.events import Ended, EpochDone, Ready, Started
-from cnnsearch.plan_text import plan_json, plan_text
+from cnnsearch.execution.machine.estimate import Sizes
+from cnnsearch.plan_text import batch_notes, plan_json, plan_text
 from cnnsearch.planning.trial import EpochRow, Status, Trial
 from cnnsearch.prepare import Prepared, prepared
 from cnnsearch.progress import LineView, LiveView, State, finished_text
@@ -50,6 +52,7 @@ def test_plan_says_what_will_be_done(ready: Prepared) -> None:
     text = plan_text(ready)
     assert text.startswith("part1 · CNN classifiers trained from scratch\n")
     assert "fashion-mini: 10 classes, 60 train / 40 validation / 1,600 test, resized to 8×8" in text
+    assert " classes: t-shirt, trouser, pullover, dress, coat, sandal, shirt, sneaker, bag and ankle-boot\n" in text
     assert "8 trials   model 2 × lr 2 × batch_size 2   about" in text
     assert "8 trials   dropout 4, from the best of each model   about" in text
     assert "16 trials (0 already done), about" in text
@@ -57,6 +60,21 @@ def test_plan_says_what_will_be_done(ready: Prepared) -> None:
     assert (told["trials"], told["done"]) == (16, 0)
     assert isinstance(told["seconds"], float)
     assert told["seconds"] > 8
+
+
+def test_plan_says_where_the_last_image_joins_a_batch(ready: Prepared) -> None:
+    timed = {key: {**found, "needs_company": True} for key, found in ready.calibration.workloads.items()}
+    calibration = replace(ready.calibration, workloads=timed)
+    assert not batch_notes(replace(ready, calibration=calibration), "grid")  # 60 images in batches of 16 and 32
+    joined = replace(ready, calibration=calibration)
+    joined.__dict__["sizes"] = Sizes(65, 40, 1600)
+    assert batch_notes(joined, "grid") == [
+        f"{model} at 8×8 with batch_size {size}: the last image joins the batch before it, as one alone cannot be "
+        "normalised"
+        for model in ("plain", "residual")
+        for size in (16, 32)
+    ]
+    assert not batch_notes(ready, "grid")
 
 
 def test_plan_says_how_cells_are_searched(small_sweep: Callable[..., Sweep], tmp_path: Path) -> None:

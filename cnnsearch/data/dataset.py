@@ -56,6 +56,8 @@ class Dataset:
     """See `fingerprint`: 16 hex digits that identify contents, classes and split, whatever the paths and image size."""
     warnings: tuple[str, ...] = ()
     """Sentences to show: images that were skipped or not used, uneven classes, images in two splits or two classes."""
+    parts: tuple[str, ...] = ()
+    """The splits that the source brings: all three, "train" and "test", or none."""
 
     @cached_property
     def images(self) -> NDArray[np.uint8]:

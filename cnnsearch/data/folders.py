@@ -4,41 +4,51 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Sequence
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
-from cnnsearch.data.dataset import SPLITS
 from cnnsearch.data.examples import Example, FileContent, Listing
+from cnnsearch.data.parts import inner_folders, is_litter, quoted, split_folders, text
 from cnnsearch.errors import DataError
-from cnnsearch.words import decoded, plural, printable, shortened
+from cnnsearch.storage.paths import typed_path
+from cnnsearch.words import LISTED, decoded, listed, plural, shortened
 
-_PARTS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
-"""Folder name in lower case -> the split it holds."""
-
-_NAMED = 4
-"""Folder names quoted in one message."""
+_REASONS = 4
+"""Unusable files named where there is only one class."""
 
 
-def list_folder(source: str, known: Sequence[str] = ()) -> Listing:
+def list_folder(
+    source: str,
+    known: Sequence[str] = (),
+    *,
+    layout: Literal["auto", "classes"] = "auto",
+    follow_links: bool = False,
+) -> Listing:
     """List the images of a folder.
 
     Classes, and the files of a class, are in the order of their names by Unicode code point. If the sub-folders are
-    exactly train/, val/ (or valid/, validation/) and test/, or train/ and test/, each of them holds one sub-folder for
-    each class.
+    train/, val/ and test/ or train/ and test/, or are called something like it (see `parts`), each of them holds one
+    sub-folder for each class.
 
     Args:
         source: path of the folder.
         known: names of other sources, to suggest one if there is no such folder.
+        layout: "classes": the sub-folders are classes, whatever their names.
+        follow_links: whether links may lead out of the folder.
 
     Raises:
-        DataError: there is no such folder, it has no images or only one class, or its splits have different classes.
+        DataError: there is no such folder, it has no images or only one class, its splits have different classes, or
+            it cannot be told whether its sub-folders are splits or classes.
     """
-    root = Path(os.path.expanduser(source))
+    root = typed_path(source)
     _refuse_missing(source, root, known)
-    real, found = os.path.realpath(root), Found()
+    real, found = os.sep if follow_links else os.path.realpath(root), Found()
     folders = _sub_folders(str(root), "", real, found)
-    parts = _parts(source, folders)
+    parts = None if layout == "classes" else split_folders(source, root, folders)
     if parts is None:
         classes = folders
         examples = _examples(str(root), "", folders, None, real, found)
@@ -58,7 +68,7 @@ def list_folder(source: str, known: Sequence[str] = ()) -> Listing:
         tuple(examples),
         tuple(parts or ()),
         tuple(found.problems),
-        _warnings(found),
+        (*_alike(classes), *_warnings(found)),
     )
 
 
@@ -79,7 +89,7 @@ def _sub_folders(folder: str, prefix: str, real: str, found: Found) -> list[str]
     try:
         entries = sorted(os.listdir(folder))
     except OSError as error:
-        raise DataError(f"{_text(folder)} cannot be opened ({error.strerror}).") from None
+        raise DataError(f"{text(folder)} cannot be opened ({error.strerror}).") from None
     folders = []
     for entry in entries:
         path = os.path.join(folder, entry)
@@ -88,46 +98,24 @@ def _sub_folders(folder: str, prefix: str, real: str, found: Found) -> list[str]
         elif not os.path.isdir(path):
             found.loose.append(decoded(prefix + entry))
         elif problem := link_problem(path, real):  # never skipped, since that would drop a whole class
-            raise DataError(f"{_text(path)} {problem}.\nCopy that folder here, or give --data the folder it lies in.")
+            raise DataError(f"{text(path)} {problem}.\n{FOLLOW}")
         else:
             folders.append(entry)
     return folders
 
 
-def _parts(source: str, folders: Sequence[str]) -> dict[str, str] | None:
-    """Return split -> folder, in the order train, val, test; None if the folders are classes."""
-    named = [(_PARTS[name.lower()], name) for name in folders if name.lower() in _PARTS]
-    parts = {part: name for part in SPLITS for meant, name in named if meant == part}
-    others = [name for name in folders if name.lower() not in _PARTS]
-    if len(parts) < 2 and (others or not named):  # a class may well be called "train"
-        return None
-    if others:
-        raise DataError(
-            f"{_text(source)} has {_quoted(list(parts.values()))} and also {_quoted(others)}.\n"
-            "Beside train/, val/ and test/ there must be no other folder."
-        )
-    if len(named) != len(parts):
-        raise DataError(f"{_text(source)} has {_quoted(folders)}: two of them mean the same part.")
-    missing = [part for part in ("train", "test") if part not in parts]
-    if missing:
-        raise DataError(
-            f"{_text(source)} has {_quoted(folders)} but no {missing[0]}/.\n"
-            "Give train/, val/ and test/; or train/ and test/; or one sub-folder per class and let data.split divide."
-        )
-    return parts
-
-
 def _refuse_other_classes(of_part: dict[str, list[str]], names: dict[str, str]) -> None:
     train = of_part["train"]
+    shown = _told_apart({name for classes in of_part.values() for name in classes})
     lines = []
     for part, classes in of_part.items():
         lines += [
-            f'{names[part]}/ has no folder for class "{_text(name)}", which {names["train"]}/ has.'
+            f'{names[part]}/ has no folder for class "{shown[name]}", which {names["train"]}/ has.'
             for name in train
             if name not in classes
         ]
         lines += [
-            f'{names[part]}/ has a folder for class "{_text(name)}", which {names["train"]}/ has not.'
+            f'{names[part]}/ has a folder for class "{shown[name]}", which {names["train"]}/ has not.'
             for name in classes
             if name not in train
         ]
@@ -144,14 +132,14 @@ def _refuse_missing(source: str, root: Path, known: Sequence[str]) -> None:
     except (OSError, ValueError):  # no access, a NUL in the name, no such parent
         exists, siblings = False, []
     if exists:
-        raise DataError(f"{_text(source)} is a file, not a folder; unpack it if it is an archive.")
+        raise DataError(f"{text(source)} is a file, not a folder; unpack it if it is an archive.")
     near = difflib.get_close_matches(root.name, siblings, 1)
     candidates = [str(Path(source).parent / near[0])] if near else []
     folded = {name.rpartition(":")[2].lower(): name for name in known} | {name.lower(): name for name in known}
     candidates += [folded[close] for close in difflib.get_close_matches(source.lower(), folded, 1)]
-    hint = f" Did you mean {_text(candidates[0])}?" if candidates else ""
+    hint = f" Did you mean {text(candidates[0])}?" if candidates else ""
     raise DataError(
-        f"no folder {_text(source) or '(empty name)'}.{hint}\n"
+        f"no folder {text(source) or '(empty name)'}.{hint}\n"
         "--data takes fashion-mini, a folder with one sub-folder per class, or torchvision:NAME."
     )
 
@@ -162,50 +150,78 @@ def _refuse_too_little(
     if not examples and not found.problems:
         where = f"in its {plural(len(classes), 'sub-folder')}" if classes else "for one sub-folder per class"
         looked = f"looked {where} with files named {', '.join('*' + extension for extension in EXTENSIONS)}."
-        raise DataError("\n".join([f"no images in {_text(source)}: {looked}", *_warnings(found)]))
+        raise DataError("\n".join([f"no images in {text(source)}: {looked}", *_warnings(found)]))
     if len(classes) < 2:
-        name = f', "{_text(classes[0])}"' if classes else ""
-        lines = [f"{_text(source)} has {plural(len(classes), 'class')}{name}; at least two are needed."]
-        inner = _inner_folders(root / classes[0]) if classes else []
+        name = f', "{text(classes[0])}"' if classes else ""
+        lines = [f"{text(source)} has {plural(len(classes), 'class')}{name}; at least two are needed."]
+        inner = inner_folders(root / classes[0]) if classes else []
         if len(inner) > 1:
-            lines.append(f"It holds {_quoted(inner)}: did you mean {_text(str(Path(source) / classes[0]))}?")
-        lines += [f"{_text(name)} {reason}." for name, reason in found.problems[:_NAMED]]
+            lines.append(f"It holds {quoted(inner)}: did you mean {text(str(Path(source) / classes[0]))}?")
+        lines += [f"{text(name)} {reason}." for name, reason in found.problems[:_REASONS]]
         raise DataError("\n".join(lines))
 
 
-def _inner_folders(folder: Path) -> list[str]:
-    return sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not is_litter(entry.name))
-
-
 def _warnings(found: Found) -> tuple[str, ...]:
-    kinds = (
-        (found.ignored, "entry that is not an image by its name", "entries that are not images by their names"),
-        (found.loose, "image that lies in no class folder", "images that lie in no class folder"),
-    )
-    return tuple(
-        f"Ignored 1 {one}: {_text(names[0])}."
-        if len(names) == 1
-        else f"Ignored {len(names):,} {many}, for example {_text(names[0])}."
-        for names, one, many in kinds
-        if names
-    )
+    """Return one sentence for each kind of entry that is not taken, or not where one would look for it."""
+    sentences = []
+    if len(found.ignored) == 1:
+        sentences.append(f"Ignored 1 entry that is not an image by its name: {text(found.ignored[0])}.")
+    elif found.ignored:
+        many = f"Ignored {len(found.ignored):,} entries that are not images by their names"
+        sentences.append(f"{many}: {_by_extension(found.ignored)}.")
+    if len(found.loose) == 1:
+        sentences.append(f"Ignored 1 image that lies in no class folder: {text(found.loose[0])}.")
+    elif found.loose:
+        lie = f"Ignored {len(found.loose):,} images that lie in no class folder"
+        sentences.append(f"{lie}, for example {text(found.loose[0])}.")
+    if found.nested:
+        lie = "lies in a sub-folder of its" if len(found.nested) == 1 else "lie in sub-folders of their"
+        sentences.append(f"{plural(len(found.nested), 'image')} {lie} class, for example {text(found.nested[0])}.")
+    return tuple(sentences)
 
 
-def _text(name: str) -> str:
-    return printable(decoded(name))
+def _by_extension(names: Sequence[str]) -> str:
+    """Count names by extension, the most frequent first, each with an example: `3 .heic (cat/1.heic), 1 .txt (a.txt)`.
+
+    Names may be of folders, and of what is hidden or left behind by systems.
+    """
+    kinds: dict[str, list[str]] = {}
+    for name in names:
+        base = name.rstrip("/").rpartition("/")[2]
+        plain = "folder" if name.endswith("/") else os.path.splitext(base)[1].lower() or "without extension"
+        kinds.setdefault("hidden or left by a system" if is_litter(base) else plain, []).append(name)
+    ordered = sorted(kinds.items(), key=lambda kind: -len(kind[1]))
+    shown = [f"{len(some):,} {text(kind)} ({text(some[0])})" for kind, some in ordered[:LISTED]]
+    rest = sum(len(some) for _, some in ordered[LISTED:])
+    return listed([*shown, f"{rest:,} more"] if rest else shown)
 
 
-def _quoted(names: Sequence[str]) -> str:
-    """`cat/, dog/ and 3 more`."""
-    shown = [f"{_text(name)}/" for name in names[:_NAMED]]
-    return ", ".join(shown) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
+def _alike(classes: Sequence[str]) -> tuple[str, ...]:
+    """Note classes whose names look the same, but for upper and lower case or the way letters are encoded."""
+    groups: dict[str, list[str]] = {}
+    for name in classes:
+        groups.setdefault(unicodedata.normalize("NFC", name).casefold(), []).append(name)
+    shown = _told_apart(classes)
+    lines = [" and ".join(f'"{shown[name]}"' for name in group) for group in groups.values() if len(group) > 1]
+    more = f"; and {len(lines) - LISTED:,} more" if len(lines) > LISTED else ""
+    return (f"Classes whose names look alike: {'; '.join(lines[:LISTED])}{more}.",) if lines else ()
 
 
-EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+def _told_apart(names: Iterable[str]) -> dict[str, str]:
+    """Name -> how to show it: with escapes where another one looks the same."""
+    looks = Counter(unicodedata.normalize("NFC", name) for name in names)
+    plain = {name: text(name) for name in names}
+    return {
+        name: ascii(shown)[1:-1] if looks[unicodedata.normalize("NFC", name)] > 1 else shown
+        for name, shown in plain.items()
+    }
+
+
+FOLLOW = "If it belongs to the data, let links lead out of the folder: --set data.follow_links=true"
+"""What to do about a link out of the data."""
+
+EXTENSIONS = (".bmp", ".dib", ".gif", ".jfif", ".jif", ".jpe", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 """Extensions, in any case, of the files that are taken for images."""
-
-_JUNK = {"thumbs.db", "desktop.ini", "__macosx"}
-"""Names, in lower case, of files and folders that operating systems leave behind."""
 
 
 @dataclass
@@ -218,6 +234,8 @@ class Found:
     """Names of entries that are not taken for images: other extensions, hidden files, what systems leave behind."""
     loose: list[str] = field(default_factory=list)
     """Names of images that lie in no class folder."""
+    nested: list[str] = field(default_factory=list)
+    """Names of images in a sub-folder of their class, which count to the class."""
     problems: list[tuple[str, str]] = field(default_factory=list)
     """(name, reason) of each entry that cannot be used."""
 
@@ -227,9 +245,8 @@ def is_image_name(name: str) -> bool:
     return os.path.splitext(name)[1].lower() in EXTENSIONS
 
 
-def is_litter(name: str) -> bool:
-    """Whether a name is hidden, or one that operating systems leave behind."""
-    return name.startswith(".") or name.lower() in _JUNK
+OUTSIDE = "outside the data"
+"""Ends the reason why a link out of the source's folder is not used."""
 
 
 def link_problem(path: str, root: str) -> str | None:
@@ -244,14 +261,15 @@ def link_problem(path: str, root: str) -> str | None:
     if not os.path.exists(path):
         return "is a link to nothing"
     real = os.path.realpath(path)
-    return None if _inside(real, root) else f"is a link to {printable(decoded(real))}, outside the data"
+    return None if _inside(real, root) else f"is linked to {text(real)}, {OUTSIDE}"
 
 
 def walk(folder: str, name: str, root: str, found: Found) -> None:
     """Add everything under one class folder to `found`.
 
     Image files are sorted by their path below the folder, by code point, so 10.png comes before 2.png. Sub-folders are
-    walked too. A link to a folder is followed once, but never if it leads back to a folder that it lies in.
+    walked too. A link to a folder is followed once, but never if it leads back to a folder that it lies in, or that the
+    class folder lies in.
 
     Args:
         folder: path of the class folder.
@@ -260,7 +278,7 @@ def walk(folder: str, name: str, root: str, found: Found) -> None:
         found: collects the entries.
     """
     images: list[tuple[str, str]] = []
-    seen = {os.path.realpath(folder)}
+    seen, parent = {os.path.realpath(folder)}, os.path.realpath(os.path.dirname(folder))
     waiting = [(folder, "")]
     while waiting:
         where, prefix = waiting.pop()
@@ -278,12 +296,13 @@ def walk(folder: str, name: str, root: str, found: Found) -> None:
                 found.problems.append((decoded(f"{name}/{below}"), problem))
             elif kind == "image":
                 images.append((below, path))
-            elif _leads_back(path, where) or (real := os.path.realpath(path)) in seen:
+            elif _leads_back(path, where, parent) or (real := os.path.realpath(path)) in seen:
                 found.ignored.append(decoded(f"{name}/{below}/"))
             else:
                 seen.add(real)
                 waiting.append((path, f"{below}/"))
     found.images.extend((decoded(f"{name}/{below}"), path) for below, path in sorted(images))
+    found.nested.extend(decoded(f"{name}/{below}") for below, _ in sorted(images) if "/" in below)
 
 
 def _kind(path: str, entry: str) -> str:
@@ -294,8 +313,9 @@ def _kind(path: str, entry: str) -> str:
     return "image" if is_image_name(entry) else "ignored"
 
 
-def _leads_back(path: str, where: str) -> bool:
-    return os.path.islink(path) and _inside(os.path.realpath(where), os.path.realpath(path))
+def _leads_back(path: str, *homes: str) -> bool:
+    """Whether a link leads to a folder that one of these folders lies in."""
+    return os.path.islink(path) and any(_inside(os.path.realpath(home), os.path.realpath(path)) for home in homes)
 
 
 def _inside(path: str, folder: str) -> bool:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from cnnsearch.data.dataset import SPLITS, Dataset, contradictions, fingerprint, imbalance, leakage
 from cnnsearch.data.examples import FileContent, Listing
+from cnnsearch.data.folders import FOLLOW, OUTSIDE
 from cnnsearch.data.images import Interpolation
 from cnnsearch.data.index import Index
 from cnnsearch.data.packs import Draft, Packs, decode_all, hash_all
@@ -54,7 +55,7 @@ def load(
         DataError: there is no such source, images cannot be read, or there are too few for the split.
     """
     folder = (cache if cache is not None else cache_root()).absolute()
-    listing = list_source(data.source, folder)
+    listing = list_source(data.source, folder, layout=data.layout, follow_links=data.follow_links)
     index = Index.of_source(folder / "index", identity(data.source))
     packs = Packs(folder / "images", interpolation)
     state = _State(listing, listing.labels(), index, packs, sorted(set(image_sizes)), threads)
@@ -150,6 +151,7 @@ class _State:
                 images_path=self.packs.path(digests, size),
                 fingerprint=mark,
                 warnings=warnings,
+                parts=self.listing.parts,
             )
             for size in self.sizes
         }
@@ -194,15 +196,17 @@ class _State:
 
 
 def _refusal(reasons: Sequence[str], total: int) -> str:
-    if len(reasons) == 1:
-        return f"{reasons[0]}.\nRemove it, or skip unreadable images with --set data.on_bad_image=skip"
-    return "\n".join(
-        [
-            f"{len(reasons):,} of {total:,} images cannot be read:",
-            *shortened([f"{reason}." for reason in reasons], "image"),
-            "Remove them, or skip unreadable images with --set data.on_bad_image=skip",
-        ]
-    )
+    many = len(reasons) > 1
+    lines = shortened([f"{reason}." for reason in reasons], "image")
+    if many:
+        lines.insert(0, f"{len(reasons):,} of {total:,} images cannot be used:")
+    linked = sum(reason.endswith(OUTSIDE) for reason in reasons)
+    if linked:
+        lines.append(FOLLOW)
+    if linked < len(reasons):
+        them = "them" if many else "it"
+        lines.append(f"Remove {them}, or skip unreadable images with --set data.on_bad_image=skip")
+    return "\n".join(lines)
 
 
 def _skipped(reasons: Sequence[str]) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 from pathlib import Path
+from typing import Literal
 
 from PIL import Image
 
@@ -16,12 +17,16 @@ from cnnsearch.data.torchvision_sets import OFFICIAL, PREFIX, list_torchvision
 FASHION_MINI = "fashion-mini"
 
 
-def list_source(source: str, cache: Path) -> Listing:
+def list_source(
+    source: str, cache: Path, *, layout: Literal["auto", "classes"] = "auto", follow_links: bool = False
+) -> Listing:
     """List the images of a source.
 
     Args:
         source: fashion-mini, torchvision:NAME, or the path of a folder (`./fashion-mini` is a path).
         cache: folder for downloads.
+        layout: see `list_folder`.
+        follow_links: see `list_folder`.
 
     Raises:
         DataError: there is no such source, or no usable images in it.
@@ -30,7 +35,8 @@ def list_source(source: str, cache: Path) -> Listing:
         return list_fashion_mini()
     if source.startswith(PREFIX):
         return list_torchvision(source, cache / "torchvision")
-    return list_folder(source, known=(FASHION_MINI, *(PREFIX + name for name in OFFICIAL)))
+    known = (FASHION_MINI, *(PREFIX + name for name in OFFICIAL))
+    return list_folder(source, known, layout=layout, follow_links=follow_links)
 
 
 def identity(source: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
@@ -21,7 +22,7 @@ from cnnsearch.evidence.statements import of_values
 from cnnsearch.evidence.verdicts import CANNOT_TELL
 from cnnsearch.report.words import chance_text, points
 from cnnsearch.spec.axis_words import Value, describe, format_value, words
-from cnnsearch.words import capitalised, counted, listed
+from cnnsearch.words import capitalised, counted, listed, printable
 
 _EQUAL_FOR_ALL_PURPOSES = 100_000  # test images
 _MOST_EDGES = 3
@@ -99,18 +100,31 @@ def _grid(evidence: Evidence, stage: str, axis: str) -> list[float]:
 
 def _unfinished(evidence: Evidence) -> list[Advice]:
     statuses = [str(status) for status in evidence.tables.trials["status"]]
-    waiting, failed = max(0, evidence.tables.planned - len(statuses)), statuses.count("failed")
-    parts = []
+    errors = [str(error) for error in evidence.tables.trials["error"][evidence.tables.trials["status"] == "failed"]]
+    broken = [error for error in errors if _OF_THE_PROGRAM.search(error)]
+    waiting, failed = max(0, evidence.tables.planned - len(statuses)), len(errors) - len(broken)
+    parts, found = [], []
+    if broken:
+        found.append(
+            Advice(
+                f"Change what failed: {counted(len(broken), 'trial')} ended in an error that would come again, "
+                f"{printable(broken[0], on_page=True)}. Leave out such settings, or report the error."
+            )
+        )
     if waiting:
         parts.append(
             f"{counted(waiting, 'trial')} of {evidence.tables.planned} {'has' if waiting == 1 else 'have'} not run"
         )
     if failed:
         parts.append(f"{counted(failed, 'trial')} failed")
-    if not parts:
-        return []
-    text = f"Finish the sweep: {listed(parts)}. The same command again runs only what is missing."
-    return [Advice(text, _command(evidence))]
+    if parts:
+        text = f"Finish the sweep: {listed(parts)}. The same command again runs only what is missing."
+        found.append(Advice(text, _command(evidence)))
+    return found
+
+
+_OF_THE_PROGRAM = re.compile(r"^\w+: .*\(\w+\.py, line \d+, in [\w<>]+\)$", re.DOTALL)
+"""An exception that a trial raised, as records word it: `ValueError: no (train.py, line 9, in step)`."""
 
 
 def _smaller_steps(evidence: Evidence) -> list[Advice]:

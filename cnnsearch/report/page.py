@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -234,7 +235,7 @@ def _sheet(evidence: Evidence) -> list[tuple[str, list[str]]]:
 def _data_facts(data: dict[str, Any], spec: DataSpec) -> list[tuple[str, str]]:
     facts = [("source", str(data["source"]))] if data.get("source") else []
     facts.append(("resized to", f"{spec.image_size}×{spec.image_size} pixels"))
-    facts.append(("split", _split_in_words(spec.split)))
+    facts.append(("split", _split_in_words(spec.split, data.get("parts") or ())))
     if data.get("classes"):
         facts.append(("classes", counted(len(data["classes"]), "class", "classes")))
     if data.get("fingerprint"):
@@ -242,13 +243,17 @@ def _data_facts(data: dict[str, Any], spec: DataSpec) -> list[tuple[str, str]]:
     return facts
 
 
-def _split_in_words(split: Split) -> str:
+def _split_in_words(split: Split, parts: Collection[str]) -> str:
+    """Say how images came into training, validation and test; `parts` are the splits that the source brought."""
+    if "val" in parts:
+        return "training, validation and test as the source has them"
+    start, rest = "", "the rest is test"
+    if "test" in parts:
+        start, rest = "test as the source has it; of its training images ", "the rest is not used"
     if isinstance(split, FillSplit):
         return (
-            f"in order: {split.train_per_class} training, then {split.val_per_class} validation images of each class; "
-            "the rest is test"
+            f"{start}in order: {split.train_per_class} training, then {split.val_per_class} validation images of each "
+            f"class; {rest}"
         )
-    return (
-        f"at random within each class (seed {split.seed}): {split.train} training, {split.val} validation; the rest is "
-        "test"
-    )
+    dealt = f"{split.train} training, {split.val} validation"
+    return f"{start}at random within each class (seed {split.seed}): {dealt}; {rest}"

@@ -15,6 +15,7 @@ from cnnsearch.results.folder import Results
 from cnnsearch.results.mirror import Mirror
 from cnnsearch.results.record import Record
 from cnnsearch.spec.cells import Cell
+from cnnsearch.storage.paths import typed_path
 from cnnsearch.storage.remote import Remote, is_uri
 
 
@@ -86,7 +87,7 @@ def open_results(out: Path | str, name: str) -> ResultsPlace:
     Raises ResultsError where a URI cannot be reached, or names no bucket or folder.
     """
     if not is_uri(out):
-        return Results(Path(out).absolute() / name)
+        return Results(typed_path(out).absolute() / name)
     root = Remote.of(str(out))
     if not root.place:
         raise ResultsError(f"--out {root} names no bucket or folder: give one, such as s3://bucket/results")

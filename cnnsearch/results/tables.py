@@ -30,6 +30,7 @@ from cnnsearch.spec.load import from_yaml
 from cnnsearch.spec.settings import Settings
 from cnnsearch.spec.sweep import Sweep
 from cnnsearch.storage.checksums import canonical_json
+from cnnsearch.storage.paths import typed_path
 
 
 class _WhenAsked:
@@ -63,7 +64,7 @@ class Tables:
     provenance: dict[str, Any]
     """Runs with their commands, versions and hardware."""
     data: dict[str, Any]
-    """Source, classes, number of images of each class in each split, fingerprint, warnings."""
+    """Source, classes, splits that the source brings, images of each class in each split, fingerprint, warnings."""
     pictures: dict[str, Any]
     """Base64 PNGs of some examples; may be empty."""
     planned: int
@@ -91,7 +92,7 @@ def load(folder: Path | str, *, store: bool = True) -> Tables:
 
     Raises ResultsError if the folder holds no sweep, or the description of its data is missing.
     """
-    results = Results(Path(folder))
+    results = Results(typed_path(folder))
     if not results.path.is_dir():
         raise ResultsError(f"there is no folder {results.path}")
     try:

@@ -93,3 +93,18 @@ KNOWN = (*OWN, *TORCHVISION)
 
 PATCH_SIZES = {"vit_b_16": 16, "vit_b_32": 32, "vit_h_14": 14, "vit_l_16": 16, "vit_l_32": 32}
 """Vision transformers -> the patch size of which their image's side must be a multiple."""
+
+IMAGE_SIZES: dict[str, tuple[int, int | None]] = {
+    "alexnet": (63, None),
+    **dict.fromkeys((name for name in TORCHVISION if name.startswith("convnext_")), (32, None)),
+    **dict.fromkeys((name for name in TORCHVISION if name.startswith("densenet")), (29, None)),
+    "googlenet": (15, None),
+    "inception_v3": (75, None),
+    "maxvit_t": (221, 224),
+    "squeezenet1_0": (21, None),
+    "squeezenet1_1": (17, None),
+    **dict.fromkeys((name for name in TORCHVISION if name.startswith("vgg")), (32, None)),
+}
+"""Models that cannot take every image size from 8 on -> the least side they take, and the largest where there is one.
+
+Found by halving: at a smaller size a layer has no pixel left, and the windows of maxvit_t have no other size."""

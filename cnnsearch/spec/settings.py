@@ -17,7 +17,7 @@ from pydantic import (
 )
 
 from cnnsearch.spec.document import KeyPath
-from cnnsearch.spec.model_names import KNOWN, OWN, PATCH_SIZES
+from cnnsearch.spec.model_names import IMAGE_SIZES, KNOWN, OWN, PATCH_SIZES
 
 Int = Annotated[int, Strict()]
 Float = Annotated[float, Strict()]
@@ -99,6 +99,14 @@ class DataSpec(Part):
     source: str = Field("fashion-mini", description="fashion-mini, a path to a folder of images, or torchvision:NAME")
     image_size: Int = Field(64, ge=8, le=1024, description="side length of the square images, in pixels")
     split: Split = FillSplit()
+    layout: Literal["auto", "classes"] = Field(
+        "auto",
+        description="what the sub-folders of a folder are. auto: splits if they are called train, val and test or "
+        "something like it, else classes; classes: classes, whatever their names",
+    )
+    follow_links: Annotated[bool, Strict()] = Field(
+        False, description="whether symbolic links in a folder of images may lead out of it"
+    )
     on_bad_image: Literal["refuse", "skip"] = Field(
         "refuse", description="what to do with unreadable images: end with an error, or skip them"
     )
@@ -178,6 +186,10 @@ class Settings(Recipe):
         patch = PATCH_SIZES.get(self.model, 1)
         if self.image_size % patch:
             raise ValueError(f"image_size {self.image_size} with model {self.model}: it must be a multiple of {patch}")
+        least, most = IMAGE_SIZES.get(self.model, (0, None))
+        if self.image_size < least or (most is not None and self.image_size > most):
+            allowed = f"at least {least}" if most is None else f"{least} to {most}"
+            raise ValueError(f"image_size {self.image_size} with model {self.model}: it must be {allowed}")
         if self.lr_schedule == "one-cycle" and self.warmup_epochs:
             raise ValueError("warmup_epochs with lr_schedule one-cycle: it has a warm-up of its own")
         return self

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from cnnsearch.planning.trial import EpochRow
 from cnnsearch.spec.settings import ResolvedPrecision, Settings
 from cnnsearch.training.augment import Augmentation
+from cnnsearch.training.batches import batches, normalises_one_value
 from cnnsearch.training.compute.device import autocast, derived_seed, flushing_denormals, seed_draws
 from cnnsearch.training.compute.graphs import RECORDERS, ReplayedStep
 from cnnsearch.training.compute.optimizers import Optimizer
@@ -94,7 +95,8 @@ def train(
     """Train from where `state` stands to the last epoch, or to the first epoch whose loss is not finite.
 
     What is drawn at random in an epoch depends on the trial's seed and the number of the epoch alone, so stopping
-    between epochs and going on later changes nothing.
+    between epochs and going on later changes nothing. A last batch of one image that batch normalisation could not
+    normalise goes into the batch before it.
 
     Args:
         state: up to date at every yield.
@@ -131,6 +133,7 @@ def train(
     take_step: Callable[[Tensor], None] = step
     if device in RECORDERS:
         take_step = ReplayedStep(step, optimizer.zero_grad, settings.batch_size, RECORDERS[device]())
+    joins_last = len(train_rows) % settings.batch_size == 1 and needs_company(state, examples, precision)
     order_generator = torch.Generator()
     for epoch in range(state.epoch + 1, settings.epochs + 1):
         start = time.perf_counter()
@@ -142,10 +145,10 @@ def train(
         correct.zero_()
         if augmentation is not None:
             augmentation.draw(epoch)
-        batches = order.split(settings.batch_size)
+        split = batches(order, settings.batch_size, joins_last=joins_last)
         with flushing_denormals():
-            for number, rows in enumerate(batches, start=(epoch - 1) * len(batches)):
-                lr = learning_rate(settings, number, len(batches))
+            for number, rows in enumerate(split, start=(epoch - 1) * len(split)):
+                lr = learning_rate(settings, number, len(split))
                 optimizer.set_lr(lr)
                 take_step(rows)
         validation = evaluate(model, examples, "val", precision=precision)
@@ -164,6 +167,13 @@ def train(
         yield row
         if not row.is_finite:
             return
+
+
+def needs_company(state: TrainingState, examples: Examples, precision: ResolvedPrecision) -> bool:
+    """Whether a model cannot train on a batch of one image; see `batches.normalises_one_value`."""
+    inputs, _ = examples.batch(examples.rows["train"][:1])
+    with autocast(examples.device, precision):
+        return normalises_one_value(state.trained, state.train_mode, inputs)
 
 
 def balanced(labels: Tensor, rows: Tensor) -> Tensor:

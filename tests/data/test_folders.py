@@ -37,11 +37,15 @@ def test_classes_and_files_are_in_code_point_order(tmp_path: Path) -> None:
     assert listing.labels().tolist() == [0, 0, 1, 1, 1, 1, 2]
     assert {example.part for example in listing.examples} == {None}
     assert listing.parts == ()
-    assert listing.warnings == ()
+    assert listing.warnings == (
+        'Classes whose names look alike: "B" and "b".',
+        "1 image lies in a sub-folder of its class, for example b/a/1.png.",
+    )
 
 
 def test_every_extension_in_any_case(tmp_path: Path) -> None:
-    wanted = ["a.jpg", "b.JPEG", "c.Png", "d.webp", "e.BMP", "f.gif", "g.tif", "h.TIFF"]
+    wanted = ["a.jpg", "b.JPEG", "c.Png", "d.webp", "e.BMP", "f.gif", "g.tif", "h.TIFF", "i.jfif", "j.jpe", "k.JIF"]
+    wanted += ["l.dib"]
     for name in wanted:
         touch(tmp_path / "cat" / name)
     touch(tmp_path / "dog" / "x.png")
@@ -65,7 +69,10 @@ def test_litter_is_ignored_and_counted(tmp_path: Path) -> None:
     listing = list_folder(str(tmp_path))
     assert listing.classes == ("cat", "dog")
     assert names(listing) == ["cat/1.png", "dog/1.png"]
-    assert listing.warnings == ("Ignored 8 entries that are not images by their names, for example .git.",)
+    assert listing.warnings == (
+        "Ignored 8 entries that are not images by their names: 6 hidden or left by a system (.git), 1 .md (README.md) "
+        "and 1 .txt (cat/notes.txt).",
+    )
 
 
 def test_one_ignored_file_and_one_loose_image(tmp_path: Path) -> None:
@@ -145,7 +152,7 @@ def test_a_file_is_no_folder(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_images_says_what_was_looked_for(tmp_path: Path) -> None:
-    assert "looked for one sub-folder per class with files named *.bmp, *.gif" in refusal(tmp_path)
+    assert "looked for one sub-folder per class with files named *.bmp, *.dib, *.gif" in refusal(tmp_path)
     touch(tmp_path / "cat" / "1.heic")
     touch(tmp_path / "2.png")
     lines = refusal(tmp_path).splitlines()
@@ -181,8 +188,8 @@ def test_links_inside_are_followed_once_and_links_outside_are_problems(tmp_path:
     listing = list_folder(str(root))
     assert names(listing) == ["cat/000.png", "cat/dogs/000.png", "cat/more/000.png", "cat/same.png", "dog/000.png"]
     assert sorted(listing.problems) == [
-        ("cat/away", f"is a link to {outside}, outside the data"),
-        ("cat/away.png", f"is a link to {outside}/000.png, outside the data"),
+        ("cat/away", f"is linked to {outside}, outside the data"),
+        ("cat/away.png", f"is linked to {outside}/000.png, outside the data"),
         ("cat/dangling.png", "is a link to nothing"),
         ("cat/round.png", "is a link to nothing"),
     ]
@@ -200,7 +207,7 @@ def test_many_links_to_each_other_do_not_multiply(tmp_path: Path) -> None:
 def test_a_class_folder_that_leads_outside_is_refused_by_name(tmp_path: Path) -> None:
     fill_folder(tmp_path, {"root/dog": 1, "root/emu": 1, "outside": 1})
     (tmp_path / "root" / "cat").symlink_to(tmp_path / "outside")
-    assert f"root/cat is a link to {tmp_path}/outside, outside the data." in refusal(tmp_path / "root")
+    assert f"root/cat is linked to {tmp_path}/outside, outside the data.\nIf it belongs" in refusal(tmp_path / "root")
 
 
 def test_the_folder_itself_may_be_a_link(tmp_path: Path) -> None:
@@ -242,3 +249,50 @@ def test_home_is_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     fill_folder(tmp_path / "photos", {"cat": 1, "dog": 1})
     monkeypatch.setenv("HOME", str(tmp_path))
     assert len(list_folder("~/photos").examples) == 2
+
+
+def test_links_out_of_the_folder_are_followed_if_the_sweep_says_so(tmp_path: Path) -> None:
+    root, outside = tmp_path / "root", tmp_path / "outside"
+    fill_folder(root, {"dog": 1})
+    fill_folder(outside, {"emus": 2, "more": 1})
+    (root / "emu").symlink_to(outside / "emus")
+    (root / "dog" / "more").symlink_to(outside / "more")
+    (root / "dog" / "x.png").symlink_to(outside / "emus" / "000.png")
+    (outside / "more" / "back").symlink_to(root)
+    (outside / "emus" / "back").symlink_to(root)
+    listing = list_folder(str(root), follow_links=True)
+    assert names(listing) == ["dog/000.png", "dog/more/000.png", "dog/x.png", "emu/000.png", "emu/001.png"]
+    assert listing.problems == ()
+
+
+def test_a_class_folder_may_be_a_link_inside(tmp_path: Path) -> None:
+    fill_folder(tmp_path, {".store/cat": 2, "dog": 1})
+    (tmp_path / "cat").symlink_to(tmp_path / ".store" / "cat")
+    assert names(list_folder(str(tmp_path))) == ["cat/000.png", "cat/001.png", "dog/000.png"]
+
+
+def test_class_names_that_look_alike_are_noted(tmp_path: Path) -> None:
+    fill_folder(tmp_path, {"caf\u00e9": 1, "cafe\u0301": 1, "Cat": 1, "cat": 1, "dog": 1})
+    assert list_folder(str(tmp_path)).warnings == (
+        'Classes whose names look alike: "Cat" and "cat"; "cafe\\u0301" and "caf\\xe9".',
+    )
+
+
+def test_classes_of_two_parts_that_look_alike_are_told_apart(tmp_path: Path) -> None:
+    fill_folder(tmp_path, {"train/caf\u00e9": 1, "train/dog": 1, "test/cafe\u0301": 1, "test/dog": 1})
+    assert refusal(tmp_path).splitlines() == [
+        'test/ has no folder for class "caf\\xe9", which train/ has.',
+        'test/ has a folder for class "cafe\\u0301", which train/ has not.',
+    ]
+
+
+def test_ignored_entries_are_counted_by_extension(tmp_path: Path) -> None:
+    fill_folder(tmp_path, {"cat": 1, "dog": 1})
+    for number in range(7):
+        touch(tmp_path / "cat" / f"x.{number}")
+        touch(tmp_path / "dog" / f"{number}.HEIC")
+    (said,) = list_folder(str(tmp_path)).warnings
+    assert said == (
+        "Ignored 14 entries that are not images by their names: 7 .heic (dog/0.HEIC), 1 .0 (cat/x.0), 1 .1 (cat/x.1), "
+        "1 .2 (cat/x.2), 1 .3 (cat/x.3) and 3 more."
+    )

@@ -184,11 +184,12 @@ def test_many_bad_images_are_listed_and_counted(photos: Path) -> None:
         (photos / "dog" / f"bad{row}.jpg").write_bytes(b"")
     (photos / "dog" / "away.png").symlink_to("/etc/hostname")
     lines = refusal(photos)
-    assert lines[0] == "9 of 19 images cannot be read:"
-    assert lines[1] == f"{photos}/dog/away.png is a link to /etc/hostname, outside the data."
+    assert lines[0] == "9 of 19 images cannot be used:"
+    assert lines[1] == f"{photos}/dog/away.png is linked to /etc/hostname, outside the data."
     assert lines[2] == f"{photos}/cat/bad0.jpg is not an image (its content is text)."
     assert lines[6:] == [
         "and 4 more images.",
+        "If it belongs to the data, let links lead out of the folder: --set data.follow_links=true",
         "Remove them, or skip unreadable images with --set data.on_bad_image=skip",
     ]
 
@@ -215,7 +216,7 @@ def test_skipped_images_are_dropped_before_the_split_and_named(photos: Path) -> 
     assert data.indices["train"].tolist() == [0, 1, 4, 5]
     assert np.array_equal(data.images[0], np.asarray(picture(1)))
     assert data.warnings == (
-        f"Skipped 2 unreadable images: {photos}/dog/away.png is a link to /etc/hostname, outside the data; "
+        f"Skipped 2 unreadable images: {photos}/dog/away.png is linked to /etc/hostname, outside the data; "
         f"{photos}/cat/000.png is not an image (its content is text).",
     )
 
@@ -248,7 +249,7 @@ def test_after_a_refusal_nothing_is_decoded_again(photos: Path, monkeypatch: pyt
 def test_too_few_images_mention_what_was_skipped_or_refused(photos: Path) -> None:
     for row in range(2):
         (photos / "cat" / f"{row:03}.png").write_text("hello")
-    assert refusal(photos)[0] == "2 of 10 images cannot be read:"
+    assert refusal(photos)[0] == "2 of 10 images cannot be used:"
     lines = refusal(photos, on_bad_image="skip")
     assert lines[0] == 'class "cat" has 3 images; the split needs 4 (2 train + 1 validation + at least 1 test).'
     assert lines[1].startswith("Skipped 2 unreadable images: ")
@@ -289,6 +290,22 @@ def test_leakage_imbalance_and_contradictions_are_warned_about(photos: Path) -> 
         "For example cat/004.png (test) is cat/000.png (training).",
         '1 image is identical to one of another class, for example cat/003.png ("cat") and dog/004.png ("dog").',
     )
+
+
+def test_the_sweep_may_say_that_folders_are_classes(tmp_path: Path) -> None:
+    photos = fill_folder(tmp_path / "p", {f"{name}/{side}": 3 for name in ("cat", "dog") for side in ("front", "back")})
+    assert read(photos, layout="classes").classes == ("cat", "dog")
+    assert "look like splits" in refusal(photos)[1]
+
+
+def test_a_linked_image_is_refused_as_linked(photos: Path, tmp_path: Path) -> None:
+    picture(9).save(tmp_path / "away.png")
+    (photos / "cat" / "away.png").symlink_to(tmp_path / "away.png")
+    assert refusal(photos) == [
+        f"{photos}/cat/away.png is linked to {tmp_path}/away.png, outside the data.",
+        "If it belongs to the data, let links lead out of the folder: --set data.follow_links=true",
+    ]
+    assert "cat/away.png" in read(photos, follow_links=True).names
 
 
 def test_undecodable_names_go_all_the_way(photos: Path) -> None:

@@ -53,14 +53,14 @@ def test_links_out_of_the_data_are_refused(tmp_path: Path) -> None:
     picture = inside / "cat" / "link.png"
     picture.symlink_to(outside / "secret" / "000.png")
     ended = ask(file, "--data", inside, "--serial", "--out", tmp_path / "results")
-    assert_refused(ended, f"inside/cat/link.png is a link to {outside}/secret/000.png, outside the data")
+    assert_refused(ended, f"inside/cat/link.png is linked to {outside}/secret/000.png, outside the data")
     skipping = ("--set", "data.on_bad_image=skip", "--dry-run")
     skipped = ask(file, "--data", inside, *skipping, "--out", tmp_path / "results")
     assert skipped.returncode == 0
     assert "Skipped 1 unreadable image" in skipped.stdout
     (inside / "owl").symlink_to(outside / "secret")  # a whole class cannot be skipped
     ended = ask(file, "--data", inside, *skipping, "--out", tmp_path / "results")
-    assert_refused(ended, "inside/owl is a link to")
+    assert_refused(ended, "inside/owl is linked to")
 
 
 @pytest.mark.row(19)

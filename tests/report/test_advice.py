@@ -198,6 +198,17 @@ class TestAdvice:
             "Finish the sweep: 8 trials failed. The same command again runs only what is missing."
         ]
 
+    def test_what_would_fail_again_is_not_to_be_run_again(self):
+        plans = factory.grid_plans()
+        plans[1] = replace(plans[1], status="failed", error="ValueError: too small (train.py, line 123, in step)")
+        plans[2] = replace(plans[2], status="failed", error="its process died 3 times; the last time: killed")
+        texts = [item.text for item in advice(Evidence(factory.make(plans, [factory.GRID])))]
+        assert texts[:2] == [
+            "Change what failed: 1 trial ended in an error that would come again, ValueError: too small (train.py, "
+            "line 123, in step). Leave out such settings, or report the error.",
+            "Finish the sweep: 1 trial failed. The same command again runs only what is missing.",
+        ]
+
     def test_at_chance_nothing_else_is_worth_trying(self):
         texts = told(factory.at_chance())
         assert len(texts) == 1

@@ -106,6 +106,12 @@ def test_mistakes_are_explained(tmp_path: Path, line: str, complaint: str) -> No
         ("{model: resnet18, width: 0.5}", "width 0.5 with model resnet18: only plain and residual have a width"),
         ("{model: plain, weights: imagenet}", "only torchvision's models have them"),
         ("{model: vit_b_16, image_size: 40}", "it must be a multiple of 16"),
+        (
+            "{model: {grid: [resnet18, alexnet]}, image_size: 32}",
+            "image_size 32 with model alexnet: it must be at least",
+        ),
+        ("{model: vgg16, image_size: {grid: [64, 31]}}", "image_size 31 with model vgg16: it must be at least 32"),
+        ("{model: maxvit_t, image_size: 256}", "image_size 256 with model maxvit_t: it must be 221 to 224"),
         ("{fine_tune: {grid: [head, last-0-convs]}}", "given 'last-0-convs'; allowed: full, head, last-N-convs"),
         ("augment: {grid: [rand-11]}", "given 'rand-11'; allowed: none, flip, flip+crop, rand-1 (weak) to rand-10"),
     ],
@@ -119,6 +125,14 @@ def test_impossible_spaces_are_refused(tmp_path: Path, space: str, complaint: st
         load_sweep(tmp_path / "mine.yaml")
     assert complaint in str(caught.value)
     assert "line 5" in str(caught.value)
+
+
+@pytest.mark.parametrize("search", ["{method: tpe, trials: 9}", "{method: random, trials: 9}"])
+def test_a_search_whose_model_cannot_take_the_size_is_refused(tmp_path: Path, search: str) -> None:
+    stage = f"{{name: s, search: {search}, space: {{model: {{choice: [resnet18, alexnet]}}}}}}"
+    (tmp_path / "mine.yaml").write_text(f"name: mine\ndata: {{image_size: 32}}\nstages: [{stage}]", encoding="utf-8")
+    with pytest.raises(SpecError, match=r"line 3: .*image_size 32 with model alexnet: it must be at least 63"):
+        load_sweep(tmp_path / "mine.yaml")
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from torch import fx, nn
 
 from cnnsearch.errors import RequestError
 from cnnsearch.execution.jobs import only_head
+from cnnsearch.execution.record import is_out_of_memory
 from cnnsearch.planning.job import HEADS_AT_ONCE
 from cnnsearch.spec.settings import ResolvedPrecision, Settings
 from cnnsearch.training.compute.device import peak_memory_bytes, probe_precision, reset_process, shared_memory_bytes
@@ -27,8 +28,10 @@ from cnnsearch.training.features import Examples, Features, compute
 from cnnsearch.training.heads import HeadInputs, HeadState, evaluate_heads, train_heads
 from cnnsearch.training.models.build import initial_model
 from cnnsearch.training.pixels import Pixels
-from cnnsearch.training.train import TrainingState, train
+from cnnsearch.training.train import TrainingState, needs_company, train
 
+ONE_VALUE = "Expected more than 1 value per channel"
+"""What torch says of batch normalisation in a batch of one image whose maps are a single pixel."""
 LONGEST_SECONDS = 1.0
 """Seconds, about, for which a workload is timed."""
 
@@ -50,7 +53,26 @@ def main() -> None:
     except RequestError as error:
         json.dump({"error": f"model {settings.model}: {error}"}, sys.stdout)
         return
+    except (RuntimeError, ValueError) as error:
+        if is_machines_fault(error):
+            raise
+        json.dump({"error": refusal(settings, error)}, sys.stdout)
+        return
     json.dump({"precision": precision, "import_seconds": import_seconds, "workloads": measured}, sys.stdout)
+
+
+def is_machines_fault(error: BaseException) -> bool:
+    """Whether an exception says more about the machine than about the model that was asked for."""
+    return is_out_of_memory(error) or "CUDA" in str(error) or type(error) not in (RuntimeError, ValueError)
+
+
+def refusal(settings: Settings, error: BaseException) -> str:
+    """Say that a model cannot train as requested, and why."""
+    given = f"model {settings.model} cannot train with image_size {settings.image_size}"
+    reason = " ".join(str(error).split())
+    if ONE_VALUE in reason:
+        reason = "its batch normalisation would see one value per channel; give a batch_size of at least 2"
+    return f"{given} and batch_size {settings.batch_size}: {reason[:300]}"
 
 
 def time_import() -> float:
@@ -78,15 +100,17 @@ def measure(
         step_seconds, eval_seconds = _time_heads(settings, classes, examples.values[0].shape[1])
     else:
         step_seconds, eval_seconds = _time_steps(state, examples, settings, precision)
+    memory_bytes = peak_memory_bytes(device)
     weights = sum(value.nbytes for name, value in state.model.state_dict().items() if name in state.keep)
     return {
         "step_seconds": max(step_seconds, 1e-6),
         "eval_image_seconds": eval_seconds,
         "prefix_image_seconds": prefix_seconds,
         "features_image_bytes": features_bytes,
-        "memory_bytes": peak_memory_bytes(device),
+        "memory_bytes": memory_bytes,
         "shared_bytes": shared_memory_bytes() if device == "cpu" else 0,
         "weights_bytes": weights,
+        "needs_company": needs_company(state, examples, precision),
         "parameters": sum(p.numel() for p in state.model.parameters() if p.requires_grad),
     }
 

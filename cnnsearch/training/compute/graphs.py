@@ -40,8 +40,8 @@ class Recorder(Protocol):
 class ReplayedStep:
     """A training step that is recorded after a few runs and then replayed. Each call is one step in either case.
 
-    Batches smaller than the full size are run, not replayed. So is every batch if recording fails, for example because
-    a layer waits for the GPU.
+    Batches of another size than the full one are run, not replayed. So is every batch if recording fails, for example
+    because a layer waits for the GPU.
     """
 
     def __init__(

@@ -17,6 +17,7 @@ from cnnsearch.errors import DiskError, RequestError, RunError
 from cnnsearch.storage.cache import cache_root
 from cnnsearch.storage.checksums import sha256
 from cnnsearch.storage.durable import read_checked, write_checked
+from cnnsearch.storage.paths import typed_path
 
 
 @dataclass(frozen=True)
@@ -112,5 +113,5 @@ def digest_of(file: Path) -> str:
 
 
 def _name(model: str, weights: str) -> str:
-    place = weights if weights == "imagenet" else str(Path(weights).absolute())
+    place = weights if weights == "imagenet" else str(typed_path(weights).absolute())
     return hashlib.sha256(f"{model} {place} {importlib.metadata.version('torchvision')}".encode()).hexdigest()[:16]

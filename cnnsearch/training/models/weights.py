@@ -24,6 +24,7 @@ from torchvision import models
 from cnnsearch.errors import RequestError
 from cnnsearch.spec.model_names import OWN
 from cnnsearch.spec.settings import Settings
+from cnnsearch.storage.paths import typed_path
 from cnnsearch.training.models.backbones import IMAGENET_CLASSES, fit_position_embedding, head_name
 from cnnsearch.training.models.build import build
 from cnnsearch.training.models.pretrained import OWN_IMAGES, Preprocessing
@@ -149,7 +150,7 @@ def check(model: str, weights: str) -> tuple[Path, Preprocessing]:
     Raises:
         RequestError: weights are missing, cannot be read, or do not fit.
     """
-    file = imagenet_file(model) if weights == "imagenet" else Path(weights)
+    file = imagenet_file(model) if weights == "imagenet" else typed_path(weights)
     state = read_state(file)
     if model in OWN:  # whether they fit depends on the sweep's width and image size
         return file.absolute(), OWN_IMAGES

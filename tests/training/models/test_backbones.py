@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+from cnnsearch.spec.model_names import IMAGE_SIZES
+from cnnsearch.spec.settings import Settings
 from cnnsearch.training.models.backbones import DropoutLinear, head_name, make
 from tests.training.models.making import BACKBONES, CLASSES, settings
 
@@ -37,3 +39,26 @@ def test_dropout_goes_before_the_last_layer() -> None:
     assert not torch.equal(resnet.fc(inputs), resnet.fc(inputs))
     resnet.eval()
     assert torch.equal(resnet.fc(inputs), resnet.fc(inputs))
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["alexnet", "convnext_tiny", "densenet121", "googlenet", "inception_v3", "maxvit_t", "squeezenet1_0", "vgg16"],
+)
+def test_the_sizes_that_a_model_takes_are_known(name: str) -> None:
+    least, most = IMAGE_SIZES[name]
+    # Shapes alone: tensors without data take neither time nor memory.
+    with torch.device("meta"):
+        model = make(name, Settings(), CLASSES)
+        for size in (least, most or 1024):
+            assert model(torch.empty(2, 3, size, size)).shape == (2, CLASSES)
+        for size in (least - 1, *([most + 1] if most else [])):
+            with pytest.raises(RuntimeError):
+                model(torch.empty(2, 3, size, size))
+
+
+@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v3_small", "efficientnet_b0", "shufflenet_v2_x0_5"])
+def test_all_other_models_take_every_size(name: str) -> None:
+    assert name not in IMAGE_SIZES
+    with torch.device("meta"):
+        assert make(name, Settings(), CLASSES)(torch.empty(2, 3, 8, 8)).shape == (2, CLASSES)
