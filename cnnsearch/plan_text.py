@@ -24,6 +24,7 @@ def plan_text(ready: Prepared) -> str:
         ),
         *(("", f"note: {warning}") for warning in dataset.warnings),
     ]
+    rows += [("", f"note: {found.file} is read {found.note}") for found in ready.weights.values() if found.note]
     if ready.repeated:
         many = f"{len(ready.repeated)} finished trial{'s' * (len(ready.repeated) > 1)}"
         rows.append(("", f"note: {many} run again: others start from weights of theirs that are gone or damaged"))

@@ -60,5 +60,5 @@ def _code() -> str:
     package = Path(__file__).parents[1]
     found = hashlib.sha256(f"matplotlib {metadata.version('matplotlib')}".encode())
     for file in sorted([*package.rglob("*.py"), *package.rglob("templates/*")]):
-        found.update(f"{file.relative_to(package)} {sha256(file)}".encode())
+        found.update(f"{file.relative_to(package)} {sha256(file, follow=True)}".encode())
     return found.hexdigest()

@@ -22,6 +22,7 @@ from typing import Any
 
 from cnnsearch.errors import DiskError
 from cnnsearch.storage.checksums import checksum, is_whole
+from cnnsearch.storage.reading import MOST_BYTES, read_json
 
 _TEMPORARY = ".tmp-"
 _FOREIGN_SECONDS = 7 * 24 * 3600
@@ -81,11 +82,11 @@ def write_checked(path: Path, facts: dict[str, Any], *, synced: bool = True) -> 
     write_json(path, {"checksum": checksum(facts), **facts}, synced=synced)
 
 
-def read_checked(path: Path) -> dict[str, Any] | None:
-    """Read what `write_checked` wrote, checksum included; None where there is no file or it is damaged."""
+def read_checked(path: Path, most: int = MOST_BYTES) -> dict[str, Any] | None:
+    """Read what `write_checked` wrote, checksum included; None where that cannot be done."""
     try:
-        stored = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
+        stored = read_json(path, most)
+    except (OSError, ValueError):
         return None
     return stored if isinstance(stored, dict) and is_whole(stored) else None
 
