@@ -11,6 +11,7 @@ import json
 from importlib import metadata
 from pathlib import Path
 
+from cnnsearch.results.shapes import ReportNote, problem
 from cnnsearch.results.tables import Tables
 from cnnsearch.storage.checksums import sha256
 from cnnsearch.storage.durable import read_checked, write_checked
@@ -31,6 +32,7 @@ def made_from(tables: Tables) -> str:
         tables.pictures,
         tables.planned,
         tables.damaged,
+        tables.left_out,
     ]
     return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
 
@@ -45,7 +47,12 @@ def note(out: Path, made: str, summary: Lines) -> None:
 def noted(out: Path, tables: Tables) -> Lines | None:
     """Return the answer of the report in `out`; None if a new report would differ, or one of its files has changed."""
     stored = read_checked(out / "report.json")
-    if stored is None or not stored["made_from"] or stored["made_from"] != made_from(tables):
+    if (
+        stored is None
+        or problem(ReportNote, stored)
+        or not stored["made_from"]
+        or stored["made_from"] != made_from(tables)
+    ):
         return None
     try:
         whole = all(sha256(out / name) == expected for name, expected in stored["files"].items())

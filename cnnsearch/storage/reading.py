@@ -59,13 +59,12 @@ def opened(path: Path, *, follow: bool = False) -> io.BufferedReader:
 
 
 def read_bytes(path: Path, most: int = MOST_BYTES, *, follow: bool = False) -> bytes:
-    """Read a regular file of at most `most` bytes. Raises OSError; see `opened`."""
+    """Read what a regular file of at most `most` bytes holds at this moment. Raises OSError; see `opened`."""
     with opened(path, follow=follow) as file:
         size = os.fstat(file.fileno()).st_size
-        content = b"" if size > most else file.read(most + 1)
-    if max(size, len(content)) > most:
-        _refuse(path, f"it has more than {most:,} bytes")
-    return content
+        if size > most:
+            _refuse(path, f"it has more than {most:,} bytes")
+        return file.read(size)
 
 
 def read_json(path: Path, most: int = MOST_BYTES) -> Any:
@@ -91,8 +90,15 @@ def parsed(content: bytes) -> Any:
     for _ in range(MOST_DEPTH):
         level = [inner for outer in level for inner in _inside(outer) if isinstance(inner, list | dict)]
         if not level:
-            return value
-    raise ValueError(f"it is nested more than {MOST_DEPTH} deep")
+            break
+    else:
+        raise ValueError(f"it is nested more than {MOST_DEPTH} deep")
+    if b"\\u" in content:
+        try:
+            json.dumps(value, ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            raise ValueError("it holds half a character, which no text can") from None
+    return value
 
 
 def _inside(value: Any) -> Any:
