@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
+import logging
 import os
 import re
 import shlex
@@ -20,6 +21,7 @@ from typer.core import TyperCommand
 
 from cnnsearch.errors import CnnsearchError, DiskError, RequestError, RunError
 from cnnsearch.storage.remote import is_uri, redacted
+from cnnsearch.words import VisibleLines, say
 
 if TYPE_CHECKING:
     from cnnsearch.prepare import Prepared
@@ -33,6 +35,10 @@ ASK_AGAIN_SECONDS = 0.05
 """Seconds after which an interrupt that Python dropped is repeated."""
 SHOW_CURSOR = b"\x1b[?25h"
 """Sent to a terminal at the end: a live table hides its cursor."""
+
+
+if logging.lastResort is not None:  # what shows warnings of ours where nobody has set up logging
+    logging.lastResort.setFormatter(VisibleLines())
 
 
 def _plain_app(**options: Any) -> typer.Typer:
@@ -169,9 +175,9 @@ def report(
             page = write_comparison(tables, folder) if several else write(tables[0], folder)
             if folder == paths[0]:
                 places[0].publish()
-                print(f"{places[0]}/{page.name}")
+                say(f"{places[0]}/{page.name}")
             else:
-                print(page)
+                say(page)
 
 
 def _readable(stack: contextlib.ExitStack, results: str) -> ResultsPlace:
@@ -202,7 +208,7 @@ def watch(
 
             if uris := [redacted(one) for one in results if is_uri(one)]:
                 raise RequestError(f"{uris[0]}: watch looks at folders; of a URI, cnnsearch report shows what is done")
-            serve([Path(one) for one in results], port, lambda line: print(line, flush=True))
+            serve([Path(one) for one in results], port, say)
         except KeyboardInterrupt:  # the usual way to end it
             raise typer.Exit from None
 
@@ -224,7 +230,7 @@ def run_alone(command: Callable[..., None]) -> None:
 def _dry(ready: Prepared) -> tuple[int, dict[str, Any]]:
     from cnnsearch.plan_text import plan_json, plan_text
 
-    print(plan_text(ready))
+    say(plan_text(ready))
     return 0, plan_json(ready)
 
 
@@ -238,8 +244,8 @@ def _run(
     from cnnsearch.session import execute
 
     console = Console(highlight=False)
-    print(plan_text(ready) + "\n", flush=True)
-    view = LiveView(ready, console) if console.is_terminal else LineView(ready, lambda line: print(line, flush=True))
+    say(plan_text(ready) + "\n")
+    view = LiveView(ready, console) if console.is_terminal else LineView(ready, say)
     try:
         with view:
             finished = execute(
@@ -252,7 +258,7 @@ def _run(
                 command=_command(),
             )
     except KeyboardInterrupt:
-        print(f"stopped: {view.state.done} of {view.state.plan.total} trials done. {_how_to_go_on()}", file=sys.stderr)
+        say(f"stopped: {view.state.done} of {view.state.plan.total} trials done. {_how_to_go_on()}", sys.stderr)
         raise typer.Exit(INTERRUPTED) from None
     except RunError as error:
         is_full = isinstance(error, DiskError) and not ready.is_remote
@@ -262,8 +268,8 @@ def _run(
     if finished.left_for_later:
         why = "time is up" if finished.time_is_up else f"{trials} trial{'s' * (trials != 1)} begun, as asked"
         ended = finished.planned - finished.left_for_later
-        print(f"{why}: {ended} of {finished.planned} trials done. {_how_to_go_on()}")
-    print(finished_text(finished, finished.answer))
+        say(f"{why}: {ended} of {finished.planned} trials done. {_how_to_go_on()}")
+    say(finished_text(finished, finished.answer))
     return finished.exit_code, _told(ready, finished)
 
 
@@ -320,7 +326,7 @@ def _one_clear_message(stopped: str = "stopped") -> Iterator[None]:
 
 
 def _end(message: str, code: int) -> NoReturn:
-    print(message, file=sys.stderr)
+    say(message, sys.stderr)
     raise typer.Exit(code) from None
 
 

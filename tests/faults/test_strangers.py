@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import shutil
 import tarfile
@@ -25,6 +26,8 @@ from safetensors.numpy import save as save_numpy
 from typer.testing import CliRunner
 
 from cnnsearch.cli import app
+from cnnsearch.errors import ResultsError
+from cnnsearch.report.watch.looking import Folder
 from cnnsearch.results.tables import load
 from cnnsearch.storage.checksums import checksum
 from cnnsearch.words import printable
@@ -33,7 +36,7 @@ pytestmark = pytest.mark.usefixtures("figures_left_blank")
 
 PNG = "iVBORw0KGgo="
 FUZZ = settings(
-    max_examples=6,
+    max_examples=10,
     deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
@@ -309,6 +312,65 @@ def test_trials_that_start_from_each_other_are_left_out(folder: Path) -> None:
     assert len(load(folder).trials) == 0
 
 
+@pytest.mark.parametrize("name", ["trials", "plots", "studies", ".lock"])
+def test_no_link_in_the_place_of_a_folder_is_followed(folder: Path, tmp_path: Path, name: str) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    if (folder / name).exists():
+        (folder / name).rename(elsewhere)
+    elsewhere.mkdir(exist_ok=True)
+    (elsewhere / "precious.png").write_text("kept")
+    (folder / name).symlink_to(elsewhere)
+    code, output = report(folder)
+    assert (code, f"{name} is a link" in output) == (2, True), output
+    assert (elsewhere / "precious.png").read_text() == "kept"
+
+
+def test_a_report_writes_no_pictures_through_a_link(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "precious.png").write_text("kept")
+    (tmp_path / "paper").mkdir()
+    (tmp_path / "paper" / "plots").symlink_to(tmp_path / "elsewhere")
+    done = CliRunner().invoke(app, ["report", str(folder), "--out", str(tmp_path / "paper")])
+    assert (done.exit_code, "plots is a link" in done.output) == (2, True), done.output
+    assert [file.name for file in (tmp_path / "elsewhere").iterdir()] == ["precious.png"]
+
+
+FILES_OF_A_FOLDER = ["sweep.yaml", "data.json", "provenance.json", "pictures.json", "tables.json", "trials.parquet",
+                     "predictions.parquet", "record.json", "epochs.jsonl", "predictions.safetensors"]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["FIFO", "link to a device", "link", "folder"])
+@pytest.mark.parametrize("name", FILES_OF_A_FOLDER)
+def test_special_files_neither_hang_nor_fill_the_memory(folder: Path, tmp_path: Path, name: str, kind: str) -> None:
+    file = file_of(folder, name)
+    file.rename(tmp_path / "moved")
+    if kind == "FIFO":
+        os.mkfifo(file)
+    elif kind == "folder":
+        file.mkdir()
+    else:
+        file.symlink_to("/dev/zero" if "device" in kind else tmp_path / "moved")
+    if name in ("sweep.yaml", "data.json"):
+        with pytest.raises(ResultsError, match=rf"{name} .*it is a (FIFO|link|folder)"):
+            load(folder, store=False)
+        return
+    in_a_trial = file.parent != folder
+    if in_a_trial:  # tables that were made before are as good as ever
+        (folder / "tables.json").unlink()
+    found = load(folder, store=False)
+    assert len(found.trials) == 3 - in_a_trial
+    assert len(found.damaged) == in_a_trial
+    assert len(found.left_out) == (name in ("provenance.json", "pictures.json"))
+
+
+def test_names_of_folders_cannot_act_on_a_terminal_or_a_page(folder: Path) -> None:
+    first_trial(folder).rename(folder / "trials" / "\x1b[2J\nerror: all is lost")
+    assert report(folder)[0] == 0
+    assert "\\x1b" in (folder / "report.md").read_text().replace("\\\\", "\\")
+    assert "\x1b" not in (folder / "report.md").read_text() + (folder / "report.html").read_text()
+    assert "\\x1b[2J" in report(folder.with_name("no \x1b[2J"))[1]
+
+
 def places(tree: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     """The ways to every value of a tree, but only to some of a long list."""
     inner = tree.items() if isinstance(tree, dict) else enumerate(tree[:3]) if isinstance(tree, list) else ()
@@ -367,5 +429,6 @@ def test_any_value_of_any_file_may_be_odd(pattern: Path, tmp_path: Path, data: s
             for table in folder.glob("*.parquet"):
                 table.unlink()
         assert report(folder)[0] in (0, 1, 2)
+        Folder(folder).look()
     finally:
         shutil.rmtree(folder)

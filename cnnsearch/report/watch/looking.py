@@ -24,6 +24,7 @@ from cnnsearch.results.trial_folder import TrialFolder
 from cnnsearch.spec.load import from_yaml
 from cnnsearch.spec.settings import Settings
 from cnnsearch.spec.sweep import Sweep
+from cnnsearch.words import printable
 
 LEAST_SECONDS = 1.0
 """Least seconds between two looks at a folder."""
@@ -244,7 +245,7 @@ class Folder:
         if seen.record is not None:
             return seen
         if os.path.lexists(folder.record_file):
-            seen.note = f"The record of trial {name} is damaged: the same sweep trains it again."
+            seen.note = f"The record of trial {printable(name)} is damaged: the same sweep trains it again."
             return seen
         try:
             facts = folder.begun()
@@ -252,7 +253,7 @@ class Folder:
                 return seen
             begun_at = (folder.path / "trial.json").stat().st_mtime
         except (CnnsearchError, OSError) as error:
-            seen.note = f"What trial {name} is cannot be read: {error}."
+            seen.note = f"What trial {printable(name)} is cannot be read: {error}."
             return seen
         seen.begun = Begun(name, facts.stage, facts.settings, (), begun_at, begun_at)
         self._read_epochs(folder, seen)
