@@ -65,7 +65,7 @@ def _decoded(content: io.BufferedReader, schema: pa.Schema, coded: bool) -> tupl
         else pa.chunked_array([pa.nulls(len(table), column.type)])
         for column in schema
     ]
-    return pa.Table.from_arrays(columns, names=schema.names), dict(stored.schema_arrow.metadata or {})
+    return pa.Table.from_arrays(columns, names=schema.names), dict(facts.metadata or {})
 
 
 def _column(held: pa.ChunkedArray, wanted: pa.Field, coded: bool) -> pa.ChunkedArray:

@@ -356,7 +356,7 @@ def test_special_files_neither_hang_nor_fill_the_memory(folder: Path, tmp_path: 
         return
     in_a_trial = file.parent != folder
     if in_a_trial:  # tables that were made before are as good as ever
-        (folder / "tables.json").unlink()
+        rewrite(folder / "tables.json", lambda facts: facts | {"digest": "of others"})
     found = load(folder, store=False)
     assert len(found.trials) == 3 - in_a_trial
     assert len(found.damaged) == in_a_trial
