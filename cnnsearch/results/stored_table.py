@@ -59,6 +59,7 @@ def _decoded(content: io.BufferedReader, schema: pa.Schema, coded: bool) -> tupl
     # As dictionaries, a word that a file repeats in many rows takes its memory once.
     stored = pq.ParquetFile(content, metadata=facts, read_dictionary=words)
     table = stored.read([name for name in schema.names if name in present])
+    table.validate(full=True)  # words that are no text, and numbers of words that are not there
     columns = [
         _column(table[column.name], column, coded)
         if column.name in present

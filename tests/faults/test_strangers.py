@@ -31,12 +31,13 @@ from cnnsearch.report.watch.looking import Folder
 from cnnsearch.results.tables import load
 from cnnsearch.storage.checksums import checksum
 from cnnsearch.words import printable
+from tests.faults.damage import flip
 
 pytestmark = pytest.mark.usefixtures("figures_left_blank")
 
 PNG = "iVBORw0KGgo="
 FUZZ = settings(
-    max_examples=10,
+    max_examples=6,
     deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
@@ -276,6 +277,8 @@ PARQUET = [
     ("trials", column("lr", pa.array(["a", "b", "c"])), "is damaged"),
     ("trials", column("model", pa.array([[1], [2], [3]])), "is damaged"),
     ("trials", column("error", pa.array(["x" * 401] * 3)), "error holds too long words"),
+    ("trials", column("error", pa.array([b"\xff"] * 3).view(pa.string())), "is damaged"),
+    ("epochs", column("trial_id", pa.array([b"\xff"] * 10).view(pa.string())), "is damaged"),
     ("trials", lambda table: table.set_column(3, "parent_id", table["trial_id"]), "a trial starts from itself"),
     ("epochs", lambda table: table.set_column(1, "epoch", pa.nulls(len(table), pa.int64())), "epoch is missing in"),
     ("predictions", lambda table: table.set_column(4, "label", table["confidence"]), "label holds float"),
@@ -401,6 +404,38 @@ def file_of(folder: Path, name: str) -> Path:
         return next((folder / "studies").iterdir())
     inner = sorted((folder / "trials").glob(f"*/{name}"))
     return inner[0] if inner else folder / name
+
+
+BYTES = (
+    "trials.parquet",
+    "epochs.parquet",
+    "predictions.parquet",
+    "predictions.safetensors",
+    "data.json",
+    "sweep.yaml",
+)
+
+
+@settings(FUZZ, max_examples=5)
+@given(
+    name=st.sampled_from(BYTES),
+    places=st.lists(st.integers(0, 2**20), min_size=1, max_size=20),
+    keep=st.booleans(),
+)
+def test_any_bytes_of_any_file_may_be_odd(
+    pattern: Path, tmp_path: Path, name: str, places: list[int], keep: bool
+) -> None:
+    folder = shutil.copytree(pattern, tmp_path / "part1")
+    try:
+        file = file_of(folder, name)
+        for place in places:
+            flip(file, -place)  # the end of a file says what is in it
+        vouch(file)
+        if not keep:
+            shutil.rmtree(folder / "trials")
+        assert report(folder)[0] in (0, 1, 2)
+    finally:
+        shutil.rmtree(folder)
 
 
 @FUZZ
