@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
 import shutil
-import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,77 +16,28 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
-import yaml
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 from numpy.typing import NDArray
 from safetensors.numpy import save as save_numpy
 from typer.testing import CliRunner
 
 from cnnsearch.cli import app
 from cnnsearch.errors import ResultsError
-from cnnsearch.report.watch.looking import Folder
 from cnnsearch.results.tables import load
-from cnnsearch.storage.checksums import checksum
-from cnnsearch.words import printable
-from tests.faults.damage import flip
+from tests.faults.strange import (
+    file_of,
+    make_pattern,
+    replaced,
+    report,
+    rewrite,
+    vouch,
+)
 
 pytestmark = pytest.mark.usefixtures("figures_left_blank")
-
-PNG = "iVBORw0KGgo="
-FUZZ = settings(
-    max_examples=6,
-    deadline=None,
-    derandomize=True,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
 
 
 @pytest.fixture(scope="module")
 def pattern(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with every kind of file that a report reads."""
-    folder = tmp_path_factory.mktemp("results") / "part1"
-    with tarfile.open(Path(__file__).with_name("older.tar.xz")) as archive:
-        archive.extractall(folder, filter="data")
-    rewrite(folder / "data.json", lambda facts: facts | {"weights": [["resnet18", "imagenet", "0" * 16]]})
-    examples = json.loads((folder / "data.json").read_text())["examples"]["test"]["names"]
-    write(folder / "pictures.json", {"sheet": {"coat": [PNG]}, "examples": {examples[0]: PNG}})
-    (folder / "studies").mkdir()
-    (folder / "studies" / "0123456789abcdef.jsonl").write_text(sealed({"index": 0, "suggestion": {"lr": 0.1}}) + "\n")
-    load(folder)
-    return folder
-
-
-def sealed(facts: dict[str, Any]) -> str:
-    facts = {key: value for key, value in facts.items() if key != "checksum"}
-    return json.dumps({"checksum": checksum(facts), **facts})
-
-
-def write(file: Path, facts: Any) -> None:
-    """Write a file whose checksum, if it can have one, is right: a stranger can compute it, too."""
-    file.write_text(sealed(facts) if isinstance(facts, dict) else json.dumps(facts))
-
-
-def rewrite(file: Path, change: Callable[[Any], Any]) -> None:
-    write(file, change(json.loads(file.read_text())))
-
-
-def vouch(file: Path) -> None:
-    """Put a file's checksum where it is looked for."""
-    digest = hashlib.sha256(file.read_bytes()).hexdigest()
-    for note in (file.parent / "record.json", file.parent / "tables.json"):
-        if note.exists() and note != file:
-            rewrite(note, lambda facts: facts | {"files": facts["files"] | {file.name: digest}})
-
-
-def report(folder: Path) -> tuple[int, str]:
-    """Run the command; return its exit code and what it printed."""
-    done = CliRunner().invoke(app, ["report", str(folder)])
-    if not isinstance(done.exception, SystemExit | None):
-        raise done.exception
-    assert printable(done.output.replace("\n", "")) == done.output.replace("\n", "")
-    assert bool(done.stderr) == bool(done.exit_code)
-    return done.exit_code, done.output
+    return make_pattern(tmp_path_factory.mktemp("results") / "part1")
 
 
 @pytest.fixture
@@ -372,98 +321,3 @@ def test_names_of_folders_cannot_act_on_a_terminal_or_a_page(folder: Path) -> No
     assert "\\x1b" in (folder / "report.md").read_text().replace("\\\\", "\\")
     assert "\x1b" not in (folder / "report.md").read_text() + (folder / "report.html").read_text()
     assert "\\x1b[2J" in report(folder.with_name("no \x1b[2J"))[1]
-
-
-def places(tree: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    """The ways to every value of a tree, but only to some of a long list."""
-    inner = tree.items() if isinstance(tree, dict) else enumerate(tree[:3]) if isinstance(tree, list) else ()
-    return [path, *(place for key, value in inner for place in places(value, (*path, key)))]
-
-
-def replaced(tree: Any, path: tuple[Any, ...], value: Any) -> Any:
-    if not path:
-        return value
-    copied = dict(tree) if isinstance(tree, dict) else list(tree)
-    if value is GONE and len(path) == 1:
-        del copied[path[0]]
-    else:
-        copied[path[0]] = replaced(copied[path[0]], path[1:], value)
-    return copied
-
-
-GONE = object()
-ODD = [GONE, None, True, 0, -1, 2, 0.5, -2.5, 10**15, 10**19, -(10**30), 1e308, 5e-324, "", "x", "\x1b[2J\r", "\ud800",
-       "../../x", "NaN", "2026-01-01", "9" * 400, [], [[]], {}, {"": 0}, {"x": {"y": [None]}}, ["x"] * 3,
-       [0.5, "a", None]]  # fmt: skip
-
-JSON_FILES = ("data.json", "provenance.json", "pictures.json", "tables.json", "record.json", "epochs.jsonl", "study")
-
-
-def file_of(folder: Path, name: str) -> Path:
-    if name == "study":
-        return next((folder / "studies").iterdir())
-    inner = sorted((folder / "trials").glob(f"*/{name}"))
-    return inner[0] if inner else folder / name
-
-
-BYTES = (
-    "trials.parquet",
-    "epochs.parquet",
-    "predictions.parquet",
-    "predictions.safetensors",
-    "data.json",
-    "sweep.yaml",
-)
-
-
-@settings(FUZZ, max_examples=5)
-@given(
-    name=st.sampled_from(BYTES),
-    places=st.lists(st.integers(0, 2**20), min_size=1, max_size=20),
-    keep=st.booleans(),
-)
-def test_any_bytes_of_any_file_may_be_odd(
-    pattern: Path, tmp_path: Path, name: str, places: list[int], keep: bool
-) -> None:
-    folder = shutil.copytree(pattern, tmp_path / "part1")
-    try:
-        file = file_of(folder, name)
-        for place in places:
-            flip(file, -place)  # the end of a file says what is in it
-        vouch(file)
-        if not keep:
-            shutil.rmtree(folder / "trials")
-        assert report(folder)[0] in (0, 1, 2)
-    finally:
-        shutil.rmtree(folder)
-
-
-@FUZZ
-@given(data=st.data())
-def test_any_value_of_any_file_may_be_odd(pattern: Path, tmp_path: Path, data: st.DataObject) -> None:
-    folder = shutil.copytree(pattern, tmp_path / "part1", dirs_exist_ok=False)
-    try:
-        name = data.draw(st.sampled_from([*JSON_FILES, "sweep.yaml"]))
-        file = file_of(folder, name)
-        lines = [file.read_text()] if not name.endswith("l") and name != "study" else file.read_text().splitlines()
-        if name == "sweep.yaml":
-            lines = [file.read_text()]
-        tree = yaml.safe_load(lines[0]) if name == "sweep.yaml" else json.loads(lines[0])
-        odd = replaced(tree, data.draw(st.sampled_from(places(tree))), data.draw(st.sampled_from(ODD)))
-        if name == "sweep.yaml":
-            file.write_text(yaml.safe_dump(odd) if odd is not GONE else "")
-        elif name == "epochs.jsonl":
-            file.write_text("\n".join([json.dumps(None if odd is GONE else odd), *lines[1:]]))
-            vouch(file)
-        else:
-            write(file, None if odd is GONE else odd)
-        if data.draw(st.booleans()):
-            shutil.rmtree(folder / "trials")
-        elif data.draw(st.booleans()):
-            (folder / "tables.json").unlink()
-            for table in folder.glob("*.parquet"):
-                table.unlink()
-        assert report(folder)[0] in (0, 1, 2)
-        Folder(folder).look()
-    finally:
-        shutil.rmtree(folder)
