@@ -3,42 +3,38 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import itertools
 import json
-import os
+import logging
 import re
 import shlex
 import signal
 import sys
-import threading
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperCommand
 
-from cnnsearch.errors import CnnsearchError, DiskError, RequestError, RunError
-from cnnsearch.output import Output
+from cnnsearch.ending import INTERRUPTED, as_a_program, command_line, end, how_to_go_on, one_clear_message, stoppable
+from cnnsearch.errors import DiskError, RequestError, RunError
 from cnnsearch.storage.paths import typed_path
 from cnnsearch.storage.remote import is_uri, redacted
-from cnnsearch.words import printable
+from cnnsearch.words import VisibleLines, say
 
 if TYPE_CHECKING:
     from cnnsearch.prepare import Prepared
     from cnnsearch.results.place import ResultsPlace
     from cnnsearch.session import Finished
 
-INTERRUPTED = 130
 BARE_CONFIRM = "5"
 """What `--confirm` without a number means."""
 DAY_SECONDS = 86_400
 MOST_DAYS = 3650
 """Longest time that can be asked for: what a system's timers take is limited."""
-ASK_AGAIN_SECONDS = 0.05
-"""Seconds after which an interrupt that Python dropped is repeated."""
-SHOW_CURSOR = b"\x1b[?25h"
-"""Sent to a terminal at the end: a live table hides its cursor."""
+
+if logging.lastResort is not None:  # what shows warnings of ours where nobody has set up logging
+    logging.lastResort.setFormatter(VisibleLines())
 
 
 def _plain_app(**options: Any) -> typer.Typer:
@@ -109,7 +105,7 @@ def sweep(
     ] = False,
 ) -> None:
     """Run a sweep, or go on with it, and write its tables and report."""
-    with _one_clear_message("stopped before any trial began"):
+    with one_clear_message("stopped before any trial began"):
         from cnnsearch.spec.load import load_sweep
 
         seconds = _seconds("--max-time", max_time) if max_time else None
@@ -126,7 +122,7 @@ def sweep(
         from cnnsearch.session import attached
 
         with (
-            _stoppable() as stopper,
+            stoppable() as stopper,
             attached(address) as cluster,
             prepared(chosen, out, dry_run=dry_run, cluster=cluster) as ready,
         ):
@@ -150,7 +146,7 @@ def report(
     ] = None,
 ) -> None:
     """Make the report again from results alone; of several results folders, one that compares them."""
-    with _one_clear_message():
+    with one_clear_message():
         from cnnsearch.report import write, write_comparison
         from cnnsearch.report.comparison import beside, refuse_out, refuse_repeats
         from cnnsearch.results.tables import load
@@ -175,9 +171,9 @@ def report(
             page = write_comparison(tables, folder) if several else write(tables[0], folder)
             if folder == paths[0]:
                 places[0].publish()
-                print(f"{places[0]}/{page.name}")
+                say(f"{places[0]}/{page.name}")
             else:
-                print(page)
+                say(page)
 
 
 def _readable(stack: contextlib.ExitStack, results: str) -> ResultsPlace:
@@ -202,7 +198,7 @@ def unseal(
     ] = False,
 ) -> None:
     """Open a sealed test set (evidence.test: sealed): test every trial once, and make the report again."""
-    with _one_clear_message(f"stopped; the same command goes on: cnnsearch unseal {shlex.quote(results)}"):
+    with one_clear_message(f"stopped; the same command goes on: cnnsearch unseal {shlex.quote(results)}"):
         from cnnsearch.progress import labelled
         from cnnsearch.unsealing import unseal as test_all
 
@@ -213,7 +209,7 @@ def unseal(
             if sys.stdout.isatty() and not as_json:
                 print(f"\rtesting {done} of {total} trials", end="\n" if done == total else "", flush=True)
 
-        found = test_all(Path(results), data, tell)
+        found = test_all(typed_path(results), data, tell)
         print(f"test set open: {found.tested} trial{'s' * (found.tested != 1)} tested")
         print(labelled([*found.answer, ("report", str(found.report))]))
     if as_json:
@@ -229,7 +225,7 @@ def watch(
     ] = None,
 ) -> None:
     """Show the report growing while a sweep runs, on a page for this machine alone. Ctrl-C ends it."""
-    with _one_clear_message():
+    with one_clear_message():
         try:
             for number in (signal.SIGINT, signal.SIGTERM):  # a shell ignores SIGINT in what it starts in the background
                 signal.signal(number, signal.default_int_handler)
@@ -237,14 +233,14 @@ def watch(
 
             if uris := [redacted(one) for one in results if is_uri(one)]:
                 raise RequestError(f"{uris[0]}: watch looks at folders; of a URI, cnnsearch report shows what is done")
-            serve([typed_path(one) for one in results], port, lambda line: print(line, flush=True))
+            serve([typed_path(one) for one in results], port, say)
         except KeyboardInterrupt:  # the usual way to end it
             raise typer.Exit from None
 
 
 def main() -> None:
     """Entry point of the console script `cnnsearch`."""
-    with _as_a_program():
+    with as_a_program():
         app()
 
 
@@ -252,14 +248,14 @@ def run_alone(command: Callable[..., None]) -> None:
     """Run one of the commands above as a program of its own."""
     alone = _plain_app()
     alone.command(cls=_Bare if command is sweep else None)(command)
-    with _as_a_program():
+    with as_a_program():
         alone()
 
 
 def _dry(ready: Prepared) -> tuple[int, dict[str, Any]]:
     from cnnsearch.plan_text import plan_json, plan_text
 
-    print(plan_text(ready))
+    say(plan_text(ready))
     return 0, plan_json(ready)
 
 
@@ -273,8 +269,8 @@ def _run(
     from cnnsearch.session import execute
 
     console = Console(highlight=False)
-    print(plan_text(ready) + "\n", flush=True)
-    view = LiveView(ready, console) if console.is_terminal else LineView(ready, lambda line: print(line, flush=True))
+    say(plan_text(ready) + "\n")
+    view = LiveView(ready, console) if console.is_terminal else LineView(ready, say)
     try:
         with view:
             finished = execute(
@@ -284,21 +280,21 @@ def _run(
                 max_seconds=seconds,
                 max_trials=trials,
                 until_clear=until_clear,
-                command=_command(),
+                command=command_line(),
             )
     except KeyboardInterrupt:
-        print(f"stopped: {view.state.done} of {view.state.plan.total} trials done. {_how_to_go_on()}", file=sys.stderr)
+        say(f"stopped: {view.state.done} of {view.state.plan.total} trials done. {how_to_go_on()}", sys.stderr)
         raise typer.Exit(INTERRUPTED) from None
     except RunError as error:
         is_full = isinstance(error, DiskError) and not ready.is_remote
         first = "Free some space, then the same command goes on" if is_full else ""
         done = f"{view.state.done} of {view.state.plan.total} trials done"
-        _end(f"error: {error}\n{done}. {_how_to_go_on(first)}", error.exit_code)
+        end(f"error: {error}\n{done}. {how_to_go_on(first)}", error.exit_code)
     if finished.left_for_later:
         why = "time is up" if finished.time_is_up else f"{trials} trial{'s' * (trials != 1)} begun, as asked"
         ended = finished.planned - finished.left_for_later
-        print(f"{why}: {ended} of {finished.planned} trials done. {_how_to_go_on()}")
-    print(finished_text(finished, finished.answer))
+        say(f"{why}: {ended} of {finished.planned} trials done. {how_to_go_on()}")
+    say(finished_text(finished, finished.answer))
     return finished.exit_code, _told(ready, finished)
 
 
@@ -315,16 +311,6 @@ def _told(ready: Prepared, finished: Finished) -> dict[str, Any]:
         "results": finished.place,
         "report": finished.report_place,
     }
-
-
-def _how_to_go_on(first: str = "") -> str:
-    return f"{first or 'The same command goes on'}:\n  {_command()}"
-
-
-def _command() -> str:
-    """This command line, however `sweep` was called."""
-    arguments = sys.argv[2:] if sys.argv[1:2] == ["sweep"] else sys.argv[1:]
-    return shlex.join(["python", "-m", "cnnsearch.sweep", *map(redacted, arguments)])
 
 
 def _seconds(option: str, text: str) -> float:
@@ -344,91 +330,3 @@ def _seeds(text: str | None) -> list[int]:
         return [int(part) for part in text.split(",")] if text else []
     except ValueError:
         raise RequestError(f"--seeds {text}: give whole numbers with commas between, such as 0,1,2") from None
-
-
-@contextlib.contextmanager
-def _one_clear_message(stopped: str = "stopped") -> Iterator[None]:
-    """End the command with an error's own message and exit code, without a traceback."""
-    try:
-        yield
-    except CnnsearchError as error:
-        _end(f"error: {error}", error.exit_code)
-    except OSError as error:
-        if error.errno != errno.ENAMETOOLONG:
-            raise
-        given = f"{printable(str(error.filename)[:60])}…"
-        longest = "most file systems take names of up to 255 bytes, and paths of up to 4,096"
-        _end(f"error: {given} is too long: {longest}", RequestError.exit_code)
-    except KeyboardInterrupt:
-        _end(stopped, INTERRUPTED)
-
-
-def _end(message: str, code: int) -> NoReturn:
-    print(message, file=sys.stderr)
-    raise typer.Exit(code) from None
-
-
-@contextlib.contextmanager
-def _as_a_program() -> Iterator[None]:
-    """Let no output end the command, and exit at its end: 1 in place of 0 where standard output could not be written.
-
-    When stopped, leave at once: everything is cleaned up by then, Python's own end takes half a second and may exit
-    with -2.
-    """
-    output = Output()
-    code: Any = 0
-    try:
-        yield
-    except SystemExit as end:
-        code = end.code
-    if loss := output.loss():
-        print(f"error: standard output cannot be written: {loss}", file=sys.stderr, flush=True)
-        code = code or CnnsearchError.exit_code
-    if code == INTERRUPTED:
-        os._exit(INTERRUPTED)
-    sys.exit(code)
-
-
-class _Stopper:
-    """Handles Ctrl-C and SIGTERM: the first asks for an orderly end, the second ends at once."""
-
-    def __init__(self) -> None:
-        self.asked = False
-        self.ready: Prepared | None = None
-        self.say_dropped = sys.unraisablehook
-
-    def __call__(self, number: int, frame: object) -> None:
-        if not self.asked:
-            self.asked = True
-            raise KeyboardInterrupt
-        if self.ready is not None:
-            self.ready.warden.last_words("")
-        if os.isatty(1):
-            os.write(1, SHOW_CURSOR)
-        words = f"\nstopped at once; what was finished is kept. {_how_to_go_on()}\n"
-        with contextlib.suppress(OSError):
-            os.write(2, words.encode(errors="backslashreplace"))
-        os._exit(INTERRUPTED)
-
-    def dropped(self, unraisable: sys.UnraisableHookArgs) -> None:
-        """Ask again where Python has dropped the exception, as it does in the callbacks of its imports."""
-        if not issubclass(unraisable.exc_type, KeyboardInterrupt):
-            self.say_dropped(unraisable)
-            return
-        self.asked = False
-        main = threading.main_thread().ident or 0
-        threading.Timer(ASK_AGAIN_SECONDS, signal.pthread_kill, (main, signal.SIGINT)).start()
-
-
-@contextlib.contextmanager
-def _stoppable() -> Iterator[_Stopper]:
-    """Stop in good order when asked once, at once when asked twice. After a stop, further signals are ignored."""
-    stopper = _Stopper()
-    before = {number: signal.signal(number, stopper) for number in (signal.SIGINT, signal.SIGTERM)}
-    sys.unraisablehook = stopper.dropped
-    try:
-        yield stopper
-    finally:
-        sys.unraisablehook = stopper.say_dropped
-        for number, handler in before.items():
-            signal.signal(number, signal.SIG_IGN if stopper.asked else handler)

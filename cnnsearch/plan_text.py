@@ -30,6 +30,7 @@ def plan_text(ready: Prepared) -> str:
         ("", _classes_text(dataset.classes)),
         *(("", f"note: {warning}") for warning in dataset.warnings),
     ]
+    rows += [("", f"note: {found.file} is read {found.note}") for found in ready.weights.values() if found.note]
     if ready.is_sealed:
         rows.append(("", f"test set sealed: no test image is looked at until cnnsearch unseal {ready.results}"))
     if ready.repeated:

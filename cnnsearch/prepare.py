@@ -34,6 +34,7 @@ from cnnsearch.spec.confirm import CONFIRM
 from cnnsearch.spec.stage import StopEarly
 from cnnsearch.spec.sweep import Sweep
 from cnnsearch.training.models.pretrained import Key, Pretrained, find_weights
+from cnnsearch.words import printable
 
 FEATURES_SHARE = 0.5
 """Share of memory that the outputs of frozen layers may take; they are mapped once for all trials."""
@@ -262,7 +263,7 @@ def final_outcomes(results: Results, records: Mapping[str, Record]) -> dict[str,
     damaged = results.damaged(records, checkpoints=True)
     for trial_id, files in damaged.items():
         told = ", ".join(f"{name} is {what}" for name, what in files.items())
-        _LOG.warning("trial %s: %s; it counts as not done", trial_id, told)
+        _LOG.warning("trial %s: %s; it counts as not done", printable(trial_id), told)
     return {
         trial_id: record.outcome
         for trial_id, record in records.items()

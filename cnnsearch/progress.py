@@ -21,7 +21,7 @@ from cnnsearch.planning.trial import Status, Trial
 from cnnsearch.prepare import Prepared, epochs_left, expected_seconds
 from cnnsearch.results.record import Record
 from cnnsearch.session import Finished
-from cnnsearch.words import accuracy, clock, duration, percent
+from cnnsearch.words import accuracy, clock, duration, percent, printable
 
 if TYPE_CHECKING:
     from cnnsearch.planning.trial import EpochRow
@@ -187,10 +187,13 @@ class LiveView:
         )
         trials = Table.grid(padding=(0, 2))
         running = list(state.running.values())[:MOST_SHOWN]
-        named = [[" ".join(part) for part in setting_parts(trial.settings, state.axes)] for trial, _ in running]
+        named = [
+            [Text(printable(" ".join(part))) for part in setting_parts(trial.settings, state.axes)]
+            for trial, _ in running
+        ]
         columns = max(map(len, named), default=0)
         for (trial, row), parts in zip(running, named, strict=True):
-            cells = ["", *parts, *[""] * (columns - len(parts))] if columns else ["", trial.stage]
+            cells: list[Text | str] = ["", *parts, *[""] * (columns - len(parts))] if columns else ["", trial.stage]
             if row is None:
                 trials.add_row(*cells, "starting")
                 continue
@@ -203,7 +206,7 @@ class LiveView:
             )
         hidden = len(state.running) - len(running)
         tail = [Text(f"  and {hidden} more")] if hidden > 0 else []
-        tail += [Text(f"best so far  {best}") for best in [state.best_text()] if best]
+        tail += [Text(printable(f"best so far  {best}")) for best in [state.best_text()] if best]
         tail += [Text(state.dashboard)] if state.dashboard else []
         return Group(head, trials, *tail) if state.running else Group(head, *tail)
 

@@ -48,10 +48,8 @@ def unseal(folder: Path, data: str | None = None, listen: Callable[[int, int], N
     Raises RequestError where nothing is sealed, or where images or weights are not those of the sweep.
     """
     results = Results(folder)
-    try:
-        sweep = from_yaml(results.sweep_file.read_text(encoding="utf-8"), str(results.sweep_file))
-    except OSError:
-        raise RequestError(f"{folder} is not the results of a sweep: it has no sweep.yaml") from None
+    results.refuse_links()
+    sweep = from_yaml(results.sweep_text(), str(results.sweep_file))
     if data is not None:
         sweep = sweep.with_values({"data.source": data})
     with results.locked():

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
+import sys
 from collections.abc import Sequence
+from typing import IO
 
 
 def duration(seconds: float) -> str:
@@ -95,6 +98,19 @@ def printable(text: str, *, on_page: bool = False) -> str:
     if on_page:
         return _ACTING.sub(lambda found: _escape(found[0]), text)
     return text if text.isprintable() else "".join(char if char.isprintable() else _escape(char) for char in text)
+
+
+def say(text: object, file: IO[str] | None = None) -> None:
+    """Print lines with what `printable` replaces made visible: text from files moves no cursor and hides nothing."""
+    print(printable(str(text), on_page=True), file=file or sys.stdout, flush=True)
+
+
+class VisibleLines(logging.Formatter):
+    """Formats warnings as `say` prints lines."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """See `logging.Formatter`."""
+        return printable(super().format(record), on_page=True)
 
 
 def _escape(char: str) -> str:

@@ -155,7 +155,7 @@ def wrong_requests(tmp_path: Path) -> dict[str, tuple[list[Any], str]]:
         "endless time": (["part1", "--max-time", "9" * 20 + "d"], "d: allowed is up to 3650d"),
         "endless seeds": (["part1", "--confirm", "--until-clear", "9" * 400 + "d"], "d: allowed is up to 3650d"),
         "long sweep": (["p" * 300], "ppp… is too long: most file systems take names of up to 255 bytes"),
-        "long out": (["part1", *SETTINGS, "--out", tmp_path / ("o" * 300)], "cannot be written: File name too long"),
+        "long out": (["part1", *SETTINGS, "--out", tmp_path / ("o" * 300)], "is too long"),
         "long out, planned": (["part1", *SETTINGS, "--out", tmp_path / ("o" * 300), "--dry-run"], "is too long"),
         "too many convs": (
             ["part1", *SETTINGS, "--set", "train.fine_tune=last-99-convs"],

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import sys
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cnnsearch import words
-from cnnsearch.words import decoded, plural, printable, shortened
+from cnnsearch.words import VisibleLines, decoded, plural, printable, say, shortened
 
 
 @pytest.mark.parametrize(
@@ -72,3 +74,11 @@ def test_on_a_page_only_what_acts_on_other_text_is_escaped() -> None:
     assert printable("a\x1b[2J\u202eb", on_page=True) == "a\\x1b[2J\\u202eb"
     assert printable("line\nbreak\u00a0and 👩\u200d🚀", on_page=True) == "line\nbreak\u00a0and 👩\u200d🚀"
     assert printable("line\nbreak") == "line\\nbreak"
+
+
+def test_lines_that_are_said_move_no_cursor(capsys: pytest.CaptureFixture[str]) -> None:
+    say("one\n\x1b[2Jtwo\r")
+    say("three\x07", sys.stderr)
+    assert capsys.readouterr() == ("one\n\\x1b[2Jtwo\\r\n", "three\\x07\n")
+    record = logging.LogRecord("name", logging.WARNING, "file", 1, "%s is damaged", ("\x1b]0;x",), None)
+    assert VisibleLines().format(record) == "\\x1b]0;x is damaged"

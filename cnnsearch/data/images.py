@@ -34,6 +34,7 @@ from PIL import (
 )
 
 from cnnsearch.errors import DataError
+from cnnsearch.storage.contents import HEAD, is_lfs_pointer, is_web_page, kind_of, text_of
 from cnnsearch.words import printable
 
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
@@ -212,8 +213,6 @@ def _to_8_bits(values: NDArray[np.int32] | NDArray[np.float32]) -> NDArray[np.ui
     return np.rint(grey).astype(np.uint8)
 
 
-_HEAD = 4096
-"""Bytes at the beginning that are looked at to recognise a kind of content."""
 _TAIL = 64
 """Bytes at the end, among which a complete file has its end marker."""
 _REASON_LENGTH = 100
@@ -229,25 +228,6 @@ _IMAGES = {
     b"MM\0*": "TIFF",
 }
 _END_MARKERS = {"JPEG": b"\xff\xd9", "PNG": b"IEND", "GIF": b";"}
-_OTHERS = {
-    b"PK\x03\x04": "a zip archive",
-    b"\x1f\x8b": "gzip data",
-    b"BZh": "bzip2 data",
-    b"\xfd7zXZ\0": "xz data",
-    b"7z\xbc\xaf\x27\x1c": "a 7z archive",
-    b"Rar!": "a RAR archive",
-    b"%PDF": "a PDF document",
-    b"%!PS": "PostScript",
-    b"8BPS": "a Photoshop document",
-    b"\0\0\1\0": "an icon (.ico)",
-    b"\0\0\0\x0cjP  ": "a JPEG 2000 image",
-    b"\xff\x4f\xff\x51": "a JPEG 2000 image",
-    b"\xff\x0a": "a JPEG XL image",
-    b"\0\0\0\x0cJXL ": "a JPEG XL image",
-    b"\x93NUMPY": "a NumPy array",
-    b"\x7fELF": "a program",
-    b"MZ": "a program",
-}
 _BRANDS = {b"avif": "an AVIF image", b"avis": "an AVIF image"} | dict.fromkeys(
     (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1"), "a HEIC image"
 )
@@ -255,16 +235,15 @@ _BRANDS = {b"avif": "an AVIF image", b"avis": "an AVIF image"} | dict.fromkeys(
 
 def not_an_image(data: bytes) -> str:
     """Say why content that no decoder recognised is refused; worded to follow a file name."""
-    text = _text(data[:_HEAD])
+    text = text_of(data[:HEAD])
     if text is not None:
         return _not_text(text)
     if image_kind(data):
         return damaged(data, "its header is not complete")
     if data[4:8] == b"ftyp":
         return f"is not an image that can be read (its content is {_BRANDS.get(data[8:12], 'a video')})"
-    for magic, kind in _OTHERS.items():
-        if data.startswith(magic):
-            return f"is not an image that can be read (its content is {kind})"
+    if kind := kind_of(data):
+        return f"is not an image that can be read (its content is {kind})"
     if not data.strip(b"\0"):
         return f"is not an image (its {len(data):,} bytes are all zero)"
     return "is not an image that can be read (its content is of no known kind)"
@@ -301,29 +280,14 @@ def _declared_length(data: bytes, kind: str | None) -> int | None:
     return None
 
 
-def _text(head: bytes) -> str | None:
-    """Return the first bytes as text; None if they are not text."""
-    if head.startswith((b"\xff\xfe", b"\xfe\xff")):
-        text = head.decode("utf-16", "replace")
-    else:
-        try:
-            text = head.decode("utf-8-sig")
-        except UnicodeDecodeError as error:
-            if len(head) < _HEAD or error.start < len(head) - 3:
-                return None
-            text = head[: error.start].decode("utf-8-sig")
-    return text if all(char.isprintable() or char in "\t\n\r\f\v" for char in text) else None
-
-
 def _not_text(text: str) -> str:
-    start = text.lstrip().lower()
     if not text:
         return "is empty (0 bytes)"
-    if start.startswith("version https://git-lfs"):
+    if is_lfs_pointer(text):
         return "is a Git LFS pointer, not the image itself; run git lfs pull"
-    if "<svg" in start:
+    if "<svg" in text.lower():
         return "is an SVG drawing; only pixel images can be read"
-    if start.startswith(("<!doctype html", "<html")):
+    if is_web_page(text):
         return "is not an image (its content is a web page)"
     return "is not an image (its content is text)"
 

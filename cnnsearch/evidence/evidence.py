@@ -183,9 +183,8 @@ class Evidence(Compared):
         at = self.tables.unsealed.get("at")
         if not isinstance(at, str):
             return []
-        moment = pd.Timestamp(at)
-        known = self.tables.trials[self.tables.trials["started_at"].notna()]
-        late = set(known.loc[known["started_at"] >= moment, "trial_id"].astype(str))
+        times = pd.to_datetime(self.tables.trials["started_at"], utc=True)
+        late = set(self.tables.trials.loc[times >= pd.to_datetime(at, utc=True), "trial_id"].astype(str))
         return [c for c in self.configurations if c.confirms is None and late.issuperset(c.trial_ids)]
 
     def balanced(self, configuration: Configuration) -> tuple[stats.Estimate, float] | None:

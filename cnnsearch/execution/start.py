@@ -62,12 +62,12 @@ def _load_start(model: nn.Module, settings: Settings, parent_id: str | None, con
             _load_start(model, parent.settings, parent.parent_id, context)
         model.load_state_dict(weights, strict=False)
     elif settings.weights != "none":
-        from cnnsearch.training.models.weights import load_into, read_state
+        from cnnsearch.training.models.weights import load_file_into
 
         classes = len(context.dataset(settings).classes)
         file = context.weights[settings.model, settings.weights].file
         reset_head(model, classes, settings.seed)
-        load_into(model, read_state(file), classes, str(file))
+        load_file_into(model, file, classes)
 
 
 def arrange(model: nn.Module, trial: Trial, context: SharedContext, pixels: Pixels) -> tuple[TrainingState, Examples]:

@@ -14,6 +14,7 @@ import math
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from cnnsearch.errors import ResultsError
 from cnnsearch.planning.setting import SettingKey, setting_key
 from cnnsearch.planning.study import Study, Suggestions, confirm_study_id
 from cnnsearch.planning.trial import Outcome, Status, Trial
@@ -99,6 +100,8 @@ def confirmation(
     )
     rounds = tuple(suggestions.get(name, ()))
     whole = tuple(setting for setting in settings if all(outcomes[trial.id].is_comparable for trial in setting))
+    if rounds and not _can_be(rounds, len(whole)):
+        raise ResultsError(f"studies/{name}.jsonl: its rounds do not fit the trials; remove the file")
     several = {
         index: max(confirm.seeds, *(one.get("seeds", 0) for one in rounds if index in one["contenders"]))
         for index in (rounds[0]["contenders"] if rounds else ())
@@ -109,6 +112,16 @@ def confirmation(
         for index, count in several.items()
     ]
     return Confirmation(Study(name, CONFIRM, (), rounds, ()), whole, tuple(contenders))
+
+
+def _can_be(rounds: Sequence[Cell], settings: int) -> bool:
+    """Whether these can be rounds among so many settings."""
+    if not all(isinstance(one.get("contenders"), list) for one in rounds):
+        return False
+    of_all = rounds[0]["contenders"]
+    if len(set(of_all)) != len(of_all) or not all(0 <= index < settings for index in of_all):
+        return False
+    return all({*one["contenders"], *one.get("lost", ())} <= set(of_all) for one in rounds)
 
 
 def first_round(found: Confirmation, outcomes: Mapping[str, Outcome], images: int, wanted: int | str) -> Cell:

@@ -9,11 +9,12 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import Any
 
+from cnnsearch.errors import ResultsError
 from cnnsearch.planning.confirm import MOST, Confirmation, Contender, confirmation, ready_trials
 from cnnsearch.planning.setting import SettingKey, setting_key
 from cnnsearch.planning.study import Study, Suggestions, child_study_id, decided, root_study_id
 from cnnsearch.planning.trial import Outcome, Status, Trial
-from cnnsearch.spec.cells import Cell, cell_of, cells, size, typical_cells
+from cnnsearch.spec.cells import Cell, can_suggest, cell_of, cells, size, typical_cells
 from cnnsearch.spec.confirm import CONFIRM, Confirm
 from cnnsearch.spec.settings import Settings
 from cnnsearch.spec.stage import NUMERIC_KINDS, Stage, StartFrom, StopEarly
@@ -192,7 +193,9 @@ class _Planner:
         trials = []
         for seed in seeds:
             settings = Settings.model_validate({**base, **cell, "seed": seed})
-            digest = None if settings.weights == "none" else self.weights[settings.model, settings.weights]
+            digest = None if settings.weights == "none" else self.weights.get((settings.model, settings.weights))
+            if digest is None and settings.weights != "none":
+                raise ResultsError(f"data.json does not say which weights {settings.weights} of {settings.model} are")
             trials.append(Trial(stage.name, settings, self.data, weights=digest))
         return tuple(trials)
 
@@ -203,6 +206,8 @@ class _Planner:
         self, name: str, stage: Stage, group: tuple[Any, ...], make: Callable[[Stage, Cell], tuple[Trial, ...]]
     ) -> Study:
         suggested = tuple(self.suggestions.get(name, ()))[: stage.search.trials]
+        if not all(can_suggest(stage.space, suggestion) for suggestion in suggested):
+            raise ResultsError(f"studies/{name}.jsonl: a suggestion is no cell of stage {stage.name}; remove the file")
         trials = tuple(
             self._once((stage.name, name, index), functools.partial(make, stage, suggestion))
             for index, suggestion in enumerate(suggested)

@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from cnnsearch.errors import RunError
+from cnnsearch.errors import RequestError, RunError
 from cnnsearch.evidence.evidence import Evidence
 from cnnsearch.evidence.mistakes import examples_wanted
 from cnnsearch.report import comparison, freshness, html, markdown
@@ -79,6 +79,8 @@ def write_comparison(tables: Sequence[Tables], out: Path) -> Path:
 
 def _write(out: Path, page: Page | ComparisonPage, made_from: str = "", answer: freshness.Lines = ()) -> Path:
     plots = out / "plots"
+    if plots.is_symlink():
+        raise RequestError(f"{plots} is a link, and nothing is written where it leads; put a folder in its place")
     try:
         plots.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -14,6 +14,7 @@ from collections.abc import Collection, Sequence
 from importlib import metadata
 from pathlib import Path
 
+from cnnsearch.results.shapes import ReportNote, problem
 from cnnsearch.results.tables import Tables
 from cnnsearch.storage.checksums import sha256
 from cnnsearch.storage.durable import read_checked, write_checked
@@ -36,6 +37,7 @@ def made_from(tables: Tables) -> str:
         tables.damaged,
         tables.is_sealed,
         tables.unsealed,
+        tables.left_out,
     ]
     return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
 
@@ -74,7 +76,12 @@ def _is(path: Path, digest: str) -> bool:
 def noted(out: Path, tables: Tables) -> list[tuple[str, str]] | None:
     """Return the answer of the report in `out`; None if a new report would differ, or one of its files has changed."""
     stored = read_checked(out / "report.json")
-    if stored is None or not stored["made_from"] or stored["made_from"] != made_from(tables):
+    if (
+        stored is None
+        or problem(ReportNote, stored)
+        or not stored["made_from"]
+        or stored["made_from"] != made_from(tables)
+    ):
         return None
     whole = all(_is(out / name, digest) for name, digest in stored["files"].items())
     return [(label, line) for label, line in stored["summary"]] if whole else None
@@ -86,5 +93,5 @@ def _code() -> str:
     package = Path(__file__).parents[1]
     found = hashlib.sha256(f"matplotlib {metadata.version('matplotlib')}".encode())
     for file in sorted([*package.rglob("*.py"), *package.rglob("templates/*")]):
-        found.update(f"{file.relative_to(package)} {sha256(file)}".encode())
+        found.update(f"{file.relative_to(package)} {sha256(file, follow=True)}".encode())
     return found.hexdigest()

@@ -150,12 +150,13 @@ def assemble(evidence: Evidence) -> Page:
 
 
 def _damage(evidence: Evidence) -> list[str]:
-    damaged = evidence.tables.damaged
+    damaged, left_out = evidence.tables.damaged, list(evidence.tables.left_out)
+    left_out = left_out[:_MOST_NAMED] + [f"And {len(left_out) - _MOST_NAMED} more."] * (len(left_out) > _MOST_NAMED)
     if not damaged:
-        return []
+        return left_out
     named = ", ".join(damaged[:_MOST_NAMED]) + (", …" if len(damaged) > _MOST_NAMED else "")
     trials = counted(len(damaged), "trial")
-    return [f"{trials} with damaged files count as not done ({named}): the same sweep trains them again."]
+    return [f"{trials} with damaged files count as not done ({named}): the same sweep trains them again.", *left_out]
 
 
 def _added(evidence: Evidence) -> list[str]:

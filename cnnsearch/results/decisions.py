@@ -11,7 +11,10 @@ from pathlib import Path
 
 from cnnsearch.errors import DiskError
 from cnnsearch.planning.decisions import Note
+from cnnsearch.results.shapes import DecisionLine, problem
 from cnnsearch.storage.checksums import checksum, is_whole
+from cnnsearch.storage.durable import appending
+from cnnsearch.storage.reading import parsed, read_bytes
 
 MOST_BYTES = 64 * 1024
 """Bytes from which on a file gets no more lines: under a URI, the last one is sent again with every decision."""
@@ -40,7 +43,7 @@ class DecisionsFolder:
                 file = self.path / f"{int(file.stem) + 1:04}.jsonl"
             is_new = not file.exists()
             self.path.mkdir(exist_ok=True)
-            with file.open("ab") as opened:
+            with appending(file) as opened:
                 opened.write("".join(map(_line, notes)).encode())
                 opened.flush()
                 os.fsync(opened.fileno())
@@ -68,8 +71,12 @@ def _line(note: Note) -> str:
 
 
 def _notes(file: Path) -> Iterator[Note]:
-    for text in file.read_bytes().splitlines():
-        with contextlib.suppress(ValueError, RecursionError, TypeError):
-            facts = json.loads(text)
-            if isinstance(facts, dict) and is_whole(facts):
-                yield Note(**{name: value for name, value in facts.items() if name != "checksum"})
+    try:
+        lines = read_bytes(file).splitlines()
+    except OSError:
+        return
+    for text in lines:
+        with contextlib.suppress(ValueError):
+            facts = parsed(text)
+            if isinstance(facts, dict) and is_whole(facts) and not problem(DecisionLine, facts):
+                yield Note(**{name: facts.get(name) for name in DecisionLine.model_fields})  # type: ignore[arg-type]

@@ -20,7 +20,6 @@ the files beside it; the folder's JSON files carry theirs, and each line of a st
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -36,12 +35,18 @@ from cnnsearch.planning.trial import Trial
 from cnnsearch.results import lock
 from cnnsearch.results.decisions import DecisionsFolder
 from cnnsearch.results.record import Record
+from cnnsearch.results.shapes import SHAPES, problem
 from cnnsearch.results.study_file import StudyFile
 from cnnsearch.results.trial_folder import Damage, TrialFolder
 from cnnsearch.spec.cells import Cell
+from cnnsearch.spec.document import MAX_BYTES
 from cnnsearch.spec.sweep import Sweep
 from cnnsearch.storage.checksums import is_whole
 from cnnsearch.storage.durable import remove_abandoned, write_checked, write_whole
+from cnnsearch.storage.reading import read_bytes, read_json
+
+OWN = (".lock", "trials", "studies", "decisions", "plots")
+"""What a run opens or fills in place. All its other files it replaces, links among them."""
 
 UNSEALED = "unsealed.json"
 """File that says when the test set was unsealed."""
@@ -102,15 +107,43 @@ class Results:
         files = sorted((self.path / "studies").glob("*.jsonl"))
         return {file.stem: self.study(file.stem).read() for file in files}
 
-    def records(self) -> dict[str, Record]:
-        """Trial id -> record of each trial that ended, without damaged records."""
+    def refuse_links(self) -> None:
+        """Raise ResultsError where a link takes the place of one of the folder's own files or folders."""
+        for name in OWN:
+            if (self.path / name).is_symlink():
+                raise ResultsError(
+                    f"{self.path / name} is a link, and what it leads to is neither read nor written; "
+                    "put what it should be in its place"
+                )
+
+    def records(self, unreadable: dict[str, str] | None = None) -> dict[str, Record]:
+        """Trial id -> record of each trial that ended, without damaged records.
+
+        Args:
+            unreadable: takes in trial id -> why its record, which is whole, cannot be read by this version.
+
+        Raises ResultsError for such a record where `unreadable` is not given.
+        """
         found = {}
-        if self.trials_path.is_dir():
-            for entry in sorted(os.scandir(self.trials_path), key=lambda entry: entry.name):
-                record = TrialFolder(Path(entry.path)).record()
-                if record is not None:
-                    found[record.trial_id] = record
+        for folder in self._trial_folders():
+            try:
+                record = folder.record()
+            except ResultsError as error:
+                if unreadable is None:
+                    raise
+                unreadable[folder.path.name] = str(error)
+                continue
+            if record is not None:
+                found[record.trial_id] = record
         return found
+
+    def _trial_folders(self) -> list[TrialFolder]:
+        """The folders of trials, by name; none where a link takes their place."""
+        if not self.trials_path.is_dir() or self.trials_path.is_symlink():
+            return []
+        with os.scandir(self.trials_path) as entries:
+            names = sorted(entry.name for entry in entries if entry.is_dir(follow_symlinks=False))
+        return [self.trial(name) for name in names]
 
     def damaged(self, records: Mapping[str, Record], *, checkpoints: bool = False) -> dict[str, dict[str, Damage]]:
         """Trial id -> file name -> what is wrong with it, of records and of the files that tables are made from.
@@ -123,28 +156,25 @@ class Results:
             checkpoints: whether to look at checkpoints too; only while no trial of this folder runs.
         """
         found = {}
-        if self.trials_path.is_dir():
-            for entry in sorted(os.scandir(self.trials_path), key=lambda entry: entry.name):
-                if not entry.is_dir(follow_symlinks=False):
-                    continue  # not a trial's folder
-                folder, record = TrialFolder(Path(entry.path)), records.get(entry.name)
-                if record is not None:
-                    names = folder.damage(
-                        record, (folder.epochs_file.name, folder.predictions_file.name, folder.test_file.name)
-                    )
-                else:
-                    names = {}
-                    if folder.record_file.exists():
-                        names[folder.record_file.name] = Damage.CHANGED
-                    if checkpoints and folder.has_damaged_checkpoint():
-                        names[folder.checkpoint_file.name] = Damage.CHANGED
-                if names:
-                    found[entry.name] = names
+        for folder in self._trial_folders():
+            record = records.get(folder.path.name)
+            if record is not None:
+                names = folder.damage(
+                    record, (folder.epochs_file.name, folder.predictions_file.name, folder.test_file.name)
+                )
+            else:
+                names = {}
+                if os.path.lexists(folder.record_file):
+                    names[folder.record_file.name] = Damage.CHANGED
+                if checkpoints and folder.has_damaged_checkpoint():
+                    names[folder.checkpoint_file.name] = Damage.CHANGED
+            if names:
+                found[folder.path.name] = names
         return found
 
     def set_damaged_aside(self) -> list[str]:
         aside = []
-        for name in ("data.json", "pictures.json", "provenance.json", "choices.json", UNSEALED):
+        for name in SHAPES:
             try:
                 self.read(name)
             except ResultsError:
@@ -159,7 +189,11 @@ class Results:
 
     def adopt(self, trial_ids: list[str], *, untested: bool = False) -> list[str]:
         """See `ResultsPlace.adopt`. Files are linked if the file system can do that, else copied."""
-        siblings = [path for path in sorted(self.path.parent.glob("*/trials")) if path != self.trials_path]
+        siblings = [
+            path
+            for path in sorted(self.path.parent.glob("*/trials"))
+            if path != self.trials_path and not path.is_symlink()
+        ]
         taken = []
         for trial_id in trial_ids:
             for sibling in siblings:
@@ -201,6 +235,7 @@ class Results:
     @contextlib.contextmanager
     def locked(self, name: str = "") -> Iterator[Results]:
         """See `ResultsPlace.locked`. `name` is what messages call the place, by default its path."""
+        self.refuse_links()
         with lock.held(self.lock_file, name or str(self), self.trials_path):
             for folder in (self.path, self.path / "plots", self.path / "studies"):
                 remove_abandoned(folder)
@@ -216,22 +251,36 @@ class Results:
         else:
             write_checked(self.path / name, value)
 
-    def read(self, name: str) -> dict[str, Any]:
-        """The object in one of the folder's own JSON files; {} where there is none.
+    def sweep_text(self) -> str:
+        """What sweep.yaml says. Raises ResultsError where there is none, or it cannot be read."""
+        try:
+            return read_bytes(self.sweep_file, MAX_BYTES).decode()
+        except FileNotFoundError:
+            raise ResultsError(f"{self.path} is not the results of a sweep: it has no sweep.yaml") from None
+        except OSError as error:
+            raise ResultsError(f"{self.sweep_file} cannot be read: {error.strerror or error}") from None
+        except UnicodeDecodeError:
+            raise ResultsError(f"{self.sweep_file} is not text in UTF-8") from None
 
-        Raises ResultsError where it is damaged. Files of older versions carry no checksum, and are taken as they are.
+    def read(self, name: str) -> dict[str, Any]:
+        """The object in one of the folder's own JSON files, of the shape that `SHAPES` says; {} where there is none.
+
+        Raises ResultsError where it is damaged. Files of older versions carry no checksum, and need not match one.
         """
         try:
-            stored = json.loads((self.path / name).read_bytes())
+            stored = read_json(self.path / name)
         except FileNotFoundError:
             return {}
-        except (OSError, ValueError, RecursionError) as error:
-            raise self._damaged(name, str(error)) from None
+        except (OSError, ValueError) as error:
+            raise self._damaged(name, getattr(error, "strerror", None) or str(error)) from None
         if not isinstance(stored, dict):
             raise self._damaged(name, "it holds no object")
         if "checksum" in stored and not is_whole(stored):
             raise self._damaged(name, "it does not have its checksum")
-        return {key: value for key, value in stored.items() if key != "checksum"}
+        facts = {key: value for key, value in stored.items() if key != "checksum"}
+        if reason := problem(SHAPES[name], facts):
+            raise self._damaged(name, reason)
+        return facts
 
     def _damaged(self, name: str, reason: str) -> ResultsError:
         return ResultsError(f"{self.path / name} is damaged ({reason}); run the sweep again, which puts it right")

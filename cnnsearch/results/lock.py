@@ -6,11 +6,14 @@ import contextlib
 import fcntl
 import os
 import socket
+import stat
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from cnnsearch.errors import DiskError, ResultsError
+from cnnsearch.storage.reading import opened
+from cnnsearch.words import printable
 
 
 @contextlib.contextmanager
@@ -28,16 +31,18 @@ def held(file: Path, name: str, folder: Path) -> Iterator[None]:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
+        lock = os.open(file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+        if not stat.S_ISREG(os.fstat(lock).st_mode):
+            os.close(lock)
+            raise ResultsError(f"{file} is not a regular file: remove it")
     except OSError as error:
         raise ResultsError(f"{name} cannot be written: {error.strerror}. Choose another with --out") from None
     try:
         try:
             _take(lock)
         except OSError:
-            raise ResultsError(
-                f"{name} is in use by {_holder(lock)}; wait for it, or choose another with --out"
-            ) from None
+            holder = _holder(lock)
+            raise ResultsError(f"{name} is in use by {holder}; wait for it, or choose another with --out") from None
         try:
             os.ftruncate(lock, 0)
             os.pwrite(lock, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
@@ -58,7 +63,7 @@ def held_since(file: Path) -> float | None:
     Only reads. The kernel says whether the lock is held, so a note that a killed process left does not count.
     """
     try:
-        with file.open("rb") as lock:
+        with opened(file) as lock:
             since = os.fstat(lock.fileno())
             if since.st_size == 0:  # its holder has let go
                 return None
@@ -88,7 +93,10 @@ def _take(lock: int) -> None:
 
 def _holder(lock: int) -> str:
     """What the holder noted about itself just after it took the lock."""
+    with contextlib.suppress(BlockingIOError):
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        return "a process that is no run of a sweep, and holds a shared lock of its file .lock"
     deadline = time.monotonic() + 2
     while not (name := os.pread(lock, 1000, 0).decode(errors="replace").strip()) and time.monotonic() < deadline:
         time.sleep(0.02)
-    return name or "another process"
+    return printable(name.partition("\n")[0][:200]) or "another process"

@@ -9,6 +9,7 @@ digest that a file carries says which records it was made from.
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cnnsearch.errors import ResultsError
+from cnnsearch.results import stored_table
+from cnnsearch.results.shapes import TablesNote, problem
 from cnnsearch.storage.checksums import sha256
 from cnnsearch.storage.durable import read_checked, replacing, write_checked
 
@@ -138,7 +141,7 @@ def store(folder: Path, tables: Mapping[str, pa.Table], digest: str, planned: in
                 temporary,
                 table.schema,
                 compression="zstd",
-                store_schema=not _dictionaries(name),
+                store_schema=name != "predictions",
             ) as writer:
                 writer.write_table(table)
                 writer.add_key_value_metadata(metadata)
@@ -159,65 +162,56 @@ def read(folder: Path, digest: str, *, any_digest: bool) -> Stored | None:
 
     Raises ResultsError where they are damaged and there are no records to make them from again.
     """
-    files = {name: folder / f"{name}.parquet" for name in SCHEMAS}
-    planned, checksums = None, {}
-    if (folder / NOTE).exists():
-        note = read_checked(folder / NOTE)
-        damaged = [folder / NOTE] if note is None else _changed(folder, note)
-        if damaged and any_digest:
-            raise ResultsError(f"{damaged[0]} is damaged, and there are no records to make the tables from again")
-        if damaged or note is None or not (any_digest or note["digest"] == digest):
-            return None
-        planned, checksums = int(note["planned"]), dict(note["files"])
-        del files["predictions"]
-    tables = {}
-    for name, file in files.items():
-        try:
-            table = pq.read_table(file, read_dictionary=_dictionaries(name))
-        except (OSError, pa.ArrowException):
-            return None
-        metadata = table.schema.metadata or {}
-        if planned is None and not any_digest and metadata.get(b"cnnsearch.digest") != digest.encode():
-            return None
-        tables[name] = table
-    if planned is None:
-        metadata = tables["trials"].schema.metadata or {}
-        planned = int(metadata.get(b"cnnsearch.planned", b"0")) or len(tables["trials"])
-    tables = {name: _with_columns(table, SCHEMAS[name]) for name, table in tables.items()}
-    return Stored(tables, planned, checksums)
-
-
-def read_predictions(folder: Path, checksum: str) -> pa.Table:
-    """Read the predictions with this checksum. Raises ResultsError if the file has another one by now."""
-    file = folder / "predictions.parquet"
+    planned, checksums, tables = None, {}, {}
+    has_note = os.path.lexists(folder / NOTE)
     try:
-        if sha256(file) == checksum:
-            return _with_columns(pq.read_table(file, read_dictionary=_dictionaries("predictions")), PREDICTIONS)
-    except (OSError, pa.ArrowException):
-        pass
-    raise ResultsError(f"{file} has changed since these tables were loaded; load them again")
+        if has_note:
+            note = _note(folder)
+            if not (any_digest or note["digest"] == digest):
+                return None
+            planned, checksums = note["planned"], note["files"]
+        for name in SCHEMAS:
+            if name == "predictions" and has_note:
+                continue
+            if not has_note and not os.path.lexists(folder / f"{name}.parquet"):
+                return None
+            tables[name], notes = _table(folder, name)
+            if not has_note and not any_digest and notes.get(b"cnnsearch.digest") != digest.encode():
+                return None
+            if planned is None:
+                noted = notes.get(b"cnnsearch.planned", b"")
+                planned = int(noted) if noted.isdigit() and len(noted) < 9 else 0
+    except ResultsError as error:
+        if any_digest:
+            raise ResultsError(f"{error}, and there are no records to make the tables from again") from None
+        return None
+    return Stored(tables, planned or len(tables["trials"]), checksums)
 
 
-def _with_columns(table: pa.Table, schema: pa.Schema) -> pa.Table:
-    """A table of an older version, with null in the columns that it lacks."""
-    for column in schema:
-        if column.name not in table.column_names:
-            table = table.append_column(column, pa.nulls(len(table), column.type))
-    return table.select(schema.names)
-
-
-def _changed(folder: Path, note: dict[str, Any]) -> list[Path]:
-    """List the files whose checksum differs from the recorded one."""
-    changed = []
+def _note(folder: Path) -> dict[str, Any]:
+    """What tables.json says. Raises ResultsError where it is damaged, or a table is not the one that it names."""
+    note = read_checked(folder / NOTE)
+    reason = "" if note is None else problem(TablesNote, note)
+    if note is None or reason:
+        raise ResultsError(f"{folder / NOTE} is damaged" + (f" ({reason})" if reason else ""))
     for name, expected in note["files"].items():
         found = None
         with contextlib.suppress(OSError):
             found = sha256(folder / name)
         if found != expected:
-            changed.append(folder / name)
-    return changed
+            raise ResultsError(f"{folder / name} is damaged")
+    return note
 
 
-def _dictionaries(name: str) -> list[str]:
-    """List the columns that hold few different strings in very many rows, and so are dictionaries in memory."""
-    return [column.name for column in PREDICTIONS if column.type == pa.string()] if name == "predictions" else []
+def read_predictions(folder: Path, checksum: str) -> pa.Table:
+    """Read the predictions with this checksum. Raises ResultsError if the file has another one by now."""
+    file = folder / "predictions.parquet"
+    with contextlib.suppress(OSError):
+        if sha256(file) == checksum:
+            return _table(folder, "predictions")[0]
+    raise ResultsError(f"{file} has changed since these tables were loaded; load them again")
+
+
+def _table(folder: Path, name: str) -> tuple[pa.Table, dict[bytes, bytes]]:
+    """Read a table and its notes; the strings of predictions, few different ones in very many rows, as dictionaries."""
+    return stored_table.read(folder / f"{name}.parquet", SCHEMAS[name], coded=name == "predictions")

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 
 from cnnsearch.planning.trial import Outcome, Status, Trial
 from cnnsearch.spec.settings import Settings
 
-if TYPE_CHECKING:  # torch takes seconds to import, and reading results does not need it
-    pass
-
 SCHEMA_VERSION = 3
+MOST_BYTES = 2**20
+"""Most bytes of a record."""
+
+Count = Annotated[int, Field(ge=0, le=2**53)]
+Share = Annotated[FiniteFloat, Field(ge=0, le=1)]
+Amount = Annotated[FiniteFloat, Field(ge=0)]
+FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-][A-Za-z0-9_.-]*$", max_length=100)]
+"""Of a file beside the record. It names no other folder."""
 
 
 class Measures(BaseModel):
@@ -21,11 +26,11 @@ class Measures(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    val_loss: float
-    val_accuracy: float
-    test_loss: float | None = None
+    val_loss: FiniteFloat
+    val_accuracy: Share
+    test_loss: FiniteFloat | None = None
     """None where the test set was sealed."""
-    test_accuracy: float | None = None
+    test_accuracy: Share | None = None
 
 
 class Record(BaseModel):
@@ -42,29 +47,29 @@ class Record(BaseModel):
     error: str | None = None
     stopped_by: str | None = None
     """What ended it early: the method of `stop_early`, or `max_seconds`."""
-    best_epoch: int | None = None
-    train_loss: float | None = None
-    train_accuracy: float | None = None
+    best_epoch: Count | None = None
+    train_loss: FiniteFloat | None = None
+    train_accuracy: FiniteFloat | None = None
     best: Measures | None = None
     before: Measures | None = None
     """Results before any training of this trial; only for trials that start from another."""
-    parameters: int | None = None
+    parameters: Count | None = None
     """Trainable parameters."""
-    model_bytes: int | None = None
+    model_bytes: Count | None = None
     """Size of all the model's weights, trained or not."""
-    epochs_done: int = 0
-    seconds: float | None = None
+    epochs_done: Count = 0
+    seconds: Amount | None = None
     """Time spent training and evaluating, over all attempts."""
-    images_per_second: float | None = None
+    images_per_second: Amount | None = None
     """Training images per second, evaluation time included."""
-    peak_memory_bytes: int | None = None
+    peak_memory_bytes: Count | None = None
     precision: str | None = None
     device: str | None = None
-    threads: int | None = None
+    threads: Count | None = None
     host: str | None = None
     started_at: datetime | None = None
-    schema_version: int = SCHEMA_VERSION
-    files: dict[str, str] = {}
+    schema_version: Count = SCHEMA_VERSION
+    files: dict[FileName, str] = {}
     """File name -> SHA-256 of the files that the record vouches for."""
     checksum: str = Field("", exclude=True)
     """Checksum of the record as the version that wrote it computed it."""

@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from cnnsearch.errors import DiskError
+from cnnsearch.results.shapes import StudyLine, problem
 from cnnsearch.spec.cells import Cell
 from cnnsearch.storage.checksums import checksum, is_whole
-from cnnsearch.storage.durable import write_whole
+from cnnsearch.storage.durable import appending, write_whole
+from cnnsearch.storage.reading import parsed, read_bytes
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ class StudyFile:
         try:
             self.path.parent.mkdir(exist_ok=True)
             is_new = not self.path.exists()
-            with self.path.open("ab") as file:
+            with appending(self.path) as file:
                 file.write("".join(lines).encode())
                 file.flush()
                 os.fsync(file.fileno())
@@ -62,9 +64,11 @@ class StudyFile:
         short is no damage: what it suggested never ran.
         """
         try:
-            stored = self.path.read_bytes()
+            stored = read_bytes(self.path)
         except FileNotFoundError:
             return False
+        except OSError:
+            stored = b"\n"  # something that cannot be read is damage, too
         whole = "".join(_line(line) for line in self._whole_lines()).encode()
         if stored == whole:
             return False
@@ -75,14 +79,14 @@ class StudyFile:
         return is_damaged
 
     def _whole_lines(self) -> Iterator[dict[str, Any]]:
-        with contextlib.suppress(FileNotFoundError):
-            for number, text in enumerate(self.path.read_bytes().splitlines(keepends=True)):
+        with contextlib.suppress(OSError):
+            for number, text in enumerate(read_bytes(self.path).splitlines(keepends=True)):
                 try:
-                    line = json.loads(text)
-                except (ValueError, RecursionError):
+                    line = parsed(text)
+                except ValueError:
                     return
                 is_next = isinstance(line, dict) and is_whole(line) and line.get("index") == number
-                if not is_next or not text.endswith(b"\n"):
+                if not is_next or not text.endswith(b"\n") or problem(StudyLine, line):
                     return
                 yield {key: value for key, value in line.items() if key != "checksum"}
 

@@ -7,6 +7,8 @@ import io
 import json
 import logging
 import math
+import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -21,14 +23,29 @@ from safetensors import SafetensorError
 from cnnsearch.errors import DiskError, ResultsError
 from cnnsearch.planning.trial import Status, Trial
 from cnnsearch.storage.checksums import checksum, sealed, sha256, unsealed
-from cnnsearch.storage.durable import read_checked, remove_abandoned, sync, write_checked, write_json, write_whole
+from cnnsearch.storage.durable import (
+    appending,
+    read_checked,
+    remove_abandoned,
+    sync,
+    write_checked,
+    write_json,
+    write_whole,
+)
+from cnnsearch.storage.reading import parsed, read_bytes, read_json
+from cnnsearch.words import printable
 
 if TYPE_CHECKING:  # torch takes seconds to import, and reading results does not need it
     from cnnsearch.planning.trial import EpochRow
     from cnnsearch.training.train import Weights
-from cnnsearch.results.record import Record
+from cnnsearch.results.record import MOST_BYTES, Record
+from cnnsearch.results.shapes import Begun, EpochLine, explained, problem
+from cnnsearch.spec.document import shown
 
 _LOG = logging.getLogger(__name__)
+
+MOST_WEIGHTS = 64 * 2**30
+"""Most bytes of a file of tensors that is read whole."""
 
 
 class Damage(StrEnum):
@@ -102,18 +119,34 @@ class TrialFolder:
     def append_epoch(self, row: EpochRow) -> None:
         """Add one epoch's row. Raises DiskError."""
         try:
-            with self.epochs_file.open("a", encoding="utf-8") as file:
-                file.write(_line(row))
+            with appending(self.epochs_file) as file:
+                file.write(_line(row).encode())
         except OSError as error:
             raise DiskError(f"{self.epochs_file} cannot be written: {error.strerror}") from None
 
-    def epochs(self) -> list[dict[str, Any]]:
-        """The rows written so far, without lines that a crash cut off."""
+    def epochs(self, *, strict: bool = False) -> list[dict[str, Any]]:
+        """The rows written so far.
+
+        Lines that hold no row, as after a crash, are left out; if `strict`, they raise ResultsError. So does a file
+        that cannot be read.
+        """
         rows = []
-        with contextlib.suppress(FileNotFoundError):
-            for line in self.epochs_file.read_bytes().splitlines():
-                with contextlib.suppress(ValueError):
-                    rows.append(json.loads(line))
+        try:
+            lines = read_bytes(self.epochs_file).splitlines()
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise ResultsError(f"{self.epochs_file} cannot be read: {error.strerror or error}") from None
+        for number, line in enumerate(lines, 1):
+            try:
+                row, reason = parsed(line), ""
+            except ValueError as error:
+                row, reason = None, str(error)
+            reason = reason or problem(EpochLine, row)
+            if not reason:
+                rows.append(row)
+            elif strict:
+                raise ResultsError(f"{self.epochs_file}, line {number}, is no row of an epoch: {reason}")
         return rows
 
     def save_checkpoint(self, state: dict[str, Any]) -> None:
@@ -121,25 +154,37 @@ class TrialFolder:
         import torch
 
         content = io.BytesIO()
-        torch.save(state, content)
+        torch.save({"trial_id": self.path.name, **state}, content)
         write_whole(self.checkpoint_file, sealed(content.getbuffer()))
 
     def load_checkpoint(self, kind: str) -> dict[str, Any] | None:
-        """The last checkpoint; None if there is none of this kind (`model` or `head`), or it is damaged."""
+        """The last checkpoint; None if there is none of this kind (`model` or `head`), or it is damaged.
+
+        Another trial's counts as damaged. Those of older versions do not say whose they are.
+        """
         import torch
 
-        try:
-            content = unsealed(self.checkpoint_file.read_bytes())
-        except FileNotFoundError:
+        if not os.path.lexists(self.checkpoint_file):
             return None
-        except OSError:
-            content = None
-        if content is None:
-            _LOG.warning("%s is damaged: the trial starts again", self.checkpoint_file)
-            self.checkpoint_file.unlink(missing_ok=True)
+        state, reason = None, "is damaged"
+        if (content := self._sealed_checkpoint()) is not None:
+            with contextlib.suppress(Exception):  # torch raises a dozen types where a file is not as it wrote it
+                state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        if isinstance(state, dict) and (owner := state.pop("trial_id", self.path.name)) != self.path.name:
+            state, reason = None, f"is that of trial {printable(str(owner))}"
+        if not isinstance(state, dict):
+            _LOG.warning("%s %s: the trial starts again", self.checkpoint_file, reason)
+            with contextlib.suppress(OSError):
+                self.checkpoint_file.unlink(missing_ok=True)
             return None
-        state: dict[str, Any] = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
         return state if state.get("kind") == kind else None
+
+    def _sealed_checkpoint(self) -> memoryview | None:
+        """The content of the checkpoint's file; None where it is not what was written."""
+        try:
+            return unsealed(read_bytes(self.checkpoint_file, MOST_WEIGHTS))
+        except (OSError, MemoryError):
+            return None
 
     def save_weights(self, weights: Weights) -> None:
         """Write the best epoch's weights."""
@@ -160,7 +205,7 @@ class TrialFolder:
                 )
             return load_file(self.weights_file)
         except (OSError, SafetensorError) as error:
-            raise ResultsError(f"{self.weights_file} cannot be read: {error}") from None
+            raise ResultsError(f"{self.weights_file} cannot be read: {printable(str(error))}") from None
 
     def has_weights(self) -> bool:
         """Whether the best epoch's weights exist and are what was recorded. Reads all of them."""
@@ -189,18 +234,8 @@ class TrialFolder:
         write_whole(file or self.predictions_file, save(arrays), synced=False)
 
     def predictions(self) -> dict[tuple[str, str], tuple[NDArray[np.int32], NDArray[np.float32]]]:
-        """What `save_predictions` wrote; empty if there is no file."""
-        from safetensors.numpy import load_file
-
-        arrays: dict[str, NDArray[Any]] = {}
-        for file in (self.predictions_file, self.test_file):
-            if file.exists():
-                arrays |= load_file(file)
-        moments = sorted({tuple(key.split("/")[:2]) for key in arrays})
-        return {
-            (split, moment): (arrays[f"{split}/{moment}/predicted"], arrays[f"{split}/{moment}/confidence"])
-            for split, moment in moments
-        }
+        """What `save_predictions` wrote; empty if there is no file. Raises ResultsError for other content."""
+        return {**_answers_in(self.predictions_file), **_answers_in(self.test_file)}
 
     def commit(self, record: Record, *, keep_state: bool = False) -> Record:
         """Make the trial count: sync its files, and write the record, which vouches for them, last.
@@ -209,7 +244,7 @@ class TrialFolder:
         with the checksums of the files and its own.
         """
         kept = (self.epochs_file, self.weights_file, self.predictions_file, self.test_file)
-        files = [file for file in kept if file.exists()]
+        files = [file for file in kept if _is_regular(file)]
         for file in files:
             sync(file)
         record = record.model_copy(update={"files": {file.name: sha256(file) for file in files}})
@@ -230,16 +265,14 @@ class TrialFolder:
 
         Raises ResultsError if it is whole but this version does not understand it.
         """
-        plain = None if self.path.is_symlink() else read_checked(self.record_file)
+        plain = None if self.path.is_symlink() else read_checked(self.record_file, MOST_BYTES)
         if plain is None:
             return None
         try:
             record = Record.model_validate(plain)
         except ValidationError as error:
-            problem = error.errors()[0]
             raise ResultsError(
-                f"{self.record_file} is whole but this version of cnnsearch cannot read it: "
-                f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}"
+                f"{self.record_file} is whole but this version of cnnsearch cannot read it: {explained(error)}"
             ) from None
         return record if record.trial_id == self.path.name else None
 
@@ -264,12 +297,59 @@ class TrialFolder:
 
     def has_damaged_checkpoint(self) -> bool:
         """Whether there is a checkpoint, and it is damaged."""
+        return os.path.lexists(self.checkpoint_file) and self._sealed_checkpoint() is None
+
+    def begun(self) -> Begun | None:
+        """What the trial is; None if there is no trial.json. Raises ResultsError if that is damaged."""
+        file = self.path / "trial.json"
         try:
-            return unsealed(self.checkpoint_file.read_bytes()) is None
+            return Begun.model_validate(read_json(file, MOST_BYTES))
         except FileNotFoundError:
-            return False
-        except OSError:
-            return True
+            return None
+        except (OSError, ValueError) as error:
+            reason = explained(error) if isinstance(error, ValidationError) else str(error)
+            raise ResultsError(f"{file} is damaged ({reason})") from None
+
+
+_PREDICTED = re.compile(r"(val|test)/(before|best)/predicted")
+
+
+def _are_answers(predicted: Any, confidence: Any) -> bool:
+    """Whether these are predicted classes and their confidence, which may be NaN, example by example."""
+    if not isinstance(predicted, np.ndarray) or not isinstance(confidence, np.ndarray):
+        return False
+    fit = predicted.ndim == confidence.ndim == 1 and len(predicted) == len(confidence)
+    if not fit or predicted.dtype != np.int32 or confidence.dtype != np.float32:
+        return False
+    outside = (confidence < 0) | (confidence > 1 + 1e-3)
+    return bool((predicted >= 0).all() and not outside.any())
+
+
+def _is_regular(file: Path) -> bool:
+    return file.is_file() and not file.is_symlink()
+
+
+def _answers_in(file: Path) -> dict[tuple[str, str], tuple[NDArray[np.int32], NDArray[np.float32]]]:
+    """Read a file of predictions; {} where there is none. Raises ResultsError."""
+    from safetensors.numpy import load
+
+    try:
+        arrays = load(read_bytes(file, MOST_WEIGHTS))
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise ResultsError(f"{file} cannot be read: {error.strerror or error}") from None
+    except Exception as error:  # whatever it is that damaged bytes cause
+        raise ResultsError(f"{file} is not what was written: {printable(str(error))}") from None
+    found: dict[tuple[str, str], tuple[Any, Any]] = {}
+    for split, moment in [key.split("/")[:2] for key in arrays if _PREDICTED.fullmatch(key)]:
+        predicted, confidence = (arrays.pop(f"{split}/{moment}/{what}", None) for what in ("predicted", "confidence"))
+        if not _are_answers(predicted, confidence):
+            raise ResultsError(f"{file}: {split}/{moment} holds no answers and their confidence")
+        found[split, moment] = (predicted, confidence)
+    if arrays:
+        raise ResultsError(f"{file} holds {shown(min(arrays))}, which is no prediction")
+    return found
 
 
 def _line(row: EpochRow) -> str:

@@ -40,6 +40,27 @@ def cell_of(space: dict[str, Values], suggestion: Mapping[str, Any]) -> Cell:
     return cell
 
 
+def can_suggest(space: dict[str, Values], suggestion: Mapping[str, Any]) -> bool:
+    """Whether `cell_of` makes this suggestion a cell of the space: it names what varies, with values that are there."""
+    cell: Cell = {}
+    for axis, values in space.items():
+        if values.applies(cell):
+            if len(values.args) > 1 and not _holds(values, suggestion.get(axis)):
+                return False
+            cell[axis] = suggestion.get(axis, values.args[0])
+    return True
+
+
+def _holds(values: Values, value: Any) -> bool:
+    if values.kind not in NUMERIC_KINDS:
+        return value in values.args
+    if isinstance(value, bool) or not isinstance(value, int if values.kind == "int" else int | float):
+        return False
+    low, high = values.args
+    rounding = 1e-9 * (high - low)
+    return bool(low - rounding <= value <= high + rounding)
+
+
 def combinations(stage: Stage, axes: Iterable[str]) -> list[Cell]:
     """List every combination of values of these axes that a cell of the stage may have. A cell may hold other axes,
     too.

@@ -41,8 +41,6 @@ class Values(Part):
             raise ValueError(f"a list needs a kind: {{grid: {raw}}}")
         if not isinstance(raw, dict):
             return {"kind": "constant", "args": (raw,)}
-        if {"kind", "args"} <= set(raw):
-            return raw
         raw = dict(raw)
         when = _conditions(raw.pop("when")) if "when" in raw else {}
         kinds = (*LISTED_KINDS, *NUMERIC_KINDS)

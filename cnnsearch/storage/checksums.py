@@ -7,6 +7,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from cnnsearch.storage.reading import opened
+
 
 def canonical_json(value: Any) -> str:
     """Write JSON with sorted keys and floats in full: equal values give equal text, whatever the order of keys."""
@@ -32,10 +34,10 @@ def checksum(facts: dict[str, Any]) -> str:
         return ""
 
 
-def sha256(file: Path) -> str:
-    """Hex SHA-256 of a file's content. Raises OSError."""
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
+def sha256(file: Path, *, follow: bool = False) -> str:
+    """Hex SHA-256 of a regular file's content, or with `follow` of that which a link leads to. Raises OSError."""
+    with opened(file, follow=follow) as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 def sealed(content: bytes | memoryview) -> bytes:

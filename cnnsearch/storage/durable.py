@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -22,6 +23,7 @@ from typing import Any
 
 from cnnsearch.errors import DiskError
 from cnnsearch.storage.checksums import checksum, is_whole
+from cnnsearch.storage.reading import MOST_BYTES, opened, read_json
 
 _TEMPORARY = ".tmp-"
 _FOREIGN_SECONDS = 7 * 24 * 3600
@@ -64,10 +66,16 @@ def sync(path: Path) -> None:
     Its name becomes durable once another file of its folder is replaced.
     """
     try:
-        with path.open("rb") as file:
+        with opened(path) as file:
             os.fsync(file.fileno())
     except OSError as error:
         raise DiskError(f"{path} cannot be written: {error.strerror or error}") from None
+
+
+def appending(path: Path) -> io.BufferedWriter:
+    """Open a regular file for adding to its end, made where there is none; a link is not followed. Raises OSError."""
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    return os.fdopen(os.open(path, flags, 0o666), "ab")
 
 
 def write_json(path: Path, value: Any, *, synced: bool = True) -> None:
@@ -81,11 +89,11 @@ def write_checked(path: Path, facts: dict[str, Any], *, synced: bool = True) -> 
     write_json(path, {"checksum": checksum(facts), **facts}, synced=synced)
 
 
-def read_checked(path: Path) -> dict[str, Any] | None:
-    """Read what `write_checked` wrote, checksum included; None where there is no file or it is damaged."""
+def read_checked(path: Path, most: int = MOST_BYTES) -> dict[str, Any] | None:
+    """Read what `write_checked` wrote, checksum included; None where that cannot be done."""
     try:
-        stored = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
+        stored = read_json(path, most)
+    except (OSError, ValueError):
         return None
     return stored if isinstance(stored, dict) and is_whole(stored) else None
 

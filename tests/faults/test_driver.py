@@ -17,7 +17,7 @@ from typing import Any
 import psutil
 import pytest
 
-from cnnsearch.cli import INTERRUPTED, SHOW_CURSOR, _stoppable
+from cnnsearch.ending import INTERRUPTED, SHOW_CURSOR, stoppable
 from cnnsearch.execution.warden import MARK
 from cnnsearch.results.folder import Results
 from cnnsearch.storage.durable import write_whole
@@ -327,7 +327,7 @@ def test_an_interrupt_that_python_drops_comes_again() -> None:
 
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        with pytest.raises(KeyboardInterrupt), _stoppable():
+        with pytest.raises(KeyboardInterrupt), stoppable():
             drop_one()
     finally:
         for number, handler in before.items():
@@ -359,7 +359,7 @@ def test_a_lock_left_behind_is_taken_over(arguments: list[object], results: Path
 
 
 def test_an_end_at_once_leaves_the_terminal_its_cursor(tmp_path: Path) -> None:
-    end = "from cnnsearch.cli import _Stopper; s = _Stopper(); s.asked = True; s(2, None)"
+    end = "from cnnsearch.ending import Stopper; s = Stopper(); s.asked = True; s(2, None)"
     outer, inner = os.openpty()
     with (tmp_path / "errors").open("w+") as errors:
         process = subprocess.Popen([sys.executable, "-c", end], stdout=inner, stderr=errors)

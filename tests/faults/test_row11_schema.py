@@ -74,6 +74,13 @@ def test_an_older_folder_reads_with_nulls_and_gives_a_report(older: Path, tables
     assert "dropout" in page
 
 
+def test_older_tables_are_used_where_they_are_of_the_same_records(older: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = load(older)
+    (older / "tables.json").unlink()  # which older versions did not write
+    monkeypatch.setattr("cnnsearch.results.tables._built", None)
+    pd.testing.assert_frame_equal(load(older).trials, made.trials)
+
+
 def test_older_tables_read_where_the_records_are_gone(older: Path, tmp_path: Path) -> None:
     (older / "trials").rename(tmp_path / "elsewhere")
     written = pq.read_table(older / "trials.parquet")

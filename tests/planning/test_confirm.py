@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from cnnsearch.errors import ResultsError
 from cnnsearch.execution.machine.estimate import representatives
 from cnnsearch.planning.confirm import Confirmation, first_round, fresh_seeds, near_best, settings_of
 from cnnsearch.planning.plan import make_plan
@@ -107,6 +108,26 @@ def test_contenders_are_trained_again_when_all_has_ended() -> None:
     ]
     assert (queue.plan.total, queue.plan.waiting, len(queue.outcomes), queue.is_exhausted) == (10, 0, 10, True)
     assert not queue.plan.is_at_most
+
+
+@pytest.mark.parametrize(
+    "rounds",
+    [
+        [{"contenders": [0, 4]}],
+        [{"contenders": [0, 0]}],
+        [{"lr": 0.1}],
+        [{"contenders": 2}],
+        [{"contenders": [0, 1]}, {"contenders": [2], "seeds": 5}],
+        [{"contenders": [0, 1]}, {"contenders": [1], "lost": [3], "seeds": 5}],
+    ],
+)
+def test_rounds_that_fit_no_trials_are_named(rounds: list[Cell]) -> None:
+    sweep = load_sweep("part1", values=[GRID], confirm=3)
+    outcomes = {id_: by_lr(trial) for id_, trial in make_plan(sweep, DATA, {}).trials.items()}
+    found = make_plan(sweep, DATA, outcomes).confirmation
+    assert found is not None
+    with pytest.raises(ResultsError, match=rf"studies/{found.study.id}\.jsonl: its rounds do not fit"):
+        make_plan(sweep, DATA, outcomes, suggestions={found.study.id: rounds})
 
 
 def test_ids_of_other_trials_stay_and_other_sweeps_have_no_such_stage() -> None:

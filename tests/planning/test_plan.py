@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cnnsearch.errors import ResultsError
 from cnnsearch.planning.identity import trial_id
 from cnnsearch.planning.job import Job
 from cnnsearch.planning.plan import best_cell, make_plan
@@ -275,3 +276,9 @@ def test_ids_are_stable_across_versions_of_the_code() -> None:
 @pytest.mark.parametrize("status", list(Status))
 def test_only_what_would_come_out_the_same_is_final(status: Status) -> None:
     assert status.is_final == (status in (Status.DONE, Status.DIVERGED))
+
+
+def test_weights_that_the_data_does_not_name_are_asked_for() -> None:
+    sweep = load_sweep("part1", values=["train.weights=w.pth"])
+    with pytest.raises(ResultsError, match=r"data\.json does not say which weights w\.pth of plain are"):
+        make_plan(sweep, DATA, {})

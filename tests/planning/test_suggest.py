@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from cnnsearch import session
 from cnnsearch.data.dataset import Dataset
+from cnnsearch.errors import ResultsError
 from cnnsearch.execution import serial
 from cnnsearch.execution.context import Choices, SharedContext
 from cnnsearch.execution.events import Ended, Event, Started
@@ -198,6 +199,13 @@ def test_a_suggestion_is_told_the_mean_over_its_seeds() -> None:
     assert told(Outcome(Status.DIVERGED), Outcome(Status.FAILED)) == Told(Ending.FAILED)
     assert told(good, replace(better, status=Status.PRUNED)) == Told(Ending.PRUNED, (0.625,))
     assert told(good, Outcome(Status.PRUNED)) == Told(Ending.FAILED)
+
+
+def test_a_suggestion_that_the_space_does_not_hold_is_named() -> None:
+    sweep = searching()
+    (empty,) = make_plan(sweep, DATA, {}).stages[0].studies
+    with pytest.raises(ResultsError, match=rf"studies/{empty.id}\.jsonl: a suggestion is no cell of stage"):
+        make_plan(sweep, DATA, {}, suggestions={empty.id: [{"lr": "x"}]})
 
 
 def test_repeated_suggestions_are_one_trial_and_win_nothing_by_it(tmp_path: Path) -> None:

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import contextlib
 import fcntl
+import hashlib
+import io
 import json
 import multiprocessing
 import os
@@ -14,12 +17,13 @@ import numpy as np
 import pytest
 import torch
 
-from cnnsearch.errors import ResultsError
+from cnnsearch.errors import DiskError, ResultsError
 from cnnsearch.planning.trial import EpochRow, Status, Trial
 from cnnsearch.results.folder import Results
 from cnnsearch.results.record import Measures, Record
-from cnnsearch.results.trial_folder import TrialFolder
+from cnnsearch.results.trial_folder import Damage, TrialFolder
 from cnnsearch.spec.settings import Settings
+from cnnsearch.storage.checksums import checksum, sealed
 
 TRIAL = Trial("grid", Settings(model="plain", lr=0.1 + 0.2), "d" * 16)
 ROW = EpochRow(1, 1.5, 0.25, float("nan"), 0.5, 0.1, 2.0)
@@ -242,3 +246,148 @@ def test_a_read_only_folder_is_refused(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     with pytest.raises(ResultsError, match="cannot be written"), Results(tmp_path / "part1").locked():
         pass
+
+
+def test_a_lock_that_is_only_shared_is_told_from_a_run(results: Results) -> None:
+    with results.locked():
+        pass
+    with results.lock_file.open("rb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_SH)
+        with pytest.raises(ResultsError, match="by a process that is no run of a sweep"), results.locked():
+            pass
+
+
+def test_what_a_lock_says_cannot_act_on_a_terminal(results: Results) -> None:
+    results.path.mkdir(parents=True)
+    results.lock_file.write_text("process \x1b[2J1\nerror: all is lost\n")
+    with results.lock_file.open("rb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(ResultsError) as caught, results.locked():
+            pass
+    assert "in use by process \\x1b[2J1; wait" in str(caught.value)
+
+
+@pytest.mark.parametrize("name", [".lock", "trials", "studies", "plots"])
+def test_no_link_takes_the_place_of_what_a_run_opens(results: Results, tmp_path: Path, name: str) -> None:
+    results.path.mkdir(parents=True)
+    (tmp_path / "precious").write_text("kept")
+    (results.path / name).symlink_to(tmp_path / "precious")
+    with pytest.raises(ResultsError, match=f"{name} is a link"), results.locked():
+        pass
+    assert (tmp_path / "precious").read_text() == "kept"
+    assert results.records() == {}
+    assert results.held_since() is None
+
+
+def test_a_lock_is_a_regular_file(results: Results) -> None:
+    results.path.mkdir(parents=True)
+    os.mkfifo(results.lock_file)
+    with pytest.raises(ResultsError, match=r"\.lock is not a regular file"), results.locked():
+        pass
+    assert results.held_since() is None
+
+
+def test_files_of_a_trial_are_not_written_through_links(results: Results, tmp_path: Path) -> None:
+    folder = results.trial(TRIAL.id)
+    folder.make()
+    names = [
+        "epochs.jsonl",
+        "trial.json",
+        "record.json",
+        "best.safetensors",
+        "predictions.safetensors",
+        "checkpoint.pt",
+    ]
+    for name in names:
+        (tmp_path / name).write_text("kept")
+        (folder.path / name).symlink_to(tmp_path / name)
+    with pytest.raises(DiskError):
+        folder.append_epoch(ROW)
+    assert folder.record() is None
+    ended(folder)
+    folder.save_checkpoint({"kind": "model"})
+    assert [(tmp_path / name).read_text() for name in names] == ["kept"] * 6
+    assert not any((folder.path / name).is_symlink() for name in names)
+    (results.path / "studies").mkdir()
+    file = results.study("0")
+    file.path.symlink_to(tmp_path / "epochs.jsonl")
+    with pytest.raises(DiskError):
+        file.append(0, [{"lr": 0.1}], {})
+    assert (tmp_path / "epochs.jsonl").read_text() == "kept"
+
+
+def test_special_files_keep_nobody_waiting(results: Results) -> None:
+    folder = results.trial(TRIAL.id)
+    record = ended(folder)
+    (results.path / "studies").mkdir()
+    others = [results.path / "data.json", results.path / "sweep.yaml", results.path / "studies" / "0.jsonl"]
+    for file in (*others, *folder.path.iterdir(), folder.checkpoint_file):
+        file.unlink(missing_ok=True)
+        os.mkfifo(file)
+    assert results.records() == {}
+    assert results.suggestions() == {"0": []}
+    for read in (
+        folder.epochs,
+        folder.predictions,
+        folder.begun,
+        results.sweep_text,
+        lambda: results.read("data.json"),
+    ):
+        with pytest.raises(ResultsError, match="FIFO"):
+            read()
+    assert folder.damage(record) == dict.fromkeys(record.files, Damage.CHANGED)
+    assert folder.has_damaged_checkpoint()
+    assert folder.load_checkpoint("model") is None
+
+
+def test_a_sibling_is_adopted_by_its_own_files_alone(results: Results, tmp_path: Path) -> None:
+    """A record may name any file: what it names elsewhere is neither linked here nor removed."""
+    sibling = Results(results.path.parent / "other")
+    folder = sibling.trial(TRIAL.id)
+    ended(folder)
+    (tmp_path / "precious").write_text("kept")
+    plain = json.loads(folder.record_file.read_text())
+    digest = hashlib.sha256(b"kept").hexdigest()
+    for name in (str(tmp_path / "precious"), "../../../../precious", "record.json/../../../../../precious"):
+        facts = {**plain, "files": {**plain["files"], name: digest}}
+        del facts["checksum"]
+        folder.record_file.write_text(json.dumps({"checksum": checksum(facts), **facts}))
+        with contextlib.suppress(ResultsError):
+            assert results.adopt([TRIAL.id]) == []
+    assert (tmp_path / "precious").read_text() == "kept"
+    assert not results.trials_path.exists()
+    folder.record_file.write_text(json.dumps(plain))
+    real = folder.path.parent.rename(tmp_path / "elsewhere")
+    folder.path.parent.symlink_to(real)
+    assert results.adopt([TRIAL.id]) == []
+    folder.path.parent.unlink()
+    real.rename(folder.path.parent)
+    assert results.adopt([TRIAL.id]) == [TRIAL.id]
+
+
+def test_another_trials_checkpoint_counts_as_damaged(results: Results, caplog: pytest.LogCaptureFixture) -> None:
+    mine, other = results.trial(TRIAL.id), results.trial("0123456789abcdef")
+    for folder in (mine, other):
+        folder.make()
+        folder.save_checkpoint({"kind": "model", "rows": []})
+    mine.checkpoint_file.write_bytes(other.checkpoint_file.read_bytes())
+    assert mine.load_checkpoint("model") is None
+    assert "is that of trial 0123456789abcdef: the trial starts again" in caplog.text
+    assert other.load_checkpoint("model") == {"kind": "model", "rows": []}
+
+
+def test_checkpoints_of_older_versions_do_not_say_whose_they_are(results: Results) -> None:
+    folder, content = results.trial(TRIAL.id), io.BytesIO()
+    folder.make()
+    torch.save({"kind": "model", "rows": []}, content)
+    folder.checkpoint_file.write_bytes(sealed(content.getbuffer()))
+    assert folder.load_checkpoint("model") == {"kind": "model", "rows": []}
+
+
+@pytest.mark.parametrize("content", [b"", b"x" * 99, b"PK\x03\x04", b"<!DOCTYPE html>", b"\x80\x02."])
+def test_a_checkpoint_that_is_none_is_damaged_though_it_is_sealed(results: Results, content: bytes) -> None:
+    folder = results.trial(TRIAL.id)
+    folder.make()
+    folder.checkpoint_file.write_bytes(sealed(content))
+    assert folder.load_checkpoint("model") is None
+    assert not folder.checkpoint_file.exists()

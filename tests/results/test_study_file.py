@@ -15,7 +15,7 @@ ABOUT = {"stage": "search", "group": ["plain"], "method": "tpe"}
 
 cells = st.dictionaries(
     st.sampled_from(["lr", "model", "batch_size"]),
-    st.floats(allow_nan=False, allow_infinity=False) | st.integers() | st.text('aé\n"', max_size=5),
+    st.floats(allow_nan=False, allow_infinity=False) | st.integers(-(2**63), 2**63 - 1) | st.text('aé\n"', max_size=5),
 )
 
 

@@ -1,9 +1,10 @@
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cnnsearch.spec.cells import cells, draw, grid
+from cnnsearch.spec.cells import can_suggest, cell_of, cells, draw, grid
 from cnnsearch.spec.stage import Search, Stage, Values
 
 SPACE = {
@@ -86,3 +87,21 @@ def test_conditions_hold_for_draws_too() -> None:
     drawn = [draw(CONDITIONAL, Search(method="random", trials=1), index) for index in range(60)]
     assert all(cell in listed for cell in drawn)
     assert all(cell in drawn for cell in listed)
+
+
+GOOD = {"lr": 0.01, "dropout": 0.1, "batch_size": 6, "model": "plain"}
+
+
+@pytest.mark.parametrize("changes", [{}, {"dropout": 0.5}, {"width": "left aside"}, {"lr": 1e-1 + 1e-17}])
+def test_what_a_searcher_may_suggest_is_told_from_the_space(changes: dict[str, object]) -> None:
+    assert can_suggest(SPACE, GOOD | changes)
+    assert cell_of(SPACE, GOOD | changes).keys() == SPACE.keys()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"lr": 0.2}, {"lr": "x"}, {"lr": None}, {"lr": [0.01]}, {"batch_size": 4.5}, {"batch_size": True}, {"model": "x"}],
+)
+def test_what_no_searcher_may_suggest_is_told_from_the_space(changes: dict[str, object]) -> None:
+    assert not can_suggest(SPACE, GOOD | changes)
+    assert not can_suggest(SPACE, {axis: value for axis, value in GOOD.items() if axis not in changes})

@@ -27,6 +27,7 @@ from cnnsearch.planning.trial import EpochRow, Status, Trial
 from cnnsearch.results.record import Record
 from cnnsearch.spec.settings import Settings
 from cnnsearch.spec.sweep import Sweep
+from cnnsearch.words import say
 
 DISK_FULL = "disk full"
 """What a worker reports as its trouble if it cannot write: this ends the run, not only a trial."""
@@ -53,7 +54,7 @@ class Worker(tune.Trainable):  # type: ignore[misc]
     ) -> None:
         self._sweep = sweep
         self._run_job = run_job
-        self._log = WorkerLog(told_axes(sweep), lambda line: print(line, file=sys.stderr, flush=True))
+        self._log = WorkerLog(told_axes(sweep), lambda line: say(line, sys.stderr))
         self._spool: Spool | None
         if context.remote:
             self._spool = Spool.open(context, RemoteStore(context.remote, depot.read if depot else None))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 import os
 import threading
 import time
@@ -25,6 +24,7 @@ from cnnsearch.results.trial_folder import TrialFolder
 from cnnsearch.spec.load import from_yaml
 from cnnsearch.spec.settings import Settings
 from cnnsearch.spec.sweep import Sweep
+from cnnsearch.words import printable
 
 LEAST_SECONDS = 1.0
 """Least seconds between two looks at a folder."""
@@ -192,11 +192,9 @@ class Folder:
         return sweep, data or {}, notes
 
     def _read_sweep(self) -> Sweep | None:
-        try:
-            text = self.results.sweep_file.read_text(encoding="utf-8")
-        except FileNotFoundError:
+        if not os.path.lexists(self.results.sweep_file):
             return None
-        return from_yaml(text, str(self.results.sweep_file))
+        return from_yaml(self.results.sweep_text(), str(self.results.sweep_file))
 
     def _remembered(self, name: str, read: Callable[[], Any]) -> tuple[Any, str]:
         """Return the content of a file and "", or None and why it cannot be read. Reads it only if it changed."""
@@ -246,19 +244,18 @@ class Folder:
             return seen
         if seen.record is not None:
             return seen
-        if folder.record_file.exists():
-            seen.note = f"The record of trial {name} is damaged: the same sweep trains it again."
+        if os.path.lexists(folder.record_file):
+            seen.note = f"The record of trial {printable(name)} is damaged: the same sweep trains it again."
             return seen
         try:
-            file = folder.path / "trial.json"
-            facts, begun_at = json.loads(file.read_bytes()), file.stat().st_mtime
-            settings = Settings.model_validate(facts["settings"])
-            seen.begun = Begun(name, str(facts["stage"]), settings, (), begun_at, begun_at)
-        except FileNotFoundError:  # its folder has only just been made
+            facts = folder.begun()
+            if facts is None:  # its folder has only just been made
+                return seen
+            begun_at = (folder.path / "trial.json").stat().st_mtime
+        except (CnnsearchError, OSError) as error:
+            seen.note = f"What trial {printable(name)} is cannot be read: {error}."
             return seen
-        except (OSError, ValueError, LookupError, TypeError, RecursionError):
-            seen.note = f"What trial {name} is cannot be read: its trial.json is damaged."
-            return seen
+        seen.begun = Begun(name, facts.stage, facts.settings, (), begun_at, begun_at)
         self._read_epochs(folder, seen)
         return seen
 
@@ -269,8 +266,8 @@ class Folder:
             key = (found.st_size, found.st_mtime_ns)
             if key == seen.epochs_key and _is_settled(key[1]):
                 return
-            rows = tuple(row for row in folder.epochs() if _is_row(row))
-        except (OSError, RecursionError):
+            rows = tuple(folder.epochs())
+        except (CnnsearchError, OSError):
             return
         seen.epochs_key = key
         changed_at = max(seen.begun.begun_at, found.st_mtime)
@@ -327,12 +324,3 @@ def _validation_images(data: Mapping[str, Any]) -> int:
 
 def _is_settled(changed_ns: int) -> bool:
     return time.time() - changed_ns / 1e9 > _SETTLED_SECONDS
-
-
-def _is_row(row: object) -> bool:
-    """Whether a parsed line of epochs.jsonl is a row of an epoch; a damaged file may hold anything."""
-    return isinstance(row, dict) and isinstance(row.get("epoch"), int) and all(map(_is_number, row.values()))
-
-
-def _is_number(value: object) -> bool:
-    return value is None or isinstance(value, int | float)

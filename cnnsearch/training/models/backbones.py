@@ -112,8 +112,12 @@ def fit_position_embedding(weights: dict[str, Tensor], model: nn.Module) -> dict
     wanted = model.state_dict().get(key)
     if wanted is None or key not in weights or weights[key].shape == wanted.shape:
         return weights
+    if weights[key].ndim != 3 or weights[key].shape[1] < 2 or weights[key].layout is not torch.strided:
+        return weights  # which do not fit
     token, grid = weights[key][:, :1], weights[key][:, 1:]
     old, new = round(grid.shape[1] ** 0.5), round((wanted.shape[1] - 1) ** 0.5)
+    if (len(grid), grid.shape[1], grid.shape[2]) != (1, old**2, wanted.shape[2]):
+        return weights
     square = grid.permute(0, 2, 1).reshape(1, -1, old, old)
     resized = F.interpolate(square, size=(new, new), mode="bicubic", align_corners=True)
     return {**weights, key: torch.cat([token, resized.flatten(2).permute(0, 2, 1)], dim=1)}

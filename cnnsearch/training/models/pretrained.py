@@ -55,6 +55,8 @@ class Pretrained:
     digest: str
     """First 16 hex digits of the SHA-256 of its contents."""
     preprocessing: Preprocessing = OWN_IMAGES
+    note: str = ""
+    """Which part of the file is used, in words; empty if all of it."""
 
     @property
     def identity(self) -> str:
@@ -87,7 +89,7 @@ def _find(model: str, weights: str) -> Pretrained:
         with contextlib.suppress(OSError):
             digest = digest_of(Path(known["file"]))
             if digest == known["digest"]:
-                return Pretrained(Path(known["file"]), digest, Preprocessing.of(known))
+                return Pretrained(Path(known["file"]), digest, Preprocessing.of(known), known.get("note", ""))
     command = [sys.executable, "-m", "cnnsearch.training.models.weights", model, weights]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True)  # stderr, with its progress bar, is shown
     if done.returncode != 0:
@@ -95,8 +97,9 @@ def _find(model: str, weights: str) -> Pretrained:
     answer = json.loads(done.stdout.splitlines()[-1])
     if "error" in answer:
         raise RequestError(answer["error"])
-    found = Pretrained(Path(answer["file"]), digest_of(Path(answer["file"])), Preprocessing.of(answer))
-    kept = {"file": str(found.file), "digest": found.digest, **asdict(found.preprocessing)}
+    file = Path(answer["file"])
+    found = Pretrained(file, digest_of(file), Preprocessing.of(answer), answer["note"])
+    kept = {"file": str(file), "digest": found.digest, "note": found.note, **asdict(found.preprocessing)}
     with contextlib.suppress(OSError, DiskError):  # without the note, they are checked again
         note.parent.mkdir(parents=True, exist_ok=True)
         write_checked(note, kept)
@@ -109,7 +112,7 @@ def digest_of(file: Path) -> str:
     Raises:
         OSError: the file cannot be read.
     """
-    return sha256(file)[:16]
+    return sha256(file, follow=True)[:16]
 
 
 def _name(model: str, weights: str) -> str:

@@ -7,17 +7,13 @@ needs to know, so that the command that plans never imports torch (see `pretrain
 from __future__ import annotations
 
 import json
-import pickle
 import sys
 import urllib.error
-import warnings
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torchvision import models
 
@@ -28,7 +24,8 @@ from cnnsearch.storage.paths import typed_path
 from cnnsearch.training.models.backbones import IMAGENET_CLASSES, fit_position_embedding, head_name
 from cnnsearch.training.models.build import build
 from cnnsearch.training.models.pretrained import OWN_IMAGES, Preprocessing
-from cnnsearch.words import LISTED
+from cnnsearch.training.models.weights_file import State, read_states
+from cnnsearch.words import LISTED, listed, printable
 
 
 def imagenet_file(model: str) -> Path:
@@ -55,44 +52,69 @@ def imagenet_file(model: str) -> Path:
     return Path(file)
 
 
-def read_state(file: Path) -> dict[str, Tensor]:
-    """Read the tensors of a safetensors file or a torch state dict, by name. Code in a pickle is refused, not run.
-
-    Raises:
-        RequestError: the file cannot be read as weights.
-    """
-    try:
-        if file.suffix == ".safetensors":
-            return load_file(file)
-        with warnings.catch_warnings(action="ignore"):  # torch warns of unknown pickles before it refuses them
-            state: Any = torch.load(file, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise RequestError(f"there is no file of weights {file}") from None
-    except pickle.UnpicklingError:
-        raise RequestError(
-            f"{file} holds more than tensors, which could run code when it is opened; save it again as safetensors"
-        ) from None
-    except (OSError, RuntimeError, EOFError, ValueError, SafetensorError) as error:
-        raise RequestError(f"{file} cannot be read as weights: {str(error).splitlines()[0]}") from None
-    for key in ("state_dict", "model"):
-        if isinstance(state, dict) and isinstance(state.get(key), dict):
-            state = state[key]
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise RequestError(f"{file} is not a state dict: names to tensors")
-    return state
-
-
-def load_into(model: nn.Module, state: dict[str, Tensor], classes: int, source: str) -> None:
-    """Load weights into a model. Its last layer keeps its own weights if those given are for another number of classes.
+def load_file_into(model: nn.Module, file: Path, classes: int) -> str:
+    """Load the weights in a file into a model, wherever in the file they are and whatever prefix their names have.
 
     Args:
         model: gives `classes` logits.
-        state: name -> tensor.
+        file: safetensors, or a torch file with a dictionary of tensors in it.
         classes: number of classes.
-        source: what messages call the weights.
+
+    Returns:
+        What was left out of the names in the file, in words; empty if they are the model's.
 
     Raises:
-        RequestError: weights are missing, left over or of another shape; the message names them.
+        RequestError: the file cannot be read, or nothing in it fits, or more than one dictionary does.
+    """
+    states = read_states(file)
+    fitting = {
+        key: (prefix, fitted)
+        for key, state in states.items()
+        for prefix in _prefixes(state)
+        if not _problem(model, fitted := _fitted(model, _without(state, prefix), classes))
+    }
+    if not fitting:
+        key = max(states, key=lambda key: len(model.state_dict().keys() & _shortest(states[key]).keys()))
+        what = f"{file} ({printable(key)})" if key else str(file)
+        raise RequestError(f"{what} does not fit: {_problem(model, _fitted(model, _shortest(states[key]), classes))}")
+    chosen = next((key for key in _USUAL if key in fitting), "")
+    if chosen not in fitting and len(fitting) > 1:
+        several = listed([printable(key) for key in fitting])
+        raise RequestError(f"{file} holds several weights that fit: {several}; save those that are meant alone")
+    key = chosen if chosen in fitting else next(iter(fitting))
+    prefix, fitted = fitting[key]
+    model.load_state_dict(fitted, strict=False)
+    found = [f"under {printable(key)}"] * bool(key) + [f"without the prefix {printable(prefix)}"] * bool(prefix)
+    return ", ".join(found)
+
+
+_USUAL = ("", "state_dict", "state_dict.model", "model")
+"""Keys of weights, the most likely first. What is under others is taken only if nothing else fits."""
+
+
+def _prefixes(state: State) -> list[str]:
+    """What may be left out of the beginning of every name: nothing, or one or more whole words that all share."""
+    first, *rest = next(iter(state)).split(".")
+    shared, found = "", [""]
+    while rest and all(name.startswith(f"{shared}{first}.") for name in state):
+        shared = f"{shared}{first}."
+        found.append(shared)
+        first, *rest = rest
+    return found
+
+
+def _without(state: State, prefix: str) -> State:
+    return {name.removeprefix(prefix): value for name, value in state.items()}
+
+
+def _shortest(state: State) -> State:
+    return _without(state, _prefixes(state)[-1])
+
+
+def _fitted(model: nn.Module, state: State, classes: int) -> State:
+    """Return the weights under the model's names.
+
+    The last layer keeps the model's own weights if those given are for another number of classes.
     """
     head = head_name(model, classes)
     wanted = model.state_dict()
@@ -100,22 +122,32 @@ def load_into(model: nn.Module, state: dict[str, Tensor], classes: int, source: 
     of_head = {name for name in wanted if name.startswith(f"{head}.")}
     if any(name not in state or state[name].shape != wanted[name].shape for name in of_head):
         state = {**state, **{name: wanted[name] for name in of_head}}
-    state = {name: value for name, value in state.items() if not name.startswith(("AuxLogits.", "aux1.", "aux2."))}
+    return {name: value for name, value in state.items() if not name.startswith(("AuxLogits.", "aux1.", "aux2."))}
+
+
+def _problem(model: nn.Module, state: State) -> str:
+    """Say what weights lack or have besides what a model needs; empty if they fit."""
+    wanted = model.state_dict()
     missing = [name for name in wanted if name not in state and not name.endswith("num_batches_tracked")]
     extra = [name for name in state if name not in wanted]
     shapes = [name for name in wanted if name in state and state[name].shape != wanted[name].shape]
     for what, names in (("lacks", missing), ("has, besides what the model needs,", extra)):
         if names:
             more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
-            raise RequestError(f"{source} does not fit: it {what} {', '.join(names[:LISTED])}{more}")
+            return f"it {what} {', '.join(map(printable, names[:LISTED]))}{more}"
     if shapes:
         name = shapes[0]
         given, needed = tuple(state[name].shape), tuple(wanted[name].shape)
-        raise RequestError(f"{source} does not fit: {name} is {given}, the model needs {needed}")
-    model.load_state_dict(state, strict=False)
+        return f"{name} is {given}, the model needs {needed}"
+    odd = next((name for name, value in state.items() if not _is_plain(value)), None)
+    return f"{odd} is not a plain tensor" if odd else ""
 
 
-def _older_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
+def _is_plain(value: Tensor) -> bool:
+    return value.layout is torch.strided and not (value.is_meta or value.is_quantized or value.is_complex())
+
+
+def _older_names(state: State) -> State:
     """Rename `norm.1` to `norm1` and the like in densenet's published weights, as torchvision's own loader does."""
     renamed = {}
     for name, value in state.items():
@@ -134,7 +166,17 @@ def expected_preprocessing(model: str) -> Preprocessing:
     return Preprocessing(tuple(transforms.mean), tuple(transforms.std), interpolation)
 
 
-def check(model: str, weights: str) -> tuple[Path, Preprocessing]:
+class Checked(NamedTuple):
+    """Weights that can be used."""
+
+    file: Path
+    preprocessing: Preprocessing
+    """What the weights expect of their images."""
+    note: str = ""
+    """Which part of the file was taken, in words; empty if all of it."""
+
+
+def check(model: str, weights: str) -> Checked:
     """Find or fetch weights, and try whether they fit.
 
     A file for one of torchvision's models is assumed to expect the same preprocessing as torchvision's default weights
@@ -144,28 +186,25 @@ def check(model: str, weights: str) -> tuple[Path, Preprocessing]:
         model: name of the model.
         weights: imagenet, or a path.
 
-    Returns:
-        The file, and the preprocessing that its weights expect.
-
     Raises:
         RequestError: weights are missing, cannot be read, or do not fit.
     """
     file = imagenet_file(model) if weights == "imagenet" else typed_path(weights)
-    state = read_state(file)
     if model in OWN:  # whether they fit depends on the sweep's width and image size
-        return file.absolute(), OWN_IMAGES
-    load_into(build(Settings(model=model, image_size=224), IMAGENET_CLASSES), state, IMAGENET_CLASSES, str(file))
-    return file.absolute(), expected_preprocessing(model)
+        read_states(file)
+        return Checked(file.absolute(), OWN_IMAGES)
+    note = load_file_into(build(Settings(model=model, image_size=224), IMAGENET_CLASSES), file, IMAGENET_CLASSES)
+    return Checked(file.absolute(), expected_preprocessing(model), note)
 
 
 def main() -> None:
     """Print as JSON what `check` finds, or its error message."""
     try:
-        file, preprocessing = check(*sys.argv[1:3])
+        found = check(*sys.argv[1:3])
     except RequestError as error:
         print(json.dumps({"error": str(error)}))
         return
-    print(json.dumps({"file": str(file), **asdict(preprocessing)}))
+    print(json.dumps({"file": str(found.file), "note": found.note, **asdict(found.preprocessing)}))
 
 
 if __name__ == "__main__":

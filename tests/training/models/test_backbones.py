@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import nn
 
 from cnnsearch.spec.model_names import IMAGE_SIZES
 from cnnsearch.spec.settings import Settings
-from cnnsearch.training.models.backbones import DropoutLinear, head_name, make
+from cnnsearch.training.models.backbones import DropoutLinear, fit_position_embedding, head_name, make
 from tests.training.models.making import BACKBONES, CLASSES, settings
 
 
@@ -62,3 +63,12 @@ def test_all_other_models_take_every_size(name: str) -> None:
     assert name not in IMAGE_SIZES
     with torch.device("meta"):
         assert make(name, Settings(), CLASSES)(torch.empty(2, 3, 8, 8)).shape == (2, CLASSES)
+
+
+@pytest.mark.parametrize("shape", [(3,), (1, 1, 8), (1, 4, 8), (2, 10, 8), (1, 10, 5), (0, 0, 0)])
+def test_a_position_embedding_that_no_transformer_has_is_left_as_it_is(shape: tuple[int, ...]) -> None:
+    model = nn.Module()
+    model.encoder = nn.ParameterDict({"pos_embedding": torch.zeros(1, 5, 8)})
+    key = "encoder.pos_embedding"
+    assert fit_position_embedding({key: torch.zeros(shape)}, model)[key].shape == shape
+    assert fit_position_embedding({key: torch.zeros(1, 10, 8)}, model)[key].shape == (1, 5, 8)
