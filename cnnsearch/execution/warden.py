@@ -4,6 +4,9 @@ A process that is killed cannot clean up. The warden holds the other end of a pi
 and the warden ends every process that the run started and removes every temporary folder that it made. If the run did
 not announce its end, the warden prints the run's last words in its place.
 
+It also ends a run that is stuck. Some calls into Ray wait for a process that has died, for ever, and no thread and no
+signal handler of the run gets a turn meanwhile. So the run says how soon it will be heard of again.
+
 The processes of a run have its mark in their environment, so that they are recognised even when their parent is gone.
 Some overwrite their environment with a title, as Ray's workers do: those are recognised because a process of the run
 started them. Parents may die first, so the warden notes the run's processes from time to time, each with the time of
@@ -15,12 +18,14 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import select
 import shutil
 import signal
 import subprocess
 import sys
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -30,6 +35,12 @@ MARK = "CNNSEARCH_RUN"
 """Environment variable with the run's mark, which every process of the run inherits."""
 LOOK_SECONDS = 5.0
 """How often the warden notes the processes of the run."""
+TICK_SECONDS = 1.0
+"""How often it looks at the time."""
+LONGEST_TICK_SECONDS = 5.0
+"""Most seconds between two looks that count: a longer gap means that the machine slept."""
+DYING_SECONDS = 10.0
+"""Time that a stuck run has to end by itself once Ray's own processes are gone; then it is killed."""
 LEAVE_SECONDS = 10.0
 """How long a run waits at its end for the warden to finish cleaning up."""
 
@@ -47,6 +58,38 @@ class Warden:
     def last_words(self, text: str) -> None:
         """Set what to print on standard error if this process dies without announcing it; empty for nothing."""
         self._tell({"last_words": text})
+
+    def expect(self, seconds: float | None, words: str = "", after_signal: float = math.inf) -> None:
+        """Have this run ended with `words` unless it is heard of again in time; None: however long it takes.
+
+        Args:
+            seconds: in which `expect` is called again. Time in which the run is stopped or the machine sleeps does not
+                count.
+            words: to print then.
+            after_signal: seconds that are left once the run was told to stop, if `signals` hears of it.
+        """
+        self._tell({"expect": seconds, "words": words, "after_signal": min(after_signal, seconds or 0.0)})
+
+    @contextlib.contextmanager
+    def signals(self) -> Iterator[None]:
+        """Hear of signals to this process during the block, also while nothing in it gets a turn.
+
+        Where somebody else listens for them already, as an event loop does, or in a thread, nothing changes.
+        """
+        assert self._process.stdin is not None
+        try:
+            os.set_blocking(self._process.stdin.fileno(), False)
+            before = signal.set_wakeup_fd(self._process.stdin.fileno(), warn_on_full_buffer=False)
+        except (ValueError, OSError):
+            yield
+            return
+        if before != -1:
+            signal.set_wakeup_fd(before)
+        try:
+            yield
+        finally:
+            if before == -1:
+                signal.set_wakeup_fd(-1)
 
     def leave(self) -> None:
         """Announce the end of the run, and wait until everything is cleaned up."""
@@ -100,12 +143,17 @@ def main(mark: str, owner: int, pipe: IO[bytes]) -> None:
     folders: list[str] = []
     last_words, said_bye = "", False
     known = _Known(mark, owner)
-    for line in _lines(pipe, known.look):
+    patience = _Patience(owner)
+    for line in _lines(pipe, known.look, patience):
         with contextlib.suppress(ValueError):  # a line cut off by the end of its writer
             message = json.loads(line)
             said_bye |= "bye" in message
             last_words = message.get("last_words", last_words)
             folders += [message["remove"]] if "remove" in message else []
+            if "expect" in message:
+                patience.renew(message["expect"], message["words"], message["after_signal"])
+    if patience.ended_it:
+        last_words = patience.words
     known.end()
     for folder in folders:
         shutil.rmtree(folder, ignore_errors=True)
@@ -113,18 +161,104 @@ def main(mark: str, owner: int, pipe: IO[bytes]) -> None:
         print(last_words, file=sys.stderr, flush=True)
 
 
-def _lines(pipe: IO[bytes], meanwhile: Callable[[], None]) -> Iterator[bytes]:
+def _lines(pipe: IO[bytes], meanwhile: Callable[[], None], patience: _Patience) -> Iterator[bytes]:
     """The lines that come through a pipe until it closes; `meanwhile` is called every `LOOK_SECONDS`."""
-    begun = b""
+    begun, looked_at = b"", time.monotonic()
     while True:
-        if not select.select([pipe], [], [], LOOK_SECONDS)[0]:
+        is_there = bool(select.select([pipe], [], [], TICK_SECONDS)[0])
+        patience.tick()
+        if time.monotonic() - looked_at > LOOK_SECONDS:
             meanwhile()
+            looked_at = time.monotonic()
+        if not is_there:
             continue
         read = os.read(pipe.fileno(), 2**16)
         if not read:
             return
-        *whole, begun = (begun + read).split(b"\n")
+        if any(number in _TOLD_TO_STOP for number in read):
+            patience.was_signalled()
+        *whole, begun = (begun + read).translate(None, _NO_TEXT).split(b"\n")
         yield from whole
+
+
+_TOLD_TO_STOP = (signal.SIGINT, signal.SIGTERM)
+"""Bytes that Python writes into the pipe when one of these signals comes: see `Warden.signals`."""
+_NO_TEXT = bytes(number for number in range(32) if number != 10)
+
+
+class _Patience:
+    """Counts down to the time when the run must have been heard of, and ends it if it was not."""
+
+    def __init__(self, owner: int) -> None:
+        self._owner = owner
+        self._born = _born(owner)
+        self._left: float | None = None
+        self._after_signal = 0.0
+        self._ticked_at = time.monotonic()
+        self._killed_at: float | None = None
+        self.words = ""
+
+    @property
+    def ended_it(self) -> bool:
+        """Whether the run was ended here."""
+        return self._killed_at is not None
+
+    def renew(self, seconds: float | None, words: str, after_signal: float) -> None:
+        """Count from the start, unless the end has come already."""
+        if not self.ended_it:
+            self._left, self.words, self._after_signal = seconds, words, after_signal
+
+    def was_signalled(self) -> None:
+        """Leave less time: the run was told to stop."""
+        if self._left is not None:
+            self._left = min(self._left, self._after_signal)
+
+    def tick(self) -> None:
+        """Count the time since the last tick."""
+        now = time.monotonic()
+        passed, self._ticked_at = min(now - self._ticked_at, LONGEST_TICK_SECONDS), now
+        if self._killed_at is not None:
+            if now - self._killed_at > DYING_SECONDS and _born(self._owner) == self._born:
+                with contextlib.suppress(OSError):
+                    os.kill(self._owner, signal.SIGKILL)
+            return
+        if self._left is None or _is_stopped(self._owner):
+            return
+        self._left -= passed
+        if self._left < 0 and _born(self._owner) == self._born:
+            self._killed_at = now
+            # Without these the calls that wait for them fail, and the run ends with an exit code of its own.
+            for process in _children(self._owner):
+                with contextlib.suppress(Exception):
+                    if process.name() in ("raylet", "gcs_server"):
+                        process.kill()
+
+
+def _born(number: int) -> float | None:
+    import psutil
+
+    try:
+        return float(psutil.Process(number).create_time())
+    except psutil.Error:
+        return None
+
+
+def _is_stopped(number: int) -> bool:
+    import psutil
+
+    try:
+        return psutil.Process(number).status() in (psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP)
+    except psutil.Error:
+        return False
+
+
+def _children(number: int) -> list[Any]:
+    import psutil
+
+    try:
+        return list(psutil.Process(number).children())
+    except psutil.Error:
+        return []
 
 
 class _Known:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import shutil
@@ -51,8 +52,12 @@ COMMANDS: set[int] = set()
 class Started:
     """A running command in a session of its own, as a terminal would start it; unless `whole`, without a report."""
 
-    def __init__(self, *arguments: object, whole: bool = False) -> None:
+    def __init__(self, *arguments: object, whole: bool = False, first: str = "") -> None:
+        """`first` is code that runs before the command."""
         python = [sys.executable, "-m", "cnnsearch.sweep"] if whole else SHORT
+        if first:
+            run = f"import runpy, sys; sys.argv[0] = {SHORT[-1]!r}; runpy.run_path(sys.argv[0], run_name='__main__')"
+            python = [sys.executable, "-c", f"{first}; {run}"]
         self.output = tempfile.TemporaryFile("w+")  # noqa: SIM115
         self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115
         self.process = subprocess.Popen(
@@ -247,6 +252,61 @@ def test_ray_dies(arguments: list[object], results: Path, undisturbed: dict[str,
     assert "Traceback" not in started.stderr
     assert "(raylet)" not in started.stdout
     ends_as_if_undisturbed(arguments, results, undisturbed, *(["--serial"] if name == "raylet" else []))
+
+
+SOON = "from cnnsearch.execution.on_ray import starting, stuck; starting.START_SECONDS = 20; stuck.STUCK_SECONDS = 12"
+
+
+def first_worker(started: Started) -> psutil.Process | None:
+    """The first of Ray's workers, as soon as there is one."""
+    for child in psutil.Process(started.process.pid).children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            if any(part.endswith("default_worker.py") for part in child.cmdline()[1:2]):
+                return child
+    return None
+
+
+@pytest.mark.row(23)
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("is_told_to_stop", [False, True])
+def test_a_worker_dies_while_ray_starts(
+    arguments: list[object], results: Path, undisturbed: dict[str, Any], is_told_to_stop: bool
+) -> None:
+    """Ray then waits for it for ever, and neither threads nor signal handlers get a turn."""
+    started = Started(*arguments, first=SOON)
+    started.until(lambda: first_worker(started))
+    worker = first_worker(started)
+    assert worker is not None
+    worker.kill()
+    began = time.monotonic()
+    if is_told_to_stop:
+        time.sleep(1)
+        os.killpg(started.process.pid, signal.SIGINT)
+    code = started.ended(60)
+    assert time.monotonic() - began < (25 if is_told_to_stop else 45)
+    assert code in (0, 1, 130), started.stderr  # where it was not the worker that Ray waits for, all goes on
+    assert "Traceback" not in started.stderr
+    if code == 1:
+        assert started.stderr.startswith("error: Ray did not start"), started.stderr
+        assert "--serial" in started.stderr
+    ends_as_if_undisturbed(arguments, results, undisturbed, "--serial")
+
+
+@pytest.mark.row(23)
+@pytest.mark.timeout(300)
+def test_a_run_that_stands_still_is_ended(arguments: list[object], results: Path, undisturbed: dict[str, Any]) -> None:
+    """As where a call into Ray never comes back: here, a listener that never does."""
+    hang = "import ctypes; from cnnsearch import session; e = session.execute"  # holds the interpreter as Ray does
+    hang += "; session.execute = lambda *a, **k: e(*a, **{**k, 'listen': lambda event: ctypes.PyDLL(None).sleep(1000)})"
+    started = Started(*arguments, first=f"{SOON}; {hang}")
+    began = time.monotonic()
+    assert started.ended(100) in (1, -signal.SIGKILL)
+    assert time.monotonic() - began < 90
+    deadline = time.monotonic() + 10
+    while "goes on" not in started.stderr and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert "error: Ray has stood still for 12 s" in started.stderr
+    ends_as_if_undisturbed(arguments, results, undisturbed, "--serial")
 
 
 @pytest.mark.row(7)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import os
 import secrets
@@ -20,7 +21,7 @@ from cnnsearch.errors import RequestError, RunError
 from cnnsearch.execution.events import Ready
 from cnnsearch.execution.machine.hardware import Layout, detect
 from cnnsearch.execution.machine.placement import Cluster, Node
-from cnnsearch.execution.on_ray import authentication, pulse
+from cnnsearch.execution.on_ray import authentication, pulse, starting
 from cnnsearch.execution.on_ray.machines import LOOK_SECONDS, Machines, how_to_mend, time_on
 from cnnsearch.execution.warden import Warden
 from cnnsearch.spec.sweep import RunSpec
@@ -109,7 +110,8 @@ def started(layout: Layout, run: RunSpec, warden: Warden | None) -> Iterator[Rea
             os.environ.setdefault("RAY_AUTH_TOKEN", _TOKEN)
         try:
             with _on_loopback():
-                context = _initialised(
+                ray_init = functools.partial(
+                    _initialised,
                     address="local",
                     num_cpus=layout.trials_at_once * layout.threads,
                     num_gpus=len(detect().gpus) if layout.gpus else 0,  # counted as for the plan
@@ -117,11 +119,13 @@ def started(layout: Layout, run: RunSpec, warden: Warden | None) -> Iterator[Rea
                     object_store_memory=OBJECT_STORE_BYTES,
                     _temp_dir=str(folder / "ray"),  # Ray lets everybody read it, but not the folder it is in
                 )
+                context = starting.start(ray_init, _clear_away, folder, warden)
             yield _ready(context, folder)
         finally:
             if not all(map(is_alive, head_processes().values())):
                 _end_children()  # else shutting down would wait for the rest of a broken Ray
-            _end_ray()
+            with starting.stopping(warden):
+                _end_ray()
 
 
 @contextlib.contextmanager
@@ -250,6 +254,13 @@ def check_address(address: str) -> str:
         os.environ["RAY_AUTH_MODE"] = "token"
         ray._raylet.Config.initialize("")  # Ray read its settings when it was imported
     return str(where)
+
+
+def _clear_away() -> None:
+    """End what a start that failed has left."""
+    _end_children()
+    with contextlib.suppress(Exception):
+        _end_ray()
 
 
 def _end_children() -> None:

@@ -19,6 +19,7 @@ from cnnsearch.execution.metrics import Metrics
 from cnnsearch.execution.on_ray import pulse
 from cnnsearch.execution.on_ray.cluster import head_processes, report_seconds, started
 from cnnsearch.execution.on_ray.depot import DepotClient
+from cnnsearch.execution.on_ray.stuck import watching_over
 from cnnsearch.execution.on_ray.tune import Dispatcher, EndTuneError, make_tuner
 from cnnsearch.execution.on_ray.worker import JobRunner
 from cnnsearch.execution.warden import Warden
@@ -62,6 +63,8 @@ def execute(
         metrics = Metrics(queue, context, _gpu_share(layout), Gauge, report_seconds() / 3)
         dispatcher = Dispatcher(queue, listen, context, run, capacity, processes, warden, metrics)
         tuner = make_tuner(queue, dispatcher, capacity.layout, folder, context=context, depot=depot, run_job=run_job)
+        if warden and not cluster:
+            stack.enter_context(watching_over(warden))
         try:
             tuner.fit()
         except EndTuneError:

@@ -6,6 +6,7 @@ what the results folder holds, and every run starts a fresh Tuner, in a temporar
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Callable
@@ -26,6 +27,7 @@ from cnnsearch.execution.machine.placement import Capacity, resources
 from cnnsearch.execution.metrics import Metrics
 from cnnsearch.execution.on_ray.cluster import is_alive
 from cnnsearch.execution.on_ray.running import Running, diagnosis
+from cnnsearch.execution.on_ray.stuck import BEAT_SECONDS, IDLE_SECONDS, Idle, expect
 from cnnsearch.execution.on_ray.worker import DISK_FULL, Worker, from_config, plain, to_config
 from cnnsearch.execution.retries import Retries, Trouble, Watchdog
 from cnnsearch.execution.warden import Warden
@@ -88,6 +90,8 @@ class Dispatcher(tune.Callback):  # type: ignore[misc]
         self._steps: dict[str, Any] = {}
         """Actor id -> its method that takes a step, before the method was given a name."""
         self._fatal: RunError | None = None
+        self._beat_at = -math.inf
+        self._idle = Idle(psutil.Process()) if head_processes else None
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # Tune pickles its callbacks in order to restore them, which never happens here
@@ -166,6 +170,7 @@ class Dispatcher(tune.Callback):  # type: ignore[misc]
                 self._fatal = RunError(f"Ray's process {name} has died; what is finished is kept")
                 if self._warden:  # Ray may end this process before the process itself can report this
                     self._warden.last_words(f"error: {self._fatal}. The same command goes on.")
+        self._beat()
         try:
             self._capacity.look()
         except RunError as error:
@@ -187,6 +192,18 @@ class Dispatcher(tune.Callback):  # type: ignore[misc]
             self._troubles[tune_id] = (Trouble.SILENT, f"nothing was heard of it for {seconds:.0f} s")
             self._workers[tune_id].kill()
         self._metrics.publish()
+
+    def _beat(self) -> None:
+        """Tell the warden that the run goes on, and end it where it does not though nothing is stuck."""
+        if time.monotonic() - self._beat_at < BEAT_SECONDS or self._idle is None:
+            return
+        self._beat_at = time.monotonic()
+        if self._warden:
+            expect(self._warden)
+        seconds = self._idle.look(is_waiting=not self._workers and not self._queue.is_exhausted)
+        if seconds > IDLE_SECONDS:
+            what = f"for {seconds:.0f} s trials have waited, and Ray has started no worker for them"
+            self._fatal = RunError(f"{what}; what is finished is kept")
 
     def give_up(self, error: RunError) -> None:
         """End the run with this error at the next step: raised here, Tune would blame a trial."""
