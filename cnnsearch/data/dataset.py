@@ -79,6 +79,8 @@ def fingerprint(
     labels: NDArray[np.int64],
     digests: Sequence[str],
     indices: Mapping[str, NDArray[np.int64]],
+    *,
+    read_as: str = "",
 ) -> str:
     """What makes two data sets the same data: a hash of classes and, for each split in row order, labels and contents.
 
@@ -89,14 +91,17 @@ def fingerprint(
         labels: [N] label of each example.
         digests: [N] SHA-256 of each example's contents, hex.
         indices: split -> rows of that split.
+        read_as: how contents become pixels, where it is not as usual.
 
     Returns:
         The first 16 hex digits of a SHA-256.
     """
-    facts = {
+    facts: dict[str, object] = {
         "classes": list(classes),
         "splits": {split: [[int(labels[row]), digests[row]] for row in rows] for split, rows in indices.items()},
     }
+    if read_as:
+        facts["read_as"] = read_as
     return hashlib.sha256(canonical_json(facts).encode()).hexdigest()[:16]
 
 

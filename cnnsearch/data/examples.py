@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from cnnsearch.data.images import FORMATS, Interpolation, decode, resized, to_rgb
+from cnnsearch.data.images import FORMATS, FULL, GreyRange, Interpolation, decode, resized, to_rgb
 from cnnsearch.data.index import read_unchanged
 from cnnsearch.words import printable
 
@@ -91,6 +91,8 @@ class FileContent:
     """As the system gave it: bytes that cannot be decoded are surrogates."""
     formats: tuple[str, ...] = FORMATS
     """Pillow's names of the formats it may have."""
+    grey_range: GreyRange = FULL
+    """See `images.decode`."""
 
     def digest(self, of_file: Callable[[str], str]) -> str:
         """See `Content.digest`: hash the file's bytes."""
@@ -101,7 +103,7 @@ class FileContent:
     ) -> list[NDArray[np.uint8]]:
         """See `Content.squares`."""
         data = read_unchanged(self.path, digest)
-        return decode(data, sizes, formats=self.formats, interpolation=interpolation)
+        return decode(data, sizes, formats=self.formats, interpolation=interpolation, grey_range=self.grey_range)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import PIL
@@ -48,6 +48,10 @@ Interpolation = Literal["bilinear", "bicubic"]
 
 _FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
+GreyRange = tuple[int, int]
+"""Values of 16-bit greys that become black and white."""
+FULL: GreyRange = (0, 65535)
+
 RECIPE = f"1, Pillow {PIL.__version__}"
 """Identifies how pixels are made from bytes; decoded pixels are cached under it. Raise the number when that changes."""
 
@@ -76,6 +80,7 @@ def decode(
     *,
     formats: Sequence[str] = FORMATS,
     interpolation: Interpolation = "bilinear",
+    grey_range: GreyRange = FULL,
 ) -> list[NDArray[np.uint8]]:
     """Decode the first frame of an image, turn it upright, and resize it to each of several sizes.
 
@@ -84,6 +89,7 @@ def decode(
         sizes: sides of the wanted squares, pixels.
         formats: Pillow's names of the formats that may be decoded.
         interpolation: filter to resize with.
+        grey_range: of 16-bit greys, the values that become black and white.
 
     Returns:
         For each size S, uint8 [S, S, 3], RGB. The image is decoded once for all of them.
@@ -95,7 +101,7 @@ def decode(
     """
     data = source if isinstance(source, bytes) else Path(source).read_bytes()
     with _QUIET:
-        return resized(_upright(data, formats), sizes, interpolation)
+        return resized(_upright(data, formats, grey_range), sizes, interpolation)
 
 
 def resized(
@@ -105,13 +111,13 @@ def resized(
     return [np.array(image.resize((size, size), _FILTERS[interpolation])) for size in sizes]
 
 
-def _upright(data: bytes, formats: Sequence[str]) -> Image.Image:
+def _upright(data: bytes, formats: Sequence[str], grey_range: GreyRange = FULL) -> Image.Image:
     """Decode the first frame as an RGB image, turned as its EXIF orientation says."""
     try:
         with Image.open(io.BytesIO(data), formats=tuple(formats)) as image:
             _check_pixels(image.width * image.height)
             image.load()
-            rgb, turn = to_rgb(image), _UPRIGHT.get(_orientation(image))
+            rgb, turn = to_rgb(image, grey_range), _UPRIGHT.get(_orientation(image))
     except BadImageError:
         raise
     except Image.DecompressionBombError as error:  # Pillow's own limit is checked before ours
@@ -171,24 +177,48 @@ class _Quiet:
 _QUIET = _Quiet()
 
 
-def to_rgb(image: Image.Image) -> Image.Image:
+def to_rgb(image: Image.Image, grey_range: GreyRange = FULL) -> Image.Image:
     """Convert an image of any mode to 8-bit RGB of the same size.
 
     - Transparency of any kind is blended with white.
-    - 16-bit greys are divided by 257 and rounded: 65535 becomes 255.
+    - 16-bit greys are scaled from `grey_range`, by default all of it: divided by 257 and rounded.
     - 32-bit integer and floating-point greys do not say what range they use, so it is guessed from the values: all
       within 0–1 (floating point only), 0–255 or 0–65535 are scaled from that range; anything else is stretched from
       its minimum to its maximum. Values that are not finite become the minimum.
     - CMYK, YCbCr, LAB, palettes and 1-bit images are converted by Pillow. Embedded colour profiles are not applied.
     """
-    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):  # older Pillow: 16-bit PNG as I
-        grey = (np.asarray(image).astype(np.uint32) + 128) // 257
-        return Image.fromarray(grey.astype(np.uint8)).convert("RGB")
+    if _is_16_bit(image):
+        return Image.fromarray(_scaled(np.asarray(image), grey_range)).convert("RGB")
     if image.mode in ("I", "F"):
         return Image.fromarray(_to_8_bits(np.asarray(image))).convert("RGB")
     if image.has_transparency_data:
         return _over_white(image)
     return image.convert("RGB")
+
+
+def _is_16_bit(image: Image.Image) -> bool:
+    # Older versions of Pillow open a 16-bit PNG as I.
+    return image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG")
+
+
+def _scaled(grey: NDArray[Any], grey_range: GreyRange) -> NDArray[np.uint8]:
+    if grey_range == FULL:
+        return ((grey.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    low, high = grey_range
+    return np.rint(np.clip((grey.astype(np.float64) - low) / (high - low), 0, 1) * 255).astype(np.uint8)
+
+
+def greys(path: Path | str) -> tuple[int, int] | None:
+    """The lowest and highest value of a 16-bit grey image; None for any other, and for what cannot be read."""
+    try:
+        with _QUIET, Image.open(path, formats=FORMATS) as image:
+            if not _is_16_bit(image):
+                return None
+            _check_pixels(image.width * image.height)
+            values = np.asarray(image)
+            return int(values.min()), int(values.max())
+    except Exception:  # whatever is wrong with it is told where it is decoded
+        return None
 
 
 def _over_white(image: Image.Image) -> Image.Image:

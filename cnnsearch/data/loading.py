@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from cnnsearch.data.dataset import SPLITS, Dataset, contradictions, fingerprint, imbalance, leakage
 from cnnsearch.data.examples import FileContent, Listing
 from cnnsearch.data.folders import FOLLOW, OUTSIDE
-from cnnsearch.data.images import Interpolation
+from cnnsearch.data.greys import few_levels, grey_range, read_within
+from cnnsearch.data.images import FULL, Interpolation
 from cnnsearch.data.index import Index
 from cnnsearch.data.packs import Draft, Packs, decode_all, hash_all
 from cnnsearch.data.sources import identity, list_source
@@ -56,8 +57,10 @@ def load(
     """
     folder = (cache if cache is not None else cache_root()).absolute()
     listing = list_source(data.source, folder, layout=data.layout, follow_links=data.follow_links)
+    greys = grey_range(data)
+    listing = replace(listing, examples=tuple(read_within(listing.examples, greys)))
     index = Index.of_source(folder / "index", identity(data.source))
-    packs = Packs(folder / "images", interpolation)
+    packs = Packs(folder / "images", interpolation, greys)
     state = _State(listing, listing.labels(), index, packs, sorted(set(image_sizes)), threads)
     try:
         state.settle(data, on_progress)
@@ -138,8 +141,10 @@ class _State:
             *imbalance(labels, indices, classes),
             *leakage(names, digests, indices),
             *contradictions(names, labels, digests, classes),
+            *few_levels([self.listing.examples[row] for row in rows], grey_range(data)),
         )
-        mark = fingerprint(classes, labels, digests, indices)
+        of = "" if grey_range(data) == FULL else f"greys {grey_range(data)}"
+        mark = fingerprint(classes, labels, digests, indices, read_as=of)
         return {
             size: Dataset(
                 source=decoded(data.source),

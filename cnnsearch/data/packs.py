@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cnnsearch.data.examples import Content
-from cnnsearch.data.images import RECIPE, BadImageError, Interpolation
+from cnnsearch.data.images import FULL, RECIPE, BadImageError, GreyRange, Interpolation
 from cnnsearch.data.index import Index, UnreadableError
 from cnnsearch.errors import DataError, DiskError
 from cnnsearch.storage.durable import put_in_place, remove_abandoned, temporary_file, write_whole
@@ -29,16 +29,18 @@ from cnnsearch.storage.durable import put_in_place, remove_abandoned, temporary_
 class Packs:
     """The packs of a cache folder whose images were resized with one interpolation."""
 
-    def __init__(self, folder: Path, interpolation: Interpolation = "bilinear") -> None:
+    def __init__(self, folder: Path, interpolation: Interpolation = "bilinear", grey_range: GreyRange = FULL) -> None:
         """Open a folder of packs and remove what killed processes left in it.
 
         Args:
             folder: made if it is missing.
             interpolation: how the images are resized.
+            grey_range: how 16-bit greys were scaled.
 
         Raises:
             DataError: the folder cannot be written.
         """
+        self._grey_range = grey_range
         self._interpolation = interpolation
         self._folder = folder.absolute()
         try:
@@ -50,6 +52,7 @@ class Packs:
     def path(self, digests: Sequence[str], size: int) -> Path:
         """Return the path of the pack of these contents at this size, whether it exists or not."""
         recipe = RECIPE if self._interpolation == "bilinear" else f"{RECIPE}, {self._interpolation}"
+        recipe += "" if self._grey_range == FULL else f", greys {self._grey_range}"
         facts = json.dumps([recipe, size, list(digests)], separators=(",", ":"))
         return self._folder / f"{hashlib.sha256(facts.encode()).hexdigest()[:32]}-{size}.npy"
 

@@ -107,9 +107,22 @@ class DataSpec(Part):
     follow_links: Annotated[bool, Strict()] = Field(
         False, description="whether symbolic links in a folder of images may lead out of it"
     )
+    grey_range: Literal["full"] | tuple[Int, Int] = Field(
+        "full",
+        description="of 16-bit grey images, the values that become black and white: full (0 to 65535), or two numbers, "
+        "as [0, 4095] for images of 12 bits",
+    )
     on_bad_image: Literal["refuse", "skip"] = Field(
         "refuse", description="what to do with unreadable images: end with an error, or skip them"
     )
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.grey_range != "full" and not 0 <= self.grey_range[0] < self.grey_range[1] <= 65535:
+            given = list(self.grey_range)
+            allowed = "full, or two whole numbers from 0 to 65535, the smaller one first, such as [0, 4095]"
+            raise SpecProblemError(("grey_range",), f"given {given}; allowed: {allowed}")
+        return self
 
 
 class Recipe(Part):
