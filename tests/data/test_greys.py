@@ -50,7 +50,7 @@ def test_twelve_bits_keep_what_they_hold(tmp_path: Path) -> None:
 
 
 def test_few_levels_are_told_with_what_to_type(tmp_path: Path) -> None:
-    source = folder(tmp_path, 100, 4000)
+    source = folder(tmp_path / "data", 100, 4000)
     (dataset,) = load(spec(source), [8], cache=tmp_path / "cache").values()
     (warning,) = [one for one in dataset.warnings if "16-bit" in one]
     assert "of 256 levels they use 17" in warning
@@ -63,7 +63,7 @@ def test_few_levels_are_told_with_what_to_type(tmp_path: Path) -> None:
 
 
 def test_a_narrow_range_is_proposed_where_even_a_power_of_two_is_too_wide(tmp_path: Path) -> None:
-    (dataset,) = load(spec(folder(tmp_path, 1966, 2146)), [8], cache=tmp_path / "cache").values()
+    (dataset,) = load(spec(folder(tmp_path / "data", 1966, 2146)), [8], cache=tmp_path / "cache").values()
     assert "data.grey_range=[1966, 2146]" in " ".join(dataset.warnings)
 
 
