@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import json
 import logging
 import re
@@ -14,8 +13,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from typer.core import TyperCommand
 
+from cnnsearch import __version__
+from cnnsearch.asking import SweepCommand
 from cnnsearch.ending import INTERRUPTED, as_a_program, command_line, end, how_to_go_on, one_clear_message, stoppable
 from cnnsearch.errors import DiskError, RequestError, RunError
 from cnnsearch.storage.paths import typed_path
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from cnnsearch.results.place import ResultsPlace
     from cnnsearch.session import Finished
 
-BARE_CONFIRM = "5"
-"""What `--confirm` without a number means."""
 DAY_SECONDS = 86_400
 MOST_DAYS = 3650
 """Longest time that can be asked for: what a system's timers take is limited."""
@@ -37,26 +35,29 @@ if logging.lastResort is not None:  # what shows warnings of ours where nobody h
     logging.lastResort.setFormatter(VisibleLines())
 
 
+def _version(asked: bool) -> None:
+    if asked:
+        say(f"cnnsearch {__version__}")
+        raise typer.Exit
+
+
 def _plain_app(**options: Any) -> typer.Typer:
     return typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False, **options)
-
-
-class _Bare(TyperCommand):
-    """A command whose option `--confirm` may stand without its number."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Put in the number where the next word is none."""
-        whole: list[str] = []
-        for word, after in itertools.zip_longest(args, args[1:], fillvalue=""):
-            is_bare = word == "--confirm" and not after.removeprefix("-").isdigit()
-            whole += [word, BARE_CONFIRM] if is_bare else [word]
-        return super().parse_args(ctx, whole)
 
 
 app = _plain_app(help="Hyperparameter sweeps for image classification with CNNs.", no_args_is_help=True)
 
 
-@app.command(cls=_Bare)
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Hyperparameter sweeps for image classification with CNNs."""
+
+
+@app.command(cls=SweepCommand)
 def sweep(
     sweep: Annotated[str, typer.Argument(help="Name of a sweep (part1), or path of a YAML file.", metavar="SWEEP")],
     data: Annotated[
@@ -247,7 +248,7 @@ def main() -> None:
 def run_alone(command: Callable[..., None]) -> None:
     """Run one of the commands above as a program of its own."""
     alone = _plain_app()
-    alone.command(cls=_Bare if command is sweep else None)(command)
+    alone.command(cls=SweepCommand if command is sweep else None)(command)
     with as_a_program():
         alone()
 
@@ -327,6 +328,13 @@ def _seconds(option: str, text: str) -> float:
 def _seeds(text: str | None) -> list[int]:
     """Parse `0,1,2` into numbers."""
     try:
-        return [int(part) for part in text.split(",")] if text else []
+        found = [int(part) for part in text.split(",") if part.strip()] if text else []
     except ValueError:
         raise RequestError(f"--seeds {text}: give whole numbers with commas between, such as 0,1,2") from None
+    if len(found) == 1 and found[0] > 1 and "," not in (text or ""):
+        several = ",".join(map(str, range(min(found[0], 10))))
+        raise RequestError(
+            f"--seeds {text} could be one seed or {text} of them. {text} seeds: --seeds {several}"
+            f"{',...' * (found[0] > 10)}; the one seed {text}: --seeds {text}, (with a comma)"
+        )
+    return found

@@ -9,19 +9,41 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 
 from cnnsearch.spec.document import Document, KeyPath, dotted, shown
-from cnnsearch.spec.settings import AXES, SpecProblemError, value_message
+from cnnsearch.spec.settings import AXES, SpecProblemError, TrainSpec, value_message
+
+MOST_TOLD = 10
+"""Mistakes of one file that are told at once."""
+ALIASES = {
+    "arch": "model", "architecture": "model", "backbone": "model", "net": "model", "network": "model",
+    "batch": "batch_size", "batchsize": "batch_size", "bs": "batch_size",
+    "drop": "dropout", "drop_rate": "dropout", "img_size": "image_size", "imgsz": "image_size", "size": "image_size",
+    "learning_rate": "lr", "max_epochs": "epochs", "num_epochs": "epochs", "n_epochs": "epochs",
+    "n_trials": "trials", "num_samples": "trials", "num_trials": "trials", "optim": "optimizer", "params": "space",
+    "pretrained": "weights", "parameters": "space", "scheduler": "lr_schedule", "wd": "weight_decay",
+}  # fmt: skip
+"""What other tools call a key -> its name here."""
 
 
 def explain(error: ValidationError, document: Document, root: type[BaseModel]) -> str:
-    """Describe the first mistake: its place and key, what was given, what is allowed, the nearest known name.
+    """Describe every mistake: its place and key, what was given, what is allowed, the nearest known name.
 
     Args:
         error: what validating the document's tree against `root` raised.
         document: the sweep file, with the changes made to it.
         root: the model of the whole document.
     """
-    first = error.errors()[0]
-    path = _real_path(first["loc"], document.tree)
+    found: dict[KeyPath, str] = {}
+    for one in error.errors():  # there may be several on one value, of which the first says most
+        path = _real_path(one["loc"], document.tree)
+        if not any(path[: len(known)] == known for known in found):
+            found[path] = _explained(one, path, document, root)
+    if len(found) == 1:
+        return next(iter(found.values()))
+    rest = f"\nand {len(found) - MOST_TOLD} more" if len(found) > MOST_TOLD else ""
+    return "\n".join([f"{len(found)} mistakes", *list(found.values())[:MOST_TOLD]]) + rest
+
+
+def _explained(first: Any, path: KeyPath, document: Document, root: type[BaseModel]) -> str:
     cause = first.get("ctx", {}).get("error")
     if isinstance(cause, SpecProblemError):
         path = (*path, *cause.path)
@@ -42,7 +64,10 @@ def explain(error: ValidationError, document: Document, root: type[BaseModel]) -
 
 def did_you_mean(word: str, known: Iterable[str], prefix: str = "") -> str:
     """Return ` Did you mean train.epochs?` with the known word nearest to a mistyped one; empty where none is near."""
-    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
+    names = list(known)
+    if ALIASES.get(word) in names:
+        return f" Did you mean {prefix}{ALIASES[word]}?"
+    near = difflib.get_close_matches(word, names, n=1, cutoff=0.5)
     return f" Did you mean {prefix}{near[0]}?" if near else ""
 
 
@@ -67,7 +92,11 @@ def _unknown_key(place: str, path: KeyPath, tree: Any, root: type[BaseModel]) ->
     known = _known_keys(path[:-1], tree, root)
     parent = dotted(path[:-1], tree)
     prefix = f"{parent}." if parent else ""
-    message = f"{place}: {prefix}{path[-1]} is not a key.{did_you_mean(str(path[-1]), known, prefix)}"
+    hint = did_you_mean(str(path[-1]), known, prefix)
+    word = ALIASES.get(str(path[-1]), str(path[-1]))
+    if not parent and word in TrainSpec.model_fields:
+        hint = f" Did you mean train.{word}?"
+    message = f"{place}: {prefix}{path[-1]} is not a key.{hint}"
     return f"{message}\nknown keys of {parent or 'a sweep'}: {', '.join(known)}" if known else message
 
 

@@ -76,6 +76,20 @@ def find(sweep: str) -> tuple[Path, str]:
     )
 
 
+def sweeps_there_are() -> list[tuple[str, str]]:
+    """List the sweeps that can be asked for by name, each with its title."""
+    shipped = Path(str(resources.files("cnnsearch") / "shipped"))
+    files = {path.stem: path for folder in (shipped, SWEEPS) for path in folder.glob("*.yaml")}
+    found = []
+    for name, path in sorted(files.items()):
+        try:
+            title = yaml.safe_load(path.read_text(encoding="utf-8"))["title"]
+        except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError):
+            title = ""
+        found.append((name, str(title)))
+    return found
+
+
 def from_yaml(text: str, name: str) -> Sweep:
     """Read back a resolved `sweep.yaml`. Raises SpecError."""
     return Sweep.from_document(Document(name, read_back(text, name)))
