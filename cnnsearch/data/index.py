@@ -128,7 +128,7 @@ _Files = dict[str, tuple[int, int, int, str]]
 
 def _read(path: Path) -> tuple[_Files, dict[str, str]]:
     """Read an index file: its files and its bad contents, without entries that this module did not write."""
-    stored = read_checked(path)
+    stored = read_checked(path, names=True)
     if stored is None or stored.get("version") != _VERSION:
         return {}, {}
     files, bad = stored.get("files"), stored.get("bad")

@@ -89,10 +89,10 @@ def write_checked(path: Path, facts: dict[str, Any], *, synced: bool = True) -> 
     write_json(path, {"checksum": checksum(facts), **facts}, synced=synced)
 
 
-def read_checked(path: Path, most: int = MOST_BYTES) -> dict[str, Any] | None:
-    """Read what `write_checked` wrote, checksum included; None where that cannot be done."""
+def read_checked(path: Path, most: int = MOST_BYTES, *, names: bool = False) -> dict[str, Any] | None:
+    """Read what `write_checked` wrote, checksum included; None where that cannot be done. See `parsed` for `names`."""
     try:
-        stored = read_json(path, most)
+        stored = read_json(path, most, names=names)
     except (OSError, ValueError):
         return None
     return stored if isinstance(stored, dict) and is_whole(stored) else None

@@ -67,13 +67,17 @@ def read_bytes(path: Path, most: int = MOST_BYTES, *, follow: bool = False) -> b
         return file.read(size)
 
 
-def read_json(path: Path, most: int = MOST_BYTES) -> Any:
-    """Read a JSON file. Raises OSError (see `read_bytes`) or ValueError (see `parsed`)."""
-    return parsed(read_bytes(path, most))
+def read_json(path: Path, most: int = MOST_BYTES, *, names: bool = False) -> Any:
+    """Read a JSON file. Raises OSError (see `read_bytes`) or ValueError (see `parsed`, also for `names`)."""
+    return parsed(read_bytes(path, most), names=names)
 
 
-def parsed(content: bytes) -> Any:
+def parsed(content: bytes, *, names: bool = False) -> Any:
     """Parse JSON whose numbers are finite and fit 64 bits, and whose nesting is bounded.
+
+    Args:
+        content: UTF-8.
+        names: whether it may hold names of files as the system gave them, whose undecodable bytes are half characters.
 
     Raises:
         ValueError: it is not; the message is fit for people.
@@ -93,7 +97,7 @@ def parsed(content: bytes) -> Any:
             break
     else:
         raise ValueError(f"it is nested more than {MOST_DEPTH} deep")
-    if b"\\u" in content:
+    if not names and b"\\u" in content:
         try:
             json.dumps(value, ensure_ascii=False).encode()
         except UnicodeEncodeError:

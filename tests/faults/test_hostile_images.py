@@ -75,7 +75,7 @@ def test_what_is_no_image_is_refused_by_name_or_skipped_with_a_count(tmp_path: P
     litter(folder)
     command = (sweep_file(tmp_path), "--data", folder, "--serial", "--out", tmp_path)
     refused = call(*command)
-    assert_refused(refused, "4 of 28 images cannot be read")
+    assert_refused(refused, "4 of 28 images cannot be used")
     for complaint in (
         "cat/bomb.png has 900,000,000 pixels; the limit is 100,000,000.",
         "cat/cut.jpg is truncated (1,204 bytes",

@@ -19,14 +19,14 @@ from cnnsearch.evidence.shown import MOST_CLASSES, MOST_MAPS
 from cnnsearch.plots import style
 from cnnsearch.report import figures
 from cnnsearch.results.tables import Tables
-from cnnsearch.spec.model_names import OWN, TORCHVISION
+from cnnsearch.spec.model_names import IMAGE_SIZES, OWN, TORCHVISION
 from tests.plots.test_plots import texts
 from tests.plots.test_searches import search
 from tests.report import factory
 from tests.report.world import Plan, make
 
 MOST_INCHES = 30.0
-MODELS = [*OWN, *(name for name in TORCHVISION if not name.startswith("vit"))]
+MODELS = [*OWN, *(name for name in TORCHVISION if not name.startswith("vit") and name not in IMAGE_SIZES)]
 FIGURES = ("all_settings", "heatmaps", "learning_curves", "before_after", "confusion_matrix", "images_per_class")
 
 

@@ -126,7 +126,7 @@ def _zip_problem(content: IO[bytes]) -> str | None:
 
 def _refused(error: Exception) -> str:
     """Say why torch did not load a file; worded to follow its name."""
-    if told := re.search(r"Unsupported (?:global: GLOBAL|class) ([\w.]+)", str(error)):
+    if told := re.search(r"[Uu]nsupported (?:(?:global: )?GLOBAL|class) ([\w.]+)", str(error)):
         return f"holds more than tensors ({told[1]}), which could run code; save model.state_dict() alone"
     if isinstance(error, pickle.UnpicklingError):
         return "is a pickle that torch did not write, or is damaged; save model.state_dict() with torch.save"
