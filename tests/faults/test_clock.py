@@ -23,10 +23,11 @@ DAY_SECONDS = 86400
 SWEEP = TWO_TRIALS.replace("epochs: 2", "epochs: 150").replace("[0.01, 0.1]", "[0.01, 0.02]")
 FAKETIME = next(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"), None)
 
+pytestmark = pytest.mark.after
+
 JUMPING = """\
 import itertools, time
 
-pytestmark = pytest.mark.after
 real, count = time.time, itertools.count()
 def jumping():
     return real() + (0, 86400, -86400)[next(count) // 5 % 3]
@@ -143,6 +144,7 @@ ALLOWED = {
     "session.py": "when a run started, for people",
     "execution/trial.py": "when a trial started, for people",
     "execution/jobs.py": "when a trial started, for people",
+    "unsealing.py": "when the test set was unsealed, which other times of this kind are compared with",
     "execution/worker_log.py": "when a line was written, for people",
     "report/watch/looking.py": "whether a folder has settled; an error makes it looked at again",
     "report/watch/server.py": "what the times that a page shows are compared with",
