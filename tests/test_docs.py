@@ -22,7 +22,7 @@ from tests.conftest import SMALL
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-COMMANDS = re.findall(r"^    \.venv/bin/python -m cnnsearch\.(sweep|report|watch) (.+)$", README, flags=re.MULTILINE)
+COMMANDS = re.findall(r"^    cnnsearch (sweep|report|watch) (.+)$", README, flags=re.MULTILINE)
 
 
 def make_reference() -> ModuleType:

@@ -138,6 +138,9 @@ class Compared(Recorded):
 
         None where they are not recorded, or with fewer than `LEAST_SEEDS` seeds.
         """
+        parent = self.by_key.get(configuration.parent or "")
+        if moment == "before" and parent is not None and parent.seeds == configuration.seeds:
+            return self.answered(parent, split)  # these are its networks, and have one score
         return self._condensed(split or self.judged_on, moment).get(configuration.key)
 
     def _condensed(self, split: str, moment: str) -> dict[str, Answered]:

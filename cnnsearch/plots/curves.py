@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from cnnsearch.evidence.axes import main_stage
@@ -25,6 +26,8 @@ from cnnsearch.spec.axis_words import Value, describe
 Metric = Literal["loss", "accuracy"]
 Values = NDArray[np.float64]
 
+EXPLODED = 2.5
+"""A loss this many times as high as the highest of the median setting is cut off."""
 MOST_LINES = 8
 """Most seeds of a configuration that are drawn one by one; if there are more, their median and a band are drawn."""
 _COLUMNS = 4
@@ -158,6 +161,7 @@ def _draw(evidence: Evidence, rows: list[list[_Panel]], metric: Metric) -> Figur
             axes.grid(axis="y")
             if metric == "accuracy":
                 style.percent_axis(axes, "y")
+            axes.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
             if i == len(rows) - 1:
                 axes.set_xlabel("epoch")
         if row[0].row and row[0].row != named and len(evidence.models) > 1:
@@ -192,20 +196,26 @@ def _title_lines(title: str, width: float) -> str:
 def _limits(
     evidence: Evidence, configurations: Sequence[Configuration], metric: Metric
 ) -> tuple[tuple[float, float], tuple[float, float]]:
-    """Limits of x and y for all panels. A few epochs of exploding loss are cut off: they would flatten all the rest."""
-    values, last = [], 1.0
+    """Limits of x and y for all panels.
+
+    Where the loss explodes, in a few epochs or in a few settings, it is cut off: it would flatten all the rest.
+    """
+    values, highest, last = [], [], 1.0
     for configuration in configurations:
+        peak = 0.0
         for trial in configuration.trial_ids:
             for side in ("train", "val"):
                 epoch, value = evidence.curve(trial, f"{side}_{metric}")
                 values.append(value)
+                peak = max(peak, float(value.max(initial=0.0)))
                 last = max(last, float(epoch.max(initial=1)))
+        highest.append(peak)
     flat = np.concatenate(values)
     if metric == "accuracy":
         low, high = float(flat.min()), float(flat.max())
         pad = 0.05 * max(0.05, high - low)
         return (0, last), (max(0.0, low - pad), min(1.02, high + pad))
-    high = min(float(flat.max()), 1.6 * float(np.quantile(flat, 0.98)))
+    high = min(float(flat.max()), 1.6 * float(np.quantile(flat, 0.98)), EXPLODED * float(np.median(highest)))
     return (0, last), (0.0, 1.05 * high)
 
 
@@ -240,12 +250,13 @@ def _mark(axes: Axes, evidence: Evidence, trial: str, metric: Metric, colour: st
     at = dict(zip(epoch.tolist(), value.tolist(), strict=True))
     best = evidence.best_epoch(trial)
     if best is not None and best in at:
-        axes.plot([best], [at[best]], "o", color=colour, markersize=3.5 if small else 5, clip_on=False, zorder=3)
+        is_beyond = at[best] > axes.get_ylim()[1]
+        axes.plot([best], [at[best]], "o", color=colour, markersize=3.5 if small else 5, clip_on=is_beyond, zorder=3)
     turn = evidence.turn(trial)
     if turn is not None and turn in at:
         axes.plot(
             [turn], [at[turn]], "v", color=colour, markerfacecolor=style.THEME["paper"], markeredgewidth=1.2,
-            markersize=4.5 if small else 6, clip_on=False, zorder=4,
+            markersize=4.5 if small else 6, clip_on=at[turn] > axes.get_ylim()[1], zorder=4,
         )  # fmt: skip
         if not small and metric == "loss":
             axes.annotate(

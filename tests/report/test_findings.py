@@ -653,3 +653,12 @@ def test_summary_lines_for_the_terminal():
 def test_the_verdict_of_the_summary_is_that_of_the_answer(name):
     lines = dict(summary(evidence_of(name)))
     assert lines.get("verdict", "cannot tell").startswith(answer(evidence_of(name)).verdict)
+
+
+def test_a_network_has_one_interval_before_it_goes_on_as_after_its_own_training() -> None:
+    evidence = Evidence(factory.part1(seeds=(0, 1, 2)))
+    children = evidence.stage("dropout")
+    assert children
+    for child in children:
+        assert child.parent is not None
+        assert evidence.score(child, moment="before") == evidence.score(evidence.by_key[child.parent])
