@@ -13,6 +13,7 @@ import yaml
 from cnnsearch.errors import SpecError
 from cnnsearch.spec.document import Document, parse_value, read, read_back
 from cnnsearch.spec.explain import did_you_mean
+from cnnsearch.spec.settings import FillSplit, StratifiedSplit
 from cnnsearch.spec.sweep import Sweep
 
 SWEEPS = Path("sweeps")
@@ -46,8 +47,10 @@ def load_sweep(
         Sweep.from_document(_with_profile(document, profiles, name))
     document = _with_profile(document, profiles, profile) if profile is not None else document
     pairs = values.items() if isinstance(values, Mapping) else map(_split_pair, values)
-    for key, value in pairs:
+    given = dict(pairs)
+    for key, value in given.items():
         document.set(key, value, f"--set {key}")
+    _follow_split(document, given)
     if data is not None:
         document.set("data.source", data, "--data")
     if seeds:
@@ -126,6 +129,20 @@ def _split_pair(pair: str) -> tuple[str, Any]:
     if not equals or not key:
         raise SpecError(f"--set {pair}: give KEY=VALUE, such as train.epochs=5")
     return key, parse_value(text, f"--set {key}")
+
+
+def _follow_split(document: Document, given: Mapping[str, Any]) -> None:
+    """Where keys of another kind of split were set, take that kind: `data.split.train` says enough."""
+    keys = {key.removeprefix("data.split.") for key in given if key.startswith("data.split.")}
+    split = document.tree.get("data", {}).get("split") if isinstance(document.tree.get("data"), dict) else None
+    if not keys or "method" in keys or not isinstance(split, dict):
+        return
+    fits = [kind for kind in (FillSplit, StratifiedSplit) if keys <= kind.model_fields.keys()]
+    methods = [kind.model_fields["method"].default for kind in fits]
+    if len(fits) == 1 and split.get("method") not in methods:
+        for key in set(split) - keys:
+            del split[key]
+        document.set("data.split.method", methods[0], f"--set data.split.{min(keys)}")
 
 
 def _nearest_file(path: Path) -> str:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -254,3 +255,36 @@ def test_a_sweep_is_frozen() -> None:
     sweep: Sweep = load_sweep("part1")
     with pytest.raises(ValueError, match="frozen"):
         sweep.train.epochs = 3  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("given", "split"),
+    [
+        (["data.split.train=0.7"], {"method": "stratified", "train": 0.7, "val": 0.2, "seed": 0}),
+        (["data.split.val=5", "data.split.seed=3"], {"method": "stratified", "train": 0.6, "val": 5, "seed": 3}),
+        (["data.split.train_per_class=7"], {"method": "fill", "train_per_class": 7, "val_per_class": 20}),
+        (
+            ["data.split={method: stratified}", "data.split.train_per_class=7"],
+            {"method": "fill", "train_per_class": 7, "val_per_class": 20},
+        ),
+    ],
+)
+def test_a_key_of_a_split_says_which_kind(given: list[str], split: dict[str, Any]) -> None:
+    assert load_sweep("part1", values=given).to_dict()["data"]["split"] == split
+
+
+@pytest.mark.parametrize("given", [["data.split.train=0.7", "data.split.train_per_class=7"], ["data.split.trian=0.7"]])
+def test_keys_of_no_kind_of_split_are_refused(given: list[str]) -> None:
+    with pytest.raises(SpecError, match=r"data\.split\.(train|trian) is not a key"):
+        load_sweep("part1", values=given)
+
+
+def test_all_mistakes_of_a_file_are_told_at_once() -> None:
+    with pytest.raises(SpecError) as told:
+        load_sweep("part1", values=["train.lr=x", "train.epochs=-1", "data.foo=1", "train.learning_rate=1"])
+    lines = str(told.value).splitlines()
+    assert lines[0] == "4 mistakes"
+    assert [line for line in lines if "train.lr given 'x'" in line]
+    assert [line for line in lines if "train.epochs given -1" in line]
+    assert [line for line in lines if "data.foo is not a key" in line]
+    assert [line for line in lines if "Did you mean train.lr?" in line]
