@@ -287,6 +287,9 @@ def test_a_worker_dies_while_ray_starts(
     assert code in (0, 1, 130), started.stderr  # where it was not the worker that Ray waits for, all goes on
     assert "Traceback" not in started.stderr
     if code == 1:
+        deadline = time.monotonic() + 10
+        while "--serial" not in started.stderr and time.monotonic() < deadline:
+            time.sleep(0.05)
         assert started.stderr.startswith("error: Ray did not start"), started.stderr
         assert "--serial" in started.stderr
     ends_as_if_undisturbed(arguments, results, undisturbed, "--serial")

@@ -54,6 +54,8 @@ def execute(
         if cluster:
             stack.enter_context(pulse.watched(cluster.address, warden))
         ready = cluster.ready if cluster else stack.enter_context(started(layout, run, warden))
+        if warden and not cluster:
+            stack.enter_context(watching_over(warden))
         folder = stack.enter_context(_scratch(warden))
         depot = stack.enter_context(contextlib.closing(DepotClient(context))) if cluster else None
         listen(ready)
@@ -63,8 +65,6 @@ def execute(
         metrics = Metrics(queue, context, _gpu_share(layout), Gauge, report_seconds() / 3)
         dispatcher = Dispatcher(queue, listen, context, run, capacity, processes, warden, metrics)
         tuner = make_tuner(queue, dispatcher, capacity.layout, folder, context=context, depot=depot, run_job=run_job)
-        if warden and not cluster:
-            stack.enter_context(watching_over(warden))
         try:
             tuner.fit()
         except EndTuneError:
