@@ -242,7 +242,7 @@ def test_log_messages_of_pillow_do_not_reach_the_terminal(capfd: pytest.CaptureF
 
 
 def test_memory_running_out_is_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
-    def to_rgb(image: Image.Image) -> Image.Image:
+    def to_rgb(image: Image.Image, grey_range: object) -> Image.Image:
         raise MemoryError
 
     monkeypatch.setattr(images, "to_rgb", to_rgb)
