@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import replace
 
 from cnnsearch.data.examples import Example, FileContent
 from cnnsearch.data.images import FULL, GreyRange, greys
+from cnnsearch.data.index import Index
 from cnnsearch.spec.settings import DataSpec
 
 LOOKED_AT = 16
@@ -31,10 +33,21 @@ def read_within(examples: Sequence[Example], of: GreyRange) -> list[Example]:
     ]
 
 
-def few_levels(examples: Sequence[Example], of: GreyRange) -> tuple[str, ...]:
-    """Warn where 16-bit images use few of the levels that they are reduced to."""
-    some = examples[:: max(1, len(examples) // LOOKED_AT)][:LOOKED_AT]
-    found = [greys(one.content.path) for one in some if isinstance(one.content, FileContent)]
+def few_levels(examples: Sequence[Example], digests: Sequence[str], index: Index, of: GreyRange) -> tuple[str, ...]:
+    """Warn where 16-bit images use few of the levels that they are reduced to.
+
+    Args:
+        examples: [N] of the data set, some of which are looked at.
+        digests: [N] SHA-256 of their contents.
+        index: remembers what was seen, so that no file is read again.
+        of: the range of greys that is asked for.
+    """
+    some = [*zip(examples, digests, strict=True)][:: max(1, len(examples) // LOOKED_AT)][:LOOKED_AT]
+    found = [
+        index.greys(digest, functools.partial(greys, one.content.path))
+        for one, digest in some
+        if isinstance(one.content, FileContent)
+    ]
     known = [values for values in found if values is not None]
     if not known:
         return ()

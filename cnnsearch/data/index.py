@@ -9,7 +9,7 @@ import os
 import re
 import stat
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +41,7 @@ class Index:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._files, self._bad = _read(path)
+        self._files, self._bad, self._greys = _read(path)
         self._changed = False
 
     @classmethod
@@ -87,13 +87,20 @@ class Index:
         self._bad[digest] = reason
         self._changed = True
 
+    def greys(self, digest: str, look: Callable[[], tuple[int, int] | None]) -> tuple[int, int] | None:
+        """Return the lowest and highest value of 16-bit grey contents, None for others; `look` once, and remember."""
+        if digest not in self._greys:
+            self._greys[digest] = look()
+            self._changed = True
+        return self._greys[digest]
+
     def save(self, paths: Iterable[str]) -> None:
         """Write the index if anything was added, with these paths only. A failure to write is ignored."""
         if not self._changed:
             return
         listed = set(paths)
         files = {path: entry for path, entry in self._files.items() if path in listed}
-        learnt = {"version": _VERSION, "recipe": RECIPE, "files": files, "bad": self._bad}
+        learnt = {"version": _VERSION, "recipe": RECIPE, "files": files, "bad": self._bad, "greys": self._greys}
         with contextlib.suppress(OSError, DiskError):
             self._path.parent.mkdir(parents=True, exist_ok=True)
             write_whole(self._path, json.dumps({"checksum": checksum(learnt), **learnt}).encode())
@@ -124,23 +131,31 @@ def _refuse_odd(facts: os.stat_result) -> None:
 
 
 _Files = dict[str, tuple[int, int, int, str]]
+_Greys = dict[str, tuple[int, int] | None]
 
 
-def _read(path: Path) -> tuple[_Files, dict[str, str]]:
-    """Read an index file: its files and its bad contents, without entries that this module did not write."""
+def _read(path: Path) -> tuple[_Files, dict[str, str], _Greys]:
+    """Read an index file: its files, its bad contents and the greys of contents, without entries that this module did
+    not write.
+    """
     stored = read_checked(path, names=True)
     if stored is None or stored.get("version") != _VERSION:
-        return {}, {}
-    files, bad = stored.get("files"), stored.get("bad")
-    if not isinstance(files, dict) or not isinstance(bad, dict):
-        return {}, {}
+        return {}, {}, {}
+    files, bad, greys = stored.get("files"), stored.get("bad"), stored.get("greys", {})
+    if not isinstance(files, dict) or not isinstance(bad, dict) or not isinstance(greys, dict):
+        return {}, {}, {}
     return (
         {name: (entry[0], entry[1], entry[2], entry[3]) for name, entry in files.items() if _is_entry(entry)},
         # Another version of the decoder may read what that one refused.
         {digest: reason for digest, reason in bad.items() if isinstance(reason, str)}
         if stored.get("recipe") == RECIPE
         else {},
+        {digest: (ends[0], ends[1]) if ends else None for digest, ends in greys.items() if _are_ends(ends)},
     )
+
+
+def _are_ends(ends: Any) -> bool:
+    return ends is None or (isinstance(ends, list) and len(ends) == 2 and all(isinstance(end, int) for end in ends))
 
 
 def _is_entry(entry: Any) -> bool:

@@ -58,17 +58,18 @@ def load(
     folder = (cache if cache is not None else cache_root()).absolute()
     listing = list_source(data.source, folder, layout=data.layout, follow_links=data.follow_links)
     greys = grey_range(data)
-    listing = replace(listing, examples=tuple(read_within(listing.examples, greys)))
+    if greys != FULL:
+        listing = replace(listing, examples=tuple(read_within(listing.examples, greys)))
     index = Index.of_source(folder / "index", identity(data.source))
     packs = Packs(folder / "images", interpolation, greys)
     state = _State(listing, listing.labels(), index, packs, sorted(set(image_sizes)), threads)
     try:
         state.settle(data, on_progress)
+        if data.on_bad_image == "refuse" and state.reasons():
+            raise DataError(_refusal(state.reasons(), len(listing.examples) + len(listing.problems)))
+        return state.datasets(data)
     finally:
         index.save(example.content.path for example in listing.examples if isinstance(example.content, FileContent))
-    if data.on_bad_image == "refuse" and state.reasons():
-        raise DataError(_refusal(state.reasons(), len(listing.examples) + len(listing.problems)))
-    return state.datasets(data)
 
 
 @dataclass
@@ -141,7 +142,7 @@ class _State:
             *imbalance(labels, indices, classes),
             *leakage(names, digests, indices),
             *contradictions(names, labels, digests, classes),
-            *few_levels([self.listing.examples[row] for row in rows], grey_range(data)),
+            *few_levels([self.listing.examples[row] for row in rows], digests, self.index, grey_range(data)),
         )
         of = "" if grey_range(data) == FULL else f"greys {grey_range(data)}"
         mark = fingerprint(classes, labels, digests, indices, read_as=of)

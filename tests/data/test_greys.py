@@ -11,6 +11,7 @@ from PIL import Image
 from cnnsearch.data import load
 from cnnsearch.data.greys import few_levels
 from cnnsearch.data.images import FULL, decode
+from cnnsearch.data.index import Index
 from cnnsearch.spec.load import load_sweep
 from cnnsearch.spec.settings import DataSpec
 from tests.conftest import SMALL
@@ -62,6 +63,14 @@ def test_few_levels_are_told_with_what_to_type(tmp_path: Path) -> None:
     assert np.ptp(np.load(better.images_path)) > 4 * np.ptp(np.load(dataset.images_path))
 
 
+def test_files_that_have_not_changed_are_not_looked_at_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = folder(tmp_path / "data", 100, 4000)
+    (first,) = load(spec(source), [8], cache=tmp_path / "cache").values()
+    monkeypatch.setattr("cnnsearch.data.greys.greys", lambda path: pytest.fail(f"{path} was read again"))
+    (again,) = load(spec(source), [8], cache=tmp_path / "cache").values()
+    assert again.warnings == first.warnings
+
+
 def test_a_narrow_range_is_proposed_where_even_a_power_of_two_is_too_wide(tmp_path: Path) -> None:
     (dataset,) = load(spec(folder(tmp_path / "data", 1966, 2146)), [8], cache=tmp_path / "cache").values()
     assert "data.grey_range=[1966, 2146]" in " ".join(dataset.warnings)
@@ -75,7 +84,7 @@ def test_nothing_is_said_of_images_that_use_their_range_or_have_eight_bits(tmp_p
             Image.fromarray(np.full((16, 16), 40 + index, np.uint8)).save(tmp_path / "grey" / name / f"{index}.png")
     (eight,) = load(spec(tmp_path / "grey"), [8], cache=tmp_path / "cache").values()
     assert not any("16-bit" in one for one in (*wide.warnings, *eight.warnings))
-    assert few_levels([], FULL) == ()
+    assert few_levels([], [], Index(tmp_path / "index.json"), FULL) == ()
 
 
 @pytest.mark.parametrize("given", ["[5, 5]", "[9, 2]", "[-1, 4]", "[0, 70000]", "narrow"])
