@@ -9,27 +9,10 @@ from typer.core import TyperCommand
 
 from cnnsearch.ending import one_clear_message
 from cnnsearch.errors import RequestError
-from cnnsearch.spec.load import sweeps_there_are
 
 BARE_CONFIRM = "5"
 """What `--confirm` without a number means."""
 _AXIS = "for all trials: --set train.{key}={value}; as an axis: --set 'stages.STAGE.space.{key}.grid=[{value}, ...]'"
-_KEYS = {
-    "arch": ("model", "resnet18"),
-    "batch-size": ("batch_size", "32"),
-    "dropout": ("dropout", "0.1"),
-    "epochs": ("epochs", "3"),
-    "learning-rate": ("lr", "0.001"),
-    "lr": ("lr", "0.001"),
-    "max-epochs": ("epochs", "3"),
-    "model": ("model", "resnet18"),
-    "num-epochs": ("epochs", "3"),
-    "optimizer": ("optimizer", "adamw"),
-    "precision": ("precision", "bf16"),
-    "weight-decay": ("weight_decay", "0.0001"),
-    "weights": ("weights", "imagenet"),
-}
-"""Option of other tools -> the key it is here, and an example."""
 _OPTIONS = {
     "config": "the sweep file is the command's argument: cnnsearch sweep my.yaml",
     "cpu": "--set run.device=cpu",
@@ -78,15 +61,20 @@ class SweepCommand(TyperCommand):
 
 def _explain(option: str, given: str) -> None:
     """Raise RequestError with what an option of other tools is called here, if it is one."""
+    from cnnsearch.spec.explain import ALIASES
+    from cnnsearch.spec.settings import Recipe
+
     name = option.removeprefix("--").replace("_", "-")
-    if name in _KEYS:
-        key, example = _KEYS[name]
-        raise RequestError(f"{option} is not an option; {_AXIS.format(key=key, value=given or example)}")
-    if name in _OPTIONS:
-        raise RequestError(f"{option} is not an option; {_OPTIONS[name].format(value=given or '...')}")
+    word = name.replace("-", "_")
+    key = ALIASES.get(word, word)
+    means = _OPTIONS.get(name, _AXIS if key in Recipe.model_fields else "")
+    if means:
+        raise RequestError(f"{option} is not an option; {means.format(key=key, value=given or '...')}")
 
 
 def _what_there_is() -> str:
+    from cnnsearch.spec.load import sweeps_there_are
+
     rows = sweeps_there_are()
     width = max((len(name) for name, _ in rows), default=0)
     listed = "\n".join(f"  {name:<{width}}  {title}" for name, title in rows)

@@ -211,8 +211,8 @@ def unseal(
                 print(f"\rtesting {done} of {total} trials", end="\n" if done == total else "", flush=True)
 
         found = test_all(typed_path(results), data, tell)
-        print(f"test set open: {found.tested} trial{'s' * (found.tested != 1)} tested")
-        print(labelled([*found.answer, ("report", str(found.report))]))
+        say(f"test set open: {found.tested} trial{'s' * (found.tested != 1)} tested")
+        say(labelled([*found.answer, ("report", str(found.report))]))
     if as_json:
         print(json.dumps({"tested": found.tested, "answer": dict(found.answer), "report": str(found.report)}))
 

@@ -31,6 +31,7 @@ SHOW_CURSOR = b"\x1b[?25h"
 
 
 def how_to_go_on(first: str = "") -> str:
+    """Say which command goes on; `first` is what it takes before."""
     return f"{first or 'The same command goes on'}:\n  {command_line()}"
 
 
