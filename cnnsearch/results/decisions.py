@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from cnnsearch.errors import DiskError
 from cnnsearch.planning.decisions import Note
 from cnnsearch.results.shapes import DecisionLine, problem
 from cnnsearch.storage.checksums import checksum, is_whole
-from cnnsearch.storage.durable import appending
+from cnnsearch.storage.durable import append_synced
 from cnnsearch.storage.reading import parsed, read_bytes
 
 MOST_BYTES = 64 * 1024
@@ -37,32 +35,22 @@ class DecisionsFolder:
         """Add notes, durably; return the file they are in. Raises DiskError."""
         files = self._files()
         file = files[-1] if files else self.path / "0001.jsonl"
-        try:
-            is_cut_off = file.exists() and not file.read_bytes().endswith(b"\n")
-            if is_cut_off or (file.exists() and file.stat().st_size >= MOST_BYTES):
-                file = self.path / f"{int(file.stem) + 1:04}.jsonl"
-            is_new = not file.exists()
-            self.path.mkdir(exist_ok=True)
-            with appending(file) as opened:
-                opened.write("".join(map(_line, notes)).encode())
-                opened.flush()
-                os.fsync(opened.fileno())
-            for folder in (self.path, self.path.parent) if is_new else ():
-                _sync_folder(folder)
-        except OSError as error:
-            raise DiskError(f"{file} cannot be written: {error.strerror}") from None
+        if files and not _takes_more(file):
+            file = self.path / f"{int(file.stem) + 1:04}.jsonl"
+        append_synced(file, "".join(map(_line, notes)).encode())
         return file
 
     def _files(self) -> list[Path]:
         return sorted(file for file in self.path.glob("*.jsonl") if file.stem.isdigit())
 
 
-def _sync_folder(path: Path) -> None:
-    folder = os.open(path, os.O_RDONLY)
+def _takes_more(file: Path) -> bool:
+    """Whether a file is small enough, and its last line was not cut off."""
     try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+        stored = read_bytes(file)
+    except OSError:
+        return False
+    return len(stored) < MOST_BYTES and stored.endswith(b"\n")
 
 
 def _line(note: Note) -> str:

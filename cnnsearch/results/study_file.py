@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cnnsearch.errors import DiskError
 from cnnsearch.results.shapes import StudyLine, problem
 from cnnsearch.spec.cells import Cell
 from cnnsearch.storage.checksums import checksum, is_whole
-from cnnsearch.storage.durable import appending, write_whole
+from cnnsearch.storage.durable import append_synced, write_whole
 from cnnsearch.storage.reading import parsed, read_bytes
 
 
@@ -41,21 +39,7 @@ class StudyFile:
             about: facts about the study, for people; written with each.
         """
         lines = [_line({"index": first + n, **about, "suggestion": one}) for n, one in enumerate(suggestions)]
-        try:
-            self.path.parent.mkdir(exist_ok=True)
-            is_new = not self.path.exists()
-            with appending(self.path) as file:
-                file.write("".join(lines).encode())
-                file.flush()
-                os.fsync(file.fileno())
-            if is_new:
-                folder = os.open(self.path.parent, os.O_RDONLY)
-                try:
-                    os.fsync(folder)
-                finally:
-                    os.close(folder)
-        except OSError as error:
-            raise DiskError(f"{self.path} cannot be written: {error.strerror}") from None
+        append_synced(self.path, "".join(lines).encode())
 
     def repair(self) -> bool:
         """Make the file end after its last whole line.

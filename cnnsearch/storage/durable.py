@@ -78,6 +78,21 @@ def appending(path: Path) -> io.BufferedWriter:
     return os.fdopen(os.open(path, flags, 0o666), "ab")
 
 
+def append_synced(path: Path, content: bytes) -> None:
+    """Add to the end of a file, made with its folder where there is none, and have it on disk. Raises DiskError."""
+    try:
+        made = [one for one in (path.parent, path) if not one.exists()]
+        path.parent.mkdir(exist_ok=True)
+        with appending(path) as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        for one in made:
+            _sync_folder(one.parent)
+    except OSError as error:
+        raise DiskError(f"{path} cannot be written: {error.strerror}") from None
+
+
 def write_json(path: Path, value: Any, *, synced: bool = True) -> None:
     """Write a JSON file, whole or not at all; see `write_whole`. Raises DiskError."""
     text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
@@ -130,7 +145,12 @@ def put_in_place(temporary: Path, path: Path, *, synced: bool = True) -> None:
     temporary.replace(path)
     if not synced:
         return
-    folder = os.open(path.parent, os.O_RDONLY)
+    _sync_folder(path.parent)
+
+
+def _sync_folder(path: Path) -> None:
+    """Make the names in a folder durable. Raises OSError."""
+    folder = os.open(path, os.O_RDONLY)
     try:
         os.fsync(folder)
     finally:
