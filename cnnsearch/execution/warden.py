@@ -66,12 +66,22 @@ class Warden:
             seconds: in which `expect` is called again. Time in which the run is stopped or the machine sleeps does not
                 count.
             words: to print then.
-            after_signal: seconds that are left once the run was told to stop, if `signals` hears of it.
+            after_signal: seconds that are left once the run was told to stop, in a block of `expecting`.
         """
         self._tell({"expect": seconds, "words": words, "after_signal": min(after_signal, seconds or 0.0)})
 
     @contextlib.contextmanager
-    def signals(self) -> Iterator[None]:
+    def expecting(self, seconds: float, words: str, after_signal: float = math.inf) -> Iterator[None]:
+        """Have this run ended, as `expect` says, if the block takes longer and nothing is heard of it meanwhile."""
+        with self._signals():
+            self.expect(seconds, words, after_signal)
+            try:
+                yield
+            finally:
+                self.expect(None)
+
+    @contextlib.contextmanager
+    def _signals(self) -> Iterator[None]:
         """Hear of signals to this process during the block, also while nothing in it gets a turn.
 
         Where somebody else listens for them already, as an event loop does, or in a thread, nothing changes.
@@ -182,7 +192,7 @@ def _lines(pipe: IO[bytes], meanwhile: Callable[[], None], patience: _Patience) 
 
 
 _TOLD_TO_STOP = (signal.SIGINT, signal.SIGTERM)
-"""Bytes that Python writes into the pipe when one of these signals comes: see `Warden.signals`."""
+"""Bytes that Python writes into the pipe when one of these signals comes: see `Warden._signals`."""
 _NO_TEXT = bytes(number for number in range(32) if number != 10)
 
 

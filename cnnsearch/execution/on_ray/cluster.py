@@ -23,7 +23,7 @@ from cnnsearch.execution.machine.hardware import Layout, detect
 from cnnsearch.execution.machine.placement import Cluster, Node
 from cnnsearch.execution.on_ray import authentication, pulse, starting
 from cnnsearch.execution.on_ray.machines import LOOK_SECONDS, Machines, how_to_mend, time_on
-from cnnsearch.execution.warden import Warden
+from cnnsearch.execution.warden import MARK, Warden
 from cnnsearch.spec.sweep import RunSpec
 from cnnsearch.storage.cache import cache_root
 from cnnsearch.storage.scratch import scratch
@@ -264,9 +264,13 @@ def _clear_away() -> None:
 
 
 def _end_children() -> None:
-    for child in psutil.Process().children(recursive=True):
-        with contextlib.suppress(psutil.NoSuchProcess):
-            child.kill()
+    """End what this run has started, but not its warden, nor what the caller has started before."""
+    for child in psutil.Process().children():
+        with contextlib.suppress(psutil.Error):
+            if child.environ().get(MARK) == os.environ.get(MARK):
+                for one in (*child.children(recursive=True), child):
+                    with contextlib.suppress(psutil.NoSuchProcess):
+                        one.kill()
 
 
 def head_processes() -> dict[str, psutil.Process]:

@@ -19,7 +19,7 @@ from cnnsearch.execution.metrics import Metrics
 from cnnsearch.execution.on_ray import pulse
 from cnnsearch.execution.on_ray.cluster import head_processes, report_seconds, started
 from cnnsearch.execution.on_ray.depot import DepotClient
-from cnnsearch.execution.on_ray.stuck import watching_over
+from cnnsearch.execution.on_ray.stuck import patience
 from cnnsearch.execution.on_ray.tune import Dispatcher, EndTuneError, make_tuner
 from cnnsearch.execution.on_ray.worker import JobRunner
 from cnnsearch.execution.warden import Warden
@@ -55,7 +55,7 @@ def execute(
             stack.enter_context(pulse.watched(cluster.address, warden))
         ready = cluster.ready if cluster else stack.enter_context(started(layout, run, warden))
         if warden and not cluster:
-            stack.enter_context(watching_over(warden))
+            stack.enter_context(warden.expecting(*patience()))
         folder = stack.enter_context(_scratch(warden))
         depot = stack.enter_context(contextlib.closing(DepotClient(context))) if cluster else None
         listen(ready)

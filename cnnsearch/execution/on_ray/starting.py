@@ -48,32 +48,18 @@ def start(ray_init: Callable[[], Any], clean_up: Callable[[], None], folder: Pat
     raise AssertionError  # the loop returns or raises
 
 
-@contextlib.contextmanager
-def stopping(warden: Warden | None) -> Iterator[None]:
+def stopping(warden: Warden | None) -> contextlib.AbstractContextManager[None]:
     """Have the run ended if Ray does not end during the block."""
-    if warden is None:
-        yield
-        return
-    warden.expect(STOP_SECONDS, f"error: Ray did not end within {STOP_SECONDS:.0f} s; what is finished is kept.")
-    try:
-        yield
-    finally:
-        warden.expect(None)
+    words = f"error: Ray did not end within {STOP_SECONDS:.0f} s; what is finished is kept."
+    return warden.expecting(STOP_SECONDS, words) if warden else contextlib.nullcontext()
 
 
-@contextlib.contextmanager
-def _deadline(warden: Warden | None) -> Iterator[None]:
+def _deadline(warden: Warden | None) -> contextlib.AbstractContextManager[None]:
     """Have the run ended if the block takes too long: while Ray waits for one of its processes, nothing else runs."""
-    if warden is None:
-        yield
-        return
     words = f"error: Ray did not start: nothing has come of it within {START_SECONDS:.0f} s, or it was told to stop.\n"
-    with warden.signals():
-        warden.expect(START_SECONDS, words + ADVICE, AFTER_SIGNAL_SECONDS)
-        try:
-            yield
-        finally:
-            warden.expect(None)
+    if warden is None:
+        return contextlib.nullcontext()
+    return warden.expecting(START_SECONDS, words + ADVICE, AFTER_SIGNAL_SECONDS)
 
 
 @contextlib.contextmanager

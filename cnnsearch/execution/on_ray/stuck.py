@@ -7,11 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
 
 import psutil
-
-from cnnsearch.execution.warden import Warden
 
 STUCK_SECONDS = 110.0
 """Seconds without a step of Tune's after which the run is ended: a step takes less than one."""
@@ -31,15 +28,16 @@ class Idle:
     def __init__(self, process: psutil.Process) -> None:
         self._process = process
         self._seconds = 0.0
-        self._used = 0.0
+        self._used: float | None = None
+        """CPU seconds at the last look, if trials waited then."""
         self._looked_at = time.monotonic()
 
     def look(self, *, is_waiting: bool) -> float:
         """Return the seconds; `is_waiting` says whether trials wait while none runs."""
-        now, used = time.monotonic(), self._cpu_seconds()
-        passed = now - self._looked_at
-        is_busy = used - self._used > BUSY_SHARE * passed
-        self._looked_at, self._used = now, used
+        now, before = time.monotonic(), self._used
+        passed, self._looked_at = now - self._looked_at, now
+        self._used = self._cpu_seconds() if is_waiting else None
+        is_busy = before is not None and self._used is not None and self._used - before > BUSY_SHARE * passed
         self._seconds = self._seconds + min(passed, 2 * BEAT_SECONDS) if is_waiting and not is_busy else 0.0
         return self._seconds
 
@@ -52,18 +50,7 @@ class Idle:
         return total
 
 
-def expect(warden: Warden) -> None:
-    """Have the warden end the run if nothing is heard of it for too long."""
+def patience() -> tuple[float, str, float]:
+    """What the warden is told while trials run: see `Warden.expect`."""
     words = f"error: Ray has stood still for {STUCK_SECONDS:.0f} s. What is finished is kept; the same command goes on."
-    warden.expect(STUCK_SECONDS, words, AFTER_SIGNAL_SECONDS)
-
-
-@contextlib.contextmanager
-def watching_over(warden: Warden) -> Iterator[None]:
-    """Have the warden end the run if, in the block, Tune takes no step for too long."""
-    with warden.signals():
-        expect(warden)
-        try:
-            yield
-        finally:
-            warden.expect(None)
+    return STUCK_SECONDS, words, AFTER_SIGNAL_SECONDS

@@ -27,7 +27,7 @@ from cnnsearch.execution.machine.placement import Capacity, resources
 from cnnsearch.execution.metrics import Metrics
 from cnnsearch.execution.on_ray.cluster import is_alive
 from cnnsearch.execution.on_ray.running import Running, diagnosis
-from cnnsearch.execution.on_ray.stuck import BEAT_SECONDS, IDLE_SECONDS, Idle, expect
+from cnnsearch.execution.on_ray.stuck import BEAT_SECONDS, IDLE_SECONDS, Idle, patience
 from cnnsearch.execution.on_ray.worker import DISK_FULL, Worker, from_config, plain, to_config
 from cnnsearch.execution.retries import Retries, Trouble, Watchdog
 from cnnsearch.execution.warden import Warden
@@ -199,7 +199,7 @@ class Dispatcher(tune.Callback):  # type: ignore[misc]
             return
         self._beat_at = time.monotonic()
         if self._warden:
-            expect(self._warden)
+            self._warden.expect(*patience())
         seconds = self._idle.look(is_waiting=not self._workers and not self._queue.is_exhausted)
         if seconds > IDLE_SECONDS:
             what = f"for {seconds:.0f} s trials have waited, and Ray has started no worker for them"
