@@ -76,6 +76,8 @@ class Prepared:
     """Trial id -> epochs it need not train, since a shorter trial did."""
     repeated: tuple[str, ...] = ()
     """Finished trials that run again because another trial needs their weights, which are gone or damaged."""
+    is_untested: bool = False
+    """Whether trials ended while the test set was sealed, and have not been tested since."""
     cluster: Cluster | None = None
     """Where trials run; None for this machine."""
 
@@ -211,7 +213,8 @@ def prepared(
         saved = saved_epochs(trials, records, kept)
         found = (datasets, weights, hardware, layout, calibration, outcomes, plan)
         ready = Prepared(sweep, results, *found, {}, warden, suggestions, numbers, saved, tuple(repeated))
-        yield replace(ready, costs=stage_costs(ready, trials), cluster=cluster)
+        untested = any(records[trial_id].lacks_test for trial_id in plan.trials if trial_id in records)
+        yield replace(ready, costs=stage_costs(ready, trials), is_untested=untested, cluster=cluster)
 
 
 def features_limit(hardware: Hardware) -> int:

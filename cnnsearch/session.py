@@ -219,10 +219,7 @@ def _refuse_untested(ready: Prepared) -> None:
         raise RequestError(
             f"evidence.test=sealed needs results in a folder, which can be unsealed; given {ready.results}"
         )
-    if ready.is_sealed:
-        return
-    records = ready.results.here.records()
-    if any(records[id_].lacks_test for id_ in ready.plan.trials if id_ in records):
+    if ready.is_untested and not ready.is_sealed:
         raise RequestError(
             f"the test set of {ready.results} is sealed, and some of its trials have not been tested.\n"
             f"       To open it: cnnsearch unseal {ready.results}\n"

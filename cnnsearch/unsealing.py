@@ -15,12 +15,13 @@ from cnnsearch.describe import write_pictures
 from cnnsearch.errors import RequestError
 from cnnsearch.execution.context import Choices, SharedContext
 from cnnsearch.execution.machine.hardware import detect, lay_out
+from cnnsearch.execution.record import answers, with_test
 from cnnsearch.execution.saved import evaluate_saved
 from cnnsearch.planning.plan import make_plan
 from cnnsearch.planning.trial import Trial
 from cnnsearch.prepare import digests, features_limit, load_forms, named_weights
 from cnnsearch.results.folder import UNSEALED, Results
-from cnnsearch.results.record import Measures, Record
+from cnnsearch.results.record import Record
 from cnnsearch.results.tables import load
 from cnnsearch.spec.load import from_yaml
 from cnnsearch.spec.sweep import Sweep
@@ -102,21 +103,7 @@ def _trials(results: Results, sweep: Sweep, context: SharedContext, records: dic
 def _test(trial: Trial, record: Record, context: SharedContext) -> None:
     folder = Results(context.results).trial(trial.id)
     before, best = evaluate_saved(trial, context, "test")
-    found = {"before": before, "best": best}
-    folder.save_predictions(
-        {
-            ("test", moment): (evaluations["test"].predicted, evaluations["test"].confidence)
-            for moment, evaluations in found.items()
-            if evaluations
-        },
-        folder.test_file,
-    )
-
-    def with_test(moment: str, measures: Measures | None) -> Measures | None:
-        if measures is None or not found[moment]:
-            return measures
-        test = found[moment]["test"]
-        return measures.model_copy(update={"test_loss": test.loss, "test_accuracy": test.accuracy})
-
-    tested = {"best": with_test("best", record.best), "before": with_test("before", record.before)}
+    folder.save_predictions(answers(before, best), folder.test_file)
+    measures = {"before": (record.before, before), "best": (record.best, best)}
+    tested = {moment: known and with_test(known, found) for moment, (known, found) in measures.items()}
     folder.commit(record.model_copy(update=tested), keep_state=True)

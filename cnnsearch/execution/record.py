@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from cnnsearch.errors import DiskError, OutOfMemoryError
@@ -135,13 +136,7 @@ def finish_trial(
     best = evaluate_best()
     if record.outcome.is_comparable:
         folder.save_weights(best_weights())
-    folder.save_predictions(
-        {
-            (split, moment): (found.predicted, found.confidence)
-            for moment, evaluations in (("before", attempt.before), ("best", best))
-            for split, found in evaluations.items()
-        }
-    )
+    folder.save_predictions(answers(attempt.before, best))
     of_best = {
         "best_epoch": training.best.epoch,
         "train_loss": training.best.train_loss,
@@ -174,11 +169,25 @@ def new_record(
 
 
 def _measures(evaluations: Evaluations) -> Measures:
-    val, test = evaluations["val"], evaluations.get("test")
-    measures = Measures(val_loss=val.loss, val_accuracy=val.accuracy)
+    val = evaluations["val"]
+    return with_test(Measures(val_loss=val.loss, val_accuracy=val.accuracy), evaluations)
+
+
+def with_test(measures: Measures, evaluations: Evaluations) -> Measures:
+    """Add the results on the test set to those on validation, if there are any."""
+    test = evaluations.get("test")
     if test is None:
         return measures
     return measures.model_copy(update={"test_loss": test.loss, "test_accuracy": test.accuracy})
+
+
+def answers(before: Evaluations, best: Evaluations) -> dict[tuple[str, str], tuple[NDArray[Any], NDArray[Any]]]:
+    """Gather what `TrialFolder.save_predictions` takes from results before training and at the best epoch."""
+    return {
+        (split, moment): (found.predicted, found.confidence)
+        for moment, evaluations in (("before", before), ("best", best))
+        for split, found in evaluations.items()
+    }
 
 
 def model_bytes(model: nn.Module) -> int:

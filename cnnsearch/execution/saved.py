@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import torch
-
 from cnnsearch.execution.context import SharedContext
 from cnnsearch.execution.jobs import evaluate_each, frozen_of, initial_head
 from cnnsearch.execution.record import Evaluations
@@ -46,5 +44,4 @@ def evaluate_saved(trial: Trial, context: SharedContext, split: str) -> tuple[Ev
     if trial.parent_id is not None:
         before = {split: evaluate(state.trained, examples, split, precision=precision)}
     state.model.load_state_dict(weights, strict=False)
-    with torch.inference_mode():
-        return before, {split: evaluate(state.trained, examples, split, precision=precision)}
+    return before, {split: evaluate(state.trained, examples, split, precision=precision)}
