@@ -7,8 +7,8 @@ single answer, is in both and is taken off once. Degrees of freedom are Satterth
 
 With few seeds their variance may by luck look far too small, and the images' many degrees of freedom would hide it. So
 the result is never surer than Student's (or Welch's) t over the seeds alone, and the settings of a sweep share what
-their seeds say about it (`sharing_spread`). How often these intervals hold what they
-promise is simulated in `benchmarks.calibration` and in the tests.
+their seeds say about it (`sharing_spread`). How often these intervals hold what they promise is simulated in
+`benchmarks.calibration` and in the tests.
 """
 
 from __future__ import annotations

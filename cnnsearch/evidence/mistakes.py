@@ -97,11 +97,8 @@ def most_sure_and_wrong(evidence: Evidence, limit: int = MOST_WRONG) -> list[Wro
     answers = evidence.answers(best.trial_ids[0]) if best else None
     if answers is None:
         return []
-    labels, examples, classes = (
-        evidence.labels[evidence.judged_on],
-        evidence.examples[evidence.judged_on],
-        evidence.classes,
-    )
+    on, classes = evidence.judged_on, evidence.classes
+    labels, examples = evidence.labels[on], evidence.examples[on]
     wrong = [i for i in range(len(labels)) if answers.predicted[i] != labels[i]]
     wrong.sort(key=lambda i: (-answers.confidence[i], examples[i]))
     pictures = evidence.tables.pictures.get("examples") or {}

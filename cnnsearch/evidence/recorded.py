@@ -37,7 +37,12 @@ class Recorded:
     @property
     def judged(self) -> str:
         """`judged_on` in words: "test" or "validation"."""
-        return "validation" if self.tables.is_sealed else "test"
+        return self.measured[self.judged_on]
+
+    @property
+    def measured(self) -> dict[str, str]:
+        """The splits that scores are shown of, each with its name in words: not the test set while it is sealed."""
+        return {"val": "validation"} if self.tables.is_sealed else {"val": "validation", "test": "test"}
 
     @property
     def runs(self) -> list[dict[str, Any]]:

@@ -74,12 +74,12 @@ def _draw(evidence: Evidence, stage: str, groups: Sequence[Sequence[Configuratio
     width, gap, values = 2.5, 1.35, 1.3
     rows = sum(len(group) for group in groups) + 0.9 * len(groups)
     height, top = _ROW * rows, 0.62
-    splits = ("val",) if evidence.tables.is_sealed else ("val", "test")
+    splits = evidence.measured
     figure = style.new_figure(left + len(splits) * (width + gap) - gap + values, top + height + 0.5)
     for index, split in enumerate(splits):
         axes = style.axes_at(figure, left + index * (width + gap), top, width, height)
         _panel(axes, evidence, groups, split, labels if index == 0 else {}, rows)
-        axes.set_title("validation" if split == "val" else "test", loc="left", fontsize=10, fontweight="bold", pad=6)
+        axes.set_title(splits[split], loc="left", fontsize=10, fontweight="bold", pad=6)
     _share_x(figure)
     _legend(figure, left)
     return figure

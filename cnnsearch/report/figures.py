@@ -168,7 +168,7 @@ def before_after(evidence: Evidence, stage: str) -> Picture | None:
         "Hollow: the weights carried over, before any further training. Filled: after it, at the epoch of best "
         "validation accuracy. Lines are 95 % intervals, dashed for validation."
     )
-    splits = "validation" if evidence.tables.is_sealed else "validation and test"
+    splits = listed([*evidence.measured.values()])
     alt = f"Accuracy before and after stage {stage}, for {splits}. The numbers are in the table below."
     return picture_of(partial(plots.before_after, evidence, stage), f"continued-{stage}", caption, alt)
 

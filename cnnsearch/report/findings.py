@@ -146,7 +146,7 @@ def summary(evidence: Evidence) -> list[tuple[str, str]]:
     sealed = [("test set", f"sealed, until cnnsearch unseal {evidence.tables.folder}")] * evidence.tables.is_sealed
     scores = [
         f"{name} {score.text}"
-        for name, split in (("validation", "val"), ("test", "test"))
+        for split, name in evidence.measured.items()
         if (score := evidence.score(best, split)) is not None
     ]
     lines = [("best", evidence.label(best)), ("scores", ", ".join(scores) or "not measured"), *sealed]

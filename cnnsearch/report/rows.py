@@ -68,8 +68,8 @@ def trials(evidence: Evidence, most: int | None = None) -> Table:
     columns += [Column("seed", numeric=True)] if several_seeds else []
     counted = any(not is_missing(record.get("parameters")) for record in records)
     columns += [Column("trainable parameters", numeric=True)] if counted else []
-    splits = _measured(evidence)
-    columns += [Column(f"{_IN_WORDS[split]} {score}", True) for score in ("accuracy", "loss") for split in splits]
+    splits = evidence.measured
+    columns += [Column(f"{splits[split]} {score}", True) for score in ("accuracy", "loss") for split in splits]
     columns += [Column("best epoch", True)]
     columns += [Column("epochs trained", True)] if stopped else []
     columns += [Column("time", True), Column("status")]
@@ -151,23 +151,15 @@ def _accuracy(evidence: Evidence, record: Mapping[Any, Any], split: str) -> Cell
     return Cell(Score.of(fraction, n).text, fraction)
 
 
-_IN_WORDS = {"val": "validation", "test": "test"}
-
-
-def _measured(evidence: Evidence) -> tuple[str, ...]:
-    """The splits that tables show: not the test set while it is sealed."""
-    return ("val",) if evidence.tables.is_sealed else ("val", "test")
-
-
 def before_after(evidence: Evidence, stage: str) -> Table:
     """Show accuracy and loss of each setting of a stage, before and after its training."""
     axes = evidence.axes(stage)
     columns = [Column("from"), *(Column(words(axis).full, numeric=True) for axis in axes)]
-    splits = _measured(evidence)
+    splits = evidence.measured
     for split in splits:
-        columns += [Column(f"{_IN_WORDS[split]} accuracy {when}", True) for when in ("before", "after")]
+        columns += [Column(f"{splits[split]} accuracy {when}", True) for when in ("before", "after")]
     columns += [Column(f"change on {evidence.judged}, points", True)]
-    columns += [Column(f"{_IN_WORDS[split]} loss", True) for split in splits]
+    columns += [Column(f"{splits[split]} loss", True) for split in splits]
     models = [group[0].model for group in families(evidence, stage)]
     one_a_model = len(set(models)) == len(models)
     rows = []
