@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from cnnsearch.data.splits import in_words
 from cnnsearch.execution.machine.estimate import representatives, workload_key
 from cnnsearch.execution.machine.hardware import DRIVER_BYTES
 from cnnsearch.planning.plan import Plan, StagePlan
@@ -28,6 +29,7 @@ def plan_text(ready: Prepared) -> str:
             f"{sizes.test:,} test, resized to {sweep.data.image_size}×{sweep.data.image_size}",
         ),
         ("", _classes_text(dataset.classes)),
+        ("", f"split: {in_words(dataset.split, dataset.parts)}"),
         *(("", f"note: {warning}") for warning in dataset.warnings),
     ]
     rows += [("", f"note: {found.file} is read {found.note}") for found in ready.weights.values() if found.note]

@@ -15,6 +15,7 @@ from typing import Any
 from cnnsearch import data as images
 from cnnsearch.data.dataset import Dataset, Form
 from cnnsearch.data.images import Interpolation
+from cnnsearch.errors import RequestError
 from cnnsearch.execution.machine.estimate import Calibration, Cost, Lengths, Sizes, representatives
 from cnnsearch.execution.machine.hardware import Hardware, Layout, detect, lay_out
 from cnnsearch.execution.machine.placement import Cluster, describe, lay_out_over, usable
@@ -31,6 +32,8 @@ from cnnsearch.results.place import ResultsPlace, open_results
 from cnnsearch.results.record import Record
 from cnnsearch.spec.cells import Cell, combinations, size
 from cnnsearch.spec.confirm import CONFIRM
+from cnnsearch.spec.load import from_yaml
+from cnnsearch.spec.settings import AutoSplit, ChosenSplit
 from cnnsearch.spec.stage import StopEarly
 from cnnsearch.spec.sweep import Sweep
 from cnnsearch.training.models.pretrained import Key, Pretrained, find_weights
@@ -172,8 +175,9 @@ def prepared(
         fit = functools.partial(lay_out_over, nodes=cluster.nodes)
     layout = fit(sweep.run)
     weights = find_weights(named_weights(sweep))
-    datasets = load_forms(sweep, weights)
+    datasets = load_forms(sweep, weights, _split_before(results, sweep))
     dataset = datasets[sweep.data.image_size, "bilinear"]
+    sweep = sweep.model_copy(update={"data": sweep.data.model_copy(update={"split": dataset.split})})
     plan_from = functools.partial(make_plan, sweep, dataset.fingerprint, weights=digests(weights))
     with watching(LAST_WORDS) as warden, results.reading() if dry_run else results.locked() as results:
         if not dry_run:
@@ -236,12 +240,26 @@ def image_sizes(sweep: Sweep) -> list[int]:
     return sorted({sweep.data.image_size} | {int(cell["image_size"]) for cell in possible if "image_size" in cell})
 
 
-def load_forms(sweep: Sweep, weights: dict[Key, Pretrained]) -> dict[Form, Dataset]:
+def _split_before(results: ResultsPlace, sweep: Sweep) -> ChosenSplit | None:
+    """How these images were split in earlier runs; None where none is known, or the results are at a URI."""
+    if results.remote is not None:
+        return None
+    try:
+        data = from_yaml(results.here.sweep_text(), "").data
+    except RequestError:
+        return None
+    return None if data.source != sweep.data.source or isinstance(data.split, AutoSplit) else data.split
+
+
+def load_forms(
+    sweep: Sweep, weights: dict[Key, Pretrained], split_before: ChosenSplit | None = None
+) -> dict[Form, Dataset]:
     """Load the images at every size and in every interpolation that trials may need; bilinear ones always."""
     sizes = image_sizes(sweep)
     ways: list[Interpolation] = ["bilinear"]
     ways += sorted({found.preprocessing.interpolation for found in weights.values()} - {"bilinear"})
-    loaded = {way: images.load(sweep.data, sizes, interpolation=way, threads=detect().cores) for way in ways}
+    load = functools.partial(images.load, sweep.data, sizes, threads=detect().cores, split_before=split_before)
+    loaded = {way: load(interpolation=way) for way in ways}
     return {(size, way): dataset for way in ways for size, dataset in loaded[way].items()}
 
 

@@ -12,7 +12,7 @@ from pydantic.fields import FieldInfo
 
 from cnnsearch.cli import app
 from cnnsearch.spec.confirm import Confirm
-from cnnsearch.spec.settings import DataSpec, FillSplit, StratifiedSplit, TrainSpec
+from cnnsearch.spec.settings import AutoSplit, DataSpec, FillSplit, StratifiedSplit, TrainSpec
 from cnnsearch.spec.stage import Search, Stage, StartFrom, StopEarly
 from cnnsearch.spec.sweep import EvidenceSpec, RunSpec, Sweep
 
@@ -23,6 +23,7 @@ RULES: tuple[type[BaseModel], ...] = get_args(get_args(StopEarly)[0])
 PARTS: list[tuple[str, type[BaseModel]]] = [
     ("A sweep", Sweep),
     ("`data:`", DataSpec),
+    ("`data.split:` with `method: auto`, which is the default", AutoSplit),
     ("`data.split:` with `method: fill`", FillSplit),
     ("`data.split:` with `method: stratified`", StratifiedSplit),
     ("`train:`, and the axes of a space", TrainSpec),

@@ -53,6 +53,7 @@ def test_plan_says_what_will_be_done(ready: Prepared) -> None:
     assert text.startswith("part1 · CNN classifiers trained from scratch\n")
     assert "fashion-mini: 10 classes, 60 train / 40 validation / 1,600 test, resized to 8×8" in text
     assert " classes: t-shirt, trouser, pullover, dress, coat, sandal, shirt, sneaker, bag and ankle-boot\n" in text
+    assert " split: in order: 6 training, then 4 validation images of each class; the rest is test\n" in text
     assert "8 trials   model 2 × lr 2 × batch_size 2   about" in text
     assert "8 trials   dropout 4, from the best of each model   about" in text
     assert "16 trials (0 already done), about" in text

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cnnsearch.data.images import Interpolation
+from cnnsearch.spec.settings import ChosenSplit, FillSplit
 from cnnsearch.storage.checksums import canonical_json
 from cnnsearch.words import plural, printable
 
@@ -58,6 +59,8 @@ class Dataset:
     """Sentences to show: images that were skipped or not used, uneven classes, images in two splits or two classes."""
     parts: tuple[str, ...] = ()
     """The splits that the source brings: all three, "train" and "test", or none."""
+    split: ChosenSplit = field(default_factory=FillSplit)
+    """How the images were split, where the source did not bring its splits."""
 
     @cached_property
     def images(self) -> NDArray[np.uint8]:

@@ -17,9 +17,9 @@ from cnnsearch.data.images import FULL, Interpolation
 from cnnsearch.data.index import Index
 from cnnsearch.data.packs import Draft, Packs, decode_all, hash_all
 from cnnsearch.data.sources import identity, list_source
-from cnnsearch.data.splits import assign
+from cnnsearch.data.splits import assign, suited
 from cnnsearch.errors import DataError
-from cnnsearch.spec.settings import DataSpec, FillSplit
+from cnnsearch.spec.settings import AutoSplit, ChosenSplit, DataSpec, FillSplit
 from cnnsearch.storage.cache import cache_root
 from cnnsearch.words import LISTED, decoded, plural, printable, shortened
 
@@ -34,6 +34,7 @@ def load(
     threads: int = 1,
     cache: Path | None = None,
     on_progress: Callable[[int, int], None] | None = None,
+    split_before: ChosenSplit | None = None,
 ) -> dict[int, Dataset]:
     """Load the images that a spec asks for, decoded and resized to each of several sizes.
 
@@ -47,6 +48,7 @@ def load(
         threads: images read and decoded at a time, at most 16. The result does not depend on it.
         cache: folder for derived files; `cache_root()` by default.
         on_progress: called with (images decoded, images in all) after each image that had to be decoded.
+        split_before: how these images were split in earlier runs, for a spec that leaves it open.
 
     Returns:
         Size -> data set. All have the same rows, split, fingerprint and warnings. Images that the split does not use
@@ -62,7 +64,7 @@ def load(
         listing = replace(listing, examples=tuple(read_within(listing.examples, greys)))
     index = Index.of_source(folder / "index", identity(data.source))
     packs = Packs(folder / "images", interpolation, greys)
-    state = _State(listing, listing.labels(), index, packs, sorted(set(image_sizes)), threads)
+    state = _State(listing, listing.labels(), index, packs, sorted(set(image_sizes)), threads, split_before)
     try:
         state.settle(data, on_progress)
         if data.on_bad_image == "refuse" and state.reasons():
@@ -83,6 +85,9 @@ class _State:
     packs: Packs
     sizes: list[int]
     threads: int
+    split_before: ChosenSplit | None = None
+    chosen: ChosenSplit = field(default_factory=FillSplit)
+    """How the images are split."""
     bad: dict[int, str] = field(default_factory=dict)
     """Row -> why it cannot be used."""
     digests: dict[int, str] = field(default_factory=dict)
@@ -158,6 +163,7 @@ class _State:
                 fingerprint=mark,
                 warnings=warnings,
                 parts=self.listing.parts,
+                split=self.chosen,
             )
             for size in self.sizes
         }
@@ -166,8 +172,11 @@ class _State:
         """Split the examples that are not bad."""
         good = np.array([row for row in range(len(self.labels)) if row not in self.bad], np.int64)
         parts = [self.listing.examples[row].part for row in good]
+        free = [row for row, part in zip(good, parts, strict=True) if part in (None, "train")]
+        sizes = np.bincount(self.labels[free], minlength=len(self.listing.classes)).tolist()
+        self.chosen = suited(data.split, self.listing.parts, sizes, self.split_before)
         try:
-            split = assign(self.listing.parts, parts, self.labels[good], self.listing.classes, data.split)
+            split = assign(self.listing.parts, parts, self.labels[good], self.listing.classes, self.chosen)
         except DataError as error:
             reasons = self.reasons()
             if not reasons:
@@ -189,7 +198,7 @@ class _State:
     def _unused(self, data: DataSpec) -> tuple[str, ...]:
         """Return warnings about images and settings that were given but are not used."""
         if "val" in self.listing.parts:
-            if data.split == FillSplit():
+            if isinstance(data.split, AutoSplit) or data.split == FillSplit():
                 return ()
             return (
                 f"data.split is not used: {printable(decoded(data.source))} has its own train, val and test parts.",

@@ -6,7 +6,7 @@ Rows of a split are always in ascending order, which is the order of the files.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,11 +15,56 @@ from numpy.typing import NDArray
 
 from cnnsearch.data.dataset import SPLITS
 from cnnsearch.errors import DataError
-from cnnsearch.spec.settings import FillSplit, StratifiedSplit
+from cnnsearch.spec.settings import AutoSplit, ChosenSplit, FillSplit, Split, StratifiedSplit
 from cnnsearch.words import plural, printable, shortened
 
 Rows = NDArray[np.int64]
 Rest = Literal["test", "unused"]
+LEAST_SHARE = 0.25
+"""Share of the images that must train for equal counts of each class to suit them."""
+
+
+def suited(
+    split: Split, given: Collection[str], sizes: Sequence[int], before: ChosenSplit | None = None
+) -> ChosenSplit:
+    """Choose how to split images where that was not asked for.
+
+    Args:
+        split: what was asked for; anything but `auto` is returned as it is.
+        given: the splits that the source brings: all of SPLITS, "train" and "test", or none.
+        sizes: of each class, the images there are to split.
+        before: how the results folder was split before; it stays if there are enough images.
+    """
+    if not isinstance(split, AutoSplit):
+        return split
+    rest: Rest = "unused" if "test" in given else "test"
+    if "val" in given:
+        return FillSplit()  # nothing is split
+    if before is not None and _is_enough(sizes, before, rest):
+        return before
+    fill = FillSplit()
+    if _is_enough(sizes, fill, rest) and fill.train_per_class * len(sizes) >= LEAST_SHARE * sum(sizes):
+        return fill
+    return StratifiedSplit() if rest == "test" else StratifiedSplit(train=0.8, val=0.2)
+
+
+def in_words(split: Split, given: Collection[str]) -> str:
+    """Say how images came into training, validation and test; `given` are the splits that the source brings."""
+    if "val" in given:
+        return "training, validation and test as the source has them"
+    start, rest = "", "the rest is test"
+    if "test" in given:
+        start, rest = "test as the source has it; of its training images ", "the rest is not used"
+    if isinstance(split, FillSplit):
+        return (
+            f"{start}in order: {split.train_per_class} training, then {split.val_per_class} validation images of each "
+            f"class; {rest}"
+        )
+    if isinstance(split, AutoSplit):
+        return f"{start}as suits the images"
+    train, val = (f"{x * 100:g} %" if x < 1 else f"{x:g}" for x in (split.train, split.val))
+    after = "" if split.train + split.val == 1 else f"; {rest}"
+    return f"{start}at random within each class (seed {split.seed}): {train} training, {val} validation{after}"
 
 
 def fill(
@@ -93,7 +138,7 @@ def assign(
     parts: Sequence[str | None],
     labels: Rows,
     classes: Sequence[str],
-    split: FillSplit | StratifiedSplit,
+    split: ChosenSplit,
 ) -> dict[str, Rows]:
     """Split a source that may bring all of its splits, only its test split, or none.
 
@@ -123,7 +168,19 @@ def assign(
     return {**{part: train[rows] for part, rows in inner.items()}, "test": official["test"]}
 
 
-def _split(labels: Rows, classes: Sequence[str], split: FillSplit | StratifiedSplit, rest: Rest) -> dict[str, Rows]:
+def _is_enough(sizes: Sequence[int], split: ChosenSplit, rest: Rest) -> bool:
+    """Whether every class has the images that a split takes."""
+    return all(size >= sum(_wanted(split, size)) + (rest == "test") for size in sizes)
+
+
+def _wanted(split: ChosenSplit, size: int) -> tuple[int, int]:
+    """Images for training and for validation of a class of that size."""
+    if isinstance(split, FillSplit):
+        return split.train_per_class, split.val_per_class
+    return _count(split.train, size), _count(split.val, size)
+
+
+def _split(labels: Rows, classes: Sequence[str], split: ChosenSplit, rest: Rest) -> dict[str, Rows]:
     if isinstance(split, FillSplit):
         return fill(labels, classes, split.train_per_class, split.val_per_class, rest=rest)
     return stratified(labels, classes, split.train, split.val, split.seed, rest=rest)

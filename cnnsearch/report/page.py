@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
+from cnnsearch.data.splits import in_words
 from cnnsearch.evidence.axes import main_stage, map_axes
 from cnnsearch.evidence.comparisons import Score
 from cnnsearch.evidence.evidence import Evidence
@@ -18,7 +18,7 @@ from cnnsearch.report.figures import Picture
 from cnnsearch.report.findings import answer, findings
 from cnnsearch.report.method import Method, date_of, hardware, method, seeds_note
 from cnnsearch.spec.axis_words import words
-from cnnsearch.spec.settings import DataSpec, FillSplit, Split
+from cnnsearch.spec.settings import DataSpec
 from cnnsearch.words import capitalised, counted, duration
 
 _MOST_LISTED = 400  # trials in report.md, whose tables cannot be filtered
@@ -236,25 +236,9 @@ def _sheet(evidence: Evidence) -> list[tuple[str, list[str]]]:
 def _data_facts(data: dict[str, Any], spec: DataSpec) -> list[tuple[str, str]]:
     facts = [("source", str(data["source"]))] if data.get("source") else []
     facts.append(("resized to", f"{spec.image_size}×{spec.image_size} pixels"))
-    facts.append(("split", _split_in_words(spec.split, data.get("parts") or ())))
+    facts.append(("split", in_words(spec.split, data.get("parts") or ())))
     if data.get("classes"):
         facts.append(("classes", counted(len(data["classes"]), "class", "classes")))
     if data.get("fingerprint"):
         facts.append(("fingerprint", str(data["fingerprint"])))
     return facts
-
-
-def _split_in_words(split: Split, parts: Collection[str]) -> str:
-    """Say how images came into training, validation and test; `parts` are the splits that the source brought."""
-    if "val" in parts:
-        return "training, validation and test as the source has them"
-    start, rest = "", "the rest is test"
-    if "test" in parts:
-        start, rest = "test as the source has it; of its training images ", "the rest is not used"
-    if isinstance(split, FillSplit):
-        return (
-            f"{start}in order: {split.train_per_class} training, then {split.val_per_class} validation images of each "
-            f"class; {rest}"
-        )
-    dealt = f"{split.train} training, {split.val} validation"
-    return f"{start}at random within each class (seed {split.seed}): {dealt}; {rest}"

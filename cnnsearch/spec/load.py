@@ -13,7 +13,7 @@ import yaml
 from cnnsearch.errors import SpecError
 from cnnsearch.spec.document import Document, parse_value, read, read_back
 from cnnsearch.spec.explain import did_you_mean
-from cnnsearch.spec.settings import FillSplit, StratifiedSplit
+from cnnsearch.spec.settings import SPLIT_KINDS
 from cnnsearch.spec.sweep import Sweep
 
 SWEEPS = Path("sweeps")
@@ -137,7 +137,7 @@ def _follow_split(document: Document, given: Mapping[str, Any]) -> None:
     split = document.tree.get("data", {}).get("split") if isinstance(document.tree.get("data"), dict) else None
     if not keys or "method" in keys or not isinstance(split, dict):
         return
-    fits = [kind for kind in (FillSplit, StratifiedSplit) if keys <= kind.model_fields.keys()]
+    fits = [kind for kind in SPLIT_KINDS if keys <= kind.model_fields.keys()]
     methods = [kind.model_fields["method"].default for kind in fits]
     if len(fits) == 1 and split.get("method") not in methods:
         for key in set(split) - keys:

@@ -13,6 +13,7 @@ from pydantic import (
     Field,
     Strict,
     TypeAdapter,
+    field_validator,
     model_validator,
 )
 
@@ -90,7 +91,19 @@ class StratifiedSplit(Part):
     seed: Int = Field(0, ge=0, description="seed of the shuffle")
 
 
-Split = Annotated[FillSplit | StratifiedSplit, Field(discriminator="method")]
+class AutoSplit(Part):
+    """What suits the images: see `data.splits.suited`."""
+
+    method: Literal["auto"] = Field(
+        "auto",
+        description="as fill, if every class has enough images and at least a quarter of all images then train; else "
+        "as stratified. A results folder keeps what it began with",
+    )
+
+
+ChosenSplit = FillSplit | StratifiedSplit
+Split = Annotated[AutoSplit | ChosenSplit, Field(discriminator="method")]
+SPLIT_KINDS: tuple[type[Part], ...] = (StratifiedSplit, FillSplit, AutoSplit)
 
 
 class DataSpec(Part):
@@ -98,7 +111,7 @@ class DataSpec(Part):
 
     source: str = Field("fashion-mini", description="fashion-mini, a path to a folder of images, or torchvision:NAME")
     image_size: Int = Field(64, ge=8, le=1024, description="side length of the square images, in pixels")
-    split: Split = FillSplit()
+    split: Split = AutoSplit()
     layout: Literal["auto", "classes"] = Field(
         "auto",
         description="what the sub-folders of a folder are. auto: splits if they are called train, val and test or "
@@ -115,6 +128,17 @@ class DataSpec(Part):
     on_bad_image: Literal["refuse", "skip"] = Field(
         "refuse", description="what to do with unreadable images: end with an error, or skip them"
     )
+
+    @field_validator("split", mode="before")
+    @classmethod
+    def _name_method(cls, split: Any) -> Any:
+        """Add the method that the keys belong to: `train: 0.7` says enough."""
+        if isinstance(split, dict) and "method" not in split:
+            kind = (
+                max(SPLIT_KINDS, key=lambda kind: len(split.keys() & kind.model_fields.keys())) if split else AutoSplit
+            )
+            return {**split, "method": kind.model_fields["method"].default}
+        return split
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -46,6 +46,17 @@ def refusal(folder: Path, **more: object) -> list[str]:
     return str(caught.value).splitlines()
 
 
+def test_a_folder_is_split_as_suits_it_and_says_how(tmp_path: Path) -> None:
+    few = fill_folder(tmp_path / "few", {"cat": 13, "dog": 12})
+    data = load(DataSpec(source=str(few)), [8], cache=tmp_path / "cache")[8]
+    assert data.split == StratifiedSplit(train=0.6, val=0.2)
+    assert [data.counts(split) for split in SPLITS] == [[8, 7], [3, 2], [2, 3]]
+    before = FillSplit(train_per_class=2, val_per_class=1)
+    again = load(DataSpec(source=str(few)), [8], cache=tmp_path / "cache", split_before=before)[8]
+    assert again.split == before
+    assert again.counts("train") == [2, 2]
+
+
 def test_a_folder_becomes_a_data_set_at_every_size(photos: Path, tmp_path: Path) -> None:
     seen: list[tuple[int, int]] = []
     both = load(spec(photos), [16, 12, 16], cache=tmp_path / "c", on_progress=lambda *step: seen.append(step))

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cnnsearch.data.dataset import SPLITS
-from cnnsearch.data.splits import Rest, Rows, assign, fill, rows_of_classes, stratified
+from cnnsearch.data.splits import Rest, Rows, assign, fill, in_words, rows_of_classes, stratified, suited
 from cnnsearch.errors import DataError
-from cnnsearch.spec.settings import FillSplit, StratifiedSplit
+from cnnsearch.spec.settings import AutoSplit, ChosenSplit, DataSpec, FillSplit, StratifiedSplit
 
 CLASSES = ("cat", "dog", "owl")
 TRAIN_TEST = ("train", "test")
@@ -193,3 +193,71 @@ def test_assign_refuses_a_given_part_without_some_class(
     with pytest.raises(DataError) as caught:
         assign(given_parts, parts, labels, ("cat", "dog"), FillSplit(train_per_class=1, val_per_class=1))
     assert str(caught.value).startswith(said)
+
+
+FRACTIONS = StratifiedSplit(train=0.6, val=0.2)
+
+
+@pytest.mark.parametrize(
+    ("given", "sizes", "chosen"),
+    [
+        ((), [170] * 10, FillSplit()),
+        ((), [71] * 3, FillSplit()),
+        ((), [71, 70, 71], FRACTIONS),  # one class has no image left to test on
+        ((), [14, 13, 13], FRACTIONS),
+        ((), [200] * 4, FillSplit()),
+        ((), [201] * 4, FRACTIONS),  # less than a quarter would train
+        ((), [100_000], FRACTIONS),
+        (TRAIN_TEST, [70] * 3, FillSplit()),
+        (TRAIN_TEST, [69] * 3, StratifiedSplit(train=0.8, val=0.2)),
+        (TRAIN_TEST, [5000] * 10, StratifiedSplit(train=0.8, val=0.2)),
+        (SPLITS, [3] * 3, FillSplit()),
+    ],
+)
+def test_images_are_split_as_suits_them(given: tuple[str, ...], sizes: list[int], chosen: ChosenSplit) -> None:
+    assert suited(AutoSplit(), given, sizes) == chosen
+    asked = StratifiedSplit(train=3, val=2)
+    assert suited(asked, given, sizes) == asked
+
+
+def test_a_folder_keeps_the_split_it_began_with_while_it_has_the_images() -> None:
+    before = FillSplit(train_per_class=20, val_per_class=5)
+    assert suited(AutoSplit(), (), [5000] * 3, before) == before
+    assert suited(AutoSplit(), (), [26] * 3, before) == before
+    assert suited(AutoSplit(), (), [26, 25, 26], before) == FRACTIONS
+
+
+@given(labels_of(4, 400))
+def test_what_is_chosen_can_be_dealt(labels: Rows) -> None:
+    sizes = np.bincount(labels, minlength=3).tolist()
+    split = assign((), [None] * len(labels), labels, CLASSES, suited(AutoSplit(), (), sizes))
+    assert_partition(split, len(labels))
+    assert all(np.bincount(labels[rows], minlength=3).min() > 0 for rows in split.values())
+
+
+@pytest.mark.parametrize(
+    ("keys", "method"),
+    [
+        ({}, "auto"),
+        ({"train": 0.7}, "stratified"),
+        ({"seed": 3}, "stratified"),
+        ({"val_per_class": 5}, "fill"),
+    ],
+)
+def test_a_key_says_which_kind_of_split_is_meant(keys: dict[str, float], method: str) -> None:
+    split = DataSpec.model_validate({"split": keys} if keys else {}).split
+    assert split.method == method
+    assert split.model_dump() == {**split.model_dump(), **keys}
+
+
+def test_a_split_is_told_in_words() -> None:
+    assert in_words(FRACTIONS, ()) == (
+        "at random within each class (seed 0): 60 % training, 20 % validation; the rest is test"
+    )
+    assert in_words(StratifiedSplit(train=0.8, val=0.2), TRAIN_TEST) == (
+        "test as the source has it; of its training images at random within each class (seed 0): 80 % training, "
+        "20 % validation"
+    )
+    assert in_words(StratifiedSplit(train=5, val=2, seed=1), ()) == (
+        "at random within each class (seed 1): 5 training, 2 validation; the rest is test"
+    )

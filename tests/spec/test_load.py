@@ -66,7 +66,7 @@ def test_changed_in_python() -> None:
         ("train: {lr: .nan}", "train.lr given nan"),
         ("train: {model: resnet}", "torchvision classification model. Did you mean resnet50?"),
         ("train: {dropout: 1.0}", "train.dropout given 1.0; it should be less than 1"),
-        ("data: {split: {method: fil}}", "data.split.method given 'fil'; allowed: 'fill', 'stratified'"),
+        ("data: {split: {method: fil}}", "data.split.method given 'fil'; allowed: 'auto', 'fill', 'stratified'"),
         ("data: {split: {method: fill, train: 3}}", "known keys of data.split: method, train_per_class"),
         ("run: {gpus_per_trial: 1.5}", "run.gpus_per_trial given 1.5; allowed: a fraction up to 1"),
         ("run: {gpus_per_trial: 0}", "run.gpus_per_trial given 0; allowed: a fraction up to 1"),
@@ -275,7 +275,7 @@ def test_a_key_of_a_split_says_which_kind(given: list[str], split: dict[str, Any
 
 @pytest.mark.parametrize("given", [["data.split.train=0.7", "data.split.train_per_class=7"], ["data.split.trian=0.7"]])
 def test_keys_of_no_kind_of_split_are_refused(given: list[str]) -> None:
-    with pytest.raises(SpecError, match=r"data\.split\.(train|trian) is not a key"):
+    with pytest.raises(SpecError, match=r"data\.split\.(train|trian|train_per_class) is not a key"):
         load_sweep("part1", values=given)
 
 
