@@ -14,13 +14,12 @@ from typing import Any
 
 from cnnsearch import data as images
 from cnnsearch.data.dataset import Dataset, Form
-from cnnsearch.data.images import Interpolation
-from cnnsearch.errors import RequestError
 from cnnsearch.execution.machine.estimate import Calibration, Cost, Lengths, Sizes, representatives
 from cnnsearch.execution.machine.hardware import Hardware, Layout, detect, lay_out
 from cnnsearch.execution.machine.placement import Cluster, describe, lay_out_over, usable
 from cnnsearch.execution.machine.timing import calibrate
 from cnnsearch.execution.warden import Warden, watching
+from cnnsearch.inputs import digests, features_limit, load_forms, named_weights, split_before
 from cnnsearch.planning import retention
 from cnnsearch.planning.plan import Plan, compared, groups, make_plan
 from cnnsearch.planning.setting import SettingKey, setting_key, start_key
@@ -30,17 +29,13 @@ from cnnsearch.results.continuation import saved_epochs
 from cnnsearch.results.folder import Results
 from cnnsearch.results.place import ResultsPlace, open_results
 from cnnsearch.results.record import Record
-from cnnsearch.spec.cells import Cell, combinations, size
+from cnnsearch.spec.cells import Cell, size
 from cnnsearch.spec.confirm import CONFIRM
-from cnnsearch.spec.load import from_yaml
-from cnnsearch.spec.settings import AutoSplit, ChosenSplit
 from cnnsearch.spec.stage import StopEarly
 from cnnsearch.spec.sweep import Sweep
 from cnnsearch.training.models.pretrained import Key, Pretrained, find_weights
 from cnnsearch.words import printable
 
-FEATURES_SHARE = 0.5
-"""Share of memory that the outputs of frozen layers may take; they are mapped once for all trials."""
 KEPT_AT_MOST = 20
 """Trials whose weights may be kept without need until unneeded weights are dropped; more in a large sweep."""
 LAST_WORDS = (
@@ -50,6 +45,12 @@ LAST_WORDS = (
 """Message that the warden prints for a run that can no longer print."""
 
 _LOG = logging.getLogger(__name__)
+Tell = Callable[[str, int, int], None]
+"""Takes what is being done, how much of it is done, and how much there is; 0 of 0 where that is not known."""
+
+
+def quiet(what: str, done: int, total: int) -> None:
+    """Tell nobody."""
 
 
 @dataclass(frozen=True)
@@ -152,7 +153,7 @@ class Prepared:
 
 @contextlib.contextmanager
 def prepared(
-    sweep: Sweep, out: Path | str, *, dry_run: bool = False, cluster: Cluster | None = None
+    sweep: Sweep, out: Path | str, *, dry_run: bool = False, cluster: Cluster | None = None, tell: Tell = quiet
 ) -> Iterator[Prepared]:
     """Find the data, plan the trials and estimate their cost.
 
@@ -163,6 +164,7 @@ def prepared(
         out: results root, a folder or a URI.
         dry_run: change nothing in the results folder.
         cluster: where trials are to run; None for this machine.
+        tell: called with what is being done, and how much of how many is done where that is known.
 
     Raises:
         RequestError: the data, the folder or the machine do not allow what was asked for.
@@ -175,7 +177,9 @@ def prepared(
         fit = functools.partial(lay_out_over, nodes=cluster.nodes)
     layout = fit(sweep.run)
     weights = find_weights(named_weights(sweep))
-    datasets = load_forms(sweep, weights, _split_before(results, sweep))
+    tell("reading the images", 0, 0)
+    datasets = load_forms(sweep, weights, split_before(results, sweep), functools.partial(tell, "reading the images"))
+    tell("planning", 0, 0)
     dataset = datasets[sweep.data.image_size, "bilinear"]
     sweep = sweep.model_copy(update={"data": sweep.data.model_copy(update={"split": dataset.split})})
     plan_from = functools.partial(make_plan, sweep, dataset.fingerprint, weights=digests(weights))
@@ -207,6 +211,7 @@ def prepared(
             plan = plan_from(outcomes)
         trials = [trial for trial in representatives(plan) if trial.id not in outcomes]
         measure = functools.partial(cluster.time_on, smallest, layout) if cluster and smallest else None
+        tell("timing a few steps of each model, once for this machine", 0, 0)
         calibration = calibrate(trials, len(dataset.classes), layout, hardware, measure)
         if layout.device == "cpu":
             layout = fit(sweep.run, host_bytes=calibration.memory_bytes(trials))
@@ -221,59 +226,12 @@ def prepared(
         yield replace(ready, costs=stage_costs(ready, trials), is_untested=untested, cluster=cluster)
 
 
-def features_limit(hardware: Hardware) -> int:
-    """Most bytes that the outputs of frozen layers may take on a machine."""
-    return int(FEATURES_SHARE * hardware.memory_bytes)
-
-
 def _gpu_bytes(trials: list[Trial], calibration: Calibration, datasets: dict[Form, Dataset], hardware: Hardware) -> int:
     """GPU memory of the largest trial, with its images: a process keeps them in every form it has met."""
     pixels = sum(3 * size**2 * len(dataset.labels) for (size, _), dataset in datasets.items())
     images = max(len(dataset.labels) for dataset in datasets.values())
     limit = features_limit(hardware)
     return pixels + max(calibration.device_bytes(trial.settings, images, limit) for trial in trials)
-
-
-def image_sizes(sweep: Sweep) -> list[int]:
-    """List every image size that a trial of the sweep may need."""
-    possible = (cell for stage in sweep.stages for cell in combinations(stage, ["image_size"]))
-    return sorted({sweep.data.image_size} | {int(cell["image_size"]) for cell in possible if "image_size" in cell})
-
-
-def _split_before(results: ResultsPlace, sweep: Sweep) -> ChosenSplit | None:
-    """How these images were split in earlier runs; None where none is known, or the results are at a URI."""
-    if results.remote is not None:
-        return None
-    try:
-        data = from_yaml(results.here.sweep_text(), "").data
-    except RequestError:
-        return None
-    return None if data.source != sweep.data.source or isinstance(data.split, AutoSplit) else data.split
-
-
-def load_forms(
-    sweep: Sweep, weights: dict[Key, Pretrained], split_before: ChosenSplit | None = None
-) -> dict[Form, Dataset]:
-    """Load the images at every size and in every interpolation that trials may need; bilinear ones always."""
-    sizes = image_sizes(sweep)
-    ways: list[Interpolation] = ["bilinear"]
-    ways += sorted({found.preprocessing.interpolation for found in weights.values()} - {"bilinear"})
-    load = functools.partial(images.load, sweep.data, sizes, threads=detect().cores, split_before=split_before)
-    loaded = {way: load(interpolation=way) for way in ways}
-    return {(size, way): dataset for way in ways for size, dataset in loaded[way].items()}
-
-
-def named_weights(sweep: Sweep) -> set[Key]:
-    """List every pair of model and pretrained weights that a trial of the sweep starts from."""
-    base = {"model": sweep.train.model, "weights": sweep.train.weights}
-    roots = (stage for stage in sweep.stages if stage.start_from is None)
-    used = [{**base, **cell} for stage in roots for cell in combinations(stage, base)]
-    return {(cell["model"], cell["weights"]) for cell in used if cell["weights"] != "none"}
-
-
-def digests(weights: dict[Key, Pretrained]) -> dict[Key, str]:
-    """Return what planning needs to know about the weights: (model, name) -> digest."""
-    return {key: found.identity for key, found in weights.items()}
 
 
 def final_outcomes(results: Results, records: Mapping[str, Record]) -> dict[str, Outcome]:

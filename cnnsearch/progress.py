@@ -13,7 +13,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from cnnsearch.execution.events import Ended, EpochDone, Event, Planned, Ready, Started
+from cnnsearch.execution.events import Ended, EpochDone, Event, Planned, Ready, Started, Waiting
 from cnnsearch.execution.machine.estimate import representatives
 from cnnsearch.planning.labels import setting, setting_parts, varied_axes
 from cnnsearch.planning.plan import Plan
@@ -236,7 +236,7 @@ class LineView:
         match event:
             case Ready():
                 return state.dashboard
-            case Planned():
+            case Planned() | Waiting():
                 return ""
             case Started():
                 row = state.running[event.trial.id][1]

@@ -17,15 +17,16 @@ from cnnsearch.confirming import Chooser
 from cnnsearch.describe import write_description, write_pictures, write_provenance
 from cnnsearch.errors import RequestError
 from cnnsearch.execution.context import Choices, SharedContext
-from cnnsearch.execution.events import Ended, Event, Planned
+from cnnsearch.execution.events import Ended, Event, Planned, Waiting
 from cnnsearch.execution.executor import Executor
 from cnnsearch.execution.machine.placement import Cluster
+from cnnsearch.inputs import digests
 from cnnsearch.planning import retention
 from cnnsearch.planning.job import Job
 from cnnsearch.planning.queue import Queue
 from cnnsearch.planning.suggest import Suggester
 from cnnsearch.planning.trial import Outcome, Status, Trial
-from cnnsearch.prepare import KEPT_AT_MOST, Prepared, digests, expected_seconds, prepared
+from cnnsearch.prepare import KEPT_AT_MOST, Prepared, expected_seconds, prepared
 from cnnsearch.results.place import ResultsPlace
 from cnnsearch.results.tables import Tables, load
 from cnnsearch.spec.confirm import CONFIRM
@@ -190,6 +191,8 @@ def execute(
             # Executors end by themselves; the alarm is for one that does not.
             with _time_limit(None if max_seconds is None else max_seconds + OVERDUE_SECONDS):
                 if ready.remaining or not queue.is_exhausted:
+                    if not serial and ready.cluster is None:
+                        listen(Waiting("starting Ray"))
                     chosen(queue, shared_context(ready), ready.layout, ready.sweep.run, hear)
             time_is_up = queue.is_time_up and not queue.is_exhausted
         except _Overdue:
@@ -198,6 +201,7 @@ def execute(
         keeper.drop()
         results.pull()
     seconds = time.monotonic() - began
+    listen(Waiting("writing the tables"))
     if is_needed or not results.here.read("provenance.json"):
         write_provenance(ready, started_at, seconds, command)
     tables = load(results.here.path)
@@ -205,6 +209,7 @@ def execute(
     page: Path | None = None
     answer: list[tuple[str, str]] = []
     if counts:
+        listen(Waiting("drawing the figures and writing the report"))
         from cnnsearch import report
 
         tables, page, answer = report.refresh(tables, functools.partial(write_pictures, results, ready.dataset))

@@ -17,9 +17,9 @@ from cnnsearch.execution.context import Choices, SharedContext
 from cnnsearch.execution.machine.hardware import detect, lay_out
 from cnnsearch.execution.record import answers, with_test
 from cnnsearch.execution.saved import evaluate_saved
+from cnnsearch.inputs import digests, features_limit, load_forms, named_weights
 from cnnsearch.planning.plan import make_plan
 from cnnsearch.planning.trial import Trial
-from cnnsearch.prepare import digests, features_limit, load_forms, named_weights
 from cnnsearch.results.folder import UNSEALED, Results
 from cnnsearch.results.record import Record
 from cnnsearch.results.tables import load

@@ -10,6 +10,14 @@ from cnnsearch.results.record import Record
 
 
 @dataclass(frozen=True)
+class Waiting:
+    """Nothing else will be heard for a while, since this is being done."""
+
+    what: str
+    """In words that fit after "now", such as "starting Ray"."""
+
+
+@dataclass(frozen=True)
 class Ready:
     """The executor has started."""
 
@@ -49,7 +57,7 @@ class Planned:
     plan: Plan
 
 
-Event = Ready | Started | EpochDone | Ended | Planned
+Event = Waiting | Ready | Started | EpochDone | Ended | Planned
 
 Progress = list[tuple[Trial, EpochRow | Record]]
 """One report of a job: epochs that its trials finished, and records of trials that ended."""

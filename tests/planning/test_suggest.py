@@ -24,12 +24,12 @@ from cnnsearch.execution import serial
 from cnnsearch.execution.context import Choices, SharedContext
 from cnnsearch.execution.events import Ended, Event, Started
 from cnnsearch.execution.machine.estimate import Calibration, Sizes, representatives, workload_key
+from cnnsearch.inputs import image_sizes, named_weights
 from cnnsearch.planning.plan import make_plan
 from cnnsearch.planning.queue import Queue
 from cnnsearch.planning.search import Ending, Told
 from cnnsearch.planning.suggest import Suggester, of_suggestion
 from cnnsearch.planning.trial import Outcome, Status, Trial
-from cnnsearch.prepare import image_sizes, named_weights
 from cnnsearch.results.folder import Results
 from cnnsearch.spec.load import from_yaml, load_sweep, to_yaml
 from cnnsearch.spec.settings import Settings

@@ -18,10 +18,10 @@ from cnnsearch.data.sources import list_source
 from cnnsearch.execution import jobs, serial
 from cnnsearch.execution.context import Choices, SharedContext
 from cnnsearch.execution.machine.hardware import Layout
+from cnnsearch.inputs import load_forms, named_weights
 from cnnsearch.planning import queue as job_queue
 from cnnsearch.planning.queue import Queue
 from cnnsearch.planning.trial import Trial
-from cnnsearch.prepare import load_forms, named_weights
 from cnnsearch.results.folder import Results
 from cnnsearch.spec.load import load_sweep
 from cnnsearch.spec.sweep import Sweep

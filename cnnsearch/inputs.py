@@ -1,0 +1,72 @@
+"""What a sweep takes in: its images, in every form that trials need, and its pretrained weights."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+
+from cnnsearch import data as images
+from cnnsearch.data.dataset import Dataset, Form
+from cnnsearch.data.images import Interpolation
+from cnnsearch.errors import RequestError
+from cnnsearch.execution.machine.hardware import Hardware, detect
+from cnnsearch.results.place import ResultsPlace
+from cnnsearch.spec.cells import combinations
+from cnnsearch.spec.load import from_yaml
+from cnnsearch.spec.settings import AutoSplit, ChosenSplit
+from cnnsearch.spec.sweep import Sweep
+from cnnsearch.training.models.pretrained import Key, Pretrained
+
+FEATURES_SHARE = 0.5
+"""Share of memory that the outputs of frozen layers may take; they are mapped once for all trials."""
+
+
+def features_limit(hardware: Hardware) -> int:
+    """Most bytes that the outputs of frozen layers may take on a machine."""
+    return int(FEATURES_SHARE * hardware.memory_bytes)
+
+
+def image_sizes(sweep: Sweep) -> list[int]:
+    """List every image size that a trial of the sweep may need."""
+    possible = (cell for stage in sweep.stages for cell in combinations(stage, ["image_size"]))
+    return sorted({sweep.data.image_size} | {int(cell["image_size"]) for cell in possible if "image_size" in cell})
+
+
+def split_before(results: ResultsPlace, sweep: Sweep) -> ChosenSplit | None:
+    """How these images were split in earlier runs; None where none is known, or the results are at a URI."""
+    if results.remote is not None:
+        return None
+    try:
+        data = from_yaml(results.here.sweep_text(), "").data
+    except RequestError:
+        return None
+    return None if data.source != sweep.data.source or isinstance(data.split, AutoSplit) else data.split
+
+
+def load_forms(
+    sweep: Sweep,
+    weights: dict[Key, Pretrained],
+    split_before: ChosenSplit | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> dict[Form, Dataset]:
+    """Load the images at every size and in every interpolation that trials may need; bilinear ones always."""
+    sizes = image_sizes(sweep)
+    ways: list[Interpolation] = ["bilinear"]
+    ways += sorted({found.preprocessing.interpolation for found in weights.values()} - {"bilinear"})
+    load = functools.partial(images.load, sweep.data, sizes, threads=detect().cores)
+    load = functools.partial(load, split_before=split_before, on_progress=on_progress)
+    loaded = {way: load(interpolation=way) for way in ways}
+    return {(size, way): dataset for way in ways for size, dataset in loaded[way].items()}
+
+
+def named_weights(sweep: Sweep) -> set[Key]:
+    """List every pair of model and pretrained weights that a trial of the sweep starts from."""
+    base = {"model": sweep.train.model, "weights": sweep.train.weights}
+    roots = (stage for stage in sweep.stages if stage.start_from is None)
+    used = [{**base, **cell} for stage in roots for cell in combinations(stage, base)]
+    return {(cell["model"], cell["weights"]) for cell in used if cell["weights"] != "none"}
+
+
+def digests(weights: dict[Key, Pretrained]) -> dict[Key, str]:
+    """Return what planning needs to know about the weights: (model, name) -> digest."""
+    return {key: found.identity for key, found in weights.items()}
