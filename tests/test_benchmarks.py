@@ -360,6 +360,7 @@ def test_what_the_gpu_benchmark_measures_of_steps(monkeypatch: pytest.MonkeyPatc
     assert gpu_steps.Measured(**json.loads(json.dumps(asdict(found)))) == found
 
 
+@pytest.mark.after
 def test_steps_of_trials_that_share_a_device_are_added_up() -> None:
     found = gpu_steps.packed(0.01, "cpu", sharing=(2,), seconds=0.1, image_size=8)
     assert list(found) == [2]

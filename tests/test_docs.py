@@ -70,6 +70,7 @@ def test_links_in_the_documents_lead_somewhere() -> None:
 
 
 @pytest.mark.usefixtures("reports_in_words", "shared_ray")
+@pytest.mark.after
 def test_the_notebook_cell_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (cell,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
     small = dict(value.split("=", 1) for value in SMALL)

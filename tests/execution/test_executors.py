@@ -114,7 +114,7 @@ def test_a_trial_does_not_depend_on_what_ran_before_it(
 
 
 @pytest.mark.usefixtures("shared_ray")
-@pytest.mark.parametrize("executor", ["serial", "ray"])
+@pytest.mark.parametrize("executor", ["serial", pytest.param("ray", marks=pytest.mark.after)])
 def test_trials_that_break_or_diverge_are_recorded_and_the_rest_goes_on(
     small_sweep: Callable[..., Sweep], dataset: Dataset, tmp_path: Path, executor: str
 ) -> None:

@@ -67,18 +67,21 @@ def shares_seen(tmp_path: Path, layout: Layout, monkeypatch: pytest.MonkeyPatch,
     return sorted(str(record.host) for record in Results(tmp_path).records().values())
 
 
+@pytest.mark.after
 def test_trials_that_share_gpus_see_one_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = shares_seen(tmp_path, Layout("cuda", 4, 1, 0.5), monkeypatch)
     assert len(seen) == 8
     assert set(seen) == {"0 0.5", "1 0.5"}
 
 
+@pytest.mark.after
 def test_a_trial_of_two_gpus_sees_both(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = shares_seen(tmp_path, Layout("cuda", 1, 1, 2.0), monkeypatch)
     assert set(seen) <= {"0,1 2", "1,0 2"}
     assert len(seen) == 8
 
 
+@pytest.mark.after
 def test_a_trial_out_of_memory_runs_again_with_a_gpu_to_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = shares_seen(tmp_path, Layout("cuda", 4, 1, 0.5), monkeypatch, greedy=True)
     assert len(seen) == 8

@@ -32,6 +32,7 @@ def simulate(path: Path, queue: Queue, listen: Callable[[Event], None], slots: i
 
 
 @pytest.mark.usefixtures("shared_ray")
+@pytest.mark.after
 def test_tune_forgets_trials_that_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tune, "KEPT_BY_TUNE", 3)
     lengths: list[int] = []
@@ -66,6 +67,7 @@ def test_tune_forgets_trials_that_ended(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 @pytest.mark.usefixtures("shared_ray")
+@pytest.mark.after
 def test_workers_that_start_are_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Trials far shorter than a worker's start: those that are up must not take the trials of those that come."""
     asked = 0

@@ -287,6 +287,7 @@ def test_a_folder_without_it_gets_it_and_the_table_says_what_it_confirms(tmp_pat
     assert sweep_in(tmp_path, "--dry-run")["trials"] == 2
 
 
+@pytest.mark.after
 def test_killed_among_its_trials_it_ends_with_the_same_numbers(tmp_path: Path) -> None:
     arguments = ["part1", *SETTINGS, "--set", "train.epochs=6", "--serial", "--confirm", "3"]
     process = subprocess.Popen([*SHORT, *arguments, "--out", str(tmp_path)], stdout=subprocess.DEVNULL)

@@ -83,6 +83,7 @@ def epochs_trained(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 @pytest.mark.usefixtures("shared_ray")
 @pytest.mark.parametrize("kind", ["whole", "heads"])
+@pytest.mark.after
 def test_serial_and_ray_prune_the_same_trials_at_the_same_epochs(
     sweep: Callable[..., Sweep], tmp_path: Path, kind: str
 ) -> None:
@@ -122,6 +123,7 @@ def test_pruned_trials_are_in_the_tables_and_never_the_best(sweep: Callable[...,
     assert "asha: " in page
 
 
+@pytest.mark.after
 def test_elsewhere_a_pruned_trial_runs_to_its_end(sweep: Callable[..., Sweep], tmp_path: Path) -> None:
     """By the same ids and to the same numbers as if it had never been stopped; and then is done for all sweeps."""
     stopped = sweep()
@@ -182,6 +184,7 @@ def test_a_trial_that_patience_stopped_can_be_the_best(sweep: Callable[..., Swee
             assert record.epochs_done == record.best_epoch + 2
 
 
+@pytest.mark.after
 def test_killed_in_the_middle_the_same_command_comes_to_the_same_end(
     sweep: Callable[..., Sweep], tmp_path: Path
 ) -> None:
@@ -206,6 +209,7 @@ def test_killed_in_the_middle_the_same_command_comes_to_the_same_end(
     assert {path: path.read_bytes() for path in ended} == ended
 
 
+@pytest.mark.after
 def test_killed_under_ray_its_rungs_decide_in_the_next_run(
     sweep: Callable[..., Sweep], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -239,6 +243,7 @@ def test_killed_under_ray_its_rungs_decide_in_the_next_run(
 
 
 @pytest.mark.usefixtures("reports_in_words")
+@pytest.mark.after
 def test_a_trial_ends_when_its_time_is_used_and_goes_on_with_more(
     sweep: Callable[..., Sweep], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -295,6 +300,7 @@ def test_where_steps_depend_on_the_number_of_epochs_all_are_trained(
 
 @pytest.mark.usefixtures("reports_in_words", "shared_ray")
 @pytest.mark.parametrize("serial", [True, False])
+@pytest.mark.after
 def test_at_most_so_many_trials_are_begun(sweep: Callable[..., Sweep], tmp_path: Path, serial: bool) -> None:
     values = ("stages=[{name: grid, space: {batch_size: {grid: [8, 16, 32, 64]}}}]", "train.epochs=1")
     first = run(sweep(*values), tmp_path, serial=serial, max_trials=3)
@@ -305,7 +311,7 @@ def test_at_most_so_many_trials_are_begun(sweep: Callable[..., Sweep], tmp_path:
 
 
 @pytest.mark.usefixtures("shared_ray")
-@pytest.mark.parametrize("kind", ["whole", "heads", "ray"])
+@pytest.mark.parametrize("kind", ["whole", "heads", pytest.param("ray", marks=pytest.mark.after)])
 def test_when_time_is_up_what_runs_is_saved(sweep: Callable[..., Sweep], tmp_path: Path, kind: str) -> None:
     head = "fine_tune: head, " if kind == "heads" else ""
     values = (f"stages=[{{name: grid, space: {{{head}lr: {{grid: [0.01, 0.03]}}}}}}]", "train.epochs=100000")

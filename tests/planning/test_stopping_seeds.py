@@ -382,6 +382,7 @@ def test_patience_looks_at_each_seed_alone() -> None:
 
 @pytest.mark.usefixtures("shared_ray")
 @pytest.mark.parametrize("kind", ["whole", "heads"])
+@pytest.mark.after
 def test_two_at_a_time_on_ray_settings_are_whole_too(tmp_path: Path, kind: str) -> None:
     (tmp_path / "seeds.yaml").write_text(REAL, encoding="utf-8")
     values = ["train.fine_tune=head"] if kind == "heads" else []
@@ -447,7 +448,7 @@ def test_a_third_stage_starts_from_all_seeds_too() -> None:
     assert needed(sweep, plan, outcomes) >= starts
 
 
-@pytest.mark.parametrize("kind", ["whole", "heads"])
+@pytest.mark.parametrize("kind", [pytest.param("whole", marks=pytest.mark.after), "heads"])
 def test_a_real_sweep_one_trial_at_a_time(tmp_path: Path, kind: str) -> None:
     """Trials that wait lose nothing: their numbers are those of trials that were never interrupted."""
     (tmp_path / "seeds.yaml").write_text(REAL, encoding="utf-8")

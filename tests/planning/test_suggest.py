@@ -315,6 +315,7 @@ def test_trials_say_what_objectives_need(dataset: Dataset, tmp_path: Path) -> No
 COMMAND = [*SHORT, "mine.yaml", "--serial"]
 
 
+@pytest.mark.after
 def test_a_killed_search_goes_on_to_the_same_trials(tmp_path: Path) -> None:
     sweep = searching("{method: tpe, trials: 14, at_once: 2}")
     (tmp_path / "mine.yaml").write_text(to_yaml(sweep), encoding="utf-8")
@@ -351,6 +352,7 @@ def test_a_resolved_search_reads_back_equal() -> None:
 
 
 @pytest.mark.usefixtures("shared_ray")
+@pytest.mark.after
 def test_ray_and_serial_suggest_the_same(dataset: Dataset, tmp_path: Path) -> None:
     from cnnsearch.execution.on_ray import schedule
 

@@ -58,6 +58,7 @@ def test_a_sweep_beside_a_ray_of_the_caller_is_refused_before_it_writes(
 
 
 @pytest.mark.usefixtures("shared_ray")
+@pytest.mark.after
 def test_a_run_leaves_environment_and_logging_as_they_were(
     small_sweep: Callable[..., Sweep], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -74,6 +75,7 @@ def test_a_run_leaves_environment_and_logging_as_they_were(
 
 
 @pytest.mark.usefixtures("shared_ray")
+@pytest.mark.after
 def test_in_a_notebook_no_reporter_of_tune_touches_the_cell(
     small_sweep: Callable[..., Sweep], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

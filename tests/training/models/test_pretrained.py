@@ -10,6 +10,7 @@ from cnnsearch.training.models.pretrained import IMAGENET, Preprocessing, Pretra
 from tests.training.models.making import save_weights
 
 
+@pytest.mark.after
 def test_published_weights_found_in_place_are_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The path that downloads, without the download: torchvision's file name in torch's hub folder."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
