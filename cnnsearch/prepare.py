@@ -15,6 +15,8 @@ from typing import Any
 from cnnsearch import data as images
 from cnnsearch.data.dataset import Dataset, Form
 from cnnsearch.data.images import Interpolation
+from cnnsearch.errors import RequestError
+from cnnsearch.execution.context import Choices, SharedContext
 from cnnsearch.execution.machine.estimate import Calibration, Cost, Lengths, Sizes, representatives
 from cnnsearch.execution.machine.hardware import Hardware, Layout, detect, lay_out
 from cnnsearch.execution.machine.placement import Cluster, describe, lay_out_over, usable
@@ -215,6 +217,24 @@ def prepared(
         ready = Prepared(sweep, results, *found, {}, warden, suggestions, numbers, saved, tuple(repeated))
         untested = any(records[trial_id].lacks_test for trial_id in plan.trials if trial_id in records)
         yield replace(ready, costs=stage_costs(ready, trials), is_untested=untested, cluster=cluster)
+
+
+def recorded_context(results: Results, sweep: Sweep) -> SharedContext:
+    """What the trials of a sweep shared, with its images and its choices: for using trials that ended.
+
+    Raises RequestError where images or weights are not those of the sweep.
+    """
+    weights = find_weights(named_weights(sweep))
+    datasets, hardware = load_forms(sweep, weights), detect()
+    recorded = results.read("data.json").get("fingerprint")
+    if datasets[sweep.data.image_size, "bilinear"].fingerprint != recorded:
+        raise RequestError(f"{sweep.data.source}: these are not the images of {results}; --data says where they are")
+    layout = lay_out(sweep.run, hardware=hardware)
+    by_device = results.read("choices.json")
+    chosen: dict[str, Any] = by_device.get(layout.device) or next(iter(by_device.values()), {})
+    threads, precision = int(chosen.get("threads", layout.threads)), chosen.get("precision", "fp32")
+    choices = Choices(layout.device, threads, precision)
+    return SharedContext(results.path, datasets, choices, 0.0, weights, features_limit(hardware))
 
 
 def features_limit(hardware: Hardware) -> int:
