@@ -8,6 +8,9 @@ For notebooks and scripts:
     tables = cnnsearch.run(sweep)
     tables.trials  # a DataFrame
     cnnsearch.plots.learning_curves(tables)  # a matplotlib Figure
+
+    cnnsearch.load("results/part1").best().predict("folder/of/images")  # a DataFrame
+    model = cnnsearch.load_model("results/part1")  # a torch module
 """
 
 from __future__ import annotations
@@ -19,13 +22,20 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from cnnsearch import plots
-    from cnnsearch.results.tables import Tables, load
+    from cnnsearch.results.tables import Tables
     from cnnsearch.session import run
     from cnnsearch.spec.load import load_sweep
+    from cnnsearch.use.opened import load, load_model
 
-__all__ = ["Tables", "__version__", "load", "load_sweep", "plots", "run"]
+__all__ = ["Tables", "__version__", "load", "load_model", "load_sweep", "plots", "run"]
 
-_HOMES = {"run": "session", "load_sweep": "spec.load", "Tables": "results.tables", "load": "results.tables"}
+_HOMES = {
+    "run": "session",
+    "load_sweep": "spec.load",
+    "Tables": "results.tables",
+    "load": "use.opened",
+    "load_model": "use.opened",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -16,11 +16,12 @@ import typer
 
 from cnnsearch import __version__
 from cnnsearch.asking import SweepCommand
+from cnnsearch.classifying import predict
 from cnnsearch.ending import INTERRUPTED, as_a_program, command_line, end, how_to_go_on, one_clear_message, stoppable
 from cnnsearch.errors import DiskError, RequestError, RunError
 from cnnsearch.storage.paths import typed_path
 from cnnsearch.storage.remote import is_uri, redacted
-from cnnsearch.words import VisibleLines, say
+from cnnsearch.words import VisibleLines, labelled, say
 
 if TYPE_CHECKING:
     from cnnsearch.prepare import Prepared
@@ -200,7 +201,6 @@ def unseal(
 ) -> None:
     """Open a sealed test set (evidence.test: sealed): test every trial once, and make the report again."""
     with one_clear_message(f"stopped; the same command goes on: cnnsearch unseal {shlex.quote(results)}"):
-        from cnnsearch.progress import labelled
         from cnnsearch.unsealing import unseal as test_all
 
         if is_uri(results):
@@ -237,6 +237,9 @@ def watch(
             serve([typed_path(one) for one in results], port, say)
         except KeyboardInterrupt:  # the usual way to end it
             raise typer.Exit from None
+
+
+app.command()(predict)
 
 
 def main() -> None:

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 from cnnsearch import data as images
 from cnnsearch.data.dataset import Dataset, Form
 from cnnsearch.data.images import Interpolation
 from cnnsearch.errors import RequestError
-from cnnsearch.execution.machine.hardware import Hardware, detect
+from cnnsearch.execution.context import Choices, SharedContext
+from cnnsearch.execution.machine.hardware import Hardware, detect, lay_out
+from cnnsearch.results.folder import Results
 from cnnsearch.results.place import ResultsPlace
 from cnnsearch.spec.cells import combinations
 from cnnsearch.spec.load import from_yaml
 from cnnsearch.spec.settings import AutoSplit, ChosenSplit
 from cnnsearch.spec.sweep import Sweep
-from cnnsearch.training.models.pretrained import Key, Pretrained
+from cnnsearch.training.models.pretrained import Key, Pretrained, find_weights
 
 FEATURES_SHARE = 0.5
 """Share of memory that the outputs of frozen layers may take; they are mapped once for all trials."""
@@ -70,3 +73,21 @@ def named_weights(sweep: Sweep) -> set[Key]:
 def digests(weights: dict[Key, Pretrained]) -> dict[Key, str]:
     """Return what planning needs to know about the weights: (model, name) -> digest."""
     return {key: found.identity for key, found in weights.items()}
+
+
+def recorded_context(results: Results, sweep: Sweep) -> SharedContext:
+    """What the trials of a sweep shared, with its images and its choices: for using trials that ended.
+
+    Raises RequestError where images or weights are not those of the sweep.
+    """
+    weights = find_weights(named_weights(sweep))
+    datasets, hardware = load_forms(sweep, weights), detect()
+    recorded = results.read("data.json").get("fingerprint")
+    if datasets[sweep.data.image_size, "bilinear"].fingerprint != recorded:
+        raise RequestError(f"{sweep.data.source}: these are not the images of {results}; --data says where they are")
+    layout = lay_out(sweep.run, hardware=hardware)
+    by_device = results.read("choices.json")
+    chosen: dict[str, Any] = by_device.get(layout.device) or next(iter(by_device.values()), {})
+    threads, precision = int(chosen.get("threads", layout.threads)), chosen.get("precision", "fp32")
+    choices = Choices(layout.device, threads, precision)
+    return SharedContext(results.path, datasets, choices, 0.0, weights, features_limit(hardware))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -21,7 +21,7 @@ from cnnsearch.planning.trial import Status, Trial
 from cnnsearch.prepare import Prepared, epochs_left, expected_seconds
 from cnnsearch.results.record import Record
 from cnnsearch.session import Finished
-from cnnsearch.words import accuracy, clock, duration, percent, printable
+from cnnsearch.words import accuracy, clock, duration, labelled, percent, printable
 
 if TYPE_CHECKING:
     from cnnsearch.planning.trial import EpochRow
@@ -278,9 +278,3 @@ def finished_text(finished: Finished, answer: list[tuple[str, str]]) -> str:
     head = f"{done} of {finished.planned} trials done in {duration(finished.seconds)}" + (f"; {bad}" if bad else "")
     rows = [*answer, ("report", finished.report_place)] if finished.report else answer
     return f"{head}\n{labelled(rows)}" if rows else head
-
-
-def labelled(rows: Sequence[tuple[str, str | None]]) -> str:
-    """Write (label, text) rows as lines, the texts below each other."""
-    width = max((len(label) for label, _ in rows), default=0)
-    return "\n".join(f"{label:<{width}}  {text}" for label, text in rows)

@@ -31,6 +31,7 @@ from cnnsearch.results.place import ResultsPlace
 from cnnsearch.results.tables import Tables, load
 from cnnsearch.spec.confirm import CONFIRM
 from cnnsearch.spec.sweep import Sweep
+from cnnsearch.use.opened import OpenedSweep
 
 OVERDUE_SECONDS = 60.0
 """Seconds after `max_seconds` in which a run may end by itself before it is forced to."""
@@ -95,8 +96,8 @@ def run(
     address: str | None = None,
     serial: bool = False,
     listen: Callable[[Event], None] = lambda event: None,
-) -> Tables:
-    """Run a sweep to its end and return its tables: the call for notebooks.
+) -> OpenedSweep:
+    """Run a sweep to its end and return its tables, from which its networks can be used: the call for notebooks.
 
     Args:
         sweep: from `load_sweep`.
@@ -109,7 +110,7 @@ def run(
         CnnsearchError: the request was wrong, or the run was stopped. Failed trials do not raise; see their status.
     """
     with attached(address) as cluster, prepared(sweep, out, cluster=cluster) as ready:
-        return execute(ready, serial=serial, listen=listen).tables
+        return OpenedSweep.of(execute(ready, serial=serial, listen=listen).tables)
 
 
 @contextlib.contextmanager

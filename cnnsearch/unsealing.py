@@ -9,15 +9,14 @@ import functools
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from cnnsearch.describe import write_pictures
 from cnnsearch.errors import RequestError
-from cnnsearch.execution.context import Choices, SharedContext
-from cnnsearch.execution.machine.hardware import detect, lay_out
+from cnnsearch.execution.context import SharedContext
 from cnnsearch.execution.record import answers, with_test
 from cnnsearch.execution.saved import evaluate_saved
-from cnnsearch.inputs import digests, features_limit, load_forms, named_weights
+from cnnsearch.inputs import digests, recorded_context
 from cnnsearch.planning.plan import make_plan
 from cnnsearch.planning.trial import Trial
 from cnnsearch.results.folder import UNSEALED, Results
@@ -25,7 +24,6 @@ from cnnsearch.results.record import Record
 from cnnsearch.results.tables import load
 from cnnsearch.spec.load import from_yaml
 from cnnsearch.spec.sweep import Sweep
-from cnnsearch.training.models.pretrained import find_weights
 
 
 class Unsealed(NamedTuple):
@@ -57,7 +55,7 @@ def unseal(folder: Path, data: str | None = None, listen: Callable[[int, int], N
         records = results.records()
         if not results.is_sealed(sweep) and not any(record.lacks_test for record in records.values()):
             raise RequestError(f"{folder}: its test set is not sealed, there is nothing to open")
-        context = _context(results, sweep)
+        context = recorded_context(results, sweep)
         trials = _trials(results, sweep, context, records)
         if not results.read(UNSEALED):
             results.write(UNSEALED, {"at": datetime.now(UTC).isoformat(timespec="microseconds")})
@@ -70,20 +68,6 @@ def unseal(folder: Path, data: str | None = None, listen: Callable[[int, int], N
         dataset = context.datasets[sweep.data.image_size, "bilinear"]
         made = report.refresh(load(folder), functools.partial(write_pictures, results, dataset))
         return Unsealed(len(trials), made.path, made.summary)
-
-
-def _context(results: Results, sweep: Sweep) -> SharedContext:
-    weights = find_weights(named_weights(sweep))
-    datasets, hardware = load_forms(sweep, weights), detect()
-    recorded = results.read("data.json").get("fingerprint")
-    if datasets[sweep.data.image_size, "bilinear"].fingerprint != recorded:
-        raise RequestError(f"{sweep.data.source}: these are not the images of {results}; --data says where they are")
-    layout = lay_out(sweep.run, hardware=hardware)
-    by_device = results.read("choices.json")
-    chosen: dict[str, Any] = by_device.get(layout.device) or next(iter(by_device.values()), {})
-    threads, precision = int(chosen.get("threads", layout.threads)), chosen.get("precision", "fp32")
-    choices = Choices(layout.device, threads, precision)
-    return SharedContext(results.path, datasets, choices, 0.0, weights, features_limit(hardware))
 
 
 def _trials(results: Results, sweep: Sweep, context: SharedContext, records: dict[str, Record]) -> list[Trial]:

@@ -81,6 +81,12 @@ def accuracy(fraction: float, n: int) -> str:
     return f"{percent(fraction)} ({100 * low:.1f}–{100 * high:.1f})"
 
 
+def labelled(rows: Sequence[tuple[str, str | None]]) -> str:
+    """Write (label, text) rows as lines, the texts below each other."""
+    width = max((len(label) for label, _ in rows), default=0)
+    return "\n".join(f"{label:<{width}}  {text}" for label, text in rows)
+
+
 LISTED = 5
 """Most items that a message names before it says "and N more"."""
 

@@ -22,7 +22,7 @@ from tests.conftest import SMALL
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-COMMANDS = re.findall(r"^    cnnsearch (sweep|report|watch) (.+)$", README, flags=re.MULTILINE)
+COMMANDS = re.findall(r"^    cnnsearch (sweep|report|watch|predict|export) (.+)$", README, flags=re.MULTILINE)
 
 
 def make_reference() -> ModuleType:
@@ -48,7 +48,8 @@ def test_commands_in_the_readme_are_understood(command: str, arguments: str) -> 
         assert load_sweep(parsed["sweep"], profile=parsed["profile"], values=parsed["set_"] or ())
     else:
         shipped = {file.stem for file in (ROOT / "sweeps").glob("*.yaml")}
-        for folder in parsed["results"]:
+        given = parsed["results"]
+        for folder in [given] if isinstance(given, str) else given:
             assert (ROOT / folder / "sweep.yaml").is_file() or Path(folder).name in shipped
 
 

@@ -117,7 +117,7 @@ def _upright(data: bytes, formats: Sequence[str], grey_range: GreyRange = FULL) 
         with Image.open(io.BytesIO(data), formats=tuple(formats)) as image:
             _check_pixels(image.width * image.height)
             image.load()
-            rgb, turn = to_rgb(image, grey_range), _UPRIGHT.get(_orientation(image))
+            return upright(image, grey_range)
     except BadImageError:
         raise
     except Image.DecompressionBombError as error:  # Pillow's own limit is checked before ours
@@ -129,6 +129,11 @@ def _upright(data: bytes, formats: Sequence[str], grey_range: GreyRange = FULL) 
         raise BadImageError("needs more memory to decode than there is") from None
     except Exception as error:  # decoders raise a dozen types on damaged bytes; here they all mean the same
         raise BadImageError(damaged(data, str(error))) from None
+
+
+def upright(image: Image.Image, grey_range: GreyRange = FULL) -> Image.Image:
+    """Convert an image to RGB, as `to_rgb` does, and turn it as its EXIF orientation says."""
+    rgb, turn = to_rgb(image, grey_range), _UPRIGHT.get(_orientation(image))
     return rgb if turn is None else rgb.transpose(turn)
 
 

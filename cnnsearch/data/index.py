@@ -113,14 +113,23 @@ def read_unchanged(path: str, digest: str) -> bytes:
     Raises:
         UnreadableError: the contents hash to something else, or cannot be read.
     """
-    try:
-        _refuse_odd(os.stat(path))
-        data = Path(path).read_bytes()
-    except OSError as error:
-        raise UnreadableError(f"cannot be read ({error.strerror})") from None
+    data = read_regular(path)
     if hashlib.sha256(data).hexdigest() != digest:
         raise UnreadableError("changed while it was being read")
     return data
+
+
+def read_regular(path: str) -> bytes:
+    """Read the contents of a regular file that is not too large to be an image.
+
+    Raises:
+        UnreadableError: the path is not a regular file, or the file is too large or cannot be read.
+    """
+    try:
+        _refuse_odd(os.stat(path))
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise UnreadableError(f"cannot be read ({error.strerror})") from None
 
 
 def _refuse_odd(facts: os.stat_result) -> None:

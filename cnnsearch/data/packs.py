@@ -206,7 +206,7 @@ def hash_all(contents: Sequence[Content], index: Index, threads: int) -> list[st
 
     # Handing a small image to a thread takes longer than hashing it.
     some = (contents[start : start + _HASHED_AT_ONCE] for start in range(0, len(contents), _HASHED_AT_ONCE))
-    return [digest for digests in _in_threads(lambda part: [*map(one, part)], some, threads) for digest in digests]
+    return [digest for digests in in_threads(lambda part: [*map(one, part)], some, threads) for digest in digests]
 
 
 def decode_all(
@@ -246,7 +246,7 @@ def decode_all(
         return None
 
     failed = {}
-    for row, error in enumerate(_in_threads(one, range(len(contents)), threads)):
+    for row, error in enumerate(in_threads(one, range(len(contents)), threads)):
         if error is not None:
             failed[row] = error
         if on_progress is not None:
@@ -254,9 +254,21 @@ def decode_all(
     return failed
 
 
-def _in_threads(work: Callable[[Item], Result], items: Iterable[Item], threads: int) -> Iterator[Result]:
-    """Yield results in the order of the items. Pillow and hashlib release the interpreter lock while they work."""
-    executor = ThreadPoolExecutor(min(threads, _MAX_THREADS))
+def in_threads(
+    work: Callable[[Item], Result],
+    items: Iterable[Item],
+    threads: int,
+    begin: Callable[[], object] = lambda: None,
+) -> Iterator[Result]:
+    """Yield results in the order of the items. Pillow and hashlib release the interpreter lock while they work.
+
+    Args:
+        work: called in one of the threads with each item.
+        items: listed at once, so they should be small.
+        threads: items at a time, at most 16.
+        begin: called in each thread before its first item.
+    """
+    executor = ThreadPoolExecutor(min(threads, _MAX_THREADS), initializer=begin)
     try:
         yield from executor.map(work, items)
     finally:  # if the caller was interrupted, too: what has not begun is dropped

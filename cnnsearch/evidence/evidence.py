@@ -47,6 +47,18 @@ class Evidence(Compared):
         """The best contender by validation accuracy: never by test."""
         return best_of(self.contenders)
 
+    @property
+    def best_trial(self) -> str | None:
+        """Id of the network that stands for the best setting: of its seeds, the one with the best validation accuracy.
+
+        The first of equals. None where there is no best setting.
+        """
+        if self.best is None:
+            return None
+        trials = self.tables.trials
+        known = dict(zip(trials["trial_id"].astype(str), trials["val_accuracy"].fillna(-1.0), strict=True))
+        return max(self.best.trial_ids, key=lambda trial_id: known[trial_id])
+
     def score(self, configuration: Configuration, split: str | None = None, moment: str = "best") -> Score | None:
         """As `Compared.score`. The interval of the best setting is moved by what the luck of its choice is worth."""
         found = super().score(configuration, split, moment)

@@ -32,7 +32,8 @@ from cnnsearch.spec.model_names import OWN
 from cnnsearch.spec.settings import Settings
 from cnnsearch.training.compute.device import derived_seed, reset_process
 from cnnsearch.training.features import Features
-from cnnsearch.training.heads import HeadInputs, HeadState, evaluate_heads, train_heads
+from cnnsearch.training.head_scores import HeadInputs, evaluate_heads
+from cnnsearch.training.heads import HeadState, train_heads
 from cnnsearch.training.pixels import Pixels
 from cnnsearch.training.train import Weights
 

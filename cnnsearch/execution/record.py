@@ -20,9 +20,10 @@ from cnnsearch.execution.context import SharedContext
 from cnnsearch.planning.stopping import MAX_SECONDS, Orders, Stop
 from cnnsearch.planning.trial import EpochRow, Status, Trial
 from cnnsearch.results.folder import Results
-from cnnsearch.results.record import Measures, Record
+from cnnsearch.results.record import Inputs, Measures, Record
 from cnnsearch.training.compute.device import peak_memory_bytes
 from cnnsearch.training.evaluate import Evaluation
+from cnnsearch.training.pixels import Pixels
 from cnnsearch.training.train import Weights
 
 Evaluations = Mapping[str, Evaluation]
@@ -142,8 +143,17 @@ def finish_trial(
         "train_loss": training.best.train_loss,
         "train_accuracy": training.best.train_accuracy,
         "best": _measures(best),
+        "inputs": inputs_of(trial, context),
     }
     return folder.commit(record.model_copy(update=of_best), keep_state=keep_state)
+
+
+def inputs_of(trial: Trial, context: SharedContext) -> Inputs:
+    """How decoded images become the inputs of this trial's network."""
+    expected, dataset = context.expected_statistics(trial.settings), context.dataset(trial.settings)
+    pixels = Pixels.shared(dataset, context.choices.device, expected)  # which its training has made
+    interpolation = context.preprocessing(trial.settings).interpolation
+    return Inputs(interpolation=interpolation, mean=tuple(pixels.mean.tolist()), std=tuple(pixels.std.tolist()))
 
 
 def new_record(

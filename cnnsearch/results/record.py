@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 
+from cnnsearch.data.images import Interpolation
 from cnnsearch.planning.trial import Outcome, Status, Trial
 from cnnsearch.spec.settings import Settings
 
@@ -33,6 +34,22 @@ class Measures(BaseModel):
     test_accuracy: Share | None = None
 
 
+Deviation = Annotated[FiniteFloat, Field(gt=0)]
+
+
+class Inputs(BaseModel):
+    """How decoded images become the inputs of a trial's network: what one needs to use it on other images."""
+
+    model_config = ConfigDict(frozen=True)
+
+    interpolation: Interpolation
+    """How images are resized to `settings.image_size`."""
+    mean: tuple[FiniteFloat, FiniteFloat, FiniteFloat]
+    """Mean of each channel, in 0–255, which is taken off."""
+    std: tuple[Deviation, Deviation, Deviation]
+    """Standard deviation of each channel, in 0–255, by which the rest is divided."""
+
+
 class Record(BaseModel):
     """The durable account of one trial that ended. Unknown fields are ignored: newer versions may write more."""
 
@@ -51,6 +68,8 @@ class Record(BaseModel):
     train_loss: FiniteFloat | None = None
     train_accuracy: FiniteFloat | None = None
     best: Measures | None = None
+    inputs: Inputs | None = None
+    """None where the trial failed or diverged, or an older version has written the record."""
     before: Measures | None = None
     """Results before any training of this trial; only for trials that start from another."""
     parameters: Count | None = None

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cnnsearch.spec.settings import ResolvedPrecision
@@ -44,6 +44,29 @@ class Evaluation:
 
 
 @torch.inference_mode()
+def probabilities(model: nn.Module, images: Tensor, *, precision: ResolvedPrecision) -> Tensor:
+    """Return the probability of each class, computed as `evaluate` does.
+
+    Args:
+        model: in eval mode; images of a batch -> logits [B, classes].
+        images: [n, 3, S, S] normalised, of any number: they are taken a batch at a time.
+        precision: as for `evaluate`.
+
+    Returns:
+        [n, classes] float32.
+    """
+    device = images.device.type
+    batches = images.split(batch_size(images[0].numel(), device))
+    return torch.cat([_logits(model, (batch,), device, precision).softmax(dim=1) for batch in batches])
+
+
+def _logits(model: nn.Module, inputs: tuple[Tensor, ...], device: str, precision: ResolvedPrecision) -> Tensor:
+    with autocast(device, precision):
+        logits: Tensor = model(*inputs)
+    return logits.float()
+
+
+@torch.inference_mode()
 def evaluate(model: nn.Module, examples: Examples, split: str, *, precision: ResolvedPrecision) -> Evaluation:
     """Evaluate a model on one split; the model is left in eval mode.
 
@@ -58,15 +81,13 @@ def evaluate(model: nn.Module, examples: Examples, split: str, *, precision: Res
     model.eval()
     device = examples.device
     loss = torch.zeros((), dtype=torch.float64, device=device)
-    probabilities, predicted, correct = [], [], torch.zeros((), dtype=torch.int64, device=device)
+    confidences, predicted, correct = [], [], torch.zeros((), dtype=torch.int64, device=device)
     for rows in examples.rows[split].split(batch_size(examples.numbers, device)):
         inputs, labels = examples.batch(rows)
-        with autocast(device, precision):
-            logits = model(*inputs)
-        logits = logits.float()
+        logits = _logits(model, inputs, device, precision)
         loss += F.cross_entropy(logits, labels, reduction="none").double().sum()
         top, label = logits.softmax(dim=1).max(dim=1)
-        probabilities.append(top)
+        confidences.append(top)
         predicted.append(label)
         correct += (label == labels).sum()
     n = len(examples.rows[split])
@@ -74,5 +95,5 @@ def evaluate(model: nn.Module, examples: Examples, split: str, *, precision: Res
         loss=loss.item() / n,
         accuracy=int(correct.item()) / n,
         predicted=torch.cat(predicted).cpu().numpy(),
-        confidence=torch.cat(probabilities).cpu().numpy(),
+        confidence=torch.cat(confidences).cpu().numpy(),
     )

@@ -17,34 +17,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from cnnsearch.planning.trial import EpochRow
 from cnnsearch.spec.settings import Settings
 from cnnsearch.training.compute.device import flushing_denormals
 from cnnsearch.training.compute.optimizers import BETA1, BETA2, EPSILON
-from cnnsearch.training.evaluate import Evaluation
 from cnnsearch.training.head_draws import Dropout, blocks, example_orders
+from cnnsearch.training.head_scores import HeadInputs, evaluate_products, inputs_of, joined, losses, padded, products
 from cnnsearch.training.history import History
-
-EVALUATED_ROWS = 512
-"""Examples evaluated in one product. Fixed, so that the numbers repeat bit for bit."""
-ALIGNED = 16
-"""Rows of weights and inputs are padded to a multiple of this many numbers, which take 64 bytes. Without it, matrices
-begin at other alignments, their products were found to be rounded differently with AVX2, and a trial's numbers depend
-on its place in the bundle."""
-
-
-@dataclass(frozen=True)
-class HeadInputs:
-    """Inputs of a head for every example: the outputs of the frozen layers, which are constant."""
-
-    values: Tensor
-    """[N, D] float32 inputs."""
-    labels: Tensor
-    """[N] int64 label of each example."""
-    rows: dict[str, Tensor]
-    """Split name -> [n] int64 rows of that split."""
 
 
 @dataclass
@@ -110,8 +90,8 @@ def train_heads(
         assert len({getattr(state.settings, name) for state in states}) == 1, f"heads of one call differ in {name}"
     done = states[0].epoch
     assert all(state.epoch == done for state in states), "heads of one call go on from the same epoch"
-    inputs, labels = _split(features, "train")
-    val_inputs, val_labels = _split(features, "val")
+    inputs, labels = inputs_of(features, "train")
+    val_inputs, val_labels = inputs_of(features, "val")
     # Trials with dropout come first, so that their inputs are one slice.
     live = sorted(range(len(states)), key=lambda index: states[index].settings.dropout == 0)
     steps = done * -(-len(labels) // shared.batch_size)
@@ -124,7 +104,7 @@ def train_heads(
             return
         start = time.perf_counter()
         train_losses, train_accuracies = _train_epoch(heads, epoch, inputs, labels)
-        val_loss, val_correct, _, _ = _evaluate(heads.weight, val_inputs, val_labels)
+        val_loss, val_correct, _, _ = evaluate_products(heads.weight, val_inputs, val_labels)
         val_losses, val_accuracies = _means(val_loss, val_correct, len(val_labels))
         weights, biases = heads.weight[:, :, : heads.inputs], heads.weight[:, :, heads.inputs]
         seconds = (time.perf_counter() - start) / len(live)
@@ -153,29 +133,6 @@ def train_heads(
             return
 
 
-def evaluate_heads(features: HeadInputs, split: str, weight: Tensor, bias: Tensor) -> list[Evaluation]:
-    """Evaluate T heads on one split.
-
-    Args:
-        features: where the split is read from.
-        split: train, val or test.
-        weight: [T, C, D] float32.
-        bias: [T, C] float32.
-
-    Returns:
-        [T] the results of each head.
-    """
-    inputs, labels = _split(features, split)
-    loss, correct, probabilities, predicted = _evaluate(_joined(weight, bias), inputs, labels)
-    n = len(labels)
-    return [
-        Evaluation(trial_loss / n, trial_correct / n, trial_predicted, trial_confidence)
-        for trial_loss, trial_correct, trial_predicted, trial_confidence in zip(
-            loss.tolist(), correct.tolist(), predicted.cpu().numpy(), probabilities.cpu().numpy(), strict=True
-        )
-    ]
-
-
 @dataclass
 class _Heads:
     """T trials in training, along the first dimension of every tensor, those with dropout first."""
@@ -202,7 +159,7 @@ class _Heads:
 
     @classmethod
     def start(cls, states: list[HeadState], steps: int) -> _Heads:
-        weight = _joined(torch.stack([s.weight for s in states]), torch.stack([s.bias for s in states]))
+        weight = joined(torch.stack([s.weight for s in states]), torch.stack([s.bias for s in states]))
         settings = [state.settings for state in states]
 
         def column(numbers: Iterator[float]) -> Tensor:
@@ -214,7 +171,7 @@ class _Heads:
             weight,
             gradient=torch.empty_like(weight),
             moments=tuple(
-                _padded(torch.stack([s.moments[index] for s in states])) if steps else torch.zeros_like(weight)
+                padded(torch.stack([s.moments[index] for s in states])) if steps else torch.zeros_like(weight)
                 for index in range(_MOMENTS[settings[0].optimizer])
             ),
             lr=column(s.lr for s in settings),
@@ -283,14 +240,14 @@ def _train_epoch(heads: _Heads, epoch: int, inputs: Tensor, labels: Tensor) -> t
             torch.index_select(inputs, 0, step_rows, out=batch.view(-1, width))
             if dropout:
                 dropout.apply(batch)
-            _logits(weight, batches, out=step_logits)
+            products(weight, batches, out=step_logits)
             torch.softmax(step_logits, 1, out=error)
             error.sub_(step_targets)
             torch.baddbmm(gradient, error, batches, beta=0, alpha=1 / size, out=gradient)
             heads.steps += 1
             update(heads)
         trial_logits, trial_labels = logits.transpose(0, 1), block_labels.transpose(0, 1).expand(trials, -1, -1)
-        loss += _losses(trial_logits, trial_labels)
+        loss += losses(trial_logits, trial_labels)
         correct += (trial_logits.max(dim=2).indices == trial_labels).sum(dim=(1, 2))
     return _means(loss, correct, len(labels))
 
@@ -298,44 +255,6 @@ def _train_epoch(heads: _Heads, epoch: int, inputs: Tensor, labels: Tensor) -> t
 def _means(loss: Tensor, correct: Tensor, n: int) -> tuple[list[float], list[float]]:
     """Return each trial's mean loss and its accuracy, from sums [T] over n examples."""
     return (loss / n).tolist(), (correct.double() / n).tolist()
-
-
-@torch.no_grad()
-def _evaluate(weight: Tensor, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Evaluate weights [T, C, K] on inputs [n, K] with labels [n].
-
-    Returns:
-        Sum of losses [T] float64; number of correct predictions [T]; probabilities of the predicted classes [T, n];
-        and the predicted classes [T, n].
-    """
-    trials = len(weight)
-    loss = torch.zeros(trials, dtype=torch.float64, device=weight.device)
-    correct = torch.zeros(trials, dtype=torch.int64, device=weight.device)
-    probabilities, predicted = [], []
-    for chunk, chunk_labels in zip(inputs.split(EVALUATED_ROWS), labels.split(EVALUATED_ROWS), strict=True):
-        logits = weight.new_empty(trials, weight.shape[1], len(chunk))
-        _logits(weight, chunk.expand(trials, -1, -1), out=logits)
-        loss += _losses(logits.unsqueeze(1), chunk_labels.expand(trials, 1, -1))
-        top, label = logits.softmax(dim=1).max(dim=1)
-        probabilities.append(top)
-        predicted.append(label)
-        correct += (label == chunk_labels).sum(dim=1)
-    return loss, correct, torch.cat(probabilities, 1), torch.cat(predicted, 1)
-
-
-def _logits(weight: Tensor, inputs: Tensor, *, out: Tensor) -> None:
-    """Multiply weights [T, C, K] by inputs [T, B, K] into logits [T, C, B]."""
-    if inputs.shape[1] > 1:
-        torch.bmm(weight, inputs.mT, out=out)
-    else:
-        # For a single vector, `bmm` uses another routine, whose sums were found to depend on T.
-        torch.sum(weight * inputs, dim=2, keepdim=True, out=out)
-
-
-def _losses(logits: Tensor, labels: Tensor) -> Tensor:
-    """Sum cross-entropies in nats: logits [T, S, C, B] and labels [T, S, B] -> [T] float64."""
-    losses = F.log_softmax(logits, dim=2).gather(2, labels.unsqueeze(2)).neg_()
-    return losses.reshape(len(logits), -1).sum(dim=1, dtype=torch.float64)
 
 
 def _adam(heads: _Heads) -> None:
@@ -376,20 +295,3 @@ def _sgd(heads: _Heads) -> None:
 
 _UPDATES: dict[str, Callable[[_Heads], None]] = {"adam": _adam, "adamw": _adamw, "sgd": _sgd}
 _MOMENTS = {"adam": 2, "adamw": 2, "sgd": 1}
-
-
-def _split(features: HeadInputs, split: str) -> tuple[Tensor, Tensor]:
-    """Return inputs [n, K] and labels [n] of a split. Inputs are the features, a 1 for the bias, and zeros."""
-    rows = features.rows[split]
-    values = features.values[rows]
-    return _joined(values, values.new_ones(len(values))), features.labels[rows]
-
-
-def _joined(values: Tensor, last: Tensor) -> Tensor:
-    """Join [..., D] and [...] to [..., K]: weights and their bias, or inputs and the 1 that it is multiplied by."""
-    return _padded(torch.cat([values.detach(), last.detach().unsqueeze(-1)], dim=-1))
-
-
-def _padded(values: Tensor) -> Tensor:
-    """Pad [..., D + 1] to [..., K], the next multiple of `ALIGNED`, with zeros, which stay zeros in training."""
-    return F.pad(values, (0, -values.shape[-1] % ALIGNED))

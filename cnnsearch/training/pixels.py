@@ -84,11 +84,24 @@ class Pixels:
         Returns:
             Normalised images [B, 3, S, S] float32 in channels_last order, as the one input; and labels [B] int64.
         """
-        images = self.images[rows].float().sub_(self.mean).div_(self.std)
-        return (images.permute(0, 3, 1, 2),), self.labels[rows]
+        return (normalised(self.images[rows], self.mean, self.std),), self.labels[rows]
 
 
 _SHARED: dict[tuple[object, ...], Pixels] = {}
+
+
+def normalised(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """Make the inputs of a network of decoded images.
+
+    Args:
+        images: [B, S, S, 3] uint8.
+        mean: [3] float32 mean of each channel, in 0–255.
+        std: [3] float32 standard deviation of each channel, in 0–255.
+
+    Returns:
+        [B, 3, S, S] float32 in channels_last order.
+    """
+    return images.float().sub_(mean).div_(std).permute(0, 3, 1, 2)
 
 
 def channel_statistics(dataset: Dataset) -> tuple[list[float], list[float]]:

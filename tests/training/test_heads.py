@@ -19,7 +19,8 @@ from cnnsearch.spec.settings import Settings
 from cnnsearch.training import heads as heads_module
 from cnnsearch.training.compute.device import derived_seed
 from cnnsearch.training.head_draws import Dropout
-from cnnsearch.training.heads import EVALUATED_ROWS, HeadInputs, HeadState, evaluate_heads, train_heads
+from cnnsearch.training.head_scores import EVALUATED_ROWS, HeadInputs, evaluate_heads
+from cnnsearch.training.heads import HeadState, train_heads
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 WIDTH, CLASSES = 24, 3

@@ -25,7 +25,8 @@ from cnnsearch.training.compute.graphs import RECORDERS, WARM_UP_STEPS
 from cnnsearch.training.evaluate import batch_size as batch_size_of_evaluation
 from cnnsearch.training.evaluate import evaluate
 from cnnsearch.training.features import Examples, Features, compute
-from cnnsearch.training.heads import HeadInputs, HeadState, evaluate_heads, train_heads
+from cnnsearch.training.head_scores import HeadInputs, evaluate_heads
+from cnnsearch.training.heads import HeadState, train_heads
 from cnnsearch.training.models.build import initial_model
 from cnnsearch.training.pixels import Pixels
 from cnnsearch.training.train import TrainingState, needs_company, train

@@ -1,0 +1,87 @@
+"""The commands that use the networks of a sweep."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Annotated
+
+import typer
+
+from cnnsearch.ending import one_clear_message
+from cnnsearch.errors import CnnsearchError
+from cnnsearch.words import labelled, say
+
+Trial = Annotated[
+    str | None,
+    typer.Option(help="Id of a trial, or its beginning; default: the best by validation.", metavar="ID"),
+]
+
+
+def predict(
+    results: Annotated[str, typer.Argument(help="Folder of results.", metavar="RESULTS")],
+    images: Annotated[list[str], typer.Argument(help="Images, and folders of images.", metavar="IMAGE|FOLDER...")],
+    trial: Trial = None,
+    out: Annotated[
+        str | None,
+        typer.Option(help="Write the answers to a file that ends in .csv, .parquet or .jsonl.", metavar="FILE"),
+    ] = None,
+    top: Annotated[
+        int | None, typer.Option(help="Also give the K best classes and their confidences.", metavar="K")
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            help="Where the sweep's images are now; asked for only by results of older versions.", metavar="SOURCE"
+        ),
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object, and all else on standard error.")
+    ] = False,
+) -> None:
+    """Classify images with the best network of a sweep. Exits with 1 if some of them cannot be read."""
+    with one_clear_message("stopped; nothing was written"):
+        from cnnsearch.use import told
+        from cnnsearch.use.choose import choose
+        from cnnsearch.use.listing import listed
+
+        chosen = choose(results, trial)
+        told.check_top(top, chosen.classes)
+        found = listed(images, chosen.classes, follow_links=chosen.sweep.data.follow_links)
+        file = told.checked_out(out) if out is not None else None
+
+        from cnnsearch.use.classifier import classifier
+        from cnnsearch.use.predict import predict as classify
+
+        network = classifier(chosen, data)
+        with _progress("classifying") as listen:
+            answers = classify(network, found.items, top, listen)
+        files = told.write(answers, chosen.classes, file) if file is not None else []
+        lines = [told.trial_line(chosen), labelled(told.summary(answers, found.ignored, files))]
+        if file is None and not as_json:
+            lines = [told.as_table(answers), "", *lines]
+        if matrix := told.confusion_text(answers, chosen.classes):
+            lines += ["", matrix]
+        say("\n".join(lines), sys.stderr if as_json else None)
+        if as_json:
+            print(json.dumps(told.as_json(chosen, answers, files)))
+    if answers["error"].notna().any():
+        raise typer.Exit(CnnsearchError.exit_code)
+
+
+@contextmanager
+def _progress(what: str) -> Iterator[Callable[[int, int], None]]:
+    """Show a bar with the time that is left, on a terminal; yields what is to be told how much is done."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield lambda done, total: None
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)

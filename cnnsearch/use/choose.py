@@ -1,0 +1,106 @@
+"""Which trial is used: the best, as the report has it, or one that is named."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cnnsearch.errors import RequestError, ResultsError
+from cnnsearch.evidence.evidence import Evidence
+from cnnsearch.results.folder import Results
+from cnnsearch.results.record import Record
+from cnnsearch.results.tables import Tables, load
+from cnnsearch.spec.document import shown
+from cnnsearch.spec.load import from_yaml
+from cnnsearch.spec.sweep import Sweep
+from cnnsearch.storage.remote import is_uri, redacted
+from cnnsearch.words import LISTED, printable
+
+KEEP_ALL = "With --set run.keep=all a sweep keeps the weights of every trial it trains."
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A trial whose weights are kept, and the sweep it belongs to."""
+
+    results: Results
+    sweep: Sweep
+    data: Mapping[str, Any]
+    """data.json."""
+    record: Record
+    is_best: bool
+    """Whether it was chosen as the best, not named."""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes, in the order of the network's outputs."""
+        return tuple(self.data["classes"])
+
+
+def results_in(folder: Path | str) -> Results:
+    """The results in a folder. Raises ResultsError where it holds none, and RequestError for a URI."""
+    from cnnsearch.storage.paths import typed_path
+
+    if is_uri(folder):
+        raise RequestError(f"{redacted(str(folder))}: networks are used from folders; copy the results to one first")
+    results = Results(typed_path(folder))
+    if not results.path.is_dir():
+        raise ResultsError(f"there is no folder {results.path}")
+    results.refuse_links()
+    return results
+
+
+def choose(folder: Path | str, trial: str | None = None, tables: Tables | None = None) -> Chosen:
+    """Choose the trial to use.
+
+    Args:
+        folder: of the results of one sweep.
+        trial: its id, or the beginning of it; None: the best by validation, as the report has it.
+        tables: those of the folder, where they have been read.
+
+    Raises RequestError where there is no such trial, several, or one that has not kept its weights.
+    """
+    results = results_in(folder)
+    sweep = from_yaml(results.sweep_text(), str(results.sweep_file))
+    data = results.read("data.json")
+    if "classes" not in data:
+        raise ResultsError(f"{results.path} has no data.json; run the sweep again, which puts it right")
+    records = results.records({})
+    kept = [id_ for id_, record in records.items() if _keeps_weights(results, record)]
+    if trial is None:
+        id_ = Evidence(tables or load(results.path, store=False)).best_trial
+        if id_ is None or id_ not in records:
+            raise RequestError(f"{results.path}: no trial has finished, so there is no best one. {_named(kept)}")
+    else:
+        id_ = _meant(trial, list(records), kept, results.path)
+    if id_ not in kept:
+        which = "the best trial, " if trial is None else "trial "
+        raise RequestError(f"{results.path}: {which}{id_}, has not kept its weights.\n{_named(kept)}\n{KEEP_ALL}")
+    return Chosen(results, sweep, data, records[id_], trial is None)
+
+
+def _keeps_weights(results: Results, record: Record) -> bool:
+    file = results.trial(record.trial_id).weights_file
+    return file.name in record.files and file.is_file()
+
+
+def _meant(given: str, known: Sequence[str], kept: Sequence[str], folder: Path) -> str:
+    found = [id_ for id_ in known if id_.startswith(given)] if given else []
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise RequestError(f"{folder}: trial {shown(given)} could be {_some(found)}; give more of its id")
+    raise RequestError(f"{folder} has no trial whose id begins with {shown(given)}. {_named(kept)}")
+
+
+def _named(kept: Sequence[str]) -> str:
+    if not kept:
+        return "No trial here has its weights."
+    return f"Weights are kept of {'trial' if len(kept) == 1 else 'trials'} {_some(kept)}."
+
+
+def _some(ids: Sequence[str]) -> str:
+    more = f" and {len(ids) - LISTED} more" if len(ids) > LISTED else ""
+    return ", ".join(map(printable, ids[:LISTED])) + more

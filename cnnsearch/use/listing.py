@@ -1,0 +1,75 @@
+"""The images to classify, found in what a person gives: files, and folders with everything in them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from cnnsearch.data.folders import EXTENSIONS, Found, walk
+from cnnsearch.errors import RequestError
+from cnnsearch.storage.paths import typed_path
+from cnnsearch.words import decoded, printable
+
+
+class Item(NamedTuple):
+    """One image to classify."""
+
+    shown: str
+    """Its path as the answer names it: as it was given, or below the folder that was given."""
+    path: str
+    """As the system has it."""
+    label: str | None
+    """Its class, where a folder that it lies in is called like one."""
+    problem: str | None = None
+    """Why it cannot be used, where that is known without opening it; worded to follow its name."""
+
+
+class Listing(NamedTuple):
+    """All that was found."""
+
+    items: list[Item]
+    ignored: list[str]
+    """Names of entries of folders that are not taken for images."""
+    has_labels: bool
+    """Whether any image lies in a folder that is called like a class."""
+
+
+def listed(paths: Sequence[str | Path], classes: Sequence[str], *, follow_links: bool = False) -> Listing:
+    """List the images in files and folders, in the order given, those of a folder by their paths below it.
+
+    Args:
+        paths: a file is taken whatever its name; of a folder, everything in it that is called like an image.
+        classes: names of the classes. An image's label is the first folder, from the one given downwards, with such a
+            name; that of a file that is given is not known.
+        follow_links: whether links in a folder may lead out of it.
+
+    Raises RequestError where a path does not exist, or no image is found.
+    """
+    items: list[Item] = []
+    ignored: list[str] = []
+    for given in paths:
+        path = str(typed_path(given))
+        if not os.path.exists(path):
+            raise RequestError(f"no file or folder {printable(decoded(str(given)))}")
+        if not os.path.isdir(path):
+            items.append(Item(decoded(str(given)), path, None))
+            continue
+        found = Found()
+        start = str(given).rstrip("/") or "/"
+        walk(path, start, os.sep if follow_links else os.path.realpath(path), found)
+        ignored += found.ignored
+        length = len(decoded(start)) + 1
+        items += [Item(name, file, _label(name[length:], classes)) for name, file in found.images]
+        items += [Item(name, "", _label(name[length:], classes), reason) for name, reason in found.problems]
+    if not items:
+        named = ", ".join(printable(decoded(str(path))) for path in paths)
+        wanted = ", ".join(f"*{extension}" for extension in EXTENSIONS)
+        raise RequestError(f"no images in {named}: looked for files named {wanted}")
+    return Listing(items, ignored, any(item.label is not None for item in items))
+
+
+def _label(below: str, classes: Sequence[str]) -> str | None:
+    known = set(classes)
+    return next((part for part in below.split("/")[:-1] if part in known), None)

@@ -1,0 +1,65 @@
+"""The commands and the code on docs/predict.md work."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+
+import cnnsearch
+from cnnsearch.use.predict import COLUMNS
+from tests.asking import ask
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "predict.md").read_text(encoding="utf-8")
+COMMANDS = re.findall(r"^    cnnsearch predict (.+)$", PAGE, flags=re.MULTILINE)
+
+
+@pytest.fixture
+def place(results: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with all that the page names."""
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "part1").symlink_to(results)
+    (tmp_path / "labelled").symlink_to(images)
+    (tmp_path / "photos").mkdir()
+    shutil.copy(images / "dark" / "00.jpg", tmp_path / "photos" / "a.jpg")
+    shutil.copy(images / "light" / "01.png", tmp_path / "photos" / "b.png")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_the_page_shows_several_commands() -> None:
+    assert len(COMMANDS) >= 5
+
+
+@pytest.mark.parametrize("arguments", COMMANDS)
+def test_commands(place: Path, arguments: str) -> None:
+    trial = cnnsearch.load("results/part1").best().id
+    done = ask(*shlex.split(arguments.replace("TRIAL", trial[:10])), command="predict")
+    assert done.returncode == 0, done.stderr
+    made = {file.name for file in place.glob("answers*")}
+    named = set(re.findall(r"answers\.\w+", arguments))
+    assert made == (named | {"answers-confusion.csv"} if "labelled" in arguments else named)
+
+
+def test_columns(place: Path) -> None:
+    ask("results/part1", "photos", "--out", "answers.csv", "--top", 2, command="predict")
+    table = PAGE.split("| column | |")[1].split("\n\n")[0]
+    told = re.findall(r"`(\w+)`", "\n".join(line.split("|")[1] for line in table.splitlines()[2:]))
+    assert told[: len(COLUMNS)] == list(COLUMNS)
+    assert told == list(pd.read_csv("answers.csv"))[: len(told)]
+
+
+def test_code(place: Path) -> None:
+    code = PAGE.split("## In Python")[1].split("\n\n")[1]
+    scope: dict[str, Any] = {}
+    exec("\n".join(line.strip() for line in code.splitlines()), scope)
+    assert list(scope["answers"]["path"]) == ["photos/a.jpg", "photos/b.png"]
+    model = scope["model"]
+    assert model(torch.stack([model.preprocess("photos/a.jpg")])).shape == (1, len(model.classes))
