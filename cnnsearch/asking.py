@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import re
 from typing import Any
 
 from typer.core import TyperCommand
 
-from cnnsearch.ending import one_clear_message
+from cnnsearch.ending import answering, one_clear_message
 from cnnsearch.errors import RequestError
 
 BARE_CONFIRM = "5"
@@ -39,10 +40,30 @@ _OPTIONS = {
 """Option of other tools -> what to type here."""
 
 
-class SweepCommand(TyperCommand):
-    """The command `sweep`: `--confirm` may stand without its number, and options of other tools are explained."""
+DAY_SECONDS = 86_400
+MOST_DAYS = 3650
+"""Longest time that can be asked for: what a system's timers take is limited."""
+CODES_LEFT = (0, *range(3, 126))
+"""Exit codes that `--exit-code-when-left` may be: the others mean something else here or to a shell."""
+
+
+class Command(TyperCommand):
+    """A command that may be asked for `--json`: what cannot be understood is told so, too."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Read the arguments."""
+        with answering("--json" in args and "--help" not in args):
+            return self.understood(ctx, args)
+
+    def understood(self, ctx: Any, args: list[str]) -> list[str]:
+        """Read the arguments; a command of ours may prepare them first."""
+        return super().parse_args(ctx, args)
+
+
+class SweepCommand(Command):
+    """The command `sweep`: `--confirm` may stand without its number, and options of other tools are explained."""
+
+    def understood(self, ctx: Any, args: list[str]) -> list[str]:
         """Put in the number of `--confirm` where the next word is none."""
         known = {"--help", *(name for parameter in self.params for name in parameter.opts)}
         whole: list[str] = []
@@ -56,7 +77,7 @@ class SweepCommand(TyperCommand):
         if not args:
             with one_clear_message():
                 raise RequestError(_what_there_is())
-        return super().parse_args(ctx, whole)
+        return super().understood(ctx, whole)
 
 
 def _explain(option: str, given: str) -> None:
@@ -84,3 +105,44 @@ def _what_there_is() -> str:
         "  cnnsearch sweep part1 --profile quick\n"
         "  cnnsearch sweep tune --data path/to/images --dry-run"
     )
+
+
+def seconds_of(option: str, text: str) -> float:
+    """Parse `90s`, `30m`, `2h` or `1d` into seconds."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text)
+    if not match or float(match[1]) == 0:
+        raise RequestError(f"{option} {text}: give a number and s, m, h or d, such as 30m")
+    seconds = float(match[1]) * {"s": 1, "m": 60, "h": 3600, "d": DAY_SECONDS}[match[2]]
+    if seconds > MOST_DAYS * DAY_SECONDS:
+        raise RequestError(f"{option} {text}: allowed is up to {MOST_DAYS}d; without {option} there is no limit")
+    return seconds
+
+
+def seeds_of(text: str | None) -> list[int]:
+    """Parse `0,1,2` into numbers."""
+    try:
+        found = [int(part) for part in text.split(",") if part.strip()] if text else []
+    except ValueError:
+        raise RequestError(f"--seeds {text}: give whole numbers with commas between, such as 0,1,2") from None
+    if len(found) == 1 and found[0] > 1 and "," not in (text or ""):
+        several = ",".join(map(str, range(min(found[0], 10))))
+        raise RequestError(
+            f"--seeds {text} could be one seed or {text} of them. {text} seeds: --seeds {several}"
+            f"{',...' * (found[0] > 10)}; the one seed {text}: --seeds {text}, (with a comma)"
+        )
+    return found
+
+
+def refuse_code(code: int | None, *, is_limited: bool) -> None:
+    """Raise RequestError where `--exit-code-when-left` is a code that means something else, or can never be met."""
+    if code is None:
+        return
+    if code not in CODES_LEFT:
+        raise RequestError(
+            f"--exit-code-when-left {code}: allowed are 0 and 3 to 125; the others mean something else to this command "
+            "or to a shell"
+        )
+    if not is_limited:
+        raise RequestError(
+            "--exit-code-when-left is for trials that --max-time or --max-trials leave: give one of them"
+        )

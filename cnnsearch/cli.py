@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
-import re
 import shlex
 import signal
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
 from cnnsearch import __version__
-from cnnsearch.asking import SweepCommand
+from cnnsearch.asking import Command, SweepCommand, refuse_code, seconds_of, seeds_of
 from cnnsearch.classifying import predict
-from cnnsearch.ending import INTERRUPTED, as_a_program, command_line, end, how_to_go_on, one_clear_message, stoppable
+from cnnsearch.ending import (
+    INTERRUPTED,
+    answering,
+    as_a_program,
+    command_line,
+    end,
+    how_to_go_on,
+    one_clear_message,
+    stoppable,
+)
 from cnnsearch.errors import DiskError, RequestError, RunError
 from cnnsearch.storage.paths import typed_path
 from cnnsearch.storage.remote import is_uri, redacted
@@ -26,11 +33,12 @@ from cnnsearch.words import VisibleLines, labelled, say
 if TYPE_CHECKING:
     from cnnsearch.prepare import Prepared
     from cnnsearch.results.place import ResultsPlace
-    from cnnsearch.session import Finished
+    from cnnsearch.told import Plan, Run
 
-DAY_SECONDS = 86_400
-MOST_DAYS = 3650
-"""Longest time that can be asked for: what a system's timers take is limited."""
+AsJson = Annotated[
+    bool,
+    typer.Option("--json", help="Standard output is one JSON object and nothing else; all else is on standard error."),
+]
 
 if logging.lastResort is not None:  # what shows warnings of ours where nobody has set up logging
     logging.lastResort.setFormatter(VisibleLines())
@@ -102,21 +110,29 @@ def sweep(
             metavar="2h",
         ),
     ] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object as the last line of standard output.")
-    ] = False,
+    exit_code_when_left: Annotated[
+        int | None,
+        typer.Option(
+            help="Exit code where --max-time or --max-trials left trials for later and none failed (0).", metavar="N"
+        ),
+    ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Run a sweep, or go on with it, and write its tables and report."""
-    with one_clear_message("stopped before any trial began"):
+    go_on = command_line()
+    with answering(as_json) as answer, one_clear_message("stopped before any trial began", go_on):
         from cnnsearch.spec.load import load_sweep
 
-        seconds = _seconds("--max-time", max_time) if max_time else None
-        clear_seconds = _seconds("--until-clear", until_clear) if until_clear else None
+        seconds = seconds_of("--max-time", max_time) if max_time else None
+        clear_seconds = seconds_of("--until-clear", until_clear) if until_clear else None
         if max_trials is not None and max_trials < 1:
             raise RequestError(f"--max-trials {max_trials}: give a whole number from 1")
+        refuse_code(exit_code_when_left, is_limited=max_time is not None or max_trials is not None)
         if serial and address:
             raise RequestError("--serial runs in this process and --address on a cluster: give one of them")
-        chosen = load_sweep(sweep, profile=profile, values=set_ or (), data=data, seeds=_seeds(seeds), confirm=confirm)
+        chosen = load_sweep(
+            sweep, profile=profile, values=set_ or (), data=data, seeds=seeds_of(seeds), confirm=confirm
+        )
         if until_clear and chosen.confirm is None:
             raise RequestError("--until-clear adds seeds to settings that are confirmed: give --confirm too")
 
@@ -124,18 +140,22 @@ def sweep(
         from cnnsearch.session import attached
 
         with (
-            stoppable() as stopper,
+            stoppable(as_json) as stopper,
             attached(address) as cluster,
             prepared(chosen, out, dry_run=dry_run, cluster=cluster) as ready,
         ):
             stopper.ready = ready
-            code, told = _dry(ready) if dry_run else _run(ready, serial, seconds, max_trials, clear_seconds)
-    if as_json:
-        print(json.dumps(told))
-    raise typer.Exit(code)
+            told: Callable[[], Plan | Run]
+            if dry_run:
+                code, told = _dry(ready)
+            else:
+                code, told = _run(ready, serial, seconds, max_trials, clear_seconds, exit_code_when_left or 0)
+            if as_json:
+                answer(told())
+        raise typer.Exit(code)
 
 
-@app.command()
+@app.command(cls=Command)
 def report(
     results: Annotated[
         list[str], typer.Argument(help="Folders of results, or URIs of such.", metavar="RESULTS_DIR|URI...")
@@ -146,10 +166,12 @@ def report(
             help="Where the report goes; default: the results folder, or comparison beside several.", metavar="DIR"
         ),
     ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Make the report again from results alone; of several results folders, one that compares them."""
-    with one_clear_message():
-        from cnnsearch.report import write, write_comparison
+    with answering(as_json) as answer, one_clear_message():
+        from cnnsearch.evidence.evidence import Evidence
+        from cnnsearch.report import compare, write, write_page
         from cnnsearch.report.comparison import beside, refuse_out, refuse_repeats
         from cnnsearch.results.tables import load
 
@@ -165,17 +187,22 @@ def report(
             if several:
                 refuse_repeats(paths)
                 refuse_out(folder)
-            tables = [load(path) for path in paths]
+            evidence = [Evidence(load(path)) for path in paths]
             try:
                 folder.mkdir(parents=True, exist_ok=True)
             except OSError as error:
                 raise RequestError(f"--out {folder} cannot be written: {error.strerror}") from None
-            page = write_comparison(tables, folder) if several else write(tables[0], folder)
+            compared = compare(evidence, folder) if several else None
+            page = write_page(folder, compared) if compared else write(evidence[0], folder)
             if folder == paths[0]:
                 places[0].publish()
-                say(f"{places[0]}/{page.name}")
-            else:
-                say(page)
+            where = f"{places[0]}/{page.name}" if folder == paths[0] else str(page)
+            say(where)
+            if as_json:
+                from cnnsearch.telling import of_comparison, of_report
+
+                told = of_comparison(compared, evidence, places, where) if compared else None
+                answer(told or of_report(evidence[0], places[0], where))
 
 
 def _readable(stack: contextlib.ExitStack, results: str) -> ResultsPlace:
@@ -189,32 +216,33 @@ def _readable(stack: contextlib.ExitStack, results: str) -> ResultsPlace:
     return stack.enter_context(reading(results))
 
 
-@app.command()
+@app.command(cls=Command)
 def unseal(
     results: Annotated[str, typer.Argument(help="Folder of results.", metavar="RESULTS_DIR")],
     data: Annotated[
         str | None, typer.Option(help="Where its images are now, if they have moved.", metavar="SOURCE")
     ] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object as the last line of standard output.")
-    ] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Open a sealed test set (evidence.test: sealed): test every trial once, and make the report again."""
-    with one_clear_message(f"stopped; the same command goes on: cnnsearch unseal {shlex.quote(results)}"):
+    go_on = f"cnnsearch unseal {shlex.quote(results)}"
+    with answering(as_json) as answer, one_clear_message(f"stopped; the same command goes on: {go_on}", go_on):
         from cnnsearch.unsealing import unseal as test_all
 
         if is_uri(results):
             raise RequestError(f"{redacted(results)}: unseal works on folders")
 
         def tell(done: int, total: int) -> None:
-            if sys.stdout.isatty() and not as_json:
+            if sys.stdout.isatty():
                 print(f"\rtesting {done} of {total} trials", end="\n" if done == total else "", flush=True)
 
         found = test_all(typed_path(results), data, tell)
         say(f"test set open: {found.tested} trial{'s' * (found.tested != 1)} tested")
         say(labelled([*found.answer, ("report", str(found.report))]))
-    if as_json:
-        print(json.dumps({"tested": found.tested, "answer": dict(found.answer), "report": str(found.report)}))
+        if as_json:
+            from cnnsearch.telling import of_unsealing
+
+            answer(of_unsealing(found))
 
 
 @app.command()
@@ -251,21 +279,33 @@ def main() -> None:
 def run_alone(command: Callable[..., None]) -> None:
     """Run one of the commands above as a program of its own."""
     alone = _plain_app()
-    alone.command(cls=SweepCommand if command is sweep else None)(command)
+    alone.command(cls=SweepCommand if command is sweep else Command)(command)
     with as_a_program():
         alone()
 
 
-def _dry(ready: Prepared) -> tuple[int, dict[str, Any]]:
-    from cnnsearch.plan_text import plan_json, plan_text
+def _dry(ready: Prepared) -> tuple[int, Callable[[], Plan | Run]]:
+    """Print the plan; returns the exit code, and what tells it to programs."""
+    from cnnsearch.plan_text import plan_text
+
+    def told() -> Plan:
+        from cnnsearch.telling import of_plan
+
+        return of_plan(ready)
 
     say(plan_text(ready))
-    return 0, plan_json(ready)
+    return 0, told
 
 
 def _run(
-    ready: Prepared, serial: bool, seconds: float | None, trials: int | None, until_clear: float | None
-) -> tuple[int, dict[str, Any]]:
+    ready: Prepared,
+    serial: bool,
+    seconds: float | None,
+    trials: int | None,
+    until_clear: float | None,
+    code_when_left: int,
+) -> tuple[int, Callable[[], Plan | Run]]:
+    """Run the sweep; returns the exit code, and what tells the end to programs."""
     from rich.console import Console
 
     from cnnsearch.plan_text import plan_text
@@ -275,6 +315,13 @@ def _run(
     console = Console(highlight=False)
     say(plan_text(ready) + "\n")
     view = LiveView(ready, console) if console.is_terminal else LineView(ready, say)
+
+    def stop(message: str, code: int) -> NoReturn:
+        from cnnsearch.telling import progress_of
+
+        state = view.state
+        end(message, code, command_line(), progress_of(ready, state.plan.total, state.counts))
+
     try:
         with view:
             finished = execute(
@@ -287,57 +334,22 @@ def _run(
                 command=command_line(),
             )
     except KeyboardInterrupt:
-        say(f"stopped: {view.state.done} of {view.state.plan.total} trials done. {how_to_go_on()}", sys.stderr)
-        raise typer.Exit(INTERRUPTED) from None
+        stop(f"stopped: {view.state.done} of {view.state.plan.total} trials done. {how_to_go_on()}", INTERRUPTED)
     except RunError as error:
         is_full = isinstance(error, DiskError) and not ready.is_remote
         first = "Free some space, then the same command goes on" if is_full else ""
         done = f"{view.state.done} of {view.state.plan.total} trials done"
-        end(f"error: {error}\n{done}. {how_to_go_on(first)}", error.exit_code)
+        stop(f"error: {error}\n{done}. {how_to_go_on(first)}", error.exit_code)
+    code = finished.exit_code or (code_when_left if finished.left_for_later else 0)
     if finished.left_for_later:
         why = "time is up" if finished.time_is_up else f"{trials} trial{'s' * (trials != 1)} begun, as asked"
         ended = finished.planned - finished.left_for_later
         say(f"{why}: {ended} of {finished.planned} trials done. {how_to_go_on()}")
     say(finished_text(finished, finished.answer))
-    return finished.exit_code, _told(ready, finished)
 
+    def told() -> Run:
+        from cnnsearch.telling import of_run
 
-def _told(ready: Prepared, finished: Finished) -> dict[str, Any]:
-    """The object that `--json` prints."""
-    return {
-        "sweep": ready.sweep.name,
-        "trials": finished.planned,
-        **{status: finished.counts.get(status, 0) for status in ("done", "failed", "diverged", "pruned")},
-        "left_for_later": finished.left_for_later,
-        "time_is_up": finished.time_is_up,
-        "seconds": round(finished.seconds, 1),
-        "answer": dict(finished.answer),
-        "results": finished.place,
-        "report": finished.report_place,
-    }
+        return of_run(ready, finished, code, command_line())
 
-
-def _seconds(option: str, text: str) -> float:
-    """Parse `90s`, `30m`, `2h` or `1d` into seconds."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text)
-    if not match or float(match[1]) == 0:
-        raise RequestError(f"{option} {text}: give a number and s, m, h or d, such as 30m")
-    seconds = float(match[1]) * {"s": 1, "m": 60, "h": 3600, "d": DAY_SECONDS}[match[2]]
-    if seconds > MOST_DAYS * DAY_SECONDS:
-        raise RequestError(f"{option} {text}: allowed is up to {MOST_DAYS}d; without {option} there is no limit")
-    return seconds
-
-
-def _seeds(text: str | None) -> list[int]:
-    """Parse `0,1,2` into numbers."""
-    try:
-        found = [int(part) for part in text.split(",") if part.strip()] if text else []
-    except ValueError:
-        raise RequestError(f"--seeds {text}: give whole numbers with commas between, such as 0,1,2") from None
-    if len(found) == 1 and found[0] > 1 and "," not in (text or ""):
-        several = ",".join(map(str, range(min(found[0], 10))))
-        raise RequestError(
-            f"--seeds {text} could be one seed or {text} of them. {text} seeds: --seeds {several}"
-            f"{',...' * (found[0] > 10)}; the one seed {text}: --seeds {text}, (with a comma)"
-        )
-    return found
+    return code, told

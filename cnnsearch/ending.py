@@ -9,7 +9,7 @@ import shlex
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
@@ -21,6 +21,7 @@ from cnnsearch.words import printable, say
 
 if TYPE_CHECKING:
     from cnnsearch.prepare import Prepared
+    from cnnsearch.told import Progress, Told
 
 INTERRUPTED = 130
 """Exit code of a command that was stopped."""
@@ -41,9 +42,71 @@ def command_line() -> str:
     return shlex.join(["python", "-m", "cnnsearch.sweep", *map(redacted, arguments)])
 
 
+class Ending(typer.Exit):
+    """The end of a command that did not get where it was going; its message is on standard error."""
+
+    def __init__(self, message: str, code: int, go_on: str | None = None, progress: Progress | None = None) -> None:
+        super().__init__(code)
+        self.message = message.removeprefix("error: ")
+        self.go_on = go_on
+        self.progress = progress
+
+    def told(self) -> Told:
+        """What `--json` prints of it."""
+        from cnnsearch.told import Failure, Stopped
+
+        rest = {"go_on": self.go_on, "progress": self.progress}
+        if self.exit_code == INTERRUPTED:
+            return Stopped(message=self.message, **rest)
+        return Failure(exit_code=self.exit_code, error=self.message, **rest)
+
+
 @contextlib.contextmanager
-def one_clear_message(stopped: str = "stopped") -> Iterator[None]:
-    """End the command with an error's own message and exit code, without a traceback."""
+def answering(as_json: bool) -> Iterator[Callable[[Told], None]]:
+    """Yield what takes the command's answer for programs.
+
+    With `as_json`, standard output is that one JSON object alone, at every exit code; all else that the block prints
+    goes to standard error.
+    """
+    if not as_json:
+        yield lambda told: None
+        return
+    from cnnsearch.told import line
+
+    out, answers = sys.stdout, list[Any]()
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            yield answers.append
+    except Ending as ending:
+        answers = [ending.told()]
+        raise
+    except Exception as error:
+        if not isinstance(error, typer.Exit):
+            answers = [_unforeseen(error)]
+        raise
+    finally:
+        for told in answers[-1:]:
+            print(line(told), file=out, flush=True)
+
+
+def _unforeseen(error: Exception) -> Told:
+    """What `--json` prints of an error that is not ours: of arguments that cannot be parsed, or of a fault in here."""
+    from cnnsearch.told import Failure
+
+    message = getattr(error, "format_message", None)
+    if message is not None:
+        return Failure(exit_code=RequestError.exit_code, error=message())
+    return Failure(exit_code=CnnsearchError.exit_code, error=f"{type(error).__name__}: {error}")
+
+
+@contextlib.contextmanager
+def one_clear_message(stopped: str = "stopped", go_on: str | None = None) -> Iterator[None]:
+    """End the command with an error's own message and exit code, without a traceback.
+
+    Args:
+        stopped: what to say where the command was stopped.
+        go_on: the command that goes on then.
+    """
     try:
         yield
     except CnnsearchError as error:
@@ -55,12 +118,13 @@ def one_clear_message(stopped: str = "stopped") -> Iterator[None]:
         longest = "most file systems take names of up to 255 bytes, and paths of up to 4,096"
         end(f"error: {given} is too long: {longest}", RequestError.exit_code)
     except KeyboardInterrupt:
-        end(stopped, INTERRUPTED)
+        end(stopped, INTERRUPTED, go_on)
 
 
-def end(message: str, code: int) -> NoReturn:
+def end(message: str, code: int, go_on: str | None = None, progress: Progress | None = None) -> NoReturn:
+    """Say a message on standard error, and end the command. For programs: the command that goes on, what is done."""
     say(message, sys.stderr)
-    raise typer.Exit(code) from None
+    raise Ending(message, code, go_on, progress) from None
 
 
 @contextlib.contextmanager
@@ -87,7 +151,8 @@ def as_a_program() -> Iterator[None]:
 class Stopper:
     """Handles Ctrl-C and SIGTERM: the first asks for an orderly end, the second ends at once."""
 
-    def __init__(self) -> None:
+    def __init__(self, as_json: bool) -> None:
+        self.as_json = as_json
         self.asked = False
         self.ready: Prepared | None = None
         self.say_dropped = sys.unraisablehook
@@ -98,11 +163,16 @@ class Stopper:
             raise KeyboardInterrupt
         if self.ready is not None:
             self.ready.warden.last_words("")
-        if os.isatty(1):
-            os.write(1, SHOW_CURSOR)
-        words = f"\nstopped at once; what was finished is kept. {how_to_go_on()}\n"
+        if os.isatty(2 if self.as_json else 1):
+            os.write(2 if self.as_json else 1, SHOW_CURSOR)
+        words = f"stopped at once; what was finished is kept. {how_to_go_on()}"
         with contextlib.suppress(OSError):
-            os.write(2, words.encode(errors="backslashreplace"))
+            os.write(2, f"\n{words}\n".encode(errors="backslashreplace"))
+        if self.as_json:
+            from cnnsearch.told import line
+
+            with contextlib.suppress(OSError):
+                os.write(1, f"{line(Ending(words, INTERRUPTED, command_line()).told())}\n".encode())
         os._exit(INTERRUPTED)
 
     def dropped(self, unraisable: sys.UnraisableHookArgs) -> None:
@@ -116,9 +186,9 @@ class Stopper:
 
 
 @contextlib.contextmanager
-def stoppable() -> Iterator[Stopper]:
+def stoppable(as_json: bool = False) -> Iterator[Stopper]:
     """Stop in good order when asked once, at once when asked twice. After a stop, further signals are ignored."""
-    stopper = Stopper()
+    stopper = Stopper(as_json)
     before = {number: signal.signal(number, stopper) for number in (signal.SIGINT, signal.SIGTERM)}
     sys.unraisablehook = stopper.dropped
     try:

@@ -168,35 +168,3 @@ def total_seconds(ready: Prepared) -> float:
 def memory_bytes(ready: Prepared) -> int:
     """Expected peak memory of the whole run on this machine."""
     return DRIVER_BYTES + max((cost.memory_bytes for cost in ready.costs.values()), default=0)
-
-
-def _exactly(plan: StagePlan | Plan) -> str:
-    return "at most" if plan.is_at_most else "exact"
-
-
-def plan_json(ready: Prepared) -> dict[str, object]:
-    """The plan and its estimate as plain values, for programs."""
-    return {
-        "sweep": ready.sweep.name,
-        "trials": ready.plan.total,
-        "trials_are": _exactly(ready.plan),
-        "done": ready.done,
-        "seconds": round(total_seconds(ready), 1),
-        "memory_bytes": memory_bytes(ready),
-        "disk_bytes": sum(cost.disk_bytes for cost in ready.costs.values()),
-        "trials_at_once": ready.layout.trials_at_once,
-        "threads": ready.layout.threads,
-        "precision": ready.precision,
-        "stages": {
-            stage.stage.name: {
-                "trials": stage.total,
-                "trials_are": _exactly(stage),
-                "search": stage.stage.search.method,
-                "to_run": ready.costs[stage.stage.name].trials,
-                "seconds": round(ready.costs[stage.stage.name].seconds, 1),
-                "seconds_are": "at most" if is_at_most(ready, stage.stage.name) else "expected",
-            }
-            for stage in ready.plan.stages
-        },
-        "results": str(ready.results),
-    }

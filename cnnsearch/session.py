@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cnnsearch.confirming import Chooser
 from cnnsearch.describe import write_description, write_pictures, write_provenance
@@ -23,6 +24,7 @@ from cnnsearch.execution.machine.placement import Cluster
 from cnnsearch.inputs import digests
 from cnnsearch.planning import retention
 from cnnsearch.planning.job import Job
+from cnnsearch.planning.plan import Plan
 from cnnsearch.planning.queue import Queue
 from cnnsearch.planning.suggest import Suggester
 from cnnsearch.planning.trial import Outcome, Status, Trial
@@ -32,6 +34,9 @@ from cnnsearch.results.tables import Tables, load
 from cnnsearch.spec.confirm import CONFIRM
 from cnnsearch.spec.sweep import Sweep
 from cnnsearch.use.opened import OpenedSweep
+
+if TYPE_CHECKING:  # it imports scipy, which takes seconds
+    from cnnsearch.evidence.evidence import Evidence
 
 OVERDUE_SECONDS = 60.0
 """Seconds after `max_seconds` in which a run may end by itself before it is forced to."""
@@ -54,6 +59,10 @@ class Finished:
     """URI of the results, if the folder is only a copy of them."""
     answer: list[tuple[str, str]] = field(default_factory=list)
     """The report's answer, in a few labelled lines."""
+    evidence: Evidence | None = None
+    """What the report was made from; None where no trial has ended."""
+    plan: Plan = field(default_factory=lambda: Plan(()))
+    """All trials, as they were planned in the end."""
 
     @property
     def report_place(self) -> str | None:
@@ -149,7 +158,7 @@ def execute(
     """
     _refuse_untested(ready)
     began, started_at = time.monotonic(), datetime.now(UTC)
-    results, time_is_up, trials_are_up = ready.results, False, False
+    results, plan, time_is_up, trials_are_up = ready.results, ready.plan, False, False
     chooser = Chooser(ready, until_clear)
     is_needed = bool(ready.remaining) or chooser.may_add
     chosen = (executor or _executor(serial, ready)) if is_needed else None
@@ -157,7 +166,6 @@ def execute(
     if chosen is not None:
         keeper: _Keeper | None = None
         queue: Queue | None = None
-        plan = ready.plan
 
         def hear(event: Event) -> None:
             nonlocal plan
@@ -199,6 +207,7 @@ def execute(
         except _Overdue:
             time_is_up = True
         trials_are_up = queue.is_at_limit
+        plan = queue.plan
         keeper.drop()
         results.pull()
     seconds = time.monotonic() - began
@@ -209,14 +218,16 @@ def execute(
     counts = {str(status): int(count) for status, count in Counter(tables.trials["status"]).items()}
     page: Path | None = None
     answer: list[tuple[str, str]] = []
+    evidence: Evidence | None = None
     if counts:
         listen(Waiting("drawing the figures and writing the report"))
         from cnnsearch import report
 
-        tables, page, answer = report.refresh(tables, functools.partial(write_pictures, results, ready.dataset))
+        made = report.refresh(tables, functools.partial(write_pictures, results, ready.dataset))
+        tables, page, answer, evidence = made
     results.publish()
     uri = str(results) if ready.is_remote else None
-    return Finished(tables, counts, seconds, page, time_is_up, trials_are_up, uri, answer)
+    return Finished(tables, counts, seconds, page, time_is_up, trials_are_up, uri, answer, evidence, plan)
 
 
 def _refuse_untested(ready: Prepared) -> None:

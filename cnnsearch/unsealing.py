@@ -9,7 +9,7 @@ import functools
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from cnnsearch.describe import write_pictures
 from cnnsearch.errors import RequestError
@@ -25,6 +25,9 @@ from cnnsearch.results.tables import load
 from cnnsearch.spec.load import from_yaml
 from cnnsearch.spec.sweep import Sweep
 
+if TYPE_CHECKING:
+    from cnnsearch.evidence.evidence import Evidence
+
 
 class Unsealed(NamedTuple):
     """What unsealing a test set came to."""
@@ -34,6 +37,8 @@ class Unsealed(NamedTuple):
     report: Path
     answer: list[tuple[str, str]]
     """The report's answer, in a few labelled lines."""
+    evidence: Evidence
+    """What the report was made from."""
 
 
 def unseal(folder: Path, data: str | None = None, listen: Callable[[int, int], None] = lambda k, n: None) -> Unsealed:
@@ -64,10 +69,11 @@ def unseal(folder: Path, data: str | None = None, listen: Callable[[int, int], N
             _test(trial, records[trial.id], context)
         listen(len(trials), len(trials))
         from cnnsearch import report
+        from cnnsearch.evidence.evidence import Evidence
 
         dataset = context.datasets[sweep.data.image_size, "bilinear"]
         made = report.refresh(load(folder), functools.partial(write_pictures, results, dataset))
-        return Unsealed(len(trials), made.path, made.summary)
+        return Unsealed(len(trials), made.path, made.summary, made.evidence or Evidence(made.tables))
 
 
 def _trials(results: Results, sweep: Sweep, context: SharedContext, records: dict[str, Record]) -> list[Trial]:

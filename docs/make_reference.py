@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any, get_args
@@ -10,6 +11,7 @@ import typer
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from cnnsearch import told
 from cnnsearch.cli import app
 from cnnsearch.spec.confirm import Confirm
 from cnnsearch.spec.settings import AutoSplit, DataSpec, FillSplit, StratifiedSplit, TrainSpec
@@ -120,6 +122,81 @@ def reference() -> str:
     return INTRODUCTION + "".join(f"\n## {title}\n\n{table(part)}" for title, part in PARTS)
 
 
+JSON_INTRODUCTION = """\
+# JSON for scripts
+
+With `--json`, the commands `sweep` (also with `--dry-run`), `report` and `unseal` print one JSON object, on one line,
+on standard output and nothing else there, whatever their exit code. The plan, progress and messages go to standard
+error.
+
+    cnnsearch sweep part1 --profile quick --json > answer.json
+
+`kind` says which of the objects below it is, `exit_code` what the command ends with:
+
+| exit code | `kind` | |
+|---|---|---|
+| 0 | `run`, `plan`, `unsealed`, `report`, `comparison` | all is well; of a run, trials may be left for later |
+| 1 | `run` | trials failed or diverged; the object has the rest |
+| 1 | `error` | the run was ended by something outside of its trials, such as a full disk |
+| 2 | `error` | the request was wrong, nothing was started |
+| 130 | `stopped` | Ctrl-C or SIGTERM: how much is done, and the command that goes on |
+| N | `run` | `--exit-code-when-left N`: trials are left for later by `--max-time` or `--max-trials` |
+
+A process that is killed prints nothing. Accuracies are numbers from 0 to 1. Verdicts are those of the report:
+[evidence.md](evidence.md) says what they mean. Which setting is best is decided by validation accuracy alone.
+
+    cnnsearch sweep part1 --json --max-time 1h --exit-code-when-left 3 > answer.json
+    python -c 'import json; print(json.load(open("answer.json"))["best"]["test"]["value"])'
+
+The JSON Schema is in [json.schema.json](json.schema.json); `cnnsearch.told.schema()` returns that of the installed
+version. Keys are only ever added, so leave those that you do not know. The tables below are generated from the code by
+`docs/make_reference.py`.
+"""
+_JSON_TYPES = {"string": "text", "integer": "whole number", "number": "number", "boolean": "true or false"}
+
+
+def json_page() -> str:
+    """docs/json.md."""
+    definitions = told.schema()["$defs"]
+    kinds = [kind.__name__ for kind in told.KINDS]
+    order = [*kinds, *sorted(definitions.keys() - set(kinds))]
+    return JSON_INTRODUCTION + "".join(_json_table(name, definitions[name]) for name in order)
+
+
+def _json_table(name: str, definition: dict[str, Any]) -> str:
+    fields = definition["properties"]
+    kind = fields.get("kind", {}).get("const")
+    title = f"`{kind}`" if kind else name
+    rows = [
+        f"| `{key}` | {_json_type(field)} | {field.get('description', '')} |\n".replace(" |  |", " | |")
+        for key, field in fields.items()
+    ]
+    return f"\n## {title}\n\n{definition['description']}\n\n| key | | |\n|---|---|---|\n{''.join(rows)}"
+
+
+def _json_type(field: dict[str, Any]) -> str:
+    """The type of a field in words."""
+    if "const" in field:
+        return f"`{json.dumps(field['const'])}`"
+    if "enum" in field:
+        return " or ".join(f"`{json.dumps(one)}`" for one in field["enum"])
+    if "$ref" in field:
+        name = field["$ref"].rpartition("/")[2]
+        return f"[{name}](#{name.lower()})"
+    if "anyOf" in field:
+        return " or ".join(dict.fromkeys(_json_type(one) for one in field["anyOf"]))
+    if field["type"] == "array":
+        return f"list of {_json_type(field['items'])}"
+    if field["type"] == "object":
+        return f"object of {_json_type(field['additionalProperties'])}"
+    return _JSON_TYPES.get(field["type"], field["type"])
+
+
+def json_schema() -> str:
+    """docs/json.schema.json."""
+    return json.dumps(told.schema(), indent=1, ensure_ascii=False) + "\n"
+
+
 def table(part: type[BaseModel]) -> str:
     """The keys of one part as a table."""
     rows = [f"| `{name}` | {default(field)} | {description(field)} |\n" for name, field in part.model_fields.items()]
@@ -160,10 +237,11 @@ def readme_with_help(text: str) -> str:
 
 
 def main() -> None:
-    """Write README.md and docs/sweeps.md."""
+    """Write README.md, docs/sweeps.md, docs/json.md and docs/json.schema.json."""
     readme = ROOT / "README.md"
     readme.write_text(readme_with_help(readme.read_text(encoding="utf-8")), encoding="utf-8")
-    (ROOT / "docs" / "sweeps.md").write_text(reference(), encoding="utf-8")
+    for name, text in {"sweeps.md": reference(), "json.md": json_page(), "json.schema.json": json_schema()}.items():
+        (ROOT / "docs" / name).write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

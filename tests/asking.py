@@ -26,8 +26,8 @@ class Answer:
 
     @property
     def told(self) -> dict[str, Any]:
-        """What `--json` printed."""
-        told: dict[str, Any] = json.loads(self.stdout.splitlines()[-1])
+        """What `--json` printed: all of standard output."""
+        told: dict[str, Any] = json.loads(self.stdout)
         return told
 
 

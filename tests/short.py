@@ -45,7 +45,8 @@ def refresh(tables: Tables, pictures_of: Callable[[list[str]], dict[str, Any]]) 
     from cnnsearch.report.findings import summary
 
     tables = replace(tables, pictures=pictures_of(examples_wanted(tables)))
-    return Refreshed(tables, _line(tables), summary(Evidence(tables)))
+    evidence = Evidence(tables)
+    return Refreshed(tables, _line(tables), summary(evidence), evidence)
 
 
 def _line(tables: Tables) -> Path:
@@ -54,9 +55,11 @@ def _line(tables: Tables) -> Path:
     return page
 
 
-def refresh_alone(tables: Tables, pictures_of: Callable[[list[str]], dict[str, Any]]) -> tuple[Tables, Path, list[Any]]:
+def refresh_alone(
+    tables: Tables, pictures_of: Callable[[list[str]], dict[str, Any]]
+) -> tuple[Tables, Path, list[Any], None]:
     """Write that line without what it takes seconds to import: there is no answer then, and no picture."""
-    return tables, _line(tables), []
+    return tables, _line(tables), [], None
 
 
 def calibrate(

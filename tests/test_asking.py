@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from cnnsearch.cli import _seeds
+from cnnsearch.asking import seeds_of
 from tests.asking import ask
 
 
@@ -42,7 +42,7 @@ def test_keys_of_other_tools_lead_to_ours(key: str, told: str) -> None:
 
 @pytest.mark.parametrize(("text", "seeds"), [("3,", [3]), ("0", [0]), ("0,1,2", [0, 1, 2]), (None, [])])
 def test_what_is_clear_is_taken(text: str | None, seeds: list[int]) -> None:
-    assert _seeds(text) == seeds
+    assert seeds_of(text) == seeds
 
 
 def test_without_a_sweep_it_says_which_there_are() -> None:

@@ -38,6 +38,8 @@ def test_generated_parts_are_current() -> None:
     module = make_reference()
     assert module.readme_with_help(README) == README, "run python docs/make_reference.py"
     assert module.reference() == (ROOT / "docs" / "sweeps.md").read_text(encoding="utf-8")
+    assert module.json_page() == (ROOT / "docs" / "json.md").read_text(encoding="utf-8")
+    assert module.json_schema() == (ROOT / "docs" / "json.schema.json").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(("command", "arguments"), COMMANDS)

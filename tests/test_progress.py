@@ -11,7 +11,7 @@ from rich.console import Console
 
 from cnnsearch.execution.events import Ended, EpochDone, Ready, Started
 from cnnsearch.execution.machine.estimate import Sizes
-from cnnsearch.plan_text import batch_notes, plan_json, plan_text
+from cnnsearch.plan_text import batch_notes, plan_text
 from cnnsearch.planning.trial import EpochRow, Status, Trial
 from cnnsearch.prepare import Prepared, prepared
 from cnnsearch.progress import LineView, LiveView, State, finished_text
@@ -20,6 +20,7 @@ from cnnsearch.results.tables import Tables
 from cnnsearch.session import Finished
 from cnnsearch.spec.load import load_sweep
 from cnnsearch.spec.sweep import Sweep
+from cnnsearch.telling import of_plan
 
 
 @pytest.fixture
@@ -57,10 +58,9 @@ def test_plan_says_what_will_be_done(ready: Prepared) -> None:
     assert "8 trials   model 2 × lr 2 × batch_size 2   about" in text
     assert "8 trials   dropout 4, from the best of each model   about" in text
     assert "16 trials (0 already done), about" in text
-    told = plan_json(ready)
-    assert (told["trials"], told["done"]) == (16, 0)
-    assert isinstance(told["seconds"], float)
-    assert told["seconds"] > 8
+    told = of_plan(ready)
+    assert (told.planned, told.done, len(told.trials)) == (16, 0, 8)
+    assert told.seconds > 8
 
 
 def test_plan_says_where_the_last_image_joins_a_batch(ready: Prepared) -> None:

@@ -45,7 +45,6 @@ def test_a_terminal_shows_the_count_and_the_time_left_and_is_clear_afterwards(mo
         steps("reading the images", 250, 1000)
         assert steps._status is not None
         assert steps._status.status == "reading the images: 250 of 1,000, about 0:30 left"
-    assert steps._status is None
     assert "\x1b[2K" in shown.getvalue().rpartition("reading the images")[2]  # the line is erased
 
 

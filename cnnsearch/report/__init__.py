@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from cnnsearch.errors import RequestError, RunError
-from cnnsearch.evidence.evidence import Evidence
+from cnnsearch.evidence.evidence import Evidence, as_evidence
 from cnnsearch.evidence.mistakes import examples_wanted
 from cnnsearch.report import comparison, freshness, html, markdown
 from cnnsearch.report.comparison import ComparisonPage
@@ -23,7 +23,7 @@ from cnnsearch.report.page import Page, assemble
 from cnnsearch.results.tables import Tables
 from cnnsearch.storage.durable import write_whole
 
-__all__ = ["Refreshed", "refresh", "write", "write_comparison"]
+__all__ = ["Refreshed", "compare", "refresh", "write", "write_comparison", "write_page"]
 
 
 class Refreshed(NamedTuple):
@@ -35,6 +35,8 @@ class Refreshed(NamedTuple):
     """Path of report.html."""
     summary: list[tuple[str, str]]
     """The answer in a few labelled lines, for a terminal."""
+    evidence: Evidence | None = None
+    """What the report was made from; where it was up to date, nothing of it is computed yet."""
 
 
 def refresh(tables: Tables, pictures_of: Callable[[list[str]], dict[str, Any]]) -> Refreshed:
@@ -49,23 +51,23 @@ def refresh(tables: Tables, pictures_of: Callable[[list[str]], dict[str, Any]]) 
     """
     noted = freshness.noted(tables.folder, tables)
     if noted is not None:
-        return Refreshed(tables, tables.folder / "report.html", noted)
+        return Refreshed(tables, tables.folder / "report.html", noted, Evidence(tables))
     tables = replace(tables, pictures=pictures_of(examples_wanted(tables)))
     evidence = Evidence(tables)
-    return Refreshed(tables, _make(evidence, tables.folder), summary(evidence))
+    return Refreshed(tables, _make(evidence, tables.folder), summary(evidence), evidence)
 
 
-def write(tables: Tables, out: Path) -> Path:
+def write(source: Tables | Evidence, out: Path) -> Path:
     """Write report.html, report.md and plots/*.png into `out`; returns the path of report.html.
 
     Every file appears whole or not at all. Pictures of an earlier report in `out` are removed, other files are not. The
     same tables give the same bytes. Raises RunError where `out` cannot be written.
     """
-    return _make(Evidence(tables), out)
+    return _make(as_evidence(source), out)
 
 
 def _make(evidence: Evidence, out: Path) -> Path:
-    return _write(out, assemble(evidence), freshness.made_from(evidence.tables), summary(evidence))
+    return write_page(out, assemble(evidence), freshness.made_from(evidence.tables), summary(evidence))
 
 
 def write_comparison(tables: Sequence[Tables], out: Path) -> Path:
@@ -73,11 +75,17 @@ def write_comparison(tables: Sequence[Tables], out: Path) -> Path:
 
     Raises RequestError where a folder is given twice, or where `out` holds the results of a sweep.
     """
+    return write_page(out, compare(tables, out))
+
+
+def compare(sources: Sequence[Tables | Evidence], out: Path) -> ComparisonPage:
+    """Set several sweeps against each other, for a page in `out`. Raises as `write_comparison` does."""
     comparison.refuse_out(out)
-    return _write(out, comparison.assemble(tables, out))
+    return comparison.assemble(sources, out)
 
 
-def _write(out: Path, page: Page | ComparisonPage, made_from: str = "", answer: freshness.Lines = ()) -> Path:
+def write_page(out: Path, page: Page | ComparisonPage, made_from: str = "", answer: freshness.Lines = ()) -> Path:
+    """Write a page and its pictures into `out`; returns the path of report.html. Raises RunError."""
     plots = out / "plots"
     if plots.is_symlink():
         raise RequestError(f"{plots} is a link, and nothing is written where it leads; put a folder in its place")

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from cnnsearch.evidence.verdicts import Verdict
+
+Kind = Literal["model", "search", "axis", "trouble", "stage", "overfitting", "chance", "divergence", "comparison"]
+"""What a finding is about."""
 
 
 @dataclass(frozen=True)
@@ -17,6 +21,7 @@ class Finding:
     """Id of the section of the report that holds the evidence."""
     size: float = 0.0
     """The largest difference that it tells, by which findings are sorted."""
+    kind: Kind = "comparison"
 
 
 @dataclass(frozen=True)

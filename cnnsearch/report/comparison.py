@@ -12,7 +12,7 @@ from urllib.parse import quote
 from cnnsearch.errors import RequestError
 from cnnsearch.evidence.comparisons import LEAST_SEEDS
 from cnnsearch.evidence.contrasts import Contrast, Entry, contrasts, entries, overall
-from cnnsearch.evidence.evidence import Evidence
+from cnnsearch.evidence.evidence import Evidence, as_evidence
 from cnnsearch.evidence.part import Part
 from cnnsearch.evidence.shown import MOST_OF_A_PART
 from cnnsearch.evidence.verdicts import CANNOT_TELL, CLEAR, SUGGESTIVE
@@ -105,17 +105,19 @@ def refuse_out(out: Path) -> None:
         raise RequestError(f"{out} holds the results of a sweep: give the comparison another folder with --out")
 
 
-def assemble(tables: Sequence[Tables], out: Path) -> ComparisonPage:
+def assemble(sources: Sequence[Tables | Evidence], out: Path) -> ComparisonPage:
     """Compute and draw everything; links are relative to `out`."""
+    evidence = [as_evidence(one) for one in sources]
+    tables = [one.tables for one in evidence]
     refuse_repeats([table.folder for table in tables])
     names = _names(tables)
-    parts = [Part(name, Evidence(table)) for name, table in zip(names, tables, strict=True)]
+    parts = [Part(name, one) for name, one in zip(names, evidence, strict=True)]
     ranked = entries(parts)
     found = contrasts(ranked)
-    sources = [str(part.evidence.tables.data.get("source") or "") for part in parts]
+    images = [str(part.evidence.tables.data.get("source") or "") for part in parts]
     return ComparisonPage(
         title=f"{listed(names)} compared",
-        overline=" · ".join(["comparison", *dict.fromkeys(source for source in sources if source)]),
+        overline=" · ".join(["comparison", *dict.fromkeys(source for source in images if source)]),
         answer=_answer(parts, ranked, found),
         facts=_facts(ranked, found),
         warnings=warnings(parts),

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from cnnsearch.evidence.comparisons import LEAST_SEEDS, Score
 from cnnsearch.evidence.configurations import Configuration, best_of, is_missing
@@ -13,7 +14,7 @@ from cnnsearch.evidence.mistakes import recalls
 from cnnsearch.evidence.statements import of_change
 from cnnsearch.evidence.verdicts import CANNOT_TELL, CLEAR, SUGGESTIVE, Verdict
 from cnnsearch.report import effects, search_findings
-from cnnsearch.report.claims import Answer, Finding
+from cnnsearch.report.claims import Answer, Finding, Kind
 from cnnsearch.report.words import chance_text, in_words, points
 from cnnsearch.spec.axis_words import describe
 from cnnsearch.stats import Estimate
@@ -24,14 +25,20 @@ MOST = 7
 
 def findings(evidence: Evidence) -> list[Finding]:
     """At most `MOST` findings, on models, axes by size of their effect, later stages, overfitting and trouble."""
+    searched = _about("search", search_findings.of_searches(evidence))
     if not evidence.configurations:
-        return search_findings.of_searches(evidence)
-    before = [*effects.of_model(evidence), *search_findings.of_searches(evidence)]
-    axes = sorted(effects.of_axes(evidence), key=lambda finding: -finding.size)
-    after = [*_of_trouble(evidence), *effects.of_going_on(evidence), *effects.of_overfitting(evidence)]
-    after += [*_of_chance(evidence), *_of_divergence(evidence), *_of_nothing_to_compare(evidence)]
+        return searched
+    before = [*_about("model", effects.of_model(evidence)), *searched]
+    axes = sorted(_about("axis", effects.of_axes(evidence)), key=lambda finding: -finding.size)
+    after = _about("trouble", _of_trouble(evidence)) + _about("stage", effects.of_going_on(evidence))
+    after += _about("overfitting", effects.of_overfitting(evidence)) + _about("chance", _of_chance(evidence))
+    after += _about("divergence", _of_divergence(evidence)) + _about("comparison", _of_nothing_to_compare(evidence))
     room = max(1, MOST - len(before) - len(after))
     return [*before, *axes[:room], *after][:MOST]
+
+
+def _about(kind: Kind, found: Iterable[Finding]) -> list[Finding]:
+    return [replace(finding, kind=kind) for finding in found]
 
 
 def answer(evidence: Evidence) -> Answer:

@@ -128,8 +128,8 @@ def _weights(chosen: Chosen, record: Record) -> dict[Key, Pretrained]:
 def _looked_up(chosen: Chosen, data: str | None) -> Inputs:
     """Find out from the images of the sweep how they were normalised."""
     from cnnsearch.execution.record import inputs_of
-    from cnnsearch.planning.trial import Trial
     from cnnsearch.inputs import recorded_context
+    from cnnsearch.planning.trial import Trial
 
     record, sweep = chosen.record, chosen.sweep
     if data is not None:

@@ -50,8 +50,8 @@ class Ended:
 
     @property
     def told(self) -> dict[str, Any]:
-        """What `--json` printed."""
-        told: dict[str, Any] = json.loads(self.stdout.splitlines()[-1])
+        """What `--json` printed: all of standard output."""
+        told: dict[str, Any] = json.loads(self.stdout)
         return told
 
 

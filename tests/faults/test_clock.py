@@ -87,7 +87,7 @@ def below_everything(folder: Path) -> Iterator[dict[str, str]]:
 )
 def test_a_jumping_clock_changes_no_number_and_no_duration(tmp_path: Path, clock: object) -> None:
     file, out = sweep_file(tmp_path, SWEEP), tmp_path / "jumped"
-    command = (file, "--serial", "--json", "--set", "run.checkpoint_seconds=0.3", "--out")
+    command = (file, "--serial", "--set", "run.checkpoint_seconds=0.3", "--out")
     began = time.monotonic()
     assert callable(clock)
     with clock(tmp_path) as env:
@@ -97,7 +97,7 @@ def test_a_jumping_clock_changes_no_number_and_no_duration(tmp_path: Path, clock
     calm = ask(*command, tmp_path / "calm")
     for ended in (first, second, calm):
         assert (ended.returncode, ended.stderr) == (0, "")
-    assert first.told["time_is_up"]
+    assert "time is up: " in first.stdout
     assert seconds_of(out) == pytest.approx(took / 2, abs=took / 2)
     assert all_told(second)
     assert epochs(out) == epochs(tmp_path / "calm")
@@ -106,7 +106,7 @@ def test_a_jumping_clock_changes_no_number_and_no_duration(tmp_path: Path, clock
 
 
 def all_told(ended: Ended) -> bool:
-    return bool(ended.told["done"] == ended.told["trials"] == 2)
+    return "2 of 2 trials done" in ended.stdout
 
 
 def seconds_of(out: Path) -> float:

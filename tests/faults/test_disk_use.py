@@ -72,7 +72,7 @@ def test_the_plan_foretells_the_disk(finished: tuple[Path, list[object], Ended, 
     results, _, planned, _ = finished
     used = sum(file.stat().st_size for file in results.glob("trials/*/*"))
     assert used <= planned.told["disk_bytes"] <= 8 * used
-    assert " disk" in planned.stdout
+    assert " disk" in planned.stderr
 
 
 @pytest.mark.row(25)
@@ -86,7 +86,7 @@ def test_a_later_stage_that_needs_dropped_weights_gets_them_trained_again(
     assert "run again: others start from weights of theirs that are gone or damaged" in planned.stdout
     ended = ask(*arguments, "--set", value, "--json")
     assert ended.returncode == 0, ended.stderr
-    assert ended.told["done"] == 12 + 8
+    assert ended.told["counts"]["done"] == 12 + 8
     after = numbers(results)
     assert {trial_id: after[trial_id] for trial_id in before} == before
 
@@ -118,7 +118,7 @@ def test_all_weights_can_be_kept(tmp_path: Path) -> None:
     (tmp_path / "tiny.yaml").write_text(text, encoding="utf-8")
     ended = ask(tmp_path / "tiny.yaml", "--out", tmp_path, "--serial", "--json")
     assert ended.returncode == 0, ended.stderr
-    assert len(kept(tmp_path / "tiny")) == ended.told["trials"] == 8
+    assert len(kept(tmp_path / "tiny")) == ended.told["planned"] == 8
     again = ask(tmp_path / "tiny.yaml", "--out", tmp_path, "--serial", "--set", "run.keep=best")
     assert again.returncode == 0
     assert os.path.exists(tmp_path / "tiny" / "report.html")

@@ -167,7 +167,7 @@ def ends_as_if_undisturbed(arguments: list[object], results: Path, expected: dic
     finished = records(results)
     last = (ask if "--serial" in more else call)(*arguments, "--json", *more)
     assert last.returncode == 0, last.stderr
-    assert (last.told["trials"], last.told["done"]) == (TRIALS, TRIALS)
+    assert (last.told["planned"], last.told["counts"]["done"]) == (TRIALS, TRIALS)
     assert {file: file.read_bytes() for file in finished} == finished
     assert numbers(results) == expected
     assert not list(results.rglob(".tmp-*"))

@@ -84,7 +84,7 @@ def test_what_is_no_image_is_refused_by_name_or_skipped_with_a_count(tmp_path: P
     ):
         assert complaint in refused.stderr
     assert refused.peak_bytes < 400 * 2**20  # decoded, the bomb alone is more than twice that
-    skipped = call(*command, "--set", "data.on_bad_image=skip", "--json", module="cnnsearch.sweep")
+    skipped = call(*command, "--set", "data.on_bad_image=skip", module="cnnsearch.sweep")
     assert (skipped.returncode, skipped.stderr) == (0, "")
     assert "12 train / 8 validation / 4 test" in skipped.stdout
     assert "Skipped 4 unreadable images: " in skipped.stdout

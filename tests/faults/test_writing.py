@@ -111,7 +111,7 @@ def test_the_disk_fills_and_is_freed(tmp_path: Path, small_disk: Path, executor:
     (small_disk / "filler").unlink()
     again = call(*arguments, "--json")
     assert again.returncode == 0, again.stderr
-    assert again.told["done"] == 4
+    assert again.told["counts"]["done"] == 4
     assert {file: file.read_bytes() for file in finished} == finished
     quiet = ask(tmp_path / "tiny.yaml", "--out", tmp_path / "quiet", "--serial")
     assert quiet.returncode == 0

@@ -266,13 +266,13 @@ def sweep_in(folder: Path, *arguments: object) -> dict[str, Any]:
 
 
 def test_a_folder_without_it_gets_it_and_the_table_says_what_it_confirms(tmp_path: Path) -> None:
-    assert sweep_in(tmp_path)["trials"] == 2
+    assert sweep_in(tmp_path)["planned"] == 2
     planned = sweep_in(tmp_path, "--confirm", "3", "--dry-run")
-    assert (planned["trials"], planned["trials_are"], planned["done"]) == (8, "at most", 2)
+    assert (planned["planned"], planned["planned_are"], planned["done"]) == (8, "at most", 2)
     assert planned["stages"]["confirm"]["to_run"] == 6
     assert planned["stages"]["confirm"]["seconds"] > 0
     told = sweep_in(tmp_path, "--confirm", "3")
-    assert (told["trials"], told["done"]) == (8, 8)
+    assert (told["planned"], told["counts"]["done"]) == (8, 8)
     tables = load(tmp_path / "part1")
     assert tables.sweep.confirm is not None
     rows = tables.trials
@@ -284,7 +284,7 @@ def test_a_folder_without_it_gets_it_and_the_table_says_what_it_confirms(tmp_pat
     assert sweep_in(tmp_path, "--confirm", "3", "--dry-run")["stages"]["confirm"]["to_run"] == 0
     assert sweep_in(tmp_path, "--confirm", "4", "--dry-run")["stages"]["confirm"]["to_run"] == 2
     # Without it, the same folder is what it was.
-    assert sweep_in(tmp_path, "--dry-run")["trials"] == 2
+    assert sweep_in(tmp_path, "--dry-run")["planned"] == 2
 
 
 @pytest.mark.after

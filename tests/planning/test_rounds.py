@@ -161,9 +161,9 @@ def test_it_takes_less_than_half_the_trials_of_five_seeds_for_all() -> None:
 def test_a_sweep_records_why_no_seeds_are_added(tmp_path: Path) -> None:
     arguments = ["part1", *SETTINGS, "--set", "confirm={seeds: 3, margin: 100 points}", "--serial", "--out", tmp_path]
     first = ask(*arguments, "--json")
-    assert (first.returncode, first.told["trials"]) == (0, 8), first.stderr
+    assert (first.returncode, first.told["planned"]) == (0, 8), first.stderr
     second = ask(*arguments, "--json", "--until-clear", "1h")
-    assert (second.returncode, second.told["trials"], second.told["done"]) == (0, 8, 8), second.stderr
+    assert (second.returncode, second.told["planned"], second.told["counts"]["done"]) == (0, 8, 8), second.stderr
     (rounds,) = Results(tmp_path / "part1").suggestions().values()
     assert [one.get("ended") for one in rounds] == [None, "within margin"]
     # With a smaller margin there is more to do, as far as there is time.
@@ -173,9 +173,9 @@ def test_a_sweep_records_why_no_seeds_are_added(tmp_path: Path) -> None:
     (other,) = [found for found in Results(tmp_path / "part1").suggestions().values() if found != rounds]
     seeds = [one.get("seeds", 3) for one in other]
     assert seeds == sorted(seeds)
-    assert third.told["trials"] == third.told["done"] == 2 + 2 * seeds[-1]
+    assert third.told["planned"] == third.told["counts"]["done"] == 2 + 2 * seeds[-1]
     again = ask(*arguments, "--json", "--dry-run")
-    assert again.told["done"] == third.told["trials"] == again.told["trials"]
+    assert again.told["done"] == third.told["planned"] == again.told["planned"]
 
 
 def test_until_clear_needs_settings_that_are_confirmed() -> None:

@@ -187,7 +187,7 @@ def test_secrets_are_neither_printed_nor_recorded(
     uri = store.uri("results/quiet").replace("s3://", f"s3://{store.key}:{quoted}@")
     ended = call(sweep_file(tmp_path), "--serial", "--json", "--max-trials", "1", "--out", uri)
     assert ended.returncode == 0, ended.stderr
-    assert "--out 's3://***@results/quiet?endpoint_override=" in ended.stdout
+    assert "--out 's3://***@results/quiet?endpoint_override=" in ended.stderr
     assert ended.told["results"] == "s3://***@results/quiet/tiny"
     assert ended.told["report"] == "s3://***@results/quiet/tiny/report.html"
     mine = Remote.of(uri.replace("results/quiet", "results/quiet/tiny"))
