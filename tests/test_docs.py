@@ -22,7 +22,8 @@ from tests.conftest import SMALL
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-COMMANDS = re.findall(r"^    cnnsearch (sweep|report|watch|predict|export) (.+)$", README, flags=re.MULTILINE)
+JOBS = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
+COMMANDS = re.findall(r"^    cnnsearch ([a-z]+) (.+)$", f"{README}\n{JOBS}", flags=re.MULTILINE)
 
 
 def make_reference() -> ModuleType:
