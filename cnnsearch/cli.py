@@ -22,6 +22,7 @@ from cnnsearch.ending import (
     command_line,
     end,
     how_to_go_on,
+    how_to_see,
     one_clear_message,
     stoppable,
 )
@@ -147,7 +148,7 @@ def sweep(
             stopper.ready = ready
             told: Callable[[], Plan | Run]
             if dry_run:
-                code, told = _dry(ready)
+                code, told = _dry(ready, seconds, max_trials)
             else:
                 code, told = _run(ready, serial, seconds, max_trials, clear_seconds, exit_code_when_left or 0)
             if as_json:
@@ -166,6 +167,9 @@ def report(
             help="Where the report goes; default: the results folder, or comparison beside several.", metavar="DIR"
         ),
     ] = None,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Show also the recorded trials that the sweep as it is now does not have.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Make the report again from results alone; of several results folders, one that compares them."""
@@ -187,7 +191,7 @@ def report(
             if several:
                 refuse_repeats(paths)
                 refuse_out(folder)
-            evidence = [Evidence(load(path)) for path in paths]
+            evidence = [Evidence(load(path, everything=everything)) for path in paths]
             try:
                 folder.mkdir(parents=True, exist_ok=True)
             except OSError as error:
@@ -284,16 +288,16 @@ def run_alone(command: Callable[..., None]) -> None:
         alone()
 
 
-def _dry(ready: Prepared) -> tuple[int, Callable[[], Plan | Run]]:
+def _dry(ready: Prepared, seconds: float | None, trials: int | None) -> tuple[int, Callable[[], Plan | Run]]:
     """Print the plan; returns the exit code, and what tells it to programs."""
-    from cnnsearch.plan_text import plan_text
+    from cnnsearch.plan_text import Limits, plan_text
 
     def told() -> Plan:
         from cnnsearch.telling import of_plan
 
         return of_plan(ready)
 
-    say(plan_text(ready))
+    say(plan_text(ready, Limits(seconds, trials)))
     return 0, told
 
 
@@ -308,19 +312,21 @@ def _run(
     """Run the sweep; returns the exit code, and what tells the end to programs."""
     from rich.console import Console
 
-    from cnnsearch.plan_text import plan_text
+    from cnnsearch.plan_text import Limits, ended_text, plan_text
     from cnnsearch.progress import LineView, LiveView, finished_text
     from cnnsearch.session import execute
 
-    console = Console(highlight=False)
-    say(plan_text(ready) + "\n")
-    view = LiveView(ready, console) if console.is_terminal else LineView(ready, say)
+    console, limits = Console(highlight=False), Limits(seconds, trials)
+    say(plan_text(ready, limits) + "\n")
+    view = LiveView(ready, console, limits) if console.is_terminal else LineView(ready, say, limits)
 
-    def stop(message: str, code: int) -> NoReturn:
+    def stop(why: str, code: int, first: str = "") -> NoReturn:
         from cnnsearch.telling import progress_of
 
-        state = view.state
-        end(message, code, command_line(), progress_of(ready, state.plan.total, state.counts))
+        counts, planned = view.state.counts, view.state.plan.total
+        see = f"\n{how_to_see(ready.results)}" if counts else ""
+        message = f"{why}{ended_text(counts, planned)}. {how_to_go_on(first)}{see}"
+        end(message, code, command_line(), progress_of(ready, planned, counts))
 
     try:
         with view:
@@ -334,17 +340,15 @@ def _run(
                 command=command_line(),
             )
     except KeyboardInterrupt:
-        stop(f"stopped: {view.state.done} of {view.state.plan.total} trials done. {how_to_go_on()}", INTERRUPTED)
+        stop("stopped: ", INTERRUPTED)
     except RunError as error:
         is_full = isinstance(error, DiskError) and not ready.is_remote
         first = "Free some space, then the same command goes on" if is_full else ""
-        done = f"{view.state.done} of {view.state.plan.total} trials done"
-        stop(f"error: {error}\n{done}. {how_to_go_on(first)}", error.exit_code)
+        stop(f"error: {error}\n", error.exit_code, first)
     code = finished.exit_code or (code_when_left if finished.left_for_later else 0)
     if finished.left_for_later:
         why = "time is up" if finished.time_is_up else f"{trials} trial{'s' * (trials != 1)} begun, as asked"
-        ended = finished.planned - finished.left_for_later
-        say(f"{why}: {ended} of {finished.planned} trials done. {how_to_go_on()}")
+        say(f"{why}: {ended_text(finished.counts, finished.planned)}. {how_to_go_on()}")
     say(finished_text(finished, finished.answer))
 
     def told() -> Run:

@@ -36,6 +36,11 @@ def how_to_go_on(first: str = "") -> str:
     return f"{first or 'The same command goes on'}:\n  {command_line()}"
 
 
+def how_to_see(results: object) -> str:
+    """Say which command shows what is done."""
+    return f"What is done:\n  cnnsearch report {shlex.quote(redacted(str(results)))}"
+
+
 def command_line() -> str:
     """This command line, however `sweep` was called."""
     arguments = sys.argv[2:] if sys.argv[1:2] == ["sweep"] else sys.argv[1:]
@@ -166,6 +171,7 @@ class Stopper:
         if os.isatty(2 if self.as_json else 1):
             os.write(2 if self.as_json else 1, SHOW_CURSOR)
         words = f"stopped at once; what was finished is kept. {how_to_go_on()}"
+        words += f"\n{how_to_see(self.ready.results)}" if self.ready is not None else ""
         with contextlib.suppress(OSError):
             os.write(2, f"\n{words}\n".encode(errors="backslashreplace"))
         if self.as_json:

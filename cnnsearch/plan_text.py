@@ -2,24 +2,59 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from cnnsearch.data.splits import in_words
 from cnnsearch.execution.machine.estimate import representatives, workload_key
 from cnnsearch.execution.machine.hardware import DRIVER_BYTES
 from cnnsearch.planning.plan import Plan, StagePlan
 from cnnsearch.planning.stopping_rules import rule_of
+from cnnsearch.planning.trial import Status
 from cnnsearch.prepare import Prepared, is_at_most
 from cnnsearch.spec.cells import size as stage_size
 from cnnsearch.spec.confirm import CONFIRM
 from cnnsearch.spec.stage import Stage, Values
-from cnnsearch.words import duration, listed, printable, size
+from cnnsearch.words import counted, duration, listed, printable, size
 
 CLASSES_NAMED = 10
 """Classes up to which all of them are named in the plan."""
 
 
-def plan_text(ready: Prepared) -> str:
+@dataclass(frozen=True)
+class Limits:
+    """What a run is held to this time; the rest is left for later."""
+
+    seconds: float | None = None
+    trials: int | None = None
+
+    @property
+    def text(self) -> str:
+        """In words; empty without limits."""
+        parts = [] if self.trials is None else [f"begins at most {counted(self.trials, 'trial')}"]
+        parts += [f"ends after {duration(self.seconds)}"] if self.seconds is not None else []
+        return f"this time {listed(parts)}; the same command goes on with the rest" if parts else ""
+
+
+NO_LIMITS = Limits()
+
+
+def ended_text(counts: Mapping[Any, int], planned: int) -> str:
+    """Say how many trials have ended: `9 of 16 trials done`, or `9 of 16 trials ended (7 done, 2 pruned)`."""
+    known = {str(status): count for status, count in counts.items() if count}
+    if known.keys() <= {"done"}:
+        return f"{sum(known.values())} of {planned} trials done"
+    return f"{sum(known.values())} of {planned} trials ended ({_each(known)})"
+
+
+def _each(counts: Mapping[str, int]) -> str:
+    order = [status.value for status in Status]
+    return ", ".join(f"{counts[status]} {status}" for status in order if counts.get(status))
+
+
+def plan_text(ready: Prepared, limits: Limits = NO_LIMITS) -> str:
     """Describe the plan and its estimate, with one line for each subject."""
     sweep, dataset, sizes = ready.sweep, ready.dataset, ready.sizes
     rows = [
@@ -50,10 +85,20 @@ def plan_text(ready: Prepared) -> str:
         about = "at most" if is_at_most(ready, stage.name) else "about"
         when = f"{about} {duration(cost.seconds)}" if cost.trials else "already done"
         rows.append((stage.name, f"{_up_to(planned)}{planned.total} trials   {axes}   {when}"))
-        notes = [*stopping_notes(ready, planned), *frozen_notes(ready, stage.name), *batch_notes(ready, stage.name)]
+        notes = [
+            *search_notes(ready, planned),
+            *stopping_notes(ready, planned),
+            *frozen_notes(ready, stage.name),
+            *batch_notes(ready, stage.name),
+        ]
         rows += [("", note) for note in notes]
+    if ready.outside:
+        many = counted(sum(ready.outside.values()), "recorded trial is", "recorded trials are")
+        rows.append(("", f"note: {many} outside of this sweep; cnnsearch report {ready.results} --all shows them too"))
     rows.append(("on", f"{ready.places}, {ready.precision}"))
     rows.append(("total", _total_text(ready)))
+    if ready.remaining and limits.text:
+        rows.append(("limits", limits.text))
     width = max(len(label) for label, _ in rows)
     title = f"{sweep.name} · {sweep.title}" if sweep.title else sweep.name
     return "\n".join([title, *(f"{label:<{width}}  {text}" for label, text in rows)])
@@ -81,6 +126,15 @@ def _confirmed_text(ready: Prepared, planned: StagePlan) -> str:
         several = "the best 2 to 5" if confirm.contenders == "auto" else f"the best {confirm.contenders}"
     starts = ", with what they start from" if any(stage.start_from for stage in ready.sweep.stages) else ""
     return f"{several} settings again × fresh seeds {confirm.seeds}{starts}"
+
+
+def search_notes(ready: Prepared, planned: StagePlan) -> list[str]:
+    """Say that what is recorded of a stage is of another search, from which this one learns nothing."""
+    others = ready.outside.get(planned.stage.name, 0)
+    if not others or not planned.studies or any(study.suggestions for study in planned.studies):
+        return []
+    many = counted(others, "recorded trial")
+    return [f"a new search: {many} of this stage belong to one with another space, seed or settings, and do not count"]
 
 
 def stopping_notes(ready: Prepared, planned: StagePlan) -> list[str]:
@@ -147,7 +201,9 @@ def batch_notes(ready: Prepared, stage: str) -> list[str]:
 
 
 def _total_text(ready: Prepared) -> str:
-    text = f"{_up_to(ready.plan)}{ready.plan.total} trials ({ready.done} already done)"
+    ended = Counter(outcome.status.value for id_, outcome in ready.outcomes.items() if id_ in ready.plan.trials)
+    how = f"{ready.done} already done" if ended.keys() <= {"done"} else f"{ready.done} already ended: {_each(ended)}"
+    text = f"{_up_to(ready.plan)}{ready.plan.total} trials ({how})"
     if not ready.remaining:
         return text + ", nothing to run"
     open_ended = any(is_at_most(ready, name) for name, cost in ready.costs.items() if cost.trials)

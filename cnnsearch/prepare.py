@@ -80,6 +80,8 @@ class Prepared:
     """Trial id -> epochs it need not train, since a shorter trial did."""
     repeated: tuple[str, ...] = ()
     """Finished trials that run again because another trial needs their weights, which are gone or damaged."""
+    outside: Mapping[str, int] = field(default_factory=dict)
+    """Stage -> number of recorded trials that are not trials of the sweep as it is now."""
     is_untested: bool = False
     """Whether trials ended while the test set was sealed, and have not been tested since."""
     cluster: Cluster | None = None
@@ -223,7 +225,18 @@ def prepared(
         found = (datasets, weights, hardware, layout, calibration, outcomes, plan)
         ready = Prepared(sweep, results, *found, {}, warden, suggestions, numbers, saved, tuple(repeated))
         untested = any(records[trial_id].lacks_test for trial_id in plan.trials if trial_id in records)
-        yield replace(ready, costs=stage_costs(ready, trials), is_untested=untested, cluster=cluster)
+        others = outside(records, plan)
+        yield replace(ready, costs=stage_costs(ready, trials), outside=others, is_untested=untested, cluster=cluster)
+
+
+def outside(records: Mapping[str, Record], plan: Plan) -> dict[str, int]:
+    """Count the recorded trials of each stage that the sweep as it is now does not have.
+
+    While a later stage waits for what it starts from, it is not known which of its trials it has: none is counted.
+    """
+    later = {stage.stage.name for stage in plan.stages if stage.waiting and not stage.studies}
+    left = (record.stage for id_, record in records.items() if id_ not in plan.trials)
+    return dict(Counter(stage for stage in left if stage not in later))
 
 
 def _gpu_bytes(trials: list[Trial], calibration: Calibration, datasets: dict[Form, Dataset], hardware: Hardware) -> int:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -15,8 +17,9 @@ from rich.text import Text
 
 from cnnsearch.execution.events import Ended, EpochDone, Event, Planned, Ready, Started, Waiting
 from cnnsearch.execution.machine.estimate import representatives
+from cnnsearch.plan_text import NO_LIMITS, Limits
 from cnnsearch.planning.labels import setting, setting_parts, varied_axes
-from cnnsearch.planning.plan import Plan
+from cnnsearch.planning.plan import StagePlan
 from cnnsearch.planning.trial import Status, Trial
 from cnnsearch.prepare import Prepared, epochs_left, expected_seconds
 from cnnsearch.results.record import Record
@@ -37,10 +40,11 @@ class State:
     """What is known about a run while it is active; both views show it."""
 
     ready: Prepared
+    limits: Limits = NO_LIMITS
     clock: Callable[[], float] = time.monotonic
     running: dict[str, tuple[Trial, EpochRow | None]] = field(default_factory=dict)
-    ended: dict[str, int] = field(default_factory=dict)
-    """Stage -> number of trials that need not run any more."""
+    ended: dict[str, str] = field(default_factory=dict)
+    """Id -> stage of each trial that need not run any more."""
     counts: dict[Status, int] = field(default_factory=dict)
     best: Record | None = None
     dashboard: str = ""
@@ -50,12 +54,11 @@ class State:
         self.started_at = self.clock()
         self.axes = varied_axes(self.ready.sweep)
         self.plan = self.ready.plan
-        for trial_id, trial in self.ready.plan.trials.items():
+        for trial_id, trial in self.plan.trials.items():
             if (outcome := self.ready.outcomes.get(trial_id)) is not None:
-                self.ended[trial.stage] = self.ended.get(trial.stage, 0) + 1
+                self.ended[trial_id] = trial.stage
                 self.counts[outcome.status] = self.counts.get(outcome.status, 0) + 1
-        totals = _totals(self.plan)
-        self._unstarted = {name: total - self.ended.get(name, 0) for name, total in totals.items()}
+        self._begun: set[str] = set()
         typical: dict[str, list[float]] = {}
         for trial in representatives(self.ready.plan):
             typical.setdefault(trial.stage, []).append(expected_seconds(self.ready, trial))
@@ -73,7 +76,11 @@ class State:
     @property
     def done(self) -> int:
         """Number of trials that have ended, in this run or earlier."""
-        return sum(self.ended.values())
+        return len(self.ended)
+
+    def done_of(self, stage: StagePlan) -> int:
+        """Number of trials of a stage that have ended; a trial that two stages list counts in both."""
+        return sum(trial.id in self.ended for trial in stage.trials)
 
     @property
     def elapsed(self) -> float:
@@ -82,14 +89,32 @@ class State:
 
     @property
     def seconds_left(self) -> float:
-        """Expected seconds until the run ends, if it goes on at the pace so far."""
+        """Expected seconds until the run ends, if it goes on at the pace so far, or reaches one of its limits."""
         pace = self._measured_done / self._expected_done if self._expected_done > 1 else 1.0
-        left = sum(self._typical.get(stage, 0.0) * max(count, 0) for stage, count in self._unstarted.items())
+        may_begin = math.inf if self.limits.trials is None else max(0, self.limits.trials - len(self._begun))
+        left = 0.0
+        for stage, count in self._unstarted().items():
+            begins = min(count, may_begin)
+            may_begin -= begins
+            left += self._typical.get(stage, 0.0) * begins
         for trial, row in self.running.values():
             left += (
                 self._expected(trial) * epochs_left(self.ready, trial, row.epoch if row else 0) / trial.settings.epochs
             )
-        return left * pace / self.ready.layout.trials_at_once
+        seconds = left * pace / self.ready.layout.trials_at_once
+        return seconds if self.limits.seconds is None else min(seconds, max(0.0, self.limits.seconds - self.elapsed))
+
+    def _unstarted(self) -> dict[str, int]:
+        """Stage -> number of its trials that neither run nor have ended; one that two stages list counts once."""
+        counts: dict[str, int] = {}
+        stage_of = self.ended | {id_: trial.stage for id_, (trial, _) in self.running.items()}
+        new_to_plan = Counter(stage for id_, stage in stage_of.items() if id_ not in self.plan.trials)
+        seen = set(stage_of)
+        for stage in self.plan.stages:
+            new = {trial.id for trial in stage.trials} - seen
+            seen |= new
+            counts[stage.stage.name] = len(new) + max(0, stage.waiting - new_to_plan[stage.stage.name])
+        return counts
 
     def update(self, event: Event) -> None:
         """Take in one event."""
@@ -97,12 +122,10 @@ class State:
             case Ready():
                 self.dashboard = _dashboard_text(event)
             case Planned():
-                before, self.plan = _totals(self.plan), event.plan
-                for name, total in _totals(self.plan).items():
-                    self._unstarted[name] += total - before[name]
+                self.plan = event.plan
             case Started():
+                self._begun.add(event.trial.id)
                 if event.trial.id not in self.running:  # a trial starts again if it waited, or its worker died
-                    self._unstarted[event.trial.stage] -= 1
                     self.running[event.trial.id] = (event.trial, None)
             case EpochDone():
                 self.running[event.trial.id] = (event.trial, event.row)
@@ -113,9 +136,8 @@ class State:
                 self._take_end(event.trial, event.record)
 
     def _take_end(self, trial: Trial, record: Record) -> None:
-        if self.running.pop(trial.id, None) is None:  # another sweep had done it
-            self._unstarted[trial.stage] -= 1
-        self.ended[trial.stage] = self.ended.get(trial.stage, 0) + 1
+        self.running.pop(trial.id, None)
+        self.ended[trial.id] = trial.stage
         self.counts[record.status] = self.counts.get(record.status, 0) + 1
         if record.best and (self.best is None or record.best.val_accuracy > _val_accuracy(self.best)):
             self.best = record
@@ -130,11 +152,6 @@ class State:
             return ""
         shown = accuracy(_val_accuracy(self.best), self.ready.sizes.val)
         return f"{setting(self.best.settings, self.axes)}: val {shown} at epoch {self.best.best_epoch}"
-
-
-def _totals(plan: Plan) -> dict[str, int]:
-    """Stage -> number of its trials."""
-    return {stage.stage.name: stage.total for stage in plan.stages}
 
 
 def _val_accuracy(record: Record) -> float:
@@ -160,8 +177,8 @@ def _not_done(counts: dict[Status, int]) -> str:
 class LiveView:
     """View for a terminal: a few lines that are redrawn in place."""
 
-    def __init__(self, ready: Prepared, console: Console) -> None:
-        self.state = State(ready)
+    def __init__(self, ready: Prepared, console: Console, limits: Limits = NO_LIMITS) -> None:
+        self.state = State(ready, limits)
         self._live = Live(get_renderable=self._draw, console=console, refresh_per_second=4, transient=True)
 
     def __enter__(self) -> LiveView:
@@ -176,9 +193,7 @@ class LiveView:
 
     def _draw(self) -> RenderableType:
         state, ready = self.state, self.state.ready
-        stages = " · ".join(
-            f"{stage.stage.name} {state.ended.get(stage.stage.name, 0)}/{stage.total}" for stage in state.plan.stages
-        )
+        stages = " · ".join(f"{stage.stage.name} {state.done_of(stage)}/{stage.total}" for stage in state.plan.stages)
         times = f"{clock(state.elapsed)} elapsed, about {clock(state.seconds_left)} left"
         head = Table.grid(padding=(0, 1))
         head.add_row(
@@ -214,8 +229,8 @@ class LiveView:
 class LineView:
     """View for pipes and log files: one line for each event, without most epochs."""
 
-    def __init__(self, ready: Prepared, write: Callable[[str], None]) -> None:
-        self.state = State(ready)
+    def __init__(self, ready: Prepared, write: Callable[[str], None], limits: Limits = NO_LIMITS) -> None:
+        self.state = State(ready, limits)
         self._write = write
         self._told_at: dict[str, float] = {}
 

@@ -145,6 +145,9 @@ class Results(Part):
     report: Text | None = Field(description="path or URI of report.html; null where no trial has ended")
     planned: int = Field(description="trials of the sweep, ended or not")
     counts: Counts = Field(description="number of trials of each status")
+    outside: int = Field(
+        description="recorded trials that the sweep as it is now does not have, as after a change to its grid"
+    )
     test_is_sealed: bool = Field(description="whether the test set is sealed")
     judged_on: Literal["test", "validation"] = Field(description="images that settings are compared on")
     answer: Answer = Field(description="the answer, and how sure it is")
@@ -224,6 +227,9 @@ class Plan(Part):
     planned: int = Field(description="trials of the sweep, ended or not")
     planned_are: Literal["exact", "at most"] = Field(description="whether fewer may turn out to be needed")
     done: int = Field(description="trials that need not run any more")
+    outside: int = Field(
+        description="recorded trials that the sweep as it is now does not have, as after a change to its grid"
+    )
     seconds: FiniteFloat = Field(description="expected seconds of what is left")
     memory_bytes: int = Field(description="expected peak memory of the run on this machine")
     disk_bytes: int = Field(description="expected bytes of new results")

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from cnnsearch.execution.events import Ended, EpochDone, Ready, Started
 from cnnsearch.execution.machine.estimate import Sizes
-from cnnsearch.plan_text import batch_notes, plan_text
+from cnnsearch.plan_text import Limits, batch_notes, plan_text
 from cnnsearch.planning.trial import EpochRow, Status, Trial
 from cnnsearch.prepare import Prepared, prepared
 from cnnsearch.progress import LineView, LiveView, State, finished_text
@@ -118,6 +118,40 @@ def test_time_left_falls_to_nothing(ready: Prepared) -> None:
     assert state.done == 16
     # One second an epoch, ten epochs, eight trials left on two slots, whatever the estimate said before.
     assert left[8] == pytest.approx(8 * 10 / 2, rel=0.5)
+
+
+def test_time_left_keeps_to_the_limits(ready: Prepared) -> None:
+    now = [0.0]
+    free, timed = State(ready, clock=lambda: now[0]), State(ready, Limits(seconds=1.5), clock=lambda: now[0])
+    few = State(ready, Limits(trials=2), clock=lambda: now[0])
+    assert free.seconds_left > 1.5 == timed.seconds_left
+    assert few.seconds_left == pytest.approx(free.seconds_left / 8, rel=0.3)
+    now[0] = 1
+    assert timed.seconds_left == 0.5
+    now[0] = 2
+    assert timed.seconds_left == 0
+    first, second, third = ready.plan.stages[0].trials[:3]
+    for trial in (first, second):
+        few.update(Started(trial))
+        few.update(Ended(trial, record(trial, 0.5)))
+    assert few.seconds_left == 0
+    few.update(Ended(third, record(third, 0.5)))  # another sweep has done it
+    assert few.done == 3
+
+
+def test_a_trial_of_two_stages_counts_in_both_and_once_in_all(
+    small_sweep: Callable[..., Sweep], tmp_path: Path
+) -> None:
+    space = "space: {model: plain, lr: {grid: [0.001, 0.01]}}"
+    sweep = small_sweep(f"stages=[{{name: one, {space}}}, {{name: two, {space}}}]")
+    with prepared(sweep, tmp_path, dry_run=True) as ready:
+        state = State(ready)
+        for trial in ready.plan.trials.values():
+            state.update(Started(trial))
+            state.update(Ended(trial, record(trial, 0.5)))
+    assert [state.done_of(stage) for stage in state.plan.stages] == [2, 2]
+    assert state.done == state.plan.total == 2
+    assert state.seconds_left == 0
 
 
 def test_lines_one_an_event(ready: Prepared) -> None:

@@ -196,6 +196,7 @@ def test_a_run_that_was_stopped(tmp_path: Path) -> None:
     assert found["progress"]["results"] == str(tmp_path / "part1")
     assert found["go_on"].startswith("python -m cnnsearch.sweep part1 ")
     assert found["go_on"] in answer.stderr
+    assert answer.stderr.endswith(f"What is done:\n  cnnsearch report {tmp_path / 'part1'}\n")
 
 
 def test_stopped_before_it_began(tmp_path: Path) -> None:

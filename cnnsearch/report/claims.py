@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from cnnsearch.evidence.verdicts import Verdict
@@ -21,7 +21,7 @@ class Finding:
     """Id of the section of the report that holds the evidence."""
     size: float = 0.0
     """The largest difference that it tells, by which findings are sorted."""
-    kind: Kind = "comparison"
+    kind: Kind = field(default="comparison", compare=False)
 
 
 @dataclass(frozen=True)

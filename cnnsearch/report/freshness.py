@@ -38,6 +38,7 @@ def made_from(tables: Tables) -> str:
         tables.is_sealed,
         tables.unsealed,
         tables.left_out,
+        tables.outside,
     ]
     return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
 

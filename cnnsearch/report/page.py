@@ -144,7 +144,10 @@ def assemble(evidence: Evidence) -> Page:
         images=figures.images_per_class(evidence),
         sheet=_sheet(evidence),
         data_facts=_data_facts(data, sweep.data),
-        warnings=[str(warning) for warning in data.get("warnings") or []] + _damage(evidence) + _added(evidence),
+        warnings=[str(warning) for warning in data.get("warnings") or []]
+        + _damage(evidence)
+        + _added(evidence)
+        + _outside(evidence),
         method=method(evidence),
     )
 
@@ -174,6 +177,15 @@ def _added(evidence: Evidence) -> list[str]:
         "be seen. Whoever chose them with an eye on those has let the test images choose: the test scores are then "
         "optimistic."
     ]
+
+
+def _outside(evidence: Evidence) -> list[str]:
+    """That the folder holds trials which the sweep had before it was changed."""
+    others, folder = evidence.tables.outside, evidence.tables.folder
+    if not others:
+        return []
+    start = counted(others, "recorded trial is", "recorded trials are")
+    return [f"{start} outside of the sweep as it is now and not shown; cnnsearch report {folder} --all shows them too."]
 
 
 def _overline(evidence: Evidence) -> str:

@@ -8,32 +8,27 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from cnnsearch.errors import ResultsError, RunError
-from cnnsearch.planning.plan import Plan, WeightsDigests, make_plan
 from cnnsearch.planning.study import Suggestions
-from cnnsearch.planning.trial import Trial
 from cnnsearch.results import parquet
+from cnnsearch.results.building import build, contents_of, ended_trials, has_circle, other_trials
 from cnnsearch.results.folder import UNSEALED, Results
-from cnnsearch.results.parquet import EPOCHS, PREDICTIONS, TRIALS
-from cnnsearch.results.record import Measures, Record
+from cnnsearch.results.record import Record
 from cnnsearch.spec.confirm import CONFIRM
 from cnnsearch.spec.document import shown
 from cnnsearch.spec.load import from_yaml
-from cnnsearch.spec.settings import Settings
 from cnnsearch.spec.sweep import Sweep
 from cnnsearch.storage.checksums import canonical_json
 from cnnsearch.storage.paths import typed_path
-from cnnsearch.words import printable
+from cnnsearch.words import counted, printable
 
 
 class _WhenAsked:
@@ -78,6 +73,8 @@ class Tables:
     """When the test set was unsealed ("at"); empty where it never was."""
     damaged: tuple[str, ...] = ()
     """Ids of trials whose record, or a file it vouches for, has been damaged: they count as not done."""
+    outside: int = 0
+    """Recorded trials that are not here, because the sweep as it is now does not have them."""
     left_out: tuple[str, ...] = ()
     """What else cannot be read, in sentences: it is missing here."""
     checksums: Mapping[str, str] = field(default_factory=dict)
@@ -87,13 +84,15 @@ class Tables:
 Tables.predictions = _WhenAsked()  # type: ignore[assignment]
 
 
-def load(folder: Path | str, *, store: bool = True) -> Tables:
+def load(folder: Path | str, *, store: bool = True, everything: bool = False) -> Tables:
     """Read the tables of a results folder, building them anew where records have changed since.
 
     Args:
         folder: of one sweep.
         store: whether to write tables that were built anew into the folder. If not, the folder is only read, as is
             necessary while a run is active.
+        everything: whether to take in recorded trials that the sweep as it is now does not have, as after a change to
+            its grid. Such tables are not stored.
 
     What is damaged is left out and named in the result. Raises ResultsError if the folder holds no sweep, or its sweep
     or the description of its data cannot be read.
@@ -112,7 +111,9 @@ def load(folder: Path | str, *, store: bool = True) -> Tables:
     suggestions = results.suggestions()
     is_sealed = results.is_sealed(sweep)
     digest = _digest(text + "sealed" * is_sealed, data, records, suggestions)
-    stored = parquet.read(results.path, digest, any_digest=not records)
+    stored = None
+    if not (everything and records):
+        stored = parquet.read(results.path, digest, any_digest=not records)
     if stored and (reason := _misfit(stored.tables["trials"], sweep)):
         if not records:
             raise ResultsError(f"{results.path / 'trials.parquet'} is damaged ({reason})")
@@ -121,10 +122,22 @@ def load(folder: Path | str, *, store: bool = True) -> Tables:
     if stored is None:
         whole = {id_: record for id_, record in records.items() if id_ not in damaged}
         stored, odd = _built(
-            results, sweep, data, whole, suggestions, "" if damaged else digest, is_sealed, store=store
+            results,
+            sweep,
+            data,
+            whole,
+            suggestions,
+            "" if damaged else digest,
+            is_sealed,
+            store=store and not everything,
+            everything=everything,
         )
         unreadable |= odd
     described, left_out = _described(results)
+    others = records.keys() - set(stored.tables["trials"]["trial_id"].to_pylist()) - {*damaged, *unreadable}
+    if everything and others:
+        many = counted(len(others), "recorded trial is", "recorded trials are")
+        left_out.append(f"{many} left out: what they were trained on is not what this sweep trains on.")
     left_out += [f"Trial {printable(id_)} is left out: {reason}." for id_, reason in sorted(unreadable.items())]
     data.pop("examples", None)  # they are in the predictions
     later: Any = functools.partial(_read_predictions, results.path, stored.checksums, data)
@@ -142,6 +155,7 @@ def load(folder: Path | str, *, store: bool = True) -> Tables:
         is_sealed=is_sealed,
         unsealed=results.read(UNSEALED),
         damaged=tuple(id_ for id_ in damaged if id_ not in unreadable),
+        outside=0 if everything else len(others),
         left_out=tuple(left_out),
         checksums=stored.checksums,
     )
@@ -162,6 +176,7 @@ def _built(
     is_sealed: bool,
     *,
     store: bool,
+    everything: bool,
 ) -> tuple[parquet.Stored, dict[str, str]]:
     """Build the tables from records, and store them under a digest where asked to.
 
@@ -174,18 +189,20 @@ def _built(
     weights = {(model, name): digest for model, name, digest in data.get("weights", [])}
     left_out: dict[str, str] = {}
     while True:
-        plan, ended = _ended(sweep, data["fingerprint"], records, weights, suggestions)
-        contents, odd = _contents(results, data, ended)
+        plan, ended = ended_trials(sweep, data["fingerprint"], records, weights, suggestions)
+        others = other_trials(data["fingerprint"], records, ended) if everything else []
+        ended, planned = ended + others, plan.total + len(others)
+        contents, odd = contents_of(results, data, ended)
         if not odd:
             break
         left_out |= odd
         records = {id_: record for id_, record in records.items() if id_ not in odd}
-    tables, checksums = _build(sweep, data, plan, ended, contents, is_sealed), {}
+    tables, checksums = build(sweep, data, plan, ended, contents, is_sealed), {}
     if store:
         with contextlib.suppress(RunError):  # a folder that cannot be written can still be read
-            checksums = parquet.store(results.path, tables, "" if left_out else digest, plan.total)
+            checksums = parquet.store(results.path, tables, "" if left_out else digest, planned)
             del tables["predictions"]
-    return parquet.Stored(tables, plan.total, checksums), left_out
+    return parquet.Stored(tables, planned, checksums), left_out
 
 
 def _described(results: Results) -> tuple[dict[str, dict[str, Any]], list[str]]:
@@ -207,50 +224,7 @@ def _misfit(trials: pa.Table, sweep: Sweep) -> str:
     if odd := set(trials["stage"].to_pylist()) - known:
         return f"the sweep has no stage {shown(min(odd))}"
     parents = dict(zip(trials["trial_id"].to_pylist(), trials["parent_id"].to_pylist(), strict=True))
-    return "a trial starts from itself" if _has_circle(parents) else ""
-
-
-def _has_circle(parents: Mapping[str, str | None]) -> bool:
-    """Whether any trial descends from itself."""
-    left = dict(parents)
-    while roots := [trial for trial, parent in left.items() if parent not in left]:
-        for trial in roots:
-            del left[trial]
-    return bool(left)
-
-
-Answers = dict[tuple[str, str], tuple[NDArray[np.int32], NDArray[np.float32]]]
-"""(split, moment) -> predicted classes and their probabilities."""
-Contents = tuple[list[dict[str, Any]], Answers]
-"""The epochs of a trial and its predictions, as `TrialFolder` gives them."""
-
-
-def _contents(
-    results: Results, data: dict[str, Any], ended: Sequence[tuple[Trial, Record]]
-) -> tuple[dict[str, Contents], dict[str, str]]:
-    """Read the files of trials: trial id -> contents, and trial id -> what is wrong with those that do not fit."""
-    sizes = {split: len(listed["names"]) for split, listed in data.get("examples", {}).items()}
-    found: dict[str, Contents] = {}
-    odd: dict[str, str] = {}
-    parents = {record.trial_id: record.parent_id for _, record in ended}
-    if _has_circle(parents):
-        return {}, dict.fromkeys(parents, "trials start from each other in a circle")
-    for _, record in ended:
-        folder = results.trial(record.trial_id)
-        try:
-            contents = folder.epochs(strict=True), folder.predictions()
-        except ResultsError as error:
-            odd[record.trial_id] = str(error)
-            continue
-        for (split, moment), (predicted, _) in contents[1].items():
-            classes = int(predicted.max(initial=-1)) + 1
-            if len(predicted) != sizes.get(split) or classes > len(data["classes"]):
-                what = f"{len(predicted):,} answers of {classes:,} or more classes for {split}/{moment}"
-                odd[record.trial_id] = f"{folder.predictions_file} does not fit data.json: it has {what}"
-        if any(row["epoch"] > record.settings.epochs for row in contents[0]):
-            odd[record.trial_id] = f"{folder.epochs_file} has more epochs than the trial"
-        found[record.trial_id] = contents
-    return found, odd
+    return "a trial starts from itself" if has_circle(parents) else ""
 
 
 def _read_predictions(folder: Path, checksums: Mapping[str, str], data: dict[str, Any]) -> pd.DataFrame:
@@ -276,110 +250,3 @@ def _digest(sweep: str, data: dict[str, Any], records: dict[str, Record], sugges
     parts = [sweep, str(data.get("fingerprint")), *(f"{id_} {records[id_].checksum}" for id_ in sorted(records))]
     parts += [f"{id_} {canonical_json(suggestions[id_])}" for id_ in sorted(suggestions)]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
-
-
-def _ended(
-    sweep: Sweep, data: str, records: Mapping[str, Record], weights: WeightsDigests, suggestions: Suggestions
-) -> tuple[Plan, list[tuple[Trial, Record]]]:
-    """Return the plan, and those of its trials that ended with their records, in the plan's order.
-
-    Another version may have given the same trials other ids. If no trial has a record under its present id, all records
-    are matched by settings instead. Never only some are: numbers of two versions must not be mixed.
-    """
-    plan = make_plan(sweep, data, {id_: record.outcome for id_, record in records.items()}, weights, suggestions)
-    if records and not records.keys() & plan.trials.keys():
-        records = _under_present_ids(records, weights)
-        plan = make_plan(sweep, data, {id_: record.outcome for id_, record in records.items()}, weights, suggestions)
-    return plan, [(trial, records[id_]) for id_, trial in plan.trials.items() if id_ in records]
-
-
-def _under_present_ids(records: Mapping[str, Record], weights: WeightsDigests) -> dict[str, Record]:
-    found: dict[str, Record] = {}
-    present: dict[str, str] = {}
-    left = dict(records)
-    while ready := [record for record in left.values() if record.parent_id not in left]:
-        for record in ready:
-            settings, parent = record.settings, record.parent_id
-            digest = None if parent else weights.get((settings.model, settings.weights))
-            trial = Trial(record.stage, settings, record.data, parent and present.get(parent, parent), digest)
-            found[trial.id] = record
-            present[record.trial_id] = trial.id
-        for record in ready:
-            del left[record.trial_id]
-    return found
-
-
-def _build(
-    sweep: Sweep,
-    data: dict[str, Any],
-    plan: Plan,
-    ended: Sequence[tuple[Trial, Record]],
-    contents: Mapping[str, Contents],
-    is_sealed: bool,
-) -> dict[str, pa.Table]:
-    names = {trial.id: record.trial_id for trial, record in ended}
-    confirmed = {trial.id: names.get(one.setting[0].id) for one in plan.contenders for trial in one.again}
-    rows = [_trial_row(sweep.name, trial.stage, confirmed.get(trial.id), record) for trial, record in ended]
-    if is_sealed:  # another sweep, or an earlier state of this one, may have looked at the test images
-        rows = [{name: None if name.startswith("test_") else value for name, value in row.items()} for row in rows]
-        contents = {id_: (epochs, _without_test(answers)) for id_, (epochs, answers) in contents.items()}
-    epochs = [{**row, "trial_id": record.trial_id} for _, record in ended for row in contents[record.trial_id][0]]
-    return {
-        "trials": pa.Table.from_pylist(rows, schema=TRIALS),
-        "epochs": pa.Table.from_pylist(epochs, schema=EPOCHS),
-        "predictions": _predictions(data, {record.trial_id: contents[record.trial_id][1] for _, record in ended}),
-    }
-
-
-def _without_test(answers: Answers) -> Answers:
-    return {(split, moment): one for (split, moment), one in answers.items() if split != "test"}
-
-
-def _trial_row(sweep: str, stage: str, confirms: str | None, record: Record) -> dict[str, Any]:
-    settings: Settings = record.settings
-    best, before = record.best, record.before
-    # What an older version did not record stays null: there, `Settings` has the present default.
-    columns = {**settings.model_dump(exclude_unset=True), **record.model_dump(exclude={"settings", "best", "before"})}
-    columns |= {"sweep": sweep, "stage": stage, "confirms": confirms, "status": record.status.value}
-    columns |= {"precision": record.precision or settings.precision}
-    for name in Measures.model_fields:
-        columns[name] = getattr(best, name) if best else None
-        columns[f"{name}_before"] = getattr(before, name) if before else None
-    return {name: columns.get(name) for name in TRIALS.names}
-
-
-def _predictions(
-    data: dict[str, Any],
-    answers: Mapping[str, Mapping[tuple[str, str], tuple[NDArray[np.int32], NDArray[np.float32]]]],
-) -> pa.Table:
-    """Build the table of all predictions, with strings as dictionaries: a few bytes per row."""
-    listed = data.get("examples", {})
-    splits, moments = sorted(listed), ["before", "best"]
-    names = [str(name) for split in splits for name in listed[split]["names"]]
-    true = np.concatenate([np.zeros(0, np.int32), *(np.asarray(listed[split]["labels"], np.int32) for split in splits)])
-    sizes = [len(listed[split]["names"]) for split in splits]
-    numbers = np.split(np.arange(len(names), dtype=np.int32), np.cumsum(sizes)[:-1])
-    parts: list[tuple[int, int, int, NDArray[np.int32], NDArray[np.int16], NDArray[np.float32]]] = []
-    for index, of_trial in enumerate(answers.values()):
-        for (split, moment), (predicted, confidence) in sorted(of_trial.items(), key=lambda part: part[0]):
-            place = splits.index(split)
-            parts.append((index, place, moments.index(moment), numbers[place], predicted.astype(np.int16), confidence))
-    lengths = [len(part[3]) for part in parts]
-    ids, of_split, of_moment = (
-        np.repeat(np.array([part[place] for part in parts], dtype), lengths)
-        for place, dtype in ((0, np.int32), (1, np.int8), (2, np.int8))
-    )
-    examples, predicted = (
-        np.concatenate([np.zeros(0, np.int32), *(part[place] for part in parts)]) for place in (3, 4)
-    )
-    confidence = np.concatenate([np.zeros(0, np.float32), *(part[5] for part in parts)])
-    coded = [
-        (ids, list(answers)),
-        (of_split, splits),
-        (of_moment, moments),
-        (examples, names),
-        (true[examples] if len(examples) else examples, data["classes"]),
-        (predicted, data["classes"]),
-    ]
-    columns = [pa.DictionaryArray.from_arrays(pa.array(codes), pa.array(words, pa.string())) for codes, words in coded]
-    return pa.Table.from_arrays([*columns, pa.array(confidence)], names=PREDICTIONS.names)

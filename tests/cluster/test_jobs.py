@@ -123,9 +123,8 @@ def test_a_job_that_is_stopped_can_be_submitted_again(there: Cluster, folder: Pa
     stopped = there.run([*JOBS, "stop", *AT, job])
     assert stopped.returncode == 0, stopped.stdout + stopped.stderr
     assert "STOPPED" in there.run([*JOBS, "status", *AT, job]).stdout.upper()
-    assert log(there, job).endswith(
-        f"stopped: 1 of 3 trials done. The same command goes on:\n  {shlex.join(command)}\n"
-    )
+    told = f"stopped: 1 of 3 trials done. The same command goes on:\n  {shlex.join(command)}\nWhat is done:\n"
+    assert told in log(there, job)
     ended, again = submit(there, [*JOBS, "submit", *AT, "--", *command])
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert "3 trials (1 already done)" in again

@@ -34,8 +34,6 @@ class Live:
 
     def __post_init__(self) -> None:
         watched = [Folder(path) for path in self.folders]
-        for folder in watched:
-            folder.check()
         several = len(watched) > 1
         addresses = [f"/{number}/" for number in range(1, len(watched) + 1)] if several else []
         self.pages = {"/": Page(watched, addresses)}

@@ -17,14 +17,14 @@ from cnnsearch.errors import CnnsearchError, RequestError
 from cnnsearch.planning.plan import Plan, make_plan
 from cnnsearch.planning.stopping_rules import rule_of
 from cnnsearch.planning.trial import Status
-from cnnsearch.results.folder import Results
+from cnnsearch.results.folder import OWN, Results
 from cnnsearch.results.parquet import NOTE
 from cnnsearch.results.record import Record
 from cnnsearch.results.trial_folder import TrialFolder
 from cnnsearch.spec.load import from_yaml
 from cnnsearch.spec.settings import Settings
 from cnnsearch.spec.sweep import Sweep
-from cnnsearch.words import printable
+from cnnsearch.words import LISTED, printable
 
 LEAST_SECONDS = 1.0
 """Least seconds between two looks at a folder."""
@@ -127,14 +127,26 @@ class Folder:
     def __post_init__(self) -> None:
         self.results = Results(self.path)
 
-    def check(self) -> None:
-        """Raise RequestError if this is not the results folder of a sweep, and no run is preparing one."""
+    def check(self) -> bool:
+        """Whether a sweep has begun here; else there is no folder, or nothing in it but what a run makes first.
+
+        Raises RequestError if something else is here.
+        """
+        if self.results.sweep_file.is_file() or self.results.held_since() is not None:
+            return True
+        if not os.path.lexists(self.path):
+            return False
         if not self.path.is_dir():
-            raise RequestError(f"there is no folder {self.path}")
-        if not self.results.sweep_file.is_file() and self.results.held_since() is None:
-            inside = sorted(file.parent.name for file in self.path.glob("*/sweep.yaml"))
-            hint = f"; give one of those in it: {', '.join(inside[:8])}" if inside else ""
-            raise RequestError(f"{self.path} is not the results of a sweep: it has no sweep.yaml{hint}")
+            raise RequestError(f"{self.path} is no folder")
+        if {entry.name for entry in self.path.iterdir()} <= set(OWN):
+            return False
+        inside = sorted(file.parent.name for file in self.path.glob("*/sweep.yaml"))
+        hint = f"; give one of those in it: {', '.join(inside[:8])}" if inside else ""
+        raise RequestError(f"{self.path} is not the results of a sweep: it has no sweep.yaml{hint}")
+
+    def beside(self) -> list[str]:
+        """Names of the first results of sweeps beside this folder, one of which may have been meant."""
+        return sorted(file.parent.name for file in self.path.absolute().parent.glob("*/sweep.yaml"))[:LISTED]
 
     def look(self) -> Look:
         """The folder as it is, or was a moment ago. Damaged files are not an error: the look's notes name them."""

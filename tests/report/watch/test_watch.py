@@ -26,6 +26,7 @@ from hypothesis import strategies as st
 
 from cnnsearch.errors import RequestError
 from cnnsearch.prepare import prepared
+from cnnsearch.report import watch as watching
 from cnnsearch.report.watch import live, looking, making, rendering, serve, server
 from cnnsearch.report.watch.live import Live, Page
 from cnnsearch.report.watch.looking import Folder
@@ -490,7 +491,7 @@ def test_the_command_says_where_and_ends_quietly(folder: Path, number: int) -> N
 
 def test_a_wrong_request_is_one_clear_message(folder: Path, tmp_path: Path) -> None:
     for arguments, message in (
-        ([tmp_path / "none"], f"there is no folder {tmp_path / 'none'}"),
+        ([folder / "sweep.yaml"], f"{folder / 'sweep.yaml'} is no folder"),
         ([folder, "--port", 70000], "--port 70000: give a number from 0 (any that is free) to 65535"),
     ):
         done = ask(*arguments, command="watch")
@@ -498,9 +499,10 @@ def test_a_wrong_request_is_one_clear_message(folder: Path, tmp_path: Path) -> N
 
 
 def test_folders_that_are_not_results_are_refused(folder: Path, tmp_path: Path) -> None:
-    (folder / "empty").mkdir()
+    (folder / "else").mkdir()
+    (folder / "else" / "notes.txt").touch()
     for folders, message in (
-        ([folder / "empty"], f"{folder / 'empty'} is not the results of a sweep: it has no sweep.yaml"),
+        ([folder / "else"], f"{folder / 'else'} is not the results of a sweep: it has no sweep.yaml"),
         ([tmp_path], f"{tmp_path} is not the results of a sweep: it has no sweep.yaml; give one of those in it: part1"),
         ([folder, folder], f"{folder} is given twice: a comparison needs different results folders"),
     ):
@@ -513,3 +515,41 @@ def test_a_folder_that_a_run_just_took_is_none_of_them(tmp_path: Path) -> None:
     with Results(tmp_path / "new").locked(), serving(tmp_path / "new") as client:
         assert "new a run is being prepared" in words(client.state()["bar"])
         assert "No trial has ended yet" in words(client.get("/"))
+
+
+@pytest.mark.parametrize("made", ["nothing", "an empty folder", "what a run makes first"])
+def test_a_sweep_that_has_not_begun_is_waited_for(
+    recorded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, made: str
+) -> None:
+    new, told, looks = tmp_path / "results" / "new", list[str](), list[float]()
+    if made != "nothing":
+        new.mkdir(parents=True)
+    if made == "what a run makes first":
+        (new / "trials").mkdir()
+        (new / ".lock").touch()
+
+    def begins(seconds: float) -> None:
+        looks.append(seconds)
+        if len(looks) == 3:
+            shutil.copytree(recorded, new, dirs_exist_ok=True)
+
+    monkeypatch.setattr(time, "sleep", begins)
+    watching.wait([looking.Folder(new)], told.append)
+    assert told == [f"waiting for a sweep to begin in {new} (Ctrl-C ends it)"]
+    assert len(looks) == 3
+    with serving(new) as client:
+        assert "finished" in client.state()["bar"]
+
+
+def test_what_is_there_is_named_while_another_is_waited_for(
+    recorded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(recorded, tmp_path / "part1")
+    told: list[str] = []
+
+    def begins(seconds: float) -> None:
+        shutil.copytree(recorded, tmp_path / "prt1")
+
+    monkeypatch.setattr(time, "sleep", begins)
+    watching.wait([looking.Folder(tmp_path / "prt1"), looking.Folder(tmp_path / "part1")], told.append)
+    assert told == [f"waiting for a sweep to begin in {tmp_path / 'prt1'}; there is part1 beside it (Ctrl-C ends it)"]

@@ -1,0 +1,179 @@
+"""Builds the three result tables from records and the files beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from cnnsearch.errors import ResultsError
+from cnnsearch.planning.plan import Plan, WeightsDigests, make_plan
+from cnnsearch.planning.study import Suggestions
+from cnnsearch.planning.trial import Trial
+from cnnsearch.results.folder import Results
+from cnnsearch.results.parquet import EPOCHS, PREDICTIONS, TRIALS
+from cnnsearch.results.record import Measures, Record
+from cnnsearch.spec.settings import Settings
+from cnnsearch.spec.sweep import Sweep
+
+
+def has_circle(parents: Mapping[str, str | None]) -> bool:
+    """Whether any trial descends from itself."""
+    left = dict(parents)
+    while roots := [trial for trial, parent in left.items() if parent not in left]:
+        for trial in roots:
+            del left[trial]
+    return bool(left)
+
+
+Answers = dict[tuple[str, str], tuple[NDArray[np.int32], NDArray[np.float32]]]
+"""(split, moment) -> predicted classes and their probabilities."""
+Contents = tuple[list[dict[str, Any]], Answers]
+"""The epochs of a trial and its predictions, as `TrialFolder` gives them."""
+
+
+def contents_of(
+    results: Results, data: dict[str, Any], ended: Sequence[tuple[Trial, Record]]
+) -> tuple[dict[str, Contents], dict[str, str]]:
+    """Read the files of trials: trial id -> contents, and trial id -> what is wrong with those that do not fit."""
+    sizes = {split: len(listed["names"]) for split, listed in data.get("examples", {}).items()}
+    found: dict[str, Contents] = {}
+    odd: dict[str, str] = {}
+    parents = {record.trial_id: record.parent_id for _, record in ended}
+    if has_circle(parents):
+        return {}, dict.fromkeys(parents, "trials start from each other in a circle")
+    for _, record in ended:
+        folder = results.trial(record.trial_id)
+        try:
+            contents = folder.epochs(strict=True), folder.predictions()
+        except ResultsError as error:
+            odd[record.trial_id] = str(error)
+            continue
+        for (split, moment), (predicted, _) in contents[1].items():
+            classes = int(predicted.max(initial=-1)) + 1
+            if len(predicted) != sizes.get(split) or classes > len(data["classes"]):
+                what = f"{len(predicted):,} answers of {classes:,} or more classes for {split}/{moment}"
+                odd[record.trial_id] = f"{folder.predictions_file} does not fit data.json: it has {what}"
+        if any(row["epoch"] > record.settings.epochs for row in contents[0]):
+            odd[record.trial_id] = f"{folder.epochs_file} has more epochs than the trial"
+        found[record.trial_id] = contents
+    return found, odd
+
+
+def ended_trials(
+    sweep: Sweep, data: str, records: Mapping[str, Record], weights: WeightsDigests, suggestions: Suggestions
+) -> tuple[Plan, list[tuple[Trial, Record]]]:
+    """Return the plan, and those of its trials that ended with their records, in the plan's order.
+
+    Another version may have given the same trials other ids. If no trial has a record under its present id, all records
+    are matched by settings instead. Never only some are: numbers of two versions must not be mixed.
+    """
+    plan = make_plan(sweep, data, {id_: record.outcome for id_, record in records.items()}, weights, suggestions)
+    if records and not records.keys() & plan.trials.keys():
+        records = _under_present_ids(records, weights)
+        plan = make_plan(sweep, data, {id_: record.outcome for id_, record in records.items()}, weights, suggestions)
+    return plan, [(trial, records[id_]) for id_, trial in plan.trials.items() if id_ in records]
+
+
+def other_trials(
+    data: str, records: Mapping[str, Record], ended: Sequence[tuple[Trial, Record]]
+) -> list[tuple[Trial, Record]]:
+    """The recorded trials on the same images that are not among these, each as the trial that it was."""
+    known = {record.trial_id for _, record in ended}
+    others = [record for id_, record in records.items() if id_ not in known and record.data == data]
+    return [(Trial(one.stage, one.settings, one.data, one.parent_id), one) for one in others]
+
+
+def _under_present_ids(records: Mapping[str, Record], weights: WeightsDigests) -> dict[str, Record]:
+    found: dict[str, Record] = {}
+    present: dict[str, str] = {}
+    left = dict(records)
+    while ready := [record for record in left.values() if record.parent_id not in left]:
+        for record in ready:
+            settings, parent = record.settings, record.parent_id
+            digest = None if parent else weights.get((settings.model, settings.weights))
+            trial = Trial(record.stage, settings, record.data, parent and present.get(parent, parent), digest)
+            found[trial.id] = record
+            present[record.trial_id] = trial.id
+        for record in ready:
+            del left[record.trial_id]
+    return found
+
+
+def build(
+    sweep: Sweep,
+    data: dict[str, Any],
+    plan: Plan,
+    ended: Sequence[tuple[Trial, Record]],
+    contents: Mapping[str, Contents],
+    is_sealed: bool,
+) -> dict[str, pa.Table]:
+    names = {trial.id: record.trial_id for trial, record in ended}
+    confirmed = {trial.id: names.get(one.setting[0].id) for one in plan.contenders for trial in one.again}
+    rows = [_trial_row(sweep.name, trial.stage, confirmed.get(trial.id), record) for trial, record in ended]
+    if is_sealed:  # another sweep, or an earlier state of this one, may have looked at the test images
+        rows = [{name: None if name.startswith("test_") else value for name, value in row.items()} for row in rows]
+        contents = {id_: (epochs, _without_test(answers)) for id_, (epochs, answers) in contents.items()}
+    epochs = [{**row, "trial_id": record.trial_id} for _, record in ended for row in contents[record.trial_id][0]]
+    return {
+        "trials": pa.Table.from_pylist(rows, schema=TRIALS),
+        "epochs": pa.Table.from_pylist(epochs, schema=EPOCHS),
+        "predictions": _predictions(data, {record.trial_id: contents[record.trial_id][1] for _, record in ended}),
+    }
+
+
+def _without_test(answers: Answers) -> Answers:
+    return {(split, moment): one for (split, moment), one in answers.items() if split != "test"}
+
+
+def _trial_row(sweep: str, stage: str, confirms: str | None, record: Record) -> dict[str, Any]:
+    settings: Settings = record.settings
+    best, before = record.best, record.before
+    # What an older version did not record stays null: there, `Settings` has the present default.
+    columns = {**settings.model_dump(exclude_unset=True), **record.model_dump(exclude={"settings", "best", "before"})}
+    columns |= {"sweep": sweep, "stage": stage, "confirms": confirms, "status": record.status.value}
+    columns |= {"precision": record.precision or settings.precision}
+    for name in Measures.model_fields:
+        columns[name] = getattr(best, name) if best else None
+        columns[f"{name}_before"] = getattr(before, name) if before else None
+    return {name: columns.get(name) for name in TRIALS.names}
+
+
+def _predictions(
+    data: dict[str, Any],
+    answers: Mapping[str, Mapping[tuple[str, str], tuple[NDArray[np.int32], NDArray[np.float32]]]],
+) -> pa.Table:
+    """Build the table of all predictions, with strings as dictionaries: a few bytes per row."""
+    listed = data.get("examples", {})
+    splits, moments = sorted(listed), ["before", "best"]
+    names = [str(name) for split in splits for name in listed[split]["names"]]
+    true = np.concatenate([np.zeros(0, np.int32), *(np.asarray(listed[split]["labels"], np.int32) for split in splits)])
+    sizes = [len(listed[split]["names"]) for split in splits]
+    numbers = np.split(np.arange(len(names), dtype=np.int32), np.cumsum(sizes)[:-1])
+    parts: list[tuple[int, int, int, NDArray[np.int32], NDArray[np.int16], NDArray[np.float32]]] = []
+    for index, of_trial in enumerate(answers.values()):
+        for (split, moment), (predicted, confidence) in sorted(of_trial.items(), key=lambda part: part[0]):
+            place = splits.index(split)
+            parts.append((index, place, moments.index(moment), numbers[place], predicted.astype(np.int16), confidence))
+    lengths = [len(part[3]) for part in parts]
+    ids, of_split, of_moment = (
+        np.repeat(np.array([part[place] for part in parts], dtype), lengths)
+        for place, dtype in ((0, np.int32), (1, np.int8), (2, np.int8))
+    )
+    examples, predicted = (
+        np.concatenate([np.zeros(0, np.int32), *(part[place] for part in parts)]) for place in (3, 4)
+    )
+    confidence = np.concatenate([np.zeros(0, np.float32), *(part[5] for part in parts)])
+    coded = [
+        (ids, list(answers)),
+        (of_split, splits),
+        (of_moment, moments),
+        (examples, names),
+        (true[examples] if len(examples) else examples, data["classes"]),
+        (predicted, data["classes"]),
+    ]
+    columns = [pa.DictionaryArray.from_arrays(pa.array(codes), pa.array(words, pa.string())) for codes, words in coded]
+    return pa.Table.from_arrays([*columns, pa.array(confidence)], names=PREDICTIONS.names)
