@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import shlex
 import signal
-import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -27,6 +27,7 @@ from cnnsearch.ending import (
     stoppable,
 )
 from cnnsearch.errors import DiskError, RequestError, RunError
+from cnnsearch.steps import Steps
 from cnnsearch.storage.paths import typed_path
 from cnnsearch.storage.remote import is_uri, redacted
 from cnnsearch.words import VisibleLines, labelled, say
@@ -121,7 +122,9 @@ def sweep(
 ) -> None:
     """Run a sweep, or go on with it, and write its tables and report."""
     go_on = command_line()
-    with answering(as_json) as answer, one_clear_message("stopped before any trial began", go_on):
+    stopped = one_clear_message("stopped before any trial began", go_on)
+    with answering(as_json) as answer, stopped, Steps() as steps:
+        steps(f"looking at {sweep}")
         from cnnsearch.spec.load import load_sweep
 
         seconds = seconds_of("--max-time", max_time) if max_time else None
@@ -143,9 +146,10 @@ def sweep(
         with (
             stoppable(as_json) as stopper,
             attached(address) as cluster,
-            prepared(chosen, out, dry_run=dry_run, cluster=cluster) as ready,
+            prepared(chosen, out, dry_run=dry_run, cluster=cluster, tell=steps) as ready,
         ):
             stopper.ready = ready
+            steps.end()
             told: Callable[[], Plan | Run]
             if dry_run:
                 code, told = _dry(ready, seconds, max_trials)
@@ -173,7 +177,8 @@ def report(
     as_json: AsJson = False,
 ) -> None:
     """Make the report again from results alone; of several results folders, one that compares them."""
-    with answering(as_json) as answer, one_clear_message():
+    with answering(as_json) as answer, one_clear_message(), Steps() as steps:
+        steps("reading the results")
         from cnnsearch.evidence.evidence import Evidence
         from cnnsearch.report import compare, write, write_page
         from cnnsearch.report.comparison import beside, refuse_out, refuse_repeats
@@ -196,10 +201,12 @@ def report(
                 folder.mkdir(parents=True, exist_ok=True)
             except OSError as error:
                 raise RequestError(f"--out {folder} cannot be written: {error.strerror}") from None
+            steps("drawing the figures and writing the report")
             compared = compare(evidence, folder) if several else None
             page = write_page(folder, compared) if compared else write(evidence[0], folder)
             if folder == paths[0]:
                 places[0].publish()
+            steps.end()
             where = f"{places[0]}/{page.name}" if folder == paths[0] else str(page)
             say(where)
             if as_json:
@@ -230,17 +237,16 @@ def unseal(
 ) -> None:
     """Open a sealed test set (evidence.test: sealed): test every trial once, and make the report again."""
     go_on = f"cnnsearch unseal {shlex.quote(results)}"
-    with answering(as_json) as answer, one_clear_message(f"stopped; the same command goes on: {go_on}", go_on):
+    stopped = one_clear_message(f"stopped; the same command goes on: {go_on}", go_on)
+    with answering(as_json) as answer, stopped, Steps() as steps:
+        steps(f"looking at {results}")
         from cnnsearch.unsealing import unseal as test_all
 
         if is_uri(results):
             raise RequestError(f"{redacted(results)}: unseal works on folders")
 
-        def tell(done: int, total: int) -> None:
-            if sys.stdout.isatty():
-                print(f"\rtesting {done} of {total} trials", end="\n" if done == total else "", flush=True)
-
-        found = test_all(typed_path(results), data, tell)
+        found = test_all(typed_path(results), data, functools.partial(steps, "testing the trials"))
+        steps.end()
         say(f"test set open: {found.tested} trial{'s' * (found.tested != 1)} tested")
         say(labelled([*found.answer, ("report", str(found.report))]))
         if as_json:

@@ -168,8 +168,8 @@ class Stopper:
             raise KeyboardInterrupt
         if self.ready is not None:
             self.ready.warden.last_words("")
-        if os.isatty(2 if self.as_json else 1):
-            os.write(2 if self.as_json else 1, SHOW_CURSOR)
+        for terminal in filter(os.isatty, (1, 2)):  # where one of them hides it
+            os.write(terminal, SHOW_CURSOR)
         words = f"stopped at once; what was finished is kept. {how_to_go_on()}"
         words += f"\n{how_to_see(self.ready.results)}" if self.ready is not None else ""
         with contextlib.suppress(OSError):

@@ -49,6 +49,8 @@ class State:
     best: Record | None = None
     dashboard: str = ""
     """Address of the dashboard, in words; empty if there is none."""
+    waiting_for: str = ""
+    """What is being done while no trial runs, such as "starting Ray"; empty for nothing."""
 
     def __post_init__(self) -> None:
         self.started_at = self.clock()
@@ -118,6 +120,7 @@ class State:
 
     def update(self, event: Event) -> None:
         """Take in one event."""
+        self.waiting_for = event.what if isinstance(event, Waiting) else ""
         match event:
             case Ready():
                 self.dashboard = _dashboard_text(event)
@@ -223,6 +226,7 @@ class LiveView:
         tail = [Text(f"  and {hidden} more")] if hidden > 0 else []
         tail += [Text(printable(f"best so far  {best}")) for best in [state.best_text()] if best]
         tail += [Text(state.dashboard)] if state.dashboard else []
+        tail += [Text(f"{state.waiting_for} …")] if state.waiting_for else []
         return Group(head, trials, *tail) if state.running else Group(head, *tail)
 
 
@@ -251,7 +255,9 @@ class LineView:
         match event:
             case Ready():
                 return state.dashboard
-            case Planned() | Waiting():
+            case Waiting():
+                return event.what
+            case Planned():
                 return ""
             case Started():
                 row = state.running[event.trial.id][1]
