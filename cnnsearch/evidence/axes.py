@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cnnsearch.evidence.compared import Compared
-from cnnsearch.evidence.configurations import distinct
+from cnnsearch.evidence.configurations import AXES, distinct
 
 MOST_VALUES = 24
 """Values of an axis as rows or columns of a table; an axis with more is a scale."""
@@ -21,7 +21,8 @@ def map_axes(compared: Compared, stage: str) -> tuple[list[str], list[str]]:
     """The axes of a stage that heatmaps show, and those they average over.
 
     Two axes (rows, columns) where the stage is a table over them, else the one with most values; none without any, or
-    where ranges were searched.
+    where ranges were searched. The same two axes lie the same way in every report: learning rates are rows, batch sizes
+    columns, however many there are of each.
     """
     if any(search.stage == stage and search.is_search and search.has_ranges for search in compared.searches):
         return [], []  # no table: slices and a contour show these
@@ -32,6 +33,5 @@ def map_axes(compared: Compared, stage: str) -> tuple[list[str], list[str]]:
     tabular = [axis for axis in axes if 2 * counts[axis] <= len(configurations) and counts[axis] <= MOST_VALUES]
     if len(tabular) < 2:
         return axes[:1], []
-    first, second = tabular[:2]
-    used = [second, first] if counts[first] > counts[second] else sorted((first, second), key=list(counts).index)
+    used = sorted(tabular[:2], key=AXES.index)
     return used, [axis for axis in axes if axis not in used]

@@ -19,6 +19,10 @@ NUMBERED_CLASSES = 20
 """Most classes of a confusion matrix with counts in its cells; with more, the cells are too small."""
 MATRIX_CLASSES = 100
 """Most classes of a whole confusion matrix; if there are more, it shows the `MOST_CLASSES` with most mistakes."""
+COMPACT_CLASSES = 25
+"""Most classes of a small confusion matrix, one of many; if there are more, those with most mistakes."""
+PHONE_CLASSES = 10
+"""Most classes of a confusion matrix that a phone's screen has room for."""
 MOST_MAPS = 12
 """Most models with a heatmap each; if there are more, those with the best validation accuracy."""
 MOST_PANELS = 48

@@ -19,18 +19,39 @@ MOST_CURVES = 150
 _MOST_BARS = 12
 
 
-def rungs(search: Searched) -> Figure | None:
-    """Trials that reached each rung and were stopped there, beside their curves; None where none was stopped."""
+def rungs(search: Searched, *, narrow: bool = False) -> Figure | None:
+    """Trials that reached each rung and were stopped there, beside their curves; None where none was stopped.
+
+    With `narrow`, above their curves, for a phone.
+    """
     steps = search.rungs()
     if not steps:
         return None
     with style.drawing():
-        figure = style.new_figure(8.9, 4.0)
-        _draw_rungs(style.axes_at(figure, 0.7, 0.45, 3.3, 2.9), search, steps)
-        _draw_curves(style.axes_at(figure, 5.0, 0.45, 3.6, 2.9), search)
-        _legend(figure, search)
+        figure, (left, right) = _panels(narrow=narrow, top=0.45, height=2.9)
+        _draw_rungs(left, search, steps)
+        _draw_curves(right, search)
+        _legend(figure, search, narrow=narrow)
         style.put_title(figure, rungs_title(search))
     return figure
+
+
+def _panels(*, narrow: bool, top: float, height: float) -> tuple[Figure, tuple[Axes, Axes]]:
+    """A figure with two panels beside each other, or below each other, with room for legends above each."""
+    if narrow:
+        width, second = style.PHONE - 0.8, _second(top, height)
+        figure = style.new_figure(style.PHONE, second + height + 0.6)
+        return figure, (
+            style.axes_at(figure, 0.7, top, width, height),
+            style.axes_at(figure, 0.7, second, width, height),
+        )
+    figure = style.new_figure(8.9, top + height + 0.6)
+    return figure, (style.axes_at(figure, 0.7, top, 3.3, height), style.axes_at(figure, 5.0, top, 3.6, height))
+
+
+def _second(top: float, height: float) -> float:
+    """Where the lower of two panels starts: below the first with its labels, and below a legend of two rows."""
+    return top + height + 1.35
 
 
 def rungs_title(search: Searched) -> str:
@@ -96,7 +117,7 @@ def _draw_curves(axes: Axes, search: Searched) -> None:
     axes.grid(axis="y")
 
 
-def _legend(figure: Figure, search: Searched) -> None:
+def _legend(figure: Figure, search: Searched, *, narrow: bool) -> None:
     accent, faint = style.THEME["accent"], style.THEME["faint"]
     bars = [Patch(color=accent, alpha=0.75, linewidth=0, label="went on"),
             Patch(color=faint, alpha=0.55, linewidth=0, label="stopped here")]  # fmt: skip
@@ -106,20 +127,24 @@ def _legend(figure: Figure, search: Searched) -> None:
             label = style.shorten(model, 16) if marks.has_models(search) else "trained to the end"
             lines.append(Line2D([], [], color=colour, linewidth=1.2, label=label))
     lines += [Line2D([], [], color=accent, linewidth=2.2, label="best")] if search.best else []
-    for left, handles in ((0.65, bars), (4.95, lines)):
-        style.legend(figure, handles, left, 0.05, handletextpad=0.4, columnspacing=1.1, handlelength=1.2)
+    columns = min(3, len(lines)) if narrow else len(lines)
+    left, top = (0.0, _second(0.45, 2.9) - 0.5) if narrow else (4.95, 0.05)
+    style.legend(figure, bars, 0.65, 0.05, handletextpad=0.4, columnspacing=1.1, handlelength=1.2)
+    style.legend(figure, lines, left, top, columns, handletextpad=0.4, columnspacing=1.1, handlelength=1.2)
 
 
-def trials_by_budget(search: Searched) -> Figure | None:
-    """How many trials trained for how long, and how many epochs went into them; None where none was stopped."""
+def trials_by_budget(search: Searched, *, narrow: bool = False) -> Figure | None:
+    """How many trials trained for how long, and how many epochs went into them; None where none was stopped.
+
+    With `narrow`, one above the other, for a phone.
+    """
     trained = [one for one in search.attempts if one.epochs > 0]
     if not search.pruned or len({one.epochs for one in trained}) < 2:
         return None
     bins = spans(sorted({one.epochs for one in trained}), _MOST_BARS)
     with style.drawing():
-        figure = style.new_figure(8.9, 3.3)
-        for left, width, by_epochs in ((0.7, 3.3, False), (5.0, 3.6, True)):
-            axes = style.axes_at(figure, left, 0.4, width, 2.3)
+        figure, panels = _panels(narrow=narrow, top=0.62 if narrow else 0.4, height=2.3)
+        for axes, by_epochs in zip(panels, (False, True), strict=True):
             for index, (first, last) in enumerate(bins):
                 base = 0.0
                 for status, colour, alpha in _KINDS:
@@ -135,7 +160,7 @@ def trials_by_budget(search: Searched) -> Figure | None:
             axes.set_ylabel("epochs spent on them" if by_epochs else "trials")
             axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
             axes.grid(axis="y")
-        _budget_legend(figure, trained)
+        _budget_legend(figure, trained, narrow=narrow)
         style.put_title(figure, budget_title(search))
     return figure
 
@@ -160,11 +185,12 @@ def budget_title(search: Searched) -> str:
     )
 
 
-def _budget_legend(figure: Figure, trained: Sequence[Attempt]) -> None:
+def _budget_legend(figure: Figure, trained: Sequence[Attempt], *, narrow: bool) -> None:
     names = {"done": "trained to the end", "pruned": "stopped early", "lost": "failed or diverged"}
     handles = [
         Patch(color=style.THEME[colour], alpha=alpha, linewidth=0, label=names[kind])
         for kind, colour, alpha in _KINDS
         if any(_kind(one) == kind for one in trained)
     ]
-    style.legend(figure, handles, 0.65, 0.05, 3, handletextpad=0.4, columnspacing=1.1, handlelength=1.2)
+    left, columns = (0.0, 2) if narrow else (0.65, 3)
+    style.legend(figure, handles, left, 0.05, columns, handletextpad=0.4, columnspacing=1.1, handlelength=1.2)

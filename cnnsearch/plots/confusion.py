@@ -12,12 +12,14 @@ from numpy.typing import NDArray
 from cnnsearch.evidence.configurations import Configuration
 from cnnsearch.evidence.evidence import Evidence, as_evidence
 from cnnsearch.evidence.mistakes import counts, most_confused, most_mistaken
-from cnnsearch.evidence.shown import MATRIX_CLASSES, MOST_CLASSES, NUMBERED_CLASSES
+from cnnsearch.evidence.shown import COMPACT_CLASSES, MATRIX_CLASSES, MOST_CLASSES, NUMBERED_CLASSES
 from cnnsearch.plots import style
 from cnnsearch.plots.heatmaps import text_on_heat
 from cnnsearch.results.tables import Tables
 
 _COMPACT_NUMBERED_CLASSES = 12
+_COMPACT_SIDE = 3.2  # inches
+_LEAST_CELL = 0.125  # inches: names have to fit beside each other
 
 
 def confusion_matrix(
@@ -29,7 +31,8 @@ def confusion_matrix(
 ) -> Figure | None:
     """Rows are true classes, columns predicted ones; cells count examples, coloured by their share of the row.
 
-    With more than `MATRIX_CLASSES`, the `MOST_CLASSES` with the most mistakes are drawn; shares are still of all.
+    With more than `MATRIX_CLASSES`, the `MOST_CLASSES` with the most mistakes are drawn, and `COMPACT_CLASSES` if
+    `compact`; shares are still of all.
     Without `configuration`, the best one. None where its predictions were not recorded.
     """
     evidence = as_evidence(source)
@@ -57,15 +60,16 @@ def confusion_title(evidence: Evidence, configuration: Configuration, moment: st
 
 def _draw(classes: list[str], matrix: NDArray[np.int64], *, compact: bool) -> Figure:
     totals = np.maximum(1, matrix.sum(axis=1, keepdims=True))
-    if len(classes) > MATRIX_CLASSES:
-        shown = most_mistaken(matrix, MOST_CLASSES)
+    most, kept = (COMPACT_CLASSES, COMPACT_CLASSES) if compact else (MATRIX_CLASSES, MOST_CLASSES)
+    if len(classes) > most:
+        shown = most_mistaken(matrix, kept)
         classes, matrix, totals = [classes[i] for i in shown], matrix[np.ix_(shown, shown)], totals[shown]
     size = len(classes)
     numbers = size <= (_COMPACT_NUMBERED_CLASSES if compact else NUMBERED_CLASSES)
-    cell = (0.27 if compact else 0.44) if size <= 12 else 0.3 if numbers else max(0.115, 4.5 / size)
+    cell = (0.27 if compact else 0.44) if size <= 12 else 0.3 if numbers else max(_LEAST_CELL, 4.5 / size)
     if compact:
-        cell = min(cell, 3.2 / size)
-    font = min(8.5, 72 * cell * 0.62) if not compact else min(7.0, 72 * cell * 0.8)
+        cell = max(_LEAST_CELL, min(cell, _COMPACT_SIDE / size))
+    font = max(style.LEAST, min(7.0 if compact else 8.5, 72 * cell * 0.62))
     limit = 22 if not compact else 12
     names = [style.shorten(name, limit) for name in classes]
     margin = 0.15 + 0.0095 * font * max(len(name) for name in names)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -20,13 +21,16 @@ from cnnsearch.results.tables import Tables
 from cnnsearch.spec.axis_words import describe, words
 
 _ROW = 0.34
+_NARROW_ROW = 0.52
+_LABEL = 44  # characters beside a row
+_NARROW_LABEL = 26
 
 
-def before_after(source: Tables | Evidence, stage: str | None = None) -> Figure | None:
+def before_after(source: Tables | Evidence, stage: str | None = None, *, narrow: bool = False) -> Figure | None:
     """A row for each setting of a stage that starts from another: before, after, and both intervals.
 
     Without `stage`, the first one that continues another. None if there is none, or if nothing was measured before
-    training.
+    training. With `narrow`, the splits are below each other and names above their rows, for a phone.
     """
     evidence = as_evidence(source)
     name = stage or next((name for name in evidence.stages if evidence.continues(name)), None)
@@ -34,7 +38,7 @@ def before_after(source: Tables | Evidence, stage: str | None = None) -> Figure 
     if not groups or name is None:
         return None
     with style.drawing():
-        figure = _draw(evidence, name, groups)
+        figure = _draw(evidence, name, groups, narrow=narrow)
         style.put_title(figure, before_after_title(evidence, name))
     return figure
 
@@ -67,21 +71,29 @@ def _own_values(configuration: Configuration, axes: Sequence[str]) -> str:
     return ", ".join(describe(axis, configuration.values[axis]) for axis in axes)
 
 
-def _draw(evidence: Evidence, stage: str, groups: Sequence[Sequence[Configuration]]) -> Figure:
+def _draw(evidence: Evidence, stage: str, groups: Sequence[Sequence[Configuration]], *, narrow: bool) -> Figure:
     axes_names = evidence.axes(stage)
     labels = {s.key: " · ".join(describe(a, s.values[a]) for a in axes_names) for g in groups for s in g}
-    left = min(3.2, 0.3 + 0.08 * max(len(text) for text in [*labels.values(), *(_family(evidence, g) for g in groups)]))
-    width, gap, values = 2.5, 1.35, 1.3
+    longest = max(len(text) for text in [*labels.values(), *(_family(evidence, g) for g in groups)])
+    left, gap, values = min(3.2, 0.3 + 0.07 * longest), 1.35, 1.25
     rows = sum(len(group) for group in groups) + 0.9 * len(groups)
-    height, top = _ROW * rows, 0.62
     splits = evidence.measured
-    figure = style.new_figure(left + len(splits) * (width + gap) - gap + values, top + height + 0.5)
+    # The panels share what names and numbers leave of the page.
+    width = min(2.5, (style.PAGE - left - values - gap * (len(splits) - 1)) / len(splits))
+    height, top = _ROW * rows, 0.62
+    if narrow:
+        left, width, height, top = 0.05, style.PHONE - 0.15, _NARROW_ROW * rows, 0.8
+        below = height + 0.85
+        figure = style.new_figure(style.PHONE, top + len(splits) * below)
+    else:
+        figure = style.new_figure(left + len(splits) * (width + gap) - gap + values, top + height + 0.5)
     for index, split in enumerate(splits):
-        axes = style.axes_at(figure, left + index * (width + gap), top, width, height)
-        _panel(axes, evidence, groups, split, labels if index == 0 else {}, rows)
+        x, y = (left, top + index * below) if narrow else (left + index * (width + gap), top)
+        axes = style.axes_at(figure, x, y, width, height)
+        _panel(axes, evidence, groups, split, labels if index == 0 or narrow else {}, rows, narrow=narrow)
         axes.set_title(splits[split], loc="left", fontsize=10, fontweight="bold", pad=6)
     _share_x(figure)
-    _legend(figure, left)
+    _legend(figure, left, columns=2 if narrow else None)
     return figure
 
 
@@ -92,13 +104,18 @@ def _panel(
     split: str,
     labels: dict[str, str],
     rows: float,
+    *,
+    narrow: bool,
 ) -> None:
+    where: Any = {"x": 0, "ha": "left"} if narrow else {"x": -0.04, "ha": "right"}
+    room, above = (_NARROW_LABEL, 0.42) if narrow else (_LABEL, 0)
     y = -0.5
     for group in groups:
         y += 0.5
         colour = style.colour_of(group[0].model, evidence.models)
         if labels:
-            beside(axes, -0.04, y, _family(evidence, group), color=colour, fontweight="bold", ha="right")
+            family = style.shorten(_family(evidence, group), _LABEL)
+            beside(axes, y=y, text=family, color=colour, fontweight="bold", **where)
         y += 0.9
         best = best_of(group)
         for configuration in group:
@@ -107,12 +124,16 @@ def _panel(
                 _dumbbell(axes, y, before, after, colour, dashed=split == "val")
                 weight = "bold" if best is not None and configuration.key == best.key else "normal"
                 ink = style.THEME["ink"]
-                beside(axes, 1.03, y, after.text, fontsize=style.SMALL, color=ink, fontweight=weight)
+                side: Any = {"x": 1, "ha": "right"} if narrow else {"x": 1.03, "ha": "left"}
+                beside(
+                    axes, y=y - above, text=after.text, fontsize=style.SMALL, color=ink, fontweight=weight, **side
+                )  # fmt: skip
             if labels:
-                beside(axes, -0.04, y, labels[configuration.key], color=style.THEME["ink"], ha="right")
+                label = style.shorten(labels[configuration.key], room)
+                beside(axes, y=y - above, text=label, color=style.THEME["ink"], **where)
             y += 1
         y -= 0.5
-    axes.set_ylim(rows - 0.3, -0.6)
+    axes.set_ylim(rows - 0.3 + 0.2 * narrow, -0.6)
     axes.set_yticks([])
     axes.spines["left"].set_visible(False)
     axes.grid(axis="x")
@@ -149,11 +170,11 @@ def _share_x(figure: Figure) -> None:
         axes.set_xlim(max(0.0, low), min(1.0, high))
 
 
-def _legend(figure: Figure, left: float) -> None:
+def _legend(figure: Figure, left: float, columns: int | None) -> None:
     ink, paper = style.THEME["ink"], style.THEME["paper"]
     handles = [
         style.dot("o", ink, paper, "before"),
         style.dot("o", ink, ink, "after, at its best epoch"),
         Line2D([], [], linestyle="none", label="bold: best by validation"),
     ]
-    style.legend(figure, handles, left - 0.1, 0.05)
+    style.legend(figure, handles, max(0.0, left - 0.1), 0.05, columns)

@@ -138,7 +138,7 @@ def _cell_order(
 
 def _draw(evidence: Evidence, rows: list[list[_Panel]], metric: Metric) -> Figure:
     columns = max(len(row) for row in rows)
-    width = {1: 4.0, 2: 3.4, 3: 2.85}.get(columns, 2.15)
+    width = {1: 4.0, 2: 3.4, 3: 2.85}.get(columns, 2.12)
     titles = {panel.title: _title_lines(panel.title, width) for row in rows for panel in row}
     extra = 0.16 * (max(text.count("\n") for text in titles.values()))
     left, top = 0.62, 0.78 + extra

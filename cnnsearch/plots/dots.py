@@ -15,11 +15,18 @@ from cnnsearch.plots import style
 from cnnsearch.results.tables import Tables
 
 _ROOM = 44  # characters of a label
+_NARROW_ROOM = 42
 ROW = 0.25  # inches
+NARROW_ROW = 0.43
+_NEAR = 0.25
+"""Chance is inside the axes if it is no further from the scores than this share of their span; else at their edge."""
 
 
-def all_settings(source: Tables | Evidence) -> Figure | None:
-    """Draw a dot for each of the best `most_dots` settings by validation accuracy; None if nothing finished."""
+def all_settings(source: Tables | Evidence, *, narrow: bool = False) -> Figure | None:
+    """Draw a dot for each of the best `most_dots` settings by validation accuracy; None if nothing finished.
+
+    With `narrow`, names are above their dots instead of beside them, for a phone.
+    """
     evidence = as_evidence(source)
     scored = [(c, score) for c in evidence.configurations if (score := evidence.score(c)) is not None]
     if not scored:
@@ -27,14 +34,14 @@ def all_settings(source: Tables | Evidence) -> Figure | None:
     shown = sorted(scored, key=lambda item: (-item[0].val_accuracy, item[0].order))
     shown = shown[: most_dots(evidence)]
     with style.drawing():
-        return _draw(evidence, shown, len(scored))
+        return _draw(evidence, shown, len(scored), narrow=narrow)
 
 
-def _label(evidence: Evidence, configuration: Configuration) -> str:
+def _label(evidence: Evidence, configuration: Configuration, room: int = _ROOM) -> str:
     again = f" · {len(configuration.trial_ids)} fresh seeds" if configuration.confirms else ""
     label = evidence.label(configuration, omit=("model",), separator=" · ")
-    if len(label) > _ROOM and configuration.key in evidence.attempts:
-        label = evidence.brief(configuration, _ROOM)
+    if len(label) > room and configuration.key in evidence.attempts:
+        label = evidence.brief(configuration, room)
     return label + again
 
 
@@ -65,17 +72,20 @@ def settings_title(evidence: Evidence) -> str:
     return f"{near} of {others} other settings may be as good as {name}"
 
 
-def _draw(evidence: Evidence, shown: list[tuple[Configuration, Score]], total: int) -> Figure:
+def _draw(evidence: Evidence, shown: list[tuple[Configuration, Score]], total: int, *, narrow: bool) -> Figure:
     models = [
         model for model in evidence.models if any(configuration.model == model for configuration, _ in shown)
     ] or [""]
     headed = len(evidence.models) > 1
-    labels = {configuration.key: _label(evidence, configuration) for configuration, _ in shown}
+    room = _NARROW_ROOM if narrow else _ROOM
+    labels = {configuration.key: _label(evidence, configuration, room) for configuration, _ in shown}
     left = min(3.4, 0.35 + 0.07 * max(len(text) for text in labels.values()))
-    width, right = 3.7, 1.85
-    top = 0.62
+    width, right, row = 3.7, 1.85, ROW
+    if narrow:
+        left, width, right, row = 0.05, 2.05, style.PHONE - 2.1, NARROW_ROW
+    top = 0.62 if not narrow else 0.85
     rows = len(shown) + (1.15 * len(models) if headed else 0)
-    height = ROW * (rows + 0.5)
+    height = row * (rows + 0.5)
     figure = style.new_figure(left + width + right, top + height + 0.5)
     axes = style.axes_at(figure, left, top, width, height)
     near = {c.key for c in evidence.near_best}
@@ -85,17 +95,22 @@ def _draw(evidence: Evidence, shown: list[tuple[Configuration, Score]], total: i
         colour = style.colour_of(model, evidence.models)
         if headed:
             y += 0.15
-            beside(axes, -0.02, y, model, ha="right", color=colour, fontweight="bold")
+            where: Any = {"x": 0, "ha": "left"} if narrow else {"x": -0.02, "ha": "right"}
+            beside(axes, y=y, text=model, color=colour, fontweight="bold", **where)
             y += 1
         for configuration, score in group:
             is_best = evidence.best is not None and configuration.key == evidence.best.key
             draw_row(
-                axes, y, labels[configuration.key], score, colour, is_best=is_best, is_near=configuration.key in near
-            )
+                axes, y, labels[configuration.key], score, colour,
+                is_best=is_best, is_near=configuration.key in near, narrow=narrow,
+            )  # fmt: skip
             y += 1
     _finish(axes, evidence, [score for _, score in shown], y)
     told = "not a contender, or worse than one" if evidence.is_confirmed else "worse than another"
-    kinds_legend(figure, left - 0.01 * figure.get_size_inches()[0], "best by validation", told)
+    if narrow:
+        kinds_legend(figure, 0, "best by validation", told, columns=1 if evidence.is_confirmed else 2)
+    else:
+        kinds_legend(figure, left - 0.01 * figure.get_size_inches()[0], "best by validation", told)
     if total > len(shown):
         note = f"best {len(shown)} of {total} settings by validation accuracy"
         style.put_text(figure, left, -0.02, note, fontsize=8.5, color=style.THEME["muted"], va="bottom")
@@ -103,11 +118,22 @@ def _draw(evidence: Evidence, shown: list[tuple[Configuration, Score]], total: i
     return figure
 
 
-def draw_row(axes: Axes, y: float, label: str, score: Score, colour: str, *, is_best: bool, is_near: bool) -> None:
-    """Draw one setting at height `y`: its name, its dot with interval, its numbers."""
+def draw_row(
+    axes: Axes,
+    y: float,
+    label: str,
+    score: Score,
+    colour: str,
+    *,
+    is_best: bool,
+    is_near: bool,
+    narrow: bool = False,
+) -> None:
+    """Draw one setting at height `y`: its name, its dot with interval, its numbers; the name on top if `narrow`."""
     strong = is_best or is_near
     if is_best:
-        axes.axhspan(y - 0.5, y + 0.5, color=style.THEME["accent"], alpha=0.12, linewidth=0)
+        above, below = (0.72, 0.28) if narrow else (0.5, 0.5)
+        axes.axhspan(y - above, y + below, color=style.THEME["accent"], alpha=0.12, linewidth=0)
     axes.plot(
         [score.low, score.high], [y, y], color=colour, linewidth=1.6, alpha=1 if strong else 0.55, solid_capstyle="butt"
     )
@@ -117,7 +143,10 @@ def draw_row(axes: Axes, y: float, label: str, score: Score, colour: str, *, is_
     )  # fmt: skip
     ink = style.THEME["ink"] if strong else style.THEME["muted"]
     weight = "bold" if is_best else "normal"
-    beside(axes, -0.02, y, label, ha="right", color=ink, fontweight=weight)
+    if narrow:
+        beside(axes, 0, y - 0.44, style.shorten(label, _NARROW_ROOM), ha="left", color=ink, fontweight=weight)
+    else:
+        beside(axes, -0.02, y, label, ha="right", color=ink, fontweight=weight)
     beside(axes, 1.03, y, score.text, ha="left", color=ink, fontweight=weight)
 
 
@@ -127,18 +156,31 @@ def beside(axes: Axes, x: float, y: float, text: str, **options: Any) -> None:
 
 
 def _finish(axes: Axes, evidence: Evidence, scores: list[Score], rows: float) -> None:
-    low = min([evidence.chance, *(score.low for score in scores)])
-    high = max([evidence.chance, *(score.high for score in scores)])
+    low, high = min(score.low for score in scores), max(score.high for score in scores)
+    chance, near = evidence.chance, _NEAR * (high - low)
+    is_inside = low - near <= chance <= high + near
+    if is_inside:
+        low, high = min(low, chance), max(high, chance)
     pad = 0.03 * (high - low)
     axes.set_xlim(max(0.0, low - pad), min(1.0, high + pad))
     axes.set_ylim(rows - 0.4, -0.6)
-    axes.axvline(evidence.chance, color=style.THEME["muted"], linewidth=1.1, linestyle=(0, (1, 1.5)))
-    axes.annotate(
-        f"chance {100 * evidence.chance:.3g} %", (evidence.chance, 1), xycoords=("data", "axes fraction"),
-        xytext=(0, 3), textcoords="offset points", ha="left", va="bottom", fontsize=style.SMALL,
-        color=style.THEME["muted"],
-    )  # fmt: skip
+    _mark_chance(axes, chance, is_inside=is_inside, is_below=chance < low)
     accuracy_axis(axes, evidence.judged)
+
+
+def _mark_chance(axes: Axes, chance: float, *, is_inside: bool, is_below: bool) -> None:
+    """Draw chance as a line; where it is outside of the axes, point at it from their edge."""
+    text, x, side = f"chance {100 * chance:.3g} %", chance, "left"
+    if is_inside:
+        axes.axvline(chance, color=style.THEME["muted"], linewidth=1.1, linestyle=(0, (1, 1.5)))
+    elif is_below:
+        text, x = f"← {text}", axes.get_xlim()[0]
+    else:
+        text, x, side = f"{text} →", axes.get_xlim()[1], "right"
+    axes.annotate(
+        text, (x, 1), xycoords=("data", "axes fraction"), xytext=(0, 3), textcoords="offset points", ha=side,
+        va="bottom", fontsize=style.SMALL, color=style.THEME["muted"], gid="chance",
+    )  # fmt: skip
 
 
 def accuracy_axis(axes: Axes, judged: str = "test") -> None:
@@ -150,7 +192,9 @@ def accuracy_axis(axes: Axes, judged: str = "test") -> None:
     axes.set_xlabel(f"{judged} accuracy, 95 % interval")
 
 
-def kinds_legend(figure: Figure, left: float, best: str, told: str = "worse than another") -> None:
+def kinds_legend(
+    figure: Figure, left: float, best: str, told: str = "worse than another", *, columns: int | None = None
+) -> None:
     """Add a legend of the three kinds of dots above the axes; `left` is in inches."""
     ink = style.THEME["ink"]
     handles = [
@@ -158,4 +202,4 @@ def kinds_legend(figure: Figure, left: float, best: str, told: str = "worse than
         style.dot("o", ink, ink, "may be as good"),
         style.dot("o", ink, style.THEME["paper"], told),
     ]
-    style.legend(figure, handles, left, 0.33, loc="lower left")
+    style.legend(figure, handles, left, 0.33 if columns is None else 0.53, columns, loc="lower left")

@@ -13,18 +13,21 @@ from cnnsearch.evidence.axes import MOST_VALUES, main_stage, map_axes
 from cnnsearch.evidence.comparisons import Score
 from cnnsearch.evidence.configurations import Configuration, best_of, distinct, preferred
 from cnnsearch.evidence.evidence import Evidence, as_evidence
-from cnnsearch.evidence.shown import NAMED_COLUMNS, has_intervals, maps_shown
+from cnnsearch.evidence.shown import has_intervals, maps_shown
 from cnnsearch.evidence.statements import champions, of_models, of_values
 from cnnsearch.evidence.verdicts import CLEAR
 from cnnsearch.plots import style
 from cnnsearch.results.tables import Tables
 from cnnsearch.spec.axis_words import Value, describe, format_value, words
 
+_LEAST_CELL, _ROOMY_CELL = 0.34, 0.85  # inches across
 
-def heatmaps(source: Tables | Evidence, stage: str | None = None) -> Figure | None:
+
+def heatmaps(source: Tables | Evidence, stage: str | None = None, *, narrow: bool = False) -> Figure | None:
     """Draw heatmaps over two axes of a stage, all on one colour scale, or dots if there is only one axis.
 
-    Without `stage`, the first one that varies anything but the model. None if there is nothing to show.
+    Without `stage`, the first one that varies anything but the model. None if there is nothing to show. With `narrow`,
+    models are below each other, for a phone.
     """
     evidence = as_evidence(source)
     name = stage or main_stage(evidence)
@@ -34,7 +37,7 @@ def heatmaps(source: Tables | Evidence, stage: str | None = None) -> Figure | No
     configurations = [c for c in evidence.stage(name) if evidence.score(c) is not None]
     with style.drawing():
         draw = _draw_maps if len(used) == 2 else _draw_dots
-        figure = draw(evidence, configurations, *used)
+        figure = draw(evidence, configurations, *used, narrow=narrow)
         style.put_title(figure, heatmaps_title(evidence, configurations))
     return figure
 
@@ -78,7 +81,9 @@ def axis_title(evidence: Evidence, stage: str, axis: str) -> str:
     return f"{name} is better than {which}" + (f", on average over {pairs} settings" if pairs > 1 else "")
 
 
-def _draw_maps(evidence: Evidence, configurations: Sequence[Configuration], row_axis: str, column_axis: str) -> Figure:
+def _draw_maps(
+    evidence: Evidence, configurations: Sequence[Configuration], row_axis: str, column_axis: str, *, narrow: bool
+) -> Figure:
     rows, columns = distinct(configurations, row_axis), distinct(configurations, column_axis)
     models = maps_shown(evidence, configurations) or [""]
     cells = {
@@ -91,9 +96,16 @@ def _draw_maps(evidence: Evidence, configurations: Sequence[Configuration], row_
     low, high = min(values), max(values)
     roomy = has_intervals(columns)
     width, height = (1.3, 0.56) if roomy else (0.62, 0.34)
-    panel, tall, gap, left = width * len(columns), height * len(rows), 0.35, 0.95
-    top = 0.62 if len(columns) <= NAMED_COLUMNS else 0.8
-    across = len(models) * (panel + gap) <= 9  # inches; where wider, models go below each other
+    gap, left = 0.35, 0.95
+    if narrow:
+        width = max(_LEAST_CELL, min(width, (style.PHONE - left - 0.05) / len(columns)))
+        roomy = roomy and width >= _ROOMY_CELL
+    panel, tall = width * len(columns), height * len(rows)
+    # Values alone, with the axis named above them, where a column has no room for both.
+    short = max(len(describe(column_axis, value)) for value in columns) * 0.078 > width
+    top = 0.8 if short else 0.62
+    # Where they are too wide, models go below each other.
+    across = not narrow and left + len(models) * (panel + gap) <= style.PAGE
     if across:
         figure = style.new_figure(left + len(models) * (panel + gap), top + tall + 0.1)
     else:
@@ -109,10 +121,13 @@ def _draw_maps(evidence: Evidence, configurations: Sequence[Configuration], row_
                 picked = cell is not None and best is not None and best.key in cell[1]
                 share = (cell[0].value - low) / (high - low) if cell is not None and high > low else 0.5
                 _draw_cell(axes, j, i, None if cell is None else cell[0], share, roomy=roomy, picked=picked)
-        _name_cells(axes, rows, columns, row_axis if index == 0 or not across else None, column_axis)
+        _name_cells(
+            axes, rows, columns, row_axis if index == 0 or not across else None, column_axis,
+            short=short,
+        )  # fmt: skip
         if model and len(evidence.models) > 1:
             colour = style.colour_of(model, evidence.models)
-            pad = 24 if len(columns) <= NAMED_COLUMNS else 36
+            pad = 36 if short else 24
             axes.set_title(model, loc="left", color=colour, fontsize=10, fontweight="bold", pad=pad)
     return figure
 
@@ -160,14 +175,19 @@ def text_on_heat(strength: float) -> str:
 
 
 def _name_cells(
-    axes: Axes, rows: Sequence[Value], columns: Sequence[Value], row_axis: str | None, column_axis: str
+    axes: Axes,
+    rows: Sequence[Value],
+    columns: Sequence[Value],
+    row_axis: str | None,
+    column_axis: str,
+    *,
+    short: bool,
 ) -> None:
     axes.set_xlim(-0.5, len(columns) - 0.5)
     axes.set_ylim(-0.5, len(rows) - 0.5)  # larger values further up
     for spine in axes.spines.values():
         spine.set_visible(False)
     axes.tick_params(length=0, labelsize=9)
-    short = len(columns) > NAMED_COLUMNS
     axes.set_xticks(range(len(columns)), [format_value(v) if short else describe(column_axis, v) for v in columns])
     axes.xaxis.tick_top()
     if short:
@@ -177,14 +197,16 @@ def _name_cells(
     axes.set_yticks(range(len(rows)), names)
 
 
-def _draw_dots(evidence: Evidence, configurations: Sequence[Configuration], axis: str) -> Figure:
+def _draw_dots(evidence: Evidence, configurations: Sequence[Configuration], axis: str, *, narrow: bool) -> Figure:
     values = distinct(configurations, axis)
     numeric = all(isinstance(value, int | float) for value in values)
     as_scale = numeric and len(values) > MOST_VALUES
-    width = 5.6 if as_scale else min(8.0, max(3.4, 1.0 * len(values)))
-    figure = style.new_figure(width + 1.9, 3.3)
-    axes = style.axes_at(figure, 0.75, 0.1, width, 2.6)
     models = [m for m in evidence.models if any(s.model == m for s in configurations)] or [""]
+    width = 5.6 if as_scale else min(7.5, max(3.4, 1.0 * len(values)))
+    if narrow:
+        width = style.PHONE - 0.8 - (0.95 if len(models) > 1 else 0.1)
+    figure = style.new_figure(width + (1.9 if not narrow else style.PHONE - width), 3.5)
+    axes = style.axes_at(figure, 0.75, 0.1, width, 2.6)
     ends: list[tuple[float, str, str]] = []
     for index, model in enumerate(models):
         colour = style.colour_of(model, evidence.models)
@@ -206,9 +228,11 @@ def _draw_dots(evidence: Evidence, configurations: Sequence[Configuration], axis
         axes.set_xscale("log")
     if not as_scale:
         axes.set_xlim(-0.5, len(values) - 0.5)
-        axes.set_xticks(range(len(values)), [style.shorten(format_value(value), 16) for value in values])
+        names = [style.shorten(format_value(value), 16) for value in values]
+        axes.set_xticks(range(len(values)), names)
+        style.slant_labels(axes, names, width / len(values))
     if len(models) > 1:
-        _name_ends(axes, ends)
+        _name_ends(axes, ends, 11 if narrow else 18)
     axes.set_xlabel(words(axis).full)
     axes.set_ylabel(f"{evidence.judged} accuracy, 95 % interval")
     axes.grid(axis="y")
@@ -216,7 +240,7 @@ def _draw_dots(evidence: Evidence, configurations: Sequence[Configuration], axis
     return figure
 
 
-def _name_ends(axes: Axes, ends: list[tuple[float, str, str]]) -> None:
+def _name_ends(axes: Axes, ends: list[tuple[float, str, str]], room: int) -> None:
     """Write model names at the right edge, beside their last dots but never on top of each other."""
     low, high = axes.get_ylim()
     step = 0.07 * (high - low)
@@ -224,6 +248,6 @@ def _name_ends(axes: Axes, ends: list[tuple[float, str, str]]) -> None:
     for y, model, colour in sorted(ends):
         at = max(y, at + step)
         axes.text(
-            1.02, at, style.shorten(model, 18), transform=axes.get_yaxis_transform(), color=colour,
+            1.02, at, style.shorten(model, room), transform=axes.get_yaxis_transform(), color=colour,
             fontweight="bold", va="center",
         )  # fmt: skip

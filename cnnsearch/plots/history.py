@@ -13,13 +13,17 @@ from cnnsearch.plots import marks, style
 _FEW = 40
 
 
-def optimisation_history(search: Searched) -> Figure | None:
-    """Draw a dot for each trial, and the best so far as steps; None if no trial was trained to its end."""
+def optimisation_history(search: Searched, *, narrow: bool = False) -> Figure | None:
+    """Draw a dot for each trial, and the best so far as steps; None if no trial was trained to its end.
+
+    With `narrow`, for a phone.
+    """
     if search.best is None:
         return None
     with style.drawing():
-        figure = style.new_figure(8.2, 3.9)
-        axes = style.axes_at(figure, 0.75, 0.4, 7.3, 2.95)
+        width, top = (style.PHONE, 0.8) if narrow else (8.2, 0.4)
+        figure = style.new_figure(width, top + 3.5)
+        axes = style.axes_at(figure, 0.75, top, width - 0.9, 2.95)
         finished = [(one, float(one.number), search.score(one)) for one in search.scored]
         column = search.objective.column
         stopped = [(float(one.number), one.scores[column]) for one in search.stopped if column in one.scores]
@@ -32,12 +36,12 @@ def optimisation_history(search: Searched) -> Figure | None:
         marks.draw_best(axes, search.best.number, search.score(search.best))
         count = len(search.attempts)
         axes.set_xlim(1 - 0.015 * count - 0.3, count + 0.015 * count + 0.3)
-        axes.xaxis.set_major_locator(MaxNLocator(9, integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(5 if narrow else 9, integer=True))
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
         axes.set_xlabel("trial, in the order of suggestion")
         axes.grid(axis="y")
         marks.score_axis(axes, search.objective)
-        marks.legend(figure, search, 0.7, 0.05, _extra(search))
+        marks.legend(figure, search, 0.0 if narrow else 0.7, 0.05, _extra(search), columns=2 if narrow else None)
         style.put_title(figure, history_title(search))
     return figure
 

@@ -11,10 +11,10 @@ from cnnsearch.plots import style
 from cnnsearch.results.tables import Tables
 
 
-def images_per_class(source: Tables | Evidence) -> Figure | None:
-    """Draw a panel for each split with a bar for each class.
+def images_per_class(source: Tables | Evidence, *, narrow: bool = False) -> Figure | None:
+    """Draw a panel for each split with a bar for each class, all on one scale: equal counts have equal bars.
 
-    If there are more than `MOST_CLASSES`, only the largest and the smallest are drawn.
+    If there are more than `MOST_CLASSES`, only the largest and the smallest are drawn. With `narrow`, for a phone.
     """
     evidence = as_evidence(source)
     counts = {split: evidence.class_counts(split) for split in SPLITS}
@@ -27,7 +27,7 @@ def images_per_class(source: Tables | Evidence) -> Figure | None:
         by_size = sorted(order, key=lambda i: (-totals[i], i))
         order = [*by_size[: MOST_CLASSES // 2], *by_size[-MOST_CLASSES // 2 :]]
     with style.drawing():
-        figure = _draw([classes[i] for i in order], {s: [counts[s][i] for i in order] for s in SPLITS})
+        figure = _draw([classes[i] for i in order], {s: [counts[s][i] for i in order] for s in SPLITS}, narrow=narrow)
         style.put_title(figure, images_title(evidence))
     return figure
 
@@ -44,10 +44,12 @@ def images_title(evidence: Evidence) -> str:
     return f"{', '.join(parts[:-1])} and {parts[-1]} images of each class" if len(parts) > 1 else "Images per class"
 
 
-def _draw(classes: list[str], counts: dict[str, list[int]]) -> Figure:
-    names = [style.shorten(name, 26) for name in classes]
-    left = 0.3 + 0.075 * max(len(name) for name in names)
-    width, gap, row = 1.75, 0.5, 0.21
+def _draw(classes: list[str], counts: dict[str, list[int]], *, narrow: bool) -> Figure:
+    names = [style.shorten(name, 13 if narrow else 26) for name in classes]
+    most = max(1, *(max(values) for values in counts.values()))
+    left = 0.1 + 0.075 * max(len(name) for name in names)
+    gap, row = 0.15 + 0.07 * len(f"{most:,}"), 0.21
+    width = max(0.25, (style.PHONE - left) / 3 - gap) if narrow else 1.75
     height = row * len(names)
     figure = style.new_figure(left + 3 * (width + gap), height + 0.4)
     for index, (split, name) in enumerate(SPLIT_WORDS.items()):
@@ -62,6 +64,7 @@ def _draw(classes: list[str], counts: dict[str, list[int]]) -> Figure:
                 f"{count:,}", (count, y), xytext=(4, 0), textcoords="offset points", va="center_baseline",
                 fontsize=style.SMALL, color=style.THEME["ink"],
             )  # fmt: skip
+        axes.set_xlim(0, most)
         axes.set_ylim(len(names) - 0.4, -0.6)
         axes.set_yticks(range(len(names)), names if index == 0 else [""] * len(names))
         axes.tick_params(length=0, labelcolor=style.THEME["ink"])

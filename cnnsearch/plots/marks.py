@@ -73,7 +73,14 @@ def draw_best(axes: Axes, x: float, y: float) -> None:
 
 
 def legend(
-    figure: Figure, search: Searched, left: float, top: float, extra: Iterable[Line2D] = (), *, stopped: bool = True
+    figure: Figure,
+    search: Searched,
+    left: float,
+    top: float,
+    extra: Iterable[Line2D] = (),
+    *,
+    stopped: bool = True,
+    columns: int | None = None,
 ) -> None:
     """Add a legend of the marks that occur in the search; `stopped` is false if stopped trials are not drawn."""
     ink = style.THEME["ink"]
@@ -87,7 +94,7 @@ def legend(
     if stopped and search.stopped:
         handles.append(style.dot("o", style.THEME["faint"], "none", "stopped early"))
     handles += [*extra, style.dot("D", style.THEME["accent"], style.THEME["accent"], "best")]
-    style.legend(figure, handles, left, top)
+    style.legend(figure, handles, left, top, columns)
 
 
 def ticks(axis: Axis, most: int = 5) -> list[tuple[float, str]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import textwrap
+
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -15,25 +17,30 @@ from cnnsearch.spec.axis_words import format_value, words
 _NOT_USED = -0.14  # below the axis: the position of trials that the axis does not apply to
 _HIGHLIGHTED = 20
 _LEAST = 5
+_LEAST_GAP = 0.78  # inches between two axes: with more axes than fit on a page, the figure is wider
 
 
 def parallel_coordinates(search: Searched) -> Figure | None:
-    """Draw the fully trained trials, `highlighted` ones in colour; None with fewer than two axes or five trials."""
-    axes_of = [axis for axis in search.axes if len({one.values.get(axis.name) for one in search.scored}) > 1]
+    """Draw the fully trained trials, `highlighted` ones in colour; None with fewer than two axes or five trials.
+
+    Axes stand in the order of the slices: the most important first where that is known.
+    """
+    axes_of = [axis for axis in search.by_importance if len({one.values.get(axis.name) for one in search.scored}) > 1]
     if len(axes_of) < 2 or len(search.scored) < _LEAST:
         return None
     best = highlighted(search)
     with style.drawing():
-        gap = max(1.05, min(1.7, 7.4 / len(axes_of)))
+        gap = max(_LEAST_GAP, min(1.7, (style.PAGE - 1.1) / len(axes_of)))
         width = gap * len(axes_of)
         conditional = any(axis.name not in one.values for axis in axes_of for one in search.scored)
-        top, height, below = 0.72, 2.7, 0.4 if conditional else 0.1
-        figure = style.new_figure(0.6 + width + 0.5, top + height + below)
-        axes = style.axes_at(figure, 0.6, top, width, height)
+        top, height, below = 0.86, 2.7, 0.4 if conditional else 0.1
+        figure = style.new_figure(0.5 + width + 0.5, top + height + below)
+        axes = style.axes_at(figure, 0.5, top, width, height)
         _draw_lines(axes, search, axes_of, best)
         count = len(axes_of)
         for index, axis in enumerate(axes_of):
-            _draw_axis(axes, index, axis, conditional=any(axis.name not in one.values for one in search.scored))
+            conditional = any(axis.name not in one.values for one in search.scored)
+            _draw_axis(axes, index, axis, gap, conditional=conditional)
         _draw_score_axis(axes, search, count)
         axes.set_xlim(-0.1, count + 0.1)
         axes.set_ylim(0, 1)
@@ -98,13 +105,14 @@ def _score_position(search: Searched, attempt: Attempt) -> float:
     return share if search.objective.is_larger_better else 1 - share
 
 
-def _draw_axis(axes: Axes, index: int, axis: Axis, *, conditional: bool) -> None:
+def _draw_axis(axes: Axes, index: int, axis: Axis, gap: float, *, conditional: bool) -> None:
     axes.plot([index, index], [0, 1], color=style.THEME["muted"], linewidth=0.9, zorder=6, clip_on=False)
-    name = words(axis.name).full + ("\nlog scale" if axis.is_log and axis.is_range else "\n")
+    lines = textwrap.wrap(words(axis.name).full, max(10, int(gap / 0.075)), break_long_words=False)
+    name = "\n".join(lines + ["log scale"] * (axis.is_log and axis.is_range))
     axes.text(index, 1.06, name, ha="center", va="bottom", fontsize=8.5, color=style.THEME["ink"])
     for position, text in marks.ticks(axis):
         axes.plot([index - 0.02, index + 0.02], [position] * 2, color=style.THEME["muted"], linewidth=0.9, zorder=6)
-        _tick(axes, index, position, text)
+        _tick(axes, index, position, style.shorten(text, max(6, int(gap / 0.075) - 1)))
     if conditional:
         _tick(axes, index, _NOT_USED, "not used")
 

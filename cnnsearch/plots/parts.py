@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -12,7 +13,7 @@ from matplotlib.lines import Line2D
 from cnnsearch.evidence.part import Part
 from cnnsearch.evidence.shown import MOST_OF_A_PART
 from cnnsearch.plots import style
-from cnnsearch.plots.dots import ROW, accuracy_axis, beside, draw_row, kinds_legend
+from cnnsearch.plots.dots import NARROW_ROW, ROW, accuracy_axis, beside, draw_row, kinds_legend
 from cnnsearch.words import duration
 
 _COLOURS = ("m-purple", "m-orange", "m-sky", "m-yellow", "m-green", "m-vermillion", "m-blue")
@@ -29,8 +30,11 @@ def colour_of_part(index: int) -> str:
     return style.THEME[_COLOURS[index % len(_COLOURS)]]
 
 
-def best_settings(parts: Sequence[Part], title: str) -> Figure | None:
-    """Draw the `MOST_OF_A_PART` best settings of each sweep by validation; None if none has a test accuracy."""
+def best_settings(parts: Sequence[Part], title: str, *, narrow: bool = False) -> Figure | None:
+    """Draw the `MOST_OF_A_PART` best settings of each sweep by validation; None if none has a test accuracy.
+
+    With `narrow`, names are above their dots, for a phone.
+    """
     groups = []
     for index, part in enumerate(parts):
         ranked = sorted(part.evidence.configurations, key=lambda s: (s is not part.best, -s.val_accuracy, s.order))
@@ -41,24 +45,27 @@ def best_settings(parts: Sequence[Part], title: str) -> Figure | None:
         return None
     longest = max(len(part.evidence.label(s, separator=" · ")) for _, part, scored in groups for s, _ in scored)
     rows = sum(len(scored) + 1.15 for _, _, scored in groups)
-    left, width, right, top = min(3.9, 0.35 + 0.07 * longest), 3.4, 1.85, 0.62
+    left, width, right, top, row = min(3.9, 0.35 + 0.07 * longest), 3.4, 1.85, 0.62, ROW
+    if narrow:
+        left, width, right, top, row = 0.05, 2.05, style.PHONE - 2.1, 0.85, NARROW_ROW
+    where: Any = {"x": 0, "ha": "left"} if narrow else {"x": -0.02, "ha": "right"}
     with style.drawing():
-        figure = style.new_figure(left + width + right, top + ROW * (rows + 0.5) + 0.5)
-        axes = style.axes_at(figure, left, top, width, ROW * (rows + 0.5))
+        figure = style.new_figure(left + width + right, top + row * (rows + 0.5) + 0.5)
+        axes = style.axes_at(figure, left, top, width, row * (rows + 0.5))
         y = 0.0
         for index, part, scored in groups:
             y += 0.15
-            beside(
-                axes, -0.02, y, style.shorten(part.name, 40), ha="right", color=style.THEME["ink"], fontweight="bold"
-            )
+            name = style.shorten(part.name, 40)
+            beside(axes, y=y, text=name, color=style.THEME["ink"], fontweight="bold", **where)
             y += 1
             near = {c.key for c in part.evidence.near_best}
             for configuration, score in scored:
                 label = style.shorten(part.evidence.label(configuration, separator=" · "), 56)
                 is_best = part.best is not None and configuration.key == part.best.key
                 draw_row(
-                    axes, y, label, score, colour_of_part(index), is_best=is_best, is_near=configuration.key in near
-                )
+                    axes, y, label, score, colour_of_part(index),
+                    is_best=is_best, is_near=configuration.key in near, narrow=narrow,
+                )  # fmt: skip
                 y += 1
         scores = [score for _, _, scored in groups for _, score in scored]
         low, high = min(s.low for s in scores), max(s.high for s in scores)
@@ -66,7 +73,11 @@ def best_settings(parts: Sequence[Part], title: str) -> Figure | None:
         axes.set_xlim(max(0.0, low - pad), min(1.0, high + pad))
         accuracy_axis(axes)
         axes.set_ylim(y - 0.4, -0.6)
-        kinds_legend(figure, max(0.0, left - 0.12 * figure.get_size_inches()[0]), "best of its sweep by validation")
+        best = "best of its sweep by validation"
+        if narrow:
+            kinds_legend(figure, 0, best, columns=1)
+        else:
+            kinds_legend(figure, max(0.0, left - 0.12 * figure.get_size_inches()[0]), best)
         style.put_title(figure, title)
     return figure
 

@@ -79,6 +79,14 @@ _RC: Any = {
 }
 
 SMALL = 8
+LEAST = 6.8
+"""Size in points of the smallest text: 9 pixels of the page."""
+PAGE = 9.75
+"""Inches that a figure may take across on a page of 1,280 pixels."""
+PHONE = 3.6
+"""The same on a screen of 390 pixels, for which some figures are drawn again."""
+_LEAST_SCALE = 0.82
+"""A page may shrink a figure to this share of its width before it is scrolled instead."""
 MOST_SIDE = 10_000
 """Most pixels of a PNG's longer side."""
 MOST_PIXELS = 20_000_000
@@ -169,6 +177,14 @@ def shorten(name: str, limit: int) -> str:
     return flat if len(flat) <= limit else flat[: limit - 1].rstrip() + "…"
 
 
+def slant_labels(axes: Axes, names: Sequence[str], room: float) -> None:
+    """Slant the names of ticks along x if one is longer than the `room` in inches between two of them."""
+    if max((len(name) for name in names), default=0) * 0.078 > room:
+        axes.tick_params(axis="x", labelrotation=30)
+        for label in axes.get_xticklabels():
+            label.set(ha="right", rotation_mode="anchor")
+
+
 def percent_axis(axes: Axes, which: str) -> None:
     """Label the ticks of x or y, whose values are fractions, in percent."""
     axis = axes.xaxis if which == "x" else axes.yaxis
@@ -233,4 +249,4 @@ def _inlined(svg: str, prefix: str) -> str:
     body = re.sub(r"\s*\n\s*", "\n", body)
     # matplotlib counts in points of 1/72 inch, CSS in pixels of 1/96.
     box = f'viewBox="0 0 {width:.1f} {height:.1f}" width="{width / 0.75:.0f}" height="{height / 0.75:.0f}"'
-    return f"<svg {box}>{body}</svg>"
+    return f'<svg {box} style="min-width:{_LEAST_SCALE * width / 0.75:.0f}px">{body}</svg>'

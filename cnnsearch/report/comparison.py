@@ -268,7 +268,8 @@ def _dots(parts: Sequence[Part], ranked: Sequence[Entry], found: Sequence[Contra
         "accuracy with 95 % intervals. Worse than another means: in the same sweep, over seeds and test images."
     )
     alt = "Dots with intervals: " + "; ".join(f"{e.part.name}, {_label(e)}: {e.score.text}" for e in ranked) + "."
-    return picture_of(partial(drawn.best_settings, parts, title), "best-settings", caption, alt)
+    draw = partial(drawn.best_settings, parts, title)
+    return picture_of(draw, "best-settings", caption, alt, partial(draw, narrow=True))
 
 
 def _time(parts: Sequence[Part], ranked: Sequence[Entry]) -> Picture | None:

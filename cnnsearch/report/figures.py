@@ -18,10 +18,12 @@ from cnnsearch.evidence.configurations import Configuration, best_of, distinct
 from cnnsearch.evidence.evidence import Evidence
 from cnnsearch.evidence.families import families
 from cnnsearch.evidence.shown import (
+    COMPACT_CLASSES,
     MATRIX_CLASSES,
     MOST_CLASSES,
     MOST_MAPS,
     NUMBERED_CLASSES,
+    PHONE_CLASSES,
     curves_shown,
     has_intervals,
     most_dots,
@@ -50,6 +52,9 @@ class Picture:
     """A description for those who cannot see it."""
     svg: Markup
     figure: Figure
+    narrow: Figure | None = None
+    """The same for a phone, with `narrow_svg`; None where the figure is scrolled there."""
+    narrow_svg: str = ""
 
     @cached_property
     def png(self) -> bytes:
@@ -57,8 +62,14 @@ class Picture:
         return plots.to_png(self.figure)
 
 
-def picture_of(draw: Callable[[], Figure | None], name: str, caption: str, alt: str) -> Picture | None:
-    """Make the picture of what `draw` draws; None if that is nothing.
+def picture_of(
+    draw: Callable[[], Figure | None],
+    name: str,
+    caption: str,
+    alt: str,
+    narrow: Callable[[], Figure | None] | None = None,
+) -> Picture | None:
+    """Make the picture of what `draw` draws, and what `narrow` draws for a phone; None if `draw` draws nothing.
 
     A figure that cannot be drawn, for lack of memory perhaps, must not cost the report: it is left out, with a warning.
     """
@@ -69,10 +80,12 @@ def picture_of(draw: Callable[[], Figure | None], name: str, caption: str, alt: 
         if figure is None:
             return None
         svg = Markup(printable(plots.to_svg(figure, name), on_page=True))
+        small = narrow() if narrow else None
+        narrow_svg = Markup(printable(plots.to_svg(small, f"{name}-narrow"), on_page=True) if small else "")
     except Exception as error:
         warn_undrawn(name, error)
         return None
-    return Picture(name, capitalised(style.title_of(figure)), caption, alt, svg, figure)
+    return Picture(name, capitalised(style.title_of(figure)), caption, alt, svg, figure, small, narrow_svg)
 
 
 def warn_undrawn(name: str, error: Exception) -> None:
@@ -101,7 +114,8 @@ def all_settings(evidence: Evidence) -> Picture | None:
         caption += f"Telling settings apart takes {LEAST_SEEDS} seeds of each."
     if total > shown:
         caption += f" Shown are the {shown} best of {total} settings by validation accuracy; the table has all."
-    return picture_of(partial(plots.all_settings, evidence), "settings", caption, alt)
+    draw = partial(plots.all_settings, evidence)
+    return picture_of(draw, "settings", caption, alt, partial(draw, narrow=True))
 
 
 def _covered(evidence: Evidence) -> str:
@@ -140,7 +154,8 @@ def heatmaps(evidence: Evidence) -> Picture | None:
         caption = f"{evidence.judged.capitalize()} accuracy with its 95 % interval, one dot per setting."
     models = listed(evidence.models) or "the model"
     alt = f"{evidence.judged.capitalize()} accuracy by {names}, for {models}. The numbers are in the table of trials."
-    return picture_of(partial(plots.heatmaps, evidence, stage), "heatmaps", caption, alt)
+    draw = partial(plots.heatmaps, evidence, stage)
+    return picture_of(draw, "heatmaps", caption, alt, partial(draw, narrow=True))
 
 
 def learning_curves(evidence: Evidence, stage: str, prefix: str = "") -> list[Picture]:
@@ -170,7 +185,8 @@ def before_after(evidence: Evidence, stage: str) -> Picture | None:
     )
     splits = listed([*evidence.measured.values()])
     alt = f"Accuracy before and after stage {stage}, for {splits}. The numbers are in the table below."
-    return picture_of(partial(plots.before_after, evidence, stage), f"continued-{stage}", caption, alt)
+    draw = partial(plots.before_after, evidence, stage)
+    return picture_of(draw, f"continued-{stage}", caption, alt, partial(draw, narrow=True))
 
 
 def best_confusion(evidence: Evidence) -> Picture | None:
@@ -188,7 +204,9 @@ def best_confusion(evidence: Evidence) -> Picture | None:
         caption += f" Shown are the {MOST_CLASSES} of {len(evidence.classes):,} classes with the most mistakes."
     classes = counted(len(evidence.classes), "class", "classes")
     alt = f"Confusion matrix of {in_label(evidence, best)} on the {evidence.judged} images, {classes}."
-    return picture_of(partial(plots.confusion_matrix, evidence, best), "confusion", caption, alt)
+    draw = partial(plots.confusion_matrix, evidence, best)
+    narrow = partial(draw, compact=True) if len(evidence.classes) <= PHONE_CLASSES else None
+    return picture_of(draw, "confusion", caption, alt, narrow)
 
 
 def other_confusions(evidence: Evidence) -> list[Picture]:
@@ -215,6 +233,8 @@ def other_confusions(evidence: Evidence) -> list[Picture]:
         name = f"confusion-{configuration.stage}-{configuration.key[:8]}" + ("-before" if moment == "before" else "")
         score = evidence.score(configuration, moment=moment)
         caption = f"{evidence.judged.capitalize()} accuracy {score.text}." if score else ""
+        if len(evidence.classes) > COMPACT_CLASSES:
+            caption += f" The {COMPACT_CLASSES} of {len(evidence.classes):,} classes with the most mistakes."
         alt = f"Confusion matrix of {evidence.label(configuration)} on the {evidence.judged} images."
         picture = picture_of(partial(_other_confusion, evidence, configuration, moment), name, caption, alt)
         found += [picture] if picture else []
@@ -241,7 +261,8 @@ def images_per_class(evidence: Evidence) -> Picture | None:
     if classes > MOST_CLASSES:
         caption += f" Shown are the {MOST_CLASSES // 2} largest and the {MOST_CLASSES // 2} smallest classes."
     alt = "Images of each class in the training, validation and test split, as bars."
-    return picture_of(partial(plots.images_per_class, evidence), "images", caption, alt)
+    draw = partial(plots.images_per_class, evidence)
+    return picture_of(draw, "images", caption, alt, partial(draw, narrow=True))
 
 
 def present(pictures: Sequence[Picture | None]) -> list[Picture]:

@@ -10,9 +10,11 @@ import re
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from cnnsearch.evidence.configurations import AXES
 from cnnsearch.plots.style import THEMES
 from cnnsearch.report.comparison import ComparisonPage
 from cnnsearch.report.page import Page
+from cnnsearch.spec.axis_words import words
 from cnnsearch.words import printable
 
 # The background of code and pictures, which only the page needs: (light, dark).
@@ -22,8 +24,15 @@ _ANCHOR_NAMES = {"all-settings": "all settings", "curves": "the curves", "errors
 
 _COMPARISON_ANCHOR_NAMES = {"best": "the best settings", "time": "accuracy against time", "table": "the table"}
 
-# What must not break over two lines: "78.9 % (76.3–81.3)", "2.7 points (0.4 to 5.0)", "10 %", "6 s", "p < 0.001".
-_NUMBERS = re.compile(r"−?\d[\d.,]* (?:%|points|(?:s|min|h|d)\b)(?: \([−\d][^()]*\))?|\bp (?:&lt;|=) [\d.e-]*\d")
+_NAMED = sorted({words(axis).short.split()[-1] for axis in AXES} | {"epoch", "rate", "seed", "trial"})
+
+# What must not break over two lines: "78.9 % (76.3–81.3)", "2.7 points (0.4 to 5.0)", "10 %", "6 s", "p < 0.001",
+# "26 of 1,000", "17 to 24", "−2.0 to 2.2", and a name of one word with its value: "batch 16", "lr 0.0001", "epoch 3".
+_NUMBERS = re.compile(
+    r"−?\d[\d.,]* (?:%|points|(?:s|min|h|d)\b)(?: \([−\d][^()]*\))?|\bp (?:&lt;|=) [\d.e-]*\d"
+    r"|(?<![\w.])−?\d[\d.,]* (?:of|to) −?\d[\d.,]*(?<![.,])"
+    r"|\b(?:" + "|".join(_NAMED) + r") \d[\d.e-]*\b"
+)
 
 
 def environment(package: str = "cnnsearch.report") -> Environment:

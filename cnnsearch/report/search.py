@@ -122,7 +122,8 @@ def _history(search: Searched) -> Picture | None:
     alt = f"{capitalised(search.objective.label)} of {trials} in order, with the best so far as steps."
     if best is not None:
         alt += f" The best is trial {best.number} with {search.objective.text(search.score(best))}."
-    return picture_of(partial(plots.optimisation_history, search), _name(search, "history"), caption, alt)
+    draw = partial(plots.optimisation_history, search)
+    return picture_of(draw, _name(search, "history"), caption, alt, partial(draw, narrow=True))
 
 
 def _importances(search: Searched) -> Picture | None:
@@ -210,13 +211,15 @@ def _rungs(search: Searched) -> Picture | None:
             "the end" + ("." if search.scored else ", of which there are none here.")
         )
     alt = "; ".join(f"epoch {s.name}: {s.reached} reached, {s.stopped} stopped" for s in search.rungs())
-    return picture_of(partial(plots.rungs, search), _name(search, "rungs"), caption, f"Trials at each rung: {alt}.")
+    draw, alt = partial(plots.rungs, search), f"Trials at each rung: {alt}."
+    return picture_of(draw, _name(search, "rungs"), caption, alt, partial(draw, narrow=True))
 
 
 def _budgets(search: Searched) -> Picture | None:
     caption = "Left: how many trials trained for how long. Right: how many epochs went into them altogether."
     alt = f"Trials by the number of epochs trained, {counted(len(search.attempts), 'trial')} in all."
-    return picture_of(partial(plots.trials_by_budget, search), _name(search, "budgets"), caption, alt)
+    draw = partial(plots.trials_by_budget, search)
+    return picture_of(draw, _name(search, "budgets"), caption, alt, partial(draw, narrow=True))
 
 
 def _front(search: Searched) -> Table:

@@ -58,7 +58,7 @@ class TestFigures:
             score = part1().score(configuration)
             assert score is not None
             assert f"{100 * score.value:.1f} % ({100 * score.low:.1f}–{100 * score.high:.1f})" in shown
-        assert "chance 10 %" in shown
+        assert "← chance 10 %" in shown
 
     @pytest.mark.parametrize("make", [factory.part1, lambda: factory.part1(seeds=range(5))])
     def test_hollow_are_only_the_settings_that_are_told_apart(self, make):

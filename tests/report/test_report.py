@@ -113,6 +113,32 @@ def built(tmp_path_factory):
     return build
 
 
+class TestSmallScreens:
+    """What the page does where a figure or a table does not fit."""
+
+    def test_figures_have_a_narrow_twin_or_are_scrolled(self, built):
+        _, page = built("part1")
+        images = [attrs for tag, attrs in page.tags if tag == "div" and attrs.get("role") == "img"]
+        kinds = [(attrs.get("class") or "").split() for attrs in images]
+        assert ["narrow"] in kinds
+        assert len([kind for kind in kinds if kind == ["narrow"]]) == len([kind for kind in kinds if "wide" in kind])
+        assert ["scroll"] in kinds
+        css = "".join(page.style)
+        (rule,) = re.findall(r"\n\.scroll \{([^}]*)\}", css)
+        assert "no-repeat local" in rule, "no shadow says that there is more to scroll to"
+        narrow = css.split("@media screen and (max-width: 46rem)")[1]
+        assert ".narrow { display: block; }" in narrow
+        assert ".scroll.wide { display: none; }" in narrow
+
+    def test_time_and_status_of_trials_stay_in_view(self, built):
+        folder, page = built("part1")
+        heads = re.findall(r"<th [^>]*>([^<]*)</th>", trials_table(folder))
+        assert heads[-2:] == ["time", "status"]
+        assert any("trials" in (attrs.get("class") or "").split() for tag, attrs in page.tags if tag == "table")
+        (rule,) = re.findall(r"\.trials tr > :nth-last-child\(-n\+2\) \{([^}]*)\}", "".join(page.style))
+        assert "position: sticky" in rule
+
+
 def trials_table(folder: Path) -> str:
     """The HTML of the table of trials."""
     section = (folder / "report.html").read_text(encoding="utf-8").split('<h2 id="trials">')[1]
@@ -447,6 +473,13 @@ class TestWriting:
         assert '<span class="n">78.9 % (76.3–81.3)</span>' in text
         assert '<span class="n">−2.7 points (−5.0 to −0.4)</span>' in text
         assert text.endswith("&amp; more")
+
+    @pytest.mark.parametrize(
+        "whole", ["batch 16", "lr 1e-5", "weight decay 0.003", "26 of 1,000", "17 to 24", "epoch 3", "−2.0 to 2.2"]
+    )
+    def test_a_number_stays_with_its_name(self, whole):
+        text = str(keep_numbers_whole(f"for {whole}, and more"))
+        assert f'<span class="n">{whole.removeprefix("weight ")}</span>' in text
 
     @pytest.mark.parametrize(
         ("given", "escaped"),
