@@ -27,7 +27,7 @@ Metric = Literal["loss", "accuracy"]
 Values = NDArray[np.float64]
 
 EXPLODED = 2.5
-"""A loss this many times as high as the highest of the median setting is cut off."""
+"""A setting whose loss gets this many times as high as that of the median setting has no say in the scale."""
 MOST_LINES = 8
 """Most seeds of a configuration that are drawn one by one; if there are more, their median and a band are drawn."""
 _COLUMNS = 4
@@ -156,6 +156,7 @@ def _draw(evidence: Evidence, rows: list[list[_Panel]], metric: Metric) -> Figur
                 axes.axis("off")
                 continue
             _draw_panel(axes, evidence, panel.configuration, metric)
+            _say_peak(axes, evidence, panel.configuration, metric)
             axes.set_title(titles[panel.title], loc="left", fontsize=9, color=style.THEME["ink"], pad=4)
             axes.tick_params(labelleft=j == 0, labelbottom=i == len(rows) - 1 or len(rows[i + 1]) <= j)
             axes.grid(axis="y")
@@ -176,7 +177,9 @@ def _draw(evidence: Evidence, rows: list[list[_Panel]], metric: Metric) -> Figur
     banded = any(
         panel.configuration and len(panel.configuration.trial_ids) > MOST_LINES for row in rows for panel in row
     )
-    _legend(figure, left, metric, banded=banded)
+    trials = [trial for row in rows for panel in row if panel.configuration for trial in panel.configuration.trial_ids]
+    turned = any(evidence.turn(trial) is not None for trial in trials)
+    _legend(figure, left, metric, banded=banded, turned=turned)
     return figure
 
 
@@ -200,22 +203,24 @@ def _limits(
 
     Where the loss explodes, in a few epochs or in a few settings, it is cut off: it would flatten all the rest.
     """
-    values, highest, last = [], [], 1.0
+    panels, last = [], 1.0
     for configuration in configurations:
-        peak = 0.0
+        values = []
         for trial in configuration.trial_ids:
             for side in ("train", "val"):
                 epoch, value = evidence.curve(trial, f"{side}_{metric}")
                 values.append(value)
-                peak = max(peak, float(value.max(initial=0.0)))
                 last = max(last, float(epoch.max(initial=1)))
-        highest.append(peak)
-    flat = np.concatenate(values)
+        panels.append(np.concatenate(values))
+    flat = np.concatenate(panels)
     if metric == "accuracy":
         low, high = float(flat.min()), float(flat.max())
         pad = 0.05 * max(0.05, high - low)
         return (0, last), (max(0.0, low - pad), min(1.02, high + pad))
-    high = min(float(flat.max()), 1.6 * float(np.quantile(flat, 0.98)), EXPLODED * float(np.median(highest)))
+    highest = [float(panel.max(initial=0.0)) for panel in panels]
+    most = EXPLODED * float(np.median(highest))
+    usual = np.concatenate([panel for panel, peak in zip(panels, highest, strict=True) if peak <= most])
+    high = min(float(usual.max()), 1.6 * float(np.quantile(usual, 0.98)))
     return (0, last), (0.0, 1.05 * high)
 
 
@@ -235,6 +240,20 @@ def _draw_panel(axes: Axes, evidence: Evidence, configuration: Configuration, me
                 alpha=0.6 if several else 1, markersize=3,
             )  # fmt: skip
         _mark(axes, evidence, trial, metric, colour, small=several)
+
+
+def _say_peak(axes: Axes, evidence: Evidence, configuration: Configuration, metric: Metric) -> None:
+    """Say how high the curves go where they leave the panel."""
+    peak = max(
+        float(evidence.curve(trial, f"{side}_{metric}")[1].max(initial=0.0))
+        for trial in configuration.trial_ids
+        for side in ("train", "val")
+    )
+    if peak > axes.get_ylim()[1]:
+        axes.text(
+            0.98, 0.96, f"↑ up to {peak:,.3g}", transform=axes.transAxes, ha="right", va="top", fontsize=style.SMALL,
+            color=style.THEME["ink"], gid="peak",
+        )  # fmt: skip
 
 
 def _draw_band(axes: Axes, curves: Sequence[tuple[Values, Values]], colour: str, dashes: Any) -> None:
@@ -265,7 +284,7 @@ def _mark(axes: Axes, evidence: Evidence, trial: str, metric: Metric, colour: st
             )  # fmt: skip
 
 
-def _legend(figure: Figure, left: float, metric: Metric, *, banded: bool) -> None:
+def _legend(figure: Figure, left: float, metric: Metric, *, banded: bool, turned: bool) -> None:
     ink = style.THEME["ink"]
     handles = [
         Line2D([], [], color=ink, linestyle="-", label="training"),
@@ -278,6 +297,7 @@ def _legend(figure: Figure, left: float, metric: Metric, *, banded: bool) -> Non
             label="validation loss turned",
         ),
     ]  # fmt: skip
+    handles = handles if turned else handles[:-1]
     if banded:  # the marks are those of single seeds
         handles[2:] = [Patch(color=ink, alpha=0.18, linewidth=0, label="middle 80 % of seeds")]  # type: ignore[list-item]
     style.legend(

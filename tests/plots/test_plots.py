@@ -6,6 +6,7 @@ import functools
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from html.parser import HTMLParser
 from typing import Any
 
@@ -123,6 +124,16 @@ class TestFigures:
         lines = [line for line in figure.axes[0].lines if len(line.get_xdata()) > 1]  # type: ignore[arg-type]
         assert len(lines) == 6
         assert all(line.get_linewidth() < 1 for line in lines)
+
+    def test_a_loss_that_explodes_flattens_no_other_panel_and_says_how_high_it_goes(self):
+        tables = factory.part1()
+        losses = tables.epochs["val_loss"].where(tables.epochs["trial_id"] != part1().stage("grid")[0].key, 400.0)
+        figure = drawn(plots.learning_curves(replace(tables, epochs=tables.epochs.assign(val_loss=losses))))
+        usual = drawn(plots.learning_curves(part1()))
+        assert figure.axes[1].get_ylim()[1] <= usual.axes[1].get_ylim()[1]
+        said = [text.get_text() for axes in figure.axes for text in axes.texts if text.get_gid() == "peak"]
+        assert said == ["↑ up to 400"]
+        assert not any(text.get_gid() == "peak" for axes in usual.axes for text in axes.texts)
 
     def test_before_and_after_are_both_drawn_for_both_splits(self):
         shown = texts(plots.before_after(part1()))
