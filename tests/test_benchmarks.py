@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import check, gpu, gpu_steps, report_load, show, suite
+from benchmarks import check, gpu, gpu_steps, predict, report_load, show, suite
 from benchmarks.__main__ import parser
 from benchmarks.figures import (
     OURS,
@@ -364,3 +364,11 @@ def test_steps_of_trials_that_share_a_device_are_added_up() -> None:
     found = gpu_steps.packed(0.01, "cpu", sharing=(2,), seconds=0.1, image_size=8)
     assert list(found) == [2]
     assert found[2] > 0
+
+
+def test_predicting_is_compared_with_a_loop_that_gives_the_same_answers(capsys: pytest.CaptureFixture[str]) -> None:
+    assert predict.main(["--images", "40", "--side", "16", "--width", "0.05", "--rounds", "1"]) == 0
+    printed = capsys.readouterr().out
+    assert "round 1  loop" in printed
+    assert "round 1  cnnsearch" in printed
+    assert "100.00% of answers alike" in printed
