@@ -107,7 +107,7 @@ def ours(results: Path, files: list[Path]) -> Callable[[], list[str]]:
 def loop(results: Path, files: list[Path]) -> Callable[[], list[str]]:
     """The loop written by hand, over the same network in the same precision."""
     model = cnnsearch.load_model(results)
-    network = model.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network = model.network.to(memory_format=torch.channels_last)
     of = classifier(choose(results)).network
     mean, std = (torch.tensor(value).view(1, 3, 1, 1) for value in (of.inputs.mean, of.inputs.std))
     precision = of.choices.precision
@@ -117,7 +117,7 @@ def loop(results: Path, files: list[Path]) -> Callable[[], list[str]]:
         images = np.empty((len(batch), side, side, 3), np.uint8)
         for row, file in enumerate(batch):
             with Image.open(file) as image:
-                images[row] = image.convert("RGB").resize((side, side), Image.Resampling.BILINEAR)
+                images[row] = np.asarray(image.convert("RGB").resize((side, side), Image.Resampling.BILINEAR))
         return images
 
     @torch.inference_mode()
