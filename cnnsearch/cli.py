@@ -33,6 +33,7 @@ from cnnsearch.storage.remote import is_uri, redacted
 from cnnsearch.words import VisibleLines, labelled, say
 
 if TYPE_CHECKING:
+    from cnnsearch.execution.events import Event
     from cnnsearch.prepare import Prepared
     from cnnsearch.results.place import ResultsPlace
     from cnnsearch.told import Plan, Run
@@ -255,6 +256,27 @@ def unseal(
             answer(of_unsealing(found))
 
 
+@app.command(cls=Command)
+def status(
+    folder: Annotated[
+        str, typer.Argument(help="Results of a sweep, or a folder that holds those of several.", metavar="[DIR]")
+    ] = "results",
+    as_json: AsJson = False,
+) -> None:
+    """Show how far sweeps are, also while they run: what is done, running and left, and the best so far."""
+    with answering(as_json) as answer, one_clear_message():
+        from cnnsearch.status import looks_at, status_of, status_text
+
+        if is_uri(folder):
+            raise RequestError(
+                f"{redacted(folder)}: status looks at folders; of a URI, cnnsearch report shows what is done"
+            )
+        looks = looks_at(typed_path(folder))
+        say(status_text(looks) or f"no sweep in {folder}")
+        if as_json:
+            answer(status_of(looks))
+
+
 @app.command()
 def watch(
     results: Annotated[list[str], typer.Argument(help="Folders of results.", metavar="RESULTS_DIR...")],
@@ -319,7 +341,7 @@ def _run(
     from rich.console import Console
 
     from cnnsearch.plan_text import Limits, ended_text, plan_text
-    from cnnsearch.progress import LineView, LiveView, finished_text
+    from cnnsearch.progress import LineView, LiveView, Noting, finished_text
     from cnnsearch.session import execute
 
     console, limits = Console(highlight=False), Limits(seconds, trials)
@@ -335,11 +357,16 @@ def _run(
         end(message, code, command_line(), progress_of(ready, planned, counts))
 
     try:
-        with view:
+        with view, Noting(view.state) as note:
+
+            def hear(event: Event) -> None:
+                view(event)
+                note()
+
             finished = execute(
                 ready,
                 serial=serial,
-                listen=view,
+                listen=hear,
                 max_seconds=seconds,
                 max_trials=trials,
                 until_clear=until_clear,

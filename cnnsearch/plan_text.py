@@ -80,7 +80,7 @@ def plan_text(ready: Prepared, limits: Limits = NO_LIMITS) -> str:
             axes += f" × seeds {len(sweep.seeds)}"
         if stage.start_from:
             each = f" of each {', '.join(stage.start_from.per)}" if stage.start_from.per else ""
-            axes += f", from the best{each}"
+            axes += f"{', ' * bool(axes)}from the best{each}"
         cost = ready.costs[stage.name]
         about = "at most" if is_at_most(ready, stage.name) else "about"
         when = f"{about} {duration(cost.seconds)}" if cost.trials else "already done"

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 MOST_SHOWN = 8
 """Most running trials listed on a terminal; many heads may be trained together."""
+NOTE_SECONDS = 2.0
+"""Least seconds between two notes of the time left."""
 LINE_SECONDS = 10.0
 """Least seconds between two lines about epochs of the same trial, if the output is not a terminal."""
 
@@ -282,6 +284,30 @@ class LineView:
                     how += f": {event.record.error}"
                 left = f"{state.done} of {state.plan.total}, about {duration(state.seconds_left)} left"
                 return f"{event.trial.stage}: {state.describe(event.trial)}: {how} ({left})"
+
+
+class Noting:
+    """Notes the time left in the results folder, for `cnnsearch status`: at most every `NOTE_SECONDS`."""
+
+    def __init__(self, state: State, clock: Callable[[], float] = time.monotonic) -> None:
+        self._state = state
+        self._clock = clock
+        self._noted_at = -math.inf
+        self._folder = None if state.ready.is_remote else state.ready.results.here
+
+    def __enter__(self) -> Noting:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._folder is not None:
+            self._folder.note_progress(None)
+
+    def __call__(self) -> None:
+        """Note it if the last note is old enough."""
+        now = self._clock()
+        if self._folder is not None and now - self._noted_at >= NOTE_SECONDS:
+            self._noted_at = now
+            self._folder.note_progress(self._state.seconds_left)
 
 
 def finished_text(finished: Finished, answer: list[tuple[str, str]]) -> str:

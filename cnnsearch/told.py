@@ -240,6 +240,53 @@ class Plan(Part):
     trials: list[Trial] = Field(description="the trials that are known before the first one runs")
 
 
+class RunningTrial(Part):
+    """A trial that is being trained."""
+
+    id: str = Field(description="its id")
+    name: Text = Field(description="its setting in words, by the axes that vary")
+    stage: Text = Field(description="stage of the sweep")
+    epoch: int = Field(description="epochs it has trained")
+    epochs: int = Field(description="epochs it will train, unless a rule stops it")
+    validation_accuracy: Share | None = Field(description="accuracy on the validation images after its last epoch")
+
+
+class BestSoFar(Part):
+    """The trial with the best validation accuracy so far."""
+
+    id: str = Field(description="its id")
+    name: Text = Field(description="its setting in words, by the axes that vary")
+    epoch: int | None = Field(description="epoch with that accuracy")
+    validation_accuracy: Share = Field(description="accuracy on the validation images")
+
+
+class SweepStatus(Part):
+    """How far one sweep is."""
+
+    sweep: Text = Field(description="name of the sweep; of the folder where that is not known")
+    results: Text = Field(description="folder of its results")
+    state: Literal["running", "finished", "stopped"] = Field(
+        description="running: a process holds the folder; finished: no trial is left; stopped: neither"
+    )
+    by: Text | None = Field(description="the process that runs it")
+    planned: int | None = Field(description="trials of the sweep, ended or not; null where that cannot be told")
+    counts: Counts = Field(description="number of trials of each status; those that run are among those left")
+    running: list[RunningTrial] = Field(description="the trials that are being trained")
+    seconds_left: FiniteFloat | None = Field(
+        description="expected seconds until the run ends, as it has said last; null where no run is active"
+    )
+    best: BestSoFar | None = Field(description="the best trial so far; null where none has ended")
+    notes: list[Text] = Field(description="what is damaged or cannot be read")
+
+
+class StatusOfSweeps(Part):
+    """`cnnsearch status` looked at the results of some sweeps."""
+
+    kind: Literal["status"] = "status"
+    exit_code: Literal[0] = 0
+    sweeps: list[SweepStatus] = Field(description="each of them, by name")
+
+
 class Progress(Part):
     """How far a run came that did not reach its end."""
 
@@ -269,9 +316,9 @@ class Failure(Part):
     progress: Progress | None = Field(None, description="how much is done; null where no trial had begun")
 
 
-Told = Run | Plan | Unsealed | Report | Comparison | Stopped | Failure
+Told = Run | Plan | Unsealed | Report | Comparison | StatusOfSweeps | Stopped | Failure
 """What a command prints with `--json`, told apart by `kind`."""
-KINDS: tuple[type[BaseModel], ...] = (Run, Plan, Unsealed, Report, Comparison, Stopped, Failure)
+KINDS: tuple[type[BaseModel], ...] = (Run, Plan, Unsealed, Report, Comparison, StatusOfSweeps, Stopped, Failure)
 
 
 def line(told: Told) -> str:

@@ -2,6 +2,7 @@
 
     results/<sweep>/
       sweep.yaml, provenance.json, choices.json, data.json, pictures.json, unsealed.json
+      progress.json               only while a run is active: the time it has left
       decisions/<n>.jsonl         what stopping rules decided, and on what, each written before anybody acts on it
       studies/<study_id>.jsonl    a searcher's suggestions, one per line, each written before it runs
       trials/<trial_id>/
@@ -28,21 +29,21 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from cnnsearch.errors import ResultsError
+from cnnsearch.errors import DiskError, ResultsError
 from cnnsearch.planning.decisions import Note
 from cnnsearch.planning.study import Study
 from cnnsearch.planning.trial import Trial
 from cnnsearch.results import lock
 from cnnsearch.results.decisions import DecisionsFolder
 from cnnsearch.results.record import Record
-from cnnsearch.results.shapes import SHAPES, problem
+from cnnsearch.results.shapes import SHAPES, ProgressNote, problem
 from cnnsearch.results.study_file import StudyFile
 from cnnsearch.results.trial_folder import Damage, TrialFolder
 from cnnsearch.spec.cells import Cell
 from cnnsearch.spec.document import MAX_BYTES
 from cnnsearch.spec.sweep import Sweep
 from cnnsearch.storage.checksums import is_whole
-from cnnsearch.storage.durable import remove_abandoned, write_checked, write_whole
+from cnnsearch.storage.durable import read_checked, remove_abandoned, write_checked, write_whole
 from cnnsearch.storage.reading import read_bytes, read_json
 
 OWN = (".lock", "trials", "studies", "decisions", "plots")
@@ -50,6 +51,9 @@ OWN = (".lock", "trials", "studies", "decisions", "plots")
 
 UNSEALED = "unsealed.json"
 """File that says when the test set was unsealed."""
+
+PROGRESS = "progress.json"
+"""File in which a run notes, now and then, the time that it has left; it is gone when the run has ended."""
 
 
 @dataclass(frozen=True)
@@ -244,6 +248,28 @@ class Results:
     def held_since(self) -> float | None:
         """See `lock.held_since`."""
         return lock.held_since(self.lock_file)
+
+    def note_progress(self, seconds_left: float | None) -> None:
+        """Note the time that a run has left, for others; None at its end. What cannot be written is left out."""
+        with contextlib.suppress(DiskError, OSError):
+            if seconds_left is None:
+                (self.path / PROGRESS).unlink(missing_ok=True)
+            else:
+                write_checked(self.path / PROGRESS, {"seconds_left": round(seconds_left, 1)}, synced=False)
+
+    def seconds_left(self) -> float | None:
+        """The time that the run which holds this folder has noted last; None where none does, or it has not yet."""
+        since, stored = self.held_since(), read_checked(self.path / PROGRESS)
+        if since is None or stored is None or problem(ProgressNote, stored):
+            return None
+        with contextlib.suppress(OSError):  # a note from before was left by a run that was killed
+            if (self.path / PROGRESS).stat().st_mtime >= since:
+                return float(stored["seconds_left"])
+        return None
+
+    def holder(self) -> str:
+        """The process that holds this folder, in words; empty where none does."""
+        return lock.holder(self.lock_file) if self.held_since() is not None else ""
 
     def write(self, name: str, value: str | dict[str, Any]) -> None:
         if isinstance(value, str):

@@ -75,6 +75,19 @@ def held_since(file: Path) -> float | None:
     return None
 
 
+def holder(file: Path) -> str:
+    """What the process that holds the lock has noted about itself, such as `process 123 on host`; empty if nothing."""
+    try:
+        with opened(file) as lock:
+            return _noted(lock.fileno())
+    except OSError:
+        return ""
+
+
+def _noted(lock: int) -> str:
+    return printable(os.pread(lock, 1000, 0).decode(errors="replace").strip().partition("\n")[0][:200])
+
+
 def _take(lock: int) -> None:
     """Take the lock for this process alone; try again for a moment, since `held_since` may be holding it to look.
 
@@ -97,6 +110,6 @@ def _holder(lock: int) -> str:
         fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
         return "a process that is no run of a sweep, and holds a shared lock of its file .lock"
     deadline = time.monotonic() + 2
-    while not (name := os.pread(lock, 1000, 0).decode(errors="replace").strip()) and time.monotonic() < deadline:
+    while not (name := _noted(lock)) and time.monotonic() < deadline:
         time.sleep(0.02)
-    return printable(name.partition("\n")[0][:200]) or "another process"
+    return name or "another process"

@@ -163,6 +163,12 @@ class ReportNote(Shape):
     files: dict[Annotated[str, Field(pattern=r"^(report\.(html|md)|plots/[A-Za-z0-9_][A-Za-z0-9_.-]*\.png)$")], str]
 
 
+class ProgressNote(Shape):
+    """progress.json."""
+
+    seconds_left: Amount
+
+
 class Begun(BaseModel):
     """trial.json."""
 

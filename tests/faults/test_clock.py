@@ -146,7 +146,7 @@ ALLOWED = {
     "execution/jobs.py": "when a trial started, for people",
     "unsealing.py": "when the test set was unsealed, which other times of this kind are compared with",
     "execution/worker_log.py": "when a line was written, for people",
-    "report/watch/looking.py": "whether a folder has settled; an error makes it looked at again",
+    "results/looking.py": "whether a folder has settled; an error makes it looked at again",
     "report/watch/server.py": "what the times that a page shows are compared with",
 }
 

@@ -11,7 +11,7 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cnnsearch.report.watch.looking import Folder
+from cnnsearch.results.looking import Folder
 from tests.faults.damage import flip
 from tests.faults.strange import (
     GONE,

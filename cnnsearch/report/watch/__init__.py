@@ -1,7 +1,7 @@
 """`cnnsearch watch`: the growing report of a running sweep, on a page that only this machine can see.
 
-`looking` reads what a results folder holds right now, `making` makes the report in a process of low priority, `live`
-decides when, `rendering` writes the page and `server` serves it. Nothing here writes into a results folder.
+`results.looking` reads what a results folder holds right now, `making` makes the report in a process of low priority,
+`live` decides when, `rendering` writes the page and `server` serves it. Nothing here writes into a results folder.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from cnnsearch.errors import RequestError
 from cnnsearch.words import listed
 
 if TYPE_CHECKING:
-    from cnnsearch.report.watch.looking import Folder
+    from cnnsearch.results.looking import Folder
 
 __all__ = ["serve"]
 
@@ -40,7 +40,7 @@ def serve(folders: Sequence[Path], port: int | None, say: Callable[[str], None])
         from cnnsearch.report.comparison import refuse_repeats
 
         refuse_repeats(folders)
-    from cnnsearch.report.watch.looking import Folder
+    from cnnsearch.results.looking import Folder
 
     wait([Folder(folder) for folder in folders], say)
     from cnnsearch.report.watch.live import Live

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from cnnsearch.report.watch.looking import Folder, Look
 from cnnsearch.report.watch.making import Made, Maker
+from cnnsearch.results.looking import Folder, Look
 
 ASKED_SECONDS = 90.0
 """Seconds after a request during which a page counts as viewed. Browsers request a hidden page once per minute."""

@@ -17,8 +17,8 @@ from cnnsearch.planning.trial import Status
 from cnnsearch.plots import style
 from cnnsearch.report import html
 from cnnsearch.report.watch.live import Page
-from cnnsearch.report.watch.looking import Begun, Look
 from cnnsearch.report.watch.making import Made
+from cnnsearch.results.looking import Begun, Look
 from cnnsearch.words import accuracy, percent
 
 MOST_SHOWN = 8

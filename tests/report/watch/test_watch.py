@@ -27,11 +27,12 @@ from hypothesis import strategies as st
 from cnnsearch.errors import RequestError
 from cnnsearch.prepare import prepared
 from cnnsearch.report import watch as watching
-from cnnsearch.report.watch import live, looking, making, rendering, serve, server
+from cnnsearch.report.watch import live, making, rendering, serve, server
 from cnnsearch.report.watch.live import Live, Page
-from cnnsearch.report.watch.looking import Folder
 from cnnsearch.report.watch.making import Made, Maker
+from cnnsearch.results import looking
 from cnnsearch.results.folder import Results
+from cnnsearch.results.looking import Folder
 from cnnsearch.session import execute
 from cnnsearch.spec.load import load_sweep
 from tests.asking import ask

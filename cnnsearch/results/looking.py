@@ -64,6 +64,10 @@ class Look:
     """None where its file does not exist yet, or cannot be read."""
     is_held: bool
     """Whether a run holds the folder."""
+    holder: str
+    """That run, in words."""
+    seconds_left: float | None
+    """Seconds that it has left, as it said last; None where it has not."""
     running: tuple[Begun, ...]
     """Trials begun by the run that holds the folder, and not ended."""
     left: tuple[Begun, ...]
@@ -159,7 +163,7 @@ class Folder:
             return self._look
 
     def _taken(self) -> Look:
-        held_since = self.results.held_since()
+        held_since, holder, seconds_left = self.results.held_since(), self.results.holder(), self.results.seconds_left()
         sweep, data, notes = self._described(held_since is not None)
         self._read_trials()
         seen = list(self._trials.values())
@@ -179,6 +183,8 @@ class Folder:
             folder=self.path,
             sweep=sweep,
             is_held=held_since is not None,
+            holder=holder,
+            seconds_left=seconds_left,
             running=tuple(running),
             left=tuple(one for one in begun if held_since is None or one.begun_at < held_since),
             counts=Counter(record.status for record in known.values()),
