@@ -22,7 +22,7 @@ from cnnsearch.storage.cache import cache_root
 from cnnsearch.storage.durable import read_checked, write_checked
 from cnnsearch.training.compute import allocator
 
-VERSIONS = {"cpu": "9", "cuda": "9"}
+VERSIONS = {"cpu": "10", "cuda": "10"}
 """Device -> version of what is measured on it; remembered timings of another version are not used."""
 OF_MACHINE = ("precision", "import_seconds")
 """What is found out once for each machine."""
