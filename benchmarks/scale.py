@@ -32,9 +32,9 @@ from benchmarks.simulated import Simulated
 from cnnsearch.execution.events import Ended, Event, Started
 from cnnsearch.execution.executor import Executor
 from cnnsearch.execution.machine.hardware import Layout
+from cnnsearch.live_view import LiveView
 from cnnsearch.planning.queue import Queue
 from cnnsearch.prepare import prepared
-from cnnsearch.progress import LiveView
 from cnnsearch.results.folder import Results
 from cnnsearch.session import execute
 from cnnsearch.spec.sweep import Sweep

@@ -340,13 +340,14 @@ def _run(
     """Run the sweep; returns the exit code, and what tells the end to programs."""
     from rich.console import Console
 
+    from cnnsearch.live_view import view_for
     from cnnsearch.plan_text import Limits, ended_text, plan_text
-    from cnnsearch.progress import LineView, LiveView, Noting, finished_text
+    from cnnsearch.progress import Noting, finished_text
     from cnnsearch.session import execute
 
     console, limits = Console(highlight=False), Limits(seconds, trials)
     say(plan_text(ready, limits) + "\n")
-    view = LiveView(ready, console, limits) if console.is_terminal else LineView(ready, say, limits)
+    view = view_for(ready, console, say, limits)
 
     def stop(why: str, code: int, first: str = "") -> NoReturn:
         from cnnsearch.telling import progress_of

@@ -156,7 +156,7 @@ def as_a_program() -> Iterator[None]:
 class Stopper:
     """Handles Ctrl-C and SIGTERM: the first asks for an orderly end, the second ends at once."""
 
-    def __init__(self, as_json: bool) -> None:
+    def __init__(self, as_json: bool = False) -> None:
         self.as_json = as_json
         self.asked = False
         self.ready: Prepared | None = None

@@ -1,4 +1,4 @@
-"""What people see in the terminal while a sweep runs, live or line by line, and when it has ended."""
+"""What is known of a run while it is active, and what people see of it line by line, and when it has ended."""
 
 from __future__ import annotations
 
@@ -9,28 +9,20 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from rich.console import Console, Group, RenderableType
-from rich.live import Live
-from rich.progress_bar import ProgressBar
-from rich.table import Table
-from rich.text import Text
-
 from cnnsearch.execution.events import Ended, EpochDone, Event, Planned, Ready, Started, Waiting
 from cnnsearch.execution.machine.estimate import representatives
 from cnnsearch.plan_text import NO_LIMITS, Limits
-from cnnsearch.planning.labels import setting, setting_parts, varied_axes
+from cnnsearch.planning.labels import setting, varied_axes
 from cnnsearch.planning.plan import StagePlan
 from cnnsearch.planning.trial import Status, Trial
 from cnnsearch.prepare import Prepared, epochs_left, expected_seconds
 from cnnsearch.results.record import Record
 from cnnsearch.session import Finished
-from cnnsearch.words import accuracy, clock, duration, labelled, percent, printable
+from cnnsearch.words import accuracy, clock, duration, labelled, percent
 
 if TYPE_CHECKING:
     from cnnsearch.planning.trial import EpochRow
 
-MOST_SHOWN = 8
-"""Most running trials listed on a terminal; many heads may be trained together."""
 NOTE_SECONDS = 2.0
 """Least seconds between two notes of the time left."""
 LINE_SECONDS = 10.0
@@ -170,66 +162,9 @@ def _dashboard_text(ready: Ready) -> str:
     return f"dashboard {ready.dashboard}" + (f" (token in {ready.token})" if ready.token else "")
 
 
-def _rate(trial: Trial, row: EpochRow, train_images: int) -> str:
-    return f"{train_images / row.seconds:,.0f} images/s" if row.seconds and row.epoch else ""
-
-
-def _not_done(counts: dict[Status, int]) -> str:
-    bad = [f"{counts[s]} {s.value}" for s in (Status.FAILED, Status.DIVERGED, Status.PRUNED) if counts.get(s)]
-    return " · " + ", ".join(bad) if bad else ""
-
-
-class LiveView:
-    """View for a terminal: a few lines that are redrawn in place."""
-
-    def __init__(self, ready: Prepared, console: Console, limits: Limits = NO_LIMITS) -> None:
-        self.state = State(ready, limits)
-        self._live = Live(get_renderable=self._draw, console=console, refresh_per_second=4, transient=True)
-
-    def __enter__(self) -> LiveView:
-        self._live.start()
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._live.stop()
-
-    def __call__(self, event: Event) -> None:
-        self.state.update(event)
-
-    def _draw(self) -> RenderableType:
-        state, ready = self.state, self.state.ready
-        stages = " · ".join(f"{stage.stage.name} {state.done_of(stage)}/{stage.total}" for stage in state.plan.stages)
-        times = f"{clock(state.elapsed)} elapsed, about {clock(state.seconds_left)} left"
-        head = Table.grid(padding=(0, 1))
-        head.add_row(
-            ProgressBar(total=state.plan.total, completed=state.done, width=28),
-            Text(f"{stages}{_not_done(state.counts)} · {times}"),
-        )
-        trials = Table.grid(padding=(0, 2))
-        running = list(state.running.values())[:MOST_SHOWN]
-        named = [
-            [Text(printable(" ".join(part))) for part in setting_parts(trial.settings, state.axes)]
-            for trial, _ in running
-        ]
-        columns = max(map(len, named), default=0)
-        for (trial, row), parts in zip(running, named, strict=True):
-            cells: list[Text | str] = ["", *parts, *[""] * (columns - len(parts))] if columns else ["", trial.stage]
-            if row is None:
-                trials.add_row(*cells, "starting")
-                continue
-            trials.add_row(
-                *cells,
-                f"epoch {row.epoch}/{trial.settings.epochs}",
-                f"val {percent(row.val_accuracy)}" if row.val_accuracy is not None else "",
-                f"loss {row.val_loss:.3g}" if row.val_loss is not None else "",
-                _rate(trial, row, ready.sizes.train),
-            )
-        hidden = len(state.running) - len(running)
-        tail = [Text(f"  and {hidden} more")] if hidden > 0 else []
-        tail += [Text(printable(f"best so far  {best}")) for best in [state.best_text()] if best]
-        tail += [Text(state.dashboard)] if state.dashboard else []
-        tail += [Text(f"{state.waiting_for} …")] if state.waiting_for else []
-        return Group(head, trials, *tail) if state.running else Group(head, *tail)
+def not_done(counts: dict[Status, int]) -> list[str]:
+    """How many trials ended otherwise than done, each in words."""
+    return [f"{counts[s]} {s.value}" for s in (Status.FAILED, Status.DIVERGED, Status.PRUNED) if counts.get(s)]
 
 
 class LineView:

@@ -1,20 +1,18 @@
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import pytest
-from rich.console import Console
 
 from cnnsearch.execution.events import Ended, EpochDone, Ready, Started
 from cnnsearch.execution.machine.estimate import Sizes
 from cnnsearch.plan_text import Limits, batch_notes, plan_text
 from cnnsearch.planning.trial import EpochRow, Status, Trial
 from cnnsearch.prepare import Prepared, prepared
-from cnnsearch.progress import LineView, LiveView, State, finished_text
+from cnnsearch.progress import LineView, State, finished_text
 from cnnsearch.results.record import Measures, Record
 from cnnsearch.results.tables import Tables
 from cnnsearch.session import Finished
@@ -169,27 +167,6 @@ def test_lines_one_an_event(ready: Prepared) -> None:
     # 71.5 % of 40 validation images is 29 of them: Wilson 0.571 to 0.839.
     assert "done, val 71.5 % (57.2–83.9) at epoch 3, 5 s (1 of 16, about" in lines[2]
     assert "failed: broke" in lines[3]
-
-
-def test_live_view_shows_running_trials_and_the_best(ready: Prepared) -> None:
-    console = Console(file=io.StringIO(), force_terminal=True, width=110, color_system=None)
-    view = LiveView(ready, console)
-    first, second = ready.plan.stages[0].trials[:2]
-    view(Ready("http://127.0.0.1:8265"))
-    view(Started(first))
-    view(Ended(first, record(first, 0.5)))
-    view(Started(second))
-    view(EpochDone(second, row(7, seconds=0.5)))
-    with console.capture() as captured:
-        console.print(view._draw())
-    shown = captured.get()
-    assert "grid 1/8 · dropout 0/8" in shown
-    assert "epoch 7/10" in shown
-    assert "val 71.5 %" in shown
-    assert "120 images/s" in shown
-    assert "best so far  plain, lr 0.0001, batch 16: val 50.0 %" in shown
-    assert "dashboard http://127.0.0.1:8265" in shown
-    assert max(len(line) for line in shown.splitlines()) <= 110
 
 
 def test_the_end_is_told_honestly(tmp_path: Path) -> None:
