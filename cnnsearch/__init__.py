@@ -22,15 +22,15 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from cnnsearch import plots
+    from cnnsearch.notebook import run
     from cnnsearch.results.tables import Tables
-    from cnnsearch.session import run
     from cnnsearch.spec.load import load_sweep
     from cnnsearch.use.opened import load, load_model
 
 __all__ = ["Tables", "__version__", "load", "load_model", "load_sweep", "plots", "run"]
 
 _HOMES = {
-    "run": "session",
+    "run": "notebook",
     "load_sweep": "spec.load",
     "Tables": "results.tables",
     "load": "use.opened",

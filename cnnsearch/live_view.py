@@ -47,7 +47,7 @@ class LiveView:
         self._console = console
         self._widths: dict[str, int] = {}
         """Header of a column -> the widest that it has been, so that columns do not move all the time."""
-        self._live = Live(get_renderable=self._draw, console=console, refresh_per_second=4, transient=True)
+        self._live = Live(get_renderable=self.drawn, console=console, refresh_per_second=4, transient=True)
 
     def __enter__(self) -> LiveView:
         self._live.start()
@@ -59,7 +59,8 @@ class LiveView:
     def __call__(self, event: Event) -> None:
         self.state.update(event)
 
-    def _draw(self) -> RenderableType:
+    def drawn(self) -> RenderableType:
+        """What is shown now."""
         state, width = self.state, self._console.width
         parts = [f"{stage.stage.name} {state.done_of(stage)}/{stage.total}" for stage in state.plan.stages]
         parts += not_done(state.counts)
@@ -135,9 +136,10 @@ def _columns(running: Sequence[tuple[Trial, EpochRow | None]], state: State) -> 
         "epoch": [f"{row.epoch}/{trial.settings.epochs}" if row else "starting" for trial, row in running],
         "val": [percent(row.val_accuracy) if row and row.val_accuracy is not None else "" for _, row in running],
         "val loss": [f"{row.val_loss:.3g}" if row and row.val_loss is not None else "" for _, row in running],
+        "this epoch": [state.this_epoch(trial, row) for trial, row in running],
         "images/s": [f"{images / row.seconds:,.0f}" if row and row.seconds and row.epoch else "" for _, row in running],
     }
-    ranks = {"epoch": 0, "val": 1, "val loss": 2, "images/s": last}
+    ranks = {"epoch": 0, "val": 1, "val loss": 2, "this epoch": last, "images/s": last + 2}
     others = [_Column(name, cells, ranks[name], True) for name, cells in measured.items() if any(cells)]
     return [*(column for column in found if column is not None), *others]
 

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 NOTE_SECONDS = 2.0
 """Least seconds between two notes of the time left."""
+LONG_EPOCH_SECONDS = 5.0
+"""Seconds of an epoch after which the live view says how long it takes."""
 LINE_SECONDS = 10.0
 """Least seconds between two lines about epochs of the same trial, if the output is not a terminal."""
 
@@ -43,6 +45,8 @@ class State:
     best: Record | None = None
     dashboard: str = ""
     """Address of the dashboard, in words; empty if there is none."""
+    heard_at: dict[str, float] = field(default_factory=dict)
+    """Id of a running trial -> when it was last heard of, by `clock`."""
     waiting_for: str = ""
     """What is being done while no trial runs, such as "starting Ray"; empty for nothing."""
 
@@ -115,6 +119,8 @@ class State:
     def update(self, event: Event) -> None:
         """Take in one event."""
         self.waiting_for = event.what if isinstance(event, Waiting) else ""
+        if isinstance(event, Started | EpochDone):
+            self.heard_at[event.trial.id] = self.clock()
         match event:
             case Ready():
                 self.dashboard = _dashboard_text(event)
@@ -138,6 +144,13 @@ class State:
         self.counts[record.status] = self.counts.get(record.status, 0) + 1
         if record.best and (self.best is None or record.best.val_accuracy > _val_accuracy(self.best)):
             self.best = record
+
+    def this_epoch(self, trial: Trial, row: EpochRow | None) -> str:
+        """How long the present epoch of a running trial takes so far, of how long the last one took; empty if short."""
+        so_far = self.clock() - self.heard_at.get(trial.id, self.clock())
+        if row is None or row.epoch >= trial.settings.epochs or so_far < LONG_EPOCH_SECONDS:
+            return ""
+        return clock(so_far) + (f" of {clock(row.seconds)}" if row.epoch and row.seconds >= so_far else "")
 
     def describe(self, trial: Trial) -> str:
         """Name a trial."""
@@ -217,7 +230,9 @@ class LineView:
                     how += f", val {shown} at epoch {event.record.best_epoch}, {duration(event.record.seconds or 0)}"
                 if event.record.error:
                     how += f": {event.record.error}"
-                left = f"{state.done} of {state.plan.total}, about {duration(state.seconds_left)} left"
+                left = f"{state.done} of {state.plan.total}"
+                if state.done < state.plan.total:
+                    left += f", about {duration(state.seconds_left)} left"
                 return f"{event.trial.stage}: {state.describe(event.trial)}: {how} ({left})"
 
 

@@ -28,12 +28,10 @@ from cnnsearch.planning.plan import Plan
 from cnnsearch.planning.queue import Queue
 from cnnsearch.planning.suggest import Suggester
 from cnnsearch.planning.trial import Outcome, Status, Trial
-from cnnsearch.prepare import KEPT_AT_MOST, Prepared, expected_seconds, prepared
+from cnnsearch.prepare import KEPT_AT_MOST, Prepared, expected_seconds
 from cnnsearch.results.place import ResultsPlace
 from cnnsearch.results.tables import Tables, load
 from cnnsearch.spec.confirm import CONFIRM
-from cnnsearch.spec.sweep import Sweep
-from cnnsearch.use.opened import OpenedSweep
 
 if TYPE_CHECKING:  # it imports scipy, which takes seconds
     from cnnsearch.evidence.evidence import Evidence
@@ -96,30 +94,6 @@ class Finished:
         missing = self.planned - sum(self.counts.values()) - self.left_for_later
         bad = self.counts.get(Status.FAILED, 0) + self.counts.get(Status.DIVERGED, 0)
         return 1 if bad or missing else 0
-
-
-def run(
-    sweep: Sweep,
-    out: Path | str = "results",
-    *,
-    address: str | None = None,
-    serial: bool = False,
-    listen: Callable[[Event], None] = lambda event: None,
-) -> OpenedSweep:
-    """Run a sweep to its end and return its tables, from which its networks can be used: the call for notebooks.
-
-    Args:
-        sweep: from `load_sweep`.
-        out: results root, a folder or a URI; the sweep's folder in it is named after the sweep.
-        address: of a Ray cluster; None starts Ray on this machine.
-        serial: run in this process instead, one trial after another.
-        listen: called with every event.
-
-    Raises:
-        CnnsearchError: the request was wrong, or the run was stopped. Failed trials do not raise; see their status.
-    """
-    with attached(address) as cluster, prepared(sweep, out, cluster=cluster) as ready:
-        return OpenedSweep.of(execute(ready, serial=serial, listen=listen).tables)
 
 
 @contextlib.contextmanager

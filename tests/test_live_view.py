@@ -54,7 +54,7 @@ def busy(ready: Prepared, width: int) -> LiveView:
 def shown(view: LiveView) -> list[str]:
     console = view._console
     with console.capture() as captured:
-        console.print(view._draw())
+        console.print(view.drawn())
     return [re.sub(r"\x1b\[[0-9;]*m", "", line).rstrip() for line in captured.get().splitlines()]
 
 
@@ -177,7 +177,7 @@ def test_without_colour_there_is_none(ready: Prepared) -> None:
         view = LiveView(ready, console)
         view(Started(ready.plan.stages[0].trials[0]))
         with console.capture() as captured:
-            console.print(view._draw())
+            console.print(view.drawn())
         return re.findall(r"\x1b\[([0-9;]*)m", captured.get())
 
     colours = [code for code in escapes(NO_COLOR="1") if any(part in code for part in ("3", "4", "9"))]

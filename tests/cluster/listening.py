@@ -6,7 +6,7 @@ import json
 import sys
 
 from cnnsearch.execution.events import Ended, EpochDone, Event, Started
-from cnnsearch.session import run
+from cnnsearch.notebook import run
 from cnnsearch.spec.load import load_sweep
 
 

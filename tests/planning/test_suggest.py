@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cnnsearch import session
+import cnnsearch
 from cnnsearch.data.dataset import Dataset
 from cnnsearch.errors import ResultsError
 from cnnsearch.execution import serial
@@ -370,14 +370,14 @@ def test_ray_and_serial_suggest_the_same(dataset: Dataset, tmp_path: Path) -> No
 def test_what_another_sweep_trained_is_not_trained_again(tmp_path: Path) -> None:
     """Also where it is named only while the sweep runs; its weights are there where a later stage starts from it."""
     sweep = searching("{method: tpe, trials: 6, at_once: 2}")
-    first = session.run(sweep, tmp_path, serial=True)
+    first = cnnsearch.run(sweep, tmp_path, serial=True)
     events: list[Event] = []
-    again = session.run(sweep.with_values({"name": "other"}), tmp_path, serial=True, listen=events.append)
+    again = cnnsearch.run(sweep.with_values({"name": "other"}), tmp_path, serial=True, listen=events.append)
     assert list(again.trials["trial_id"]) == list(first.trials["trial_id"])
     assert not any(isinstance(event, Started) for event in events)
     assert sum(isinstance(event, Ended) for event in events) == again.planned == 6
     more = "{name: more, start_from: {stage: search}, space: {lr: {uniform: [0.001, 0.1]}}, search: %s}"
     longer = searching("{method: tpe, trials: 6, at_once: 2}", more % "{method: tpe, trials: 2}")
-    last = session.run(longer.with_values({"name": "longer"}), tmp_path, serial=True)
+    last = cnnsearch.run(longer.with_values({"name": "longer"}), tmp_path, serial=True)
     assert list(last.trials["status"]) == ["done"] * 8
     assert set(first.trials["trial_id"]) < set(last.trials["trial_id"])
