@@ -14,7 +14,7 @@ import typer
 
 from cnnsearch import __version__
 from cnnsearch.asking import Command, SweepCommand, refuse_code, seconds_of, seeds_of
-from cnnsearch.classifying import predict
+from cnnsearch.classifying import export, predict
 from cnnsearch.ending import (
     INTERRUPTED,
     answering,
@@ -300,6 +300,7 @@ def watch(
 
 
 app.command()(predict)
+app.command()(export)
 
 
 def main() -> None:
