@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import functools
 from typing import Annotated
 
 import typer
 
-from cnnsearch.ending import one_clear_message
+from cnnsearch.ending import answering, one_clear_message
 from cnnsearch.errors import CnnsearchError
+from cnnsearch.steps import Steps
 from cnnsearch.words import labelled, say
 
 Trial = Annotated[
@@ -42,7 +40,8 @@ def predict(
     ] = False,
 ) -> None:
     """Classify images with the best network of a sweep. Exits with 1 if some of them cannot be read."""
-    with one_clear_message("stopped; nothing was written"):
+    with answering(as_json) as answer, one_clear_message("stopped; nothing was written"), Steps() as steps:
+        steps(f"looking at {results}")
         from cnnsearch.use import told
         from cnnsearch.use.choose import choose
         from cnnsearch.use.listing import listed
@@ -56,19 +55,19 @@ def predict(
         from cnnsearch.use.predict import predict as classify
 
         network = classifier(chosen, data)
-        with _progress("classifying") as listen:
-            answers = classify(network, found.items, top, listen)
+        answers = classify(network, found.items, top, functools.partial(steps, "classifying"))
         files = told.write(answers, chosen.classes, file) if file is not None else []
         lines = [told.trial_line(chosen), labelled(told.summary(answers, found.ignored, files))]
         if file is None and not as_json:
             lines = [told.as_table(answers), "", *lines]
         if matrix := told.confusion_text(answers, chosen.classes):
             lines += ["", matrix]
-        say("\n".join(lines), sys.stderr if as_json else None)
+        steps.end()
+        say("\n".join(lines))
         if as_json:
-            print(json.dumps(told.as_json(chosen, answers, files)))
-    if answers["error"].notna().any():
-        raise typer.Exit(CnnsearchError.exit_code)
+            answer(told.answer(chosen, answers, files))
+        if answers["error"].notna().any():
+            raise typer.Exit(CnnsearchError.exit_code)
 
 
 def export(
@@ -83,7 +82,8 @@ def export(
     ] = None,
 ) -> None:
     """Write the best network of a sweep as a folder that stands alone: weights, programs and a card."""
-    with one_clear_message("stopped; nothing was written"):
+    with one_clear_message("stopped; nothing was written"), Steps() as steps:
+        steps("writing the folder and trying what is in it")
         from cnnsearch.use.choose import choose
         from cnnsearch.use.export import checked_destination, checked_formats
         from cnnsearch.use.export import export as write
@@ -94,20 +94,5 @@ def export(
         chosen = choose(results, trial)
         written = write(chosen, dest, asked, data)
         agreed = [(name, f"answers as recorded for {found}") for name, found in written.agreements.items()]
+        steps.end()
         say(f"{trial_line(chosen)}\n{labelled([*agreed, ('written', str(written.folder))])}")
-
-
-@contextmanager
-def _progress(what: str) -> Iterator[Callable[[int, int], None]]:
-    """Show a bar with the time that is left, on a terminal; yields what is to be told how much is done."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield lambda done, total: None
-        return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task(what, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)

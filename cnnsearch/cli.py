@@ -299,7 +299,7 @@ def watch(
             raise typer.Exit from None
 
 
-app.command()(predict)
+app.command(cls=Command)(predict)
 app.command()(export)
 
 

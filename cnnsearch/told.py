@@ -287,6 +287,48 @@ class StatusOfSweeps(Part):
     sweeps: list[SweepStatus] = Field(description="each of them, by name")
 
 
+class Accuracy(Part):
+    """The share of right answers, with the 95 % interval that other images of the kind would give."""
+
+    value: float = Field(description="0 to 1")
+    low: float = Field(description="lower end of the interval")
+    high: float = Field(description="upper end of the interval")
+    images: int = Field(description="images that it is the share of")
+
+
+class Candidate(Part):
+    """A class that an image may be of."""
+
+    name: Text = Field(description="name of the class")
+    confidence: FiniteFloat = Field(description="its probability, 0 to 1")
+
+
+class Prediction(Part):
+    """The answer for one image."""
+
+    path: Text = Field(description="as it was given, or below the folder that was given")
+    predicted: Text | None = Field(description="the best class; null where the image cannot be read")
+    confidence: FiniteFloat | None = Field(description="probability of that class, 0 to 1")
+    label: Text | None = Field(description="its class, where a folder that it lies in is called like one")
+    error: Text | None = Field(description="why it cannot be read")
+    top: list[Candidate] | None = Field(None, description="with --top: the best classes")
+
+
+class Predictions(Part):
+    """`cnnsearch predict` has classified images."""
+
+    kind: Literal["predictions"] = "predictions"
+    exit_code: Literal[0, 1] = Field(description="1: some images cannot be read")
+    results: Text = Field(description="folder of the sweep's results")
+    trial: Text = Field(description="id of the trial whose network was used")
+    images: int = Field(description="images given")
+    unreadable: int = Field(description="of these, images that cannot be read")
+    accuracy: Accuracy | None = Field(description="share of right answers; null where the class of no image is known")
+    out: Text | None = Field(description="file of the answers; null where they are in `predictions`")
+    confusion: Text | None = Field(description="file of the confusion matrix, if one was written")
+    predictions: list[Prediction] | None = Field(description="the answers; null where they are in a file")
+
+
 class Progress(Part):
     """How far a run came that did not reach its end."""
 
@@ -316,9 +358,11 @@ class Failure(Part):
     progress: Progress | None = Field(None, description="how much is done; null where no trial had begun")
 
 
-Told = Run | Plan | Unsealed | Report | Comparison | StatusOfSweeps | Stopped | Failure
+Told = Run | Plan | Unsealed | Report | Comparison | StatusOfSweeps | Predictions | Stopped | Failure
 """What a command prints with `--json`, told apart by `kind`."""
-KINDS: tuple[type[BaseModel], ...] = (Run, Plan, Unsealed, Report, Comparison, StatusOfSweeps, Stopped, Failure)
+KINDS: tuple[type[BaseModel], ...] = (
+    Run, Plan, Unsealed, Report, Comparison, StatusOfSweeps, Predictions, Stopped, Failure
+)  # fmt: skip
 
 
 def line(told: Told) -> str:

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from cnnsearch import __version__
 from cnnsearch.data.dataset import SPLIT_WORDS
 from cnnsearch.data.images import Interpolation
 from cnnsearch.evidence.evidence import Evidence
@@ -164,7 +164,7 @@ def _checked(chosen: Chosen, agreements: Mapping[str, Agreement]) -> str:
 def _architecture(chosen: Chosen) -> str:
     settings = chosen.record.settings
     if settings.model in ("plain", "residual"):
-        return f"`{settings.model}` of cnnsearch {__version__}, width {settings.width:g}"
+        return f"`{settings.model}` of cnnsearch {metadata.version('cnnsearch')}, width {settings.width:g}"
     return f"torchvision's `{settings.model}`, its last layer with {len(chosen.classes)} outputs"
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +14,7 @@ from cnnsearch.planning.labels import setting, told_axes
 from cnnsearch.stats import wilson
 from cnnsearch.storage.durable import write_whole
 from cnnsearch.storage.paths import typed_path
+from cnnsearch.told import Accuracy, Candidate, Prediction, Predictions
 from cnnsearch.use.choose import Chosen
 from cnnsearch.words import accuracy, listed, percent, plural, printable
 
@@ -35,10 +35,10 @@ class Right(NamedTuple):
     of: int
 
     @property
-    def plain(self) -> dict[str, Any]:
+    def share(self) -> Accuracy:
         """As `--json` prints it: with its 95 % Wilson interval."""
         low, high = wilson(self.right, self.of)
-        return {"value": self.right / self.of, "low": low, "high": high, "images": self.of}
+        return Accuracy(value=self.right / self.of, low=low, high=high, images=self.of)
 
 
 def right(answers: pd.DataFrame) -> Right | None:
@@ -154,18 +154,29 @@ def confusion_text(answers: pd.DataFrame, classes: Sequence[str]) -> str:
     return "\n".join(["classes (rows) and what they were taken for (columns)", head.rstrip(), *rows])
 
 
-def as_json(chosen: Chosen, answers: pd.DataFrame, files: Sequence[Path]) -> dict[str, Any]:
-    """The object that `--json` prints; it holds the answers unless they are in a file."""
-    found = right(answers)
-    told: dict[str, Any] = {
-        "results": str(chosen.results),
-        "trial": chosen.record.trial_id,
-        "images": len(answers),
-        "unreadable": int(answers["error"].notna().sum()),
-        "accuracy": found and found.plain,
-        "out": str(files[0]) if files else None,
-        "confusion": str(files[1]) if len(files) > 1 else None,
-    }
-    if not files:
-        told["predictions"] = json.loads(answers.to_json(orient="records"))
-    return told
+def answer(chosen: Chosen, answers: pd.DataFrame, files: Sequence[Path]) -> Predictions:
+    """What `--json` prints; it holds the answers unless they are in a file."""
+    found, unreadable = right(answers), int(answers["error"].notna().sum())
+    return Predictions(
+        exit_code=1 if unreadable else 0,
+        results=str(chosen.results),
+        trial=chosen.record.trial_id,
+        images=len(answers),
+        unreadable=unreadable,
+        accuracy=found and found.share,
+        out=str(files[0]) if files else None,
+        confusion=str(files[1]) if len(files) > 1 else None,
+        predictions=None if files else [_prediction(row) for row in answers.to_dict("records")],
+    )
+
+
+def _prediction(row: Mapping[Any, Any]) -> Prediction:
+    is_read = row["error"] is None
+    places = [name.removeprefix("class_") for name in row if str(name).startswith("class_")]
+    return Prediction(
+        **{name: row[name] for name in ("path", "predicted", "label", "error")},
+        confidence=row["confidence"] if is_read else None,
+        top=[Candidate(name=row[f"class_{k}"], confidence=row[f"confidence_{k}"]) for k in places]
+        if places and is_read
+        else None,
+    )
