@@ -17,6 +17,7 @@ from cnnsearch.asking import Command, SweepCommand, refuse_code, seconds_of, see
 from cnnsearch.classifying import export, predict
 from cnnsearch.ending import (
     INTERRUPTED,
+    Stopper,
     answering,
     as_a_program,
     command_line,
@@ -155,7 +156,7 @@ def sweep(
             if dry_run:
                 code, told = _dry(ready, seconds, max_trials)
             else:
-                code, told = _run(ready, serial, seconds, max_trials, clear_seconds, exit_code_when_left or 0)
+                code, told = _run(ready, stopper, serial, seconds, max_trials, clear_seconds, exit_code_when_left or 0)
             if as_json:
                 answer(told())
         raise typer.Exit(code)
@@ -332,6 +333,7 @@ def _dry(ready: Prepared, seconds: float | None, trials: int | None) -> tuple[in
 
 def _run(
     ready: Prepared,
+    stopper: Stopper,
     serial: bool,
     seconds: float | None,
     trials: int | None,
@@ -380,6 +382,10 @@ def _run(
         is_full = isinstance(error, DiskError) and not ready.is_remote
         first = "Free some space, then the same command goes on" if is_full else ""
         stop(f"error: {error}\n", error.exit_code, first)
+    except Exception:
+        if stopper.asked:  # a library that was being imported made another error of it
+            stop("stopped: ", INTERRUPTED)
+        raise
     code = finished.exit_code or (code_when_left if finished.left_for_later else 0)
     if finished.left_for_later:
         why = "time is up" if finished.time_is_up else f"{trials} trial{'s' * (trials != 1)} begun, as asked"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import typing
 from collections.abc import Iterator
 from pathlib import Path
@@ -197,6 +198,21 @@ def test_a_run_that_was_stopped(tmp_path: Path) -> None:
     assert found["go_on"].startswith("python -m cnnsearch.sweep part1 ")
     assert found["go_on"] in answer.stderr
     assert answer.stderr.endswith(f"What is done:\n  cnnsearch report {tmp_path / 'part1'}\n")
+
+
+def test_stopped_while_a_library_was_imported(tmp_path: Path) -> None:
+    """Some turn the interrupt into an error of their own, as torch does."""
+
+    def imports(*arguments: Any, **options: Any) -> Any:
+        with contextlib.suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        raise RuntimeError("Only a single TORCH_LIBRARY can be used")
+
+    with mock.patch("cnnsearch.session.execute", imports):
+        answer = ask("part1", *TWO, "--serial", "--out", tmp_path, "--json")
+    found = valid(answer)
+    assert (found["kind"], found["exit_code"]) == ("stopped", 130)
+    assert answer.stderr.count("TORCH_LIBRARY") == 0
 
 
 def test_stopped_before_it_began(tmp_path: Path) -> None:
