@@ -15,7 +15,7 @@ from cnnsearch.evidence.configurations import Configuration, best_of, distinct, 
 from cnnsearch.evidence.evidence import Evidence, as_evidence
 from cnnsearch.evidence.shown import has_intervals, maps_shown
 from cnnsearch.evidence.statements import champions, of_models, of_values
-from cnnsearch.evidence.verdicts import CLEAR
+from cnnsearch.evidence.verdicts import CLEAR, SUGGESTIVE, Verdict
 from cnnsearch.plots import style
 from cnnsearch.results.tables import Tables
 from cnnsearch.spec.axis_words import Value, describe, format_value, words
@@ -43,17 +43,17 @@ def heatmaps(source: Tables | Evidence, stage: str | None = None, *, narrow: boo
 
 
 def heatmaps_title(evidence: Evidence, configurations: Sequence[Configuration]) -> str:
-    """Title of the figure: which model, or else which value of an axis, is clearly better; else a question."""
+    """Title of the figure: which model, or else which value of an axis, is or may be better; else a question."""
     stage = configurations[0].stage
     ranked = champions(evidence, stage)
     if len(ranked) == 2:
         key = of_models(stage, ranked[0].model, ranked[1].model)
-        if evidence.verdict(key) == CLEAR:
+        if evidence.verdict(key) in (CLEAR, SUGGESTIVE):
             comparison = evidence.statements[key]
             ahead, behind = [c.model for c in ranked][:: 1 if comparison.difference.value > 0 else -1]
             by = f"by {abs(100 * comparison.difference.value):.1f} points"
             over = f" on average over {comparison.pairs} settings" if comparison.pairs > 1 else ""
-            return f"{ahead} is better than {behind}, {by}{over}"
+            return f"{ahead} {_is(evidence.verdict(key))} better than {behind}, {by}{over}"
     varied = [axis for axis in evidence.axes(stage) if axis != "model"]
     for axis in varied:
         answer = axis_title(evidence, stage, axis)
@@ -64,11 +64,13 @@ def heatmaps_title(evidence: Evidence, configurations: Sequence[Configuration]) 
 
 
 def axis_title(evidence: Evidence, stage: str, axis: str) -> str:
-    """Say which values the one with the best validation accuracy is clearly better than; empty if there are none."""
+    """Say which values the one with the best validation accuracy is better than, or else may be; empty if none."""
     configurations = evidence.stage(stage)
     lead = preferred(configurations, axis)
     values = [value for value in distinct(configurations, axis) if value != lead]
-    told = [value for value in values if evidence.verdict(of_values(stage, axis, lead, value)) == CLEAR]
+    verdicts = {value: evidence.verdict(of_values(stage, axis, lead, value)) for value in values}
+    verdict = CLEAR if CLEAR in verdicts.values() else SUGGESTIVE
+    told = [value for value in values if verdicts[value] == verdict]
     differences = [evidence.statements[of_values(stage, axis, lead, value)] for value in told]
     if not told or any(comparison.difference.value < 0 for comparison in differences):
         return ""
@@ -78,7 +80,11 @@ def axis_title(evidence: Evidence, stage: str, axis: str) -> str:
     else:
         which = format_value(told[0]) if len(told) == 1 else f"{len(told)} of {len(values)} other values"
     pairs = max(comparison.pairs for comparison in differences)
-    return f"{name} is better than {which}" + (f", on average over {pairs} settings" if pairs > 1 else "")
+    return f"{name} {_is(verdict)} better than {which}" + (f", on average over {pairs} settings" if pairs > 1 else "")
+
+
+def _is(verdict: Verdict) -> str:
+    return "is" if verdict == CLEAR else "may be"
 
 
 def _draw_maps(

@@ -17,6 +17,8 @@ from cnnsearch.report.claims import Answer, Finding
 from cnnsearch.report.figures import Picture
 from cnnsearch.report.findings import answer, findings
 from cnnsearch.report.method import Method, date_of, hardware, method, seeds_note
+from cnnsearch.report.networks import Network, networks
+from cnnsearch.report.using import Using, using
 from cnnsearch.spec.axis_words import words
 from cnnsearch.spec.settings import DataSpec
 from cnnsearch.words import capitalised, counted, duration
@@ -57,6 +59,7 @@ class Page:
     findings: list[Finding]
     seeds_note: str
     advice: list[Advice]
+    networks: list[Network]
     settings: Picture | None
     judged: str
     """The split whose images settings are compared on: "test", or "validation" while the test set is sealed."""
@@ -72,6 +75,7 @@ class Page:
     """Recall of each class by the best setting."""
     wrong: list[Wrong]
     more_confusions: list[Picture]
+    using: Using | None
     trials: rows.Table
     best_trials: rows.Table
     """The same table with only the best trials, if there are very many."""
@@ -102,6 +106,25 @@ class Page:
         }
 
     @property
+    def contents(self) -> list[tuple[str, str]]:
+        """Id and heading of each section, in order."""
+        sections = [
+            ("found", "What was found", True),
+            ("networks", "Networks", self.networks),
+            ("all-settings", "All settings", self.settings),
+            ("searches", "How the search went", self.searches),
+            ("heatmaps", self.heatmaps_heading, self.heatmaps),
+            ("curves", "Learning curves", self.curves),
+            *((f"continued-{stage.stage}", stage.heading, True) for stage in self.continued),
+            ("errors", "Mistakes of the best setting", self.confusion),
+            ("use", "Using the best network", self.using),
+            ("trials", "Trials", True),
+            ("data", "Data", True),
+            ("method", "How this was done", True),
+        ]
+        return [(anchor, heading) for anchor, heading, content in sections if content]
+
+    @property
     def pictures(self) -> list[Picture]:
         """All figures, in order."""
         searched = [picture for section in self.searches for picture in section.pictures]
@@ -127,6 +150,7 @@ def assemble(evidence: Evidence) -> Page:
         findings=findings(evidence),
         seeds_note=seeds_note(evidence),
         advice=advice(evidence),
+        networks=networks(evidence),
         settings=figures.all_settings(evidence),
         searches=search.sections(evidence),
         heatmaps_heading=capitalised(" × ".join(words(axis).full for axis in used)),
@@ -139,6 +163,7 @@ def assemble(evidence: Evidence) -> Page:
         by_class=rows.by_class(evidence),
         wrong=most_sure_and_wrong(evidence),
         more_confusions=figures.other_confusions(evidence),
+        using=using(evidence),
         trials=rows.trials(evidence),
         best_trials=rows.trials(evidence, _MOST_LISTED),
         images=figures.images_per_class(evidence),

@@ -203,6 +203,13 @@ class TestTitles:
         figure = drawn(plots.heatmaps(factory.at_chance()))
         assert style.title_of(figure) == "How does test accuracy change with the learning rate and the batch size?"
 
+    def test_what_is_suggestive_is_not_said_to_be_so(self, monkeypatch):
+        evidence = Evidence(factory.part1())
+        monkeypatch.setattr(Evidence, "verdict", lambda self, key: "suggestive")
+        assert style.title_of(drawn(plots.heatmaps(evidence))).startswith("residual may be better than plain, by ")
+        monkeypatch.setattr(Evidence, "verdict", lambda self, key: "cannot tell")
+        assert style.title_of(drawn(plots.heatmaps(evidence))).startswith("How does test accuracy change")
+
     def test_one_axis(self):
         once, thrice = (drawn(plots.heatmaps(factory.lr_only(seeds))) for seeds in ((0,), (0, 1, 2)))
         assert style.title_of(once) == "How does test accuracy change with the learning rate?"

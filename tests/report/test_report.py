@@ -52,7 +52,7 @@ SVG = {"svg", "g", "path", "defs", "use", "text", "clippath", "rect"}
 PAGE = {
     "html", "head", "meta", "title", "style", "body", "main", "header", "section", "h1", "h2", "h3", "p", "a", "dl",
     "div", "dt", "dd", "ol", "ul", "li", "span", "code", "pre", "figure", "figcaption", "b", "bdi", "br", "img",
-    "details", "summary", "table", "thead", "tbody", "tr", "th", "td", "script",
+    "details", "nav", "summary", "table", "thead", "tbody", "tr", "th", "td", "script",
 }  # fmt: skip
 
 
@@ -111,6 +111,28 @@ def built(tmp_path_factory):
         return known[name]
 
     return build
+
+
+class TestContents:
+    """The reader finds what the report has."""
+
+    @pytest.mark.parametrize("name", ["part1", "all_failed", "many", "confirmed"])
+    def test_the_contents_list_has_every_section_and_its_links_lead_there(self, built, name):
+        folder, _ = built(name)
+        text = (folder / "report.html").read_text(encoding="utf-8")
+        headings = re.findall(r'<h2 id="([^"]+)">([^<]+)</h2>', text)
+        listed = re.findall(r'<li><a href="#([^"]+)">([^<]+)</a></li>', text)
+        assert listed == headings * 2, "once in a row of links, once folded for a phone"
+        nav = text.split("<nav")[1].split("</nav>")[0]
+        assert nav.index("<details>") > nav.index("<ol>")
+
+    def test_networks_and_the_use_of_the_best_are_in_both_files(self, built):
+        folder, page = built("part1")
+        for text in (page.words(), (folder / "report.md").read_text(encoding="utf-8")):
+            assert "five residual blocks" in text
+            assert "cnnsearch predict" in text
+            assert "cnnsearch.load_model(" in text
+            assert "best.safetensors" in text
 
 
 class TestSmallScreens:
@@ -202,12 +224,14 @@ class TestEveryReport:
         _, page = built(name)
         order = [
             "found",
+            "networks",
             "all-settings",
             "searches",
             "heatmaps",
             "curves",
             "continued-dropout",
             "errors",
+            "use",
             "trials",
             "data",
             "method",
@@ -236,7 +260,8 @@ class TestPart1:
         out, page = built("part1")
         assert (out / "report.html").stat().st_size < 3_000_000
         assert [attrs["id"] for tag, attrs in page.tags if tag == "h2"] == [
-            "found", "all-settings", "heatmaps", "curves", "continued-dropout", "errors", "trials", "data", "method",
+            "found", "networks", "all-settings", "heatmaps", "curves", "continued-dropout", "errors", "use", "trials",
+            "data", "method",
         ]  # fmt: skip
 
     def test_numbers_are_those_of_the_tables(self, built):

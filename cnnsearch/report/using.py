@@ -1,0 +1,44 @@
+"""How to use the best network: where its weights are, and what loads them."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+
+from cnnsearch.evidence.evidence import Evidence
+from cnnsearch.results.folder import Results
+
+
+@dataclass(frozen=True)
+class Using:
+    """The section on the use of the best network."""
+
+    weights: str
+    """The path of its weights."""
+    note: str
+    """Which network that is, where the best setting was trained with several seeds; else empty."""
+    command: str
+    """Classifies images in a shell."""
+    lines: str
+    """Python that loads it."""
+
+
+def using(evidence: Evidence) -> Using | None:
+    """Say how to use the best network; None without one."""
+    best = evidence.best
+    if best is None:
+        return None
+    scores = {
+        str(row["trial_id"]): float(row["val_accuracy"])
+        for row in evidence.tables.trials.to_dict("records")
+        if str(row["trial_id"]) in best.trial_ids
+    }
+    trial = max(best.trial_ids, key=lambda one: scores.get(one, 0.0))
+    folder, weights = str(evidence.tables.folder), Results(evidence.tables.folder).trial(trial).weights_file
+    several = len(best.trial_ids) > 1
+    return Using(
+        weights=str(weights),
+        note=f"The best of the {len(best.trial_ids)} seeds of this setting by validation." if several else "",
+        command=f"cnnsearch predict {shlex.quote(folder)} IMAGE...",
+        lines=f"import cnnsearch\n\nmodel = cnnsearch.load_model({folder!r})",
+    )
