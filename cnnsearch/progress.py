@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from cnnsearch import told
 from cnnsearch.execution.events import Ended, EpochDone, Event, Planned, Ready, Started
 from cnnsearch.execution.machine.estimate import representatives
 from cnnsearch.plan_text import NO_LIMITS, Limits
@@ -135,6 +136,13 @@ class State:
         self.counts[record.status] = self.counts.get(record.status, 0) + 1
         if record.best and (self.best is None or record.best.val_accuracy > _val_accuracy(self.best)):
             self.best = record
+
+    def told(self) -> told.Progress:
+        """How far the run is, for programs."""
+        known = {status.value: count for status, count in self.counts.items()}
+        counts = told.Counts(**known, left=self.plan.total - sum(known.values()))
+        name, results = self.ready.sweep.name, str(self.ready.results)
+        return told.Progress(sweep=name, results=results, planned=self.plan.total, counts=counts)
 
     def describe(self, trial: Trial) -> str:
         """Name a trial."""
