@@ -353,12 +353,10 @@ def _run(
     view = view_for(ready, console, say, limits)
 
     def stop(why: str, code: int, first: str = "") -> NoReturn:
-        from cnnsearch.telling import progress_of
-
         counts, planned = view.state.counts, view.state.plan.total
         see = f"\n{how_to_see(ready.results)}" if counts else ""
         message = f"{why}{ended_text(counts, planned)}. {how_to_go_on(first)}{see}"
-        end(message, code, command_line(), progress_of(ready, planned, counts))
+        end(message, code, command_line(), view.state.told())
 
     try:
         with view, Noting(view.state) as note:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from cnnsearch import told
 from cnnsearch.execution.events import Ended, EpochDone, Event, Planned, Ready, Started, Waiting
 from cnnsearch.execution.machine.estimate import representatives
 from cnnsearch.plan_text import NO_LIMITS, Limits
@@ -151,6 +152,13 @@ class State:
         if row is None or row.epoch >= trial.settings.epochs or so_far < LONG_EPOCH_SECONDS:
             return ""
         return clock(so_far) + (f" of {clock(row.seconds)}" if row.epoch and row.seconds >= so_far else "")
+
+    def told(self) -> told.Progress:
+        """How far the run is, for programs."""
+        known = {status.value: count for status, count in self.counts.items()}
+        counts = told.Counts(**known, left=self.plan.total - sum(known.values()))
+        name, results = self.ready.sweep.name, str(self.ready.results)
+        return told.Progress(sweep=name, results=results, planned=self.plan.total, counts=counts)
 
     def describe(self, trial: Trial) -> str:
         """Name a trial."""

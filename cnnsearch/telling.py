@@ -13,7 +13,7 @@ from cnnsearch.evidence.evidence import Evidence
 from cnnsearch.evidence.statements import Key
 from cnnsearch.plan_text import memory_bytes, total_seconds
 from cnnsearch.planning.plan import Plan, StagePlan
-from cnnsearch.planning.trial import Outcome, Status, Trial
+from cnnsearch.planning.trial import Outcome, Trial
 from cnnsearch.prepare import Prepared, is_at_most
 from cnnsearch.report.comparison import ComparisonPage
 from cnnsearch.report.findings import answer, findings
@@ -101,14 +101,6 @@ def of_comparison(
 
 def _own_report(place: ResultsPlace) -> str | None:
     return f"{place}/report.html" if (place.here.path / "report.html").is_file() else None
-
-
-def progress_of(ready: Prepared, planned: int, counts: Mapping[Status, int]) -> told.Progress:
-    """How far a run came that was stopped, of as many trials as were planned by then."""
-    known = {status.value: count for status, count in counts.items()}
-    return told.Progress(
-        sweep=ready.sweep.name, results=str(ready.results), planned=planned, counts=_counts(known, planned)
-    )
 
 
 def _results(evidence: Evidence, place: ResultsPlace, report: str | None) -> dict[str, Any]:

@@ -112,6 +112,28 @@ def test_another_space_is_a_new_search(tmp_path: Path, small_sweep: Make) -> Non
     assert "2 recorded trials are outside of this sweep" in planned(small_sweep(WIDER_SEARCH), tmp_path)
 
 
+@pytest.mark.usefixtures("figures_left_blank")
+@pytest.mark.parametrize(
+    ("before", "after", "planned_now", "in_all"),
+    [
+        ([SEARCH], [WIDER_SEARCH], 2, 4),
+        ([WIDE, "confirm={seeds: 3, contenders: 2}"], [WIDE], 3, 9),
+        ([WIDE], [NARROW.replace("name: grid", "name: other")], 1, 3),
+    ],
+)
+def test_all_can_be_shown_whatever_has_changed(
+    tmp_path: Path, small_sweep: Make, before: list[str], after: list[str], planned_now: int, in_all: int
+) -> None:
+    """Another search, no more confirming, another stage: the recorded trials are shown beside the present ones."""
+    run(small_sweep(*before), tmp_path, serial=True)
+    run(small_sweep(*after), tmp_path, serial=True)
+    plain = ask(tmp_path / "part1", "--json", command="report")
+    assert (plain.returncode, plain.told["planned"], plain.told["outside"]) == (0, planned_now, in_all - planned_now)
+    whole = ask(tmp_path / "part1", "--all", "--json", command="report")
+    assert (whole.returncode, whole.told["planned"], whole.told["counts"]["done"]) == (0, in_all, in_all), whole.stderr
+    assert whole.told["best"] is not None
+
+
 def test_limits_are_in_the_plan_while_there_is_something_to_run(tmp_path: Path, small_sweep: Make) -> None:
     sweep = small_sweep(NARROW)
     text = planned(sweep, tmp_path, Limits(1800, 1))
