@@ -9,7 +9,7 @@ INSTALLED := $(VENV)/.installed
 INSTALLED_TEST := $(VENV)/.installed-test
 INSTALLED_S3 := $(VENV)/.installed-s3
 
-.PHONY: install quickstart test test-after test-slow test-faults test-cluster benchmark bench-check clean
+.PHONY: install quickstart test test-after test-slow test-faults test-kills test-cluster benchmark bench-check clean
 .PHONY: lint lint-style lint-format lint-types lint-imports format
 
 install: $(INSTALLED)
@@ -31,7 +31,11 @@ test-slow: $(INSTALLED_TEST) $(INSTALLED_S3)
 
 # Everything that is done to a run on purpose, with a table of what came of it: see docs/durability.md.
 test-faults: $(INSTALLED_TEST)
-	$(BIN)/python -m pytest tests/faults -m '' --faults-table
+	$(BIN)/python -m pytest tests/faults -m 'not kills' --faults-table
+
+# Each kind of process of a run, killed twenty times at random moments.
+test-kills: $(INSTALLED_TEST)
+	$(BIN)/python -m pytest tests/faults/test_kills.py -m kills -s
 
 # Ray clusters of several nodes, each a machine of its own as far as it can tell. Linux, as root or where users may make
 # namespaces; else skipped.
