@@ -71,6 +71,32 @@ def predict(
         raise typer.Exit(CnnsearchError.exit_code)
 
 
+def export(
+    results: Annotated[str, typer.Argument(help="Folder of results.", metavar="RESULTS")],
+    dest: Annotated[str, typer.Argument(help="Folder to write, new or empty.", metavar="DEST")],
+    trial: Trial = None,
+    formats: Annotated[
+        str, typer.Option("--format", help="What to write, with commas between.", metavar="NAMES")
+    ] = "safetensors,onnx,pt2",
+    data: Annotated[
+        str | None, typer.Option(help="Where the sweep's images are now, if they have moved.", metavar="SOURCE")
+    ] = None,
+) -> None:
+    """Write the best network of a sweep as a folder that stands alone: weights, programs and a card."""
+    with one_clear_message("stopped; nothing was written"):
+        from cnnsearch.use.choose import choose
+        from cnnsearch.use.export import checked_destination, checked_formats
+        from cnnsearch.use.export import export as write
+        from cnnsearch.use.told import trial_line
+
+        asked = checked_formats(formats)
+        checked_destination(dest)
+        chosen = choose(results, trial)
+        written = write(chosen, dest, asked, data)
+        agreed = [(name, f"answers as recorded for {found}") for name, found in written.agreements.items()]
+        say(f"{trial_line(chosen)}\n{labelled([*agreed, ('written', str(written.folder))])}")
+
+
 @contextmanager
 def _progress(what: str) -> Iterator[Callable[[int, int], None]]:
     """Show a bar with the time that is left, on a terminal; yields what is to be told how much is done."""

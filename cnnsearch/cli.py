@@ -16,7 +16,7 @@ import typer
 
 from cnnsearch import __version__
 from cnnsearch.asking import SweepCommand
-from cnnsearch.classifying import predict
+from cnnsearch.classifying import export, predict
 from cnnsearch.ending import INTERRUPTED, as_a_program, command_line, end, how_to_go_on, one_clear_message, stoppable
 from cnnsearch.errors import DiskError, RequestError, RunError
 from cnnsearch.storage.paths import typed_path
@@ -240,6 +240,7 @@ def watch(
 
 
 app.command()(predict)
+app.command()(export)
 
 
 def main() -> None:

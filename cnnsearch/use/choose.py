@@ -34,6 +34,11 @@ class Chosen:
     """Whether it was chosen as the best, not named."""
 
     @property
+    def is_sealed(self) -> bool:
+        """Whether the test set of its sweep is sealed."""
+        return self.results.is_sealed(self.sweep)
+
+    @property
     def classes(self) -> tuple[str, ...]:
         """Names of the classes, in the order of the network's outputs."""
         return tuple(self.data["classes"])

@@ -1,4 +1,4 @@
-"""The commands and the code on docs/predict.md work."""
+"""The commands and the code on docs/predict.md and docs/export.md work."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ from tests.asking import ask
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "predict.md").read_text(encoding="utf-8")
+EXPORT = (ROOT / "docs" / "export.md").read_text(encoding="utf-8")
 COMMANDS = re.findall(r"^    cnnsearch predict (.+)$", PAGE, flags=re.MULTILINE)
+EXPORTS = re.findall(r"^    cnnsearch export (.+)$", EXPORT, flags=re.MULTILINE)
 
 
 @pytest.fixture
@@ -34,8 +36,9 @@ def place(results: Path, images: Path, tmp_path: Path, monkeypatch: pytest.Monke
     return tmp_path
 
 
-def test_the_page_shows_several_commands() -> None:
+def test_the_pages_show_several_commands() -> None:
     assert len(COMMANDS) >= 5
+    assert len(EXPORTS) == 2
 
 
 @pytest.mark.parametrize("arguments", COMMANDS)
@@ -63,3 +66,16 @@ def test_code(place: Path) -> None:
     assert list(scope["answers"]["path"]) == ["photos/a.jpg", "photos/b.png"]
     model = scope["model"]
     assert model(torch.stack([model.preprocess("photos/a.jpg")])).shape == (1, len(model.classes))
+
+
+@pytest.mark.parametrize("arguments", EXPORTS)
+def test_exports(place: Path, arguments: str) -> None:
+    trial = cnnsearch.load("results/part1").best().id
+    words = shlex.split(arguments.replace("TRIAL", trial[:10]))
+    done = ask(*words, command="export")
+    assert done.returncode == 0, done.stderr
+    told = set(re.findall(r"^\| `([\w.]+)` \|", EXPORT, flags=re.MULTILINE))
+    assert len(told) == 6
+    assert {file.name for file in (place / words[1]).iterdir()} == told - (
+        {"model.onnx"} if "--format" in words else set()
+    )

@@ -25,7 +25,7 @@ class LongLinear(nn.Linear):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.in_features <= 2 * PIECE or x.numel() >= FEW or not is_bf16_on_cpu(x):
+        if self.in_features <= 2 * PIECE or not is_bf16_on_cpu(x) or x.numel() >= FEW:
             return super().forward(x)
         parts = zip(x.split(PIECE, dim=1), self.weight.split(PIECE, dim=1), strict=True)
         return torch.stack([F.linear(part, weight) for part, weight in parts]).float().sum(0) + self.bias
