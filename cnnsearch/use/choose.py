@@ -76,11 +76,11 @@ def choose(folder: Path | str, trial: str | None = None, tables: Tables | None =
     kept = [id_ for id_, record in records.items() if _keeps_weights(results, record)]
     if trial is None:
         id_ = Evidence(tables or load(results.path, store=False)).best_trial
-        if id_ is None or id_ not in records:
+        if id_ is None:
             raise RequestError(f"{results.path}: no trial has finished, so there is no best one. {_named(kept)}")
     else:
         id_ = _meant(trial, list(records), kept, results.path)
-    if id_ not in kept:
+    if id_ not in kept:  # nor in records, where only the tables are kept
         which = "the best trial, " if trial is None else "trial "
         raise RequestError(f"{results.path}: {which}{id_}, has not kept its weights.\n{_named(kept)}\n{KEEP_ALL}")
     return Chosen(results, sweep, data, records[id_], trial is None)

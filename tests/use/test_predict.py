@@ -19,6 +19,7 @@ import cnnsearch
 from cnnsearch.data.packs import in_threads
 from cnnsearch.errors import RequestError
 from cnnsearch.execution.machine import hardware
+from cnnsearch.planning.trial import Status
 from cnnsearch.results.folder import Results
 from cnnsearch.results.tables import load
 from cnnsearch.use import predict as module
@@ -264,6 +265,21 @@ def test_a_trial_without_weights_says_which_have_them(results: Path, images: Pat
     for record in Results(copied).records().values():
         Results(copied).trial(record.trial_id).drop_weights()
     assert "No trial here has its weights." in ask(copied, images, command="predict").stderr
+    shutil.rmtree(copied / "trials")  # as in results that are passed on without them
+    alone = ask(copied, images, command="predict")
+    assert alone.returncode == 2
+    assert f"the best trial, {best}, has not kept its weights.\nNo trial here has its weights." in alone.stderr
+
+
+def test_results_without_a_finished_trial(results: Path, images: Path, tmp_path: Path) -> None:
+    copied = tmp_path / "none"
+    shutil.copytree(results, copied)
+    for folder in Results(copied).records().values():
+        path = Results(copied).trial(folder.trial_id)
+        path.commit(folder.model_copy(update={"status": Status.FAILED, "best": None}))
+    done = ask(copied, images, command="predict")
+    assert done.returncode == 2
+    assert "no trial has finished, so there is no best one" in done.stderr
 
 
 def test_weights_below_the_trained_layers_are_needed_too(results: Path, images: Path, tmp_path: Path) -> None:
