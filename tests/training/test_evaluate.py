@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional as F
 
 from cnnsearch.data.dataset import Dataset
-from cnnsearch.training.evaluate import batch_size, evaluate
+from cnnsearch.training.evaluate import batch_size, evaluate, probabilities
 from cnnsearch.training.models.build import initial_model
 from cnnsearch.training.pixels import Pixels
 from tests.training.test_train import settings, trained
@@ -25,6 +25,18 @@ def test_evaluation_against_the_plain_way(dataset: Dataset) -> None:
     assert found.predicted.tolist() == logits.argmax(1).tolist()
     assert found.confidence == pytest.approx(logits.softmax(1).max(1).values.numpy(), rel=1e-5)
     assert found.accuracy == (logits.argmax(1) == labels).float().mean().item()
+
+
+def test_probabilities_are_those_of_the_evaluation(dataset: Dataset) -> None:
+    _, state = trained(dataset, settings())
+    pixels = Pixels.of(dataset, "cpu")
+    wanted = evaluate(state.model, pixels, "train", precision="fp32")
+    (images,), _ = pixels.batch(pixels.rows["train"])
+    found = probabilities(state.model, images, precision="fp32")
+    assert found.shape == (24, 2)
+    assert found.sum(1).numpy() == pytest.approx(1)
+    assert found.argmax(1).tolist() == wanted.predicted.tolist()
+    assert torch.equal(found.max(1).values, torch.from_numpy(wanted.confidence))
 
 
 def test_evaluation_batches_hold_about_as_many_numbers() -> None:

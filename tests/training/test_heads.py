@@ -19,7 +19,7 @@ from cnnsearch.spec.settings import Settings
 from cnnsearch.training import heads as heads_module
 from cnnsearch.training.compute.device import derived_seed
 from cnnsearch.training.head_draws import Dropout
-from cnnsearch.training.head_scores import EVALUATED_ROWS, HeadInputs, evaluate_heads
+from cnnsearch.training.head_scores import EVALUATED_ROWS, HeadInputs, evaluate_heads, probabilities
 from cnnsearch.training.heads import HeadState, train_heads
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -317,6 +317,17 @@ def test_dropout_is_for_training_only() -> None:
     assert dropped.rows[0].train_loss != plain.rows[0].train_loss
     (found,) = evaluate_heads(features, "val", dropped.weight[None], dropped.bias[None])
     assert (found.loss, found.accuracy) == (dropped.rows[-1].val_loss, dropped.rows[-1].val_accuracy)
+
+
+@pytest.mark.parametrize("n", [1, 30])
+def test_probabilities_are_those_of_the_evaluation(n: int) -> None:
+    features = made(5, n, 40, 7)
+    weight, bias = torch.randn(7, 40), torch.randn(7)
+    (wanted,) = evaluate_heads(features, "val", weight[None], bias[None])
+    found = probabilities(features.values[features.rows["val"]], weight, bias)
+    assert found.shape == (n, 7)
+    assert found.argmax(1).tolist() == wanted.predicted.tolist()
+    assert torch.equal(found.max(1).values, torch.from_numpy(wanted.confidence))
 
 
 @pytest.mark.parametrize("n", [1, 30, EVALUATED_ROWS + 1])
