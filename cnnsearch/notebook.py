@@ -18,9 +18,9 @@ from cnnsearch.live_view import LiveView
 from cnnsearch.plan_text import plan_text
 from cnnsearch.prepare import Prepared, prepared, quiet
 from cnnsearch.progress import finished_text
-from cnnsearch.results.tables import Tables
 from cnnsearch.session import attached, execute
 from cnnsearch.spec.sweep import Sweep
+from cnnsearch.use.opened import OpenedSweep
 
 WIDTH = 110
 """Characters of a line of the display."""
@@ -35,8 +35,8 @@ def run(
     serial: bool = False,
     listen: Callable[[Event], None] = lambda event: None,
     show: bool | None = None,
-) -> Tables:
-    """Run a sweep to its end and return its tables.
+) -> OpenedSweep:
+    """Run a sweep to its end and return its tables, as `cnnsearch.load` does.
 
     Example:
         sweep = cnnsearch.load_sweep("part1", profile="quick", data="photos")
@@ -59,7 +59,7 @@ def run(
         prepared(sweep, out, cluster=cluster, tell=cell.tell if cell else quiet) as ready,
     ):
         if cell is None:
-            return execute(ready, serial=serial, listen=listen).tables
+            return OpenedSweep.of(execute(ready, serial=serial, listen=listen).tables)
         with cell.view(ready) as view:
 
             def hear(event: Event) -> None:
@@ -68,7 +68,7 @@ def run(
 
             finished = execute(ready, serial=serial, listen=hear)
         cell.show(f"{plan_text(ready)}\n\n{finished_text(finished, finished.answer)}")
-        return finished.tables
+        return OpenedSweep.of(finished.tables)
 
 
 def is_notebook() -> bool:
