@@ -280,7 +280,12 @@ def finished_text(finished: Finished, answer: list[tuple[str, str]]) -> str:
     return f"{head}\n{labelled(rows)}" if rows else head
 
 
+SHOWN_AS = {"not told apart": "not compared"}
+"""Labels of the answer that programs read under an older name -> what people see."""
+
+
 def labelled(rows: Sequence[tuple[str, str | None]]) -> str:
     """Write (label, text) rows as lines, the texts below each other."""
-    width = max((len(label) for label, _ in rows), default=0)
-    return "\n".join(f"{label:<{width}}  {text}" for label, text in rows)
+    shown = [(SHOWN_AS.get(label, label), text) for label, text in rows]
+    width = max((len(label) for label, _ in shown), default=0)
+    return "\n".join(f"{label:<{width}}  {text}" for label, text in shown)

@@ -287,7 +287,7 @@ class TestPart1:
     def test_says_how_it_selected(self, built):
         _, page = built("part1")
         assert "test images choose nothing" in page.words()
-        assert "optimistic because it was picked for it" in page.words()
+        assert "optimistic because it chose the setting" in page.words()
 
     def test_pictures_are_inside(self, built):
         _, page = built("part1")
@@ -384,7 +384,7 @@ class TestTrouble:
     def test_chance_says_so(self, built):
         _, page = built("at_chance")
         assert "No setting can be said to work" in page.words()
-        assert "None of 8 settings can be told from chance (10 %)" in page.words()
+        assert "None of 8 settings is clearly better than chance (10 %)" in page.words()
 
     def test_validation_chooses(self, built):
         _, page = built("disagree")
