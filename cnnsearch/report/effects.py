@@ -248,7 +248,7 @@ def _of_family(evidence: Evidence, stage: str, group: Sequence[Configuration]) -
     if of_control:
         comparison, verdict = of_control[0]  # the control is what the effect of the axis is held against
         meaning = {CLEAR: "", SUGGESTIVE: ", which may be luck"}.get(verdict, ", which is not a clear one")
-        sentence += f" Compared with training on unchanged, the difference is {points(comparison.difference)}{meaning}."
+        sentence += f" Compared with continuing unchanged, the difference is {points(comparison.difference)}{meaning}."
     elif control is None and verdict != CANNOT_TELL and len(axes) == 1:
         sentence += (
             f" None was continued {_unchanged(axes[0], _parent_value(evidence, best, axes[0]))}, so the extra epochs "

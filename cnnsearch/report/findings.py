@@ -57,7 +57,7 @@ def answer(evidence: Evidence) -> Answer:
     if not evidence.tells_settings_apart:
         trained = "once" if score.seeds == 1 else f"with {score.seeds} seeds"
         return Answer(
-            f"{start}. Each setting was trained {trained}, which does not tell whether another of the "
+            f"{start}. Each setting was trained {trained}, which is too little to say whether another of the "
             f"{len(evidence.contenders)} is better.",
             CANNOT_TELL,
         )
@@ -293,7 +293,7 @@ def _of_collapse(evidence: Evidence) -> list[Finding]:
     worst, c = min(fallen, key=lambda item: item[0].value)
     more = f"; {len(fallen) - 1} other settings lost more than 10 points, too" if len(fallen) > 2 else ""
     more = "; one other setting lost more than 10 points, too" if len(fallen) == 2 else more
-    sentence = f"Training on with {evidence.label(c)} lost {points(worst, -1)} of {evidence.judged} accuracy{more}."
+    sentence = f"Continuing with {evidence.label(c)} lost {points(worst, -1)} of {evidence.judged} accuracy{more}."
     return [Finding(sentence, CLEAR, f"continued-{c.stage}")]
 
 

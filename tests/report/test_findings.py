@@ -353,7 +353,7 @@ class TestGoingOn:
         assert f"; {end}." in finding.sentence
         (collapse,) = [f for f in found if f is not finding]
         assert re.match(
-            r"Training on with dropout 0\.5 lost \d\d\.\d points \(.*\) of test accuracy\.$", collapse.sentence
+            r"Continuing with dropout 0\.5 lost \d\d\.\d points \(.*\) of test accuracy\.$", collapse.sentence
         )
         assert collapse.verdict == "clear"
 
@@ -376,7 +376,7 @@ class TestGoingOn:
         assert best.values["dropout"] == 0.1  # else the control won, and there is nothing to hold against it
         (finding,) = [f for f in findings(evidence) if f.anchor == "continued-dropout"]
         assert "raised its test accuracy" in finding.sentence
-        assert "Compared with training on unchanged, the difference is" in finding.sentence
+        assert "Compared with continuing unchanged, the difference is" in finding.sentence
         assert finding.sentence.endswith(", which is not a clear one.")
         assert "may explain" not in finding.sentence
         assert evidence.verdict(of_change(best)) == "clear"
@@ -422,7 +422,7 @@ class TestAnswer:
         [
             (
                 "part1",
-                ". Each setting was trained once, which does not tell whether another of the 16 is better.",
+                ". Each setting was trained once, which is too little to say whether another of the 16 is better.",
                 "cannot tell",
             ),
             ("five", ", the mean of 5 seeds, but the same with dropout 0.25 may be as good.", "suggestive"),

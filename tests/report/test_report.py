@@ -20,7 +20,7 @@ from cnnsearch.evidence.evidence import Evidence
 from cnnsearch.evidence.mistakes import examples_wanted
 from cnnsearch.plots.style import title_of
 from cnnsearch.report import figures, freshness
-from cnnsearch.report.html import keep_numbers_whole, only_base64
+from cnnsearch.report.html import keep_numbers_whole, keep_words_whole, only_base64
 from cnnsearch.report.markdown import code, plain
 from cnnsearch.report.rows import by_class
 from cnnsearch.results.tables import Tables
@@ -520,6 +520,10 @@ class TestWriting:
     )
     def test_markdown_is_escaped(self, given, escaped):
         assert str(plain(given)) == escaped
+
+    def test_a_command_breaks_between_words_only(self):
+        text = str(keep_words_whole("cnnsearch sweep --set 'a=<b>'  x"))
+        assert "<span>--set</span> <span>&#39;a=&lt;b&gt;&#39;</span>  <span>x</span>" in text
 
     def test_fences_are_longer_than_what_they_hold(self):
         assert str(code("a ``` b")) == "````\na ``` b\n````"
