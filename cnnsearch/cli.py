@@ -72,12 +72,17 @@ def _options(
 
 @app.command(cls=SweepCommand)
 def sweep(
-    sweep: Annotated[str, typer.Argument(help="Name of a sweep (part1), or path of a YAML file.", metavar="SWEEP")],
+    sweep: Annotated[
+        str, typer.Argument(help="Run this sweep: a name (part1), or the path of a YAML file.", metavar="SWEEP")
+    ],
     data: Annotated[
         str | None,
-        typer.Option(help="fashion-mini, a folder with a sub-folder per class, or torchvision:NAME.", metavar="SOURCE"),
+        typer.Option(
+            help="Train on these images: fashion-mini, a folder with a sub-folder per class, or torchvision:NAME.",
+            metavar="SOURCE",
+        ),
     ] = None,
-    profile: Annotated[str | None, typer.Option(help="A profile of the sweep file.", metavar="NAME")] = None,
+    profile: Annotated[str | None, typer.Option(help="Use this profile of the sweep file.", metavar="NAME")] = None,
     set_: Annotated[
         list[str] | None,
         typer.Option("--set", help="Change the sweep: train.epochs=5. May be given again.", metavar="KEY=VALUE"),
@@ -88,29 +93,31 @@ def sweep(
     confirm: Annotated[
         int | None,
         typer.Option(
-            help="Then train the best settings again with N fresh seeds (5), and judge them by those alone; 0: do not.",
+            help="Train the best settings again with N fresh seeds (5), and judge them by those alone; 0: do not.",
             metavar="[N]",
         ),
     ] = None,
     out: Annotated[
-        str, typer.Option(help="Where results go: a folder, or a URI such as s3://bucket/folder.", metavar="DIR|URI")
+        str, typer.Option(help="Write results here: a folder, or a URI such as s3://bucket/folder.", metavar="DIR|URI")
     ] = "results",
     address: Annotated[
         str | None, typer.Option(help="Use a running Ray cluster: auto, or host:port.", metavar="RAY_ADDRESS")
     ] = None,
-    serial: Annotated[bool, typer.Option("--serial", help="One trial after another in this process, no Ray.")] = False,
+    serial: Annotated[
+        bool, typer.Option("--serial", help="Run one trial after another in this process, without Ray.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and the estimate; start nothing.")] = False,
     max_time: Annotated[
         str | None, typer.Option(help="Stop after this long, such as 30m or 2h; report on what is done.", metavar="30m")
     ] = None,
     max_trials: Annotated[
-        int | None, typer.Option(help="Begin at most so many trials this time; report on what is done.", metavar="N")
+        int | None, typer.Option(help="Start at most so many trials this time; report on what is done.", metavar="N")
     ] = None,
     until_clear: Annotated[
         str | None,
         typer.Option(
-            help="Go on adding seeds to the contenders that may be best, for at most this long, until one is told from "
-            "the others or they are shown to be as good; with --confirm.",
+            help="Add seeds to the contenders that may be best, for at most this long, until one is clearly better "
+            "than the others or they are shown to be as good; with --confirm.",
             metavar="2h",
         ),
     ] = None,
@@ -122,7 +129,7 @@ def sweep(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Run a sweep, or go on with it, and write its tables and report."""
+    """Run a sweep, or continue it, and write its tables and report."""
     go_on = command_line()
     stopped = one_clear_message("stopped before any trial began", go_on)
     with answering(as_json) as answer, stopped, Steps() as steps:
@@ -165,12 +172,12 @@ def sweep(
 @app.command(cls=Command)
 def report(
     results: Annotated[
-        list[str], typer.Argument(help="Folders of results, or URIs of such.", metavar="RESULTS_DIR|URI...")
+        list[str], typer.Argument(help="Report on these results: folders, or URIs.", metavar="RESULTS_DIR|URI...")
     ],
     out: Annotated[
         str | None,
         typer.Option(
-            help="Where the report goes; default: the results folder, or comparison beside several.", metavar="DIR"
+            help="Write the report here; default: the results folder, or comparison beside several.", metavar="DIR"
         ),
     ] = None,
     everything: Annotated[
@@ -231,9 +238,9 @@ def _readable(stack: contextlib.ExitStack, results: str) -> ResultsPlace:
 
 @app.command(cls=Command)
 def unseal(
-    results: Annotated[str, typer.Argument(help="Folder of results.", metavar="RESULTS_DIR")],
+    results: Annotated[str, typer.Argument(help="Test the networks of this folder of results.", metavar="RESULTS_DIR")],
     data: Annotated[
-        str | None, typer.Option(help="Where its images are now, if they have moved.", metavar="SOURCE")
+        str | None, typer.Option(help="Read its images here, if they have moved.", metavar="SOURCE")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -280,10 +287,13 @@ def status(
 
 @app.command()
 def watch(
-    results: Annotated[list[str], typer.Argument(help="Folders of results.", metavar="RESULTS_DIR...")],
+    results: Annotated[list[str], typer.Argument(help="Show these folders of results.", metavar="RESULTS_DIR...")],
     port: Annotated[
         int | None,
-        typer.Option(help="On 127.0.0.1; default: 8420, or where that is taken any that is free.", metavar="PORT"),
+        typer.Option(
+            help="Serve on this port of 127.0.0.1; default: 8420, or where that is taken any that is free.",
+            metavar="PORT",
+        ),
     ] = None,
 ) -> None:
     """Show the report growing while a sweep runs, on a page for this machine alone. Ctrl-C ends it."""

@@ -62,7 +62,7 @@ def before_after_title(evidence: Evidence, stage: str) -> str:
         worst = min(group, key=lambda s: changes[s.key].difference.value if s.key in changes else 0.0)
         lost = -100 * changes[worst.key].difference.value if worst.key in changes else 0.0
         harm = f" and loses {lost:.1f} points with {_own_values(worst, axes)}" if lost > 0 else ""
-        parts.append(f"{name} gains nothing clear{harm}")
+        parts.append(f"{name} has no clear gain{harm}")
     what = words(axes[0]).full if len(axes) == 1 else stage
     return "; ".join(parts) if 0 < len(parts) <= 3 else f"What does {what} change?"
 

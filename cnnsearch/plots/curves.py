@@ -67,13 +67,13 @@ def curves_title(evidence: Evidence, configurations: Sequence[Configuration], me
         turns = sorted(evidence.turns(trials).values())
         if not turns:
             last = max(int(evidence.curve(trial, "val_loss")[0][-1]) for trial in trials)
-            return f"Validation loss does not clearly turn within {last} epochs"
+            return f"Validation loss does not clearly rise again within {last} epochs"
         span = f"epoch {turns[0]}" if turns[0] == turns[-1] else f"epochs {turns[0]} to {turns[-1]}"
         if len(turns) == len(trials):
             where = f"all {len(trials)} {unit}" if len(trials) > 1 else "the one setting"
         else:
             where = f"{len(turns)} of {len(trials)} {unit}"
-        return f"Validation loss turns at {span} in {where}"
+        return f"Validation loss starts to rise at {span} in {where}"
     gaps = []
     for trial in trials:
         train, val = evidence.curve(trial, "train_accuracy")[1], evidence.curve(trial, "val_accuracy")[1]
@@ -294,7 +294,7 @@ def _legend(figure: Figure, left: float, metric: Metric, *, banded: bool, turned
         ),
         Line2D(
             [], [], color=ink, marker="v", markerfacecolor=style.THEME["paper"], linestyle="none", markersize=6,
-            label="validation loss turned",
+            label="validation loss starts to rise",
         ),
     ]  # fmt: skip
     handles = handles if turned else handles[:-1]

@@ -7,7 +7,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from cnnsearch.evidence.comparisons import Score
+from cnnsearch.evidence.comparisons import LEAST_SEEDS, Score
 from cnnsearch.evidence.configurations import Configuration
 from cnnsearch.evidence.evidence import Evidence, as_evidence
 from cnnsearch.evidence.shown import most_dots
@@ -52,13 +52,13 @@ def settings_title(evidence: Evidence) -> str:
         return "Which setting is best?"
     if not evidence.beats_chance(best):
         if evidence.any_beats_chance:
-            return "The best by validation cannot be told from chance"
-        return "No setting can be told from chance"
+            return "The best by validation is not clearly better than chance"
+        return "No setting is clearly better than chance"
     others, near = len(evidence.contenders) - 1, len(evidence.near_best)
     if others == 0:
         return f"{evidence.label(best)}, the one setting {'confirmed' if evidence.is_confirmed else 'tried'}, works"
     if not evidence.tells_settings_apart:
-        return f"{evidence.label(best)} is best by validation; too few seeds tell settings apart"
+        return f"{evidence.label(best)} is best by validation; comparing settings takes {LEAST_SEEDS} seeds of each"
     name = evidence.label(best)
     if len(name) > 2 * _ROOM and best.key in evidence.attempts:
         name = evidence.brief(best, _ROOM)
@@ -68,7 +68,7 @@ def settings_title(evidence: Evidence) -> str:
         which = {1: "the other setting", 2: "both other settings"}.get(others, f"all {others} other settings")
         return f"{name} is better than {which}"
     if near == others:
-        return f"No setting is told apart from the best by validation, {name}"
+        return f"No setting is clearly worse than the best by validation, {name}"
     return f"{near} of {others} other settings may be as good as {name}"
 
 

@@ -85,7 +85,7 @@ PAGE = 9.75
 """Inches that a figure may take across on a page of 1,280 pixels."""
 PHONE = 3.6
 """The same on a screen of 390 pixels, for which some figures are drawn again."""
-_LEAST_SCALE = 0.82
+_LEAST_SCALE = 0.76
 """A page may shrink a figure to this share of its width before it is scrolled instead."""
 MOST_SIDE = 10_000
 """Most pixels of a PNG's longer side."""

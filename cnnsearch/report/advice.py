@@ -278,8 +278,8 @@ def _controls(evidence: Evidence, edges: Sequence[Advice]) -> list[Advice]:
         if any(edge.command == command for edge in edges) or not isinstance(value, int | float):
             continue
         text = (
-            f"Go on with {describe(axes[0], value)} as well: only against that can the effect of {words(axes[0]).full} "
-            "be told from that of further training."
+            f"Continue with {describe(axes[0], value)} as well: only that separates the effect of "
+            f"{words(axes[0]).full} from that of further training."
         )
         found.append(Advice(text, command))
     return found
@@ -293,7 +293,7 @@ def _longer(evidence: Evidence, best: Configuration) -> list[Advice]:
         return []
     text = (
         f"Train longer: the best epoch of the best setting is {at:.0f} of {epochs}, and its validation loss does not "
-        "clearly turn."
+        "clearly rise."
     )
     return [Advice(text, _command(evidence, f"--set train.epochs={2 * epochs}"))]
 

@@ -163,7 +163,7 @@ def _answer(parts: Sequence[Part], ranked: Sequence[Entry], found: Sequence[Cont
     start = f"Best is {first.part.name}: its best setting by validation ({_words(first)}) {gets}"
     if verdict == CANNOT_TELL:
         start = (
-            f"{first.part.name} cannot be told from {_untold(found)}{_too_few(found)}: the best setting of "
+            f"{first.part.name} is not clearly better than {_untold(found)}{_too_few(found)}: the best setting of "
             f"{first.part.name} by validation ({_words(first)}) {gets}"
         )
     others = [
@@ -223,13 +223,14 @@ def _accuracy_sentence(contrast: Contrast) -> str:
     names = f"{a.part.name} and {b.part.name}"
     if not contrast.comparison.can_tell:
         return (
-            f"The best settings of {names} cannot be told apart{_too_few([contrast])}: the networks of "
+            f"There is no clear difference between the best settings of {names}{_too_few([contrast])}: the networks of "
             f"{a.part.name} are ahead by {by} {where}."
         )
     p = "p < 0.001" if contrast.p_value < 0.001 else f"p = {contrast.p_value:.2g}"
     where += f"{repeated(contrast.comparison)} ({p})"
     if contrast.verdict == CANNOT_TELL:
-        return f"The best settings of {names} cannot be told apart: {a.part.name} is ahead by {by} {where}."
+        start = f"There is no clear difference between the best settings of {names}"
+        return f"{start}: {a.part.name} is ahead by {by} {where}."
     verb = "is more accurate" if contrast.verdict == CLEAR else "may be more accurate"
     return f"The best setting of {a.part.name} {verb} than that of {b.part.name} by {by} {where}."
 
@@ -239,7 +240,7 @@ def _too_few(found: Sequence[Contrast]) -> str:
     if not found or any(contrast.comparison.can_tell for contrast in found):
         return ""
     seeds = min(contrast.comparison.seeds for contrast in found)
-    return " from one seed" if seeds == 1 else f" from {seeds} seeds"
+    return " with one seed" if seeds == 1 else f" with {seeds} seeds"
 
 
 def _seeds_note(ranked: Sequence[Entry]) -> str:
@@ -260,7 +261,7 @@ def _dots(parts: Sequence[Part], ranked: Sequence[Entry], found: Sequence[Contra
         first, rest = ranked[0].part.name, listed([entry.part.name for entry in ranked[1:]])
         title = f"The best setting of {first} is ahead of that of {rest}"
         if verdict == CANNOT_TELL:
-            title = f"{first} cannot be told from {_untold(found)}{_too_few(found)}"
+            title = f"{first} is not clearly better than {_untold(found)}{_too_few(found)}"
         elif verdict == SUGGESTIVE:
             title = f"The best setting of {first} may be ahead of that of {rest}"
     caption = (

@@ -46,7 +46,7 @@ def of_model(evidence: Evidence) -> list[Finding]:
     gets = f" with {score.text} on the {evidence.judged} images" if score else ""
     if not any(comparison.can_tell for _, comparison, _ in known):
         each = listed([f"{c.model} {text.text}" for c in ranked if (text := evidence.score(c)) is not None])
-        start = f"Which of {len(ranked)} models is best cannot be told from {_seeds(known[0][1])}"
+        start = f"Which of {len(ranked)} models is best is not clear from {_seeds(known[0][1])}"
         return [
             Finding(
                 f"{start}: right on the {evidence.judged} images are, at its best setting, {each}.",
@@ -66,7 +66,7 @@ def _two_models(
     ahead, behind = (first, second) if sign == 1 else (second, first)
     by = points(comparison.difference, sign)
     size = abs(comparison.difference.value)
-    names = f"The models {ahead.model} and {behind.model} cannot be told apart: "
+    names = f"There is no clear difference between the models {ahead.model} and {behind.model}: "
     better = f"{_blocks(ahead, behind)} {ahead.model} is better than {behind.model}"
     if verdict == SUGGESTIVE:
         better = f"Model {ahead.model} may be better than {behind.model}"
@@ -84,7 +84,7 @@ def _two_models(
     )
     if not comparison.can_tell:
         return Finding(
-            f"Which model is better cannot be told from {_seeds(comparison)}: {gets}", verdict, "all-settings", size
+            f"Which model is better is not clear from {_seeds(comparison)}: {gets}", verdict, "all-settings", size
         )
     return Finding(f"{names if verdict == CANNOT_TELL else f'{better}: '}{gets}", verdict, "all-settings", size)
 
@@ -142,12 +142,12 @@ def _two_values(
     name = "training" if axis == "fine_tune" else words(axis).full
     if not comparison.can_tell:
         sentence = (
-            f"Whether {name} {a} or {b} is better cannot be told from {_seeds(comparison)}: the networks with {a} are "
+            f"Whether {name} {a} or {b} is better is not clear from {_seeds(comparison)}: the networks with {a} are "
             f"ahead {by}."
         )
     elif verdict == CANNOT_TELL:
-        plural = "Training" if axis == "fine_tune" else capitalised(words(axis).plural)
-        sentence = f"{plural} {a} and {b} cannot be told apart: {a} is ahead {by}."
+        plural = "training" if axis == "fine_tune" else words(axis).plural
+        sentence = f"There is no clear difference between {plural} {a} and {b}: {a} is ahead {by}."
     else:
         better = "is better than" if verdict == CLEAR else "may be better than"
         sentence = f"{capitalised(name)} {a} {better} {b}: it is ahead {by}."
@@ -194,7 +194,7 @@ def _many_values(axis: str, lead: Value, known: Sequence[tuple[Value, Comparison
     size = max(abs(comparison.difference.value) for _, comparison, _ in known)
     start = f"Of {len(known) + 1} {words(axis).plural}, {format_value(lead)} is best by validation"
     if not able:
-        sentence = f"{start}. Whether it is better than the others cannot be told from {_seeds(known[0][1])}."
+        sentence = f"{start}. Whether it is better than the others is not clear from {_seeds(known[0][1])}."
         return Finding(sentence, CANNOT_TELL, "heatmaps", size)
     if len(known) <= _MOST_LISTED:
         text = "; ".join(_against(format_value(value), comparison, verdict) for value, comparison, verdict in known)
@@ -218,7 +218,7 @@ def _against(name: str, comparison: Comparison, verdict: Verdict) -> str:
         return f"{'better' if value >= 0 else 'worse'} than {name} by {by}"
     if verdict == SUGGESTIVE:
         return f"perhaps {'better' if value >= 0 else 'worse'} than {name}, by {by}"
-    return f"not told apart from {name}, {side.removesuffix(' of')} by {by}"
+    return f"not clearly different from {name}, {side.removesuffix(' of')} by {by}"
 
 
 def of_going_on(evidence: Evidence) -> list[Finding]:
@@ -247,11 +247,11 @@ def _of_family(evidence: Evidence, stage: str, group: Sequence[Configuration]) -
     what = words(axes[0]).full if len(axes) == 1 else "the new values"
     if of_control:
         comparison, verdict = of_control[0]  # the control is what the effect of the axis is held against
-        meaning = {CLEAR: "", SUGGESTIVE: ", which may be luck"}.get(verdict, ", which cannot be told from none")
-        sentence += f" Against going on unchanged the difference is {points(comparison.difference)}{meaning}."
+        meaning = {CLEAR: "", SUGGESTIVE: ", which may be luck"}.get(verdict, ", which is not a clear one")
+        sentence += f" Compared with continuing unchanged, the difference is {points(comparison.difference)}{meaning}."
     elif control is None and verdict != CANNOT_TELL and len(axes) == 1:
         sentence += (
-            f" No arm goes on {_unchanged(axes[0], _parent_value(evidence, best, axes[0]))}, so the extra epochs "
+            f" None was continued {_unchanged(axes[0], _parent_value(evidence, best, axes[0]))}, so the extra epochs "
             f"rather than {what} may explain it."
         )
     return Finding(sentence, verdict, f"continued-{stage}")
@@ -274,8 +274,8 @@ def _went_on(
     assert after is not None
     what = ", ".join(describe(axis, best.values[axis]) for axis in axes)
     epochs = best.values["epochs"]
-    more = f" for {counted(epochs, 'more epoch')}" if isinstance(epochs, int) else ""
-    start = f"Going on from the best {best.model} network with {what}{more}"
+    more = f" for {counted(epochs, 'more epoch')}" if isinstance(epochs, int) else ", starting from its weights,"
+    start = f"Training the best {best.model} network with {what}{more}"
     sign = 1 if comparison.difference.value >= 0 else -1
     numbers = f"{before.text} before, {after.text} after"
     if verdict == CANNOT_TELL:
@@ -311,8 +311,8 @@ def _siblings(
     parts = []
     if near:
         seeds = min((c.seeds for _, c, _ in judged if not c.can_tell), default=0)
-        since = "" if not seeds else " from one seed" if seeds == 1 else f" from {seeds} seeds"
-        parts.append(f"{short(near)} cannot be told apart from it{since}")
+        since = "" if not seeds else " with one seed" if seeds == 1 else f" with {seeds} seeds"
+        parts.append(f"no clear difference from {short(near)}{since}")
     if better:
         parts.append(f"{short(better)} did better on the test images, though not in validation")
     if not near and not better:
@@ -334,7 +334,7 @@ def of_overfitting(evidence: Evidence) -> list[Finding]:
     total = counted(len(models), unit)
     if not turns:
         which = "" if len(models) == 1 else f" in {'either' if len(models) == 2 else 'any'} of {total}"
-        sentence = f"No overfitting is seen: validation loss does not clearly turn within {last} epochs{which}."
+        sentence = f"No overfitting is seen: validation loss does not clearly rise again within {last} epochs{which}."
         return [Finding(sentence, CANNOT_TELL, "curves")]
     if len(models) == 1:
         where = ""
@@ -355,7 +355,7 @@ def _turning_sentence(
     detail = f" ({', '.join(by_model)})" if len(turned) > 1 and low < high else ""
     when = f"at epoch {low}" if low == high else f"between epochs {low} and {high}"
     starts = "starts" if verdict == CLEAR else "may start"
-    sentence = f"Overfitting {starts} {when} of {last}: there validation loss turns{where}{detail}"
+    sentence = f"Overfitting {starts} {when} of {last}: there validation loss starts to rise{where}{detail}"
     growth = []
     falls = True
     for trial, turn in turns.items():

@@ -107,11 +107,11 @@ def all_settings(evidence: Evidence) -> Picture | None:
     )
     if evidence.tells_settings_apart:
         caption += (
-            f"Told apart means: worse than another setting over seeds and {evidence.judged} images, corrected for all "
+            f"Hollow: clearly worse than another setting over seeds and {evidence.judged} images, corrected for all "
             "pairs of settings. Overlapping intervals do not settle that: all settings saw the same images."
         )
     else:
-        caption += f"Telling settings apart takes {LEAST_SEEDS} seeds of each."
+        caption += f"Comparing settings takes {LEAST_SEEDS} seeds of each."
     if total > shown:
         caption += f" Shown are the {shown} best of {total} settings by validation accuracy; the table has all."
     draw = partial(plots.all_settings, evidence)
@@ -167,7 +167,7 @@ def learning_curves(evidence: Evidence, stage: str, prefix: str = "") -> list[Pi
         caption = "Training solid, validation dashed; all panels share their axes."
         several = max((len(c.trial_ids) for c in evidence.stage(stage)), default=1) > 1
         if metric == "loss" and not several:
-            caption += " The number under a triangle is the epoch at which validation loss turned."
+            caption += " The number under a triangle is the epoch at which validation loss starts to rise."
         caption += " One thin line per seed." if several else ""
         caption += f" {note}" if note else ""
         alt = f"Learning curves: {metric} of training and validation by epoch, for the settings of stage {stage}."

@@ -64,7 +64,7 @@ def answer(evidence: Evidence) -> Answer:
     if not evidence.tells_settings_apart:
         trained = "once" if score.seeds == 1 else f"with {score.seeds} seeds"
         return Answer(
-            f"{start}. Each setting was trained {trained}, which does not tell whether another of the "
+            f"{start}. Each setting was trained {trained}, which is too little to say whether another of the "
             f"{len(evidence.contenders)} is better.",
             CANNOT_TELL,
         )
@@ -164,7 +164,7 @@ def summary(evidence: Evidence) -> list[tuple[str, str]]:
         lines.append(("tie", f"the {level}; the others are as good a choice"))
     near, others = evidence.near_best, len(evidence.contenders) - 1
     if not evidence.tells_settings_apart and others:
-        lines.append(("not told apart", f"{counted(others, 'other setting')}: that takes {LEAST_SEEDS} seeds of each"))
+        lines.append(("not compared", f"{counted(others, 'other setting')}: that takes {LEAST_SEEDS} seeds of each"))
     elif near:
         names = _alternatives(evidence, best, near, conjunction="and", limit=4)
         lines.append(("may be as good", names or f"{len(near)} of {counted(others, 'other setting')}"))
@@ -219,7 +219,7 @@ def _rivals(evidence: Evidence, best: Configuration) -> str:
 
 
 def _none_worse(others: int) -> str:
-    return f"{'neither' if others == 2 else 'none'} of the {others} others is told apart from it"
+    return f"{'neither' if others == 2 else 'none'} of the {others} others is clearly worse"
 
 
 def _all(count: int) -> str:
@@ -300,7 +300,7 @@ def _of_collapse(evidence: Evidence) -> list[Finding]:
     worst, c = min(fallen, key=lambda item: item[0].value)
     more = f"; {len(fallen) - 1} other settings lost more than 10 points, too" if len(fallen) > 2 else ""
     more = "; one other setting lost more than 10 points, too" if len(fallen) == 2 else more
-    sentence = f"Going on with {evidence.label(c)} lost {points(worst, -1)} of {evidence.judged} accuracy{more}."
+    sentence = f"Continuing with {evidence.label(c)} lost {points(worst, -1)} of {evidence.judged} accuracy{more}."
     return [Finding(sentence, CLEAR, f"continued-{c.stage}")]
 
 
@@ -324,9 +324,10 @@ def _of_chance(evidence: Evidence) -> list[Finding]:
     if lost:
         which = "" if len(lost) > 2 else f": {listed([evidence.label(c) for c in lost])}"
         subject = f"None of {total} settings" if len(lost) == total > 1 else f"{len(lost)} of {total} settings"
-        verb = "can" if len(lost) == total > 1 else "cannot"
+        verb = "is" if len(lost) == total > 1 else "is not" if len(lost) == 1 else "are not"
         sentence = (
-            f"{subject} {verb} be told from chance ({chance_text(evidence)}) on the {evidence.judged} images{which}."
+            f"{subject} {verb} clearly better than chance ({chance_text(evidence)}) on the {evidence.judged} "
+            f"images{which}."
         )
         told.append(Finding(sentence, CANNOT_TELL, "all-settings"))
     return told

@@ -49,6 +49,7 @@ def environment(package: str = "cnnsearch.report") -> Environment:
         lstrip_blocks=True,
     )
     templates.filters["numbers"] = keep_numbers_whole
+    templates.filters["command"] = keep_words_whole
     templates.filters["base64"] = only_base64
     return templates
 
@@ -98,6 +99,12 @@ def keep_numbers_whole(text: str) -> Markup:
     return Markup(
         _NUMBERS.sub(lambda match: f'<span class="n">{match[0]}</span>', str(escape(printable(text, on_page=True))))
     )
+
+
+def keep_words_whole(command: str) -> Markup:
+    """Escaped text of a command that breaks over lines between its words, not after the hyphens of an option."""
+    words = printable(command, on_page=True).split(" ")
+    return Markup(" ").join(Markup("<span>{}</span>").format(word) if word else "" for word in words)
 
 
 def _finalized(value: object) -> object:

@@ -54,9 +54,9 @@ def seeds_note(evidence: Evidence) -> str:
         return ""
     if len(seeds) == 1:
         return (
-            f"Each setting was trained once (seed {seeds[0]}). Its interval says how far other {evidence.judged} "
-            "images could move the number; how far another seed could, one seed cannot say. So nothing is said of "
-            f"single settings, and of an axis only what {LEAST_PAIRS} or more matched pairs of settings show."
+            f"Each setting was trained once (seed {seeds[0]}). Its interval says how much the number could change with "
+            f"other {evidence.judged} images, but not with another seed. So single settings are not compared, and the "
+            f"values of an axis only over {LEAST_PAIRS} or more matched pairs of settings."
         )
     counts = {len(c.trial_ids) for c in evidence.contenders}
     each = f"{counts.pop()}" if len(counts) == 1 else f"{min(counts)} to {max(counts)}"
@@ -116,11 +116,11 @@ def _notes(evidence: Evidence) -> list[tuple[str, str]]:
             "four of five cases. Suggestive: possible, not established. Cannot tell: neither, or nothing was repeated.",
         ),
         (
-            "Turning point",
-            "Validation loss has turned at its smoothed minimum if the last fifth of the epochs, at least three, lies "
-            "above that by more than 5 % and by more than noise does in 199 of 200 simulated curves without a turn, "
-            "even where four fifths of it carry over from epoch to epoch. Nothing is said of turns where noise alone "
-            "would make as many of this number of curves turn (5 %).",
+            "Where validation loss rises",
+            "Validation loss starts to rise at its smoothed minimum if the last fifth of the epochs, at least three, "
+            "lies above that by more than 5 % and by more than noise does in 199 of 200 simulated curves that do not "
+            "rise, even where four fifths of it carry over from epoch to epoch. Rises are not reported where noise "
+            "alone would make as many of this number of curves rise (5 %).",
         ),
         (
             "Chance",
@@ -173,7 +173,7 @@ def comparison_notes(parts: Sequence[Part], found: Sequence[Contrast]) -> tuple[
             "Training time is that of a trial’s epochs, their validation included. Reading images and the outputs of "
             "frozen layers, computed once for all trials, are not in it; networks trained together share their time "
             "equally. It was measured once, beside whatever else ran: a difference in time is clear from twice as long "
-            "on one machine, and cannot be told below 1.2 times.",
+            "on one machine, and not clear below 1.2 times.",
         ),
         (
             "Clear, suggestive, cannot tell",

@@ -226,7 +226,7 @@ def _facts(evidence: Evidence) -> list[Fact]:
     facts = []
     if best is not None:
         picked = validation is not None and not validation.covers_seeds and len(evidence.configurations) > 1
-        optimistic = ", optimistic because it was picked for it" if picked else ""
+        optimistic = ", optimistic because it chose the setting" if picked else ""
         note = f"validation {validation.text}{optimistic}" if validation and not evidence.tables.is_sealed else ""
         facts.append(Fact("Best setting", evidence.label(best), note))
     if test is not None:
@@ -256,7 +256,7 @@ def _meaning(evidence: Evidence, score: Score) -> str:
     """What the interval covers, and whether the networks were chosen for their luck."""
     covers = f"{score.seeds} seeds and images" if score.covers_seeds else "other images"
     chosen = len(evidence.contenders) > 1 and not score.covers_seeds
-    return f"; the interval covers {covers}" + (", not that the networks were chosen for their luck" if chosen else "")
+    return f"; the interval covers {covers}" + (", not the luck of having been chosen" if chosen else "")
 
 
 def _continued(evidence: Evidence, stage: str) -> Continued:

@@ -48,7 +48,7 @@ def _of_axes(search: Searched) -> list[Finding]:
     source += ", the last epoch that all of them reached" if search.common_epoch else ""
     if not clear and not likely:
         sentence = (
-            f"Which axes matter cannot be told: {search.objective.label}{at} follows none of them more closely than "
+            f"Which axes matter is not clear: {search.objective.label}{at} follows none of them more closely than "
             f"it does in random order ({source})."
         )
         return [Finding(sentence, CANNOT_TELL, anchor(search))]
@@ -66,7 +66,7 @@ def _of_axes(search: Searched) -> list[Finding]:
     others = len(found.ranked) - len(clear) - len(likely)
     if others:
         which = "the other axis" if others == 1 else f"the {number_word(others)} other axes"
-        sentence += f"; of {which} it cannot be told"
+        sentence += f"; of {which} that is not clear"
     verdict: Verdict = CLEAR if clear and found.configurations >= ENOUGH else SUGGESTIVE
     return [Finding(f"{sentence} ({source}).", verdict, anchor(search))]
 
@@ -119,7 +119,7 @@ def _of_progress(search: Searched) -> list[Finding]:
     value = search.score(best)
     is_noise = bool(grain) and gain <= (value * (1 - value) / images) ** 0.5
     was = "may still have been" if is_noise else "was still"
-    sentence = f"The search {was} improving: {third} bettered {search.objective.label} by {by}{few}."
+    sentence = f"The search {was} improving: {third} improved {search.objective.label} by {by}{few}."
     return [Finding(sentence, CANNOT_TELL if is_noise else SUGGESTIVE, anchor(search))]
 
 

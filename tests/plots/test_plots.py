@@ -217,7 +217,7 @@ class TestTitles:
 
     def test_settings(self):
         name = "residual, lr 0.001, batch 32, dropout 0.1"
-        assert settings_title(part1()) == f"{name} is best by validation; too few seeds tell settings apart"
+        assert settings_title(part1()) == f"{name} is best by validation; comparing settings takes 3 seeds of each"
         five = Evidence(factory.part1(seeds=range(5)))
         assert settings_title(five) == f"1 of 15 other settings may be as good as {name}"
         disagree = Evidence(factory.validation_and_test_disagree(seeds=(0, 1, 2)))
@@ -231,7 +231,7 @@ class TestTitles:
 
     def test_chance(self):
         figure = drawn(plots.all_settings(factory.at_chance()))
-        assert style.title_of(figure) == "No setting can be told from chance"
+        assert style.title_of(figure) == "No setting is clearly better than chance"
 
     def test_before_and_after_claims_only_what_is_significant(self):
         title = continued.before_after_title(part1(), "dropout")
@@ -240,7 +240,7 @@ class TestTitles:
         for group, claim in zip(families(part1(), "dropout"), claims, strict=True):
             best = best_of(group)
             assert best is not None
-            assert ("nothing clear" not in claim) == (part1().verdict(of_change(best)) == "clear")
+            assert ("no clear gain" not in claim) == (part1().verdict(of_change(best)) == "clear")
 
     def test_before_and_after_names_the_harm_where_there_is_no_gain(self):
         def children(rows, plans):
@@ -249,7 +249,7 @@ class TestTitles:
         tables = factory.make(factory.grid_plans()[-1:], [factory.GRID, factory.DROPOUT], children=children)
         lost = tables.trials.iloc[-1]
         points = 100 * (lost["test_accuracy_before"] - lost["test_accuracy"])
-        expected = f"residual gains nothing clear and loses {points:.1f} points with dropout 0.5"
+        expected = f"residual has no clear gain and loses {points:.1f} points with dropout 0.5"
         assert continued.before_after_title(Evidence(tables), "dropout") == expected
 
 

@@ -148,7 +148,7 @@ class TestAdviceAndFindings:
 class TestAdvice:
     def test_part1_in_order(self):
         items = advice(Evidence(factory.part1()))
-        assert [item.text.split()[0] for item in items] == ["Learning", "Go", "Confirm"]
+        assert [item.text.split()[0] for item in items] == ["Learning", "Continue", "Confirm"]
         assert items[0].text == (
             "Learning rate 0.001 is best by validation and the largest in its grid: try 0.003 and 0.01."
         )

@@ -151,7 +151,7 @@ class TestSentences:
         [
             (
                 "ordinary",
-                "{a} cannot be told from {b} from one seed: the best setting of {a} by validation (",
+                "{a} is not clearly better than {b} with one seed: the best setting of {a} by validation (",
                 "cannot tell",
             ),
             ("seeds", "Best is {a}: its best setting by validation (", "clear"),
@@ -172,7 +172,7 @@ class TestSentences:
     def test_what_networks_show_is_said_of_networks(self) -> None:
         first = page().findings[0]
         assert first.verdict == "cannot tell"
-        assert "cannot be told apart from one seed: the networks of part1 are ahead by" in first.sentence
+        assert "with one seed: the networks of part1 are ahead by" in first.sentence
         assert first.sentence.endswith(" on the same 1,000 test images.")
         assert "fewer than 3 seeds" in page().seeds_note
 
@@ -199,8 +199,8 @@ class TestSentences:
         assert [finding.verdict for finding in page().findings if finding.anchor == "time"] == ["suggestive"] * 2
 
     def test_what_cannot_be_told_apart_is_said_to_be_so(self) -> None:
-        for variant, since in (("alike", " from one seed"), ("seeds alike", "")):
-            assert re.match(rf"part. cannot be told from part.{since}: the best ", page(variant).answer.sentence)
+        for variant, since in (("alike", " with one seed"), ("seeds alike", "")):
+            assert re.match(rf"part. is not clearly better than part.{since}: the best ", page(variant).answer.sentence)
             assert page(variant).answer.verdict == "cannot tell"
 
     def test_other_images_are_not_compared_one_by_one(self) -> None:

@@ -213,7 +213,7 @@ class TestModels:
 
     def test_three_models_take_three_seeds(self):
         (finding,) = told("optimizers", "all-settings")
-        assert finding.sentence.startswith("Which of 3 models is best cannot be told from one seed: ")
+        assert finding.sentence.startswith("Which of 3 models is best is not clear from one seed: ")
         assert finding.verdict == "cannot tell"
         (finding,) = told("optimizers_seeds", "all-settings")
         assert finding.sentence.startswith("Of 3 models, resnet18 is best by validation with ")
@@ -228,7 +228,7 @@ class TestModels:
 
         (once,), (thrice,) = one_each((0,)), one_each((0, 1, 2))
         assert once.verdict == "cannot tell"
-        assert once.sentence.startswith("Which model is better cannot be told from one seed: the best residual setting")
+        assert once.sentence.startswith("Which model is better is not clear from one seed: the best residual setting")
         assert thrice.verdict == "clear"
         assert thrice.sentence.startswith("Residual blocks help: residual is better than plain: the best residual")
         assert thrice.sentence.endswith(" over 3 seeds each.")
@@ -236,7 +236,9 @@ class TestModels:
     def test_guessing_networks_cannot_be_told_apart(self):
         verdicts = {finding.verdict for finding in told("at_chance", "all-settings")}
         assert verdicts == {"cannot tell"}
-        assert "None of 8 settings can be told from chance (10 %)" in told("at_chance", "all-settings")[-1].sentence
+        assert (
+            "None of 8 settings is clearly better than chance (10 %)" in told("at_chance", "all-settings")[-1].sentence
+        )
 
 
 class TestAxes:
@@ -254,7 +256,7 @@ class TestAxes:
     def test_no_effect_is_said_to_be_none(self):
         (finding,) = [f for f in told("part1", "heatmaps") if "atch size" in f.sentence]
         assert finding.verdict == "cannot tell"
-        assert "Batch sizes 16 and 32 cannot be told apart" in finding.sentence
+        assert "There is no clear difference between batch sizes 16 and 32" in finding.sentence
 
     def test_several_values_are_compared_with_the_best_by_validation(self):
         (finding,) = told("lr_seeds", "heatmaps")
@@ -265,14 +267,14 @@ class TestAxes:
     def test_several_values_with_one_seed_are_not_ranked(self):
         (finding,) = told("lr_only", "heatmaps")
         assert finding.sentence == (
-            "Of 4 learning rates, 0.001 is best by validation. Whether it is better than the others cannot be told "
+            "Of 4 learning rates, 0.001 is best by validation. Whether it is better than the others is not clear "
             "from one seed."
         )
         assert finding.verdict == "cannot tell"
 
     def test_partly_clear_is_suggestive(self):
         (finding,) = told("optimizers_seeds", "heatmaps")
-        assert "not told apart from adam" in finding.sentence
+        assert "not clearly different from adam" in finding.sentence
         assert "better than sgd" in finding.sentence
         assert finding.verdict == "suggestive"
 
@@ -306,12 +308,12 @@ class TestGoingOn:
             assert f"{before.text} before, {after.text} after" in finding.sentence
             assert f"dropout {best.values['dropout']:g} for 10 more epochs" in finding.sentence
         assert residual.verdict == "clear"
-        assert "dropout 0.01, 0.25 and 0.5 cannot be told apart from it from one seed" in residual.sentence
+        assert "no clear difference from dropout 0.01, 0.25 and 0.5 with one seed" in residual.sentence
 
     def test_siblings_are_told_apart_by_seeds(self):
         *_, residual = told("five", "continued-dropout")
         assert residual.verdict == "clear"
-        assert "; dropout 0.25 cannot be told apart from it. " in residual.sentence
+        assert "; no clear difference from dropout 0.25. " in residual.sentence
 
     def test_verdicts_are_those_of_the_networks_before_and_after(self):
         evidence = evidence_of("part1")
@@ -326,12 +328,12 @@ class TestGoingOn:
     def test_without_a_control_the_cause_is_left_open(self):
         for finding in told("part1", "continued-dropout"):
             assert finding.sentence.endswith(
-                "No arm goes on without dropout, so the extra epochs rather than dropout may explain it."
+                "None was continued without dropout, so the extra epochs rather than dropout may explain it."
             )
 
     @pytest.mark.parametrize(
         ("seeds", "end"),
-        [((0,), "dropout 0.5 cannot be told apart from it from one seed"), ((0, 1, 2), "the other value is worse")],
+        [((0,), "no clear difference from dropout 0.5 with one seed"), ((0, 1, 2), "the other value is worse")],
     )
     def test_a_control_that_wins_leaves_nothing_to_explain(self, seeds, end):
         def children(rows, plans):
@@ -345,13 +347,13 @@ class TestGoingOn:
         stage = {**factory.DROPOUT, "space": {"dropout": {"grid": [0.0, 0.5]}}}
         tables = factory.make(factory.grid_plans(seeds)[-len(seeds) :], [factory.GRID, stage], children=children)
         found = [f for f in findings(Evidence(tables)) if f.anchor == "continued-dropout"]
-        (finding,) = [f for f in found if f.sentence.startswith("Going on from")]
+        (finding,) = [f for f in found if f.sentence.startswith("Training the best")]
         assert "with no dropout for 10 more epochs raised its test accuracy" in finding.sentence
         assert "may explain" not in finding.sentence
         assert f"; {end}." in finding.sentence
         (collapse,) = [f for f in found if f is not finding]
         assert re.match(
-            r"Going on with dropout 0\.5 lost \d\d\.\d points \(.*\) of test accuracy\.$", collapse.sentence
+            r"Continuing with dropout 0\.5 lost \d\d\.\d points \(.*\) of test accuracy\.$", collapse.sentence
         )
         assert collapse.verdict == "clear"
 
@@ -374,8 +376,8 @@ class TestGoingOn:
         assert best.values["dropout"] == 0.1  # else the control won, and there is nothing to hold against it
         (finding,) = [f for f in findings(evidence) if f.anchor == "continued-dropout"]
         assert "raised its test accuracy" in finding.sentence
-        assert "Against going on unchanged the difference is" in finding.sentence
-        assert finding.sentence.endswith(", which cannot be told from none.")
+        assert "Compared with continuing unchanged, the difference is" in finding.sentence
+        assert finding.sentence.endswith(", which is not a clear one.")
         assert "may explain" not in finding.sentence
         assert evidence.verdict(of_change(best)) == "clear"
         assert finding.verdict == "cannot tell"
@@ -394,7 +396,7 @@ class TestOverfitting:
 
     @pytest.mark.parametrize(
         ("seeds", "count", "where"),
-        [((0,), 8, "in all 8 settings"), ((0,), 2, "in both settings"), ((0,), 1, "turns while"),
+        [((0,), 8, "in all 8 settings"), ((0,), 2, "in both settings"), ((0,), 1, "starts to rise while"),
          ((0, 1), 2, "in both trials"), ((0, 1), 4, "in all 4 trials")],
     )  # fmt: skip
     def test_how_many_turned_is_told(self, seeds, count, where):
@@ -409,7 +411,7 @@ class TestOverfitting:
         plans = [replace(plan, turn=2.0) for plan in factory.grid_plans()]
         (finding,) = [f for f in findings(Evidence(factory.make(plans, [factory.GRID]))) if f.anchor == "curves"]
         assert finding.sentence == (
-            "No overfitting is seen: validation loss does not clearly turn within 10 epochs in any of 8 settings."
+            "No overfitting is seen: validation loss does not clearly rise again within 10 epochs in any of 8 settings."
         )
         assert finding.verdict == "cannot tell"
 
@@ -420,7 +422,7 @@ class TestAnswer:
         [
             (
                 "part1",
-                ". Each setting was trained once, which does not tell whether another of the 16 is better.",
+                ". Each setting was trained once, which is too little to say whether another of the 16 is better.",
                 "cannot tell",
             ),
             ("five", ", the mean of 5 seeds, but the same with dropout 0.25 may be as good.", "suggestive"),
@@ -569,13 +571,13 @@ class TestChance:
         (found,) = [f.sentence for f in findings(evidence) if "uneven" in f.sentence]
         assert "always naming the largest would get 95.2 %" in found
         assert "that of guessing 50 %" in found
-        assert not any("told from chance" in finding.sentence for finding in findings(evidence))
+        assert not any("clearly better than chance" in finding.sentence for finding in findings(evidence))
 
     def test_none_is_said_only_where_it_is_true_of_all(self):
         plans = [replace(plan, ability=-9.0) for plan in factory.grid_plans()[:6]] + factory.grid_plans()[6:]
         evidence = Evidence(factory.make(plans, [factory.GRID]))
         sentences = [finding.sentence for finding in findings(evidence)]
-        assert "6 of 8 settings cannot be told from chance (10 %) on the test images." in sentences
+        assert "6 of 8 settings are not clearly better than chance (10 %) on the test images." in sentences
 
     def test_that_the_best_by_validation_guesses_is_not_said_of_the_others(self):
         tables = factory.make([replace(p, ability=-9.0 if i else 1.0) for i, p in enumerate(factory.grid_plans())],

@@ -20,7 +20,7 @@ from cnnsearch.evidence.evidence import Evidence
 from cnnsearch.evidence.mistakes import examples_wanted
 from cnnsearch.plots.style import title_of
 from cnnsearch.report import figures, freshness
-from cnnsearch.report.html import keep_numbers_whole, only_base64
+from cnnsearch.report.html import keep_numbers_whole, keep_words_whole, only_base64
 from cnnsearch.report.markdown import code, plain
 from cnnsearch.report.rows import by_class
 from cnnsearch.results.tables import Tables
@@ -287,7 +287,7 @@ class TestPart1:
     def test_says_how_it_selected(self, built):
         _, page = built("part1")
         assert "test images choose nothing" in page.words()
-        assert "optimistic because it was picked for it" in page.words()
+        assert "optimistic because it chose the setting" in page.words()
 
     def test_pictures_are_inside(self, built):
         _, page = built("part1")
@@ -384,7 +384,7 @@ class TestTrouble:
     def test_chance_says_so(self, built):
         _, page = built("at_chance")
         assert "No setting can be said to work" in page.words()
-        assert "None of 8 settings can be told from chance (10 %)" in page.words()
+        assert "None of 8 settings is clearly better than chance (10 %)" in page.words()
 
     def test_validation_chooses(self, built):
         _, page = built("disagree")
@@ -520,6 +520,10 @@ class TestWriting:
     )
     def test_markdown_is_escaped(self, given, escaped):
         assert str(plain(given)) == escaped
+
+    def test_a_command_breaks_between_words_only(self):
+        text = str(keep_words_whole("cnnsearch sweep --set 'a=<b>'  x"))
+        assert "<span>--set</span> <span>&#39;a=&lt;b&gt;&#39;</span>  <span>x</span>" in text
 
     def test_fences_are_longer_than_what_they_hold(self):
         assert str(code("a ``` b")) == "````\na ``` b\n````"
