@@ -640,10 +640,10 @@ def test_summary_lines_for_the_terminal():
     lines = dict(summary(evidence_of("part1")))
     assert lines["best"] == "residual, lr 0.001, batch 32, dropout 0.1"
     assert re.fullmatch(r"validation \d+\.\d % \(.*\), test \d+\.\d % \(.*\)", lines["scores"])
-    assert lines["not told apart"] == "15 other settings: that takes 3 seeds of each"
+    assert lines["not compared"] == "15 other settings: that takes 3 seeds of each"
     lines = dict(summary(evidence_of("five")))
     assert lines["may be as good"] == "dropout 0.25"
-    assert "not told apart" not in lines
+    assert "not compared" not in lines
     assert "may be as good" not in dict(summary(evidence_of("confirmed")))
     assert dict(summary(evidence_of("disagree_seeds")))["better on test"] == "batch 32"
     assert dict(summary(evidence_of("disagree_seeds")))["verdict"] == "cannot tell"
