@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from cnnsearch import __version__
-from cnnsearch.asking import Command, SweepCommand, refuse_code, seconds_of, seeds_of
+from cnnsearch.asking import AsJson, Command, SweepCommand, refuse_code, seconds_of, seeds_of
 from cnnsearch.classifying import export, predict
 from cnnsearch.ending import (
     INTERRUPTED,
@@ -27,6 +27,7 @@ from cnnsearch.ending import (
     stoppable,
 )
 from cnnsearch.errors import DiskError, RequestError, RunError
+from cnnsearch.explaining import explain
 from cnnsearch.steps import Steps
 from cnnsearch.storage.paths import typed_path
 from cnnsearch.storage.remote import is_uri, redacted
@@ -37,11 +38,6 @@ if TYPE_CHECKING:
     from cnnsearch.prepare import Prepared
     from cnnsearch.results.place import ResultsPlace
     from cnnsearch.told import Plan, Run
-
-AsJson = Annotated[
-    bool,
-    typer.Option("--json", help="Standard output is one JSON object and nothing else; all else is on standard error."),
-]
 
 if logging.lastResort is not None:  # what shows warnings of ours where nobody has set up logging
     logging.lastResort.setFormatter(VisibleLines())
@@ -301,6 +297,7 @@ def watch(
 
 app.command()(predict)
 app.command()(export)
+app.command(cls=Command)(explain)
 
 
 def main() -> None:

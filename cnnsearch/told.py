@@ -287,6 +287,71 @@ class StatusOfSweeps(Part):
     sweeps: list[SweepStatus] = Field(description="each of them, by name")
 
 
+class Changed(Part):
+    """A hyperparameter in which two trials differ."""
+
+    axis: str = Field(description="the hyperparameter")
+    here: Value = Field(description="its value in the trial that is explained")
+    there: Value = Field(description="its value in the other trial")
+
+
+class Neighbour(Part):
+    """A trial of the same stage that differs in as few settings as any."""
+
+    id: str = Field(description="its id")
+    status: Status = Field(description="how it ended")
+    changed: list[Changed] = Field(description="the settings in which it differs")
+    validation_accuracy: Share | None = Field(description="accuracy on the validation images at its best epoch")
+
+
+class Curve(Part):
+    """A score of a trial by epoch."""
+
+    name: Literal["train_loss", "train_accuracy", "validation_loss", "validation_accuracy"] = Field(
+        description="which score; those of training are of the images as they were trained on"
+    )
+    epochs: list[int] = Field(description="the epochs; 0 is before training")
+    values: list[FiniteFloat | None] = Field(description="the score after each of them; null: no number")
+    best: FiniteFloat = Field(description="the lowest loss or the highest accuracy")
+    best_epoch: int = Field(description="the first epoch with it")
+
+
+class Suggestion(Part):
+    """One thing to try."""
+
+    text: Text = Field(description="what to try, and why")
+    command: Text | None = Field(description="the command that does it, where there is one")
+
+
+class Explanation(Part):
+    """`cnnsearch explain` looked at one trial."""
+
+    kind: Literal["explanation"] = "explanation"
+    exit_code: Literal[0] = 0
+    sweep: Text = Field(description="name of the sweep")
+    results: Text = Field(description="folder of its results")
+    trial: Trial = Field(description="the trial; its error says why it failed, diverged or was stopped")
+    name: Text = Field(description="its setting in words, by the axes that vary")
+    is_best: bool = Field(description="whether it stands for the best setting by validation")
+    validation: Score | None = Field(description="accuracy on the validation images; null where it was not measured")
+    test: Score | None = Field(
+        description="accuracy on the test images; null where it was not measured, or the test set is sealed"
+    )
+    setting: Setting | None = Field(
+        description="its setting, with the scores over all seeds; null where the trial was not trained to its end"
+    )
+    curves: list[Curve] = Field(description="losses and accuracies by epoch, where they were measured")
+    neighbours: list[Neighbour] = Field(
+        description="trials of its stage that differ from it in fewest settings, the best first"
+    )
+    place: Text | None = Field(description="of a failure: the file, line and function that it came from")
+    log: list[Text] = Field(description="what is known of its last epochs, a line each")
+    to_try: list[Suggestion] = Field(description="what to try next, the first thing first")
+    folder: Text = Field(description="folder of its files")
+    files: list[Text] = Field(description="names of the files in it")
+    again: Text | None = Field(description="the command that trains the sweep; null where it is not recorded")
+
+
 class Progress(Part):
     """How far a run came that did not reach its end."""
 
@@ -316,9 +381,11 @@ class Failure(Part):
     progress: Progress | None = Field(None, description="how much is done; null where no trial had begun")
 
 
-Told = Run | Plan | Unsealed | Report | Comparison | StatusOfSweeps | Stopped | Failure
+Told = Run | Plan | Unsealed | Report | Comparison | StatusOfSweeps | Explanation | Stopped | Failure
 """What a command prints with `--json`, told apart by `kind`."""
-KINDS: tuple[type[BaseModel], ...] = (Run, Plan, Unsealed, Report, Comparison, StatusOfSweeps, Stopped, Failure)
+KINDS: tuple[type[BaseModel], ...] = (
+    Run, Plan, Unsealed, Report, Comparison, StatusOfSweeps, Explanation, Stopped, Failure,
+)  # fmt: skip
 
 
 def line(told: Told) -> str:

@@ -125,9 +125,9 @@ def reference() -> str:
 JSON_INTRODUCTION = """\
 # JSON for scripts
 
-With `--json`, the commands `sweep` (also with `--dry-run`), `report`, `unseal` and `status` print one JSON object, on
-one line, on standard output and nothing else there, whatever their exit code. The plan, progress and messages go to
-standard error.
+With `--json`, the commands `sweep` (also with `--dry-run`), `report`, `unseal`, `status` and `explain` print one JSON
+object, on one line, on standard output and nothing else there, whatever their exit code. The plan, progress and
+messages go to standard error.
 
     cnnsearch sweep part1 --profile quick --json > answer.json
 
@@ -135,7 +135,7 @@ standard error.
 
 | exit code | `kind` | |
 |---|---|---|
-| 0 | `run`, `plan`, `unsealed`, `report`, `comparison`, `status` | all is well; a run may have left trials |
+| 0 | `run`, `plan`, `unsealed`, `report`, `comparison`, `status`, `explanation` | a run may have left trials |
 | 1 | `run` | trials failed or diverged; the object has the rest |
 | 1 | `error` | the run was ended by something outside of its trials, such as a full disk |
 | 2 | `error` | the request was wrong, nothing was started |
