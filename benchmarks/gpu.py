@@ -21,8 +21,7 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
-from benchmarks import figures as arithmetic
-from benchmarks import gpu_steps, show, suite
+from benchmarks import figures as arithmetic, gpu_steps, show, suite
 from benchmarks.__main__ import say
 from benchmarks.figures import OURS, Run
 from benchmarks.workloads import GRID, Size, Workload, describe

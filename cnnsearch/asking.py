@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import itertools
 import re
-from typing import Any
+from typing import Annotated, Any
 
+import typer
 from typer.core import TyperCommand
 
 from cnnsearch.ending import answering, one_clear_message
 from cnnsearch.errors import RequestError
 
+AsJson = Annotated[
+    bool,
+    typer.Option("--json", help="Standard output is one JSON object and nothing else; all else is on standard error."),
+]
+"""The option `--json`."""
 BARE_CONFIRM = "5"
 """What `--confirm` without a number means."""
 _AXIS = "for all trials: --set train.{key}={value}; as an axis: --set 'stages.STAGE.space.{key}.grid=[{value}, ...]'"

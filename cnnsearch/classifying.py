@@ -85,8 +85,7 @@ def export(
     with one_clear_message("stopped; nothing was written"), Steps() as steps:
         steps("writing the folder and trying what is in it")
         from cnnsearch.use.choose import choose
-        from cnnsearch.use.export import checked_destination, checked_formats
-        from cnnsearch.use.export import export as write
+        from cnnsearch.use.export import checked_destination, checked_formats, export as write
         from cnnsearch.use.told import trial_line
 
         asked = checked_formats(formats)

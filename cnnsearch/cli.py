@@ -6,14 +6,13 @@ import contextlib
 import functools
 import logging
 import shlex
-import signal
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
 from cnnsearch import __version__
-from cnnsearch.asking import Command, SweepCommand, refuse_code, seconds_of, seeds_of
+from cnnsearch.asking import AsJson, Command, SweepCommand, refuse_code, seconds_of, seeds_of
 from cnnsearch.classifying import export, predict
 from cnnsearch.ending import (
     INTERRUPTED,
@@ -28,6 +27,7 @@ from cnnsearch.ending import (
     stoppable,
 )
 from cnnsearch.errors import DiskError, RequestError, RunError
+from cnnsearch.looking_on import explain, status, watch
 from cnnsearch.steps import Steps
 from cnnsearch.storage.paths import typed_path
 from cnnsearch.storage.remote import is_uri, redacted
@@ -38,11 +38,6 @@ if TYPE_CHECKING:
     from cnnsearch.prepare import Prepared
     from cnnsearch.results.place import ResultsPlace
     from cnnsearch.told import Plan, Run
-
-AsJson = Annotated[
-    bool,
-    typer.Option("--json", help="Standard output is one JSON object and nothing else; all else is on standard error."),
-]
 
 if logging.lastResort is not None:  # what shows warnings of ours where nobody has set up logging
     logging.lastResort.setFormatter(VisibleLines())
@@ -264,54 +259,11 @@ def unseal(
             answer(of_unsealing(found))
 
 
-@app.command(cls=Command)
-def status(
-    folder: Annotated[
-        str, typer.Argument(help="Results of a sweep, or a folder that holds those of several.", metavar="[DIR]")
-    ] = "results",
-    as_json: AsJson = False,
-) -> None:
-    """Show how far sweeps are, also while they run: what is done, running and left, and the best so far."""
-    with answering(as_json) as answer, one_clear_message():
-        from cnnsearch.status import looks_at, status_of, status_text
-
-        if is_uri(folder):
-            raise RequestError(
-                f"{redacted(folder)}: status looks at folders; of a URI, cnnsearch report shows what is done"
-            )
-        looks = looks_at(typed_path(folder))
-        say(status_text(looks) or f"no sweep in {folder}")
-        if as_json:
-            answer(status_of(looks))
-
-
-@app.command()
-def watch(
-    results: Annotated[list[str], typer.Argument(help="Show these folders of results.", metavar="RESULTS_DIR...")],
-    port: Annotated[
-        int | None,
-        typer.Option(
-            help="Serve on this port of 127.0.0.1; default: 8420, or where that is taken any that is free.",
-            metavar="PORT",
-        ),
-    ] = None,
-) -> None:
-    """Show the report growing while a sweep runs, on a page for this machine alone. Ctrl-C ends it."""
-    with one_clear_message():
-        try:
-            for number in (signal.SIGINT, signal.SIGTERM):  # a shell ignores SIGINT in what it starts in the background
-                signal.signal(number, signal.default_int_handler)
-            from cnnsearch.report.watch import serve
-
-            if uris := [redacted(one) for one in results if is_uri(one)]:
-                raise RequestError(f"{uris[0]}: watch looks at folders; of a URI, cnnsearch report shows what is done")
-            serve([typed_path(one) for one in results], port, say)
-        except KeyboardInterrupt:  # the usual way to end it
-            raise typer.Exit from None
-
-
+app.command(cls=Command)(status)
+app.command()(watch)
 app.command(cls=Command)(predict)
 app.command()(export)
+app.command(cls=Command)(explain)
 
 
 def main() -> None:

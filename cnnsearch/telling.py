@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from cnnsearch import told
-from cnnsearch.evidence.comparisons import Comparison
-from cnnsearch.evidence.comparisons import Score as Measured
+from cnnsearch.evidence.comparisons import Comparison, Score as Measured
 from cnnsearch.evidence.configurations import Configuration, is_missing
 from cnnsearch.evidence.evidence import Evidence
 from cnnsearch.evidence.statements import Key
@@ -120,7 +119,7 @@ def _results(evidence: Evidence, place: ResultsPlace, report: str | None) -> dic
         "judged_on": evidence.judged,
         "answer": told.Answer(sentence=said.sentence, verdict=said.verdict),
         "best": _best(evidence, best, place) if best is not None else None,
-        "not_told_apart": [told.Setting(**_setting(evidence, c)) for c in evidence.near_best],
+        "not_told_apart": [told.Setting(**setting_of(evidence, c)) for c in evidence.near_best],
         "findings": [
             told.Claim(kind=one.kind, sentence=one.sentence, verdict=one.verdict) for one in findings(evidence)
         ],
@@ -133,7 +132,8 @@ def _counts(known: Mapping[str, int], planned: int) -> told.Counts:
     return told.Counts(**known, left=planned - sum(known.values()))
 
 
-def _setting(evidence: Evidence, setting: Configuration) -> dict[str, Any]:
+def setting_of(evidence: Evidence, setting: Configuration) -> dict[str, Any]:
+    """The fields of `told.Setting`."""
     scores = {split: evidence.score(setting, split) for split in evidence.measured}
     return {
         "name": evidence.label(setting),
@@ -141,8 +141,8 @@ def _setting(evidence: Evidence, setting: Configuration) -> dict[str, Any]:
         "values": dict(setting.values),
         "trials": list(setting.trial_ids),
         "seeds": list(setting.seeds),
-        "validation": _score(scores["val"]),
-        "test": _score(scores.get("test")),
+        "validation": score_of(scores["val"]),
+        "test": score_of(scores.get("test")),
     }
 
 
@@ -151,10 +151,11 @@ def _best(evidence: Evidence, best: Configuration, place: ResultsPlace) -> told.
     trial = max(best.trial_ids, key=scores.__getitem__)
     name = place.here.trial(trial).weights_file.name
     weights = f"{place}/trials/{trial}/{name}" if place.has_weights(trial) else None
-    return told.Best(**_setting(evidence, best), weights_of=trial, weights=weights)
+    return told.Best(**setting_of(evidence, best), weights_of=trial, weights=weights)
 
 
-def _score(score: Measured | None) -> told.Score | None:
+def score_of(score: Measured | None) -> told.Score | None:
+    """A score with its interval; null where it was not measured."""
     if score is None:
         return None
     covers: Literal["seeds and images", "images"] = "seeds and images" if score.covers_seeds else "images"

@@ -8,133 +8,32 @@ from __future__ import annotations
 import json
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat, TypeAdapter
+from pydantic import BaseModel, Field, FiniteFloat, TypeAdapter
 
-Verdict = Literal["clear", "suggestive", "cannot tell"]
-Status = Literal["done", "failed", "diverged", "pruned", "left"]
-
-
-def _encodable(value: Any) -> Any:
-    """Text that can be encoded: bytes of a file name that are no text become `\\udcff` and the like."""
-    return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
-
-
-Text = Annotated[str, BeforeValidator(_encodable)]
-Value = Text | bool | int | FiniteFloat | None
-Share = Annotated[FiniteFloat, Field(ge=0, le=1)]
-
-
-class Part(BaseModel):
-    """A part of such an object."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", json_schema_serialization_defaults_required=True)
-
-
-class Score(Part):
-    """An accuracy with its 95 % interval."""
-
-    value: FiniteFloat = Field(description="accuracy from 0 to 1, the mean over seeds")
-    low: FiniteFloat = Field(description="lower end of the interval")
-    high: FiniteFloat = Field(description="upper end of the interval")
-    images: int = Field(description="images it was measured on")
-    seeds: int = Field(description="networks it is the mean of")
-    covers: Literal["seeds and images", "images"] = Field(
-        description="what the interval covers: other seeds and other images, or with fewer than three seeds other "
-        "images alone"
-    )
-
-
-class Setting(Part):
-    """A setting: trials that differ in nothing but their seeds."""
-
-    name: Text = Field(description="the setting in words, by the axes that vary")
-    stage: Text = Field(description="stage of the sweep")
-    values: dict[str, Value] = Field(description="axis -> value, for every axis")
-    trials: list[str] = Field(description="ids of its trials, one for each seed")
-    seeds: list[int] = Field(description="seeds of these trials")
-    validation: Score | None = Field(description="accuracy on the validation images; null where it was not measured")
-    test: Score | None = Field(
-        description="accuracy on the test images; null where it was not measured, or the test set is sealed"
-    )
-
-
-class Best(Setting):
-    """The best setting by validation."""
-
-    weights_of: str = Field(description="id of its trial with the best validation accuracy")
-    weights: Text | None = Field(description="path or URI of that trial's weights; null where they are not kept")
-
-
-Subject = Literal["model", "search", "axis", "trouble", "stage", "overfitting", "chance", "divergence", "comparison"]
-
-
-class Claim(Part):
-    """One sentence of the report's findings."""
-
-    kind: Literal[
-        "model", "search", "axis", "trouble", "stage", "overfitting", "chance", "divergence", "comparison"
-    ] = Field(
-        description="what it is about: models, a search, an axis, classes or seeds that are missing, a later "
-        "stage, overfitting, chance, diverged trials, what can be compared at all"
-    )
-    sentence: Text = Field(description="the sentence")
-    verdict: Verdict = Field(description="how sure one can be of it")
-
-
-class Difference(Part):
-    """A comparison behind the report's sentences: by how much a is more accurate than b on the judged images."""
-
-    kind: Literal["model", "axis", "change", "settings"] = Field(
-        description="two models, two values of an axis, a setting before and after going on, two settings of a later "
-        "stage"
-    )
-    stage: Text | None = Field(description="stage whose settings are compared; null for change and settings")
-    axis: str | None = Field(description="the axis of an axis comparison")
-    model: str | None = Field(description="the one model that an axis comparison is restricted to")
-    a: Value = Field(description="model, value, or id of the setting's first trial")
-    b: Value = Field(description="what it is compared with; null for change: what it started from")
-    difference: FiniteFloat = Field(description="accuracy of a minus that of b, from -1 to 1")
-    low: FiniteFloat = Field(description="lower end of its 95 % interval")
-    high: FiniteFloat = Field(description="upper end of its 95 % interval")
-    verdict: Verdict = Field(description="how sure one can be of it, corrected for all comparisons of the report")
-    repeats: Literal["pairs", "seeds", "networks"] = Field(
-        description="what was repeated: matched pairs of settings, seeds, or nothing but these networks"
-    )
-    pairs: int = Field(description="pairs of settings compared")
-    seeds: int = Field(description="seeds of the setting that has fewest")
-
-
-class Answer(Part):
-    """The sweep's question answered."""
-
-    sentence: Text = Field(description="the first sentence of the report")
-    verdict: Verdict = Field(description="how sure it is that the best setting by validation is the best")
-
-
-class Trial(Part):
-    """One trial."""
-
-    id: str = Field(description="its id, also the name of its folder in trials/")
-    stage: Text = Field(description="stage of the sweep")
-    status: Status = Field(description="how it ended; left: it has not")
-    settings: dict[str, Value] = Field(description="every hyperparameter, with the seed")
-    parent: str | None = Field(None, description="id of the trial whose weights it starts from")
-    error: Text | None = Field(None, description="why it failed, or why it was stopped early")
-    epochs_done: int | None = Field(None, description="epochs it trained")
-    best_epoch: int | None = Field(None, description="epoch with the best validation accuracy")
-    validation_accuracy: Share | None = Field(None, description="accuracy on the validation images at that epoch")
-    test_accuracy: Share | None = Field(None, description="accuracy on the test images at that epoch")
-    seconds: FiniteFloat | None = Field(None, description="seconds of training and evaluating")
-
-
-class Counts(Part):
-    """Number of trials of each status."""
-
-    done: int = Field(0, description="trained to the end")
-    failed: int = Field(0, description="ended by an error; the same command tries them again")
-    diverged: int = Field(0, description="the loss was no longer a number")
-    pruned: int = Field(0, description="stopped early by a rule")
-    left: int = Field(0, description="not ended")
+from cnnsearch.told_parts import (  # all of them under one name: told.Score
+    Accuracy as Accuracy,
+    Answer as Answer,
+    Best as Best,
+    Candidate as Candidate,
+    Changed as Changed,
+    Claim as Claim,
+    Counts as Counts,
+    Curve as Curve,
+    Difference as Difference,
+    Neighbour as Neighbour,
+    Part as Part,
+    Prediction as Prediction,
+    Score as Score,
+    Setting as Setting,
+    Share as Share,
+    Status as Status,
+    Subject as Subject,
+    Suggestion as Suggestion,
+    Text as Text,
+    Trial as Trial,
+    Value as Value,
+    Verdict as Verdict,
+)
 
 
 class Results(Part):
@@ -287,33 +186,6 @@ class StatusOfSweeps(Part):
     sweeps: list[SweepStatus] = Field(description="each of them, by name")
 
 
-class Accuracy(Part):
-    """The share of right answers, with the 95 % interval that other images of the kind would give."""
-
-    value: float = Field(description="0 to 1")
-    low: float = Field(description="lower end of the interval")
-    high: float = Field(description="upper end of the interval")
-    images: int = Field(description="images that it is the share of")
-
-
-class Candidate(Part):
-    """A class that an image may be of."""
-
-    name: Text = Field(description="name of the class")
-    confidence: FiniteFloat = Field(description="its probability, 0 to 1")
-
-
-class Prediction(Part):
-    """The answer for one image."""
-
-    path: Text = Field(description="as it was given, or below the folder that was given")
-    predicted: Text | None = Field(description="the best class; null where the image cannot be read")
-    confidence: FiniteFloat | None = Field(description="probability of that class, 0 to 1")
-    label: Text | None = Field(description="its class, where a folder that it lies in is called like one")
-    error: Text | None = Field(description="why it cannot be read")
-    top: list[Candidate] | None = Field(None, description="with --top: the best classes")
-
-
 class Predictions(Part):
     """`cnnsearch predict` has classified images."""
 
@@ -327,6 +199,35 @@ class Predictions(Part):
     out: Text | None = Field(description="file of the answers; null where they are in `predictions`")
     confusion: Text | None = Field(description="file of the confusion matrix, if one was written")
     predictions: list[Prediction] | None = Field(description="the answers; null where they are in a file")
+
+
+class Explanation(Part):
+    """`cnnsearch explain` looked at one trial."""
+
+    kind: Literal["explanation"] = "explanation"
+    exit_code: Literal[0] = 0
+    sweep: Text = Field(description="name of the sweep")
+    results: Text = Field(description="folder of its results")
+    trial: Trial = Field(description="the trial; its error says why it failed, diverged or was stopped")
+    name: Text = Field(description="its setting in words, by the axes that vary")
+    is_best: bool = Field(description="whether it stands for the best setting by validation")
+    validation: Score | None = Field(description="accuracy on the validation images; null where it was not measured")
+    test: Score | None = Field(
+        description="accuracy on the test images; null where it was not measured, or the test set is sealed"
+    )
+    setting: Setting | None = Field(
+        description="its setting, with the scores over all seeds; null where the trial was not trained to its end"
+    )
+    curves: list[Curve] = Field(description="losses and accuracies by epoch, where they were measured")
+    neighbours: list[Neighbour] = Field(
+        description="trials of its stage that differ from it in fewest settings, the best first"
+    )
+    place: Text | None = Field(description="of a failure: the file, line and function that it came from")
+    log: list[Text] = Field(description="what is known of its last epochs, a line each")
+    to_try: list[Suggestion] = Field(description="what to try next, the first thing first")
+    folder: Text = Field(description="folder of its files")
+    files: list[Text] = Field(description="names of the files in it")
+    again: Text | None = Field(description="the command that trains the sweep; null where it is not recorded")
 
 
 class Progress(Part):
@@ -358,10 +259,10 @@ class Failure(Part):
     progress: Progress | None = Field(None, description="how much is done; null where no trial had begun")
 
 
-Told = Run | Plan | Unsealed | Report | Comparison | StatusOfSweeps | Predictions | Stopped | Failure
+Told = Run | Plan | Unsealed | Report | Comparison | StatusOfSweeps | Predictions | Explanation | Stopped | Failure
 """What a command prints with `--json`, told apart by `kind`."""
 KINDS: tuple[type[BaseModel], ...] = (
-    Run, Plan, Unsealed, Report, Comparison, StatusOfSweeps, Predictions, Stopped, Failure
+    Run, Plan, Unsealed, Report, Comparison, StatusOfSweeps, Predictions, Explanation, Stopped, Failure
 )  # fmt: skip
 
 

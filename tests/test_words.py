@@ -7,8 +7,7 @@ import os
 import sys
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from cnnsearch import words
 from cnnsearch.words import VisibleLines, decoded, plural, printable, say, shortened

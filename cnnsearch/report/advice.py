@@ -80,7 +80,7 @@ def _one_three_ten(edge: float, *, upwards: bool) -> list[float | int]:
     return list(past[:2] if upwards else past[::-1][:2])
 
 
-def _command(evidence: Evidence, extra: str = "") -> str | None:
+def again(evidence: Evidence, extra: str = "") -> str | None:
     """The command that made these results, with something added; None where it is not recorded."""
     command = evidence.runs[-1].get("command") if evidence.runs else None
     return f"{command} {extra}".strip() if isinstance(command, str) and command else None
@@ -88,7 +88,7 @@ def _command(evidence: Evidence, extra: str = "") -> str | None:
 
 def _grid_command(evidence: Evidence, stage: str, axis: str, values: Sequence[Any]) -> str | None:
     listed_values = ", ".join(format_value(value) for value in values)
-    return _command(evidence, f"--set 'stages.{stage}.space.{axis}.grid=[{listed_values}]'")
+    return again(evidence, f"--set 'stages.{stage}.space.{axis}.grid=[{listed_values}]'")
 
 
 def _grid(evidence: Evidence, stage: str, axis: str) -> list[float]:
@@ -101,7 +101,7 @@ def _grid(evidence: Evidence, stage: str, axis: str) -> list[float]:
 def _unfinished(evidence: Evidence) -> list[Advice]:
     statuses = [str(status) for status in evidence.tables.trials["status"]]
     errors = [str(error) for error in evidence.tables.trials["error"][evidence.tables.trials["status"] == "failed"]]
-    broken = [error for error in errors if _OF_THE_PROGRAM.search(error)]
+    broken = [error for error in errors if OF_THE_PROGRAM.search(error)]
     waiting, failed = max(0, evidence.tables.planned - len(statuses)), len(errors) - len(broken)
     parts, found = [], []
     if broken:
@@ -119,11 +119,11 @@ def _unfinished(evidence: Evidence) -> list[Advice]:
         parts.append(f"{counted(failed, 'trial')} failed")
     if parts:
         text = f"Finish the sweep: {listed(parts)}. The same command again runs only what is missing."
-        found.append(Advice(text, _command(evidence)))
+        found.append(Advice(text, again(evidence)))
     return found
 
 
-_OF_THE_PROGRAM = re.compile(r"^\w+: .*\(\w+\.py, line \d+, in [\w<>]+\)$", re.DOTALL)
+OF_THE_PROGRAM = re.compile(r"^\w+: .*\(\w+\.py, line \d+, in [\w<>]+\)$", re.DOTALL)
 """An exception that a trial raised, as records word it: `ValueError: no (train.py, line 9, in step)`."""
 
 
@@ -220,7 +220,7 @@ def search_advice(evidence: Evidence) -> list[Advice]:
                 f"More trials: the last third of {len(search.attempts):,} was still finding better ones. A search of "
                 f"{more:,}{each} goes on from where this one ended."
             )
-            found.append(Advice(text, _command(evidence, f"--set stages.{search.stage}.search.trials={more}")))
+            found.append(Advice(text, again(evidence, f"--set stages.{search.stage}.search.trials={more}")))
     return found
 
 
@@ -243,7 +243,7 @@ def _wider(evidence: Evidence, search: Searched, axis: Axis, upwards: bool) -> A
         values = ", ".join(format_value(value) for value in sorted({*axis.listed, *tries}))  # type: ignore[type-var]
         shown = listed([format_value(value) for value in tries])
         text = f"{what} ({format_value(axis.listed[-1 if upwards else 0])}): try {shown}."
-        return Advice(text, _command(evidence, f"--set '{key}=[{values}]'"))
+        return Advice(text, again(evidence, f"--set '{key}=[{values}]'"))
     low, high = axis.low, axis.high
     least, most = _ENDS.get(axis.name, (0.0, math.inf))
     if axis.is_log:
@@ -258,7 +258,7 @@ def _wider(evidence: Evidence, search: Searched, axis: Axis, upwards: bool) -> A
         return None
     ends = [format_value(int(end) if axis.kind == "int" else float(f"{end:.4g}")) for end in (low, high)]
     text = f"{what} ({format_value(at)}): search {ends[0]} to {ends[1]}."
-    return Advice(text, _command(evidence, f"--set '{key}=[{ends[0]}, {ends[1]}]'"))
+    return Advice(text, again(evidence, f"--set '{key}=[{ends[0]}, {ends[1]}]'"))
 
 
 def _controls(evidence: Evidence, edges: Sequence[Advice]) -> list[Advice]:
@@ -295,7 +295,7 @@ def _longer(evidence: Evidence, best: Configuration) -> list[Advice]:
         f"Train longer: the best epoch of the best setting is {at:.0f} of {epochs}, and its validation loss does not "
         "clearly rise."
     )
-    return [Advice(text, _command(evidence, f"--set train.epochs={2 * epochs}"))]
+    return [Advice(text, again(evidence, f"--set train.epochs={2 * epochs}"))]
 
 
 def _seeds(evidence: Evidence) -> list[Advice]:
@@ -307,7 +307,7 @@ def _seeds(evidence: Evidence) -> list[Advice]:
         f"{'once' if trained == 1 else f'with {trained} seeds'}; how much of a difference is the luck of initial "
         f"weights and data order takes {LEAST_SEEDS} or more to say."
     )
-    return [Advice(text, _command(evidence, "--confirm 5"))]
+    return [Advice(text, again(evidence, "--confirm 5"))]
 
 
 _POWER = 0.8

@@ -176,6 +176,7 @@ class Begun(BaseModel):
 
     stage: str
     settings: Settings
+    parent_id: str | None = None
 
 
 class EpochLine(Shape):

@@ -44,12 +44,17 @@ class Chosen:
         return tuple(self.data["classes"])
 
 
-def results_in(folder: Path | str) -> Results:
-    """The results in a folder. Raises ResultsError where it holds none, and RequestError for a URI."""
+def results_in(folder: Path | str, what: str = "networks are used from") -> Results:
+    """The results in a folder. Raises ResultsError where it holds none, and RequestError for a URI.
+
+    Args:
+        folder: of the results of one sweep.
+        what: what is done with folders, as the error for a URI says it.
+    """
     from cnnsearch.storage.paths import typed_path
 
     if is_uri(folder):
-        raise RequestError(f"{redacted(str(folder))}: networks are used from folders; copy the results to one first")
+        raise RequestError(f"{redacted(str(folder))}: {what} folders; copy the results to one first")
     results = Results(typed_path(folder))
     if not results.path.is_dir():
         raise ResultsError(f"there is no folder {results.path}")
@@ -79,7 +84,7 @@ def choose(folder: Path | str, trial: str | None = None, tables: Tables | None =
         if id_ is None:
             raise RequestError(f"{results.path}: no trial has finished, so there is no best one. {_named(kept)}")
     else:
-        id_ = _meant(trial, list(records), kept, results.path)
+        id_ = meant(trial, list(records), results.path, _named(kept))
     if id_ not in kept:  # nor in records, where only the tables are kept
         which = "the best trial, " if trial is None else "trial "
         raise RequestError(f"{results.path}: {which}{id_}, has not kept its weights.\n{_named(kept)}\n{KEEP_ALL}")
@@ -91,21 +96,23 @@ def _keeps_weights(results: Results, record: Record) -> bool:
     return file.name in record.files and file.is_file()
 
 
-def _meant(given: str, known: Sequence[str], kept: Sequence[str], folder: Path) -> str:
+def meant(given: str, known: Sequence[str], folder: Path, instead: str) -> str:
+    """The id that is meant by its beginning; `instead` says what else could be given. Raises RequestError."""
     found = [id_ for id_ in known if id_.startswith(given)] if given else []
     if len(found) == 1:
         return found[0]
     if found:
-        raise RequestError(f"{folder}: trial {shown(given)} could be {_some(found)}; give more of its id")
-    raise RequestError(f"{folder} has no trial whose id begins with {shown(given)}. {_named(kept)}")
+        raise RequestError(f"{folder}: trial {shown(given)} could be {some(found)}; give more of its id")
+    raise RequestError(f"{folder} has no trial whose id begins with {shown(given)}. {instead}")
 
 
 def _named(kept: Sequence[str]) -> str:
     if not kept:
         return "No trial here has its weights."
-    return f"Weights are kept of {'trial' if len(kept) == 1 else 'trials'} {_some(kept)}."
+    return f"Weights are kept of {'trial' if len(kept) == 1 else 'trials'} {some(kept)}."
 
 
-def _some(ids: Sequence[str]) -> str:
+def some(ids: Sequence[str]) -> str:
+    """The first of these ids, and how many more there are."""
     more = f" and {len(ids) - LISTED} more" if len(ids) > LISTED else ""
     return ", ".join(map(printable, ids[:LISTED])) + more

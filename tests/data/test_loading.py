@@ -17,8 +17,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from cnnsearch.data import SPLITS, Dataset, examples, images, load
-from cnnsearch.data import index as index_module
+from cnnsearch.data import SPLITS, Dataset, examples, images, index as index_module, load
 from cnnsearch.errors import DataError
 from cnnsearch.spec.settings import DataSpec, FillSplit, StratifiedSplit
 from tests.data.making import encoded, fill_folder, picture, settle

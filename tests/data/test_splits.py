@@ -6,8 +6,7 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from cnnsearch.data.dataset import SPLITS
 from cnnsearch.data.splits import Rest, Rows, assign, fill, in_words, rows_of_classes, stratified, suited

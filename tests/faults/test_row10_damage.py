@@ -11,8 +11,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from cnnsearch.errors import ResultsError
 from cnnsearch.execution.machine import timing

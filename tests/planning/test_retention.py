@@ -1,7 +1,6 @@
 from __future__ import annotations
 
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from cnnsearch.planning.plan import best_cell, groups, make_plan
 from cnnsearch.planning.retention import needed

@@ -9,8 +9,7 @@ import sys
 from collections.abc import Callable
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from cnnsearch.planning.search import Ending, Searcher, Told, known
 from cnnsearch.spec.cells import Cell, cell_of, draw

@@ -11,8 +11,7 @@ from statistics import fmean
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from cnnsearch.planning.confirm import settings_of
 from cnnsearch.planning.decisions import Note

@@ -8,8 +8,7 @@ from dataclasses import replace
 from statistics import NormalDist
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from cnnsearch import stats
 from cnnsearch.evidence.comparisons import Comparison

@@ -11,11 +11,11 @@ import pytest
 from cnnsearch import plots
 from cnnsearch.evidence.evidence import Evidence
 from cnnsearch.plots import style
-from cnnsearch.words import labelled
 from cnnsearch.report import figures
 from cnnsearch.report.findings import answer, findings, summary
 from cnnsearch.report.method import method, seeds_note
 from cnnsearch.results.tables import Tables
+from cnnsearch.words import labelled
 from tests.report import factory
 
 ODD = re.compile(

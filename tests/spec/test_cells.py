@@ -1,8 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from cnnsearch.spec.cells import can_suggest, cell_of, cells, draw, grid
 from cnnsearch.spec.stage import Search, Stage, Values

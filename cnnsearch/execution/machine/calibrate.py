@@ -23,8 +23,7 @@ from cnnsearch.planning.job import HEADS_AT_ONCE
 from cnnsearch.spec.settings import ResolvedPrecision, Settings
 from cnnsearch.training.compute.device import peak_memory_bytes, probe_precision, reset_process, shared_memory_bytes
 from cnnsearch.training.compute.graphs import RECORDERS, WARM_UP_STEPS
-from cnnsearch.training.evaluate import batch_size as batch_size_of_evaluation
-from cnnsearch.training.evaluate import evaluate
+from cnnsearch.training.evaluate import batch_size as batch_size_of_evaluation, evaluate
 from cnnsearch.training.features import Examples, Features, compute
 from cnnsearch.training.head_scores import HeadInputs, evaluate_heads
 from cnnsearch.training.heads import HeadState, train_heads
