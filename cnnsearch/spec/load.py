@@ -84,7 +84,7 @@ def find(sweep: str) -> tuple[Path, str]:
 
 def _refuse_folder(given: str) -> None:
     """Raise SpecError with the command that writes a sweep, where a folder was given for one."""
-    if given and Path(given).is_dir():
+    if given.strip("./") and Path(given).is_dir():
         raise SpecError(
             f"{given} is a folder, not a sweep. If it holds images, with a folder per class, this writes a sweep:\n"
             f"  cnnsearch init {shlex.quote(given)}"
