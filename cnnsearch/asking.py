@@ -109,7 +109,8 @@ def _what_there_is() -> str:
         f"which sweep? There are\n{listed}\n"
         "and any sweep file of your own, as in docs/sweeps.md. For example:\n"
         "  cnnsearch sweep part1 --profile quick\n"
-        "  cnnsearch sweep tune --data path/to/images --dry-run"
+        "  cnnsearch sweep tune --data path/to/images --dry-run\n"
+        "For a folder of images, cnnsearch init path/to/images writes a sweep file that suits it."
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import shlex
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
@@ -64,6 +65,7 @@ def find(sweep: str) -> tuple[Path, str]:
     """Find the file of a sweep, and the name by which errors call it. Raises SpecError."""
     if sweep.endswith((".yaml", ".yml")) or "/" in sweep:
         if not Path(sweep).is_file():
+            _refuse_folder(sweep)
             raise SpecError(f"there is no sweep file {sweep}{_nearest_file(Path(sweep))}")
         return Path(sweep), sweep
     if (local := SWEEPS / f"{sweep}.yaml").is_file():
@@ -72,11 +74,21 @@ def find(sweep: str) -> tuple[Path, str]:
     file = Path(str(shipped)) / f"{sweep}.yaml"
     if file.is_file():
         return file, f"{sweep}.yaml (shipped)"
+    _refuse_folder(sweep)
     known = sorted({path.stem for folder in (SWEEPS, Path(str(shipped))) for path in folder.glob("*.yaml")})
     raise SpecError(
         f"there is no sweep named {sweep!r}.{did_you_mean(sweep, known)}\n"
         f"known sweeps: {', '.join(known)}; or give the path of a YAML file"
     )
+
+
+def _refuse_folder(given: str) -> None:
+    """Raise SpecError with the command that writes a sweep, where a folder was given for one."""
+    if given.strip("./") and Path(given).is_dir():
+        raise SpecError(
+            f"{given} is a folder, not a sweep. If it holds images, with a folder per class, this writes a sweep:\n"
+            f"  cnnsearch init {shlex.quote(given)}"
+        )
 
 
 def sweeps_there_are() -> list[tuple[str, str]]:

@@ -1,0 +1,57 @@
+"""The command that writes a first sweep for a folder of images."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cnnsearch.ending import one_clear_message
+from cnnsearch.errors import RequestError
+from cnnsearch.storage.paths import typed_path
+from cnnsearch.words import labelled, say
+
+
+def init(
+    folder: Annotated[str, typer.Argument(help="Folder with a sub-folder of images per class.", metavar="DIR")],
+    out: Annotated[
+        str | None, typer.Option(help="The sweep file to write; default: DIR's name with .yaml, here.", metavar="FILE")
+    ] = None,
+) -> None:
+    """Look at a folder of images and write a sweep that suits it. Nothing is overwritten."""
+    with one_clear_message("stopped; nothing was written"):
+        from cnnsearch.data.survey import survey
+        from cnnsearch.spec.load import from_yaml
+        from cnnsearch.suiting import sweep_name, sweep_text
+
+        if not typed_path(folder).is_dir():
+            raise RequestError(f"{folder}: there is no such folder; give one with a sub-folder of images per class")
+        file = Path(out) if out is not None else Path(f"{sweep_name(folder)}.yaml")
+        if file.suffix not in (".yaml", ".yml"):
+            raise RequestError(f"--out {file}: give a name that ends in .yaml")
+        if os.path.lexists(file):
+            raise RequestError(f"{file} is there already, and nothing is overwritten; give another name with --out")
+        if not folder.isprintable():
+            raise RequestError(f"{folder}: a sweep file cannot name this folder; rename it to printable text in UTF-8")
+        text = sweep_text(survey(folder), folder)
+        from_yaml(text, str(file))  # what is written can be run
+        try:
+            with file.open("x", encoding="utf-8") as opened:
+                opened.write(text)
+        except FileExistsError:
+            raise RequestError(f"{file} is there already, and nothing is overwritten") from None
+        except OSError as error:
+            raise RequestError(f"--out {file} cannot be written: {error.strerror or error}") from None
+        shown = shlex.quote(str(file))
+        say(
+            labelled(
+                [
+                    ("written", str(file)),
+                    ("how long", f"cnnsearch sweep {shown} --dry-run"),
+                    ("next", f"cnnsearch sweep {shown}"),
+                ]
+            )
+        )
