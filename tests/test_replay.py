@@ -28,6 +28,7 @@ def test_the_recorded_grid_is_whole(grid: Grid) -> None:
     assert 0.6 < grid.best < 1
 
 
+@pytest.mark.after
 def test_tpe_and_asha_find_a_setting_as_good_as_the_best_for_a_fraction_of_the_grid(grid: Grid) -> None:
     """Within a point of the grid's best on average, at a share of its cost where random search is further away."""
     ours, random = (

@@ -70,6 +70,7 @@ def litter(folder: Path) -> None:
 
 
 @pytest.mark.row(17)
+@pytest.mark.after
 def test_what_is_no_image_is_refused_by_name_or_skipped_with_a_count(tmp_path: Path) -> None:
     folder = images(tmp_path / "images")
     litter(folder)

@@ -42,6 +42,7 @@ FILES = {
 
 @pytest.mark.row(16)
 @pytest.mark.parametrize("case", FILES)
+@pytest.mark.after
 def test_a_sweep_file_that_is_too_much_is_refused_quickly(tmp_path: Path, case: str) -> None:
     text, complaint = FILES[case]
     ended = call(sweep_file(tmp_path, text), "--out", tmp_path / "results", module="cnnsearch.sweep")

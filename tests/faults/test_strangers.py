@@ -66,6 +66,7 @@ NOT_NEEDED = [
 
 
 @pytest.mark.parametrize(("name", "path", "value", "told"), NOT_NEEDED)
+@pytest.mark.after
 def test_what_a_report_can_do_without_is_left_out_and_named(
     folder: Path, name: str, path: str, value: Any, told: str
 ) -> None:
@@ -88,6 +89,7 @@ TRIALS = [
 
 
 @pytest.mark.parametrize(("path", "value", "told"), TRIALS)
+@pytest.mark.after
 def test_a_trial_with_an_odd_record_is_left_out_and_named(folder: Path, path: str, value: Any, told: str) -> None:
     name = first_trial(folder).name
     put(folder, "record.json", path, value)

@@ -102,9 +102,8 @@ def whole(request: pytest.FixtureRequest, root: Path) -> tuple[str, Path]:
 
 @pytest.mark.parametrize("lose", [lose_rows, lose_a_record, lose_epochs])
 @pytest.mark.parametrize("kept", [0, 1])
-@pytest.mark.parametrize(
-    "epochs", [pytest.param(2, marks=pytest.mark.after), 9, pytest.param(17, marks=pytest.mark.after)]
-)
+@pytest.mark.parametrize("epochs", [2, 9, 17])
+@pytest.mark.after
 def test_a_power_cut_changes_no_decision(
     whole: tuple[str, Path], tmp_path: Path, lose: Callable[[Path, int], None], kept: int, epochs: int
 ) -> None:

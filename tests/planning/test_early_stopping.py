@@ -264,6 +264,7 @@ def test_a_trial_ends_when_its_time_is_used_and_goes_on_with_more(
 
 
 @pytest.mark.parametrize("kind", ["whole", "heads"])
+@pytest.mark.after
 def test_more_epochs_later_train_only_the_added_ones(
     sweep: Callable[..., Sweep], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:

@@ -118,6 +118,7 @@ def test_trials_have_their_numbers_and_epochs():
 
 
 @pytest.mark.parametrize("count", [450, pytest.param(2000, marks=pytest.mark.slow)])
+@pytest.mark.after
 def test_very_many_trials_stay_readable_and_quick(count):
     tables = searched.searched(count, epochs=4, val_per_class=8, test_per_class=4)
     start = time.monotonic()

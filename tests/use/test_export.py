@@ -54,6 +54,7 @@ def test_it_is_complete(exported: Path) -> None:
     assert json.loads((exported / "classes.json").read_text()) == list(CLASSES)
 
 
+@pytest.mark.after
 def test_the_cards_lines_run_without_this_package(results: Path, exported: Path, images: Path, tmp_path: Path) -> None:
     card = (exported / "README.md").read_text(encoding="utf-8")
     blocks = re.findall(r"```python\n(.*?)```", card, flags=re.DOTALL)
@@ -135,6 +136,7 @@ def test_no_file_names_a_place_of_this_machine(exported: Path, results: Path, im
         assert [place for place in places if place.encode() in content] == [], file.name
 
 
+@pytest.mark.after
 def test_every_kind_of_network_can_be_exported(results: Path, tmp_path: Path) -> None:
     """Those that trained whole are among `exported` and the page's; here are those that trained in part."""
     trials = load(results).trials

@@ -45,6 +45,7 @@ def assert_as_recorded(folder: Path, images: Path, trial_id: str) -> None:
     assert found["error"].isna().all()
 
 
+@pytest.mark.after
 def test_every_kind_of_network_gives_what_is_recorded(results: Path, images: Path) -> None:
     """Own and torchvision's; trained whole, the head alone, the last convolutions; going on from another."""
     trials = load(results).trials
@@ -54,6 +55,7 @@ def test_every_kind_of_network_gives_what_is_recorded(results: Path, images: Pat
         assert_as_recorded(results, images, trial_id)
 
 
+@pytest.mark.after
 def test_in_half_precision_too(tmp_path: Path, images: Path) -> None:
     folder = make_results(tmp_path, images, "train.precision=bf16", "data.image_size=16", stages=STAGES)
     for trial_id in load(folder).trials["trial_id"]:

@@ -42,6 +42,7 @@ def test_elsewhere_it_is_an_ordinary_layer_bit_for_bit(batch: int, features: int
 
 
 @pytest.mark.parametrize(("batch", "features"), [(6, 262_144), (3, 524_288), (16, 98_304), (24, 65_536), (8, 196_608)])
+@pytest.mark.after
 def test_what_ends_a_process_in_onednn_does_not_here(batch: int, features: int) -> None:
     code = f"""
 import torch
