@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -132,5 +133,6 @@ def workers() -> Iterator[psutil.Process]:
     """The processes that run trials of a sweep run by this process."""
     for child in psutil.Process().children(recursive=True):
         # Ray gives a worker the name of what it is doing: a job's step, with the id of its first trial.
-        if any(re.match(r"ray::(Worker\b|.+ \[[0-9a-f]{16})", part) for part in child.cmdline()):
-            yield child
+        with contextlib.suppress(psutil.Error):  # it has just ended
+            if any(re.match(r"ray::(Worker\b|.+ \[[0-9a-f]{16})", part) for part in child.cmdline()):
+                yield child
