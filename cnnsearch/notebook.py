@@ -20,6 +20,7 @@ from cnnsearch.prepare import Prepared, prepared, quiet
 from cnnsearch.progress import finished_text
 from cnnsearch.session import attached, execute
 from cnnsearch.spec.sweep import Sweep
+from cnnsearch.steps import Steps
 from cnnsearch.use.opened import OpenedSweep
 
 WIDTH = 110
@@ -56,7 +57,7 @@ def run(
     cell = Cell() if (is_notebook() if show is None else show) else None
     with (
         attached(address) as cluster,
-        prepared(sweep, out, cluster=cluster, tell=cell.tell if cell else quiet) as ready,
+        prepared(sweep, out, cluster=cluster, tell=Steps(show=cell.show) if cell else quiet) as ready,
     ):
         if cell is None:
             return OpenedSweep.of(execute(ready, serial=serial, listen=listen).tables)
@@ -105,10 +106,6 @@ class Cell:
             self._handle = display(Shown(text), display_id=True)
         else:
             self._handle.update(Shown(text))
-
-    def tell(self, what: str, done: int, total: int) -> None:
-        """Show what is being done before the run; see `prepare.Tell`."""
-        self.show(f"{what} …" + (f" {done:,} of {total:,}" if total else ""))
 
     @contextlib.contextmanager
     def view(self, ready: Prepared) -> Iterator[LiveView]:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from cnnsearch.words import clock as as_clock
+from cnnsearch.words import clock as as_clock, printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -30,11 +30,18 @@ class Steps:
             steps("reading the images", 200, 1700)
     """
 
-    def __init__(self, console: Console | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        console: Console | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        show: Callable[[str], None] | None = None,
+    ) -> None:
+        """`show` is where else than on a console the line is shown, such as below a cell."""
         from rich.console import Console
 
         self._console = console or Console(stderr=True, highlight=False)
-        self._is_live = self._console.is_terminal and not self._console.is_dumb_terminal
+        self._is_live = show is not None or (self._console.is_terminal and not self._console.is_dumb_terminal)
+        self._show = show or self._show_status
         self._clock = clock
         self._status: Status | None = None
         self._what = ""
@@ -68,7 +75,10 @@ class Steps:
             self._status.stop()
             self._status = None
 
-    def _show(self, text: str) -> None:
+    def _show_status(self, text: str) -> None:
+        from rich.markup import escape
+
+        text = escape(printable(text))  # a folder may be called [/bold]
         if self._status is None:
             self._status = self._console.status(text)
             self._status.start()

@@ -57,3 +57,14 @@ def test_elsewhere_a_line_now_and_then_tells_what_is_counted(monkeypatch: pytest
         "reading the images: 900 of 1,000, about 0:04 left",
     ]
     assert told(True, monkeypatch)[1] == ""
+
+
+def test_a_name_with_brackets_is_shown_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    screen = Console(file=io.StringIO(), force_terminal=True, width=100)
+    with Steps(screen) as steps:
+        steps("looking at a[/bold]b\x1b[2J")
+        assert steps._status is not None
+        with screen.capture() as shown:
+            screen.print(steps._status.status)
+    assert "looking at a[/bold]b\\x1b[2J" in shown.get()
