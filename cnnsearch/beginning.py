@@ -29,7 +29,7 @@ def init(
 
         if not typed_path(folder).is_dir():
             raise RequestError(f"{folder}: there is no such folder; give one with a sub-folder of images per class")
-        file = Path(out) if out is not None else Path(f"{sweep_name(folder)}.yaml")
+        file = typed_path(out) if out is not None else Path(f"{sweep_name(folder)}.yaml")
         if file.suffix not in (".yaml", ".yml"):
             raise RequestError(f"--out {file}: give a name that ends in .yaml")
         if os.path.lexists(file):

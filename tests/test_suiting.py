@@ -136,3 +136,10 @@ def test_sizes_fit_the_images() -> None:
 
 def test_names_are_those_of_folders(tmp_path: Path) -> None:
     assert [sweep_name(name) for name in ("a/my photos/", "…", "x_1")] == ["my-photos", "images", "x_1"]
+
+
+def test_the_file_may_be_in_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    photos = fill_folder(tmp_path / "p", {"a": 12, "b": 12})
+    assert ask(photos, "--out", "~/mine.yaml", command="init").returncode == 0
+    assert (tmp_path / "mine.yaml").is_file()
