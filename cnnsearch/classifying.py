@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from cnnsearch.asking import AsJson
 from cnnsearch.ending import answering, one_clear_message
 from cnnsearch.errors import CnnsearchError
 from cnnsearch.steps import Steps
@@ -35,9 +36,7 @@ def predict(
             help="Where the sweep's images are now; asked for only by results of older versions.", metavar="SOURCE"
         ),
     ] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object, and all else on standard error.")
-    ] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Classify images with the best network of a sweep. Exits with 1 if some of them cannot be read."""
     with answering(as_json) as answer, one_clear_message("stopped; nothing was written"), Steps() as steps:

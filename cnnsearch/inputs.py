@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -35,7 +34,7 @@ def image_sizes(sweep: Sweep) -> list[int]:
     return sorted({sweep.data.image_size} | {int(cell["image_size"]) for cell in possible if "image_size" in cell})
 
 
-def split_before(results: ResultsPlace, sweep: Sweep) -> ChosenSplit | None:
+def recorded_split(results: ResultsPlace, sweep: Sweep) -> ChosenSplit | None:
     """How these images were split in earlier runs; None where none is known, or the results are at a URI."""
     if results.remote is not None:
         return None
@@ -56,9 +55,8 @@ def load_forms(
     sizes = image_sizes(sweep)
     ways: list[Interpolation] = ["bilinear"]
     ways += sorted({found.preprocessing.interpolation for found in weights.values()} - {"bilinear"})
-    load = functools.partial(images.load, sweep.data, sizes, threads=detect().cores)
-    load = functools.partial(load, split_before=split_before, on_progress=on_progress)
-    loaded = {way: load(interpolation=way) for way in ways}
+    how: dict[str, Any] = {"threads": detect().cores, "split_before": split_before, "on_progress": on_progress}
+    loaded = {way: images.load(sweep.data, sizes, interpolation=way, **how) for way in ways}
     return {(size, way): dataset for way in ways for size, dataset in loaded[way].items()}
 
 

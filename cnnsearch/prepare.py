@@ -19,7 +19,7 @@ from cnnsearch.execution.machine.hardware import Hardware, Layout, detect, lay_o
 from cnnsearch.execution.machine.placement import Cluster, describe, lay_out_over, usable
 from cnnsearch.execution.machine.timing import calibrate
 from cnnsearch.execution.warden import Warden, watching
-from cnnsearch.inputs import digests, features_limit, load_forms, named_weights, split_before
+from cnnsearch.inputs import digests, features_limit, load_forms, named_weights, recorded_split
 from cnnsearch.planning import retention
 from cnnsearch.planning.plan import Plan, compared, groups, make_plan
 from cnnsearch.planning.setting import SettingKey, setting_key, start_key
@@ -179,8 +179,9 @@ def prepared(
         fit = functools.partial(lay_out_over, nodes=cluster.nodes)
     layout = fit(sweep.run)
     weights = find_weights(named_weights(sweep))
-    tell("reading the images", 0, 0)
-    datasets = load_forms(sweep, weights, split_before(results, sweep), functools.partial(tell, "reading the images"))
+    reading = functools.partial(tell, "reading the images")
+    reading(0, 0)
+    datasets = load_forms(sweep, weights, recorded_split(results, sweep), reading)
     tell("planning", 0, 0)
     dataset = datasets[sweep.data.image_size, "bilinear"]
     sweep = sweep.model_copy(update={"data": sweep.data.model_copy(update={"split": dataset.split})})

@@ -16,7 +16,6 @@ from cnnsearch.words import accuracy, duration, percent, printable
 
 MOST_SHOWN = 8
 """Most running trials of a sweep that are listed."""
-_NAMES = {Status.DONE: "done", Status.FAILED: "failed", Status.DIVERGED: "diverged", Status.PRUNED: "pruned"}
 
 
 def looks_at(path: Path) -> list[Look]:
@@ -53,7 +52,7 @@ def _state(look: Look) -> Literal["running", "finished", "stopped"]:
 def _text(look: Look) -> str:
     state = _state(look)
     head = f"{look.name} · {state}" + (f" by {look.holder}" if look.holder else "")
-    counts = [f"{look.counts[status]} {name}" for status, name in _NAMES.items() if look.counts.get(status)]
+    counts = [f"{look.counts[status]} {status.value}" for status in Status if look.counts.get(status)]
     counts = counts or ["0 done"]
     counts += [f"{len(look.running)} running"] if look.running else []
     left = _left(look) - len(look.running)

@@ -8,6 +8,7 @@ import textwrap
 from pathlib import Path
 
 from cnnsearch import stats
+from cnnsearch.data.dataset import SPLIT_WORDS
 from cnnsearch.data.splits import in_words
 from cnnsearch.data.survey import Survey
 from cnnsearch.spec.settings import FillSplit
@@ -71,8 +72,7 @@ def _comments(found: Survey) -> list[str]:
     listing, sizes = found.listing, found.sizes
     named = [f"{printable(name)} {size:,}" for name, size in zip(listing.classes, sizes, strict=True)]
     more = f" and {len(named) - LISTED} more" if len(named) > LISTED else ""
-    parts = {"train": "training", "val": "validation", "test": "test"}
-    dealt = [f"{sum(found.counts[part]):,} {name}" for part, name in parts.items()]
+    dealt = [f"{sum(found.counts[part]):,} {name}" for part, name in SPLIT_WORDS.items()]
     lines = [
         f"{counted(sum(sizes), 'image')} in {plural(len(sizes), 'class')}: {', '.join(named[:LISTED])}{more}.",
         f"Of these {listed(dealt)}.",

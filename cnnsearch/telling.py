@@ -147,8 +147,7 @@ def setting_of(evidence: Evidence, setting: Configuration) -> dict[str, Any]:
 
 
 def _best(evidence: Evidence, best: Configuration, place: ResultsPlace) -> told.Best:
-    scores: dict[str, float] = dict(evidence.tables.trials[["trial_id", "val_accuracy"]].itertuples(index=False))
-    trial = max(best.trial_ids, key=scores.__getitem__)
+    trial = evidence.best_trial or ""  # there is one, as there is a best setting
     name = place.here.trial(trial).weights_file.name
     weights = f"{place}/trials/{trial}/{name}" if place.has_weights(trial) else None
     return told.Best(**setting_of(evidence, best), weights_of=trial, weights=weights)

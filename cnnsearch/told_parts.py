@@ -67,9 +67,7 @@ Subject = Literal["model", "search", "axis", "trouble", "stage", "overfitting", 
 class Claim(Part):
     """One sentence of the report's findings."""
 
-    kind: Literal[
-        "model", "search", "axis", "trouble", "stage", "overfitting", "chance", "divergence", "comparison"
-    ] = Field(
+    kind: Subject = Field(
         description="what it is about: models, a search, an axis, classes or seeds that are missing, a later "
         "stage, overfitting, chance, diverged trials, what can be compared at all"
     )

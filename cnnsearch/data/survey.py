@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections import Counter
 from collections.abc import Sequence
@@ -88,9 +89,9 @@ def _sampled(examples: Sequence[Example]) -> tuple[list[int], list[int], list[st
     for example in (examples[at * len(examples) // count] for at in range(count)):
         path = _path(example)
         try:
-            with open(path, "rb") as file:
-                decode(file.read(), [8])
-            with Image.open(path) as image:
+            content = Path(path).read_bytes()
+            decode(content, [8])
+            with Image.open(io.BytesIO(content)) as image:
                 width, height = image.size
         except (BadImageError, OSError):
             unreadable.append(example.name)

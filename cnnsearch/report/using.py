@@ -25,15 +25,9 @@ class Using:
 
 def using(evidence: Evidence) -> Using | None:
     """Say how to use the best network; None without one."""
-    best = evidence.best
-    if best is None:
+    best, trial = evidence.best, evidence.best_trial
+    if best is None or trial is None:
         return None
-    scores = {
-        str(row["trial_id"]): float(row["val_accuracy"])
-        for row in evidence.tables.trials.to_dict("records")
-        if str(row["trial_id"]) in best.trial_ids
-    }
-    trial = max(best.trial_ids, key=lambda one: scores.get(one, 0.0))
     folder, weights = str(evidence.tables.folder), Results(evidence.tables.folder).trial(trial).weights_file
     several = len(best.trial_ids) > 1
     return Using(

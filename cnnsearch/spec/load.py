@@ -150,11 +150,9 @@ def _follow_split(document: Document, given: Mapping[str, Any]) -> None:
     if not keys or "method" in keys or not isinstance(split, dict):
         return
     fits = [kind for kind in SPLIT_KINDS if keys <= kind.model_fields.keys()]
-    methods = [kind.model_fields["method"].default for kind in fits]
-    if len(fits) == 1 and split.get("method") not in methods:
-        for key in set(split) - keys:
+    if len(fits) == 1 and split.get("method") != fits[0].model_fields["method"].default:
+        for key in set(split) - keys:  # the method too: those that were set say which it is
             del split[key]
-        document.set("data.split.method", methods[0], f"--set data.split.{min(keys)}")
 
 
 def _nearest_file(path: Path) -> str:
