@@ -20,6 +20,7 @@ from cnnsearch.errors import RequestError
 from cnnsearch.execution.context import Choices, SharedContext
 from cnnsearch.execution.events import Ended, Event, Planned, Waiting
 from cnnsearch.execution.executor import Executor
+from cnnsearch.execution.machine.hardware import Layout
 from cnnsearch.execution.machine.placement import Cluster
 from cnnsearch.inputs import digests
 from cnnsearch.planning import retention
@@ -32,6 +33,7 @@ from cnnsearch.prepare import KEPT_AT_MOST, Prepared, expected_seconds
 from cnnsearch.results.place import ResultsPlace
 from cnnsearch.results.tables import Tables, load
 from cnnsearch.spec.confirm import CONFIRM
+from cnnsearch.spec.sweep import RunSpec
 
 if TYPE_CHECKING:  # it imports scipy, which takes seconds
     from cnnsearch.evidence.evidence import Evidence
@@ -174,8 +176,6 @@ def execute(
             # Executors end by themselves; the alarm is for one that does not.
             with _time_limit(None if max_seconds is None else max_seconds + OVERDUE_SECONDS):
                 if ready.remaining or not queue.is_exhausted:
-                    if not serial and ready.cluster is None:
-                        listen(Waiting("starting Ray"))
                     chosen(queue, shared_context(ready), ready.layout, ready.sweep.run, hear)
             time_is_up = queue.is_time_up and not queue.is_exhausted
         except _Overdue:
@@ -314,10 +314,20 @@ def _executor(serial: bool, ready: Prepared) -> Executor:
         return in_process
     from cnnsearch.execution.on_ray.cluster import refuse_other_ray
     from cnnsearch.execution.on_ray.schedule import execute as with_ray
+    from cnnsearch.execution.on_ray.stuck import patience
 
-    if ready.cluster is None:
-        refuse_other_ray()
-    return functools.partial(with_ray, cluster=ready.cluster, warden=ready.warden)
+    if ready.cluster is not None:
+        return functools.partial(with_ray, cluster=ready.cluster, warden=ready.warden)
+    refuse_other_ray()
+
+    def starting_ray(
+        queue: Queue, context: SharedContext, layout: Layout, run: RunSpec, listen: Callable[[Event], None]
+    ) -> None:
+        with ready.warden.expecting(*patience()):
+            listen(Waiting("starting Ray"))
+        with_ray(queue, context, layout, run, listen, warden=ready.warden)
+
+    return starting_ray
 
 
 def _expected_silence(ready: Prepared, job: Job) -> float:
