@@ -22,6 +22,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.text import Text
+from matplotlib.ticker import MaxNLocator
 
 # Name -> (light, dark). The `m` colours are Okabe & Ito's (2008), lightened for dark backgrounds.
 THEMES = {
@@ -186,9 +187,12 @@ def slant_labels(axes: Axes, names: Sequence[str], room: float) -> None:
 
 
 def percent_axis(axes: Axes, which: str) -> None:
-    """Label the ticks of x or y, whose values are fractions, in percent."""
+    """Label the ticks of x or y, whose values are fractions, in percent: whole ones where the axis is long enough."""
     axis = axes.xaxis if which == "x" else axes.yaxis
-    axis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %" if abs(value) < 10 else "")
+    locator = axis.get_major_locator()
+    if isinstance(locator, MaxNLocator):
+        locator.set_params(steps=[1, 2, 5, 10])  # not 2.5: a tick at 62.5 % would be called 62 %
+    axis.set_major_formatter(lambda value, _: f"{round(100 * value, 2):g} %" if abs(value) < 10 else "")
 
 
 def to_png(figure: Figure, dpi: float = 150) -> bytes:

@@ -12,7 +12,7 @@ from cnnsearch import plots
 from cnnsearch.evidence.axes import map_axes
 from cnnsearch.evidence.evidence import Evidence
 from cnnsearch.evidence.part import Part
-from cnnsearch.plots import parts
+from cnnsearch.plots import parts, style
 from cnnsearch.report import figures
 from cnnsearch.results.tables import Tables
 from cnnsearch.spec.axis_words import words
@@ -157,3 +157,16 @@ def test_axes_of_a_search_stand_in_one_order() -> None:
         shown = [name for name in full if any(text.startswith(name) for text in texts)]
         assert len(shown) >= 3
         assert places(shown, texts) == sorted(places(shown, texts))
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.57, 0.79), (0.0, 1.0), (0.971, 0.978)])
+def test_ticks_in_percent_are_where_they_say(low: float, high: float) -> None:
+    figure = style.new_figure(4, 2)
+    axes = figure.subplots()
+    axes.set_xlim(low, high)
+    style.percent_axis(axes, "x")
+    figure.draw_without_rendering()
+    labels = [label.get_text() for label in axes.get_xticklabels()]
+    assert len(labels) >= 3
+    assert len(set(labels)) == len(labels)
+    assert [float(label.removesuffix(" %")) / 100 for label in labels] == pytest.approx(list(axes.get_xticks()))
