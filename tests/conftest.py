@@ -45,7 +45,7 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """With `--dist loadscope`, keep tests of a file together where they share what is made for the file, or kept.
+    """With `--dist loadscope`, keep tests together that share what is made for their file, or for their folder.
 
     Two processes would make it twice. Every other test goes to whichever process is free.
     """
@@ -54,14 +54,17 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     from xdist.scheduler import LoadScopeScheduling
 
     @functools.cache
-    def is_shared(file: str) -> bool:
-        text = (config.rootpath / file).read_text(encoding="utf-8")
-        return 'scope="module"' in text or "@functools.cache" in text
+    def scope_of(file: str) -> str | None:
+        path = config.rootpath / file
+        folder = path.parent / "conftest.py"
+        if folder != Path(__file__) and folder.exists() and 'scope="package"' in folder.read_text(encoding="utf-8"):
+            return str(path.parent)
+        text = path.read_text(encoding="utf-8")
+        return file if 'scope="module"' in text or "@functools.cache" in text else None
 
     class Scheduling(LoadScopeScheduling):  # type: ignore[misc]
         def _split_scope(self, nodeid: str) -> str:
-            file = nodeid.partition("::")[0]
-            return file if is_shared(file) else nodeid
+            return scope_of(nodeid.partition("::")[0]) or nodeid
 
     return Scheduling(config, log)
 

@@ -69,7 +69,7 @@ def test_part1_from_command_to_report_and_again(tmp_path: Path) -> None:
     records = {file: file.stat().st_mtime_ns for file in part1.glob("trials/*/record.json")}
 
     # The same command trains nothing.
-    second = call("part1", *FEWER, "--serial", "--out", tmp_path)
+    second = ask("part1", *FEWER, "--serial", "--out", tmp_path)
     assert (second.returncode, second.stderr) == (0, "")
     assert "10 trials (10 already done), nothing to run" in second.stdout
     assert {file: file.stat().st_mtime_ns for file in part1.glob("trials/*/record.json")} == records

@@ -139,6 +139,7 @@ def odd_names(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path / "tiny"
 
 
+@pytest.mark.after
 @pytest.mark.row(18)
 def test_odd_names_round_trip_through_tables(odd_names: Path) -> None:
     data = json.loads((odd_names / "data.json").read_text(encoding="utf-8"))
@@ -153,6 +154,7 @@ def test_odd_names_round_trip_through_tables(odd_names: Path) -> None:
     assert all(str(example).startswith(f"{label}/") for example, label in pairs)
 
 
+@pytest.mark.after
 @pytest.mark.row(18)
 def test_odd_names_are_inert_in_the_report(odd_names: Path) -> None:
     page = (odd_names / "report.html").read_text(encoding="utf-8")
@@ -173,6 +175,7 @@ def test_odd_names_are_inert_in_the_report(odd_names: Path) -> None:
     assert {path.suffix for path in (odd_names / "plots").iterdir()} == {".png"}
 
 
+@pytest.mark.after
 @pytest.mark.row(18)
 @pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium")
 def test_no_name_runs_in_a_browser(odd_names: Path, tmp_path: Path) -> None:

@@ -91,7 +91,13 @@ RULES = [
 ]
 
 
-@pytest.fixture(scope="module", params=RULES, ids=["asha", "hyperband", "median", "heads"])
+PARAMS = [
+    pytest.param(rule, id=name, marks=() if name == "asha" else pytest.mark.after)
+    for rule, name in zip(RULES, ["asha", "hyperband", "median", "heads"], strict=True)
+]
+
+
+@pytest.fixture(scope="module", params=PARAMS)
 def whole(request: pytest.FixtureRequest, root: Path) -> tuple[str, Path]:
     """The rule, and the results of a run that nothing disturbed."""
     rule: str = request.param
@@ -108,7 +114,7 @@ def test_a_power_cut_changes_no_decision(
     whole: tuple[str, Path], tmp_path: Path, lose: Callable[[Path, int], None], kept: int, epochs: int
 ) -> None:
     rule, undisturbed = whole
-    if (kept or rule.startswith("heads")) and lose is not lose_rows:
+    if (kept or epochs != 9 or rule.startswith("heads")) and lose is not lose_rows:
         pytest.skip("says nothing more, or a head that is alone does not meet the others where it did")
     asked = sweep(undisturbed.parents[1], rule)
     folder = run(asked, tmp_path, epochs)

@@ -48,12 +48,12 @@ def make_results(root: Path, images: Path, *values: str, stages: str = STAGES) -
     return root / "results" / sweep.name
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_images(tmp_path_factory.mktemp("images"))
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def results(tmp_path_factory: pytest.TempPathFactory, images: Path) -> Iterator[Path]:
     """Results with own and torchvision's networks, trained whole, in part, and going on from others."""
     before = torch.get_num_threads()

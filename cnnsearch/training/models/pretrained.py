@@ -90,6 +90,8 @@ def _find(model: str, weights: str) -> Pretrained:
             digest = digest_of(Path(known["file"]))
             if digest == known["digest"]:
                 return Pretrained(Path(known["file"]), digest, Preprocessing.of(known), known.get("note", ""))
+    if weights != "imagenet" and not typed_path(weights).exists():  # said at once: a process takes seconds to start
+        raise RequestError(f"there is no file of weights {typed_path(weights)}")
     command = [sys.executable, "-m", "cnnsearch.training.models.weights", model, weights]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True)  # stderr, with its progress bar, is shown
     if done.returncode != 0:

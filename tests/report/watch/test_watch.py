@@ -140,6 +140,7 @@ def words(html: str) -> str:
     return " ".join(re.sub(r"<[^>]*>", " ", html).split())
 
 
+@pytest.mark.after
 @pytest.mark.usefixtures("always_looking")
 def test_the_report_grows_and_nothing_is_written(recorded: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(live, "LEAST_PAUSE_SECONDS", 0.0)
@@ -425,6 +426,7 @@ def test_the_maker_outlives_its_errors(folder: Path, tmp_path: Path) -> None:
                         f"{tmp_path} is not the results of a sweep: it has no sweep.yaml"]  # fmt: skip
 
 
+@pytest.mark.after
 def test_a_maker_that_died_is_started_again(tmp_path: Path) -> None:
     maker = Maker()
     try:
@@ -473,7 +475,7 @@ def watch(*arguments: object) -> list[str]:
     return [sys.executable, "-m", "cnnsearch.watch", *map(str, arguments)]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.after)])
 def test_the_command_says_where_and_ends_quietly(folder: Path, number: int) -> None:
     with subprocess.Popen(
         watch(folder, "--port", 0), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
