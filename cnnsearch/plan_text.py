@@ -73,6 +73,7 @@ def plan_text(ready: Prepared, limits: Limits = NO_LIMITS) -> str:
     if ready.repeated:
         many = f"{len(ready.repeated)} finished trial{'s' * (len(ready.repeated) > 1)}"
         rows.append(("", f"note: {many} run again: others start from weights of theirs that are gone or damaged"))
+    rows += [("", f"left out: {problem}") for problem in ready.left_out]
     for planned in ready.plan.stages:
         stage = planned.stage
         axes = _space_text(stage) if stage is not CONFIRM else _confirmed_text(ready, planned)

@@ -82,6 +82,8 @@ class Prepared:
     """Finished trials that run again because another trial needs their weights, which are gone or damaged."""
     outside: Mapping[str, int] = field(default_factory=dict)
     """Stage -> number of recorded trials that are not trials of the sweep as it is now."""
+    left_out: tuple[str, ...] = ()
+    """For each network on the sweep's axes that cannot take the images' size: what it needs."""
     is_untested: bool = False
     """Whether trials ended while the test set was sealed, and have not been tested since."""
     cluster: Cluster | None = None
@@ -171,6 +173,7 @@ def prepared(
     Raises:
         RequestError: the data, the folder or the machine do not allow what was asked for.
     """
+    sweep, left_out = sweep.without_misfits()
     results = open_results(out, sweep.name)
     smallest = cluster.smallest(sweep.run) if cluster else None
     hardware = smallest.given_out if smallest else detect()
@@ -226,8 +229,8 @@ def prepared(
         found = (datasets, weights, hardware, layout, calibration, outcomes, plan)
         ready = Prepared(sweep, results, *found, {}, warden, suggestions, numbers, saved, tuple(repeated))
         untested = any(records[trial_id].lacks_test for trial_id in plan.trials if trial_id in records)
-        others = outside(records, plan)
-        yield replace(ready, costs=stage_costs(ready, trials), outside=others, is_untested=untested, cluster=cluster)
+        ready = replace(ready, left_out=left_out, outside=outside(records, plan), is_untested=untested, cluster=cluster)
+        yield replace(ready, costs=stage_costs(ready, trials))
 
 
 def outside(records: Mapping[str, Record], plan: Plan) -> dict[str, int]:

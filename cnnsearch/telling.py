@@ -61,6 +61,7 @@ def of_plan(ready: Prepared) -> told.Plan:
         planned_are=_exactly(ready.plan),
         done=ready.done,
         outside=sum(ready.outside.values()),
+        left_out=list(ready.left_out),
         seconds=round(total_seconds(ready), 1),
         memory_bytes=memory_bytes(ready),
         disk_bytes=sum(cost.disk_bytes for cost in costs.values()),

@@ -129,6 +129,7 @@ class Plan(Part):
     outside: int = Field(
         description="recorded trials that the sweep as it is now does not have, as after a change to its grid"
     )
+    left_out: list[Text] = Field(description="for each network that cannot take the images' size: what it needs")
     seconds: FiniteFloat = Field(description="expected seconds of what is left")
     memory_bytes: int = Field(description="expected peak memory of the run on this machine")
     disk_bytes: int = Field(description="expected bytes of new results")

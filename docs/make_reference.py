@@ -53,6 +53,9 @@ An axis may have a condition on earlier axes with listed values. Where the condi
 value from `train:`. Examples: `dropout: {grid: [0, 0.2], when: {model: plain}}`,
 `fine_tune: {grid: [head, full], when: {weights: [imagenet]}}`.
 
+Networks on an axis that cannot take the images' size are left out, and the plan names them with what they need; a sweep
+whose only network cannot is refused.
+
 **Changes.** `profiles` names sets of changes; their keys are dotted. `--set` takes the same keys with YAML values.
 Stages go by name: `--set stages.grid.space.lr=0.01`.
 

@@ -50,6 +50,20 @@ def test_a_narrower_grid_says_what_it_leaves_out(tmp_path: Path, small_sweep: Ma
     assert _outside(Evidence(load(folder, everything=True))) == []
 
 
+@pytest.mark.parametrize("stages", [WIDE, SEARCH])
+def test_a_network_that_cannot_take_the_size_does_not_take_the_sweep_with_it(
+    tmp_path: Path, small_sweep: Make, stages: str
+) -> None:
+    listed = "grid" if stages == WIDE else "choice"
+    asked = small_sweep(stages.replace("model: plain", f"model: {{{listed}: [plain, alexnet, vgg16]}}"))
+    text = planned(asked, tmp_path)
+    assert "left out: image_size 8 with model alexnet: it must be at least 63\n" in text
+    assert "left out: image_size 8 with model vgg16: it must be at least 32\n" in text
+    tables = run(asked, tmp_path, serial=True)
+    assert set(tables.trials["model"]) == {"plain"}
+    assert set(tables.trials["status"]) == {"done"}
+
+
 def test_all_trials_can_be_shown(tmp_path: Path, small_sweep: Make) -> None:
     before = run(small_sweep(WIDE), tmp_path, serial=True)
     run(small_sweep(NARROW), tmp_path, serial=True)

@@ -209,6 +209,18 @@ ADDED = ("lr_schedule", "warmup_epochs", "label_smoothing", "augment", "class_we
 """Hyperparameters added after the first trials were recorded. At their defaults they change no step of training."""
 
 
+def size_problem(model: str, image_size: int) -> str | None:
+    """Say why a network cannot take images of this size, in pixels; None where it can, or there is no such network."""
+    patch = PATCH_SIZES.get(model, 1)
+    if image_size % patch:
+        return f"image_size {image_size} with model {model}: it must be a multiple of {patch}"
+    least, most = IMAGE_SIZES.get(model, (0, None))
+    if image_size < least or (most is not None and image_size > most):
+        allowed = f"at least {least}" if most is None else f"{least} to {most}"
+        return f"image_size {image_size} with model {model}: it must be {allowed}"
+    return None
+
+
 class Settings(Recipe):
     """Every resolved hyperparameter of one trial."""
 
@@ -220,13 +232,8 @@ class Settings(Recipe):
             raise ValueError(f"width {self.width:g} with model {self.model}: only {' and '.join(OWN)} have a width")
         if self.model in OWN and self.weights == "imagenet":
             raise ValueError(f"weights imagenet with model {self.model}: only torchvision's models have them")
-        patch = PATCH_SIZES.get(self.model, 1)
-        if self.image_size % patch:
-            raise ValueError(f"image_size {self.image_size} with model {self.model}: it must be a multiple of {patch}")
-        least, most = IMAGE_SIZES.get(self.model, (0, None))
-        if self.image_size < least or (most is not None and self.image_size > most):
-            allowed = f"at least {least}" if most is None else f"{least} to {most}"
-            raise ValueError(f"image_size {self.image_size} with model {self.model}: it must be {allowed}")
+        if problem := size_problem(self.model, self.image_size):
+            raise ValueError(problem)
         if self.lr_schedule == "one-cycle" and self.warmup_epochs:
             raise ValueError("warmup_epochs with lr_schedule one-cycle: it has a warm-up of its own")
         return self

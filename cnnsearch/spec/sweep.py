@@ -11,6 +11,7 @@ from cnnsearch.errors import SpecError
 from cnnsearch.spec.confirm import CONFIRM, Confirm
 from cnnsearch.spec.document import Document
 from cnnsearch.spec.explain import explain
+from cnnsearch.spec.fitting import without_misfits
 from cnnsearch.spec.problems import problems
 from cnnsearch.spec.settings import DataSpec, Float, Int, Part, SpecProblemError, TrainSpec
 from cnnsearch.spec.stage import Stage
@@ -89,7 +90,8 @@ class Sweep(Part):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        for problem in problems(self.stages, self.seeds, self.train, self.data, confirms=self.confirm is not None):
+        stages, _ = without_misfits(self.stages, self.data)
+        for problem in problems(stages, self.seeds, self.train, self.data, confirms=self.confirm is not None):
             raise problem
         return self
 
@@ -114,6 +116,14 @@ class Sweep(Part):
         for key, value in values.items():
             document.set(key, value, key)
         return self.from_document(document)
+
+    def without_misfits(self) -> tuple[Sweep, tuple[str, ...]]:
+        """Return the sweep without networks on its axes that cannot take the images' size, and what each of them needs.
+
+        What is left can be planned.
+        """
+        stages, needs = without_misfits(self.stages, self.data)
+        return (self.model_copy(update={"stages": stages}) if needs else self), needs
 
     @property
     def keeps_all_weights(self) -> bool:

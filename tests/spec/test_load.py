@@ -108,7 +108,11 @@ def test_mistakes_are_explained(tmp_path: Path, line: str, complaint: str) -> No
         ("{model: plain, weights: imagenet}", "only torchvision's models have them"),
         ("{model: vit_b_16, image_size: 40}", "it must be a multiple of 16"),
         (
-            "{model: {grid: [resnet18, alexnet]}, image_size: 32}",
+            "{model: {grid: [vgg16, alexnet]}, image_size: 31}",
+            "image_size 31 with model vgg16: it must be at least",
+        ),
+        (
+            "{model: {grid: [resnet18, alexnet]}, image_size: {grid: [32, 64]}}",
             "image_size 32 with model alexnet: it must be at least",
         ),
         ("{model: vgg16, image_size: {grid: [64, 31]}}", "image_size 31 with model vgg16: it must be at least 32"),
@@ -128,8 +132,30 @@ def test_impossible_spaces_are_refused(tmp_path: Path, space: str, complaint: st
     assert "line 5" in str(caught.value)
 
 
+@pytest.mark.parametrize("method", ["grid", "random, trials: 9", "tpe, trials: 9"])
+@pytest.mark.parametrize("size", ["", ", image_size: 32", ", image_size: {LISTED: [16, 32]}"])
+def test_a_network_that_cannot_take_the_size_is_left_out_of_its_axis(tmp_path: Path, method: str, size: str) -> None:
+    listed = "grid" if method == "grid" else "choice"
+    models = f"model: {{{listed}: [resnet18, alexnet, plain]}}{size.replace('LISTED', listed)}"
+    drops = f"dropout: {{{listed}: [0.0, 0.5], when: {{model: alexnet}}}}"
+    rates = f"lr: {{{listed}: [0.1, 0.2], when: {{model: [alexnet, plain]}}}}"
+    stage = f"{{name: s, search: {{method: {method}}}, space: {{{models}, {drops}, {rates}}}}}"
+    (tmp_path / "mine.yaml").write_text(f"name: mine\ndata: {{image_size: 32}}\nstages: [{stage}]", encoding="utf-8")
+    asked = load_sweep(tmp_path / "mine.yaml")
+    sweep, needs = asked.without_misfits()
+    space = sweep.stages[0].space
+    assert space["model"].args == ("resnet18", "plain")
+    assert "dropout" not in space
+    assert space["lr"].when == {"model": ("plain",)}
+    assert [problem.partition(" with ")[2] for problem in needs] == ["model alexnet: it must be at least 63"]
+    assert from_yaml(to_yaml(sweep), "again") == sweep
+    assert sweep.without_misfits() == (sweep, ())
+    larger, needs = asked.with_values({"data.image_size": 64}).without_misfits()
+    assert ("alexnet" in larger.stages[0].space["model"].args) is (size == "")
+
+
 @pytest.mark.parametrize("search", ["{method: tpe, trials: 9}", "{method: random, trials: 9}"])
-def test_a_search_whose_model_cannot_take_the_size_is_refused(tmp_path: Path, search: str) -> None:
+def test_a_search_that_would_have_one_network_left_is_refused(tmp_path: Path, search: str) -> None:
     stage = f"{{name: s, search: {search}, space: {{model: {{choice: [resnet18, alexnet]}}}}}}"
     (tmp_path / "mine.yaml").write_text(f"name: mine\ndata: {{image_size: 32}}\nstages: [{stage}]", encoding="utf-8")
     with pytest.raises(SpecError, match=r"line 3: .*image_size 32 with model alexnet: it must be at least 63"):
