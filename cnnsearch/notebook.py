@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import html
 import io
+import logging
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -56,6 +58,7 @@ def run(
     """
     cell = Cell() if (is_notebook() if show is None else show) else None
     with (
+        without_talk_of_widgets(),
         attached(address) as cluster,
         prepared(sweep, out, cluster=cluster, tell=Steps(show=cell.show) if cell else quiet) as ready,
     ):
@@ -70,6 +73,20 @@ def run(
             finished = execute(ready, serial=serial, listen=hear)
         cell.show(f"{plan_text(ready)}\n\n{finished_text(finished, finished.answer)}")
         return OpenedSweep.of(finished.tables)
+
+
+@contextlib.contextmanager
+def without_talk_of_widgets() -> Iterator[None]:
+    """Keep Ray and tqdm from asking for ipywidgets when they are imported in a notebook: nothing here needs it."""
+    log = logging.getLogger("ray.widgets.util")
+    level = log.level
+    log.setLevel(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="IProgress not found")
+            yield
+    finally:
+        log.setLevel(level)
 
 
 def is_notebook() -> bool:
@@ -110,7 +127,9 @@ class Cell:
     @contextlib.contextmanager
     def view(self, ready: Prepared) -> Iterator[LiveView]:
         """Show the plan, and how far the run is, for the time of the block."""
-        plan, screen = plan_text(ready), Console(file=io.StringIO(), width=WIDTH, color_system=None)
+        # Not Jupyter's: that would show an output of its own each time.
+        screen = Console(file=io.StringIO(), width=WIDTH, color_system=None, force_jupyter=False)
+        plan = plan_text(ready)
         view, is_over = LiveView(ready, screen), threading.Event()
 
         def redraw() -> None:
