@@ -98,10 +98,16 @@ class Document:
 
     def place(self, path: KeyPath) -> str:
         """Where the value at `path` was written, or else its nearest written ancestor."""
-        for end in range(len(path), -1, -1):
-            if path[:end] in self.places:
-                return self.places[path[:end]]
-        return self.name
+        return self.places.get(self._written(path), self.name)
+
+    def order(self, path: KeyPath) -> int:
+        """Sort key by which paths come as their values, or nearest written ancestors, were written."""
+        written = self._written(path)
+        return list(self.places).index(written) if written in self.places else -1
+
+    def _written(self, path: KeyPath) -> KeyPath:
+        """The path, or the nearest of its ancestors that was written."""
+        return next((path[:end] for end in range(len(path), -1, -1) if path[:end] in self.places), ())
 
     def locate(self, dotted: str) -> KeyPath:
         """Turn `stages.grid.space.lr` into a key path; list items are found by their `name`. Raises SpecError."""

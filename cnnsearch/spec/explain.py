@@ -9,7 +9,7 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 
 from cnnsearch.spec.document import Document, KeyPath, dotted, shown
-from cnnsearch.spec.settings import AXES, SpecProblemError, TrainSpec, value_message
+from cnnsearch.spec.settings import AXES, SpecProblemError, SpecProblemsError, TrainSpec, value_message
 
 MOST_TOLD = 10
 """Mistakes of one file that are told at once."""
@@ -33,20 +33,42 @@ def explain(error: ValidationError, document: Document, root: type[BaseModel]) -
         root: the model of the whole document.
     """
     found: dict[KeyPath, str] = {}
-    for one in error.errors():  # there may be several on one value, of which the first says most
+    for one, cause in _each(error):  # there may be several on one value, of which the first says most
         path = _real_path(one["loc"], document.tree)
-        if not any(path[: len(known)] == known for known in found):
-            found[path] = _explained(one, path, document, root)
-    if len(found) == 1:
-        return next(iter(found.values()))
-    rest = f"\nand {len(found) - MOST_TOLD} more" if len(found) > MOST_TOLD else ""
-    return "\n".join([f"{len(found)} mistakes", *list(found.values())[:MOST_TOLD]]) + rest
+        if isinstance(cause, SpecProblemError):
+            path = (*path, *cause.path)
+        # Of a list without a sound item pydantic also says that it is empty.
+        if not any(path[: len(known)] == known or known[: len(path)] == path for known in found):
+            found[path] = _explained(one, cause, path, document, root)
+    for path in _unknown_axes(document.tree):  # not looked for where something else is wrong with the stage
+        found.setdefault(path, _unknown_key(document.place(path), path, document.tree, root))
+    told = [found[path] for path in sorted(found, key=document.order)]
+    if len(told) == 1:
+        return told[0]
+    rest = f"\nand {len(told) - MOST_TOLD} more" if len(told) > MOST_TOLD else ""
+    return "\n".join([f"{len(told)} mistakes", *told[:MOST_TOLD]]) + rest
 
 
-def _explained(first: Any, path: KeyPath, document: Document, root: type[BaseModel]) -> str:
-    cause = first.get("ctx", {}).get("error")
-    if isinstance(cause, SpecProblemError):
-        path = (*path, *cause.path)
+def _each(error: ValidationError) -> Iterator[tuple[Any, Any]]:
+    """List pydantic's errors, each with the exception behind it, which is None for its own; several problems at a time
+    come one by one."""
+    for one in error.errors():
+        cause = one.get("ctx", {}).get("error")
+        for problem in cause.problems if isinstance(cause, SpecProblemsError) else [cause]:
+            yield one, problem
+
+
+def _unknown_axes(tree: Any) -> Iterator[KeyPath]:
+    """Find the axes of all stages that there are none of."""
+    stages = tree.get("stages") if isinstance(tree, dict) else None
+    for index, stage in enumerate(stages if isinstance(stages, list) else []):
+        space = stage.get("space") if isinstance(stage, dict) else None
+        for axis in space if isinstance(space, dict) else {}:
+            if axis not in AXES:
+                yield "stages", index, "space", axis
+
+
+def _explained(first: Any, cause: Any, path: KeyPath, document: Document, root: type[BaseModel]) -> str:
     place, key = document.place(path), dotted(path, document.tree)
     if first["type"] == "extra_forbidden" or (isinstance(cause, SpecProblemError) and str(cause) == "unknown axis"):
         return _unknown_key(place, path, document.tree, root)

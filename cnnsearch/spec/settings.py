@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Self, cast
 
 from pydantic import (
@@ -64,6 +65,14 @@ class SpecProblemError(ValueError):
     def __init__(self, path: KeyPath, message: str) -> None:
         super().__init__(message)
         self.path = path
+
+
+class SpecProblemsError(ValueError):
+    """Raised for several problems of one part of a spec, so that its author is told all of them at once."""
+
+    def __init__(self, problems: Sequence[SpecProblemError]) -> None:
+        super().__init__("; ".join(map(str, problems)))
+        self.problems = tuple(problems)
 
 
 class FillSplit(Part):

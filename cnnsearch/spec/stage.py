@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
-from typing import Annotated, Any, ClassVar, Literal
+from collections.abc import Hashable, Iterator, Mapping
+from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
 from pydantic import (
     BeforeValidator,
     Field,
+    ValidationError,
     model_serializer,
     model_validator,
 )
 
-from cnnsearch.spec.settings import Float, Int, Part
+from cnnsearch.spec.document import KeyPath
+from cnnsearch.spec.settings import (
+    AXES,
+    Float,
+    Int,
+    Part,
+    Settings,
+    SpecProblemError,
+    SpecProblemsError,
+    value_message,
+)
 
 MAX_TRIALS = 1_000_000
 """Most trials that one stage may have."""
@@ -240,3 +251,99 @@ class Stage(Part):
     stop_early: StopEarly | None = Field(
         None, description="rule that stops trials before their last epoch; by default none does"
     )
+
+    @model_validator(mode="after")
+    def _is_sound(self) -> Self:
+        if found := (*_space_problems(self), *_search_problems(self)):
+            raise SpecProblemsError(found)
+        return self
+
+
+def _space_problems(stage: Stage) -> Iterator[SpecProblemError]:
+    for axis, values in stage.space.items():
+        if axis not in AXES:
+            yield SpecProblemError(("space", axis), "unknown axis")
+            continue
+        here = ("space", axis) if values.kind == "constant" else ("space", axis, values.kind)
+        for value in values.args:
+            try:
+                AXES[axis].validate_python(value)
+            except ValidationError as error:
+                yield SpecProblemError(here, value_message(value, error.errors()[0]["msg"]))
+        yield from _when_problems(stage, axis, values, ("space", axis))
+        if values.kind in NUMERIC_KINDS and Settings.model_fields[axis].annotation not in (int, float):
+            yield SpecProblemError(("space", axis), f"{values.kind} needs a numeric axis; use {{choice: [...]}}")
+        elif values.kind in ("uniform", "loguniform") and Settings.model_fields[axis].annotation is int:
+            yield SpecProblemError(
+                ("space", axis),
+                f"{values.kind} draws fractions, and {axis} is a whole number; use {{int: [low, high]}}",
+            )
+
+
+def _when_problems(stage: Stage, axis: str, values: Values, at: KeyPath) -> Iterator[SpecProblemError]:
+    """Find conditions on an axis that comes later, or on values it never takes."""
+    before = list(stage.space)[: list(stage.space).index(axis)]
+    for other, wanted in values.when.items():
+        if other not in before:
+            yield SpecProblemError((*at, "when"), f"given {other!r}; allowed: an axis that stands before {axis}")
+            continue
+        listed = stage.space[other]
+        if listed.kind in NUMERIC_KINDS:
+            yield SpecProblemError((*at, "when"), f"{other} takes values from a range, of which none can be named")
+            continue
+        for value in wanted:
+            if value not in listed.args:
+                yield SpecProblemError((*at, "when", other), f"given {value!r}; allowed: {list(listed.args)}")
+
+
+def _search_problems(stage: Stage) -> Iterator[SpecProblemError]:
+    search, here = stage.search, ("search",)
+    if search.method == "grid":
+        for axis, values in stage.space.items():
+            if values.kind not in ("constant", "grid"):
+                yield SpecProblemError(
+                    ("space", axis),
+                    f"{values.kind} cannot be enumerated; give {{grid: [...]}}, "
+                    "or the stage search: {method: random, trials: N}, or a searcher such as tpe",
+                )
+        if search.trials is not None:
+            yield SpecProblemError((*here, "trials"), "a grid has as many trials as cells; use another method")
+    elif search.trials is None:
+        yield SpecProblemError(here, f"method {search.method} needs trials: N")
+    if search.method in ("grid", "random", "qmc"):
+        for name in ("at_once", "objectives"):
+            if getattr(search, name):
+                yield SpecProblemError(
+                    (*here, name), f"method {search.method} looks at no outcomes; allowed with tpe, gp, cmaes, nsga2"
+                )
+    elif search.method == "nsga2":
+        if len(search.objectives) < 2:
+            yield SpecProblemError(
+                here, f"method nsga2 needs objectives: two or more of {', '.join(get_args(Objective))}"
+            )
+        if (twice := repeated(list(search.objectives))) is not None:
+            yield SpecProblemError((*here, "objectives"), f"has {twice} twice")
+    elif len(search.aims) > 1 or search.aims[0] not in SINGLE_OBJECTIVES:
+        yield SpecProblemError(
+            (*here, "objectives"),
+            f"given {list(search.objectives)}; allowed with {search.method}: one of {', '.join(SINGLE_OBJECTIVES)}; "
+            "several objectives need method: nsga2",
+        )
+    if search.is_adaptive:
+        yield from _adaptive_problems(stage)
+
+
+def _adaptive_problems(stage: Stage) -> Iterator[SpecProblemError]:
+    """Find spaces that a searcher cannot search."""
+    if all(len(values.args) < 2 for values in stage.space.values()):
+        yield SpecProblemError(("space",), f"method {stage.search.method} needs an axis with more than one value")
+    if stage.search.method == "cmaes" and not any(v.kind in NUMERIC_KINDS for v in stage.space.values()):
+        yield SpecProblemError(
+            ("space",), f"method cmaes needs an axis with a range: one of {', '.join(NUMERIC_KINDS)}"
+        )
+    size = stage.space.get("image_size")
+    if size is not None and size.kind in NUMERIC_KINDS:
+        yield SpecProblemError(
+            ("space", "image_size"),
+            f"images are resized before the first suggestion, to every size: give {{choice: [...]}}, not {size.kind}",
+        )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 
 from cnnsearch.errors import SpecError
 from cnnsearch.spec.confirm import CONFIRM, Confirm
@@ -13,7 +13,15 @@ from cnnsearch.spec.document import Document
 from cnnsearch.spec.explain import explain
 from cnnsearch.spec.fitting import without_misfits
 from cnnsearch.spec.problems import problems
-from cnnsearch.spec.settings import DataSpec, Float, Int, Part, SpecProblemError, TrainSpec
+from cnnsearch.spec.settings import (
+    DataSpec,
+    Float,
+    Int,
+    Part,
+    SpecProblemError,
+    SpecProblemsError,
+    TrainSpec,
+)
 from cnnsearch.spec.stage import Stage
 
 
@@ -88,11 +96,22 @@ class Sweep(Part):
         Field(None, description="train the best settings again on fresh seeds: true, a number of seeds, or see below")
     )
 
+    @field_validator("seeds")
+    @classmethod
+    def _seeds_differ(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
+        if len(set(seeds)) < len(seeds):
+            raise SpecProblemError((), f"has a seed twice: {list(seeds)}")
+        for seed in seeds:
+            if not 0 <= seed < 2**31:
+                raise SpecProblemError((), f"given {seed}; allowed: 0 to {2**31 - 1}")
+        return seeds
+
     @model_validator(mode="after")
     def _check(self) -> Self:
         stages, _ = without_misfits(self.stages, self.data)
-        for problem in problems(stages, self.seeds, self.train, self.data, confirms=self.confirm is not None):
-            raise problem
+        found = tuple(problems(stages, self.seeds, self.train, self.data, confirms=self.confirm is not None))
+        if found:
+            raise SpecProblemsError(found)
         return self
 
     @classmethod

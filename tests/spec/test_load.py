@@ -314,3 +314,61 @@ def test_all_mistakes_of_a_file_are_told_at_once() -> None:
     assert [line for line in lines if "train.epochs given -1" in line]
     assert [line for line in lines if "data.foo is not a key" in line]
     assert [line for line in lines if "Did you mean train.lr?" in line]
+
+
+SEVERAL = """name: mine
+seeds: [1, 1]
+train: {epochs: -1, modle: plain}
+stages:
+  - name: a
+    space: {lrr: {grid: [1]}, lr: {uniform: [0.1, 0.2]}, dropout: {grid: [2, 3]}}
+  - name: b
+    space: {learning_rate: 0.1, model: {gird: [plain]}}
+"""
+TOGETHER = """name: mine
+data: {image_size: 20}
+stages:
+  - name: a
+    space: {model: vit_b_16}
+  - name: a
+    start_from: {stage: none}
+    space: {lr: 0.1}
+    stop_early: {method: asha, min_epochs: 999}
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (
+            SEVERAL,
+            [
+                "line 2: seeds has a seed twice: [1, 1]",
+                "line 3: train.epochs given -1; ",
+                "line 3: train.modle is not a key. Did you mean train.model?",
+                "line 6: stages.a.space.lrr is not a key. Did you mean stages.a.space.lr?",
+                "line 6: stages.a.space.lr uniform cannot be enumerated; ",
+                "line 6: stages.a.space.dropout.grid given 2; ",
+                "line 8: stages.b.space.learning_rate is not a key. Did you mean stages.b.space.lr?",
+                "line 8: stages.b.space.model: given {'gird': ['plain']}; allowed: ",
+            ],
+        ),
+        (
+            TOGETHER,
+            [
+                "line 5: stages.a.space image_size 20 with model vit_b_16: it must be a multiple of 16",
+                "line 6: stages.a.name two stages are named 'a'",
+                "line 7: stages.a.start_from.stage given 'none'; allowed: a",
+                "line 9: stages.a.stop_early.min_epochs given 999; ",
+            ],
+        ),
+    ],
+)
+def test_mistakes_of_all_kinds_are_told_at_once(tmp_path: Path, text: str, told: list[str]) -> None:
+    (tmp_path / "mine.yaml").write_text(text, encoding="utf-8")
+    with pytest.raises(SpecError) as caught:
+        load_sweep(tmp_path / "mine.yaml")
+    lines = str(caught.value).splitlines()
+    assert lines[0] == f"{len(told)} mistakes"
+    for start in told:
+        assert any(start in line for line in lines), (start, lines)
