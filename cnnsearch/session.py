@@ -60,7 +60,7 @@ class Finished:
     answer: list[tuple[str, str]] = field(default_factory=list)
     """The report's answer, in a few labelled lines."""
     evidence: Evidence | None = None
-    """What the report was made from; None where no trial has ended."""
+    """What the report was made from; None where no trial has ended, and where it was up to date."""
     plan: Plan = field(default_factory=lambda: Plan(()))
     """All trials, as they were planned in the end."""
 
@@ -194,7 +194,7 @@ def execute(
     answer: list[tuple[str, str]] = []
     evidence: Evidence | None = None
     if counts:
-        listen(Waiting("drawing the figures and writing the report"))
+        listen(Waiting("bringing the report up to date"))
         from cnnsearch import report
 
         made = report.refresh(tables, functools.partial(write_pictures, results, ready.dataset))

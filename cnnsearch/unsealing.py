@@ -69,11 +69,10 @@ def unseal(folder: Path, data: str | None = None, listen: Callable[[int, int], N
             _test(trial, records[trial.id], context)
         listen(len(trials), len(trials))
         from cnnsearch import report
-        from cnnsearch.evidence.evidence import Evidence
 
         dataset = context.datasets[sweep.data.image_size, "bilinear"]
         made = report.refresh(load(folder), functools.partial(write_pictures, results, dataset))
-        return Unsealed(len(trials), made.path, made.summary, made.evidence or Evidence(made.tables))
+        return Unsealed(len(trials), made.path, made.summary, made.evidence)
 
 
 def _trials(results: Results, sweep: Sweep, context: SharedContext, records: dict[str, Record]) -> list[Trial]:

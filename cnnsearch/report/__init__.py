@@ -3,6 +3,8 @@
 `findings` says what was found, `advice` what to try next, `figures` and `rows` show it, `page` puts all in order, and
 `html` and `markdown` write it down; `claims` decides how sure a sentence is, and `freshness` knows whether a report
 need be made again. `comparison` sets several sweeps against each other. All facts come from `cnnsearch.evidence`.
+
+What draws and computes is imported where a report is made: a command that finds its report up to date needs none of it.
 """
 
 from __future__ import annotations
@@ -10,18 +12,17 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cnnsearch.errors import RequestError, RunError
-from cnnsearch.evidence.evidence import Evidence, as_evidence
-from cnnsearch.evidence.mistakes import examples_wanted
-from cnnsearch.report import comparison, freshness, html, markdown
-from cnnsearch.report.comparison import ComparisonPage
-from cnnsearch.report.figures import warn_undrawn
-from cnnsearch.report.findings import summary
-from cnnsearch.report.page import Page, assemble
+from cnnsearch.report import freshness
 from cnnsearch.results.tables import Tables
 from cnnsearch.storage.durable import write_whole
+
+if TYPE_CHECKING:
+    from cnnsearch.evidence.evidence import Evidence
+    from cnnsearch.report.comparison import ComparisonPage
+    from cnnsearch.report.page import Page
 
 __all__ = ["Refreshed", "compare", "refresh", "write", "write_comparison", "write_page"]
 
@@ -35,8 +36,15 @@ class Refreshed(NamedTuple):
     """Path of report.html."""
     summary: list[tuple[str, str]]
     """The answer in a few labelled lines, for a terminal."""
-    evidence: Evidence | None = None
-    """What the report was made from; where it was up to date, nothing of it is computed yet."""
+    made_of: Evidence | None = None
+    """What the report was made from; None where it was up to date."""
+
+    @property
+    def evidence(self) -> Evidence:
+        """What the report shows."""
+        from cnnsearch.evidence.evidence import Evidence
+
+        return self.made_of or Evidence(self.tables)
 
 
 def refresh(tables: Tables, pictures_of: Callable[[list[str]], dict[str, Any]]) -> Refreshed:
@@ -51,7 +59,11 @@ def refresh(tables: Tables, pictures_of: Callable[[list[str]], dict[str, Any]]) 
     """
     noted = freshness.noted(tables.folder, tables)
     if noted is not None:
-        return Refreshed(tables, tables.folder / "report.html", noted, Evidence(tables))
+        return Refreshed(tables, tables.folder / "report.html", noted)
+    from cnnsearch.evidence.evidence import Evidence
+    from cnnsearch.evidence.mistakes import examples_wanted
+    from cnnsearch.report.findings import summary
+
     tables = replace(tables, pictures=pictures_of(examples_wanted(tables)))
     evidence = Evidence(tables)
     return Refreshed(tables, _make(evidence, tables.folder), summary(evidence), evidence)
@@ -63,10 +75,15 @@ def write(source: Tables | Evidence, out: Path) -> Path:
     Every file appears whole or not at all. Pictures of an earlier report in `out` are removed, other files are not. The
     same tables give the same bytes. Raises RunError where `out` cannot be written.
     """
+    from cnnsearch.evidence.evidence import as_evidence
+
     return _make(as_evidence(source), out)
 
 
 def _make(evidence: Evidence, out: Path) -> Path:
+    from cnnsearch.report.findings import summary
+    from cnnsearch.report.page import assemble
+
     return write_page(out, assemble(evidence), freshness.made_from(evidence.tables), summary(evidence))
 
 
@@ -80,12 +97,17 @@ def write_comparison(tables: Sequence[Tables], out: Path) -> Path:
 
 def compare(sources: Sequence[Tables | Evidence], out: Path) -> ComparisonPage:
     """Set several sweeps against each other, for a page in `out`. Raises as `write_comparison` does."""
+    from cnnsearch.report import comparison
+
     comparison.refuse_out(out)
     return comparison.assemble(sources, out)
 
 
 def write_page(out: Path, page: Page | ComparisonPage, made_from: str = "", answer: freshness.Lines = ()) -> Path:
     """Write a page and its pictures into `out`; returns the path of report.html. Raises RunError."""
+    from cnnsearch.report import html, markdown
+    from cnnsearch.report.figures import warn_undrawn
+
     plots = out / "plots"
     if plots.is_symlink():
         raise RequestError(f"{plots} is a link, and nothing is written where it leads; put a folder in its place")

@@ -6,6 +6,8 @@ import base64
 import hashlib
 import itertools
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -532,3 +534,9 @@ class TestWriting:
     def test_fences_are_longer_than_what_they_hold(self):
         assert str(code("a ``` b")) == "````\na ``` b\n````"
         assert str(code("x", indent=3)) == "   ```\n   x\n   ```"
+
+
+def test_what_draws_and_computes_is_imported_only_where_a_report_is_made():
+    told = "import sys; from cnnsearch import report; print({'matplotlib', 'scipy', 'sklearn'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", told], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
