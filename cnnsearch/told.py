@@ -13,19 +13,24 @@ from pydantic import BaseModel, Field, FiniteFloat, TypeAdapter
 from cnnsearch.told_parts import (  # all of them under one name: told.Score
     Accuracy as Accuracy,
     Answer as Answer,
+    Apart as Apart,
     Best as Best,
     Candidate as Candidate,
     Changed as Changed,
     Claim as Claim,
+    Condition as Condition,
     Counts as Counts,
     Curve as Curve,
     Difference as Difference,
     Neighbour as Neighbour,
     Part as Part,
     Prediction as Prediction,
+    Repeated as Repeated,
+    Sameness as Sameness,
     Score as Score,
     Setting as Setting,
     Share as Share,
+    Start as Start,
     Status as Status,
     Subject as Subject,
     Suggestion as Suggestion,
@@ -228,6 +233,39 @@ class Explanation(Part):
     folder: Text = Field(description="folder of its files")
     files: list[Text] = Field(description="names of the files in it")
     again: Text | None = Field(description="the command that trains the sweep; null where it is not recorded")
+    repeat: Text | None = Field(
+        None,
+        description="the command that trains this trial again and compares; null where there is nothing to compare",
+    )
+
+
+class Reproduction(Part):
+    """`cnnsearch reproduce` trained a recorded trial again."""
+
+    kind: Literal["reproduction"] = "reproduction"
+    exit_code: Literal[0, 1] = Field(description="0: identical or within; 1: different")
+    sweep: Text = Field(description="name of the sweep")
+    results: Text = Field(description="folder of its results, which was only read")
+    trial: str = Field(description="id of the trial")
+    name: Text = Field(description="its setting in words, by the axes that vary")
+    is_best: bool = Field(description="whether it was chosen as the best by validation, not named")
+    folder: Text = Field(description="folder of the training now")
+    verdict: Sameness = Field(
+        description="identical: every epoch's numbers and all predictions have the same bits; within: the same end, "
+        "and accuracies no further apart than other images or other seeds explain; different: neither"
+    )
+    reason: Text | None = Field(description="why it is different; null where it is not")
+    status: Status = Field(description="how the trial is recorded to have ended")
+    status_now: Status = Field(description="how it ended now")
+    epochs: int = Field(description="epochs that were compared")
+    epochs_planned: int = Field(description="epochs of the trial, had nothing stopped it")
+    validation_accuracy: Apart | None = Field(description="null where no epoch has it in both")
+    validation_loss: Apart | None = Field(description="null where no epoch has it in both")
+    answers: list[Repeated] = Field(description="validation and test images; empty where no predictions are recorded")
+    conditions: list[Condition] = Field(description="what differs between then and now, as far as it is recorded")
+    starts_from: list[Start] = Field(description="the trials that it starts from, the first one first")
+    seconds: FiniteFloat = Field(description="seconds of training now")
+    seconds_then: FiniteFloat | None = Field(description="seconds of training then")
 
 
 class Progress(Part):
@@ -259,10 +297,22 @@ class Failure(Part):
     progress: Progress | None = Field(None, description="how much is done; null where no trial had begun")
 
 
-Told = Run | Plan | Unsealed | Report | Comparison | StatusOfSweeps | Predictions | Explanation | Stopped | Failure
+Told = (
+    Run
+    | Plan
+    | Unsealed
+    | Report
+    | Comparison
+    | StatusOfSweeps
+    | Predictions
+    | Explanation
+    | Reproduction
+    | Stopped
+    | Failure
+)
 """What a command prints with `--json`, told apart by `kind`."""
 KINDS: tuple[type[BaseModel], ...] = (
-    Run, Plan, Unsealed, Report, Comparison, StatusOfSweeps, Predictions, Explanation, Stopped, Failure
+    Run, Plan, Unsealed, Report, Comparison, StatusOfSweeps, Predictions, Explanation, Reproduction, Stopped, Failure
 )  # fmt: skip
 
 

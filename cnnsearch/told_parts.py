@@ -192,3 +192,46 @@ class Suggestion(Part):
 
     text: Text = Field(description="what to try, and why")
     command: Text | None = Field(description="the command that does it, where there is one")
+
+
+Sameness = Literal["identical", "within", "different"]
+
+
+class Apart(Part):
+    """How far two trainings of a trial are apart in one number: the largest difference of any epoch."""
+
+    value: FiniteFloat = Field(description="largest difference, without its sign")
+    epoch: int = Field(description="the epoch of it; 0 is before training")
+
+
+class Repeated(Part):
+    """The answers of two trainings of a trial on the same images."""
+
+    split: Literal["validation", "test"] = Field(description="which images")
+    images: int = Field(description="number of images")
+    same: Share = Field(description="share of the images with the same prediction")
+    then: Share = Field(description="accuracy that is recorded")
+    now: Share = Field(description="accuracy of the training now")
+    low: FiniteFloat = Field(description="lower end of the 95 % interval of now minus then, over other images")
+    high: FiniteFloat = Field(description="upper end of it")
+    allowed_by_seeds: FiniteFloat | None = Field(
+        description="largest difference that two seeds of its setting are likely to have; null where fewer than three "
+        "seeds are recorded"
+    )
+    is_within: bool = Field(description="whether images or seeds explain the difference")
+
+
+class Condition(Part):
+    """Something that may change numbers, and that differs between then and now."""
+
+    name: Text = Field(description="what it is, such as torch or threads")
+    then: Text | None = Field(description="as it is recorded; null where it is not")
+    now: Text | None = Field(description="as it is now")
+
+
+class Start(Part):
+    """A trial that the reproduced one starts from."""
+
+    id: str = Field(description="its id")
+    how: Literal["kept weights", "trained again"] = Field(description="where its weights came from")
+    verdict: Sameness | None = Field(description="of one that was trained again: how it compares with its record")

@@ -1,0 +1,48 @@
+"""The commands that hold results against others: a trial against its own repetition, and a folder against another."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from cnnsearch.asking import AsJson
+from cnnsearch.ending import answering, one_clear_message
+from cnnsearch.steps import Steps
+from cnnsearch.words import say
+
+
+def reproduce(
+    results: Annotated[str, typer.Argument(help="Folder of results.", metavar="RESULTS")],
+    trial: Annotated[
+        str, typer.Argument(help="Id of a trial, or its beginning; best: the best by validation.", metavar="TRIAL|best")
+    ],
+    out: Annotated[
+        str | None,
+        typer.Option(help="Folder of the new training, new or empty; default: one beside RESULTS.", metavar="DIR"),
+    ] = None,
+    data: Annotated[
+        str | None, typer.Option(help="Where the sweep's images are now, if they have moved.", metavar="SOURCE")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Train a trial again and say whether it is identical, within what chance explains, or different (exit code 1)."""
+    with answering(as_json) as answer, one_clear_message("stopped; nothing was written"), Steps() as steps:
+        steps(f"looking at {results}")
+        from cnnsearch.use.reproduce import original, reproduce as train_again
+        from cnnsearch.use.reproduced import epoch_line, reproduction_text
+
+        one = original(results, trial, out)
+        steps("reading the images")
+        names = bool(one.lineage)
+        found = train_again(
+            one,
+            data,
+            lambda of, row, then: say(epoch_line(row, of.settings.epochs, then, of.id if names else ""), sys.stderr),
+            steps.end,
+        )
+        say(reproduction_text(found))
+        answer(found)
+        if found.exit_code:
+            raise typer.Exit(found.exit_code)
