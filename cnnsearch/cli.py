@@ -15,7 +15,7 @@ from cnnsearch import __version__
 from cnnsearch.asking import AsJson, Command, SweepCommand, refuse_code, seconds_of, seeds_of
 from cnnsearch.beginning import init
 from cnnsearch.classifying import export, predict
-from cnnsearch.comparing import reproduce
+from cnnsearch.comparing import diff, reproduce
 from cnnsearch.ending import (
     INTERRUPTED,
     Stopper,
@@ -267,6 +267,7 @@ app.command(cls=Command)(predict)
 app.command()(export)
 app.command(cls=Command)(explain)
 app.command(cls=Command)(reproduce)
+app.command(cls=Command)(diff)
 app.command()(init)
 
 

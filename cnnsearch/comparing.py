@@ -46,3 +46,26 @@ def reproduce(
         answer(found)
         if found.exit_code:
             raise typer.Exit(found.exit_code)
+
+
+def diff(
+    a: Annotated[str, typer.Argument(help="Folder of results that the other is held against.", metavar="A")],
+    b: Annotated[str, typer.Argument(help="Folder of results, such as newer ones.", metavar="B")],
+    fail_on_regression: Annotated[
+        bool,
+        typer.Option("--fail-on-regression", help="Exit with 1 if B is worse beyond what the evidence allows."),
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Compare two folders of results: settings, images, versions, and every setting that both have."""
+    with answering(as_json) as answer, one_clear_message(), Steps() as steps:
+        steps("reading the results")
+        from cnnsearch.difference import difference
+        from cnnsearch.difference_text import difference_text
+
+        found = difference(a, b, fail_on_regression=fail_on_regression)
+        steps.end()
+        say(difference_text(found))
+        answer(found)
+        if found.exit_code:
+            raise typer.Exit(found.exit_code)

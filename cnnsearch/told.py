@@ -22,6 +22,9 @@ from cnnsearch.told_parts import (  # all of them under one name: told.Score
     Counts as Counts,
     Curve as Curve,
     Difference as Difference,
+    Differing as Differing,
+    HeldAgainst as HeldAgainst,
+    ImagesOfBoth as ImagesOfBoth,
     Neighbour as Neighbour,
     Part as Part,
     Prediction as Prediction,
@@ -29,7 +32,9 @@ from cnnsearch.told_parts import (  # all of them under one name: told.Score
     Sameness as Sameness,
     Score as Score,
     Setting as Setting,
+    SettingOfBoth as SettingOfBoth,
     Share as Share,
+    SplitOfBoth as SplitOfBoth,
     Start as Start,
     Status as Status,
     Subject as Subject,
@@ -268,6 +273,29 @@ class Reproduction(Part):
     seconds_then: FiniteFloat | None = Field(description="seconds of training then")
 
 
+class Diff(Part):
+    """`cnnsearch diff` held results folder B against results folder A."""
+
+    kind: Literal["diff"] = "diff"
+    exit_code: Literal[0, 1] = Field(description="1: B is worse, and --fail-on-regression was given")
+    a: Text = Field(description="results folder A")
+    b: Text = Field(description="results folder B")
+    sweep_a: Text = Field(description="name of the sweep of A")
+    sweep_b: Text = Field(description="name of the sweep of B")
+    settings: list[Differing] = Field(description="keys of the sweep files that differ, dotted; stages go by name")
+    versions: list[Differing] = Field(description="versions, code and machine of the last runs, where they differ")
+    images: ImagesOfBoth = Field(description="whether they are of the same images")
+    judged_on: Literal["test", "validation"] = Field(description="images that settings are compared on")
+    overall: HeldAgainst | None = Field(
+        description="the mean over all settings of both; null with fewer than four, or on different images"
+    )
+    both: list[SettingOfBoth] = Field(description="the settings that both have, in the order of A")
+    only_a: list[Setting] = Field(description="finished settings of A alone")
+    only_b: list[Setting] = Field(description="finished settings of B alone")
+    is_regression: bool = Field(description="whether B is worse beyond what the evidence allows, anywhere")
+    notes: list[Text] = Field(description="what limits the comparison")
+
+
 class Progress(Part):
     """How far a run came that did not reach its end."""
 
@@ -298,21 +326,13 @@ class Failure(Part):
 
 
 Told = (
-    Run
-    | Plan
-    | Unsealed
-    | Report
-    | Comparison
-    | StatusOfSweeps
-    | Predictions
-    | Explanation
-    | Reproduction
-    | Stopped
-    | Failure
-)
+    Run | Plan | Unsealed | Report | Comparison | StatusOfSweeps | Predictions | Explanation | Reproduction | Diff
+    | Stopped | Failure
+)  # fmt: skip
 """What a command prints with `--json`, told apart by `kind`."""
 KINDS: tuple[type[BaseModel], ...] = (
-    Run, Plan, Unsealed, Report, Comparison, StatusOfSweeps, Predictions, Explanation, Reproduction, Stopped, Failure
+    Run, Plan, Unsealed, Report, Comparison, StatusOfSweeps, Predictions, Explanation, Reproduction, Diff,
+    Stopped, Failure,
 )  # fmt: skip
 
 

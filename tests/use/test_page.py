@@ -1,4 +1,4 @@
-"""The commands and the code on docs/predict.md, docs/export.md and docs/reproduce.md work."""
+"""The commands and the code on docs/predict.md, docs/export.md, docs/reproduce.md and docs/diff.md work."""
 
 from __future__ import annotations
 
@@ -22,6 +22,9 @@ EXPORT = (ROOT / "docs" / "export.md").read_text(encoding="utf-8")
 COMMANDS = re.findall(r"^    cnnsearch predict (.+)$", PAGE, flags=re.MULTILINE)
 REPRODUCE = (ROOT / "docs" / "reproduce.md").read_text(encoding="utf-8")
 REPRODUCED = re.findall(r"^    cnnsearch reproduce (.+)$", REPRODUCE, flags=re.MULTILINE)
+DIFFS = re.findall(
+    r"^    cnnsearch diff (.+)$", (ROOT / "docs" / "diff.md").read_text(encoding="utf-8"), flags=re.MULTILINE
+)
 EXPORTS = re.findall(r"^    cnnsearch export (.+)$", EXPORT, flags=re.MULTILINE)
 
 
@@ -42,6 +45,7 @@ def test_the_pages_show_several_commands() -> None:
     assert len(COMMANDS) >= 5
     assert len(EXPORTS) == 2
     assert len(REPRODUCED) == 3
+    assert len(DIFFS) == 3
 
 
 @pytest.mark.parametrize("arguments", COMMANDS)
@@ -98,3 +102,11 @@ def test_reproductions(place: Path, images: Path, arguments: str) -> None:
     for part in ("reproduction.json", "trials"):
         assert f"`{part}" in REPRODUCE
         assert (out / part).exists()
+
+
+@pytest.mark.parametrize("arguments", DIFFS)
+def test_comparisons(place: Path, results: Path, arguments: str) -> None:
+    shutil.copytree(results, place / "new" / "part1")
+    done = ask(*shlex.split(arguments), command="diff")
+    assert done.returncode == 0, done.stderr
+    assert "No difference: both are right on the same images." in done.stdout + done.stderr
