@@ -27,7 +27,10 @@ def reproduce(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Train a trial again and say whether it is identical, within what chance explains, or different (exit code 1)."""
+    """Train a trial again and compare it with its record.
+
+    The answer is identical, within what chance explains, or different; then the exit code is 1.
+    """
     with answering(as_json) as answer, one_clear_message("stopped; nothing was written"), Steps() as steps:
         steps(f"looking at {results}")
         from cnnsearch.use.reproduce import original, reproduce as train_again
@@ -57,7 +60,7 @@ def diff(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Compare two folders of results: settings, images, versions, and every setting that both have."""
+    """Compare two folders of results. What differs in settings, images and versions, and every setting of both."""
     with answering(as_json) as answer, one_clear_message(), Steps() as steps:
         steps("reading the results")
         from cnnsearch.difference import difference
