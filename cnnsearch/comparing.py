@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import signal
 import sys
+from collections.abc import Iterator
 from typing import Annotated
 
 import typer
@@ -11,6 +14,16 @@ from cnnsearch.asking import AsJson
 from cnnsearch.ending import answering, one_clear_message
 from cnnsearch.steps import Steps
 from cnnsearch.words import say
+
+
+@contextlib.contextmanager
+def _terminated_as_stopped() -> Iterator[None]:
+    """Let SIGTERM stop the block as Ctrl-C does, so that it leaves nothing behind."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def reproduce(
@@ -31,7 +44,8 @@ def reproduce(
 
     The answer is identical, within what chance explains, or different; then the exit code is 1.
     """
-    with answering(as_json) as answer, one_clear_message("stopped; nothing was written"), Steps() as steps:
+    stopped = one_clear_message("stopped; nothing was written")
+    with answering(as_json) as answer, stopped, _terminated_as_stopped(), Steps() as steps:
         steps(f"looking at {results}")
         from cnnsearch.use.reproduce import original, reproduce as train_again
         from cnnsearch.use.reproduced import epoch_line, reproduction_text

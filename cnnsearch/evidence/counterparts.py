@@ -76,17 +76,20 @@ def counterparts(a: Evidence, b: Evidence) -> Counterparts:
     Settings match where all their hyperparameters do, and those of what they start from. Where two stages of a folder
     have the same setting, the stages' names decide.
     """
-    left = list(b.configurations)
     found: dict[str, Configuration] = {}
+    taken: set[str] = set()
     for named in (True, False):
+        left: dict[object, list[Configuration]] = {}
+        for one in b.configurations:
+            if one.key not in taken:
+                left.setdefault(_cell(b, one, named), []).append(one)
         for one in a.configurations:
-            key = _cell(a, one, named)
-            other = next((c for c in left if _cell(b, c, named) == key), None) if one.key not in found else None
-            if other is not None:
-                found[one.key] = other
-                left.remove(other)
+            if one.key not in found and (others := left.get(_cell(a, one, named))):
+                found[one.key] = others.pop(0)
+                taken.add(found[one.key].key)
     pairs = [Pair(one, found[one.key]) for one in a.configurations if one.key in found]
-    return Counterparts(pairs, [one for one in a.configurations if one.key not in found], left)
+    only_a = [one for one in a.configurations if one.key not in found]
+    return Counterparts(pairs, only_a, [one for one in b.configurations if one.key not in taken])
 
 
 def _cell(evidence: Evidence, one: Configuration, named: bool) -> tuple[object, ...]:

@@ -115,7 +115,11 @@ def _refuse_damage(results: Results, record: Record) -> None:
 def _lineage(results: Results, record: Record) -> Iterator[tuple[Record, bool]]:
     """Yield the trials whose weights it takes to begin a trial, the first one first; and whether they are gone."""
     found: list[tuple[Record, bool]] = []
+    seen: set[str] = set()
     while record.parent_id is not None:
+        if record.trial_id in seen:
+            raise RequestError(f"{results.path}: trial {record.trial_id} is recorded to start from itself")
+        seen.add(record.trial_id)
         parent = results.trial(record.parent_id).record()
         if parent is None:
             raise RequestError(

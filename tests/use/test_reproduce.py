@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 from cnnsearch.execution.machine import software
+from cnnsearch.planning.identity import MODEL_VERSIONS
 from cnnsearch.planning.trial import Status
 from cnnsearch.results.folder import Results
 from cnnsearch.results.record import Record
@@ -290,12 +292,49 @@ def test_images_that_moved_are_found_where_they_are_said_to_be(copy: Results, im
     assert ask(copy.path, trial, "--out", out, "--data", images, command="reproduce").returncode == 0
 
 
-def test_when_stopped_it_leaves_nothing(results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_when_stopped_it_leaves_nothing(
+    number: signal.Signals, results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def stop(*_: object) -> None:
-        raise KeyboardInterrupt
+        signal.raise_signal(number)
 
     monkeypatch.setattr("cnnsearch.use.reproduced.epoch_line", stop)
     trial = one_of(Results(results), "grid").trial_id
     answer = ask(results, trial, "--out", tmp_path / "again", command="reproduce")
     assert answer.returncode == 130
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_trial_whose_model_is_computed_otherwise_now_has_another_id(
+    results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    child = one_of(Results(results), "more")
+    monkeypatch.setitem(MODEL_VERSIONS, child.settings.model, 99)
+    found = valid(reproduce(results, child.trial_id, tmp_path / "again"))
+    (condition,) = found["conditions"]
+    assert (condition["name"], condition["then"]) == ("trial id", child.trial_id)
+    assert (tmp_path / "again" / "trials" / condition["now"] / "record.json").is_file()
+    assert found["verdict"] == "identical"
+
+
+def test_a_trial_that_starts_from_itself_is_refused(copy: Results, tmp_path: Path) -> None:
+    child = one_of(copy, "more")
+    rewrite(copy, child, parent_id=child.trial_id)
+    copy.trial(child.trial_id).drop_weights()
+    other = one_of(copy, "grid").trial_id
+    answer = ask(copy.path, child.trial_id, "--out", tmp_path / "again", command="reproduce")
+    assert answer.returncode == 2
+    assert f"trial {child.trial_id} is recorded to start from itself" in answer.stderr
+    assert ask(copy.path, other, "--out", tmp_path / "again", command="reproduce").returncode == 0
+
+
+def test_a_head_that_was_trained_in_company_is_identical_alone(images: Path, tmp_path: Path) -> None:
+    heads = (
+        "stages=[{name: heads, space: {model: resnet18, weights: WEIGHTS, fine_tune: head, "
+        "lr: {grid: [0.001, 0.01, 0.1]}}}]"
+    )
+    place = make_results(tmp_path, images, "run.threads_per_trial=1", "name=company", stages=heads)
+    record = one_of(Results(place), "heads", lr=0.01)
+    assert record.threads == 1
+    assert valid(reproduce(place, record.trial_id, tmp_path / "again"))["verdict"] == "identical"
