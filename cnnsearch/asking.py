@@ -17,6 +17,20 @@ AsJson = Annotated[
     typer.Option("--json", help="Standard output is one JSON object and nothing else; all else is on standard error."),
 ]
 """The option `--json`."""
+EXAMPLES = {
+    "sweep": "part1 --data photos --profile quick",
+    "report": "results/part1",
+    "unseal": "results/tune",
+    "status": "results",
+    "watch": "results/part1",
+    "predict": "results/part1 photos --out answers.csv",
+    "export": "results/part1 classifier",
+    "explain": "results/part1 best",
+    "reproduce": "results/part1 best",
+    "diff": "results/part1 new/part1 --fail-on-regression",
+    "init": "photos",
+}
+"""Command -> arguments that show what it is for."""
 BARE_CONFIRM = "5"
 """What `--confirm` without a number means."""
 _AXIS = "for all trials: --set train.{key}={value}; as an axis: --set 'stages.STAGE.space.{key}.grid=[{value}, ...]'"
@@ -51,6 +65,11 @@ MOST_DAYS = 3650
 """Longest time that can be asked for: what a system's timers take is limited."""
 CODES_LEFT = (0, *range(3, 126))
 """Exit codes that `--exit-code-when-left` may be: the others mean something else here or to a shell."""
+
+
+def example(command: str) -> str:
+    """The example that a command's help ends with."""
+    return f"Example: cnnsearch {command} {EXAMPLES[command]}"
 
 
 class Command(TyperCommand):

@@ -21,7 +21,7 @@ def init(
         str | None, typer.Option(help="The sweep file to write; default: DIR's name with .yaml, here.", metavar="FILE")
     ] = None,
 ) -> None:
-    """Look at a folder of images and write a sweep that suits it. Nothing is overwritten."""
+    """Write a sweep that suits a folder of images. Nothing is overwritten."""
     with one_clear_message("stopped; nothing was written"):
         from cnnsearch.data.survey import survey
         from cnnsearch.spec.load import from_yaml

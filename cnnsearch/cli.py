@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from cnnsearch import __version__
-from cnnsearch.asking import AsJson, Command, SweepCommand, refuse_code, seconds_of, seeds_of
+from cnnsearch.asking import AsJson, Command, SweepCommand, example, refuse_code, seconds_of, seeds_of
 from cnnsearch.beginning import init
 from cnnsearch.classifying import export, predict
+from cnnsearch.comparing import diff, reproduce
 from cnnsearch.ending import (
     INTERRUPTED,
     Stopper,
@@ -51,7 +52,7 @@ def _version(asked: bool) -> None:
 
 
 def _plain_app(**options: Any) -> typer.Typer:
-    return typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False, **options)
+    return typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False, **options)
 
 
 app = _plain_app(help="Hyperparameter sweeps for image classification with CNNs.", no_args_is_help=True)
@@ -66,7 +67,7 @@ def _options(
     """Hyperparameter sweeps for image classification with CNNs."""
 
 
-@app.command(cls=SweepCommand)
+@app.command(cls=SweepCommand, epilog=example("sweep"))
 def sweep(
     sweep: Annotated[
         str, typer.Argument(help="Run this sweep: a name (part1), or the path of a YAML file.", metavar="SWEEP")
@@ -165,7 +166,7 @@ def sweep(
         raise typer.Exit(code)
 
 
-@app.command(cls=Command)
+@app.command(cls=Command, epilog=example("report"))
 def report(
     results: Annotated[
         list[str], typer.Argument(help="Report on these results: folders, or URIs.", metavar="RESULTS_DIR|URI...")
@@ -232,7 +233,7 @@ def _readable(stack: contextlib.ExitStack, results: str) -> ResultsPlace:
     return stack.enter_context(reading(results))
 
 
-@app.command(cls=Command)
+@app.command(cls=Command, epilog=example("unseal"))
 def unseal(
     results: Annotated[str, typer.Argument(help="Test the networks of this folder of results.", metavar="RESULTS_DIR")],
     data: Annotated[
@@ -260,12 +261,14 @@ def unseal(
             answer(of_unsealing(found))
 
 
-app.command(cls=Command)(status)
-app.command()(watch)
-app.command(cls=Command)(predict)
-app.command()(export)
-app.command(cls=Command)(explain)
-app.command()(init)
+app.command(cls=Command, epilog=example("status"))(status)
+app.command(epilog=example("watch"))(watch)
+app.command(cls=Command, epilog=example("predict"))(predict)
+app.command(epilog=example("export"))(export)
+app.command(cls=Command, epilog=example("explain"))(explain)
+app.command(cls=Command, epilog=example("reproduce"))(reproduce)
+app.command(cls=Command, epilog=example("diff"))(diff)
+app.command(epilog=example("init"))(init)
 
 
 def main() -> None:
@@ -276,8 +279,8 @@ def main() -> None:
 
 def run_alone(command: Callable[..., None]) -> None:
     """Run one of the commands above as a program of its own."""
-    alone = _plain_app()
-    alone.command(cls=SweepCommand if command is sweep else Command)(command)
+    alone = _plain_app(add_completion=False)
+    alone.command(cls=SweepCommand if command is sweep else Command, epilog=example(command.__name__))(command)
     with as_a_program():
         alone()
 

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import base64
 import functools
-import subprocess
-import sys
 from datetime import datetime
-from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 from cnnsearch import data as images
 from cnnsearch.data.dataset import Dataset, png
+from cnnsearch.execution.machine import software
 from cnnsearch.prepare import Prepared
 from cnnsearch.results.place import ResultsPlace
 from cnnsearch.spec.load import to_yaml
@@ -52,12 +49,11 @@ def write_description(ready: Prepared) -> None:
 def write_provenance(ready: Prepared, started_at: datetime, seconds: float, command: str) -> None:
     """Add this run to the folder's history."""
     hardware = ready.hardware
-    packages = ("cnnsearch", "torch", "torchvision", "ray", "numpy", "pillow")
     this = {
         "command": command,
         "started_at": started_at.isoformat(timespec="seconds"),
         "seconds": round(seconds, 3),
-        "versions": {"python": sys.version.split()[0], **{name: metadata.version(name) for name in packages}},
+        "versions": software.versions(),
         "hardware": {
             "cpu": hardware.cpu,
             "cores": hardware.cores,
@@ -65,7 +61,7 @@ def write_provenance(ready: Prepared, started_at: datetime, seconds: float, comm
             "gpus": list(hardware.gpus),
         },
         "layout": {"trials_at_once": ready.layout.trials_at_once, "threads": ready.layout.threads},
-        "git_commit": _git_commit(),
+        "git_commit": software.commit(),
     }
     before = ready.results.here.read("provenance.json")
     choices = ready.results.here.read("choices.json")
@@ -93,15 +89,3 @@ def write_pictures(results: ResultsPlace, dataset: Dataset, examples: list[str])
 
 def _encoded(dataset: Dataset, row: int) -> str:
     return base64.b64encode(png(dataset, row)).decode("ascii")
-
-
-def _git_commit() -> str | None:
-    """The commit of the code, if it runs from a checkout."""
-    where = Path(__file__).parent
-    try:
-        done = subprocess.run(
-            ["git", "-C", str(where), "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, timeout=5
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.strip() or None if done.returncode == 0 else None

@@ -12,6 +12,7 @@ from cnnsearch.errors import RequestError
 from cnnsearch.evidence.comparisons import Score
 from cnnsearch.evidence.evidence import Evidence
 from cnnsearch.planning.labels import setting, told_axes, varied_axes
+from cnnsearch.planning.trial import Status
 from cnnsearch.report.advice import again
 from cnnsearch.report.trial_advice import trial_advice
 from cnnsearch.results.folder import Results
@@ -21,11 +22,9 @@ from cnnsearch.results.tables import load
 from cnnsearch.spec.axis_words import describe, format_value
 from cnnsearch.spec.settings import Settings
 from cnnsearch.telling import score_of, setting_of
-from cnnsearch.use.choose import meant, results_in, some
+from cnnsearch.use.choose import BEST, meant, repeat_command, results_in, some
 from cnnsearch.words import labelled, percent, printable, signed
 
-BEST = "best"
-"""What to give in place of an id for the best trial."""
 LOG_LINES = 3
 MOST_NEIGHBOURS = 5
 """Most neighbours that are shown in words."""
@@ -95,6 +94,7 @@ def explanation(folder: str, asked: str) -> told.Explanation:
         folder=str(place.path),
         files=sorted(os.listdir(place.path)),
         again=again(evidence),
+        repeat=repeat_command(results.path, id_) if record and record.status is not Status.FAILED else None,
     )
 
 
@@ -202,6 +202,7 @@ def explanation_text(one: told.Explanation) -> str:
     rows += _under("neighbours", _beside(one))
     rows += _under("to try", _tips(one))
     rows += [("files", f"{one.folder}: {', '.join(one.files)}")]
+    rows += [("repeat it", one.repeat)] if one.repeat else []
     rows += [("again", one.again)] if one.again else []
     return f"{head}\n{labelled([(label, printable(text)) for label, text in rows])}"
 

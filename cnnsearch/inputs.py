@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from cnnsearch import data as images
 from cnnsearch.data.dataset import Dataset, Form
 from cnnsearch.data.images import Interpolation
-from cnnsearch.errors import RequestError
+from cnnsearch.errors import RequestError, ResultsError
 from cnnsearch.execution.context import Choices, SharedContext
 from cnnsearch.execution.machine.hardware import Hardware, detect, lay_out
 from cnnsearch.results.folder import Results
 from cnnsearch.results.place import ResultsPlace
+from cnnsearch.results.record import Record
 from cnnsearch.spec.cells import combinations
 from cnnsearch.spec.load import from_yaml
-from cnnsearch.spec.settings import AutoSplit, ChosenSplit
+from cnnsearch.spec.settings import AutoSplit, ChosenSplit, ResolvedPrecision
 from cnnsearch.spec.sweep import Sweep
-from cnnsearch.training.models.pretrained import Key, Pretrained, find_weights
+from cnnsearch.training.models.pretrained import OWN_IMAGES, Key, Pretrained, find_weights
 
 FEATURES_SHARE = 0.5
 """Share of memory that the outputs of frozen layers may take; they are mapped once for all trials."""
@@ -89,3 +92,55 @@ def recorded_context(results: Results, sweep: Sweep) -> SharedContext:
     threads, precision = int(chosen.get("threads", layout.threads)), chosen.get("precision", "fp32")
     choices = Choices(layout.device, threads, precision)
     return SharedContext(results.path, datasets, choices, 0.0, weights, features_limit(hardware))
+
+
+def context_again(results: Results, sweep: Sweep, records: Sequence[Record], place: Path) -> SharedContext:
+    """What some recorded trials shared, to train them again in another folder.
+
+    Args:
+        results: where they are recorded.
+        sweep: theirs, with the source of its images as it is now.
+        records: of the trials; the first one's device, threads and precision are chosen.
+        place: results folder to write.
+
+    Raises RequestError where images or weights are not those that the trials were trained on.
+    """
+    first = records[0]
+    keys: set[Key] = {(r.settings.model, r.settings.weights) for r in records if r.settings.weights != "none"}
+    weights = recorded_weights(results, keys, first.trial_id)
+    needed = {
+        (record.settings.image_size, (weights[key].preprocessing if key in weights else OWN_IMAGES).interpolation)
+        for record in records
+        for key in [(record.settings.model, record.settings.weights)]
+    }
+    forms = {
+        (size, way): images.load(sweep.data, [size], interpolation=way, threads=detect().cores)[size]
+        for size, way in sorted(needed)
+    }
+    found = {dataset.fingerprint for dataset in forms.values()}
+    for record in records:
+        if found != {record.data}:
+            raise RequestError(
+                f"{sweep.data.source}: these are not the images, or not the split, that trial {record.trial_id} was "
+                "trained on; --data says where they are"
+            )
+    precision: ResolvedPrecision = "bf16" if first.precision == "bf16" else "fp32"
+    choices = Choices(device_again(first), first.threads or 1, precision)
+    is_sealed = results.is_sealed(sweep)
+    limit = features_limit(detect())
+    return SharedContext(place, forms, choices, math.inf, weights, limit, is_sealed=is_sealed)
+
+
+def device_again(record: Record) -> str:
+    """The device that a recorded trial is computed on again: its own, where this machine has one."""
+    return "cuda" if record.device == "cuda" and detect().gpus else "cpu"
+
+
+def recorded_weights(results: Results, keys: set[Key], trial_id: str) -> dict[Key, Pretrained]:
+    """Find pretrained weights that a trial has used. Raises ResultsError where they are others now."""
+    found = find_weights(keys)
+    known = {(model, name): identity for model, name, identity in results.read("data.json").get("weights", [])}
+    for key in sorted(keys):
+        if found[key].identity != known.get(key):
+            raise ResultsError(f"{found[key].file}: these are not the weights that trial {trial_id} started from")
+    return found

@@ -13,19 +13,29 @@ from pydantic import BaseModel, Field, FiniteFloat, TypeAdapter
 from cnnsearch.told_parts import (  # all of them under one name: told.Score
     Accuracy as Accuracy,
     Answer as Answer,
+    Apart as Apart,
     Best as Best,
     Candidate as Candidate,
     Changed as Changed,
     Claim as Claim,
+    Condition as Condition,
     Counts as Counts,
     Curve as Curve,
     Difference as Difference,
+    Differing as Differing,
+    HeldAgainst as HeldAgainst,
+    ImagesOfBoth as ImagesOfBoth,
     Neighbour as Neighbour,
     Part as Part,
     Prediction as Prediction,
+    Repeated as Repeated,
+    Sameness as Sameness,
     Score as Score,
     Setting as Setting,
+    SettingOfBoth as SettingOfBoth,
     Share as Share,
+    SplitOfBoth as SplitOfBoth,
+    Start as Start,
     Status as Status,
     Subject as Subject,
     Suggestion as Suggestion,
@@ -229,6 +239,62 @@ class Explanation(Part):
     folder: Text = Field(description="folder of its files")
     files: list[Text] = Field(description="names of the files in it")
     again: Text | None = Field(description="the command that trains the sweep; null where it is not recorded")
+    repeat: Text | None = Field(
+        None,
+        description="the command that trains this trial again and compares; null where there is nothing to compare",
+    )
+
+
+class Reproduction(Part):
+    """`cnnsearch reproduce` trained a recorded trial again."""
+
+    kind: Literal["reproduction"] = "reproduction"
+    exit_code: Literal[0, 1] = Field(description="0: identical or within; 1: different")
+    sweep: Text = Field(description="name of the sweep")
+    results: Text = Field(description="folder of its results, which was only read")
+    trial: str = Field(description="id of the trial")
+    name: Text = Field(description="its setting in words, by the axes that vary")
+    is_best: bool = Field(description="whether it was chosen as the best by validation, not named")
+    folder: Text = Field(description="folder of the training now")
+    verdict: Sameness = Field(
+        description="identical: every epoch's numbers and all predictions have the same bits; within: the same end, "
+        "and accuracies no further apart than other images or other seeds explain; different: neither"
+    )
+    reason: Text | None = Field(description="why it is different; null where it is not")
+    status: Status = Field(description="how the trial is recorded to have ended")
+    status_now: Status = Field(description="how it ended now")
+    epochs: int = Field(description="epochs that were compared")
+    epochs_planned: int = Field(description="epochs of the trial, had nothing stopped it")
+    validation_accuracy: Apart | None = Field(description="null where no epoch has it in both")
+    validation_loss: Apart | None = Field(description="null where no epoch has it in both")
+    answers: list[Repeated] = Field(description="validation and test images; empty where no predictions are recorded")
+    conditions: list[Condition] = Field(description="what differs between then and now, as far as it is recorded")
+    starts_from: list[Start] = Field(description="the trials that it starts from, the first one first")
+    seconds: FiniteFloat = Field(description="seconds of training now")
+    seconds_then: FiniteFloat | None = Field(description="seconds of training then")
+
+
+class Diff(Part):
+    """`cnnsearch diff` held results folder B against results folder A."""
+
+    kind: Literal["diff"] = "diff"
+    exit_code: Literal[0, 1] = Field(description="1: B is worse, and --fail-on-regression was given")
+    a: Text = Field(description="results folder A")
+    b: Text = Field(description="results folder B")
+    sweep_a: Text = Field(description="name of the sweep of A")
+    sweep_b: Text = Field(description="name of the sweep of B")
+    settings: list[Differing] = Field(description="keys of the sweep files that differ, dotted; stages go by name")
+    versions: list[Differing] = Field(description="versions, code and machine of the last runs, where they differ")
+    images: ImagesOfBoth = Field(description="whether they are of the same images")
+    judged_on: Literal["test", "validation"] = Field(description="images that settings are compared on")
+    overall: HeldAgainst | None = Field(
+        description="the mean over all settings of both; null with fewer than four, or on different images"
+    )
+    both: list[SettingOfBoth] = Field(description="the settings that both have, in the order of A")
+    only_a: list[Setting] = Field(description="finished settings of A alone")
+    only_b: list[Setting] = Field(description="finished settings of B alone")
+    is_regression: bool = Field(description="whether B is worse beyond what the evidence allows, anywhere")
+    notes: list[Text] = Field(description="what limits the comparison")
 
 
 class Progress(Part):
@@ -260,10 +326,14 @@ class Failure(Part):
     progress: Progress | None = Field(None, description="how much is done; null where no trial had begun")
 
 
-Told = Run | Plan | Unsealed | Report | Comparison | StatusOfSweeps | Predictions | Explanation | Stopped | Failure
+Told = (
+    Run | Plan | Unsealed | Report | Comparison | StatusOfSweeps | Predictions | Explanation | Reproduction | Diff
+    | Stopped | Failure
+)  # fmt: skip
 """What a command prints with `--json`, told apart by `kind`."""
 KINDS: tuple[type[BaseModel], ...] = (
-    Run, Plan, Unsealed, Report, Comparison, StatusOfSweeps, Predictions, Explanation, Stopped, Failure
+    Run, Plan, Unsealed, Report, Comparison, StatusOfSweeps, Predictions, Explanation, Reproduction, Diff,
+    Stopped, Failure,
 )  # fmt: skip
 
 

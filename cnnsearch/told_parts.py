@@ -192,3 +192,105 @@ class Suggestion(Part):
 
     text: Text = Field(description="what to try, and why")
     command: Text | None = Field(description="the command that does it, where there is one")
+
+
+Sameness = Literal["identical", "within", "different"]
+
+
+class Apart(Part):
+    """How far two trainings of a trial are apart in one number: the largest difference of any epoch."""
+
+    value: FiniteFloat = Field(description="largest difference, without its sign")
+    epoch: int = Field(description="the epoch of it; 0 is before training")
+
+
+class Repeated(Part):
+    """The answers of two trainings of a trial on the same images."""
+
+    split: Literal["validation", "test"] = Field(description="which images")
+    images: int = Field(description="number of images")
+    same: Share = Field(description="share of the images with the same prediction")
+    then: Share = Field(description="accuracy that is recorded")
+    now: Share = Field(description="accuracy of the training now")
+    low: FiniteFloat = Field(description="lower end of the 95 % interval of now minus then, over other images")
+    high: FiniteFloat = Field(description="upper end of it")
+    allowed_by_seeds: FiniteFloat | None = Field(
+        description="largest difference that two seeds of its setting are likely to have; null where fewer than three "
+        "seeds are recorded"
+    )
+    is_within: bool = Field(description="whether images or seeds explain the difference")
+
+
+class Condition(Part):
+    """Something that may change numbers, and that differs between then and now."""
+
+    name: Text = Field(description="what it is, such as torch or threads")
+    then: Text | None = Field(description="as it is recorded; null where it is not")
+    now: Text | None = Field(description="as it is now")
+
+
+class Start(Part):
+    """A trial that the reproduced one starts from."""
+
+    id: str = Field(description="its id")
+    how: Literal["kept weights", "trained again"] = Field(description="where its weights came from")
+    verdict: Sameness | None = Field(description="of one that was trained again: how it compares with its record")
+
+
+class Differing(Part):
+    """Something in which two results folders differ."""
+
+    name: Text = Field(description="the key, package or part of the machine")
+    a: Text | None = Field(description="what it is in A; null where A has none")
+    b: Text | None = Field(description="what it is in B; null where B has none")
+
+
+class SplitOfBoth(Part):
+    """The images of one split in two results folders, by name and class."""
+
+    split: Literal["train", "validation", "test"] = Field(description="which images")
+    a: int = Field(description="number of images in A")
+    b: int = Field(description="number of images in B")
+    both: int | None = Field(description="images of the same name and class; null where names are not recorded")
+
+
+class ImagesOfBoth(Part):
+    """Whether two results folders are of the same images."""
+
+    are_same: bool = Field(description="whether contents and split are the same, by their fingerprint")
+    fingerprint_a: Text | None = Field(description="of A")
+    fingerprint_b: Text | None = Field(description="of B")
+    judged_are_same: bool = Field(
+        description="whether the images that settings are compared on have the same names and classes in both"
+    )
+    classes_only_a: list[Text] = Field(description="classes of A alone")
+    classes_only_b: list[Text] = Field(description="classes of B alone")
+    splits: list[SplitOfBoth] = Field(description="train, validation and test")
+
+
+class HeldAgainst(Part):
+    """How much more accurate B is than A: in one setting, or on average over all that both have."""
+
+    difference: FiniteFloat = Field(description="accuracy of B minus that of A, from -1 to 1")
+    low: FiniteFloat = Field(description="lower end of its 95 % interval")
+    high: FiniteFloat = Field(description="upper end of its 95 % interval")
+    verdict: Verdict = Field(description="how sure one can be of it, corrected for all comparisons of this answer")
+    repeats: Literal["pairs", "seeds", "networks"] = Field(
+        description="what was repeated: settings, seeds, or nothing but these networks"
+    )
+    paired_by: Literal["seeds and images", "images", "nothing"] = Field(
+        description="what both sides share, so that its luck is taken off"
+    )
+    pairs: int = Field(description="settings compared")
+    seeds: int = Field(description="seeds of the setting that has fewest, of those that were compared")
+    same_answers: bool = Field(description="whether both are right on the same images, seed by seed")
+    is_regression: bool = Field(description="whether B is worse beyond what the evidence allows")
+
+
+class SettingOfBoth(Part):
+    """A setting that two results folders have."""
+
+    name: Text = Field(description="the setting in words, by the axes that vary in either")
+    a: Setting = Field(description="in A")
+    b: Setting = Field(description="in B")
+    held: HeldAgainst | None = Field(description="B against A; null where either was not measured")

@@ -128,9 +128,9 @@ def reference() -> str:
 JSON_INTRODUCTION = """\
 # JSON for scripts
 
-With `--json`, the commands `sweep` (also with `--dry-run`), `report`, `unseal`, `status`, `predict` and `explain` print
-one JSON object, on one line, on standard output and nothing else there, whatever their exit code. The plan, progress
-and messages go to standard error.
+With `--json`, the commands `sweep` (also with `--dry-run`), `report`, `unseal`, `status`, `predict`, `explain`,
+`reproduce` and `diff` print one JSON object, on one line, on standard output and nothing else there, whatever their
+exit code. The plan, progress and messages go to standard error.
 
     cnnsearch sweep part1 --profile quick --json > answer.json
 
@@ -140,6 +140,8 @@ and messages go to standard error.
 |---|---|---|
 | 0 | `error` and `stopped` excepted, any | all is well; a run may have left trials |
 | 1 | `predictions` | some images could not be read; the object has the rest |
+| 1 | `diff` | with `--fail-on-regression`: B is worse beyond what the evidence allows |
+| 1 | `reproduction` | the training now is different from the recorded one |
 | 1 | `run` | trials failed or diverged; the object has the rest |
 | 1 | `error` | the run was ended by something outside of its trials, such as a full disk |
 | 2 | `error` | the request was wrong, nothing was started |

@@ -45,7 +45,7 @@ def ask(*arguments: object, command: str = "sweep", env: Mapping[str, str] | Non
         contextlib.redirect_stderr(err),
     ):
         try:
-            app()
+            app(prog_name="cnnsearch")
         except SystemExit as end:
             code = end.code if isinstance(end.code, int) else int(end.code is not None)
         finally:

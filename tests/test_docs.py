@@ -51,7 +51,7 @@ def test_commands_in_the_readme_are_understood(command: str, arguments: str) -> 
         assert load_sweep(parsed["sweep"], profile=parsed["profile"], values=parsed["set_"] or ())
     elif command != "init":  # which takes a folder of images
         shipped = {file.stem for file in (ROOT / "sweeps").glob("*.yaml")}
-        given = parsed["results"]
+        given = parsed["results"] if "results" in parsed else [parsed["a"], parsed["b"]]
         for folder in [given] if isinstance(given, str) else given:
             assert (ROOT / folder / "sweep.yaml").is_file() or Path(folder).name in shipped
 

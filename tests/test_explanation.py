@@ -97,6 +97,8 @@ def test_the_best(trained: Path) -> None:
     assert len(text.splitlines()) <= 24
     assert rows_of(text)["scores"][0].startswith(", ".join(texts))
     assert rows_of(text)["again"] == [found["again"]]
+    assert found["repeat"] == f"cnnsearch reproduce {trained} {found['trial']['id']}"
+    assert rows_of(text)["repeat it"] == [found["repeat"]]
     assert ask(trained, found["trial"]["id"][:8], command="explain").stdout == text
 
 
@@ -133,6 +135,7 @@ def test_a_failure_names_its_place_first(results: Results) -> None:
     ends(results, own, Status.FAILED, "ValueError: no such layer (train.py, line 9, in step)")
     answer = ask(results.path, own.trial_id, "--json", command="explain")
     found = valid(answer)
+    assert found["repeat"] is None
     assert found["place"] == "train.py, line 9, in step"
     assert (found["validation"], found["setting"]) == (None, None)
     rows = rows_of(answer.stderr)

@@ -16,6 +16,7 @@ from cnnsearch import stats
 from cnnsearch.evidence import crossed
 from cnnsearch.evidence.comparisons import LEAST_SEEDS, Comparison, Score
 from cnnsearch.evidence.configurations import Configuration
+from cnnsearch.evidence.evidence import Evidence
 from cnnsearch.evidence.part import Part
 from cnnsearch.evidence.verdicts import CLEAR, SUGGESTIVE, Verdict, judge, least_sure
 
@@ -80,14 +81,17 @@ def overall(found: Sequence[Contrast]) -> Verdict:
 
 def same_test_images(a: Part, b: Part) -> bool:
     """Whether both were tested on images of the same names and true classes."""
-    names = a.evidence.examples["test"]
-    if not names or names != b.evidence.examples["test"]:
-        return False
-    return _true_classes(a) == _true_classes(b)
+    return same_images(a.evidence, b.evidence, "test")
 
 
-def _true_classes(part: Part) -> list[str]:
-    return [part.evidence.classes[code] if code >= 0 else "" for code in part.evidence.labels["test"]]
+def same_images(a: Evidence, b: Evidence, split: str) -> bool:
+    """Whether a split of both has images of the same names and true classes."""
+    names = a.examples[split]
+    return bool(names) and names == b.examples[split] and _true_classes(a, split) == _true_classes(b, split)
+
+
+def _true_classes(evidence: Evidence, split: str) -> list[str]:
+    return [evidence.classes[code] if code >= 0 else "" for code in evidence.labels[split]]
 
 
 def newcombe(a: Score, b: Score) -> stats.Estimate:

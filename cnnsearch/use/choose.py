@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,8 @@ from cnnsearch.spec.sweep import Sweep
 from cnnsearch.storage.remote import is_uri, redacted
 from cnnsearch.words import LISTED, printable
 
+BEST = "best"
+"""What to give in place of an id for the best trial."""
 KEEP_ALL = "With --set run.keep=all a sweep keeps the weights of every trial it trains."
 
 
@@ -89,6 +92,31 @@ def choose(folder: Path | str, trial: str | None = None, tables: Tables | None =
         which = "the best trial, " if trial is None else "trial "
         raise RequestError(f"{results.path}: {which}{id_}, has not kept its weights.\n{_named(kept)}\n{KEEP_ALL}")
     return Chosen(results, sweep, data, records[id_], trial is None)
+
+
+def ended_trial(results: Results, tables: Tables, asked: str) -> Record:
+    """The record of a trial that ended.
+
+    Args:
+        results: of its sweep.
+        tables: those of the folder.
+        asked: its id, or the beginning of it; or `BEST`, the best by validation, as the report has it.
+
+    Raises RequestError where there is no such trial, or several.
+    """
+    records = results.records({})
+    if asked == BEST:
+        id_ = Evidence(tables).best_trial
+        if id_ not in records:
+            raise RequestError(f"{results.path}: no trial has finished, so there is no best one")
+        return records[id_]
+    ended = f"Trials that ended: {some(list(records))}." if records else "No trial has ended."
+    return records[meant(asked, list(records), results.path, f"{ended} {BEST}: the best by validation.")]
+
+
+def repeat_command(results: Path, trial_id: str) -> str:
+    """The command that trains a recorded trial again and compares."""
+    return f"cnnsearch reproduce {shlex.quote(str(results))} {trial_id}"
 
 
 def _keeps_weights(results: Results, record: Record) -> bool:

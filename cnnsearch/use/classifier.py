@@ -15,10 +15,11 @@ from PIL import Image
 from cnnsearch.data.greys import grey_range
 from cnnsearch.data.images import decode, resized, upright
 from cnnsearch.data.index import read_regular
-from cnnsearch.errors import DataError, RequestError, ResultsError
+from cnnsearch.errors import DataError, RequestError
 from cnnsearch.execution.machine.hardware import detect
+from cnnsearch.inputs import recorded_weights
 from cnnsearch.results.record import Inputs, Record
-from cnnsearch.training.models.pretrained import Key, Pretrained, find_weights
+from cnnsearch.training.models.pretrained import Key, Pretrained
 from cnnsearch.use.choose import Chosen
 
 if TYPE_CHECKING:  # torch takes seconds to import
@@ -118,11 +119,7 @@ def _weights(chosen: Chosen, record: Record) -> dict[Key, Pretrained]:
     key = weights_below(chosen.results, record)
     if key is None:
         return {}
-    found = find_weights({key})
-    recorded = {(model, name): identity for model, name, identity in chosen.data.get("weights", [])}
-    if found[key].identity != recorded.get(key):
-        raise ResultsError(f"{found[key].file}: these are not the weights that trial {record.trial_id} started from")
-    return found
+    return recorded_weights(chosen.results, {key}, record.trial_id)
 
 
 def _looked_up(chosen: Chosen, data: str | None) -> Inputs:

@@ -1,4 +1,4 @@
-"""The commands and the code on docs/predict.md and docs/export.md work."""
+"""The commands and the code on docs/predict.md, docs/export.md, docs/reproduce.md and docs/diff.md work."""
 
 from __future__ import annotations
 
@@ -20,6 +20,11 @@ ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "predict.md").read_text(encoding="utf-8")
 EXPORT = (ROOT / "docs" / "export.md").read_text(encoding="utf-8")
 COMMANDS = re.findall(r"^    cnnsearch predict (.+)$", PAGE, flags=re.MULTILINE)
+REPRODUCE = (ROOT / "docs" / "reproduce.md").read_text(encoding="utf-8")
+REPRODUCED = re.findall(r"^    cnnsearch reproduce (.+)$", REPRODUCE, flags=re.MULTILINE)
+DIFFS = re.findall(
+    r"^    cnnsearch diff (.+)$", (ROOT / "docs" / "diff.md").read_text(encoding="utf-8"), flags=re.MULTILINE
+)
 EXPORTS = re.findall(r"^    cnnsearch export (.+)$", EXPORT, flags=re.MULTILINE)
 
 
@@ -39,6 +44,8 @@ def place(results: Path, images: Path, tmp_path: Path, monkeypatch: pytest.Monke
 def test_the_pages_show_several_commands() -> None:
     assert len(COMMANDS) >= 5
     assert len(EXPORTS) == 2
+    assert len(REPRODUCED) == 3
+    assert len(DIFFS) == 3
 
 
 @pytest.mark.parametrize("arguments", COMMANDS)
@@ -79,3 +86,27 @@ def test_exports(place: Path, arguments: str) -> None:
     assert {file.name for file in (place / words[1]).iterdir()} == told - (
         {"model.onnx"} if "--format" in words else set()
     )
+
+
+@pytest.mark.parametrize("arguments", REPRODUCED)
+def test_reproductions(place: Path, images: Path, arguments: str) -> None:
+    # The page's results are a link here: what is beside them by default is beside what it leads to.
+    trial = cnnsearch.load("results/part1").best().id
+    shutil.rmtree(place / "photos")
+    (place / "photos").symlink_to(images)
+    words = shlex.split(arguments.replace("TRIAL", trial[:10]))
+    out = place / "made" if "--out" not in words else place / words[words.index("--out") + 1]
+    done = ask(*words, *(() if "--out" in words else ("--out", out)), command="reproduce")
+    assert done.returncode == 0, done.stderr
+    assert re.search("^identical +every epoch's numbers", done.stdout, flags=re.MULTILINE)
+    for part in ("reproduction.json", "trials"):
+        assert f"`{part}" in REPRODUCE
+        assert (out / part).exists()
+
+
+@pytest.mark.parametrize("arguments", DIFFS)
+def test_comparisons(place: Path, results: Path, arguments: str) -> None:
+    shutil.copytree(results, place / "new" / "part1")
+    done = ask(*shlex.split(arguments), command="diff")
+    assert done.returncode == 0, done.stderr
+    assert "No difference: both are right on the same images." in done.stdout + done.stderr
