@@ -81,6 +81,7 @@ def test_progress_is_a_line_for_each_epoch(results: Path, tmp_path: Path) -> Non
     )
 
 
+@pytest.mark.after
 def test_every_kind_of_trial_is_identical(results: Path, tmp_path: Path) -> None:
     records = Results(results).records()
     kinds = {(record.stage, record.settings.fine_tune): id_ for id_, record in records.items()}
@@ -329,6 +330,7 @@ def test_a_trial_that_starts_from_itself_is_refused(copy: Results, tmp_path: Pat
     assert ask(copy.path, other, "--out", tmp_path / "again", command="reproduce").returncode == 0
 
 
+@pytest.mark.after
 def test_a_head_that_was_trained_in_company_is_identical_alone(images: Path, tmp_path: Path) -> None:
     heads = (
         "stages=[{name: heads, space: {model: resnet18, weights: WEIGHTS, fine_tune: head, "
