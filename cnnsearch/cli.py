@@ -13,7 +13,7 @@ import typer
 
 from cnnsearch import __version__
 from cnnsearch.asking import AsJson, Command, SweepCommand, refuse_code, seconds_of, seeds_of
-from cnnsearch.beginning import init
+from cnnsearch.beginning import check, init
 from cnnsearch.classifying import export, predict
 from cnnsearch.ending import (
     INTERRUPTED,
@@ -266,6 +266,7 @@ app.command(cls=Command)(predict)
 app.command()(export)
 app.command(cls=Command)(explain)
 app.command()(init)
+app.command(cls=Command)(check)
 
 
 def main() -> None:

@@ -192,3 +192,29 @@ class Suggestion(Part):
 
     text: Text = Field(description="what to try, and why")
     command: Text | None = Field(description="the command that does it, where there is one")
+
+
+class CheckedImage(Part):
+    """An image that was looked at."""
+
+    file: Text = Field(description="its path inside the source, or its index")
+    split: Literal["training", "validation", "test", "unused"] = Field(description="the split it is in")
+    label: Text = Field(description="its class")
+
+
+class CheckedPair(Part):
+    """Two images that show the same picture."""
+
+    kind: Literal["same file", "alike", "mirrored"] = Field(
+        description="same file: byte for byte; alike: compressed again, resized or with edges cut off; mirrored: left "
+        "and right exchanged"
+    )
+    images: list[CheckedImage] = Field(description="the two of them")
+
+
+class CheckedOdd(Part):
+    """An image that stands out."""
+
+    image: CheckedImage = Field(description="which one")
+    what: Literal["one colour", "size", "mode"] = Field(description="in what")
+    why: Text = Field(description="in words, to follow its name")
