@@ -83,12 +83,13 @@ class Checked:
             across, differ = (sum(map(which, pairs)) for which in (self.is_across, self.differs))
             more = [f"{across:,} across splits"] * bool(across) + [f"{differ:,} with different labels"] * bool(differ)
             tail = f": {listed(more)}" if more else ""
-            found.append(("copies", f"{counted(len(pairs), 'pair')} of images with the same picture{tail}"))
+            found.append(("copies", f"{counted(len(pairs), 'pair')} of images with almost the same picture{tail}"))
         for what, words in (("one colour", "all of one colour"), ("size", "of unusual size"), ("mode", "of rare mode")):
             rows = [odd for odd in self.looks.odd if odd.what == what]
             if rows:
                 example = f"{printable(self.dataset.names[rows[0].row])} {rows[0].text}"
-                found.append((what, f"{counted(len(rows), 'image')} {words}, for example {example}"))
+                many = f"{len(rows):,} images {words}, for example " if len(rows) > 1 else ""
+                found.append((what, f"{many}{example}"))
         if small := self.small_classes():
             sizes = np.bincount(self.dataset.labels, minlength=len(self.dataset.classes)).tolist()
             names = listed([f"{printable(name)} ({size:,})" for name, size in small[:LISTED]])

@@ -38,7 +38,8 @@ def test_what_it_says(folder: Path) -> None:
     lines = done.stdout.splitlines()
     assert lines[0].split() == ["images", "41", "images", "in", "3", "classes"]
     assert any(
-        "2 pairs of images with the same picture: 1 across splits and 1 with different labels" in line for line in lines
+        "2 pairs of images with almost the same picture: 1 across splits and 1 with different labels" in line
+        for line in lines
     )
     assert any("one colour" in line and "val/dog/e.png is all of one colour" in line for line in lines)
     # Different labels come first.
@@ -109,6 +110,6 @@ def test_a_plan_says_it_in_a_line(folder: Path, tmp_path: Path) -> None:
         lines = plan_text(ready).splitlines()
         assert set(ready.datasets) == {(8, "bilinear")}
     (line,) = [line for line in lines if "cnnsearch check" in line]
-    assert "note: 2 pairs of images with the same picture: 1 across splits and 1 with different labels; " in line
+    assert "note: 2 pairs of images with almost the same picture: 1 across splits and 1 with different labels; " in line
     assert line.endswith(f"cnnsearch check {folder} lists them")
     assert "reading the images" in steps

@@ -26,7 +26,7 @@ SAME_PHOTO = 0.28
 """The same after edges were cut off, for images that nothing else looks like."""
 LOOKS_ALIKE = 0.8
 """Difference below which one image looks like another, for counting those."""
-CROWD = 8
+CROWD = 4
 """Images that may look like an image for `SAME_PHOTO` to hold."""
 MOST_OF_ONE = 20
 """Most partners of one image that a block of images adds."""

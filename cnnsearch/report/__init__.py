@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from cnnsearch.errors import RequestError, RunError
+from cnnsearch.evidence.doubts import doubted_wanted, judges
 from cnnsearch.evidence.evidence import Evidence, as_evidence
 from cnnsearch.evidence.mistakes import examples_wanted
 from cnnsearch.report import comparison, freshness, html, markdown
 from cnnsearch.report.comparison import ComparisonPage
 from cnnsearch.report.figures import warn_undrawn
 from cnnsearch.report.findings import summary
+from cnnsearch.report.labels import pairs_wanted
 from cnnsearch.report.page import Page, assemble
 from cnnsearch.results.tables import Tables
 from cnnsearch.storage.durable import write_whole
@@ -39,20 +41,28 @@ class Refreshed(NamedTuple):
     """What the report was made from; where it was up to date, nothing of it is computed yet."""
 
 
-def refresh(tables: Tables, pictures_of: Callable[[list[str]], dict[str, Any]]) -> Refreshed:
+def refresh(
+    tables: Tables,
+    pictures_of: Callable[[list[str]], dict[str, Any]],
+    training_of: Callable[[list[str]], dict[str, Any]] = lambda asked: {},
+) -> Refreshed:
     """Bring the report in the tables' folder up to date: make it again only where it would differ.
 
     Args:
         tables: in which at least one trial has ended.
-        pictures_of: called where the report is made again, with the names of the test examples whose pictures it
-            shows; returns what `Tables.pictures` holds.
+        pictures_of: called where the report is made again, with the names of the images whose pictures it shows;
+            returns what `Tables.pictures` holds.
+        training_of: called before, with the ids of the best trials; returns what `Tables.training` holds, or nothing
+            where that stays as it is.
 
     Raises RunError where the folder cannot be written.
     """
     noted = freshness.noted(tables.folder, tables)
     if noted is not None:
         return Refreshed(tables, tables.folder / "report.html", noted, Evidence(tables))
-    tables = replace(tables, pictures=pictures_of(examples_wanted(tables)))
+    tables = replace(tables, training=training_of(judges(tables)) or tables.training)
+    doubted = doubted_wanted(Evidence(tables))
+    tables = replace(tables, pictures=pictures_of([*examples_wanted(tables), *doubted, *pairs_wanted(tables.data)]))
     evidence = Evidence(tables)
     return Refreshed(tables, _make(evidence, tables.folder), summary(evidence), evidence)
 
@@ -102,10 +112,15 @@ def write_page(out: Path, page: Page | ComparisonPage, made_from: str = "", answ
     earlier = freshness.own_pictures(out)
     for name, png in pictures.items():
         write_whole(plots / name, png)
+    others = {}
+    if isinstance(page, Page) and page.labels.csv is not None:
+        others["doubted.csv"] = page.labels.csv
+    for name, content in others.items():
+        write_whole(out / name, content)
     write_whole(out / "report.md", markdown.render(page).encode())
     write_whole(out / "report.html", html.render(page).encode())
     for old in earlier:
         if old.name not in pictures:
             old.unlink(missing_ok=True)
-    freshness.note(out, pictures.keys(), made_from, answer)
+    freshness.note(out, pictures.keys(), made_from, answer, others.keys())
     return out / "report.html"

@@ -11,6 +11,7 @@ import pytest
 
 from cnnsearch.checking import COLUMNS
 from cnnsearch.data import alike, inspection
+from cnnsearch.report.labels import COLUMNS as DOUBTED
 from tests.asking import ask
 from tests.data.making import fill_folder
 
@@ -34,8 +35,10 @@ def test_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: st
 
 
 def test_columns() -> None:
-    table = PAGE.split("| column | |")[1].split("\n\n")[0]
-    assert tuple(re.findall(r"`(\w+)`", table)) == COLUMNS
+    tables = [part.split("\n\n")[0] for part in PAGE.split("| column | |")[1:]]
+    found, doubted = (tuple(re.findall(r"^\| (`\w+`(?:, `\w+`)*) \|", table, flags=re.MULTILINE)) for table in tables)
+    assert tuple(re.findall(r"\w+", " ".join(found))) == COLUMNS
+    assert tuple(re.findall(r"\w+", " ".join(doubted))) == DOUBTED
 
 
 def test_numbers() -> None:
