@@ -176,6 +176,12 @@ def report(
             help="Write the report here; default: the results folder, or comparison beside several.", metavar="DIR"
         ),
     ] = None,
+    figures: Annotated[
+        str | None, typer.Option(help="Write every figure also as pdf or svg, into figures/.", metavar="pdf,svg")
+    ] = None,
+    tables: Annotated[
+        str | None, typer.Option(help="Write the tables also as tex (LaTeX) or csv, into tables/.", metavar="tex,csv")
+    ] = None,
     everything: Annotated[
         bool, typer.Option("--all", help="Show also the recorded trials that the sweep as it is now does not have.")
     ] = False,
@@ -185,11 +191,14 @@ def report(
     with answering(as_json) as answer, one_clear_message(), Steps() as steps:
         steps("reading the results")
         from cnnsearch.evidence.evidence import Evidence
-        from cnnsearch.report import compare, write, write_page
+        from cnnsearch.report import compare, paper, write, write_page
         from cnnsearch.report.comparison import beside, refuse_out, refuse_repeats
         from cnnsearch.results.tables import load
 
+        also = paper.asked_for(figures, tables)
         several = len(results) > 1
+        if any(also) and out is None and any(map(is_uri, results)):
+            raise RequestError("--out: say in which folder figures and tables go, since not all results are in folders")
         if several and out is None and any(map(is_uri, results)):
             raise RequestError("--out: say in which folder the comparison goes, since not all results are in folders")
         if out is not None and is_uri(out):
@@ -208,12 +217,14 @@ def report(
                 raise RequestError(f"--out {folder} cannot be written: {error.strerror}") from None
             steps("drawing the figures and writing the report")
             compared = compare(evidence, folder) if several else None
-            page = write_page(folder, compared) if compared else write(evidence[0], folder)
+            page = write_page(folder, compared, also=also) if compared else write(evidence[0], folder, also)
             if folder == paths[0]:
                 places[0].publish()
             steps.end()
             where = f"{places[0]}/{page.name}" if folder == paths[0] else str(page)
             say(where)
+            for kind in also.folders:
+                say(folder / kind)
             if as_json:
                 from cnnsearch.telling import of_comparison, of_report
 

@@ -16,7 +16,7 @@ from cnnsearch.errors import RequestError, RunError
 from cnnsearch.evidence.doubts import doubted_wanted, judges
 from cnnsearch.evidence.evidence import Evidence, as_evidence
 from cnnsearch.evidence.mistakes import examples_wanted
-from cnnsearch.report import comparison, freshness, html, markdown
+from cnnsearch.report import comparison, freshness, html, markdown, paper
 from cnnsearch.report.comparison import ComparisonPage
 from cnnsearch.report.figures import warn_undrawn
 from cnnsearch.report.findings import summary
@@ -67,17 +67,17 @@ def refresh(
     return Refreshed(tables, _make(evidence, tables.folder), summary(evidence), evidence)
 
 
-def write(source: Tables | Evidence, out: Path) -> Path:
-    """Write report.html, report.md and plots/*.png into `out`; returns the path of report.html.
+def write(source: Tables | Evidence, out: Path, also: paper.Formats = paper.NO_FORMATS) -> Path:
+    """Write report.html, report.md and plots/*.png into `out`, and what `also` asks for; returns the first's path.
 
     Every file appears whole or not at all. Pictures of an earlier report in `out` are removed, other files are not. The
     same tables give the same bytes. Raises RunError where `out` cannot be written.
     """
-    return _make(as_evidence(source), out)
+    return _make(as_evidence(source), out, also)
 
 
-def _make(evidence: Evidence, out: Path) -> Path:
-    return write_page(out, assemble(evidence), freshness.made_from(evidence.tables), summary(evidence))
+def _make(evidence: Evidence, out: Path, also: paper.Formats = paper.NO_FORMATS) -> Path:
+    return write_page(out, assemble(evidence), freshness.made_from(evidence.tables), summary(evidence), also)
 
 
 def write_comparison(tables: Sequence[Tables], out: Path) -> Path:
@@ -94,8 +94,17 @@ def compare(sources: Sequence[Tables | Evidence], out: Path) -> ComparisonPage:
     return comparison.assemble(sources, out)
 
 
-def write_page(out: Path, page: Page | ComparisonPage, made_from: str = "", answer: freshness.Lines = ()) -> Path:
-    """Write a page and its pictures into `out`; returns the path of report.html. Raises RunError."""
+def write_page(
+    out: Path,
+    page: Page | ComparisonPage,
+    made_from: str = "",
+    answer: freshness.Lines = (),
+    also: paper.Formats = paper.NO_FORMATS,
+) -> Path:
+    """Write a page and its pictures into `out`, and what `also` asks for; returns the path of report.html.
+
+    Raises RunError.
+    """
     plots = out / "plots"
     if plots.is_symlink():
         raise RequestError(f"{plots} is a link, and nothing is written where it leads; put a folder in its place")
@@ -123,4 +132,5 @@ def write_page(out: Path, page: Page | ComparisonPage, made_from: str = "", answ
         if old.name not in pictures:
             old.unlink(missing_ok=True)
     freshness.note(out, pictures.keys(), made_from, answer, others.keys())
+    paper.write(page, out, also)
     return out / "report.html"
