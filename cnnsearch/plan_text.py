@@ -69,8 +69,11 @@ def plan_text(ready: Prepared, limits: Limits = NO_LIMITS) -> str:
         ("", f"split: {in_words(dataset.split, dataset.parts)}"),
         *(("", f"note: {warning}") for warning in dataset.warnings),
     ]
+    look = f"cnnsearch check {shlex.quote(sweep.data.source)}"
     if found := Checked(dataset).summary():
-        rows.append(("", f"note: {found}; cnnsearch check {shlex.quote(sweep.data.source)} lists them"))
+        rows.append(("", f"note: {found}; {look} lists them"))
+    if dataset.looks is None:
+        rows.append(("", f"note: nobody has looked for copies among so many images; {look} does, in some minutes"))
     rows += [("", f"note: {found.file} is read {found.note}") for found in ready.weights.values() if found.note]
     if ready.is_sealed:
         rows.append(("", f"test set sealed: no test image is looked at until cnnsearch unseal {ready.results}"))

@@ -10,6 +10,7 @@ from PIL import Image
 
 from cnnsearch import checking
 from cnnsearch.checking import COLUMNS
+from cnnsearch.data import inspection
 from cnnsearch.plan_text import plan_text
 from cnnsearch.prepare import prepared
 from cnnsearch.spec.load import load_sweep
@@ -113,3 +114,23 @@ def test_a_plan_says_it_in_a_line(folder: Path, tmp_path: Path) -> None:
     assert "note: 2 pairs of images with almost the same picture: 1 across splits and 1 with different labels; " in line
     assert line.endswith(f"cnnsearch check {folder} lists them")
     assert "reading the images" in steps
+
+
+def test_of_very_many_images_a_plan_says_that_nobody_has_looked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = fill_folder(tmp_path / "images", {"a": 12, "b": 12}, first=500)
+    monkeypatch.setattr(inspection, "MOST", 23)
+    changes = [value for value in SMALL if not value.startswith("data.split")]
+    sweep = load_sweep("part1", values=changes, data=str(folder))
+
+    def notes() -> list[str]:
+        with prepared(sweep, tmp_path, dry_run=True) as ready:
+            return [line for line in plan_text(ready).splitlines() if "cnnsearch check" in line]
+
+    (note,) = notes()
+    assert note.endswith(
+        f"nobody has looked for copies among so many images; cnnsearch check {folder} does, in some minutes"
+    )
+    assert ask(folder, command="check").returncode == 0
+    assert notes() == []

@@ -24,6 +24,8 @@ from cnnsearch.data.packs import in_threads
 from cnnsearch.errors import DiskError
 from cnnsearch.storage.durable import read_checked, write_checked
 
+MOST = 20_000
+"""Images that are looked at before a sweep: more would take minutes."""
 VERSION = 1
 """Raised when other things are found in the same images."""
 RARE = 0.05

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from cnnsearch.data import inspection
 from cnnsearch.data.alike import SIDE
 from cnnsearch.data.dataset import SPLITS, Dataset, contradictions, fingerprint, imbalance, leakage
 from cnnsearch.data.examples import FileContent, Listing
@@ -55,7 +56,7 @@ def load(
         on_progress: called with (images decoded, images in all) after each image that had to be decoded.
         split_before: how these images were split in earlier runs, for a spec that leaves it open.
         on_check: if given, the images are looked at as well (`Dataset.looks`), unless they were before; called with
-            (images looked at, images in all).
+            (images looked at, images in all). More than `inspection.MOST` are not, unless `everything` is wanted.
         everything: take in also images that no split uses, and images that cannot be split, which all train then.
 
     Returns:
@@ -72,9 +73,9 @@ def load(
         listing = replace(listing, examples=tuple(read_within(listing.examples, greys)))
     index = Index.of_source(folder / "index", identity(data.source))
     packs = Packs(folder / "images", interpolation, greys)
-    inspection = Inspection(folder / "looks", threads, on_check) if on_check else None
+    looking = Inspection(folder / "looks", threads, on_check) if on_check else None
     state = _State(
-        listing, listing.labels(), index, packs, sorted(set(image_sizes)), threads, split_before, inspection, everything
+        listing, listing.labels(), index, packs, sorted(set(image_sizes)), threads, split_before, looking, everything
     )
     try:
         state.settle(data, on_progress)
@@ -147,11 +148,16 @@ class _State:
     def _sizes_for(self, digests: Sequence[str]) -> list[int]:
         """Sizes to decode: those asked for, and the one to look at where nobody has yet."""
         is_known = self.inspection is None or self.inspection.known(digests) is not None
-        return self.sizes if is_known else sorted({*self.sizes, SIDE})
+        return self.sizes if is_known or self._are_too_many(digests) else sorted({*self.sizes, SIDE})
+
+    def _are_too_many(self, digests: Sequence[str]) -> bool:
+        return not self.everything and len(digests) > inspection.MOST
 
     def _looks(self, rows: Sequence[int], digests: Sequence[str]) -> Looks | None:
         if self.inspection is None or (known := self.inspection.known(digests)) is not None:
             return None if self.inspection is None else known
+        if self._are_too_many(digests):
+            return None
         images = np.load(self.packs.path(digests, SIDE), mmap_mode="r")
         return self.inspection.look([self.listing.examples[row].content for row in rows], digests, images)
 

@@ -46,4 +46,5 @@ def test_numbers() -> None:
     assert f"at most {alike.SAME:.0%} of".replace("%", " %") in PAGE
     assert f"{alike.SAME_PHOTO:.0%} is enough".replace("%", " %") in PAGE
     assert f"more than {inspection.TIMES_SIZE} times" in PAGE
+    assert f"more than {inspection.MOST:,} images" in PAGE
     assert f"fewer than {inspection.RARE:.0%} are".replace("%", " %") in PAGE
