@@ -29,6 +29,7 @@ EXAMPLES = {
     "reproduce": "results/part1 best",
     "diff": "results/part1 new/part1 --fail-on-regression",
     "init": "photos",
+    "check": "photos --out found.csv",
 }
 """Command -> arguments that show what it is for."""
 BARE_CONFIRM = "5"

@@ -1,4 +1,4 @@
-"""The command that writes a first sweep for a folder of images."""
+"""The commands for images before anything is trained: write a first sweep for them, and look at them."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from typing import Annotated
 
 import typer
 
-from cnnsearch.ending import one_clear_message
+from cnnsearch.asking import AsJson
+from cnnsearch.ending import answering, one_clear_message
 from cnnsearch.errors import RequestError
+from cnnsearch.steps import Steps
 from cnnsearch.storage.paths import typed_path
 from cnnsearch.words import labelled, say
 
@@ -55,3 +57,30 @@ def init(
                 ]
             )
         )
+
+
+def check(
+    source: Annotated[
+        str,
+        typer.Argument(
+            help="Folder with a sub-folder of images per class, or another source of a sweep.", metavar="DIR"
+        ),
+    ],
+    out: Annotated[
+        str | None, typer.Option(help="Write all that was found to a file that ends in .csv.", metavar="FILE")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check images: copies, also mirrored or recompressed ones, wrong labels, images that stand out."""
+    with answering(as_json) as answer, one_clear_message("stopped; nothing was written"), Steps() as steps:
+        steps(f"looking at {source}")
+        from cnnsearch import checking
+
+        file = checking.checked_out(out) if out is not None else None
+        found = checking.check(source, steps)
+        if file is not None:
+            checking.write(found, file)
+        steps.end()
+        say(checking.text(found, file))
+        if as_json:
+            answer(checking.answer(found, source, file))

@@ -13,7 +13,7 @@ import typer
 
 from cnnsearch import __version__
 from cnnsearch.asking import AsJson, Command, SweepCommand, example, refuse_code, seconds_of, seeds_of
-from cnnsearch.beginning import init
+from cnnsearch.beginning import check, init
 from cnnsearch.classifying import export, predict
 from cnnsearch.comparing import diff, reproduce
 from cnnsearch.ending import (
@@ -177,6 +177,12 @@ def report(
             help="Write the report here; default: the results folder, or comparison beside several.", metavar="DIR"
         ),
     ] = None,
+    figures: Annotated[
+        str | None, typer.Option(help="Write every figure also as pdf or svg, into figures/.", metavar="pdf,svg")
+    ] = None,
+    tables: Annotated[
+        str | None, typer.Option(help="Write the tables also as tex (LaTeX) or csv, into tables/.", metavar="tex,csv")
+    ] = None,
     everything: Annotated[
         bool, typer.Option("--all", help="Show also the recorded trials that the sweep as it is now does not have.")
     ] = False,
@@ -186,11 +192,14 @@ def report(
     with answering(as_json) as answer, one_clear_message(), Steps() as steps:
         steps("reading the results")
         from cnnsearch.evidence.evidence import Evidence
-        from cnnsearch.report import compare, write, write_page
+        from cnnsearch.report import compare, paper, write, write_page
         from cnnsearch.report.comparison import beside, refuse_out, refuse_repeats
         from cnnsearch.results.tables import load
 
+        also = paper.asked_for(figures, tables)
         several = len(results) > 1
+        if any(also) and out is None and any(map(is_uri, results)):
+            raise RequestError("--out: say in which folder figures and tables go, since not all results are in folders")
         if several and out is None and any(map(is_uri, results)):
             raise RequestError("--out: say in which folder the comparison goes, since not all results are in folders")
         if out is not None and is_uri(out):
@@ -209,12 +218,14 @@ def report(
                 raise RequestError(f"--out {folder} cannot be written: {error.strerror}") from None
             steps("drawing the figures and writing the report")
             compared = compare(evidence, folder) if several else None
-            page = write_page(folder, compared) if compared else write(evidence[0], folder)
+            page = write_page(folder, compared, also=also) if compared else write(evidence[0], folder, also)
             if folder == paths[0]:
                 places[0].publish()
             steps.end()
             where = f"{places[0]}/{page.name}" if folder == paths[0] else str(page)
             say(where)
+            for kind in also.folders:
+                say(folder / kind)
             if as_json:
                 from cnnsearch.telling import of_comparison, of_report
 
@@ -269,6 +280,7 @@ app.command(cls=Command, epilog=example("explain"))(explain)
 app.command(cls=Command, epilog=example("reproduce"))(reproduce)
 app.command(cls=Command, epilog=example("diff"))(diff)
 app.command(epilog=example("init"))(init)
+app.command(cls=Command, epilog=example("check"))(check)
 
 
 def main() -> None:

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from cnnsearch import data as images
+from cnnsearch.checking import Checked
 from cnnsearch.data.dataset import Dataset, png
 from cnnsearch.execution.machine import software
 from cnnsearch.prepare import Prepared
@@ -40,6 +41,7 @@ def write_description(ready: Prepared) -> None:
             "warnings": list(dataset.warnings),
             "weights": [[*key, found.identity] for key, found in ready.weights.items()],
             "examples": examples,
+            "check": Checked(dataset).recorded(is_sealed=ready.is_sealed),
         },
     )
     chosen = {"precision": ready.precision, "threads": ready.layout.threads}
@@ -71,9 +73,9 @@ def write_provenance(ready: Prepared, started_at: datetime, seconds: float, comm
 def write_pictures(results: ResultsPlace, dataset: Dataset, examples: list[str]) -> dict[str, Any]:
     """Store and return the pictures that the report shows, so that it can be made again without the images.
 
-    `examples` are the names of the validation and test examples that it shows.
+    `examples` are the names of the images that it shows, beside those of the contact sheet.
     """
-    rows = {dataset.names[row]: int(row) for split in ("val", "test") for row in dataset.indices[split]}
+    rows = {name: row for row, name in enumerate(dataset.names)}
     sheet = {
         name: [row for row in dataset.indices["train"] if dataset.labels[row] == label][:SHEET_IMAGES]
         for label, name in enumerate(dataset.classes)

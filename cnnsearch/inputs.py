@@ -53,13 +53,20 @@ def load_forms(
     weights: dict[Key, Pretrained],
     split_before: ChosenSplit | None = None,
     on_progress: Callable[[int, int], None] | None = None,
+    on_check: Callable[[int, int], None] | None = None,
 ) -> dict[Form, Dataset]:
-    """Load the images at every size and in every interpolation that trials may need; bilinear ones always."""
+    """Load the images at every size and in every interpolation that trials may need; bilinear ones always.
+
+    These are looked at as well if `on_check` is given: see `data.loading.load`.
+    """
     sizes = image_sizes(sweep)
     ways: list[Interpolation] = ["bilinear"]
     ways += sorted({found.preprocessing.interpolation for found in weights.values()} - {"bilinear"})
     how: dict[str, Any] = {"threads": detect().cores, "split_before": split_before, "on_progress": on_progress}
-    loaded = {way: images.load(sweep.data, sizes, interpolation=way, **how) for way in ways}
+    loaded = {
+        way: images.load(sweep.data, sizes, interpolation=way, on_check=on_check if way == "bilinear" else None, **how)
+        for way in ways
+    }
     return {(size, way): dataset for way in ways for size, dataset in loaded[way].items()}
 
 

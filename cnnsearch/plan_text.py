@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from cnnsearch.checking import Checked
 from cnnsearch.data.splits import in_words
 from cnnsearch.execution.machine.estimate import representatives, workload_key
 from cnnsearch.execution.machine.hardware import DRIVER_BYTES
@@ -67,6 +69,11 @@ def plan_text(ready: Prepared, limits: Limits = NO_LIMITS) -> str:
         ("", f"split: {in_words(dataset.split, dataset.parts)}"),
         *(("", f"note: {warning}") for warning in dataset.warnings),
     ]
+    look = f"cnnsearch check {shlex.quote(sweep.data.source)}"
+    if found := Checked(dataset).summary():
+        rows.append(("", f"note: {found}; {look} lists them"))
+    if dataset.looks is None:
+        rows.append(("", f"note: nobody has looked for copies among so many images; {look} does, in some minutes"))
     rows += [("", f"note: {found.file} is read {found.note}") for found in ready.weights.values() if found.note]
     if ready.is_sealed:
         rows.append(("", f"test set sealed: no test image is looked at until cnnsearch unseal {ready.results}"))

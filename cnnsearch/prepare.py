@@ -184,7 +184,8 @@ def prepared(
     weights = find_weights(named_weights(sweep))
     reading = functools.partial(tell, "reading the images")
     reading(0, 0)
-    datasets = load_forms(sweep, weights, recorded_split(results, sweep), reading)
+    checking = functools.partial(tell, "looking for copies among the images")
+    datasets = load_forms(sweep, weights, recorded_split(results, sweep), reading, checking)
     tell("planning", 0, 0)
     dataset = datasets[sweep.data.image_size, "bilinear"]
     sweep = sweep.model_copy(update={"data": sweep.data.model_copy(update={"split": dataset.split})})

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from cnnsearch.confirming import Chooser
 from cnnsearch.describe import write_description, write_pictures, write_provenance
+from cnnsearch.doubting import write_training
 from cnnsearch.errors import RequestError
 from cnnsearch.execution.context import Choices, SharedContext
 from cnnsearch.execution.events import Ended, Event, Planned, Waiting
@@ -197,7 +198,8 @@ def execute(
         listen(Waiting("bringing the report up to date"))
         from cnnsearch import report
 
-        made = report.refresh(tables, functools.partial(write_pictures, results, ready.dataset))
+        asked = functools.partial(write_training, results, plan, shared_context(ready), ready.dataset)
+        made = report.refresh(tables, functools.partial(write_pictures, results, ready.dataset), asked)
         tables, page, answer, evidence = made
     results.publish()
     uri = str(results) if ready.is_remote else None

@@ -17,6 +17,9 @@ from cnnsearch.told_parts import (  # all of them under one name: told.Score
     Best as Best,
     Candidate as Candidate,
     Changed as Changed,
+    CheckedImage as CheckedImage,
+    CheckedOdd as CheckedOdd,
+    CheckedPair as CheckedPair,
     Claim as Claim,
     Condition as Condition,
     Counts as Counts,
@@ -212,6 +215,26 @@ class Predictions(Part):
     predictions: list[Prediction] | None = Field(description="the answers; null where they are in a file")
 
 
+class Checked(Part):
+    """`cnnsearch check` has looked at images."""
+
+    kind: Literal["check"] = "check"
+    exit_code: Literal[0] = 0
+    source: Text = Field(description="the images, as they were given")
+    images: int = Field(description="images that could be read")
+    classes: dict[str, int] = Field(description="class -> its images")
+    small_classes: list[Text] = Field(description="classes far smaller than others")
+    warnings: list[Text] = Field(description="images that were skipped, and what is wrong with the split")
+    pairs_found: int = Field(description="pairs of images that show the same picture")
+    across_splits: int = Field(description="of these, pairs in different splits")
+    labels_differ: int = Field(description="of these, pairs with different labels")
+    pairs: list[CheckedPair] | None = Field(
+        description="the pairs, those with different labels first; null where they are in a file"
+    )
+    standing_out: list[CheckedOdd] = Field(description="images of one colour, of unusual size or of rare mode")
+    out: Text | None = Field(description="file of the table, if one was written")
+
+
 class Explanation(Part):
     """`cnnsearch explain` looked at one trial."""
 
@@ -327,13 +350,13 @@ class Failure(Part):
 
 
 Told = (
-    Run | Plan | Unsealed | Report | Comparison | StatusOfSweeps | Predictions | Explanation | Reproduction | Diff
-    | Stopped | Failure
+    Run | Plan | Unsealed | Report | Comparison | StatusOfSweeps | Predictions | Checked | Explanation
+    | Reproduction | Diff | Stopped | Failure
 )  # fmt: skip
 """What a command prints with `--json`, told apart by `kind`."""
 KINDS: tuple[type[BaseModel], ...] = (
-    Run, Plan, Unsealed, Report, Comparison, StatusOfSweeps, Predictions, Explanation, Reproduction, Diff,
-    Stopped, Failure,
+    Run, Plan, Unsealed, Report, Comparison, StatusOfSweeps, Predictions, Checked, Explanation,
+    Reproduction, Diff, Stopped, Failure,
 )  # fmt: skip
 
 

@@ -294,3 +294,29 @@ class SettingOfBoth(Part):
     a: Setting = Field(description="in A")
     b: Setting = Field(description="in B")
     held: HeldAgainst | None = Field(description="B against A; null where either was not measured")
+
+
+class CheckedImage(Part):
+    """An image that was looked at."""
+
+    file: Text = Field(description="its path inside the source, or its index")
+    split: Literal["training", "validation", "test", "unused"] = Field(description="the split it is in")
+    label: Text = Field(description="its class")
+
+
+class CheckedPair(Part):
+    """Two images that show the same picture."""
+
+    kind: Literal["same file", "alike", "mirrored"] = Field(
+        description="same file: byte for byte; alike: compressed again, resized or with edges cut off; mirrored: left "
+        "and right exchanged"
+    )
+    images: list[CheckedImage] = Field(description="the two of them")
+
+
+class CheckedOdd(Part):
+    """An image that stands out."""
+
+    image: CheckedImage = Field(description="which one")
+    what: Literal["one colour", "size", "mode"] = Field(description="in what")
+    why: Text = Field(description="in words, to follow its name")

@@ -129,8 +129,8 @@ JSON_INTRODUCTION = """\
 # JSON for scripts
 
 With `--json`, the commands `sweep` (also with `--dry-run`), `report`, `unseal`, `status`, `predict`, `explain`,
-`reproduce` and `diff` print one JSON object, on one line, on standard output and nothing else there, whatever their
-exit code. The plan, progress and messages go to standard error.
+`reproduce`, `diff` and `check` print one JSON object, on one line, on standard output and nothing else there, whatever
+their exit code. The plan, progress and messages go to standard error.
 
     cnnsearch sweep part1 --profile quick --json > answer.json
 

@@ -37,7 +37,7 @@ TIMED = {
 }
 
 
-def refresh(tables: Tables, pictures_of: Callable[[list[str]], dict[str, Any]]) -> Refreshed:
+def refresh(tables: Tables, pictures_of: Callable[[list[str]], dict[str, Any]], training_of: Any = None) -> Refreshed:
     """Write one line in the place of a report; the answer and the pictures are the real ones."""
     from cnnsearch.evidence.evidence import Evidence
     from cnnsearch.evidence.mistakes import examples_wanted
@@ -56,7 +56,7 @@ def _line(tables: Tables) -> Path:
 
 
 def refresh_alone(
-    tables: Tables, pictures_of: Callable[[list[str]], dict[str, Any]]
+    tables: Tables, pictures_of: Callable[[list[str]], dict[str, Any]], training_of: Any = None
 ) -> tuple[Tables, Path, list[Any], None]:
     """Write that line without what it takes seconds to import: there is no answer then, and no picture."""
     return tables, _line(tables), [], None

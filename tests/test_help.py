@@ -16,7 +16,7 @@ from tests.asking import ask
 
 GROUP: Any = typer.main.get_command(app)
 VERBS = {
-    "Run", "Make", "Open", "Show", "Classify", "Write", "Explain", "Train", "Compare",
+    "Check", "Run", "Make", "Open", "Show", "Classify", "Write", "Explain", "Train", "Compare",
 }  # fmt: skip
 FILES = {
     "bash": ".bash_completions/cnnsearch.sh",

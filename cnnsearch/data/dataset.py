@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cnnsearch.data.images import Interpolation
+from cnnsearch.data.looks import Looks
 from cnnsearch.spec.settings import ChosenSplit, FillSplit
 from cnnsearch.storage.checksums import canonical_json
 from cnnsearch.words import plural, printable
@@ -61,6 +62,8 @@ class Dataset:
     """The splits that the source brings: all three, "train" and "test", or none."""
     split: ChosenSplit = field(default_factory=FillSplit)
     """How the images were split, where the source did not bring its splits."""
+    looks: Looks | None = None
+    """What stands out in the images, by their rows; None where that was not asked for."""
 
     @cached_property
     def images(self) -> NDArray[np.uint8]:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from cnnsearch.data.images import FORMATS, FULL, GreyRange, Interpolation, decode, resized, to_rgb
+from cnnsearch.data.images import FORMATS, FULL, GreyRange, Interpolation, decode, resized, shape, to_rgb
 from cnnsearch.data.index import read_unchanged
 from cnnsearch.words import printable
 
@@ -46,6 +46,9 @@ class Content(Protocol):
         Raises:
             BadImageError: the image cannot be decoded, or its contents no longer match `digest`.
         """
+
+    def shape(self) -> tuple[int, int, str]:
+        """Width, height and mode of the image as it is stored; nothing is decoded. Raises BadImageError."""
 
 
 @dataclass(frozen=True)
@@ -105,6 +108,10 @@ class FileContent:
         data = read_unchanged(self.path, digest)
         return decode(data, sizes, formats=self.formats, interpolation=interpolation, grey_range=self.grey_range)
 
+    def shape(self) -> tuple[int, int, str]:
+        """See `Content.shape`."""
+        return shape(self.path, self.formats)
+
 
 @dataclass(frozen=True)
 class PixelContent:
@@ -124,6 +131,11 @@ class PixelContent:
     ) -> list[NDArray[np.uint8]]:
         """See `Content.squares`; nothing can have changed, so `digest` is not looked at."""
         return resized(to_rgb(self._plain()), sizes, interpolation)
+
+    def shape(self) -> tuple[int, int, str]:
+        """See `Content.shape`."""
+        image = self.image()
+        return image.width, image.height, image.mode
 
     def _plain(self) -> Image.Image:
         """Return the image with its pixels alone, without a palette or transparency."""

@@ -226,6 +226,15 @@ def greys(path: Path | str) -> tuple[int, int] | None:
         return None
 
 
+def shape(path: Path | str, formats: Sequence[str] = FORMATS) -> tuple[int, int, str]:
+    """Width, height and mode of an image file as it is stored, from its header. Raises BadImageError."""
+    try:
+        with _QUIET, Image.open(path, formats=tuple(formats)) as image:
+            return image.width, image.height, image.mode
+    except Exception as error:  # as in `decode`, whatever is wrong with it
+        raise BadImageError(f"cannot be read ({_one_line(str(error))})") from None
+
+
 def _over_white(image: Image.Image) -> Image.Image:
     if image.mode == "La":  # Pillow converts La to LA only
         image = image.convert("LA")

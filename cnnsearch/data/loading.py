@@ -9,12 +9,16 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from cnnsearch.data import inspection
+from cnnsearch.data.alike import SIDE
 from cnnsearch.data.dataset import SPLITS, Dataset, contradictions, fingerprint, imbalance, leakage
 from cnnsearch.data.examples import FileContent, Listing
 from cnnsearch.data.folders import FOLLOW, OUTSIDE
 from cnnsearch.data.greys import few_levels, grey_range, read_within
 from cnnsearch.data.images import FULL, Interpolation
 from cnnsearch.data.index import Index
+from cnnsearch.data.inspection import Inspection
+from cnnsearch.data.looks import Looks
 from cnnsearch.data.packs import Draft, Packs, decode_all, hash_all
 from cnnsearch.data.sources import identity, list_source
 from cnnsearch.data.splits import assign, suited
@@ -35,6 +39,8 @@ def load(
     cache: Path | None = None,
     on_progress: Callable[[int, int], None] | None = None,
     split_before: ChosenSplit | None = None,
+    on_check: Callable[[int, int], None] | None = None,
+    everything: bool = False,
 ) -> dict[int, Dataset]:
     """Load the images that a spec asks for, decoded and resized to each of several sizes.
 
@@ -49,10 +55,13 @@ def load(
         cache: folder for derived files; `cache_root()` by default.
         on_progress: called with (images decoded, images in all) after each image that had to be decoded.
         split_before: how these images were split in earlier runs, for a spec that leaves it open.
+        on_check: if given, the images are looked at as well (`Dataset.looks`), unless they were before; called with
+            (images looked at, images in all). More than `inspection.MOST` are not, unless `everything` is wanted.
+        everything: take in also images that no split uses, and images that cannot be split, which all train then.
 
     Returns:
         Size -> data set. All have the same rows, split, fingerprint and warnings. Images that the split does not use
-        are left out.
+        are left out, unless `everything` is wanted.
 
     Raises:
         DataError: there is no such source, images cannot be read, or there are too few for the split.
@@ -64,7 +73,10 @@ def load(
         listing = replace(listing, examples=tuple(read_within(listing.examples, greys)))
     index = Index.of_source(folder / "index", identity(data.source))
     packs = Packs(folder / "images", interpolation, greys)
-    state = _State(listing, listing.labels(), index, packs, sorted(set(image_sizes)), threads, split_before)
+    looking = Inspection(folder / "looks", threads, on_check) if on_check else None
+    state = _State(
+        listing, listing.labels(), index, packs, sorted(set(image_sizes)), threads, split_before, looking, everything
+    )
     try:
         state.settle(data, on_progress)
         if data.on_bad_image == "refuse" and state.reasons():
@@ -86,6 +98,8 @@ class _State:
     sizes: list[int]
     threads: int
     split_before: ChosenSplit | None = None
+    inspection: Inspection | None = None
+    everything: bool = False
     chosen: ChosenSplit = field(default_factory=FillSplit)
     """How the images are split."""
     bad: dict[int, str] = field(default_factory=dict)
@@ -94,6 +108,8 @@ class _State:
     """Row -> SHA-256 of its contents, for rows that were in some split."""
     indices: dict[str, Rows] = field(default_factory=dict)
     """Split -> its rows, bad ones left out."""
+    cannot_split: str = ""
+    """Why the images cannot be split, where they are taken in all the same."""
 
     def settle(self, data: DataSpec, on_progress: Callable[[int, int], None] | None) -> None:
         """Split, hash and decode; repeat without the images that turned out bad until none does."""
@@ -106,7 +122,7 @@ class _State:
                 if self._hash(rows):
                     continue
                 digests = [self.digests[row] for row in rows]
-                missing = [size for size in self.sizes if not self.packs.holds(digests, size)]
+                missing = [size for size in self._sizes_for(digests) if not self.packs.holds(digests, size)]
                 if not missing:
                     return
                 draft = self.packs.draft(digests, missing)
@@ -126,7 +142,24 @@ class _State:
 
     def used(self) -> list[int]:
         """Return the rows that are in some split, ascending."""
-        return sorted(int(row) for split in SPLITS for row in self.indices[split])
+        kept = (*SPLITS, "unused") if self.everything else SPLITS
+        return sorted(int(row) for split in kept for row in self.indices.get(split, ()))
+
+    def _sizes_for(self, digests: Sequence[str]) -> list[int]:
+        """Sizes to decode: those asked for, and the one to look at where nobody has yet."""
+        is_known = self.inspection is None or self.inspection.known(digests) is not None
+        return self.sizes if is_known or self._are_too_many(digests) else sorted({*self.sizes, SIDE})
+
+    def _are_too_many(self, digests: Sequence[str]) -> bool:
+        return not self.everything and len(digests) > inspection.MOST
+
+    def _looks(self, rows: Sequence[int], digests: Sequence[str]) -> Looks | None:
+        if self.inspection is None or (known := self.inspection.known(digests)) is not None:
+            return None if self.inspection is None else known
+        if self._are_too_many(digests):
+            return None
+        images = np.load(self.packs.path(digests, SIDE), mmap_mode="r")
+        return self.inspection.look([self.listing.examples[row].content for row in rows], digests, images)
 
     def reasons(self) -> list[str]:
         """Return one phrase, name and reason, for each image that cannot be used."""
@@ -140,7 +173,9 @@ class _State:
         labels, digests = self.labels[rows], [self.digests[row] for row in rows]
         indices = {split: np.searchsorted(rows, self.indices[split]).astype(np.int64) for split in SPLITS}
         classes = self.listing.classes
+        looks = self._looks(rows, digests)
         warnings = (
+            *([self.cannot_split] if self.cannot_split else []),
             *_skipped(self.reasons()),
             *self.listing.warnings,
             *self._unused(data),
@@ -164,6 +199,7 @@ class _State:
                 warnings=warnings,
                 parts=self.listing.parts,
                 split=self.chosen,
+                looks=looks,
             )
             for size in self.sizes
         }
@@ -178,6 +214,9 @@ class _State:
         try:
             split = assign(self.listing.parts, parts, self.labels[good], self.listing.classes, self.chosen)
         except DataError as error:
+            if self.everything:
+                self.cannot_split = str(error)
+                return {"train": good, "val": good[:0], "test": good[:0]}
             reasons = self.reasons()
             if not reasons:
                 raise DataError("\n".join([str(error), *self.listing.warnings])) from None

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from cnnsearch.evidence.evidence import Evidence
     from cnnsearch.report.comparison import ComparisonPage
     from cnnsearch.report.page import Page
+    from cnnsearch.report.paper import Formats
 
 __all__ = ["Refreshed", "compare", "refresh", "write", "write_comparison", "write_page"]
 
@@ -47,44 +48,54 @@ class Refreshed(NamedTuple):
         return self.made_of or Evidence(self.tables)
 
 
-def refresh(tables: Tables, pictures_of: Callable[[list[str]], dict[str, Any]]) -> Refreshed:
+def refresh(
+    tables: Tables,
+    pictures_of: Callable[[list[str]], dict[str, Any]],
+    training_of: Callable[[list[str]], dict[str, Any]] = lambda asked: {},
+) -> Refreshed:
     """Bring the report in the tables' folder up to date: make it again only where it would differ.
 
     Args:
         tables: in which at least one trial has ended.
-        pictures_of: called where the report is made again, with the names of the test examples whose pictures it
-            shows; returns what `Tables.pictures` holds.
+        pictures_of: called where the report is made again, with the names of the images whose pictures it shows;
+            returns what `Tables.pictures` holds.
+        training_of: called before, with the ids of the best trials; returns what `Tables.training` holds, or nothing
+            where that stays as it is.
 
     Raises RunError where the folder cannot be written.
     """
     noted = freshness.noted(tables.folder, tables)
     if noted is not None:
         return Refreshed(tables, tables.folder / "report.html", noted)
+    from cnnsearch.evidence.doubts import doubted_wanted, judges
     from cnnsearch.evidence.evidence import Evidence
     from cnnsearch.evidence.mistakes import examples_wanted
     from cnnsearch.report.findings import summary
+    from cnnsearch.report.labels import pairs_wanted
 
-    tables = replace(tables, pictures=pictures_of(examples_wanted(tables)))
+    tables = replace(tables, training=training_of(judges(tables)) or tables.training)
+    doubted = doubted_wanted(Evidence(tables))
+    tables = replace(tables, pictures=pictures_of([*examples_wanted(tables), *doubted, *pairs_wanted(tables.data)]))
     evidence = Evidence(tables)
     return Refreshed(tables, _make(evidence, tables.folder), summary(evidence), evidence)
 
 
-def write(source: Tables | Evidence, out: Path) -> Path:
-    """Write report.html, report.md and plots/*.png into `out`; returns the path of report.html.
+def write(source: Tables | Evidence, out: Path, also: Formats | None = None) -> Path:
+    """Write report.html, report.md and plots/*.png into `out`, and what `also` asks for; returns the first's path.
 
     Every file appears whole or not at all. Pictures of an earlier report in `out` are removed, other files are not. The
     same tables give the same bytes. Raises RunError where `out` cannot be written.
     """
     from cnnsearch.evidence.evidence import as_evidence
 
-    return _make(as_evidence(source), out)
+    return _make(as_evidence(source), out, also)
 
 
-def _make(evidence: Evidence, out: Path) -> Path:
+def _make(evidence: Evidence, out: Path, also: Formats | None = None) -> Path:
     from cnnsearch.report.findings import summary
     from cnnsearch.report.page import assemble
 
-    return write_page(out, assemble(evidence), freshness.made_from(evidence.tables), summary(evidence))
+    return write_page(out, assemble(evidence), freshness.made_from(evidence.tables), summary(evidence), also)
 
 
 def write_comparison(tables: Sequence[Tables], out: Path) -> Path:
@@ -103,10 +114,20 @@ def compare(sources: Sequence[Tables | Evidence], out: Path) -> ComparisonPage:
     return comparison.assemble(sources, out)
 
 
-def write_page(out: Path, page: Page | ComparisonPage, made_from: str = "", answer: freshness.Lines = ()) -> Path:
-    """Write a page and its pictures into `out`; returns the path of report.html. Raises RunError."""
-    from cnnsearch.report import html, markdown
+def write_page(
+    out: Path,
+    page: Page | ComparisonPage,
+    made_from: str = "",
+    answer: freshness.Lines = (),
+    also: Formats | None = None,
+) -> Path:
+    """Write a page and its pictures into `out`, and what `also` asks for; returns the path of report.html.
+
+    Raises RunError.
+    """
+    from cnnsearch.report import html, markdown, paper
     from cnnsearch.report.figures import warn_undrawn
+    from cnnsearch.report.page import Page
 
     plots = out / "plots"
     if plots.is_symlink():
@@ -124,10 +145,16 @@ def write_page(out: Path, page: Page | ComparisonPage, made_from: str = "", answ
     earlier = freshness.own_pictures(out)
     for name, png in pictures.items():
         write_whole(plots / name, png)
+    others = {}
+    if isinstance(page, Page) and page.labels.csv is not None:
+        others["doubted.csv"] = page.labels.csv
+    for name, content in others.items():
+        write_whole(out / name, content)
     write_whole(out / "report.md", markdown.render(page).encode())
     write_whole(out / "report.html", html.render(page).encode())
     for old in earlier:
         if old.name not in pictures:
             old.unlink(missing_ok=True)
-    freshness.note(out, pictures.keys(), made_from, answer)
+    freshness.note(out, pictures.keys(), made_from, answer, others.keys())
+    paper.write(page, out, also or paper.NO_FORMATS)
     return out / "report.html"

@@ -33,6 +33,7 @@ def made_from(tables: Tables) -> str:
         tables.provenance,
         tables.data,
         tables.pictures,
+        tables.training,
         tables.planned,
         tables.damaged,
         tables.is_sealed,
@@ -43,7 +44,9 @@ def made_from(tables: Tables) -> str:
     return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
 
 
-def note(out: Path, pictures: Collection[str], made: str = "", summary: Lines = ()) -> None:
+def note(
+    out: Path, pictures: Collection[str], made: str = "", summary: Lines = (), others: Collection[str] = ()
+) -> None:
     """Note what the report in `out` was made from, and its answer. Raises DiskError.
 
     Args:
@@ -51,8 +54,9 @@ def note(out: Path, pictures: Collection[str], made: str = "", summary: Lines = 
         pictures: file names of its pictures in plots/.
         made: from `made_from`; empty for a report that is made again each time.
         summary: the answer.
+        others: names of its other files.
     """
-    files = ["report.html", "report.md", *(f"plots/{name}" for name in pictures)]
+    files = ["report.html", "report.md", *others, *(f"plots/{name}" for name in pictures)]
     facts = {"made_from": made, "summary": summary, "files": {name: sha256(out / name) for name in sorted(files)}}
     write_checked(out / "report.json", facts)
 

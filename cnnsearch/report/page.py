@@ -16,6 +16,7 @@ from cnnsearch.report.advice import Advice, advice
 from cnnsearch.report.claims import Answer, Finding
 from cnnsearch.report.figures import Picture
 from cnnsearch.report.findings import answer, findings
+from cnnsearch.report.labels import Labels, labels
 from cnnsearch.report.method import Method, date_of, hardware, method, seeds_note
 from cnnsearch.report.networks import Network, networks
 from cnnsearch.report.using import Using, using
@@ -74,6 +75,8 @@ class Page:
     by_class: rows.Table | None
     """Recall of each class by the best setting."""
     wrong: list[Wrong]
+    labels: Labels
+    """Labels to look at, and copies."""
     more_confusions: list[Picture]
     using: Using | None
     trials: rows.Table
@@ -117,6 +120,7 @@ class Page:
             ("curves", "Learning curves", self.curves),
             *((f"continued-{stage.stage}", stage.heading, True) for stage in self.continued),
             ("errors", "Mistakes of the best setting", self.confusion),
+            ("labels", "Labels to look at", self.labels.doubts),
             ("use", "Using the best network", self.using),
             ("trials", "Trials", True),
             ("data", "Data", True),
@@ -162,6 +166,7 @@ def assemble(evidence: Evidence) -> Page:
         confused=most_confused(evidence, evidence.best) if evidence.best else [],
         by_class=rows.by_class(evidence),
         wrong=most_sure_and_wrong(evidence),
+        labels=labels(evidence),
         more_confusions=figures.other_confusions(evidence),
         using=using(evidence),
         trials=rows.trials(evidence),

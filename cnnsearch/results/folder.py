@@ -1,7 +1,7 @@
 """The results folder of a sweep, which only this package writes: what is in it, and how it gets there whole.
 
     results/<sweep>/
-      sweep.yaml, provenance.json, choices.json, data.json, pictures.json, unsealed.json
+      sweep.yaml, provenance.json, choices.json, data.json, pictures.json, training.json, unsealed.json
       progress.json               only while a run is active: the time it has left
       decisions/<n>.jsonl         what stopping rules decided, and on what, each written before anybody acts on it
       studies/<study_id>.jsonl    a searcher's suggestions, one per line, each written before it runs

@@ -317,7 +317,8 @@ class Folder:
     def _version(self, records: Mapping[str, Record]) -> str:
         if not records and not (self.path / NOTE).exists():
             return ""
-        own = [self._key(name) for name in ("sweep.yaml", "data.json", "pictures.json", "provenance.json")]
+        names = ("sweep.yaml", "data.json", "pictures.json", "training.json", "provenance.json")
+        own = [self._key(name) for name in names]
         tables = None if records else self._key(NOTE)
         return hashlib.sha256(f"{own} {tables} {_digest(records)}".encode()).hexdigest()
 

@@ -72,6 +72,7 @@ class Data(Shape):
     examples: dict[Literal["val", "test"], Examples] = {}
     parts: list[str] = []
     """Splits that the source brought."""
+    check: Check | None = None
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -85,6 +86,28 @@ class Data(Shape):
                 raise ValueError(f"examples.{split}.labels names class {max(listed.labels)} of {len(self.classes):,}")
             _different(listed.names)
         return self
+
+
+class CheckedImage(Shape):
+    """An image of a pair."""
+
+    file: str
+    split: str
+    label: str
+
+
+class CheckedPair(Shape):
+    """Two images with the same picture."""
+
+    kind: Literal["same file", "alike", "mirrored"]
+    images: Annotated[list[CheckedImage], Field(min_length=2, max_length=2)]
+
+
+class Check(Shape):
+    """What stood out in the images before the sweep."""
+
+    lines: list[Annotated[list[str], Field(min_length=2, max_length=2)]] = []
+    pairs: list[CheckedPair] = []
 
 
 class Hardware(Shape):
@@ -124,6 +147,22 @@ class Pictures(Shape):
     examples: dict[str, Annotated[str, AfterValidator(_picture)]] = {}
 
 
+class Training(Shape):
+    """training.json: the training images whose labels the best networks doubt most."""
+
+    trials: list[str]
+    images: Annotated[int, Field(ge=1)]
+    doubted: list[tuple[str, Count, Count, Share]]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _rows(cls, given: Any) -> Any:
+        if not isinstance(given, dict) or not isinstance(given.get("doubted"), list):
+            return given
+        rows = [tuple(row) if isinstance(row, list) else row for row in given["doubted"]]
+        return {**given, "doubted": rows}
+
+
 class _Choices(Shape):
     """choices.json: a device and what was chosen for it."""
 
@@ -160,7 +199,9 @@ class ReportNote(Shape):
 
     made_from: str
     summary: list[Annotated[list[str], Field(min_length=2, max_length=2)]]
-    files: dict[Annotated[str, Field(pattern=r"^(report\.(html|md)|plots/[A-Za-z0-9_][A-Za-z0-9_.-]*\.png)$")], str]
+    files: dict[
+        Annotated[str, Field(pattern=r"^(report\.(html|md)|doubted\.csv|plots/[A-Za-z0-9_][A-Za-z0-9_.-]*\.png)$")], str
+    ]
 
 
 class ProgressNote(Shape):
@@ -212,6 +253,7 @@ SHAPES: dict[str, type[Shape]] = {
     "provenance.json": Provenance,
     "choices.json": _Choices,
     "pictures.json": Pictures,
+    "training.json": Training,
     "unsealed.json": Unsealed,
 }
 """The files of the folder itself."""

@@ -65,6 +65,8 @@ class Tables:
     """Source, classes, splits that the source brings, images of each class in each split, fingerprint, warnings."""
     pictures: dict[str, Any]
     """Base64 PNGs of some examples; may be empty."""
+    training: dict[str, Any] = field(default_factory=dict, kw_only=True)
+    """The training images whose labels the best networks doubt most; empty where they were not asked."""
     planned: int
     """Number of trials in the sweep, ended or not."""
     is_sealed: bool = False
@@ -151,6 +153,7 @@ def load(folder: Path | str, *, store: bool = True, everything: bool = False) ->
         provenance=described["provenance.json"],
         data=data,
         pictures=described["pictures.json"],
+        training=described["training.json"],
         planned=stored.planned,
         is_sealed=is_sealed,
         unsealed=results.read(UNSEALED),
@@ -209,7 +212,7 @@ def _described(results: Results) -> tuple[dict[str, dict[str, Any]], list[str]]:
     """The files that a report can do without, by name, empty where they are damaged; and what is wrong with these."""
     found: dict[str, dict[str, Any]] = {}
     left_out = []
-    for name in ("provenance.json", "pictures.json"):
+    for name in ("provenance.json", "pictures.json", "training.json"):
         try:
             found[name] = results.read(name)
         except ResultsError as error:

@@ -38,3 +38,25 @@ def fill_folder(root: Path, counts: Mapping[str, int], first: int = 0) -> Path:
 def settle() -> None:
     """Wait until files are old enough to be remembered by an index."""
     time.sleep(0.05)
+
+
+def photo(number: int, width: int = 160, height: int = 120) -> Image.Image:
+    """An image with the statistics of a photograph: detail at all scales, noise, and some things with edges."""
+    rng = np.random.default_rng(number)
+    up, across = np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None]
+    strength = 1 / np.maximum(np.hypot(up, across), 1 / width) ** 1.2
+    waves = np.fft.irfft2(strength * np.exp(2j * np.pi * rng.random(strength.shape)), s=(height, width))
+    waves = (waves - waves.mean()) / waves.std()
+    pixels = np.stack([waves * rng.uniform(20, 45) + rng.uniform(80, 170) for _ in range(3)], axis=-1)
+    pixels += rng.normal(0, 3, pixels.shape)
+    y, x = np.mgrid[:height, :width]
+    for _ in range(rng.integers(2, 6)):
+        centre, radius = rng.uniform(0, (height, width)), rng.uniform(8, 45, 2)
+        inside = ((y - centre[0]) / radius[0]) ** 2 + ((x - centre[1]) / radius[1]) ** 2 < 1
+        pixels[inside] = 0.3 * pixels[inside] + 0.7 * rng.uniform(0, 255, 3)
+    return Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
+
+
+def recompressed(image: Image.Image, quality: int) -> Image.Image:
+    """The image after JPEG."""
+    return Image.open(io.BytesIO(encoded(image, "JPEG", quality=quality))).convert("RGB")

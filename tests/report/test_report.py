@@ -18,6 +18,7 @@ import pytest
 
 from cnnsearch import plots, report
 from cnnsearch.errors import RunError
+from cnnsearch.evidence.doubts import doubted_wanted
 from cnnsearch.evidence.evidence import Evidence
 from cnnsearch.evidence.mistakes import examples_wanted
 from cnnsearch.plots.style import title_of
@@ -237,6 +238,7 @@ class TestEveryReport:
             "curves",
             "continued-dropout",
             "errors",
+            "labels",
             "use",
             "trials",
             "data",
@@ -266,8 +268,8 @@ class TestPart1:
         out, page = built("part1")
         assert (out / "report.html").stat().st_size < 3_000_000
         assert [attrs["id"] for tag, attrs in page.tags if tag == "h2"] == [
-            "found", "networks", "all-settings", "heatmaps", "curves", "continued-dropout", "errors", "use", "trials",
-            "data", "method",
+            "found", "networks", "all-settings", "heatmaps", "curves", "continued-dropout", "errors", "labels", "use",
+            "trials", "data", "method",
         ]  # fmt: skip
 
     def test_numbers_are_those_of_the_tables(self, built):
@@ -301,7 +303,9 @@ class TestPart1:
         sources = page.attributes("src")
         wanted = examples_wanted(tables)
         assert len(wanted) == 24
-        assert len(sources) == 24 + 10 * 5
+        doubted = [name for name in doubted_wanted(Evidence(tables)) if name in tables.pictures["examples"]]
+        assert doubted
+        assert len(sources) == 24 + 10 * 5 + len(doubted)
         assert all(f"data:image/png;base64,{tables.pictures['examples'][name]}" in sources for name in wanted)
 
     @pytest.mark.usefixtures("figures_left_blank")

@@ -142,7 +142,9 @@ def test_what_is_written_here_goes_there(mirror: Mirror, there: Path) -> None:
 def test_a_sweep_as_in_a_folder(tmp_path: Path, there: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In two parts on two machines, then again, then in a sweep beside it; and a worker's trial that failed."""
 
-    def refresh(tables: Tables, pictures_of: Callable[[list[str]], dict[str, Any]]) -> Refreshed:
+    def refresh(
+        tables: Tables, pictures_of: Callable[[list[str]], dict[str, Any]], training_of: Any = None
+    ) -> Refreshed:
         pictures = pictures_of(examples_wanted(tables))
         return Refreshed(replace(tables, pictures=pictures), tables.folder / "report.html", [])
 
