@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import matplotlib as mpl
 from matplotlib.artist import Artist
@@ -23,6 +24,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.text import Text
 from matplotlib.ticker import MaxNLocator
+from matplotlib.transforms import Bbox
 
 # Name -> (light, dark). The `m` colours are Okabe & Ito's (2008), lightened for dark backgrounds.
 THEMES = {
@@ -198,7 +200,7 @@ def percent_axis(axes: Axes, which: str) -> None:
 
 def to_png(figure: Figure, dpi: float = 150) -> bytes:
     """The figure with its title, on white; a very large figure with fewer dots per inch, see `MOST_PIXELS`."""
-    return _saved(figure, 0.12, format="png", dpi=dpi, metadata={"Software": None})
+    return _saved(figure, 0.12, _EXTENTS.pop(figure, None), format="png", dpi=dpi, metadata={"Software": None})
 
 
 def to_pdf(figure: Figure) -> bytes:
@@ -220,20 +222,39 @@ def to_svg(figure: Figure, prefix: str) -> str:
     titles = [text for text in figure.texts if text.get_gid() == "title"]
     for text in titles:
         text.set_visible(False)
-    svg = _saved(figure, 0.04, format="svg", transparent=True).decode()
+    _EXTENTS[figure] = extent = _extent(figure)
+    svg = _saved(figure, 0.04, extent, format="svg", transparent=True).decode()
     for text in titles:
         text.set_visible(True)
     return _inlined(svg, prefix)
 
 
-def _saved(figure: Figure, padding: float, **options: Any) -> bytes:
+_EXTENTS: WeakKeyDictionary[Figure, Bbox] = WeakKeyDictionary()
+"""Figure -> what is drawn of it without its title, in inches: for the PNG of a figure that has just become an SVG.
+Finding it takes as long as drawing it."""
+
+
+def _extent(figure: Figure) -> Bbox:
+    """The box around all that is drawn, in inches."""
+    with drawing():
+        return figure.get_tightbbox()
+
+
+def _saved(figure: Figure, padding: float, extent: Bbox | None = None, **options: Any) -> bytes:
     """The figure in a file format, with `padding` inches around what is drawn.
 
-    The box is computed here, because `savefig` with a tight one draws everything a second time to find it.
+    The box is computed here, because `savefig` with a tight one draws everything a second time to find it. `extent` is
+    the box around all but the titles, where it is known.
     """
     buffer = io.BytesIO()
     with drawing():
-        box = figure.get_tightbbox().padded(padding)
+        if extent is None:
+            extent = _extent(figure)
+        elif titles := [text for text in figure.texts if text.get_gid() == "title" and text.get_visible()]:
+            renderer = FigureCanvasAgg(figure).get_renderer()  # the one at hand may be of another resolution
+            around = Bbox.union([text.get_window_extent(renderer) for text in titles])
+            extent = Bbox.union([extent, around.transformed(figure.dpi_scale_trans.inverted())])
+        box = extent.padded(padding)
         if "dpi" in options:
             longest = MOST_SIDE / max(box.width, box.height)
             options["dpi"] = min(options["dpi"], longest, (MOST_PIXELS / (box.width * box.height)) ** 0.5)

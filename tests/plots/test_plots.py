@@ -269,8 +269,9 @@ class TestStyle:
     @pytest.mark.parametrize("name", ALL)
     def test_the_same_tables_give_the_same_bytes(self, name):
         one, other = (drawn(getattr(plots, name)(part1())) for _ in range(2))
+        png = plots.to_png(other, dpi=50)  # of the other, the box around it is known from the SVG
         assert plots.to_svg(one, "a") == plots.to_svg(other, "a")
-        assert plots.to_png(one, dpi=50) == plots.to_png(other, dpi=50)
+        assert plots.to_png(one, dpi=50) == png
 
     def test_a_title_is_in_the_png_and_not_in_the_svg(self):
         figure = drawn(plots.heatmaps(part1()))
