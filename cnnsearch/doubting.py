@@ -14,13 +14,17 @@ from cnnsearch.planning.plan import Plan
 from cnnsearch.results.place import ResultsPlace
 
 FILE = "training.json"
+MOST = 20_000
+"""Most training images that networks are asked about at the end of a run."""
 _LOG = logging.getLogger(__name__)
 
 
 def write_training(
     results: ResultsPlace, plan: Plan, context: SharedContext, dataset: Dataset, asked: Sequence[str]
 ) -> dict[str, Any]:
-    """Keep and return the training images whose labels networks doubt most; empty where none kept its weights.
+    """Keep and return the training images whose labels networks doubt most.
+
+    Empty where no network kept its weights, and where there are more than `MOST` images.
 
     Args:
         results: of the sweep.
@@ -29,7 +33,9 @@ def write_training(
         dataset: the images, in any form.
         asked: ids of the trials whose networks are asked, as far as they kept their weights.
     """
-    if results.remote is not None:  # the weights are elsewhere
+    if (
+        results.remote is not None or len(dataset.indices["train"]) > MOST
+    ):  # the weights are elsewhere, or it takes long
         return {}
     known = results.here.read(FILE)
     kept = [id_ for id_ in asked if id_ in plan.trials and results.has_weights(id_)]

@@ -102,7 +102,7 @@ def _note(evidence: Evidence, found: list[Doubt]) -> str:
         "label. Some are wrong labels, others only hard; nothing here changes a score."
     )
     if not any(doubt.split == "train" for doubt in found):
-        return f"{text} Training images are not among them, since no weights of such a network are kept here."
+        return f"{text} Training images are not among them: no network was asked about those."
     return (
         f"{text} Networks believe the labels that they were trained on, so an image is compared with others of its "
         "split alone; wrong labels of training images that were learnt by heart are not found."

@@ -89,6 +89,9 @@ def test_networks_are_asked_once(folder: Path, tmp_path: Path, monkeypatch: pyte
         monkeypatch.setattr("cnnsearch.doubting._asked", None)
         assert write_training(*how, asked)["doubted"] == [list(row) for row in first["doubted"]]
         (tmp_path / "part1" / "training.json").unlink()
+        with monkeypatch.context() as patch:
+            patch.setattr("cnnsearch.doubting.MOST", first["images"] - 1)
+            assert write_training(*how, asked) == {}
         for weights in (tmp_path / "part1" / "trials").glob("*/best.safetensors"):
             weights.unlink()
         assert write_training(*how, asked) == {}
