@@ -251,7 +251,8 @@ def _saved(figure: Figure, padding: float, extent: Bbox | None = None, **options
         if extent is None:
             extent = _extent(figure)
         elif titles := [text for text in figure.texts if text.get_gid() == "title" and text.get_visible()]:
-            renderer = FigureCanvasAgg(figure).get_renderer()  # the one at hand may be of another resolution
+            # The renderer at hand may be of another resolution.
+            renderer = FigureCanvasAgg(figure).get_renderer()  # type: ignore[no-untyped-call]
             around = Bbox.union([text.get_window_extent(renderer) for text in titles])
             extent = Bbox.union([extent, around.transformed(figure.dpi_scale_trans.inverted())])
         box = extent.padded(padding)
