@@ -68,9 +68,9 @@ CODES_LEFT = (0, *range(3, 126))
 """Exit codes that `--exit-code-when-left` may be: the others mean something else here or to a shell."""
 
 
-def example(command: str) -> str:
-    """The example that a command's help ends with."""
-    return f"Example: cnnsearch {command} {EXAMPLES[command]}"
+def example(command: str) -> str | None:
+    """The example that a command's help ends with; None for one that is none of ours, as of a test."""
+    return f"Example: cnnsearch {command} {EXAMPLES[command]}" if command in EXAMPLES else None
 
 
 class Command(TyperCommand):
