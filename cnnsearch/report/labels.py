@@ -15,7 +15,7 @@ from cnnsearch.words import counted
 
 COLUMNS = ("file", "split", "label", "networks_say", "label_probability", "place_in_split")
 """Columns of doubted.csv."""
-_KINDS = {"same file": "the same file", "alike": "the same picture", "mirrored": "the same picture, mirrored"}
+_KINDS = {"same file": "the same file", "alike": "almost the same picture", "mirrored": "almost the same, mirrored"}
 
 
 @dataclass(frozen=True)

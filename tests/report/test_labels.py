@@ -54,8 +54,8 @@ def test_copies_are_shown_as_pictures(folder: Path, tmp_path: Path) -> None:
         == "2 pairs of images with almost the same picture: 1 across splits and 1 with different labels"
     )
     assert [(pair.kind, pair.differs) for pair in found.pairs] == [
-        ("the same picture", True),
-        ("the same picture, mirrored", False),
+        ("almost the same picture", True),
+        ("almost the same, mirrored", False),
     ]
     assert all(image.png for pair in found.pairs for image in pair.images)
     text = (tmp_path / "part1" / "report.html").read_text(encoding="utf-8")
