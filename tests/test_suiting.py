@@ -55,6 +55,7 @@ def test_forty_photos_in_three_classes(tmp_path: Path) -> None:
     assert "# Few images: a class has " in text
 
 
+@pytest.mark.after
 def test_three_thousand_in_two_uneven_classes(tmp_path: Path) -> None:
     photos, content = tmp_path / "photos", encoded(picture(0), "PNG")
     for name, count in (("many", 2600), ("rare", 400)):

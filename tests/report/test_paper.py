@@ -65,6 +65,7 @@ def test_text_of_svgs_is_text(out: Path) -> None:
         assert "var(--" not in file.read_text(encoding="utf-8")  # colours of their own
 
 
+@pytest.mark.after
 def test_the_same_tables_give_the_same_files(out: Path, tmp_path: Path) -> None:
     report.write(factory.one_trial(), tmp_path, Formats(("pdf", "svg"), ("tex",)))
     for file in (out / "figures").iterdir():
