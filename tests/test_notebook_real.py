@@ -19,7 +19,7 @@ pytestmark = pytest.mark.after
 SWEEP = """
 import cnnsearch
 sweep = cnnsearch.load_sweep("part1", values={values})
-tables = cnnsearch.run(sweep, {out!r})
+tables = cnnsearch.run(sweep, {out!r}, serial={serial})
 len(tables.trials)
 """
 
@@ -67,13 +67,13 @@ def kernel() -> Iterator[Kernel]:
         manager.shutdown_kernel(now=True)
 
 
-def cell(out: Path, *values: str) -> str:
-    return SWEEP.format(values=[*SMALL, *values], out=str(out))
+def cell(out: Path, *values: str, serial: bool = False) -> str:
+    return SWEEP.format(values=[*SMALL, *values], out=str(out), serial=serial)
 
 
 @pytest.mark.timeout(240)
 def test_the_plan_is_shown_first_and_then_how_far_the_run_is(kernel: Kernel, tmp_path: Path) -> None:
-    shown = kernel.outputs(kernel.begin(cell(tmp_path, GRID)))
+    shown = kernel.outputs(kernel.begin(cell(tmp_path, GRID, serial=True)))
     assert "".join(map(str, (o for o in shown if o["kind"] in ("error", "stream")))) == ""
     (first, *updates) = [output for output in shown if output["kind"] in ("display_data", "update_display_data")]
     assert first["kind"] == "display_data"
@@ -87,6 +87,7 @@ def test_the_plan_is_shown_first_and_then_how_far_the_run_is(kernel: Kernel, tmp
     assert int(text_of(result)) == len(Results(tmp_path / "part1").records())
 
 
+@pytest.mark.slow  # with Ray, whose start takes longest
 @pytest.mark.timeout(240)
 def test_an_interruption_leaves_what_goes_on(kernel: Kernel, tmp_path: Path) -> None:
     many = "stages=[{name: grid, space: {model: plain, lr: {grid: [0.1, 0.05, 0.02, 0.01, 0.005, 0.002]}}}]"
