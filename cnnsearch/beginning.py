@@ -13,7 +13,7 @@ from cnnsearch.asking import AsJson
 from cnnsearch.ending import answering, one_clear_message
 from cnnsearch.errors import RequestError
 from cnnsearch.steps import Steps
-from cnnsearch.storage.paths import typed_path
+from cnnsearch.storage.paths import file_to_write, typed_path
 from cnnsearch.words import labelled, say
 
 
@@ -76,7 +76,7 @@ def check(
         steps(f"looking at {source}")
         from cnnsearch import checking
 
-        file = checking.checked_out(out) if out is not None else None
+        file = file_to_write(out, [".csv"]) if out is not None else None
         found = checking.check(source, steps)
         if file is not None:
             checking.write(found, file)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
 from statistics import median
 
@@ -14,12 +15,10 @@ from cnnsearch.data.alike import SIDE
 from cnnsearch.data.dataset import SPLIT_WORDS, Dataset
 from cnnsearch.data.loading import load
 from cnnsearch.data.looks import Kind, Looks, Pair
-from cnnsearch.errors import RequestError
 from cnnsearch.execution.machine.hardware import detect
 from cnnsearch.prepare import Tell, quiet
 from cnnsearch.spec.settings import DataSpec
 from cnnsearch.storage.durable import write_whole
-from cnnsearch.storage.paths import typed_path
 from cnnsearch.words import LISTED, counted, labelled, listed, printable
 
 SMALL_CLASS = 3
@@ -42,7 +41,7 @@ class Checked:
             for row in rows:
                 self._splits[row] = split
 
-    @property
+    @cached_property
     def pairs(self) -> list[Pair]:
         """All pairs; first those with different labels, then those across splits."""
 
@@ -67,14 +66,16 @@ class Checked:
             label=self.dataset.classes[self.dataset.labels[row]],
         )
 
+    @cached_property
+    def sizes(self) -> dict[str, int]:
+        """Class -> number of its images."""
+        counts = np.bincount(self.dataset.labels, minlength=len(self.dataset.classes)).tolist()
+        return dict(zip(self.dataset.classes, counts, strict=True))
+
     def small_classes(self) -> list[tuple[str, int]]:
         """Classes far smaller than others, with their numbers of images."""
-        sizes = np.bincount(self.dataset.labels, minlength=len(self.dataset.classes)).tolist()
-        return [
-            (name, size)
-            for name, size in zip(self.dataset.classes, sizes, strict=True)
-            if size * SMALL_CLASS < median(sizes)
-        ]
+        usual = median(self.sizes.values())
+        return [(name, size) for name, size in self.sizes.items() if size * SMALL_CLASS < usual]
 
     def lines(self) -> list[tuple[str, str]]:
         """(what, how many) for everything that was found."""
@@ -91,11 +92,13 @@ class Checked:
                 many = f"{len(rows):,} images {words}, for example " if len(rows) > 1 else ""
                 found.append((what, f"{many}{example}"))
         if small := self.small_classes():
-            sizes = np.bincount(self.dataset.labels, minlength=len(self.dataset.classes)).tolist()
             names = listed([f"{printable(name)} ({size:,})" for name, size in small[:LISTED]])
             more_classes = f" and {len(small) - LISTED:,} more" if len(small) > LISTED else ""
             found.append(
-                ("small classes", f"{names}{more_classes}; half of the classes have {median(sizes):,g} or more")
+                (
+                    "small classes",
+                    f"{names}{more_classes}; half of the classes have {median(self.sizes.values()):,g} or more",
+                )
             )
         return found
 
@@ -154,20 +157,6 @@ def check(source: str, tell: Tell = quiet) -> Checked:
     return Checked(found[SIDE])
 
 
-def checked_out(out: str) -> Path:
-    """The file to write the table to. Raises RequestError where it cannot be one."""
-    file = typed_path(out)
-    if file.suffix.lower() != ".csv":
-        raise RequestError(f"--out {printable(out)}: allowed is a file that ends in .csv")
-    if file.is_dir():
-        raise RequestError(f"--out {printable(out)} is a folder: give a file in it")
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RequestError(f"--out {printable(out)} cannot be written: {error.strerror}") from None
-    return file
-
-
 def write(found: Checked, file: Path) -> None:
     """Write the table of findings. Raises DiskError."""
     write_whole(file, found.table().to_csv(index=False).encode(errors="backslashreplace"))
@@ -203,11 +192,10 @@ def answer(found: Checked, source: str, file: Path | None) -> told.Checked:
         told.CheckedPair(kind=pair.kind, images=[found.image(pair.first), found.image(pair.second)])
         for pair in found.pairs
     ]
-    sizes = np.bincount(found.dataset.labels, minlength=len(found.dataset.classes)).tolist()
     return told.Checked(
         source=source,
         images=len(found.dataset.labels),
-        classes=dict(zip(found.dataset.classes, sizes, strict=True)),
+        classes=found.sizes,
         small_classes=[name for name, _ in found.small_classes()],
         warnings=list(found.dataset.warnings),
         pairs=None if file else pairs,

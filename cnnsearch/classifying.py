@@ -11,6 +11,7 @@ from cnnsearch.asking import AsJson
 from cnnsearch.ending import answering, one_clear_message
 from cnnsearch.errors import CnnsearchError
 from cnnsearch.steps import Steps
+from cnnsearch.storage.paths import file_to_write
 from cnnsearch.words import labelled, say
 
 Trial = Annotated[
@@ -48,7 +49,7 @@ def predict(
         chosen = choose(results, trial)
         told.check_top(top, chosen.classes)
         found = listed(images, chosen.classes, follow_links=chosen.sweep.data.follow_links)
-        file = told.checked_out(out) if out is not None else None
+        file = file_to_write(out, list(told.WRITERS)) if out is not None else None
 
         from cnnsearch.use.classifier import classifier
         from cnnsearch.use.predict import predict as classify

@@ -13,7 +13,6 @@ from pydantic import (
     model_validator,
 )
 
-from cnnsearch.spec.document import KeyPath
 from cnnsearch.spec.settings import (
     AXES,
     Float,
@@ -270,7 +269,7 @@ def _space_problems(stage: Stage) -> Iterator[SpecProblemError]:
                 AXES[axis].validate_python(value)
             except ValidationError as error:
                 yield SpecProblemError(here, value_message(value, error.errors()[0]["msg"]))
-        yield from _when_problems(stage, axis, values, ("space", axis))
+        yield from _when_problems(stage, axis, values)
         if values.kind in NUMERIC_KINDS and Settings.model_fields[axis].annotation not in (int, float):
             yield SpecProblemError(("space", axis), f"{values.kind} needs a numeric axis; use {{choice: [...]}}")
         elif values.kind in ("uniform", "loguniform") and Settings.model_fields[axis].annotation is int:
@@ -280,20 +279,21 @@ def _space_problems(stage: Stage) -> Iterator[SpecProblemError]:
             )
 
 
-def _when_problems(stage: Stage, axis: str, values: Values, at: KeyPath) -> Iterator[SpecProblemError]:
+def _when_problems(stage: Stage, axis: str, values: Values) -> Iterator[SpecProblemError]:
     """Find conditions on an axis that comes later, or on values it never takes."""
+    here = ("space", axis, "when")
     before = list(stage.space)[: list(stage.space).index(axis)]
     for other, wanted in values.when.items():
         if other not in before:
-            yield SpecProblemError((*at, "when"), f"given {other!r}; allowed: an axis that stands before {axis}")
+            yield SpecProblemError(here, f"given {other!r}; allowed: an axis that stands before {axis}")
             continue
         listed = stage.space[other]
         if listed.kind in NUMERIC_KINDS:
-            yield SpecProblemError((*at, "when"), f"{other} takes values from a range, of which none can be named")
+            yield SpecProblemError(here, f"{other} takes values from a range, of which none can be named")
             continue
         for value in wanted:
             if value not in listed.args:
-                yield SpecProblemError((*at, "when", other), f"given {value!r}; allowed: {list(listed.args)}")
+                yield SpecProblemError((*here, other), f"given {value!r}; allowed: {list(listed.args)}")
 
 
 def _search_problems(stage: Stage) -> Iterator[SpecProblemError]:

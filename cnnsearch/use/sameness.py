@@ -64,8 +64,9 @@ def compare(
         _repeated(split, then, now, labels(split), seeds_allow(split), p_value)
         for split, p_value in zip(splits, p_values, strict=True)
     ]
-    reason = None if are_identical(then, now) else _reason(then, now, answers)
-    verdict: told.Sameness = "different" if reason else "identical" if are_identical(then, now) else "within"
+    is_identical = are_identical(then, now)
+    reason = None if is_identical else _reason(then, now, answers)
+    verdict: told.Sameness = "different" if reason else "identical" if is_identical else "within"
     return Comparison(verdict, reason, _apart(then, now, "val_accuracy"), _apart(then, now, "val_loss"), answers)
 
 

@@ -13,7 +13,6 @@ from cnnsearch.errors import RequestError
 from cnnsearch.planning.labels import setting, told_axes
 from cnnsearch.stats import wilson
 from cnnsearch.storage.durable import write_whole
-from cnnsearch.storage.paths import typed_path
 from cnnsearch.told import Accuracy, Candidate, Prediction, Predictions
 from cnnsearch.use.choose import Chosen
 from cnnsearch.words import accuracy, listed, percent, plural, printable
@@ -56,28 +55,11 @@ def confusion(answers: pd.DataFrame, classes: Sequence[str]) -> pd.DataFrame:
     return pd.DataFrame(matrix, index=pd.Index(classes, name="label"), columns=list(classes))
 
 
-_WRITERS: dict[str, Callable[[pd.DataFrame], bytes]] = {
+WRITERS: dict[str, Callable[[pd.DataFrame], bytes]] = {
     ".csv": lambda answers: answers.to_csv(index=False).encode(),
     ".jsonl": lambda answers: answers.to_json(orient="records", lines=True, force_ascii=False).encode(),
     ".parquet": lambda answers: answers.to_parquet(index=False),
 }
-
-
-def checked_out(out: str) -> Path:
-    """The file to write answers to, in a folder that is made if it is missing.
-
-    Raises RequestError where its ending says no format, or it cannot be written.
-    """
-    file = typed_path(out)
-    if file.suffix.lower() not in _WRITERS:
-        raise RequestError(f"--out {printable(out)}: allowed are files that end in {listed(list(_WRITERS), 'or')}")
-    if file.is_dir():
-        raise RequestError(f"--out {printable(out)} is a folder: give a file in it")
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RequestError(f"--out {printable(out)} cannot be written: {error.strerror}") from None
-    return file
 
 
 def write(answers: pd.DataFrame, classes: Sequence[str], file: Path) -> list[Path]:
@@ -85,7 +67,7 @@ def write(answers: pd.DataFrame, classes: Sequence[str], file: Path) -> list[Pat
 
     Returns the files. Raises DiskError.
     """
-    write_whole(file, _WRITERS[file.suffix.lower()](answers))
+    write_whole(file, WRITERS[file.suffix.lower()](answers))
     if right(answers) is None:
         return [file]
     beside = file.with_name(f"{file.stem}-confusion.csv")
