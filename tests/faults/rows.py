@@ -37,7 +37,7 @@ ROWS = {
     ),
     5: Row(
         "kill Ray's GCS or raylet",
-        "ends within 90 s with non-zero exit and a message; the same command continues",
+        "ends within two minutes, with a message and exit 1 unless all is done; the same command continues",
     ),
     6: Row("SIGSTOP a worker", "a watchdog kills and retries it"),
     7: Row(
