@@ -200,7 +200,9 @@ def percent_axis(axes: Axes, which: str) -> None:
 
 def to_png(figure: Figure, dpi: float = 150) -> bytes:
     """The figure with its title, on white; a very large figure with fewer dots per inch, see `MOST_PIXELS`."""
-    return _saved(figure, 0.12, _EXTENTS.pop(figure, None), format="png", dpi=dpi, metadata={"Software": None})
+    # Packed tightly it would be a seventh smaller, and take a fifth longer.
+    options = {"metadata": {"Software": None}, "pil_kwargs": {"compress_level": 1}}
+    return _saved(figure, 0.12, _EXTENTS.pop(figure, None), format="png", dpi=dpi, **options)
 
 
 def to_pdf(figure: Figure) -> bytes:
