@@ -22,7 +22,7 @@ from cnnsearch.results.tables import load
 from cnnsearch.spec.axis_words import describe, format_value
 from cnnsearch.spec.settings import Settings
 from cnnsearch.telling import score_of, setting_of
-from cnnsearch.use.choose import BEST, meant, repeat_command, results_in, some
+from cnnsearch.use.choose import BEST, meant, refuse_tables_alone, repeat_command, results_in, some
 from cnnsearch.words import labelled, percent, printable, signed
 
 LOG_LINES = 3
@@ -55,10 +55,13 @@ def explanation(folder: str, asked: str) -> told.Explanation:
     Raises RequestError where there is no such trial, or several, and ResultsError where the folder cannot be read.
     """
     results = results_in(folder, "explain looks at")
-    evidence = Evidence(load(results.path, store=False))
+    tables = load(results.path, store=False)
+    evidence = Evidence(tables)
     look = Folder(results.path).look()
     records = results.records({})
     begun = {one.trial_id: one for one in (*look.running, *look.left)}
+    if not begun:
+        refuse_tables_alone(results, tables, records)
     if asked == BEST:
         id_ = evidence.best_trial or ""
         if id_ not in records:

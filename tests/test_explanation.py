@@ -237,6 +237,16 @@ def test_no_best_where_nothing_has_finished(results: Results) -> None:
     assert answer.stderr == f"error: {results.path}: no trial has finished, so there is no best one\n"
 
 
+@pytest.mark.parametrize("command", ["explain", "reproduce"])
+def test_tables_alone_are_no_trials(results: Results, command: str) -> None:
+    load(results.path)
+    shutil.rmtree(results.path / "trials")
+    for trial in ("best", "1234"):
+        answer = ask(results.path, trial, command=command)
+        assert answer.returncode == 2
+        assert f"{results.path} holds the tables of a sweep but not its trials, which this needs" in answer.stderr
+
+
 def test_sparklines() -> None:
     assert sparkline([0, 1, 2, 3, 4, 5, 6, 7]) == "▁▂▃▄▅▆▇█"
     assert sparkline([2.0, None, 1.0]) == "█×▁"

@@ -140,7 +140,7 @@ def _refuse_missing(source: str, root: Path, known: Sequence[str]) -> None:
     hint = f" Did you mean {text(candidates[0])}?" if candidates else ""
     raise DataError(
         f"no folder {text(source) or '(empty name)'}.{hint}\n"
-        "--data takes fashion-mini, a folder with one sub-folder per class, or torchvision:NAME."
+        "Images come from a folder with one sub-folder per class, from fashion-mini, or from torchvision:NAME."
     )
 
 

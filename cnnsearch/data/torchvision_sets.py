@@ -114,7 +114,7 @@ def _unavailable(name: str, folder: Path, error: Exception) -> str:
     return (
         f"{PREFIX}{name} could not be downloaded or read ({type(error).__name__}: {reason}).\n"
         f"Its files are expected in {folder}; if some are there, they may be damaged: delete them.\n"
-        "Without a network, put them there by hand, or give --data a folder with one sub-folder per class."
+        "Without a network, put them there by hand, or take a folder with one sub-folder per class."
     )
 
 

@@ -81,6 +81,8 @@ def choose(folder: Path | str, trial: str | None = None, tables: Tables | None =
     if "classes" not in data:
         raise ResultsError(f"{results.path} has no data.json; run the sweep again, which puts it right")
     records = results.records({})
+    if not records:
+        refuse_tables_alone(results, tables or load(results.path, store=False), records)
     kept = [id_ for id_, record in records.items() if _keeps_weights(results, record)]
     if trial is None:
         id_ = Evidence(tables or load(results.path, store=False)).best_trial
@@ -105,6 +107,7 @@ def ended_trial(results: Results, tables: Tables, asked: str) -> Record:
     Raises RequestError where there is no such trial, or several.
     """
     records = results.records({})
+    refuse_tables_alone(results, tables, records)
     if asked == BEST:
         id_ = Evidence(tables).best_trial
         if id_ not in records:
@@ -112,6 +115,15 @@ def ended_trial(results: Results, tables: Tables, asked: str) -> Record:
         return records[id_]
     ended = f"Trials that ended: {some(list(records))}." if records else "No trial has ended."
     return records[meant(asked, list(records), results.path, f"{ended} {BEST}: the best by validation.")]
+
+
+def refuse_tables_alone(results: Results, tables: Tables, records: Mapping[str, Record]) -> None:
+    """Raise RequestError where the folder holds the tables of trials that ended, but none of the trials."""
+    if not records and not tables.trials.empty:
+        raise RequestError(
+            f"{results.path} holds the tables of a sweep but not its trials, which this needs; "
+            f"a report can be made of them: cnnsearch report {shlex.quote(str(results.path))}"
+        )
 
 
 def repeat_command(results: Path, trial_id: str) -> str:

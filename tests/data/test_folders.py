@@ -134,7 +134,7 @@ def test_parts_with_other_classes_are_refused(tmp_path: Path) -> None:
 def test_no_such_folder_suggests_what_is_near(tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
     said = refusal(tmp_path / "photo")
-    assert said.startswith(f"no folder {tmp_path}/photo. Did you mean {tmp_path}/photos?\n--data takes fashion-mini")
+    assert said.startswith(f"no folder {tmp_path}/photo. Did you mean {tmp_path}/photos?\nImages come from a folder")
     known = ("fashion-mini", "torchvision:CIFAR10")
     assert "Did you mean fashion-mini?" in refusal("fashion_mini", known)
     assert "Did you mean torchvision:CIFAR10?" in refusal("cifar10", known)
