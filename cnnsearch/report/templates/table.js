@@ -36,7 +36,7 @@
       const input = document.createElement("input"), count = document.createElement("output");
       bar.className = "filter";
       input.type = "search";
-      input.placeholder = "residual 0.001";
+      input.placeholder = rows.length ? [...rows[0].cells].slice(0, 2).map(cell => cell.textContent.trim()).join(" ") : "";
       label.append("Show rows with ", input);
       bar.append(label, count);
       input.addEventListener("input", () => {
@@ -51,7 +51,8 @@
         }
         count.textContent = words.length ? `${shown} of ${rows.length}` : "";
       });
-      table.parentElement.before(bar);
+      // A short table is seen whole.
+      if (rows.length > 12) table.parentElement.before(bar);
     }
   }
 
