@@ -8,7 +8,6 @@ from typing import Any
 
 from cnnsearch.data.dataset import Dataset
 from cnnsearch.errors import CnnsearchError
-from cnnsearch.evidence.doubts import most_doubted
 from cnnsearch.execution.context import SharedContext
 from cnnsearch.planning.plan import Plan
 from cnnsearch.results.place import ResultsPlace
@@ -54,6 +53,7 @@ def write_training(
 def _asked(plan: Plan, context: SharedContext, dataset: Dataset, kept: Sequence[str]) -> dict[str, Any]:
     import numpy as np
 
+    from cnnsearch.evidence.doubts import most_doubted
     from cnnsearch.execution.saved import evaluate_saved
     from cnnsearch.training.compute.device import lent_process
 

@@ -266,10 +266,12 @@ def test_a_second_start_on_one_folder_is_refused(tmp_path: Path) -> None:
         running.communicate()
 
 
-def test_help_does_not_wait_for_torch_or_ray() -> None:
+def test_help_and_a_plan_do_not_wait_for_torch_or_ray() -> None:
     code = (
         "import sys; from cnnsearch import cli; from cnnsearch.spec import load; load.load_sweep('part1');"
-        "sys.exit(any(name in sys.modules for name in ('torch', 'ray', 'matplotlib', 'pandas')))"
+        "early = any(name in sys.modules for name in ('torch', 'ray', 'matplotlib', 'pandas'));"
+        "from cnnsearch import prepare, session;"  # what a plan takes
+        "sys.exit(early or any(name in sys.modules for name in ('torch', 'ray', 'matplotlib', 'scipy', 'sklearn')))"
     )
     assert subprocess.run([sys.executable, "-c", code], env=os.environ).returncode == 0
     shown = call("--help")

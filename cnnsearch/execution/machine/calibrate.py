@@ -6,14 +6,17 @@ command that plans a sweep never imports torch. `timing` starts it, and remember
 
 from __future__ import annotations
 
+# ruff: noqa: E402
 import json
-import resource
-import subprocess
 import sys
 import time
 from typing import Any
 
 import torch
+
+IMPORT_SECONDS = time.process_time()
+"""Seconds of the processor until torch was imported: how fast the machine is, however busy it is just now."""
+
 from torch import fx, nn
 
 from cnnsearch.errors import RequestError
@@ -35,6 +38,8 @@ ONE_VALUE = "Expected more than 1 value per channel"
 """What torch says of batch normalisation in a batch of one image whose maps are a single pixel."""
 LONGEST_SECONDS = 1.0
 """Seconds, about, for which a workload is timed."""
+ENOUGH = 20
+"""Steps after which half of that time is enough."""
 
 
 def main() -> None:
@@ -45,7 +50,7 @@ def main() -> None:
     request = json.load(sys.stdin)
     device, threads = request["device"], request["threads"]
     precision = request["precision"] or probe_precision(device)
-    import_seconds = request["import_seconds"] or time_import()
+    import_seconds = request["import_seconds"] or IMPORT_SECONDS
     measured = []
     try:
         for workload in request["workloads"]:  # smallest first: the peak of memory only ever rises
@@ -74,21 +79,6 @@ def refusal(settings: Settings, error: BaseException) -> str:
     if ONE_VALUE in reason:
         reason = "its batch normalisation would see one value per channel; give a batch_size of at least 2"
     return f"{given} and batch_size {settings.batch_size}: {reason[:300]}"
-
-
-def time_import() -> float:
-    """Seconds that a new process takes to import torch; its files are in memory, since this process has read them.
-
-    Counted by what the processor does for it, so that it says how fast the machine is, not how busy it is just now.
-    """
-
-    def spent() -> float:
-        used = resource.getrusage(resource.RUSAGE_CHILDREN)
-        return used.ru_utime + used.ru_stime
-
-    before = spent()
-    subprocess.run([sys.executable, "-c", "import torch"], check=True)
-    return spent() - before
 
 
 def measure(
@@ -149,9 +139,10 @@ def _time_steps(
     step_seconds = eval_seconds = float("inf")
     began = time.perf_counter()
     # A step that a trial would replay as a graph is replayed here too: that takes less time and more memory.
-    least_left = WARM_UP_STEPS + 1 if examples.device in RECORDERS else 1
-    while least_left > 0 or time.perf_counter() - began < LONGEST_SECONDS:
-        least_left -= 1
+    least = WARM_UP_STEPS + 1 if examples.device in RECORDERS else 1
+    timed = 0
+    while timed < least or time.perf_counter() - began < LONGEST_SECONDS / (1 if timed < ENOUGH else 2):
+        timed += 1
         start = time.perf_counter()
         evaluate(state.trained, examples, "test", precision=precision)
         evaluated = time.perf_counter() - start
