@@ -185,7 +185,7 @@ def frozen_notes(ready: Prepared, stage: str) -> list[str]:
         if trial.stage != stage or trial.settings.fine_tune == "full" or not timed:
             continue
         needed, what = timed["features_image_bytes"] * images, f"{trial.settings.model} {trial.settings.fine_tune}"
-        if trial.settings.augment != "none":
+        if trial.settings.changes_images:
             notes[f"{what}: images change before its frozen layers, so every epoch computes all layers"] = None
         elif needed == 0:
             notes[f"{what}: its first layer trains, so every epoch computes all layers"] = None

@@ -100,9 +100,12 @@ an open sweep would have. Trials that a later command adds are tested as they en
 Results have to be in a folder.
 
 **Training.** The learning rate is a function of the step. Training losses are the quantity that is minimized, with
-smoothed labels and class weights; validation and test losses are plain. Augmentation depends on the seed, the epoch and
-the image, so trials with the same seed see the same images, whatever their batch size. It changes training images
-only. With augmentation, frozen layers see new images in every epoch and are computed again.
+smoothed labels, class weights, and focal or binary cross-entropy where these are asked for; validation and test losses
+are plain cross-entropy. Augmentation, erasing, mixup and cutmix depend on the seed, the epoch and the image, so trials
+with the same seed see the same images, whatever their batch size. They change training images only. With them, frozen
+layers see new images in every epoch and are computed again. With both mixup and cutmix, each image gets one of them. An
+average of the weights (`ema`) changes no step of training: it is what is evaluated, kept, tested and exported.
+Optimizers have PyTorch's defaults but for the settings in the table; adam, adamw and sgd are the fastest here.
 """
 
 

@@ -14,6 +14,7 @@ from cnnsearch.planning.trial import Trial
 from cnnsearch.results.continuation import can_go_on, shorter
 from cnnsearch.results.folder import Results
 from cnnsearch.spec.settings import Settings
+from cnnsearch.training.compute.optimizers import needs_head
 from cnnsearch.training.features import Examples, Features, bytes_needed, compute, shared
 from cnnsearch.training.models.build import initial_model, reset_head
 from cnnsearch.training.pixels import Pixels
@@ -81,16 +82,21 @@ def arrange(model: nn.Module, trial: Trial, context: SharedContext, pixels: Pixe
         context: what all trials share.
         pixels: the images.
     """
-    settings = trial.settings
+    settings, head = trial.settings, ""
+    classes = len(context.dataset(settings).classes)
+    if needs_head(settings):
+        from cnnsearch.training.models.backbones import head_name
+
+        head = head_name(model, classes)
     if settings.fine_tune == "full":
-        return TrainingState.start(model, settings), pixels
+        return TrainingState.start(model, settings, head=head), pixels
     from cnnsearch.training.models.cut import cut_for, freeze
 
-    frozen = freeze(model, settings.fine_tune, len(context.dataset(settings).classes))
+    frozen = freeze(model, settings.fine_tune, classes)
     halves = cut_for(settings, frozen)
     precision = context.precision(settings)
     if halves is None or bytes_needed(halves.prefix, pixels, precision) > context.features_bytes:
-        return TrainingState.start(model, settings, model, frozen.train_mode, frozen.trained), pixels
+        return TrainingState.start(model, settings, model, frozen.train_mode, frozen.trained, head), pixels
     start = trial.parent_id or trial.weights or f"seed {settings.seed}"
     dataset = context.dataset(settings)
     model_is = (settings.model, model_version(settings.model), settings.width)
@@ -99,4 +105,4 @@ def arrange(model: nn.Module, trial: Trial, context: SharedContext, pixels: Pixe
     make = functools.partial(compute, halves.prefix, pixels, precision)
     values = shared(key, make, len(pixels.labels), pixels.device)
     features = Features(values, pixels.labels, pixels.rows)
-    return TrainingState.start(model, settings, halves.suffix, frozen.train_mode, frozen.trained), features
+    return TrainingState.start(model, settings, halves.suffix, frozen.train_mode, frozen.trained, head), features

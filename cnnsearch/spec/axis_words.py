@@ -33,12 +33,22 @@ _WORDS = {
     "label_smoothing": AxisWords("smoothing", "smoothing", "label smoothing", "amounts of label smoothing"),
     "augment": AxisWords("augment", "augment", "augmentation", "augmentations"),
     "class_weights": AxisWords("weights", "class weights", "class weighting", "class weightings"),
+    "head_lr_factor": AxisWords(
+        "head lr ×", "head lr ×", "factor of the head's learning rate", "factors of the head's learning rate"
+    ),
+    "grad_clip": AxisWords("clip", "clip", "gradient clipping", "limits of the gradient's norm"),
+    "ema": AxisWords("ema", "ema", "averaging of weights", "decays of the weights' average"),
+    "erasing": AxisWords("erasing", "erasing", "random erasing", "probabilities of erasing"),
+    "mixup": AxisWords("mixup", "mixup", "mixup", "amounts of mixup"),
+    "cutmix": AxisWords("cutmix", "cutmix", "cutmix", "amounts of cutmix"),
+    "loss": AxisWords("loss", "loss", "loss function", "loss functions"),
+    "focal_gamma": AxisWords("gamma", "gamma", "gamma of the focal loss", "gammas of the focal loss"),
     "epochs": AxisWords("epochs", "epochs", "number of epochs", "numbers of epochs"),
 }
 
 NONE: dict[str, Value] = {
     "dropout": 0.0, "weight_decay": 0.0, "warmup_epochs": 0.0, "label_smoothing": 0.0, "augment": "none",
-    "class_weights": "none",
+    "class_weights": "none", "grad_clip": 0.0, "ema": 0.0, "erasing": 0.0, "mixup": 0.0, "cutmix": 0.0,
 }  # fmt: skip
 """Axis -> the value with which it is absent, worded as in "no dropout"."""
 

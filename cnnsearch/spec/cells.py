@@ -138,7 +138,7 @@ def typical_cells(stage: Stage) -> list[Cell]:
         for axis in ranges & cell.keys():
             rng = np.random.default_rng([stage.search.seed, index, zlib.crc32(f"end {axis}".encode())])
             cell[axis] = _end(stage.space[axis].args, cell[axis], SIZE_POWERS[axis], rng)
-        kind = tuple(cell.get(axis) for axis in (*SIZE_POWERS, "model", "fine_tune", "optimizer", "augment"))
+        kind = tuple(cell.get(axis) for axis in (*SIZE_POWERS, "model", "fine_tune", "optimizer", "augment", "loss"))
         if kind in kinds or len(kinds) < TYPICAL_WORKLOADS:
             kinds.add(kind)
             found.append(cell)

@@ -176,9 +176,22 @@ class Recipe(Part):
     lr: Float = Field(1e-3, gt=0, le=100, description="learning rate")
     batch_size: Int = Field(32, ge=1, le=65536, description="images per step")
     epochs: Int = Field(100, ge=1, le=1_000_000, description="passes over the training images")
-    optimizer: Literal["adam", "adamw", "sgd"] = Field("adam", description="optimizer")
+    optimizer: Literal[
+        "adam", "adamw", "sgd",
+        "adadelta", "adafactor", "adagrad", "adamax", "asgd", "muon", "nadam", "radam", "rmsprop", "rprop",
+    ] = Field("adam", description="optimizer; muon leaves the last layer, biases and norms to adamw")  # fmt: skip
     weight_decay: Float = Field(0.0, ge=0, le=100, description="L2 penalty (adam, sgd) or decoupled decay (adamw)")
     momentum: Float = Field(0.9, ge=0, lt=1, description="momentum of sgd; the other optimizers ignore it")
+    head_lr_factor: Float = Field(1.0, gt=0, le=1000, description="multiplies the learning rate of the last layer")
+    grad_clip: Float = Field(
+        0.0, ge=0, le=1e6, description="largest norm of a step's gradient, over all weights; 0: it is not clipped"
+    )
+    ema: Float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="decay of a moving average of the weights, which is evaluated and kept in their place; 0: none",
+    )
     lr_schedule: Literal["constant", "cosine", "one-cycle"] = Field(
         "constant", description="how the learning rate changes over the steps; one-cycle includes a warm-up"
     )
@@ -191,6 +204,17 @@ class Recipe(Part):
     augment: Augment = Field(
         "none",
         description="random changes to training images: none, flip, flip+crop, rand-1 (weak) to rand-10 (strong)",
+    )
+    erasing: Float = Field(0.0, ge=0, le=1, description="probability of erasing a rectangle of a training image")
+    mixup: Float = Field(0.0, ge=0, le=100, description="alpha of mixup, which adds two training images; 0: none")
+    cutmix: Float = Field(
+        0.0, ge=0, le=100, description="alpha of cutmix, which puts a part of one training image into another; 0: none"
+    )
+    loss: Literal["cross_entropy", "focal", "bce"] = Field(
+        "cross_entropy", description="what training minimises; bce: each class against all others"
+    )
+    focal_gamma: Float = Field(
+        2.0, ge=0, le=20, description="how much less easy images count in the focal loss; the other losses ignore it"
     )
     class_weights: Literal["none", "balanced"] = Field(
         "none", description="balanced: every class counts the same in the training loss, however many images it has"
@@ -214,7 +238,13 @@ class TrainSpec(Recipe):
         return self.model_dump(exclude={"max_seconds"})
 
 
-ADDED = ("lr_schedule", "warmup_epochs", "label_smoothing", "augment", "class_weights")
+FUSED = ("adam", "adamw", "sgd")
+"""Optimizers that are computed by fused kernels, for one network or for many heads at once."""
+
+ADDED = (
+    "lr_schedule", "warmup_epochs", "label_smoothing", "augment", "class_weights", "head_lr_factor", "grad_clip", "ema",
+    "erasing", "mixup", "cutmix", "loss", "focal_gamma",
+)  # fmt: skip
 """Hyperparameters added after the first trials were recorded. At their defaults they change no step of training."""
 
 
@@ -245,6 +275,10 @@ class Settings(Recipe):
             raise ValueError(problem)
         if self.lr_schedule == "one-cycle" and self.warmup_epochs:
             raise ValueError("warmup_epochs with lr_schedule one-cycle: it has a warm-up of its own")
+        if self.optimizer == "rprop" and self.weight_decay:
+            raise ValueError("weight_decay with optimizer rprop: it has none")
+        if self.head_lr_factor != 1.0 and self.fine_tune == "head":
+            raise ValueError("head_lr_factor with fine_tune head: no other layer is trained, so lr alone says it")
         return self
 
     def deciding(self) -> dict[str, Any]:
@@ -256,6 +290,8 @@ class Settings(Recipe):
         settings = self.model_dump(exclude={"weights"})
         if self.optimizer != "sgd":
             del settings["momentum"]
+        if self.loss != "focal":
+            settings["focal_gamma"] = ORDINARY["focal_gamma"]
         # Added after the first trials were recorded: a default must not rename them.
         for name, ordinary in ORDINARY.items():
             if settings[name] == ordinary:
@@ -266,14 +302,19 @@ class Settings(Recipe):
     def has_ordinary_steps(self) -> bool:
         """Whether all of `ADDED` have their defaults.
 
-        Then the learning rate is constant, and the loss is the plain mean over images without augmentation.
+        Then the learning rate is constant, and the loss is the plain mean of cross-entropy over unchanged images.
         """
         return all(getattr(self, name) == ordinary for name, ordinary in ORDINARY.items())
 
     @property
+    def changes_images(self) -> bool:
+        """Whether a training image looks different in every epoch."""
+        return self.augment != "none" or bool(self.erasing or self.mixup or self.cutmix)
+
+    @property
     def fits_in_company(self) -> bool:
         """Whether it trains only a head in ordinary steps: many such trials can be trained together."""
-        return self.fine_tune == "head" and self.has_ordinary_steps
+        return self.fine_tune == "head" and self.has_ordinary_steps and self.optimizer in FUSED
 
 
 ORDINARY: dict[str, Any] = {name: Settings.model_fields[name].default for name in ADDED}

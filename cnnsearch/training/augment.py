@@ -22,6 +22,11 @@ degrees, shift as a fraction of the side, brightness in standard deviations of a
 from 1."""
 KINDS = 7
 """Kinds of change of `rand-N`: rotation, shear along each axis, shift along each axis, brightness, contrast."""
+ERASED = (0.02, 1 / 3)
+"""Least and most area of the rectangle that `erasing` replaces, as a share of the image, after Zhong et al., Random
+Erasing Data Augmentation, arXiv:1708.04896."""
+MOST_ELONGATED = 3.3
+"""Most times that it may be as long as it is wide; after the same."""
 CHANGES = 2
 """Changes that `rand-N` draws for each image, independently: if both are of one kind, the second replaces the first."""
 
@@ -41,6 +46,9 @@ class Augmentation:
     """[N, 2, 3] float32, as `torch.nn.functional.affine_grid` takes them; None if images are not moved."""
     colour: Tensor | None
     """[N, 2] float32: contrast, then brightness; None if colours stay."""
+    erased: Tensor | None = None
+    """[N, 4] float32: top, left, bottom and right of a rectangle that becomes the mean colour, in pixels, empty where
+    there is none; None if no image has one."""
 
     @classmethod
     def of(cls, settings: Settings, images: int, device: str) -> Augmentation | None:
@@ -52,21 +60,26 @@ class Augmentation:
             device: where the images are.
 
         Returns:
-            None if `augment` is none.
+            None if `augment` is none and nothing is erased.
         """
-        if settings.augment == "none":
+        if settings.augment == "none" and not settings.erasing:
             return None
-        moves, colours = settings.augment != "flip", settings.augment.startswith("rand-")
+        moves, colours = settings.augment not in ("none", "flip"), settings.augment.startswith("rand-")
         return cls(
             settings,
             torch.zeros(images, dtype=torch.bool, device=device),
             torch.zeros(images, 2, 3, device=device) if moves else None,
             torch.zeros(images, 2, device=device) if colours else None,
+            torch.zeros(images, 4, device=device) if settings.erasing else None,
         )
 
     def draw(self, epoch: int) -> None:
         """Draw the changes of an epoch, in place: a recorded training step reads them from the same memory."""
         settings = self.settings
+        if self.erased is not None:
+            self.erased.copy_(_erased(settings, len(self.flip), epoch))
+        if settings.augment == "none":
+            return
         generator = torch.Generator().manual_seed(derived_seed("augment", settings.seed, epoch))
         n = len(self.flip)
         self.flip.copy_(torch.rand(n, generator=generator) < 0.5)
@@ -105,7 +118,37 @@ class Augmentation:
             contrast, brightness = self.colour[rows][:, :, None, None, None].unbind(1)
             mean = images.mean(dim=(1, 2, 3), keepdim=True)
             images = (images - mean) * contrast + mean + brightness
+        if self.erased is not None:
+            images = images.masked_fill(inside(self.erased[rows], images.shape[-1]), 0.0)
         return images.contiguous(memory_format=torch.channels_last)
+
+
+def inside(boxes: Tensor, side: int) -> Tensor:
+    """Return which pixels lie in rectangles.
+
+    Args:
+        boxes: [B, 4] top, left, bottom and right, in pixels.
+        side: S of the images.
+
+    Returns:
+        [B, 1, S, S] bool.
+    """
+    at = torch.arange(side, device=boxes.device)
+    top, left, bottom, right = boxes[:, :, None].unbind(1)
+    rows, columns = (at >= top) & (at < bottom), (at >= left) & (at < right)
+    return (rows[:, :, None] & columns[:, None, :])[:, None]
+
+
+def _erased(settings: Settings, n: int, epoch: int) -> Tensor:
+    """Draw the rectangles [n, 4] of an epoch that are erased; most are empty."""
+    generator = torch.Generator().manual_seed(derived_seed("erasing", settings.seed, epoch))
+    is_erased = torch.rand(n, generator=generator) < settings.erasing
+    area = ERASED[0] + (ERASED[1] - ERASED[0]) * torch.rand(n, generator=generator)
+    ratio = MOST_ELONGATED ** (2 * torch.rand(n, generator=generator) - 1)
+    size = settings.image_size * torch.stack([(area * ratio).sqrt(), (area / ratio).sqrt()], dim=1).clamp(max=1)
+    size = size.round()
+    low = ((settings.image_size - size) * torch.rand(n, 2, generator=generator)).round()
+    return torch.cat([low, low + size], dim=1) * is_erased[:, None]
 
 
 def _affine(radians: Tensor, shear: Tensor, shift: Tensor) -> Tensor:

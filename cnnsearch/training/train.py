@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -10,18 +11,20 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from cnnsearch.planning.trial import EpochRow
-from cnnsearch.spec.settings import ResolvedPrecision, Settings
+from cnnsearch.spec.settings import FUSED, ResolvedPrecision, Settings
 from cnnsearch.training.augment import Augmentation
+from cnnsearch.training.average import Average
 from cnnsearch.training.batches import batches, normalises_one_value
 from cnnsearch.training.compute.device import autocast, derived_seed, flushing_denormals, seed_draws
 from cnnsearch.training.compute.graphs import RECORDERS, ReplayedStep
-from cnnsearch.training.compute.optimizers import Optimizer
+from cnnsearch.training.compute.optimizers import Optimizer, optimizer_of
 from cnnsearch.training.evaluate import evaluate
 from cnnsearch.training.features import Examples
 from cnnsearch.training.history import History
+from cnnsearch.training.loss import Loss
+from cnnsearch.training.mixing import Mixing
 
 Weights = dict[str, Tensor]
 
@@ -47,6 +50,8 @@ class TrainingState(History):
     keep: frozenset[str]
     """Names in the model's state dict that training can change; only these are kept of the best epoch."""
     optimizer: Optimizer
+    average: Average | None = None
+    """Of the weights; evaluated and kept in their place."""
     best_weights: Weights = field(default_factory=dict)
 
     @classmethod
@@ -57,6 +62,7 @@ class TrainingState(History):
         trained: nn.Module | None = None,
         train_mode: Callable[[], object] | None = None,
         keep: frozenset[str] | None = None,
+        head: str = "",
     ) -> TrainingState:
         """Return the state before the first epoch.
 
@@ -66,10 +72,18 @@ class TrainingState(History):
             trained: the part that runs in training; by default the whole model.
             train_mode: called before each epoch; by default puts the whole model into training mode.
             keep: names in the state dict that can change; by default all of them.
+            head: name of the last layer, where settings treat it otherwise than the others.
         """
-        parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         names = frozenset(model.state_dict()) if keep is None else keep
-        return cls(model, trained or model, train_mode or model.train, names, Optimizer(parameters, settings))
+        average = Average(model, names, settings.ema) if settings.ema else None
+        optimizer = optimizer_of(model, settings, head)
+        return cls(model, trained or model, train_mode or model.train, names, optimizer, average)
+
+    @contextlib.contextmanager
+    def as_evaluated(self) -> Iterator[None]:
+        """Give the model the weights that are evaluated, for the time of the block: their average, if there is one."""
+        with contextlib.nullcontext() if self.average is None else self.average.in_place():
+            yield
 
     def state_dict(self) -> dict[str, Any]:
         """Return a checkpoint: tensors, numbers and strings only, so that `torch.load(weights_only=True)` reads it."""
@@ -79,6 +93,7 @@ class TrainingState(History):
             "optimizer": self.optimizer.state_dict(),
             **self.history_dict(),
             "best_weights": self.best_weights,
+            **({} if self.average is None else {"average": self.average.values}),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -87,6 +102,8 @@ class TrainingState(History):
         self.optimizer.load_state_dict(state["optimizer"])
         self.load_history(state)
         self.best_weights = state["best_weights"]
+        if self.average is not None:
+            self.average.load(state["average"])
 
 
 def train(
@@ -105,8 +122,9 @@ def train(
         precision: of matrix products and convolutions.
 
     Yields:
-        One row per epoch. Training loss and accuracy are means over the examples as they were met in the epoch;
-        seconds include validation.
+        One row per epoch. Training loss and accuracy are means over the examples as they were met in the epoch, mixed
+        ones by the label of the first image; validation loss is the cross-entropy, whatever is minimised. Seconds
+        include validation.
     """
     model, optimizer, device = state.trained, state.optimizer, examples.device
     train_rows = examples.rows["train"]
@@ -115,23 +133,30 @@ def train(
     correct = torch.zeros((), dtype=torch.int64, device=device)
 
     augmentation = Augmentation.of(settings, len(examples.labels), device)
-    class_weights = balanced(examples.labels, train_rows) if settings.class_weights == "balanced" else None
+    mixing = Mixing.of(settings, train_rows, len(examples.labels))
+    loss_of = Loss(settings, balanced(examples.labels, train_rows) if settings.class_weights == "balanced" else None)
+
+    def taken(rows: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
+        inputs, labels = examples.batch(rows)
+        return inputs if augmentation is None else (augmentation(inputs[0], rows),), labels
 
     def step(rows: Tensor) -> None:
-        inputs, labels = examples.batch(rows)
-        if augmentation is not None:
-            inputs = (augmentation(inputs[0], rows),)
+        inputs, labels = taken(rows)
+        if mixing is not None:
+            (other,), others = taken(mixing.partner[rows])
+            inputs = (mixing(inputs[0], other, rows),)
         with autocast(device, precision):
             logits = model(*inputs)
         logits = logits.float()
-        loss = F.cross_entropy(logits, labels, weight=class_weights, label_smoothing=settings.label_smoothing)
+        mixed = None if mixing is None else (others, mixing.share[rows])
+        loss = loss_of(logits, labels, mixed)
         loss.backward()
         optimizer.step()
         loss_sum.add_(loss.detach() * len(rows))
         correct.add_((logits.detach().argmax(dim=1) == labels).sum())
 
     take_step: Callable[[Tensor], None] = step
-    if device in RECORDERS:
+    if device in RECORDERS and settings.optimizer in FUSED:
         take_step = ReplayedStep(step, optimizer.zero_grad, settings.batch_size, RECORDERS[device]())
     joins_last = len(train_rows) % settings.batch_size == 1 and needs_company(state, examples, precision)
     order_generator = torch.Generator()
@@ -145,13 +170,18 @@ def train(
         correct.zero_()
         if augmentation is not None:
             augmentation.draw(epoch)
+        if mixing is not None:
+            mixing.draw(epoch)
         split = batches(order, settings.batch_size, joins_last=joins_last)
         with flushing_denormals():
             for number, rows in enumerate(split, start=(epoch - 1) * len(split)):
                 lr = learning_rate(settings, number, len(split))
                 optimizer.set_lr(lr)
                 take_step(rows)
-        validation = evaluate(model, examples, "val", precision=precision)
+                if state.average is not None:
+                    state.average.update(number)
+        with state.as_evaluated():
+            validation = evaluate(model, examples, "val", precision=precision)
         row = EpochRow(
             epoch=epoch,
             train_loss=loss_sum.item() / len(train_rows),
@@ -162,7 +192,7 @@ def train(
             seconds=time.perf_counter() - start,
         )
         if state.add(row):
-            everything = state.model.state_dict()
+            everything = state.model.state_dict() if state.average is None else state.average.values
             state.best_weights = {name: everything[name].clone() for name in sorted(state.keep)}
         yield row
         if not row.is_finite:

@@ -20,7 +20,7 @@ from cnnsearch.spec.settings import DataSpec, ResolvedPrecision, Settings
 from cnnsearch.training.compute.convolution import Conv3x3
 from cnnsearch.training.compute.device import derived_seed, reset_process
 from cnnsearch.training.compute.linear import LongLinear
-from cnnsearch.training.compute.optimizers import Optimizer
+from cnnsearch.training.compute.optimizers import FusedOptimizer
 from cnnsearch.training.models.build import initial_model
 from cnnsearch.training.pixels import Pixels, channel_statistics
 from cnnsearch.training.train import TrainingState, train
@@ -84,16 +84,18 @@ def fast_way(dataset: Dataset, chosen: Settings, precision: ResolvedPrecision) -
     """As trials are trained."""
     reset_process(threads=1)
     state = TrainingState.start(initial_model(chosen, len(dataset.classes), "cpu"), chosen)
+    optimizer = state.optimizer
+    assert isinstance(optimizer, FusedOptimizer)
     seen: list[dict[str, Tensor]] = []
 
     def look() -> None:
         if not seen:
-            stepped = zip(state.model.named_parameters(), state.optimizer.stepped, strict=True)
+            stepped = zip(state.model.named_parameters(), optimizer.stepped, strict=True)
             seen.append({name: in_shape(view.grad, parameter).clone() for (name, parameter), view in stepped})
 
-        Optimizer.step(state.optimizer)
+        FusedOptimizer.step(optimizer)
 
-    state.optimizer.step = look  # type: ignore[method-assign]
+    optimizer.step = look  # type: ignore[method-assign]
     rows = list(train(state, Pixels.of(dataset, "cpu"), chosen, precision=precision))
     assert rows[0].train_loss is not None
     assert rows[-1].val_accuracy is not None

@@ -26,6 +26,7 @@ from cnnsearch.planning.job import HEADS_AT_ONCE
 from cnnsearch.spec.settings import ResolvedPrecision, Settings
 from cnnsearch.training.compute.device import peak_memory_bytes, probe_precision, reset_process, shared_memory_bytes
 from cnnsearch.training.compute.graphs import RECORDERS, WARM_UP_STEPS
+from cnnsearch.training.compute.optimizers import needs_head
 from cnnsearch.training.evaluate import batch_size as batch_size_of_evaluation, evaluate
 from cnnsearch.training.features import Examples, Features, compute
 from cnnsearch.training.head_scores import HeadInputs, evaluate_heads
@@ -162,20 +163,25 @@ def _arrange(
 
     The last two are 0 if no outputs are shared.
     """
+    head = ""
+    if needs_head(settings):
+        from cnnsearch.training.models.backbones import head_name
+
+        head = head_name(model, classes)
     if settings.fine_tune == "full":
-        return TrainingState.start(model, settings), pixels, 0.0, 0
+        return TrainingState.start(model, settings, head=head), pixels, 0.0, 0
     from cnnsearch.training.models.cut import cut_for, freeze
 
     frozen = freeze(model, settings.fine_tune, classes)
     halves = cut_for(settings, frozen)
     if halves is None:
-        return TrainingState.start(model, settings, model, frozen.train_mode, frozen.trained), pixels, 0.0, 0
+        return TrainingState.start(model, settings, model, frozen.train_mode, frozen.trained, head), pixels, 0.0, 0
     compute(halves.prefix, pixels, precision)
     start = time.perf_counter()
     values = compute(halves.prefix, pixels, precision)
     n = len(pixels.labels)
     seconds = (time.perf_counter() - start) / n
-    state = TrainingState.start(model, settings, halves.suffix, frozen.train_mode, frozen.trained)
+    state = TrainingState.start(model, settings, halves.suffix, frozen.train_mode, frozen.trained, head)
     return state, Features(values, pixels.labels, pixels.rows), seconds, sum(v.nbytes for v in values) // n
 
 

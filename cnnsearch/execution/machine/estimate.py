@@ -245,8 +245,11 @@ def workload_key(settings: Settings) -> str:
     """Return a key that trials share if their training steps take equally long."""
     s = settings
     key = f"{s.model} {s.width:g} {s.image_size} {s.batch_size} {s.optimizer} {s.precision} {s.fine_tune}"
+    if s.has_ordinary_steps:
+        return key
     # Other unusual settings take no time of their own, but heads are then not trained together.
-    return key if s.has_ordinary_steps else f"{key} {s.augment}"
+    extra = ["mixed"] * bool(s.mixup or s.cutmix) + ["averaged"] * bool(s.ema) + ["erased"] * bool(s.erasing)
+    return " ".join([key, s.augment, *extra])
 
 
 def _parts(key: str) -> tuple[dict[str, float], list[str]]:

@@ -1,16 +1,16 @@
-"""Fused optimizers that are given their parameters in the order of memory.
+"""Optimizers: fused ones that are given their parameters in the order of memory, and PyTorch's others as they are.
 
 On a CPU, torch's fused kernels copy every weight, gradient and moment in channels_last order to the standard order and
 back, which takes half the time of a step. They work element by element, so here they are given views in the order of
 memory instead. The results are the same bit for bit.
 
-This module calls torch's functional optimizers. Its optimizer classes import the compiler when the first is made, which
-takes two seconds of a worker's start, and take a millisecond per step.
+The fused ones call torch's functional optimizers. Its optimizer classes import the compiler when the first is made,
+which takes two seconds of a worker's start, and take a millisecond per step.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from torch.optim.adam import adam
 from torch.optim.sgd import sgd
 
-from cnnsearch.spec.settings import Settings
+from cnnsearch.errors import RequestError
+from cnnsearch.spec.settings import FUSED, Settings
 
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
 """β₁, β₂ and ε of Adam and AdamW: torch's defaults."""
@@ -30,14 +31,66 @@ _IN_MEMORY, _IN_MODEL = (0, 2, 3, 1), (0, 3, 1, 2)
 """Permutation of a weight [K, C, h, w] to the order that channels_last has in memory, and the one back."""
 
 
-class Optimizer:
+class Optimizer(Protocol):
+    """What training asks of an optimizer."""
+
+    def set_lr(self, lr: float) -> None:
+        """Set the learning rate of the next step, in place if it is a tensor, since a recorded step reads that."""
+
+    def step(self) -> None:
+        """Update the parameters that have gradients, and drop the gradients."""
+
+    def zero_grad(self) -> None:
+        """Drop all gradients."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return all that it remembers: tensors and numbers."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore the state of an equal optimizer. The learning rate stays as it is: it is a function of the step."""
+
+
+def optimizer_of(model: nn.Module, settings: Settings, head: str = "") -> Optimizer:
+    """Return the optimizer of a model's parameters that require gradients.
+
+    Args:
+        model: on its device.
+        settings: which optimizer, and how it steps.
+        head: name of the last layer; needed where settings treat it otherwise than the others: see `needs_head`.
+
+    Raises RequestError where this version of PyTorch has no such optimizer.
+    """
+    named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+    of_head = {name for name, _ in named if head and name.rpartition(".")[0] == head}
+    factors = [settings.head_lr_factor if name in of_head else 1.0 for name, _ in named]
+    parameters = [parameter for _, parameter in named]
+    if settings.optimizer in FUSED:
+        return FusedOptimizer(parameters, settings, factors)
+    matrices = [p.dim() >= 2 and name not in of_head for name, p in named] if settings.optimizer == "muon" else None
+    return TorchOptimizer(parameters, settings, factors, matrices)
+
+
+def needs_head(settings: Settings) -> bool:
+    """Whether the last layer is stepped otherwise than the others."""
+    return settings.head_lr_factor != 1.0 or settings.optimizer == "muon"
+
+
+class FusedOptimizer:
     """A fused optimizer for some parameters.
 
     As soon as the gradient of a parameter is complete, it moves to the view through which the parameter is updated.
     """
 
-    def __init__(self, parameters: Iterable[nn.Parameter], settings: Settings) -> None:
+    def __init__(
+        self, parameters: Iterable[nn.Parameter], settings: Settings, factors: Sequence[float] | None = None
+    ) -> None:
+        """Args:
+        parameters: all of them require gradients, and lie on one device.
+        settings: of the trial.
+        factors: by which the learning rate of each parameter is multiplied; None: 1.
+        """
         self.parameters = list(parameters)
+        self._factors = list(factors or [1.0] * len(self.parameters))
         self.stepped = [_view(parameter) for parameter in self.parameters]
         self.lr: float | Tensor = settings.lr
         if self.parameters[0].is_cuda:
@@ -57,8 +110,14 @@ class Optimizer:
     @torch.no_grad()
     def step(self) -> None:
         """Update the parameters that have gradients, and drop the gradients."""
-        pairs = [(p, state) for p, state in zip(self.stepped, self._states, strict=True) if p.grad is not None]
-        self._update([p for p, _ in pairs], [state for _, state in pairs], self._settings, self.lr)
+        if self._settings.grad_clip:
+            nn.utils.clip_grad_norm_(self.stepped, self._settings.grad_clip)
+        every = zip(self.stepped, self._states, self._factors, strict=True)
+        found = [(p, state, factor) for p, state, factor in every if p.grad is not None]
+        for factor in dict.fromkeys(factor for *_, factor in found):
+            some = [(p, state) for p, state, its in found if its == factor]
+            lr = self.lr if factor == 1.0 else self.lr * factor
+            self._update([p for p, _ in some], [state for _, state in some], self._settings, lr)
         self.zero_grad()
 
     def zero_grad(self) -> None:
@@ -82,6 +141,92 @@ class Optimizer:
         if self.stepped[index] is self.parameters[index]:
             return state
         return {name: value.permute(order) if value.dim() == 4 else value for name, value in state.items()}
+
+
+class TorchOptimizer:
+    """One of PyTorch's optimizer classes, with its defaults."""
+
+    def __init__(
+        self,
+        parameters: Sequence[nn.Parameter],
+        settings: Settings,
+        factors: Sequence[float],
+        matrices: Sequence[bool] | None = None,
+    ) -> None:
+        """Args:
+        parameters: all of them require gradients, and lie on one device.
+        settings: of the trial.
+        factors: by which the learning rate of each parameter is multiplied.
+        matrices: which of them the optimizer takes, each as a matrix [K, n]; the others are stepped by AdamW. None:
+            all, as they are.
+
+        Raises RequestError where this version of PyTorch has no such optimizer.
+        """
+        self._parameters = list(parameters)
+        self._settings = settings
+        self._matrices = matrices or [False] * len(self._parameters)
+        stepped = [
+            nn.Parameter(p.detach().reshape(len(p), -1).clone()) if is_matrix else p
+            for p, is_matrix in zip(self._parameters, self._matrices, strict=True)
+        ]
+        self._stepped = stepped
+        parts = [(settings.optimizer, [i for i in range(len(stepped)) if matrices is None or matrices[i]])]
+        if matrices is not None:
+            parts.append(("adamw", [i for i in range(len(stepped)) if not matrices[i]]))
+        self._parts = [
+            _class_of(name)(
+                [{"params": [stepped[i]], "factor": factors[i]} for i in indices],
+                lr=settings.lr,
+                **({} if name == "rprop" else {"weight_decay": settings.weight_decay}),
+            )
+            for name, indices in parts
+            if indices
+        ]
+
+    def set_lr(self, lr: float) -> None:
+        """See `Optimizer`."""
+        for part in self._parts:
+            for group in part.param_groups:
+                group["lr"] = lr * group["factor"]
+
+    def step(self) -> None:
+        """See `Optimizer`."""
+        with torch.no_grad():
+            for own, stepped in zip(self._parameters, self._stepped, strict=True):
+                if own is not stepped and own.grad is not None:
+                    stepped.grad = own.grad.reshape(len(own), -1)
+                    stepped.copy_(own.reshape(len(own), -1))
+        if self._settings.grad_clip:
+            nn.utils.clip_grad_norm_(self._stepped, self._settings.grad_clip)
+        for part in self._parts:
+            part.step()
+        with torch.no_grad():
+            for own, stepped in zip(self._parameters, self._stepped, strict=True):
+                if own is not stepped:
+                    own.copy_(stepped.reshape(own.shape))
+        self.zero_grad()
+
+    def zero_grad(self) -> None:
+        """See `Optimizer`."""
+        for parameter in (*self._parameters, *self._stepped):
+            parameter.grad = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """See `Optimizer`."""
+        return {"parts": [part.state_dict()["state"] for part in self._parts]}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """See `Optimizer`."""
+        for part, found in zip(self._parts, state["parts"], strict=True):
+            part.load_state_dict({"state": found, "param_groups": part.state_dict()["param_groups"]})
+
+
+def _class_of(name: str) -> Callable[..., torch.optim.Optimizer]:
+    """A class of `torch.optim`, by its name in any case. Raises RequestError where there is none."""
+    for found, kind in vars(torch.optim).items():
+        if found.lower() == name and isinstance(kind, type) and issubclass(kind, torch.optim.Optimizer):
+            return kind
+    raise RequestError(f"optimizer {name} is not in PyTorch {torch.__version__}; a newer one has it")
 
 
 class Update(Protocol):

@@ -122,8 +122,8 @@ class Cut:
 
 
 def cut_for(settings: Settings, frozen: Frozen) -> Cut | None:
-    """Cut a model with `cut`; return None also if augmentation gives the frozen layers other images in every epoch."""
-    return cut(frozen, settings.image_size) if settings.augment == "none" else None
+    """Cut a model with `cut`; return None also if the frozen layers see other images in every epoch."""
+    return None if settings.changes_images else cut(frozen, settings.image_size)
 
 
 def cut(frozen: Frozen, image_size: int) -> Cut | None:

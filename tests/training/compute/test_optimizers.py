@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from cnnsearch.spec.settings import Settings
-from cnnsearch.training.compute.optimizers import UPDATES, Optimizer
+from cnnsearch.training.compute.optimizers import UPDATES, FusedOptimizer
 
 TORCHS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "adam": torch.optim.Adam,
@@ -62,7 +62,7 @@ def same(one: Any, other: Any) -> bool:
 @pytest.mark.parametrize("kind", KINDS)
 def test_numbers_and_state_are_those_of_torchs_optimizer(kind: str) -> None:
     model = net()
-    optimizer = Optimizer(model.parameters(), chosen(kind))
+    optimizer = FusedOptimizer(model.parameters(), chosen(kind))
     assert sum(view is not own for view, own in zip(optimizer.stepped, model.parameters(), strict=True)) == 2
     for number in range(3):
         gradients(model, number)
@@ -76,7 +76,7 @@ def test_numbers_and_state_are_those_of_torchs_optimizer(kind: str) -> None:
 def test_a_parameter_without_a_gradient_stays_as_it_is(kind: str) -> None:
     model = net()
     before = copy.deepcopy(model.state_dict())
-    optimizer = Optimizer(model.parameters(), chosen(kind))
+    optimizer = FusedOptimizer(model.parameters(), chosen(kind))
     gradients(model, 0)
     optimizer.stepped[4].grad = None
     optimizer.step()
@@ -90,7 +90,7 @@ def test_a_state_that_was_taken_stays_as_it_was() -> None:
     ends = []
     for _ in range(2):
         model = net()
-        optimizer = Optimizer(model.parameters(), chosen("adam"))
+        optimizer = FusedOptimizer(model.parameters(), chosen("adam"))
         optimizer.load_state_dict(state)
         gradients(model, 2)
         optimizer.step()
@@ -111,7 +111,7 @@ def steps() -> None:
     for kind in KINDS:
         model = net()
         gradients(model, 0)
-        Optimizer(model.parameters(), chosen(kind)).step()
+        FusedOptimizer(model.parameters(), chosen(kind)).step()
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -119,7 +119,7 @@ def test_goes_on_from_the_state_of_either(kind: str) -> None:
     """Also from checkpoints of versions that stepped the model's own parameters."""
     half, state = usual(kind, 2)
     model = net()
-    optimizer = Optimizer(model.parameters(), chosen(kind))
+    optimizer = FusedOptimizer(model.parameters(), chosen(kind))
     model.load_state_dict(half.state_dict())
     optimizer.load_state_dict(copy.deepcopy(state))
     gradients(model, 2)
@@ -129,7 +129,7 @@ def test_goes_on_from_the_state_of_either(kind: str) -> None:
 
 def test_nothing_is_left_of_a_steps_gradients() -> None:
     model = net()
-    optimizer = Optimizer(model.parameters(), chosen("sgd"))
+    optimizer = FusedOptimizer(model.parameters(), chosen("sgd"))
     gradients(model, 0)
     assert all(view.grad is not None for view in optimizer.stepped)
     optimizer.step()
@@ -138,7 +138,7 @@ def test_nothing_is_left_of_a_steps_gradients() -> None:
 
 def test_the_learning_rate_is_that_of_the_next_step_and_not_of_a_state() -> None:
     model = net()
-    optimizer = Optimizer(model.parameters(), chosen("sgd"))
+    optimizer = FusedOptimizer(model.parameters(), chosen("sgd"))
     optimizer.set_lr(0.5)
     optimizer.load_state_dict(usual("sgd", 1)[1])
     assert optimizer.lr == 0.5
