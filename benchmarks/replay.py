@@ -1,6 +1,7 @@
 """How much of a grid's cost searchers and early stopping need, on a grid trained once: nothing is trained here.
 
     python -m benchmarks.replay                                        20 seeds of each way, a few minutes
+    python -m benchmarks.replay --prior                                what `search.prior` gains, and what it may cost
     python -m benchmarks.replay --record results/recorded-grid         keep the curves of a grid (recorded/grid.yaml)
 
 Each way to search runs with the queue, searchers and rules of a real sweep; an epoch takes the time it took when it was
@@ -15,7 +16,7 @@ import heapq
 import itertools
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,8 @@ SHARES = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3)
 """Of the grid's cost, at which what was found is looked at."""
 NEAR = 0.01
 """A regret that is as good as none: one point."""
+BEGUN_WITH = 6
+"""Settings that a search of 60 trials takes over from an earlier one."""
 SLOTS = 2
 AT_ONCE = 4
 
@@ -96,14 +99,14 @@ def record(results: Path, file: Path = RECORDED / "grid.parquet") -> None:
     pq.write_table(table, file, compression="zstd")
 
 
-def make_sweep(way: Mapping[str, Any], seed: int) -> Sweep:
-    """A search of the recorded grid's space."""
+def make_sweep(way: Mapping[str, Any], seed: int, first: Sequence[dict[str, Any]] = ()) -> Sweep:
+    """A search of the recorded grid's space that begins with some settings."""
     whole = load_sweep(RECORDED / "grid.yaml").to_dict()
     space = {axis: {"choice": values["grid"]} for axis, values in whole["stages"][0]["space"].items()}
     trials = int(np.prod([len(values["choice"]) for values in space.values()]))
     search: dict[str, Any] = {"method": way["method"], "trials": trials, "seed": seed}
     if way["method"] != "random":
-        search["at_once"] = AT_ONCE
+        search |= {"at_once": AT_ONCE, "first": first}
     stage: dict[str, Any] = {"name": "search", "space": space, "search": search}
     if "stop_early" in way:
         stage["stop_early"] = way["stop_early"]
@@ -175,6 +178,36 @@ def compare(grid: Grid, seeds: int, shares: Sequence[float] = SHARES) -> dict[st
     }
 
 
+def earlier_best(grid: Grid, seed: int, *, worst: bool = False) -> list[dict[str, Any]]:
+    """What an earlier sweep found best (or worst): half of the cells, drawn at random, trained for a third as long."""
+    cells = sorted(grid.accuracies)
+    seen = [cells[i] for i in np.random.default_rng(seed).permutation(len(cells))[: len(cells) // 2]]
+    third = {cell: float(grid.accuracies[cell][: len(grid.accuracies[cell]) // 3].max()) for cell in seen}
+    ranked = sorted(seen, key=lambda cell: third[cell], reverse=not worst)
+    return [dict(zip(AXES, cell, strict=True)) for cell in ranked[:BEGUN_WITH]]
+
+
+def until_near(grid: Grid, found: Sequence[tuple[float, float]]) -> float:
+    """The share of the grid's cost after which a search is within a point of the best; infinite where it never is."""
+    return next((at / grid.cost for at, best in found if grid.best - best <= NEAR), float("inf"))
+
+
+def compare_priors(grid: Grid, seeds: int, way: Mapping[str, Any], until: float = 0.5) -> dict[str, list[float]]:
+    """Beginning -> share of the grid's cost until a search is within a point of the best, for each seed."""
+    beginnings: dict[str, Callable[[int], list[dict[str, Any]]]] = {
+        "nothing": lambda seed: [],
+        "the best of an earlier sweep": lambda seed: earlier_best(grid, seed),
+        "the worst of one": lambda seed: earlier_best(grid, seed, worst=True),
+    }
+    return {
+        name: [
+            until_near(grid, replay(make_sweep(way, seed, first(seed)), grid, until * grid.cost))
+            for seed in range(seeds)
+        ]
+        for name, first in beginnings.items()
+    }
+
+
 def near_at(values: NDArray[np.float64], shares: Sequence[float]) -> float | None:
     """The first share at which the mean regret is at most a point; None where there is none."""
     return next((share for share, mean in zip(shares, values.mean(axis=0), strict=True) if mean <= NEAR), None)
@@ -185,12 +218,22 @@ def main(arguments: list[str] | None = None) -> int:
     made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("--seeds", type=int, default=20)
     made.add_argument("--record", type=Path, help="results of recorded/grid.yaml whose curves are to be kept")
+    made.add_argument("--prior", action="store_true", help="compare what searches begin with")
     options = made.parse_args(arguments)
     if options.record is not None:
         record(options.record)
         return 0
     grid = read_grid()
     print(f"{len(grid.accuracies)} trials, {grid.cost:,.0f} s of training one after another, best {grid.best:.1%}")
+    if options.prior:
+        print(f"share of that time until within a point of the best: median of {options.seeds} seeds, and its ratio")
+        for name in ("tpe", "tpe, asha"):
+            began = compare_priors(grid, options.seeds, WAYS[name])
+            plain = float(np.median(began["nothing"]))
+            for beginning, shares in began.items():
+                middle = float(np.median(shares))
+                print(f"{name:<10} begins with {beginning:<30} {middle:7.1%}   {middle / plain:.2f}")
+        return 0
     print(f"regret in points after a share of that time: mean of {options.seeds} seeds with its 95 % interval")
     print(" " * 14 + "".join(f"{100 * share:>18.0f} %" for share in SHARES) + "   within a point at")
     for name, values in compare(grid, options.seeds).items():

@@ -16,6 +16,7 @@ from cnnsearch.planning.plan import Plan, StagePlan
 from cnnsearch.planning.stopping_rules import rule_of
 from cnnsearch.planning.trial import Status
 from cnnsearch.prepare import Prepared, is_at_most
+from cnnsearch.spec.axis_words import describe
 from cnnsearch.spec.cells import size as stage_size
 from cnnsearch.spec.confirm import CONFIRM
 from cnnsearch.spec.stage import Stage, Values
@@ -94,6 +95,7 @@ def plan_text(ready: Prepared, limits: Limits = NO_LIMITS) -> str:
         when = f"{about} {duration(cost.seconds)}" if cost.trials else "already done"
         rows.append((stage.name, f"{_up_to(planned)}{planned.total} trials   {axes}   {when}"))
         notes = [
+            *first_notes(planned.stage),
             *search_notes(ready, planned),
             *stopping_notes(ready, planned),
             *frozen_notes(ready, stage.name),
@@ -134,6 +136,14 @@ def _confirmed_text(ready: Prepared, planned: StagePlan) -> str:
         several = "the best 2 to 5" if confirm.contenders == "auto" else f"the best {confirm.contenders}"
     starts = ", with what they start from" if any(stage.start_from for stage in ready.sweep.stages) else ""
     return f"{several} settings again × fresh seeds {confirm.seeds}{starts}"
+
+
+def first_notes(stage: Stage) -> list[str]:
+    """Say with which settings a search begins."""
+    search = stage.search
+    cells = [", ".join(describe(axis, value) for axis, value in cell.items()) for cell in search.first]
+    whence = f", the best of {listed([printable(one) for one in search.prior])}" if search.prior else ""
+    return [f"begins with {counted(len(cells), 'setting')}{whence}: {'; '.join(cells)}"] if cells else []
 
 
 def search_notes(ready: Prepared, planned: StagePlan) -> list[str]:

@@ -14,6 +14,7 @@ from typing import Any
 
 from cnnsearch import data as images
 from cnnsearch.data.dataset import Dataset, Form
+from cnnsearch.earlier import with_earlier
 from cnnsearch.execution.machine.estimate import Calibration, Cost, Lengths, Sizes, representatives
 from cnnsearch.execution.machine.hardware import Hardware, Layout, detect, lay_out
 from cnnsearch.execution.machine.placement import Cluster, describe, lay_out_over, usable
@@ -175,6 +176,7 @@ def prepared(
     """
     sweep, left_out = sweep.without_misfits()
     results = open_results(out, sweep.name)
+    sweep = with_earlier(sweep, results)
     smallest = cluster.smallest(sweep.run) if cluster else None
     hardware = smallest.given_out if smallest else detect()
     fit: Callable[..., Layout] = functools.partial(lay_out, hardware=hardware)

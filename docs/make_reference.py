@@ -73,6 +73,12 @@ Suggestions are recorded before they run. The same command continues from them, 
 other change to what decides the suggestions begins a new search. A trial that diverges counts as the worst so far. A
 stage that starts from another stage searches each group separately, with `trials` suggestions for each.
 
+**Beginning with what is known.** With `search: {..., prior: [results/earlier]}` a search begins with the best settings
+of earlier sweeps that are in its space: a tenth of its trials, from several sweeps in turn. They are trained like any
+other suggestion, so a sweep of other images can mislead a search for that long and no longer. Model and fine-tuning
+mode have to agree; images, sizes and epochs may differ. `first: [{lr: 0.01, batch_size: 32}]` names settings by hand.
+What a search began with is recorded in its own results: it goes on when the earlier ones are gone.
+
 **Stopping early.** With `stop_early: {method: asha}` (or `hyperband`, `median`, `patience`) trials are stopped before
 their last epoch and recorded as pruned. With several seeds, all but `patience` judge a setting by the mean of its
 seeds, and stop all of them or none. A setting is also stopped if one of its seeds diverges.

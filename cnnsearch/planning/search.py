@@ -90,7 +90,7 @@ class Searcher:
             self._remember(suggestion)
 
     def suggest(self, outcomes: Sequence[Told]) -> Cell:
-        """Make the next suggestion.
+        """Make the next suggestion; the first ones are those that the search names, where it names any.
 
         Args:
             outcomes: of the earlier suggestions, in order; at least of those that the next one is to know.
@@ -99,6 +99,9 @@ class Searcher:
             Axis -> value, for the axes that the searcher chose; `cells.cell_of` makes a cell of it.
         """
         self._catch_up(outcomes)
+        if self.count < len(self._search.first):
+            named = self._search.first[self.count]
+            self._study.enqueue_trial({axis: _as_optuna(self._space[axis], value) for axis, value in named.items()})
         number, suggestion = self._ask()
         if not self._method.keeps_state:
             # The sampler's notes beside it are in no record: forget it, and keep what a record would give.
@@ -178,6 +181,10 @@ def _suggested(trial: optuna.Trial, axis: str, values: Values) -> Any:
             return trial.suggest_int(axis, low, high)
         case FloatDistribution(low=low, high=high, log=log):
             return trial.suggest_float(axis, low, high, log=log)
+
+
+def _as_optuna(values: Values, value: Any) -> Any:
+    return float(value) if values.kind in ("uniform", "loguniform") else value
 
 
 def _distribution(values: Values) -> BaseDistribution:

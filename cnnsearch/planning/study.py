@@ -114,7 +114,8 @@ def _id(stage: Stage, facts: dict[str, Any]) -> str:
     search = stage.search
     axes = [[axis, values.model_dump()] for axis, values in stage.space.items()]
     how = {"method": search.method, "seed": search.seed, "at_once": search.at_once, "objectives": list(search.aims)}
-    return _hashed({**facts, "search": how, "space": axes})
+    first = {"first": [*search.first]} if search.first else {}
+    return _hashed({**facts, "search": how | first, "space": axes})
 
 
 def _hashed(facts: dict[str, Any]) -> str:

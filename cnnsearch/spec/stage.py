@@ -84,6 +84,13 @@ class Values(Part):
         """Whether trials of one stage can differ in it."""
         return len(self.args) > 1 or bool(self.when)
 
+    def __contains__(self, value: Any) -> bool:
+        """Whether the axis may take a value."""
+        if self.kind not in NUMERIC_KINDS:
+            return any(value == one and isinstance(value, bool) == isinstance(one, bool) for one in self.args)
+        is_number = isinstance(value, int if self.kind == "int" else int | float) and not isinstance(value, bool)
+        return is_number and bool(self.args[0] <= value <= self.args[1])
+
     def applies(self, cell: Mapping[str, Any]) -> bool:
         """Whether the axis varies, given a cell's values of the axes before it."""
         return all(cell.get(axis) in values for axis, values in self.when.items())
@@ -154,6 +161,17 @@ class Search(Part):
         (),
         description="what to optimize: val_accuracy (the default) or val_loss; with nsga2, two or more of val_accuracy "
         "(maximized), val_loss, seconds, parameters (the trained ones), bytes (of the model) (all minimized)",
+    )
+
+    first: tuple[dict[str, Any], ...] = Field(
+        (),
+        description="settings that are suggested first, such as [{lr: 0.01, batch_size: 32}]; the searcher chooses "
+        "what they leave out (tpe, gp, cmaes, qmc, nsga2 only)",
+    )
+    prior: tuple[str, ...] = Field(
+        (),
+        description="results folders of earlier sweeps: the best settings that they found are suggested first, a tenth "
+        "of the trials (tpe, gp, cmaes, qmc, nsga2 only)",
     )
 
     @property
@@ -331,6 +349,29 @@ def _search_problems(stage: Stage) -> Iterator[SpecProblemError]:
         )
     if search.is_adaptive:
         yield from _adaptive_problems(stage)
+        yield from _first_problems(stage)
+    else:
+        for name in ("first", "prior"):
+            if getattr(search, name):
+                yield SpecProblemError(
+                    (*here, name), f"method {search.method} has no suggestions; allowed with tpe, gp, cmaes, qmc, nsga2"
+                )
+
+
+def _first_problems(stage: Stage) -> Iterator[SpecProblemError]:
+    """Find settings to suggest first that are not in the space."""
+    search = stage.search
+    if search.trials is not None and len(search.first) > search.trials:
+        yield SpecProblemError(("search", "first"), f"has {len(search.first)} settings for {search.trials} trials")
+    for index, cell in enumerate(search.first):
+        for axis, value in cell.items():
+            here = ("search", "first", index, axis)
+            if axis not in stage.space:
+                yield SpecProblemError(here, f"{axis} is not in the space; allowed: {', '.join(stage.space)}")
+            elif value not in stage.space[axis]:
+                allowed = list(stage.space[axis].args)
+                words = f"from {allowed[0]} to {allowed[1]}" if stage.space[axis].kind in NUMERIC_KINDS else allowed
+                yield SpecProblemError(here, f"given {value!r}; allowed: {words}")
 
 
 def _adaptive_problems(stage: Stage) -> Iterator[SpecProblemError]:
