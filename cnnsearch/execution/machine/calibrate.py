@@ -20,6 +20,7 @@ from cnnsearch.errors import RequestError
 from cnnsearch.execution.jobs import only_head
 from cnnsearch.execution.record import is_out_of_memory
 from cnnsearch.planning.job import HEADS_AT_ONCE
+from cnnsearch.spec.own_code import trust
 from cnnsearch.spec.settings import ResolvedPrecision, Settings
 from cnnsearch.training.compute.device import peak_memory_bytes, probe_precision, reset_process, shared_memory_bytes
 from cnnsearch.training.compute.graphs import RECORDERS, WARM_UP_STEPS
@@ -28,6 +29,7 @@ from cnnsearch.training.features import Examples, Features, compute
 from cnnsearch.training.head_scores import HeadInputs, evaluate_heads
 from cnnsearch.training.heads import HeadState, train_heads
 from cnnsearch.training.models.build import initial_model
+from cnnsearch.training.models.checked_code import as_snapshots
 from cnnsearch.training.pixels import Pixels
 from cnnsearch.training.train import TrainingState, needs_company, train
 
@@ -44,6 +46,7 @@ def main() -> None:
     """
     request = json.load(sys.stdin)
     device, threads = request["device"], request["threads"]
+    trust(as_snapshots(request.get("code", [])))
     precision = request["precision"] or probe_precision(device)
     import_seconds = request["import_seconds"] or time_import()
     measured = []
