@@ -26,6 +26,15 @@ Code = Annotated[
     ),
 ]
 """The option `--code`, where a sweep is run."""
+KeptCode = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--code",
+        help="Let this Python file run: of a network of one's own, its code as it was. RESULTS/code holds a copy.",
+        metavar="FILE.py",
+    ),
+]
+"""The option `--code`, where a network that was trained is used."""
 EXAMPLES = {
     "sweep": "part1 --data photos --profile quick",
     "report": "results/part1",

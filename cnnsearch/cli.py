@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from cnnsearch import __version__
-from cnnsearch.asking import AsJson, Code, Command, SweepCommand, example, refuse_code, seconds_of, seeds_of
+from cnnsearch.asking import AsJson, Code, Command, KeptCode, SweepCommand, example, refuse_code, seconds_of, seeds_of
 from cnnsearch.beginning import check, init
 from cnnsearch.classifying import export, predict
 from cnnsearch.comparing import diff, reproduce
@@ -257,6 +257,7 @@ def unseal(
     data: Annotated[
         str | None, typer.Option(help="Read its images here, if they have moved.", metavar="SOURCE")
     ] = None,
+    code: KeptCode = None,
     as_json: AsJson = False,
 ) -> None:
     """Open a sealed test set (evidence.test: sealed): test every trial once, and make the report again."""
@@ -269,7 +270,7 @@ def unseal(
         if is_uri(results):
             raise RequestError(f"{redacted(results)}: unseal works on folders")
 
-        found = test_all(typed_path(results), data, functools.partial(steps, "testing the trials"))
+        found = test_all(typed_path(results), data, functools.partial(steps, "testing the trials"), code or ())
         steps.end()
         say(f"test set open: {found.tested} trial{'s' * (found.tested != 1)} tested")
         say(labelled([*found.answer, ("report", str(found.report))]))

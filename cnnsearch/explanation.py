@@ -95,7 +95,9 @@ def explanation(folder: str, asked: str) -> told.Explanation:
         folder=str(place.path),
         files=sorted(os.listdir(place.path)),
         again=again(evidence),
-        repeat=repeat_command(results.path, id_) if record and record.status is not Status.FAILED else None,
+        repeat=repeat_command(results.path, id_, record.settings)
+        if record and record.status is not Status.FAILED
+        else None,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -10,10 +11,16 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
+import cnnsearch
 from cnnsearch.cli import app
+from cnnsearch.errors import RequestError
+from cnnsearch.evidence.evidence import Evidence
+from cnnsearch.report.networks import networks
+from cnnsearch.report.using import using
 from cnnsearch.results.folder import Results
 from cnnsearch.results.tables import load
 from cnnsearch.spec import own_code
+from tests.data.making import picture
 from tests.own_code import NETS, write_nets, write_sweep
 
 Invoke = Callable[..., Result]
@@ -83,3 +90,106 @@ def test_what_is_wrong_with_a_network_is_said_before_anything_starts(invoke: Inv
     assert result.exit_code == 2
     assert "nets.py, line 17: SmallNet gives float32 of the shape [4, 16] for 4 images, not logits" in result.output
     assert records() == {}
+
+
+@pytest.fixture
+def results(invoke: Invoke, untried: None) -> Path:
+    """Results of the sweep, with the kept file; the file that was named has changed since."""
+    assert invoke(*SWEEP).exit_code == 0
+    Path("nets.py").write_text("raise SystemExit('this ran')\n" + NETS)
+    (kept,) = Path("results/mine/code").glob("*/nets.py")
+    assert kept.read_text() == NETS
+    assert (kept.parent / "blocks.py").is_file()
+    return kept
+
+
+USES = (
+    ("predict", "results/mine", "image.png", "--json"),
+    ("export", "results/mine", "exported"),
+    ("reproduce", "results/mine", "best"),
+)
+
+
+@pytest.mark.parametrize("command", USES, ids=lambda command: command[0])
+def test_a_results_folder_alone_runs_no_code(command: tuple[str, ...], results: Path, invoke: Invoke) -> None:
+    picture(0).save("image.png")
+    alone = invoke(*command)
+    assert alone.exit_code == 2
+    assert "is of SmallNet, a network of somebody's own code, which runs only if you name it" in alone.output
+    assert f"--code {results.absolute()}" in alone.output or f"--code {results}" in alone.output
+    changed = invoke(*command, "--code", "nets.py")
+    assert changed.exit_code == 2
+    assert "--code nets.py: this is not the code that trial" in changed.output
+    assert "this ran" not in changed.output
+    named = invoke(*command, "--code", str(results))
+    assert named.exit_code == 0, named.output
+
+
+def test_what_is_exported_stands_alone_with_its_code(results: Path, invoke: Invoke) -> None:
+    assert (
+        invoke("export", "results/mine", "exported", "--format", "safetensors", "--code", str(results)).exit_code == 0
+    )
+    assert Path("exported/code/nets.py").read_text() == NETS
+    assert "`SmallNet` of the code in `code/`" in Path("exported/README.md").read_text()
+    assert "| model_args.depth |" in Path("exported/README.md").read_text()
+
+
+def test_commands_that_are_told_name_the_kept_file(results: Path, invoke: Invoke) -> None:
+    told = json.loads(invoke("explain", "results/mine", "best", "--json").stdout)
+    assert told["repeat"].endswith(f" --code {results}")
+    assert "--code nets.py" in told["again"]
+    assert told["trial"]["settings"]["model_args.depth"] in (1, 2)
+    assert told["neighbours"][0]["changed"][0]["axis"] == "model_args.depth"
+    evidence = Evidence(load(Path("results/mine")))
+    found = using(evidence)
+    assert found is not None
+    assert found.command == f"cnnsearch predict results/mine IMAGE... --code {results}"
+    assert f"code=[{str(results)!r}]" in found.lines
+    assert networks(evidence)[0].line.startswith("A network of one's own, from nets.py; ")
+
+
+def test_code_for_a_network_that_needs_none_is_refused(invoke: Invoke) -> None:
+    small = ["--set", "stages.grid.space={model: plain}", "--set", "train.width=0.05"]
+    assert invoke("sweep", "mine.yaml", "--serial", *small).exit_code == 0
+    picture(0).save("image.png")
+    result = invoke("predict", "results/mine", "image.png", "--code", "nets.py")
+    assert result.exit_code == 2
+    assert "uses no code of your own; leave it out" in result.output
+
+
+def test_a_changed_copy_is_not_offered(results: Path, invoke: Invoke) -> None:
+    results.write_text(NETS.replace("MaxPool2d", "AvgPool2d"))
+    result = invoke("predict", "results/mine", "image.png")
+    assert result.exit_code == 2
+    assert "does not hold it as it was" in result.output
+
+
+@pytest.mark.usefixtures("untried")
+def test_nothing_is_written_through_a_link(invoke: Invoke) -> None:
+    Path("elsewhere").mkdir()
+    Path("results/mine").mkdir(parents=True)
+    Path("results/mine/code").symlink_to(Path("elsewhere").absolute())
+    result = invoke(*SWEEP)
+    assert result.exit_code == 2
+    assert "is a link" in result.output
+    assert not any(Path("elsewhere").iterdir())
+
+
+@pytest.mark.usefixtures("untried")
+def test_a_sealed_test_set_is_opened_with_the_code(invoke: Invoke) -> None:
+    assert invoke(*SWEEP, "--set", "evidence.test=sealed").exit_code == 0
+    alone = invoke("unseal", "results/mine")
+    assert alone.exit_code == 2
+    assert "which runs only if you name it" in alone.output
+    assert invoke("unseal", "results/mine", "--code", "nets.py").exit_code == 0
+    assert all(record.best.test_accuracy is not None for record in records().values())
+
+
+def test_in_a_notebook_the_file_is_named_too(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(own_code, "_TRUSTED", {})
+    picture(0).save("image.png")
+    with pytest.raises(RequestError, match=r"In a notebook: code="):
+        cnnsearch.load("results/mine").best()
+    best = cnnsearch.load("results/mine").best(code=[results])
+    assert len(best.predict("image.png")) == 1
+    assert type(best.model().network).__name__ == "SmallNet"

@@ -164,8 +164,7 @@ def _checked(chosen: Chosen, agreements: Mapping[str, Agreement]) -> str:
 def _architecture(chosen: Chosen) -> str:
     settings = chosen.record.settings
     if settings.code:
-        one = next(one for one in chosen.sweep.code if one.digest == settings.code)
-        return f"`{settings.model}` of the file `{printable(Path(one.file).name)}`, whose digest is {settings.code}"
+        return f"`{settings.model}` of the code in `code/`, called with the settings below"
     if settings.model in ("plain", "residual"):
         return f"`{settings.model}` of cnnsearch {metadata.version('cnnsearch')}, width {settings.width:g}"
     return f"torchvision's `{settings.model}`, its last layer with {len(chosen.classes)} outputs"
