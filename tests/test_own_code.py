@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import save_file
 from typer.testing import CliRunner, Result
 
 import cnnsearch
@@ -20,6 +22,9 @@ from cnnsearch.report.using import using
 from cnnsearch.results.folder import Results
 from cnnsearch.results.tables import load
 from cnnsearch.spec import own_code
+from cnnsearch.spec.own_code import read_code
+from cnnsearch.spec.settings import Settings
+from cnnsearch.training.models.code import make
 from tests.data.making import picture
 from tests.own_code import NETS, write_nets, write_sweep
 
@@ -82,6 +87,26 @@ def test_a_sweep_file_alone_runs_no_code(invoke: Invoke) -> None:
     assert "SmallNet is from the file nets.py, and a sweep file alone runs no code" in result.output
     assert "--code nets.py" in result.output
     assert not Path("other").exists()
+
+
+@pytest.mark.usefixtures("untried")
+@pytest.mark.parametrize("fine_tune", ["full", "head", "last-1-convs"])
+def test_they_start_from_a_file_of_weights(fine_tune: str, invoke: Invoke) -> None:
+    nets = read_code("nets.py")
+    own_code.trust([nets])
+    settings = Settings.model_validate({"model": "SmallNet", "code": nets.digest, "seed": 5, "image_size": 8})
+    weights = make(settings, 3).state_dict()  # of other classes: its head is drawn anew
+    save_file(weights, "weights.safetensors")
+    changes = ["weights=weights.safetensors", f"fine_tune={fine_tune}", "lr=1.0e-6", "model_args.depth=1"]
+    result = invoke(*SWEEP, *(f"--set=stages.grid.space.{one}" for one in changes))
+    assert result.exit_code == 0, result.output
+    (trial_id,) = records()
+    kept = Results(Path("results/mine")).trial(trial_id).load_weights()
+    assert kept["head.weight"].shape == (10, 16)
+    trained = {"full": kept.keys(), "head": {"head.weight", "head.bias"}}
+    assert kept.keys() == trained.get(fine_tune, {"head.weight", "head.bias", "blocks.0.0.weight", "blocks.0.0.bias"})
+    if fine_tune != "head":
+        assert torch.allclose(kept["blocks.0.0.weight"], weights["blocks.0.0.weight"], atol=1e-4)
 
 
 def test_what_is_wrong_with_a_network_is_said_before_anything_starts(invoke: Invoke) -> None:

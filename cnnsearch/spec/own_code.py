@@ -78,18 +78,27 @@ def read_code(path: str | Path) -> Snapshot:
         raise RequestError(f"--code {path}: give a Python file, whose name ends in .py")
     if not given.stem.isidentifier():
         raise RequestError(f"--code {path}: {given.stem} cannot be the name of a Python module; rename the file")
-    found = Snapshot(str(given), _with_imports(given))
+    found = Snapshot(str(given), with_imports(given))
     if not found.models:
         raise RequestError(f"--code {path}: it defines no class or function that could be a model")
-    for name, line in found.models.items():
-        if name in KNOWN:
-            raise RequestError(
-                f"{given}, line {line}: {name} is the name of a model that there is already; choose another"
-            )
+    refuse_known(found)
     return found
 
 
-def _with_imports(file: Path) -> dict[str, str]:
+def refuse_known(found: Snapshot) -> None:
+    """Raise RequestError for a class or function with the name of a model that there is already."""
+    for name, line in found.models.items():
+        if name in KNOWN:
+            raise RequestError(
+                f"{found.file}, line {line}: {name} is the name of a model that there is already; choose another"
+            )
+
+
+def with_imports(file: Path, source: str | None = None) -> dict[str, str]:
+    """Read a file and what it imports from beside it; with `source`, that is what the file would hold.
+
+    Raises RequestError.
+    """
     root, found = file.parent, dict[str, str]()
     waiting = [file.name]
     while waiting:
@@ -98,7 +107,7 @@ def _with_imports(file: Path) -> dict[str, str]:
             continue
         if len(found) == MOST_FILES:
             raise RequestError(f"--code {file}: it imports more than {MOST_FILES} files from beside it")
-        found[name] = _source(root / name)
+        found[name] = source if source is not None and not found else _source(root / name)
         waiting += _beside(root, name, _parsed(found[name], root / name))
     return found
 

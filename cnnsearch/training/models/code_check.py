@@ -8,15 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import json
-import random
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from types import FrameType
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple, cast
 
-import numpy as np
 import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
@@ -28,6 +25,7 @@ from cnnsearch.training.compute.device import autocast
 from cnnsearch.training.models.build import initial_model
 from cnnsearch.training.models.checked_code import as_snapshots
 from cnnsearch.training.models.code import OwnCodeError, lines_of, snapshot_of, told
+from cnnsearch.training.models.foreign_draws import foreign_draws
 
 IMAGES = 4
 """Images that networks are tried on."""
@@ -90,9 +88,7 @@ def check(case: Case, classes: int) -> None:
     if case.parent is not None:
         trial.refuse_other_shapes(case.parent)
     if case.weights is not None:
-        from cnnsearch.training.models.weights import load_file_into
-
-        load_file_into(trial.made(), case.weights, classes)
+        trial.try_weights(case.weights)
 
 
 class _Trial:
@@ -136,33 +132,18 @@ class _Trial:
     @contextlib.contextmanager
     def no_foreign_draws(self) -> Iterator[None]:
         """Refuse draws from Python's or numpy's global generator in the block: no trial seeds or restores those."""
-        seen: list[str] = []
         files = {self.snapshot.shown(name) for name in self.snapshot.files}
-        ours = {id(random._inst), id(np.random.mtrand._rand)}
-
-        def hook(frame: FrameType, event: str, called: Any) -> None:
-            if event == "c_call" and id(getattr(called, "__self__", None)) in ours:
-                at: FrameType | None = frame
-                while at is not None and at.f_code.co_filename not in files:
-                    at = at.f_back
-                if at is not None:
-                    seen.append(f"{at.f_code.co_filename}, line {at.f_lineno}")
-
-        before = _generators()
-        try:
-            with _numpy_draws(lambda: hook(sys._getframe(1), "c_call", random.random)):
-                sys.setprofile(hook)
+        with foreign_draws(files) as draws:
+            try:
                 yield
-        except OwnCodeError:
-            if not seen:
-                raise  # else that explains the error
-        finally:
-            sys.setprofile(None)
-        if seen or before != _generators():
+            except OwnCodeError:
+                if not draws.places:
+                    raise  # else that explains the error
+        if draws.were_made:
             raise self.wrong(
                 f"{self.name} draws random numbers from Python's random or from numpy, which a trial's seed does not "
                 "decide; draw them with torch",
-                seen[0] if seen else "",
+                draws.places[0] if draws.places else "",
             )
 
     def refuse_hidden_layers(self, model: nn.Module) -> None:
@@ -323,6 +304,18 @@ class _Trial:
                     self.forward_place(model),
                 )
 
+    def try_weights(self, file: Path) -> None:
+        """Load a file of weights as a trial does. Raises RequestError where it does not fit."""
+        from cnnsearch.training.models.weights import load_file_into
+
+        try:
+            load_file_into(self.made(), file, self.classes)
+        except ValueError as error:
+            raise self.wrong(
+                f"weights with model {self.name}: it has no last linear or convolutional layer with {self.classes} "
+                "outputs, which would be its head"
+            ) from error
+
     def refuse_other_shapes(self, parent: Settings) -> None:
         """Refuse a network into which the weights of the one that it starts from do not fit."""
         before = initial_model(parent, self.classes, "cpu").state_dict()
@@ -349,34 +342,6 @@ class _Trial:
                 if re.search(rf"\bself\.{re.escape(key)}\b\s*(\[.*\]\s*)?([-+*/|&]?=)(?!=)|\"{re.escape(key)}\"", line):
                     found = f"{self.snapshot.shown(name)}, line {number}"
         return found
-
-
-@contextlib.contextmanager
-def _numpy_draws(heard: Callable[[], None]) -> Iterator[None]:
-    """Call a function at each draw from numpy's global generator in the block: its calls are not seen by a profiler."""
-
-    def listening(draw: Callable[..., Any]) -> Callable[..., Any]:
-        def drawn(*args: Any, **kwargs: Any) -> Any:
-            heard()
-            return draw(*args, **kwargs)
-
-        return drawn
-
-    before = {
-        name: value
-        for name, value in vars(np.random).items()
-        if callable(value) and getattr(value, "__self__", None) is np.random.mtrand._rand
-    }
-    vars(np.random).update({name: listening(draw) for name, draw in before.items()})
-    try:
-        yield
-    finally:
-        vars(np.random).update(before)
-
-
-def _generators() -> str:
-    """The state of Python's and of numpy's global generator."""
-    return repr((random.getstate(), [np.asarray(part).tolist() for part in np.random.get_state()]))
 
 
 def _same(a: object, b: object) -> bool:
