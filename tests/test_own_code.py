@@ -109,6 +109,38 @@ def test_they_start_from_a_file_of_weights(fine_tune: str, invoke: Invoke) -> No
         assert torch.allclose(kept["blocks.0.0.weight"], weights["blocks.0.0.weight"], atol=1e-4)
 
 
+@pytest.mark.usefixtures("untried")
+@pytest.mark.filterwarnings("error::UserWarning:optuna")
+@pytest.mark.parametrize("method", ["tpe", "nsga2", "random"])
+def test_a_searcher_suggests_their_arguments(method: str, invoke: Invoke) -> None:
+    search = {"method": method, "trials": 5}
+    search |= {"objectives": ["val_accuracy", "parameters"]} if method == "nsga2" else {}
+    space = {
+        "model": "AnyNet",
+        "model_args.depth": {"int": [1, 3]},
+        "model_args.sizes": {"choice": [[4, 4], [8]]},
+        "model_args.extra": {"choice": [None, {"a": 1}, "word"]},
+        "model_args.rate": {"uniform": [0.1, 0.5]},
+    }
+    write_nets(Path(), ANY)
+    stage = f"--set=stages=[{json.dumps({'name': 'find', 'search': search, 'space': space})}]"
+    assert invoke(*SWEEP, stage).exit_code == 0
+    found = [record.settings.model_args for record in records().values()]
+    assert len(found) == 5
+    assert all(one["sizes"] in ([4, 4], [8]) and 0.1 <= one["rate"] <= 0.5 for one in found)
+    assert all(one["extra"] in (None, {"a": 1}, "word") and one["depth"] in (1, 2, 3) for one in found)
+    assert "5 trials (5 already done), nothing to run" in invoke(*SWEEP, stage, "--dry-run").output
+
+
+ANY = """
+from torch import nn
+
+def AnyNet(num_classes, depth, sizes, extra, rate):
+    layers = [layer for _ in range(depth) for layer in (nn.ReLU(), nn.Dropout(rate))]
+    return nn.Sequential(nn.Flatten(), nn.Linear(192, sizes[0]), *layers, nn.Linear(sizes[0], num_classes))
+"""
+
+
 def test_what_is_wrong_with_a_network_is_said_before_anything_starts(invoke: Invoke) -> None:
     Path("nets.py").write_text(NETS.replace("return self.head(self.drop(x", "return (self.drop(x"))
     result = invoke(*SWEEP)
