@@ -20,6 +20,7 @@ from cnnsearch.evidence.evidence import Evidence
 from cnnsearch.report.networks import networks
 from cnnsearch.report.using import using
 from cnnsearch.results.folder import Results
+from cnnsearch.results.kept_code import kept_file
 from cnnsearch.results.tables import load
 from cnnsearch.spec import own_code
 from cnnsearch.spec.own_code import read_code
@@ -165,6 +166,14 @@ USES = (
     ("export", "results/mine", "exported"),
     ("reproduce", "results/mine", "best"),
 )
+
+
+def test_a_copy_with_a_link_in_it_is_not_read(results: Path) -> None:
+    digest = results.parent.name
+    assert kept_file(Path("results/mine"), digest) == results
+    (results.parent / "more").symlink_to(Path("/"))
+    assert kept_file(Path("results/mine"), digest) is None
+    assert kept_file(Path("results/mine"), "../../code/" + digest) is None
 
 
 @pytest.mark.parametrize("command", USES, ids=lambda command: command[0])

@@ -7,13 +7,15 @@ It is kept to be looked at, and to be named: it runs only after the user has giv
 from __future__ import annotations
 
 import contextlib
+import itertools
+import re
 import shlex
 from collections.abc import Iterable
 from pathlib import Path
 
 from cnnsearch.errors import RequestError, ResultsError
 from cnnsearch.results.place import ResultsPlace
-from cnnsearch.spec.own_code import Snapshot, read_code, trust, trusted
+from cnnsearch.spec.own_code import MOST_FILES, Snapshot, read_code, trust, trusted
 from cnnsearch.spec.settings import Settings
 
 FOLDER = "code"
@@ -36,13 +38,15 @@ def keep(results: ResultsPlace, snapshots: Iterable[Snapshot]) -> None:
 def kept_file(folder: Path, digest: str) -> Path | None:
     """The kept file with the code of this digest; None where it is missing or was changed. It is read, and not run."""
     place = folder / FOLDER / digest
-    if (folder / FOLDER).is_symlink() or place.is_symlink() or not place.is_dir():
+    if not re.fullmatch(r"[0-9a-f]{16}", digest) or (folder / FOLDER).is_symlink() or place.is_symlink():
         return None
-    for file in sorted(place.glob("*.py")):
-        if not any(path.is_symlink() for path in place.rglob("*.py")):
-            with contextlib.suppress(RequestError):
-                if read_code(file).digest == digest:
-                    return file
+    entries = list(itertools.islice(place.rglob("*"), 2 * MOST_FILES + 1))
+    if len(entries) > 2 * MOST_FILES or any(path.is_symlink() for path in entries):
+        return None
+    for file in sorted(path for path in entries if path.parent == place and path.suffix == ".py"):
+        with contextlib.suppress(RequestError):
+            if read_code(file).digest == digest:
+                return file
     return None
 
 

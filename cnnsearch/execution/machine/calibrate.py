@@ -6,6 +6,7 @@ command that plans a sweep never imports torch. `timing` starts it, and remember
 
 from __future__ import annotations
 
+import contextlib
 import json
 import resource
 import subprocess
@@ -51,9 +52,10 @@ def main() -> None:
     import_seconds = request["import_seconds"] or time_import()
     measured = []
     try:
-        for workload in request["workloads"]:  # smallest first: the peak of memory only ever rises
-            settings = Settings.model_validate(workload)
-            measured.append(measure(settings, request["classes"], device, threads, precision))
+        with contextlib.redirect_stdout(sys.stderr):  # what code of the user's own prints is no answer
+            for workload in request["workloads"]:  # smallest first: the peak of memory only ever rises
+                settings = Settings.model_validate(workload)
+                measured.append(measure(settings, request["classes"], device, threads, precision))
     except RequestError as error:
         json.dump({"error": f"model {settings.model}: {error}"}, sys.stdout)
         return

@@ -19,6 +19,7 @@ from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from cnnsearch.errors import RequestError
@@ -80,7 +81,7 @@ def make(settings: Settings, classes: int) -> nn.Module:
         ) from error
     if not isinstance(made, nn.Module):
         raise OwnCodeError(f"{place}: {settings.model} makes a {type(made).__name__}, not a torch.nn.Module")
-    return _in_usual_order(made)
+    return _in_usual_order(made, place)
 
 
 def _arguments(maker: Callable[..., Any], settings: Settings, classes: int, place: str) -> dict[str, Any]:
@@ -115,7 +116,7 @@ def _arguments(maker: Callable[..., Any], settings: Settings, classes: int, plac
     return found
 
 
-def _in_usual_order(model: nn.Module) -> nn.Module:
+def _in_usual_order(model: nn.Module, place: str) -> nn.Module:
     """Have a network get its images in torch's usual order in memory, whatever order they come in.
 
     Names, parameters and methods stay as they are; the network's class becomes a subclass of its own.
@@ -125,6 +126,8 @@ def _in_usual_order(model: nn.Module) -> nn.Module:
     def forward(self: nn.Module, images: Tensor) -> Any:
         return kind.forward(self, images.contiguous())
 
+    if isinstance(model, torch.jit.ScriptModule):
+        raise OwnCodeError(f"{place}: {kind.__name__} is a TorchScript program, which cannot be trained here")
     about = {
         "forward": forward,
         "__module__": kind.__module__,

@@ -163,6 +163,12 @@ class _Trial:
 
     def refuse_different(self, model: nn.Module, twin: nn.Module) -> None:
         """Refuse a network that is made otherwise each time, though torch draws the same numbers."""
+        own = {id(part) for part in (*model.modules(), *model.parameters(), *model.buffers())}
+        if any(id(part) in own for part in (*twin.modules(), *twin.parameters(), *twin.buffers())):
+            raise self.wrong(
+                f"{self.name} gives the same layers each time that it is called, so that trials would go on from each "
+                "other; make new ones"
+            )
         mine, other = model.state_dict(), twin.state_dict()
         if odd := [name for name, value in mine.items() if not isinstance(value, Tensor)]:
             raise self.wrong(f"{odd[0]} in the state_dict of {self.name} is no tensor, so it cannot be saved")

@@ -93,6 +93,20 @@ FAULTS: dict[str, tuple[str, str, dict[str, Any], str]] = {
         {},
         "line 7: SmallNet has no parameters that could be trained",
     ),
+    "the same network": (
+        "class SmallNet(nn.Module):",
+        "def SmallNet(num_classes):\n    return KEPT.setdefault(num_classes, nn.Linear(3, num_classes))\n\n\n"
+        "KEPT = {}\n\n\nclass Other(nn.Module):",
+        {},
+        "line 7: SmallNet gives the same layers each time that it is called",
+    ),
+    "TorchScript": (
+        "class SmallNet(nn.Module):",
+        "def SmallNet(num_classes):\n    import torch\n    return torch.jit.script(nn.Linear(3, num_classes))\n\n\n"
+        "class Other(nn.Module):",
+        {},
+        "line 7: .* is a TorchScript program",
+    ),
     "no gradient": (HEAD, HEAD + ".detach().requires_grad_()", {}, FORWARD.replace("SmallNet", "the loss of SmallNet")),
     "a counter": (
         HEAD,
