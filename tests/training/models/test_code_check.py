@@ -142,6 +142,7 @@ FAULTS: dict[str, tuple[str, str, dict[str, Any], str]] = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script.*:FutureWarning")
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_is_told_with_its_line(fault: str, tmp_path: Path) -> None:
     old, new, values, told = FAULTS[fault]
