@@ -11,6 +11,8 @@ For notebooks and scripts:
 
     cnnsearch.load("results/part1").best().predict("folder/of/images")  # a DataFrame
     model = cnnsearch.load_model("results/part1")  # a torch module
+
+    cnnsearch.register(SmallNet)  # a network of your own, which sweeps may then name
 """
 
 from __future__ import annotations
@@ -25,13 +27,15 @@ if TYPE_CHECKING:
     from cnnsearch.notebook import run
     from cnnsearch.results.tables import Tables
     from cnnsearch.spec.load import load_sweep
+    from cnnsearch.spec.registering import register
     from cnnsearch.use.opened import load, load_model
 
-__all__ = ["Tables", "__version__", "load", "load_model", "load_sweep", "plots", "run"]
+__all__ = ["Tables", "__version__", "load", "load_model", "load_sweep", "plots", "register", "run"]
 
 _HOMES = {
     "run": "notebook",
     "load_sweep": "spec.load",
+    "register": "spec.registering",
     "Tables": "results.tables",
     "load": "use.opened",
     "load_model": "use.opened",

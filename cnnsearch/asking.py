@@ -17,6 +17,24 @@ AsJson = Annotated[
     typer.Option("--json", help="Standard output is one JSON object and nothing else; all else is on standard error."),
 ]
 """The option `--json`."""
+Code = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--code",
+        help="Let this Python file run: the sweep's models may be its classes and functions. May be given again.",
+        metavar="FILE.py",
+    ),
+]
+"""The option `--code`, where a sweep is run."""
+KeptCode = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--code",
+        help="Let this Python file run: of a network of one's own, its code as it was. RESULTS/code holds a copy.",
+        metavar="FILE.py",
+    ),
+]
+"""The option `--code`, where a network that was trained is used."""
 EXAMPLES = {
     "sweep": "part1 --data photos --profile quick",
     "report": "results/part1",

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cnnsearch.asking import AsJson
+from cnnsearch.asking import AsJson, KeptCode
 from cnnsearch.ending import answering, one_clear_message
 from cnnsearch.errors import CnnsearchError
 from cnnsearch.steps import Steps
@@ -37,6 +37,7 @@ def predict(
             help="Where the sweep's images are now; asked for only by results of older versions.", metavar="SOURCE"
         ),
     ] = None,
+    code: KeptCode = None,
     as_json: AsJson = False,
 ) -> None:
     """Classify images with the best network of a sweep. Exits with 1 if some of them cannot be read."""
@@ -46,7 +47,7 @@ def predict(
         from cnnsearch.use.choose import choose
         from cnnsearch.use.listing import listed
 
-        chosen = choose(results, trial)
+        chosen = choose(results, trial, code=code or ())
         told.check_top(top, chosen.classes)
         found = listed(images, chosen.classes, follow_links=chosen.sweep.data.follow_links)
         file = file_to_write(out, list(told.WRITERS)) if out is not None else None
@@ -80,6 +81,7 @@ def export(
     data: Annotated[
         str | None, typer.Option(help="Where the sweep's images are now, if they have moved.", metavar="SOURCE")
     ] = None,
+    code: KeptCode = None,
 ) -> None:
     """Write the best network of a sweep as a folder that stands alone: weights, programs and a card."""
     with one_clear_message("stopped; nothing was written"), Steps() as steps:
@@ -90,7 +92,7 @@ def export(
 
         asked = checked_formats(formats)
         checked_destination(dest)
-        chosen = choose(results, trial)
+        chosen = choose(results, trial, code=code or ())
         written = write(chosen, dest, asked, data)
         agreed = [(name, f"answers as recorded for {found}") for name, found in written.agreements.items()]
         steps.end()

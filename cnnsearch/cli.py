@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from cnnsearch import __version__
-from cnnsearch.asking import AsJson, Command, SweepCommand, example, refuse_code, seconds_of, seeds_of
+from cnnsearch.asking import AsJson, Code, Command, KeptCode, SweepCommand, example, refuse_code, seconds_of, seeds_of
 from cnnsearch.beginning import check, init
 from cnnsearch.classifying import export, predict
 from cnnsearch.comparing import diff, reproduce
@@ -94,6 +94,7 @@ def sweep(
             metavar="[N]",
         ),
     ] = None,
+    own_code: Code = None,
     out: Annotated[
         str, typer.Option(help="Write results here: a folder, or a URI such as s3://bucket/folder.", metavar="DIR|URI")
     ] = "results",
@@ -141,7 +142,13 @@ def sweep(
         if serial and address:
             raise RequestError("--serial runs in this process and --address on a cluster: give one of them")
         chosen = load_sweep(
-            sweep, profile=profile, values=set_ or (), data=data, seeds=seeds_of(seeds), confirm=confirm
+            sweep,
+            profile=profile,
+            values=set_ or (),
+            data=data,
+            seeds=seeds_of(seeds),
+            confirm=confirm,
+            code=own_code or (),
         )
         if until_clear and chosen.confirm is None:
             raise RequestError("--until-clear adds seeds to settings that are confirmed: give --confirm too")
@@ -250,6 +257,7 @@ def unseal(
     data: Annotated[
         str | None, typer.Option(help="Read its images here, if they have moved.", metavar="SOURCE")
     ] = None,
+    code: KeptCode = None,
     as_json: AsJson = False,
 ) -> None:
     """Open a sealed test set (evidence.test: sealed): test every trial once, and make the report again."""
@@ -262,7 +270,7 @@ def unseal(
         if is_uri(results):
             raise RequestError(f"{redacted(results)}: unseal works on folders")
 
-        found = test_all(typed_path(results), data, functools.partial(steps, "testing the trials"))
+        found = test_all(typed_path(results), data, functools.partial(steps, "testing the trials"), code or ())
         steps.end()
         say(f"test set open: {found.tested} trial{'s' * (found.tested != 1)} tested")
         say(labelled([*found.answer, ("report", str(found.report))]))

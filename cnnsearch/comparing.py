@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from cnnsearch.asking import AsJson
+from cnnsearch.asking import AsJson, KeptCode
 from cnnsearch.ending import answering, one_clear_message
 from cnnsearch.steps import Steps
 from cnnsearch.words import say
@@ -38,6 +38,7 @@ def reproduce(
     data: Annotated[
         str | None, typer.Option(help="Where the sweep's images are now, if they have moved.", metavar="SOURCE")
     ] = None,
+    code: KeptCode = None,
     as_json: AsJson = False,
 ) -> None:
     """Train a trial again and compare it with its record.
@@ -50,7 +51,7 @@ def reproduce(
         from cnnsearch.use.reproduce import original, reproduce as train_again
         from cnnsearch.use.reproduced import epoch_line, reproduction_text
 
-        one = original(results, trial, out)
+        one = original(results, trial, out, code or ())
         steps("reading the images")
         names = bool(one.lineage)
         found = train_again(

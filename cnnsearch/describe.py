@@ -12,6 +12,7 @@ from cnnsearch.checking import Checked
 from cnnsearch.data.dataset import Dataset, png
 from cnnsearch.execution.machine import software
 from cnnsearch.prepare import Prepared
+from cnnsearch.results.kept_code import keep
 from cnnsearch.results.place import ResultsPlace
 from cnnsearch.spec.load import to_yaml
 
@@ -29,6 +30,7 @@ def write_description(ready: Prepared) -> None:
         }
         for split in ("val", "test")
     }
+    keep(results, ready.code)
     results.write("sweep.yaml", to_yaml(ready.sweep))
     results.write(
         "data.json",

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from cnnsearch import told
 from cnnsearch.errors import RequestError
 from cnnsearch.evidence.comparisons import LEAST_PAIRS, LEAST_SEEDS
-from cnnsearch.evidence.configurations import AXES, Configuration
+from cnnsearch.evidence.configurations import Configuration, axes_in
 from cnnsearch.evidence.contrasts import same_images
 from cnnsearch.evidence.counterparts import Held, Pair, counterparts, held, judged_split
 from cnnsearch.evidence.evidence import Evidence
@@ -44,7 +44,8 @@ def difference_of(of_a: Evidence, of_b: Evidence, a: str, b: str, *, fail_on_reg
     overall, each = held(of_a, of_b, found.pairs)
     is_regression = any(one.is_regression for one in ([overall] if overall else []) + each)
     by_pair = {id(one.pair): one for one in each}
-    axes = [axis for axis in AXES if axis in {*of_a.varying, *of_b.varying}]
+    known = axes_in(one.values for one in [*of_a.configurations, *of_b.configurations])
+    axes = [axis for axis in known if axis in {*of_a.varying, *of_b.varying}]
     axes = axes or _differing_axes(found.pairs, [*found.only_a, *found.only_b])
     has_stages = len({one.stage for one in [*of_a.configurations, *of_b.configurations]}) > 1
     split = judged_split(of_a, of_b)
@@ -83,7 +84,8 @@ def _name(one: Configuration, axes: Sequence[str], has_stages: bool) -> str:
 def _differing_axes(pairs: Sequence[Pair], others: Sequence[Configuration]) -> list[str]:
     """The axes that name settings where neither folder varies any: those in which the two differ."""
     every = [*(pair.a for pair in pairs), *others]
-    return [axis for axis in AXES if len({one.values[axis] for one in every}) > 1] or list(USUAL)
+    known = axes_in(one.values for one in every)
+    return [axis for axis in known if len({one.values[axis] for one in every}) > 1] or list(USUAL)
 
 
 def _setting(evidence: Evidence, one: Configuration, axes: Sequence[str], has_stages: bool) -> told.Setting:

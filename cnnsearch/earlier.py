@@ -5,8 +5,9 @@ That the searcher tries them, rather than believes them, makes a misleading swee
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from itertools import chain, zip_longest
 from typing import Any
 
@@ -15,6 +16,7 @@ import numpy as np
 from cnnsearch.errors import CnnsearchError, RequestError
 from cnnsearch.results.place import ResultsPlace
 from cnnsearch.results.tables import load
+from cnnsearch.spec.arguments import ARGS
 from cnnsearch.spec.cells import Cell
 from cnnsearch.spec.load import from_yaml
 from cnnsearch.spec.settings import Settings
@@ -107,7 +109,7 @@ def _in_space(row: Mapping[str, Any], space: Mapping[str, Values], sweep: Sweep)
     for axis, values in space.items():
         if not values.applies(cell):
             continue
-        value = _plain(row.get(axis), axis)
+        value = _plain(row, axis)
         if value not in values:
             return None
         cell[axis] = value
@@ -116,9 +118,10 @@ def _in_space(row: Mapping[str, Any], space: Mapping[str, Values], sweep: Sweep)
     return chosen
 
 
-def _plain(value: Any, axis: str) -> Any:
-    """A value of a table as a sweep file has it."""
-    if isinstance(value, Iterable) and not isinstance(value, str):
-        return value
+def _plain(row: Mapping[str, Any], axis: str) -> Any:
+    """A trial's value on an axis as a sweep file has it."""
+    if axis.startswith(ARGS):
+        return json.loads(row.get("model_args") or "{}").get(axis.removeprefix(ARGS))
+    value = row.get(axis)
     kind = Settings.model_fields[axis].annotation if axis in Settings.model_fields else None
     return kind(value) if kind in (int, float) and value is not None and not np.isnan(value) else value

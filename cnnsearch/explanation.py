@@ -19,6 +19,7 @@ from cnnsearch.results.folder import Results
 from cnnsearch.results.looking import Begun, Folder
 from cnnsearch.results.record import Record
 from cnnsearch.results.tables import load
+from cnnsearch.spec.arguments import ARGS
 from cnnsearch.spec.axis_words import describe, format_value
 from cnnsearch.spec.settings import Settings
 from cnnsearch.telling import score_of, setting_of
@@ -97,7 +98,9 @@ def explanation(folder: str, asked: str) -> told.Explanation:
         folder=str(place.path),
         files=sorted(os.listdir(place.path)),
         again=again(evidence),
-        repeat=repeat_command(results.path, id_) if record and record.status is not Status.FAILED else None,
+        repeat=repeat_command(results.path, id_, record.settings)
+        if record and record.status is not Status.FAILED
+        else None,
     )
 
 
@@ -112,7 +115,7 @@ def _trial(results: Results, one: Record | Begun, record: Record | None, epochs:
         id=one.trial_id,
         stage=one.stage,
         status=record.status.value if record else "left",
-        settings=one.settings.model_dump(),
+        settings=one.settings.flat(),
         parent=record.parent_id if record else begun.parent_id if begun else None,
         error=record.error if record else None,
         epochs_done=max(record.epochs_done, epochs) if record else epochs,
@@ -168,10 +171,12 @@ def _neighbours(settings: Settings, others: Sequence[Record]) -> list[told.Neigh
 def _changed(here: Settings, there: Settings) -> list[told.Changed]:
     """The settings that differ, without those that change nothing, such as the momentum of adam."""
     deciding = {*here.deciding(), *there.deciding(), "weights"}
+    names = [name for name in Settings.model_fields if name in deciding and name != "model_args"]
+    names += sorted(axis for axis in {*here.flat(), *there.flat()} if axis.startswith(ARGS))
     return [
-        told.Changed(axis=name, here=getattr(here, name), there=getattr(there, name))
-        for name in Settings.model_fields
-        if name in deciding and getattr(here, name) != getattr(there, name)
+        told.Changed(axis=name, here=here.value(name), there=there.value(name))
+        for name in names
+        if here.value(name) != there.value(name)
     ]
 
 

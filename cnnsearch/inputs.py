@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,11 @@ from cnnsearch.results.place import ResultsPlace
 from cnnsearch.results.record import Record
 from cnnsearch.spec.cells import combinations
 from cnnsearch.spec.load import from_yaml
+from cnnsearch.spec.own_code import Snapshot, trusted
 from cnnsearch.spec.settings import AutoSplit, ChosenSplit, ResolvedPrecision
 from cnnsearch.spec.sweep import Sweep
 from cnnsearch.training.models.pretrained import OWN_IMAGES, Key, Pretrained, find_weights
+from cnnsearch.words import listed, printable
 
 FEATURES_SHARE = 0.5
 """Share of memory that the outputs of frozen layers may take; they are mapped once for all trials."""
@@ -68,6 +71,20 @@ def load_forms(
         for way in ways
     }
     return {(size, way): dataset for way in ways for size, dataset in loaded[way].items()}
+
+
+def own_code(sweep: Sweep) -> tuple[Snapshot, ...]:
+    """The code of the user's own that a sweep names. Raises RequestError where the user has not named its file."""
+    found = []
+    for one in sweep.code:
+        snapshot = trusted(one.digest)
+        if snapshot is None:
+            raise RequestError(
+                f"{listed(one.models)} is from the file {printable(one.file)}, and a sweep file alone runs no code.\n"
+                f"Name the file: --code {shlex.quote(one.file)}; in a notebook code=[{one.file!r}]"
+            )
+        found.append(snapshot)
+    return tuple(found)
 
 
 def named_weights(sweep: Sweep) -> set[Key]:

@@ -20,7 +20,7 @@ from cnnsearch.execution.machine.hardware import Hardware, Layout, detect, lay_o
 from cnnsearch.execution.machine.placement import Cluster, describe, lay_out_over, usable
 from cnnsearch.execution.machine.timing import calibrate
 from cnnsearch.execution.warden import Warden, watching
-from cnnsearch.inputs import digests, features_limit, load_forms, named_weights, recorded_split
+from cnnsearch.inputs import digests, features_limit, load_forms, named_weights, own_code, recorded_split
 from cnnsearch.planning import retention
 from cnnsearch.planning.plan import Plan, compared, groups, make_plan
 from cnnsearch.planning.setting import SettingKey, setting_key, start_key
@@ -32,8 +32,10 @@ from cnnsearch.results.place import ResultsPlace, open_results
 from cnnsearch.results.record import Record
 from cnnsearch.spec.cells import Cell, size
 from cnnsearch.spec.confirm import CONFIRM
+from cnnsearch.spec.own_code import Snapshot
 from cnnsearch.spec.stage import StopEarly
 from cnnsearch.spec.sweep import Sweep
+from cnnsearch.training.models.checked_code import refuse_faulty
 from cnnsearch.training.models.pretrained import Key, Pretrained, find_weights
 from cnnsearch.words import printable
 
@@ -89,6 +91,8 @@ class Prepared:
     """Whether trials ended while the test set was sealed, and have not been tested since."""
     cluster: Cluster | None = None
     """Where trials run; None for this machine."""
+    code: tuple[Snapshot, ...] = ()
+    """Code of the user's own that the sweep names."""
 
     @property
     def dataset(self) -> Dataset:
@@ -175,6 +179,7 @@ def prepared(
         RequestError: the data, the folder or the machine do not allow what was asked for.
     """
     sweep, left_out = sweep.without_misfits()
+    code = own_code(sweep)
     results = open_results(out, sweep.name)
     sweep = with_earlier(sweep, results)
     smallest = cluster.smallest(sweep.run) if cluster else None
@@ -219,6 +224,9 @@ def prepared(
             outcomes = {trial_id: outcome for trial_id, outcome in outcomes.items() if trial_id not in lost}
             plan = plan_from(outcomes)
         trials = [trial for trial in representatives(plan) if trial.id not in outcomes]
+        if code:
+            tell("trying the networks of your own", 0, 0)
+            refuse_faulty(trials, plan.trials, weights, len(dataset.classes))
         measure = functools.partial(cluster.time_on, smallest, layout) if cluster and smallest else None
         tell("timing a few steps of each model, once for this machine", 0, 0)
         calibration = calibrate(trials, len(dataset.classes), layout, hardware, measure)
@@ -233,6 +241,7 @@ def prepared(
         ready = Prepared(sweep, results, *found, {}, warden, suggestions, numbers, saved, tuple(repeated))
         untested = any(records[trial_id].lacks_test for trial_id in plan.trials if trial_id in records)
         ready = replace(ready, left_out=left_out, outside=outside(records, plan), is_untested=untested, cluster=cluster)
+        ready = replace(ready, code=code)
         yield replace(ready, costs=stage_costs(ready, trials))
 
 

@@ -305,6 +305,7 @@ def shared_context(ready: Prepared) -> SharedContext:
         ready.known_epochs,
         ready.is_sealed,
         ready.results.remote,
+        ready.code,
     )
 
 

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from cnnsearch import told
 from cnnsearch.evidence.comparisons import Comparison, Score as Measured
-from cnnsearch.evidence.configurations import Configuration, is_missing
+from cnnsearch.evidence.configurations import Configuration, axis_values, is_missing
 from cnnsearch.evidence.evidence import Evidence
 from cnnsearch.evidence.statements import Key
 from cnnsearch.plan_text import memory_bytes, total_seconds
@@ -19,6 +19,7 @@ from cnnsearch.report.findings import answer, findings
 from cnnsearch.results.folder import Results
 from cnnsearch.results.place import ResultsPlace
 from cnnsearch.session import Finished
+from cnnsearch.spec.arguments import ARGS
 from cnnsearch.spec.settings import Settings
 from cnnsearch.unsealing import Unsealed
 
@@ -188,7 +189,7 @@ def _difference(evidence: Evidence, key: Key, found: Comparison) -> told.Differe
     )
 
 
-_SETTINGS = tuple(Settings.model_fields)
+_SETTINGS = tuple(name for name in Settings.model_fields if name != "model_args")
 _WHOLE = {name for name, field in Settings.model_fields.items() if field.annotation is int}
 
 
@@ -200,7 +201,10 @@ def _ended(row: Mapping[Any, Any]) -> told.Trial:
     return told.Trial(
         id=known["trial_id"],
         status=known["status"],
-        settings={name: known[name] for name in _SETTINGS if known.get(name) is not None},
+        settings={
+            **{name: known[name] for name in _SETTINGS if known.get(name) is not None},
+            **{axis: value for axis, value in axis_values(row).items() if axis.startswith(ARGS)},
+        },
         parent=known["parent_id"],
         validation_accuracy=known["val_accuracy"],
         **{
@@ -220,7 +224,7 @@ def _planned(trial: Trial, outcome: Outcome | None) -> told.Trial:
         id=trial.id,
         stage=trial.stage,
         status=outcome.status.value if outcome else "left",
-        settings=trial.settings.model_dump(),
+        settings=trial.settings.flat(),
         parent=trial.parent_id,
         **known,
     )

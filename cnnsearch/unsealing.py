@@ -6,7 +6,7 @@ A record is replaced at once, so an interrupted command loses nothing and the sa
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -20,6 +20,7 @@ from cnnsearch.inputs import digests, recorded_context
 from cnnsearch.planning.plan import make_plan
 from cnnsearch.planning.trial import Trial
 from cnnsearch.results.folder import UNSEALED, Results
+from cnnsearch.results.kept_code import name_code, refuse_unnamed
 from cnnsearch.results.record import Record
 from cnnsearch.results.tables import load
 from cnnsearch.spec.load import from_yaml
@@ -41,13 +42,19 @@ class Unsealed(NamedTuple):
     """What the report was made from."""
 
 
-def unseal(folder: Path, data: str | None = None, listen: Callable[[int, int], None] = lambda k, n: None) -> Unsealed:
+def unseal(
+    folder: Path,
+    data: str | None = None,
+    listen: Callable[[int, int], None] = lambda k, n: None,
+    code: Sequence[str | Path] = (),
+) -> Unsealed:
     """Test every trial that ended in a sweep with a sealed test set, then make its tables and report again.
 
     Args:
         folder: results of the sweep.
         data: where its images are now; None: where they were.
         listen: called with the number of trials tested and the number of trials to test.
+        code: files of the user's own code that may run: those of the trials' networks, as they were.
 
     Raises RequestError where nothing is sealed, or where images or weights are not those of the sweep.
     """
@@ -56,6 +63,7 @@ def unseal(folder: Path, data: str | None = None, listen: Callable[[int, int], N
     sweep = from_yaml(results.sweep_text(), str(results.sweep_file))
     if data is not None:
         sweep = sweep.with_values({"data.source": data})
+    name_code(code)
     with results.locked():
         records = results.records()
         if not results.is_sealed(sweep) and not any(record.lacks_test for record in records.values()):
@@ -83,6 +91,7 @@ def _trials(results: Results, sweep: Sweep, context: SharedContext, records: dic
     # Trials of an earlier, wider sweep are not in its plan any more, and no table shows them.
     waiting = [trial for id_, trial in plan.trials.items() if id_ in records and records[id_].lacks_test]
     for trial in waiting:
+        refuse_unnamed(results.path, trial.id, trial.settings)
         if damage := results.trial(trial.id).damage(records[trial.id]):
             told = ", ".join(f"{name} is {what}" for name, what in damage.items())
             raise RequestError(f"trial {trial.id}: {told}; the same sweep, still sealed, trains it again")

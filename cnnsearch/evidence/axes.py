@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cnnsearch.evidence.compared import Compared
-from cnnsearch.evidence.configurations import AXES, distinct
+from cnnsearch.evidence.configurations import axes_in, distinct
 
 MOST_VALUES = 24
 """Values of an axis as rows or columns of a table; an axis with more is a scale."""
@@ -33,5 +33,5 @@ def map_axes(compared: Compared, stage: str) -> tuple[list[str], list[str]]:
     tabular = [axis for axis in axes if 2 * counts[axis] <= len(configurations) and counts[axis] <= MOST_VALUES]
     if len(tabular) < 2:
         return axes[:1], []
-    used = sorted(tabular[:2], key=AXES.index)
+    used = sorted(tabular[:2], key=axes_in(c.values for c in configurations).index)
     return used, [axis for axis in axes if axis not in used]

@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 from cnnsearch import stats
 from cnnsearch.evidence import crossed
 from cnnsearch.evidence.comparisons import LEAST_PAIRS, LEAST_SEEDS, Basis, Comparison, Score
-from cnnsearch.evidence.configurations import AXES, Configuration, axis_values, collect
+from cnnsearch.evidence.configurations import Configuration, axes_in, axis_values, collect
 from cnnsearch.evidence.crossed import Answered
 from cnnsearch.evidence.recorded import Recorded
 from cnnsearch.evidence.searches import Attempt, Searched, searches
+from cnnsearch.spec.arguments import ARGS
 from cnnsearch.spec.axis_words import describe, rounded
 from cnnsearch.spec.confirm import CONFIRM
 from cnnsearch.spec.stage import Values
@@ -63,7 +64,8 @@ class Compared(Recorded):
         Axes that a stage only inherits from its parents are not its own, though they differ between its configurations.
         """
         configurations = self.stage(name)
-        varying = [a for a in AXES if len({c.values[a] for c in configurations}) > 1]
+        known = axes_in(c.values for c in configurations)
+        varying = [a for a in known if len({c.values[a] for c in configurations}) > 1]
         space = list(self.space(name))
         own = [axis for axis in space if axis in varying]
         return own if space else varying
@@ -72,7 +74,7 @@ class Compared(Recorded):
     def varying(self) -> list[str]:
         """The axes that differ between any two trials, finished or not: what a label has to mention."""
         rows = [axis_values(row) for row in self.tables.trials.to_dict("records")]
-        return [axis for axis in AXES if len({row[axis] for row in rows}) > 1]
+        return [axis for axis in axes_in(rows) if len({row[axis] for row in rows}) > 1]
 
     def label(self, configuration: Configuration, *, omit: Iterable[str] = (), separator: str = ", ") -> str:
         """A configuration in words, by the axes that vary: "residual, lr 0.001, batch 16, no dropout"."""
@@ -81,7 +83,9 @@ class Compared(Recorded):
         axes = [axis for axis in self.varying if axis not in omitted]
         # If configurations differ in no axis, say what kind this one is.
         axes = axes or [axis for axis in ("model", "lr", "batch_size") if axis not in omitted]
-        return separator.join(describe(axis, configuration.values[axis]) for axis in axes)
+        values = configuration.values
+        axes = [axis for axis in axes if values[axis] is not None or not axis.startswith(ARGS)]
+        return separator.join(describe(axis, values[axis]) for axis in axes)
 
     @cached_property
     def without_part(self) -> dict[str, set[str]]:

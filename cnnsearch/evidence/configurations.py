@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +11,7 @@ from typing import Any
 import pandas as pd
 
 from cnnsearch.results.tables import Tables
+from cnnsearch.spec.arguments import ARGS, plain_value
 from cnnsearch.spec.axis_words import Value
 from cnnsearch.spec.settings import ADDED, ORDINARY
 
@@ -65,12 +68,21 @@ def is_missing(value: Any) -> bool:
     return value is None or (not isinstance(value, str) and bool(pd.isna(value)))
 
 
+class AxisValues(dict[str, Value]):
+    """Axis -> value. An argument that a network does not have is None."""
+
+    def __missing__(self, axis: str) -> Value:
+        if axis.startswith(ARGS):
+            return None
+        raise KeyError(axis)
+
+
 def axis_values(row: Mapping[Any, Any]) -> dict[str, Value]:
     """The hyperparameters of one row of the trials table, as plain Python values.
 
     Leaving an axis of `_UNRECORDED` out gives the same network as its value there, so both give that value.
     """
-    values: dict[str, Value] = {}
+    values = AxisValues()
     for axis in AXES:
         raw: Any = row.get(axis)
         if is_missing(raw):
@@ -79,7 +91,25 @@ def axis_values(row: Mapping[Any, Any]) -> dict[str, Value]:
             values[axis] = int(raw)  # a float where other rows are null
         else:
             values[axis] = raw.item() if hasattr(raw, "item") else raw
+    if not is_missing(args := row.get("model_args")):
+        values.update(_arguments(str(args)))
     return values
+
+
+@functools.lru_cache(maxsize=1024)
+def _arguments(text: str) -> dict[str, Value]:
+    """The arguments of a network, which a table has as a JSON object, as axes; none where it is none."""
+    try:
+        args = json.loads(text)
+    except ValueError:
+        return {}
+    return {f"{ARGS}{name}": plain_value(args[name]) for name in sorted(args)} if isinstance(args, dict) else {}
+
+
+def axes_in(every: Iterable[Mapping[str, Value]]) -> tuple[str, ...]:
+    """The axes in the order in which a configuration is described, given the values of some: AXES and all arguments."""
+    args = dict.fromkeys(axis for values in every for axis in values if axis.startswith(ARGS))
+    return (AXES[0], *args, *AXES[1:])
 
 
 def collect(tables: Tables) -> list[Configuration]:
@@ -87,7 +117,7 @@ def collect(tables: Tables) -> list[Configuration]:
     rows = tables.trials.to_dict("records")
     cell: dict[str, tuple[Any, ...]] = {}
     for row in rows:
-        cell[str(row["trial_id"])] = (row["stage"], *axis_values(row).values())
+        cell[str(row["trial_id"])] = (row["stage"], *axis_values(row).items())
     members: dict[tuple[Any, ...], list[tuple[int, dict[Any, Any]]]] = {}
     for order, row in enumerate(rows):
         if not is_comparable(row):

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from cnnsearch.spec.arguments import plain_value
 from cnnsearch.spec.axis_words import Value
 from cnnsearch.spec.stage import NUMERIC_KINDS, Values
 from cnnsearch.words import duration, size
@@ -94,7 +95,7 @@ class Axis:
 
 def axis_of(name: str, values: Values) -> Axis | None:
     """Make the axis of these values; None if there is only one value, even if not all trials have it."""
-    args = list(values.args)
+    args = [plain_value(value) for value in values.args]
     if values.kind in NUMERIC_KINDS:
         low, high = map(float, args)
         return Axis(name, values.kind, low, high, values.kind == "loguniform", (), values.when)

@@ -10,6 +10,7 @@ from pathlib import Path
 from cnnsearch.data.dataset import Dataset, Form
 from cnnsearch.planning.stopping_rules import rule_of
 from cnnsearch.planning.trial import Trial
+from cnnsearch.spec.own_code import Snapshot
 from cnnsearch.spec.settings import ResolvedPrecision, Settings
 from cnnsearch.spec.stage import StopEarly
 from cnnsearch.storage.remote import Remote
@@ -57,6 +58,8 @@ class SharedContext:
     """Whether no test image may be looked at."""
     remote: Remote | None = None
     """Where results are kept, if `results` only mirrors them."""
+    code: tuple[Snapshot, ...] = ()
+    """Code of the user's own that trials may run, as it was when the sweep was planned."""
 
     @property
     def measured(self) -> tuple[str, ...]:

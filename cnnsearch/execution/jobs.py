@@ -202,6 +202,8 @@ def only_head(suffix: fx.GraphModule) -> tuple[str, float | None] | None:
 def _effective(trial: Trial, own_dropout: float | None) -> Settings:
     """Return the trial's settings with the dropout rate that acts on the head's inputs."""
     settings = trial.settings
+    if settings.code:
+        return settings.model_copy(update={"dropout": own_dropout or 0.0})  # wherever the network puts it
     if settings.model in OWN:
         return settings.model_copy(update={"dropout": 0.0})  # its dropout is among the frozen layers
     if settings.dropout == 0 and own_dropout is not None:

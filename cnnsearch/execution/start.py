@@ -99,7 +99,8 @@ def arrange(model: nn.Module, trial: Trial, context: SharedContext, pixels: Pixe
         return TrainingState.start(model, settings, model, frozen.train_mode, frozen.trained, head), pixels
     start = trial.parent_id or trial.weights or f"seed {settings.seed}"
     dataset = context.dataset(settings)
-    model_is = (settings.model, model_version(settings.model), settings.width)
+    model_is: tuple[object, ...] = (settings.model, model_version(settings.model), settings.width)
+    model_is = (*model_is, settings.network) if settings.code else model_is
     facts = (*model_is, start, halves.name, dataset.fingerprint, settings.image_size)
     key = f"{facts} {context.preprocessing(settings)} {precision} {context.choices} {torch.__version__}"
     make = functools.partial(compute, halves.prefix, pixels, precision)

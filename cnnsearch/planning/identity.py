@@ -20,6 +20,9 @@ MODEL_VERSIONS = {"plain": 2, "residual": 1}
 TORCHVISION_VERSION = 2
 """Version of how torchvision's models are built and computed."""
 
+OWN_CODE_VERSION = 1
+"""Version of how networks of the user's own code are called and computed. What they are, the hash of the code says."""
+
 
 def model_version(model: str) -> int:
     """Version of a model's definition."""
@@ -37,7 +40,7 @@ def trial_id(deciding: dict[str, Any], *, data: str, parent_id: str | None, weig
     """
     facts = {
         "settings": deciding,
-        "model_version": model_version(deciding["model"]),
+        "model_version": OWN_CODE_VERSION if "code" in deciding else model_version(deciding["model"]),
         "recipe_version": RECIPE_VERSION,
         "data": data,
         "parent": parent_id,

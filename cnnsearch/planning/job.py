@@ -37,7 +37,7 @@ def frozen_key(trial: Trial) -> tuple[Any, ...]:
     """A key that trials share if they have the same frozen layers below their heads, and so the same features."""
     s = trial.settings
     start = trial.parent_id or trial.weights or s.seed
-    return (s.model, s.width, start, s.image_size, s.precision, trial.data)
+    return (s.model, s.width, s.network, start, s.image_size, s.precision, trial.data)
 
 
 def head_key(trial: Trial) -> tuple[Any, ...] | None:

@@ -37,7 +37,7 @@ def job_label(trials: Sequence[Trial], axes: Sequence[str]) -> str:
     first = trials[0]
     if len(trials) == 1:
         return trial_label(first, axes)
-    common = [axis for axis in axes if len({getattr(trial.settings, axis) for trial in trials}) == 1]
+    common = [axis for axis in axes if len({trial.settings.value(axis) for trial in trials}) == 1]
     shared = f"{text}, " if (text := setting(first.settings, common)) else ""
     return f"{first.stage}: {shared}{len(trials)} trials [{first.id} …]"
 
@@ -46,7 +46,9 @@ def setting_parts(settings: Settings, axes: Iterable[str]) -> Sequence[tuple[str
     """Split a setting's name into (name, value) pairs; the name is empty if the value needs none, as `residual`."""
     parts = []
     for axis in axes:
-        value = getattr(settings, axis)
+        value = settings.value(axis)
+        if value is None:  # an argument that this network does not have
+            continue
         is_absent = axis in NONE and value == NONE[axis] and axis != "class_weights"
         if is_absent or (axis == "momentum" and settings.optimizer != "sgd"):
             continue

@@ -14,6 +14,7 @@ from cnnsearch.planning.confirm import MOST, Confirmation, Contender, confirmati
 from cnnsearch.planning.setting import SettingKey, setting_key
 from cnnsearch.planning.study import Study, Suggestions, child_study_id, decided, root_study_id
 from cnnsearch.planning.trial import Outcome, Status, Trial
+from cnnsearch.spec.arguments import ARGS
 from cnnsearch.spec.cells import Cell, can_suggest, cell_of, cells, size, typical_cells
 from cnnsearch.spec.confirm import CONFIRM, Confirm
 from cnnsearch.spec.settings import Settings
@@ -188,11 +189,10 @@ class _Planner:
         return self.built[key]
 
     def _root_trials(self, stage: Stage, cell: Cell) -> tuple[Trial, ...]:
-        base = {**self.sweep.train.recipe, "image_size": self.sweep.data.image_size}
         seeds = (cell["seed"],) if "seed" in cell else self.sweep.seeds or (self.sweep.train.seed,)
         trials = []
         for seed in seeds:
-            settings = Settings.model_validate({**base, **cell, "seed": seed})
+            settings = self.sweep.settings({**cell, "seed": seed})
             digest = None if settings.weights == "none" else self.weights.get((settings.model, settings.weights))
             if digest is None and settings.weights != "none":
                 raise ResultsError(f"data.json does not say which weights {settings.weights} of {settings.model} are")
@@ -285,9 +285,7 @@ class _Planner:
 
 def _children(parents: tuple[Trial, ...], stage: Stage, cell: Cell) -> tuple[Trial, ...]:
     values = _typed(cell)
-    return tuple(
-        Trial(stage.name, parent.settings.model_copy(update=values), parent.data, parent.id) for parent in parents
-    )
+    return tuple(Trial(stage.name, parent.settings.changed(values), parent.data, parent.id) for parent in parents)
 
 
 def _children_of_cells(parents: tuple[Trial, ...], stage: Stage) -> tuple[Trial, ...]:
@@ -322,15 +320,16 @@ def _possible_groups(stage: Stage, per: Iterable[str], known: Collection[Any]) -
 
 def _typed(cell: dict[str, Any]) -> dict[str, Any]:
     """Return a cell's values in the types of the settings: `dropout: 0` becomes 0.0, so equal values give equal ids."""
-    valid = Settings.model_validate(cell)
-    return {axis: getattr(valid, axis) for axis in cell}
+    plain = {axis: value for axis, value in cell.items() if not axis.startswith(ARGS)}
+    valid = Settings.model_validate(plain)
+    return {axis: getattr(valid, axis) if axis in plain else value for axis, value in cell.items()}
 
 
 def groups(trials: Iterable[Trial], per: Iterable[str]) -> dict[tuple[Any, ...], list[Trial]]:
     """Group trials by their values of the axes `per`, in order of appearance; one group without axes."""
     by_key: dict[tuple[Any, ...], list[Trial]] = {}
     for trial in trials:
-        by_key.setdefault(tuple(getattr(trial.settings, axis) for axis in per), []).append(trial)
+        by_key.setdefault(tuple(trial.settings.value(axis) for axis in per), []).append(trial)
     return by_key
 
 
@@ -395,4 +394,4 @@ def compared(sweep: Sweep, trial: Trial, start: SettingKey | str | None) -> tupl
     """
     starts = [stage.start_from for stage in sweep.stages if stage.start_from]
     axes = sorted({axis for found in starts if found.stage == trial.stage for axis in found.per})
-    return (trial.stage, start, *(getattr(trial.settings, axis) for axis in axes))
+    return (trial.stage, start, *(trial.settings.value(axis) for axis in axes))

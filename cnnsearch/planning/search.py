@@ -25,6 +25,7 @@ from optuna.samplers import BaseSampler, CmaEsSampler, GPSampler, NSGAIISampler,
 from optuna.study import StudyDirection
 from optuna.trial import TrialState, create_trial
 
+from cnnsearch.spec.arguments import plain_value
 from cnnsearch.spec.cells import Cell
 from cnnsearch.spec.stage import FIRST_AT_RANDOM, HIGHER_IS_BETTER, Search, Values
 from cnnsearch.storage.checksums import canonical_json
@@ -84,7 +85,7 @@ class Searcher:
         """Take a recorded suggestion as the next one. See `suggest` for `outcomes`."""
         self._catch_up(outcomes)
         if self._method.keeps_state:
-            self._study.enqueue_trial(suggestion)
+            self._study.enqueue_trial(_plain(suggestion))
             self._ask()
         else:
             self._remember(suggestion)
@@ -136,7 +137,11 @@ class Searcher:
         reached = {} if value is None else {1: value}
         self._study.add_trial(
             create_trial(
-                state=state, params=suggestion, distributions=distributions, value=value, intermediate_values=reached
+                state=state,
+                params=_plain(suggestion),
+                distributions=distributions,
+                value=value,
+                intermediate_values=reached,
             )
         )
         return len(self._study.get_trials(deepcopy=False)) - 1
@@ -155,7 +160,8 @@ class Searcher:
             self._study.tell(number, state=TrialState.FAIL)
         elif outcome.ending is Ending.PRUNED and self._method.ranks_pruned:
             self._study.tell(number, state=TrialState.FAIL)
-            suggestion = self._study.get_trials(deepcopy=False)[number].params
+            params = self._study.get_trials(deepcopy=False)[number].params
+            suggestion = {axis: _original(self._space[axis], value) for axis, value in params.items()}
             self._numbers[index] = self._add(suggestion, TrialState.PRUNED, values[0])
         else:
             self._study.tell(number, list(values))
@@ -176,7 +182,7 @@ def known(search: Search, index: int) -> int:
 def _suggested(trial: optuna.Trial, axis: str, values: Values) -> Any:
     match _distribution(values):
         case CategoricalDistribution(choices=choices):
-            return trial.suggest_categorical(axis, choices)
+            return _original(values, trial.suggest_categorical(axis, choices))
         case IntDistribution(low=low, high=high):
             return trial.suggest_int(axis, low, high)
         case FloatDistribution(low=low, high=high, log=log):
@@ -195,7 +201,19 @@ def _distribution(values: Values) -> BaseDistribution:
         case "int":
             low, high = values.args
             return IntDistribution(low, high)
-    return CategoricalDistribution(values.args)
+    return CategoricalDistribution([plain_value(value) for value in values.args])
+
+
+def _plain(suggestion: Cell) -> Cell:
+    """A suggestion as Optuna takes it: lists and objects, which it does not know, as JSON."""
+    return {axis: plain_value(value) for axis, value in suggestion.items()}
+
+
+def _original(values: Values, plain: Any) -> Any:
+    """The inverse for one value."""
+    return next(
+        (value for value in values.args if isinstance(value, list | dict) and plain_value(value) == plain), plain
+    )
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,8 @@ from collections.abc import Mapping, MutableMapping
 from cnnsearch.planning.trial import Trial
 from cnnsearch.spec.settings import Settings
 
+_FIELDS = [name for name in Settings.model_fields if name not in ("seed", "model_args", "code")]
+
 SettingKey = tuple[object, ...]
 """What trials share if they are of one setting."""
 
@@ -21,7 +23,7 @@ def setting_key(trial: Trial, trials: Mapping[str, Trial], known: MutableMapping
     """
     if trial.id not in known:
         values = vars(trial.settings)
-        own = tuple(values[name] for name in Settings.model_fields if name != "seed")
+        own = (*(values[name] for name in _FIELDS), trial.settings.network)
         known[trial.id] = (own, trial.weights, start_key(trial, trials, known))
     return known[trial.id]
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from cnnsearch.evidence.configurations import is_missing
 from cnnsearch.evidence.evidence import Evidence
+from cnnsearch.words import printable
 
 _OWN = {
     "plain": (
@@ -57,7 +58,13 @@ class Network:
 
 def networks(evidence: Evidence) -> list[Network]:
     """Describe each model that was tried."""
-    return [Network(model, f"{describe(model)}{_parameters(evidence, model)}.") for model in evidence.models if model]
+    files = {model: printable(one.file) for one in evidence.tables.sweep.code for model in one.models}
+    told = {model: f"A network of one's own, from {file}" for model, file in files.items()}
+    return [
+        Network(model, f"{told.get(model) or describe(model)}{_parameters(evidence, model)}.")
+        for model in evidence.models
+        if model
+    ]
 
 
 def describe(model: str) -> str:

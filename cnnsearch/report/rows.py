@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cnnsearch.evidence.comparisons import Score
-from cnnsearch.evidence.configurations import AXES, axis_values, best_of, is_missing
+from cnnsearch.evidence.configurations import axes_in, axis_values, best_of, is_missing
 from cnnsearch.evidence.evidence import Evidence
 from cnnsearch.evidence.families import families
 from cnnsearch.evidence.mistakes import recalls
@@ -119,7 +119,7 @@ def _shown_axes(evidence: Evidence, records: list[dict[Any, Any]]) -> list[str]:
     rows = [axis_values(record) for record in records]
     shown = set(evidence.varying or ["model"])
     shown |= {axis for axis, values in usual.items() if any(row[axis] not in values for row in rows)}
-    return [axis for axis in AXES if axis in shown]
+    return [axis for axis in axes_in(rows) if axis in shown]
 
 
 def _weights_cell(value: Any) -> Cell:
@@ -128,7 +128,7 @@ def _weights_cell(value: Any) -> Cell:
 
 
 def _is_numeric(records: list[dict[Any, Any]], axis: str) -> bool:
-    values = [record[axis] for record in records if not is_missing(record[axis])]
+    values = [value for value in (axis_values(record)[axis] for record in records) if value is not None]
     return bool(values) and not any(isinstance(value, str) for value in values)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -136,6 +137,7 @@ def _trial_row(sweep: str, stage: str, confirms: str | None, record: Record) -> 
     columns = {**settings.model_dump(exclude_unset=True), **record.model_dump(exclude={"settings", "best", "before"})}
     columns |= {"sweep": sweep, "stage": stage, "confirms": confirms, "status": record.status.value}
     columns |= {"precision": record.precision or settings.precision}
+    columns["model_args"] = json.dumps(settings.model_args, sort_keys=True) if settings.model_args else None
     for name in Measures.model_fields:
         columns[name] = getattr(best, name) if best else None
         columns[f"{name}_before"] = getattr(before, name) if before else None

@@ -5,6 +5,7 @@
       progress.json               only while a run is active: the time it has left
       decisions/<n>.jsonl         what stopping rules decided, and on what, each written before anybody acts on it
       studies/<study_id>.jsonl    a searcher's suggestions, one per line, each written before it runs
+      code/<digest>/              source of the user's own networks, which never runs from here by itself
       trials/<trial_id>/
         trial.json                what it is
         epochs.jsonl              one line per epoch, as they happen
@@ -46,7 +47,7 @@ from cnnsearch.storage.checksums import is_whole
 from cnnsearch.storage.durable import read_checked, remove_abandoned, write_checked, write_whole
 from cnnsearch.storage.reading import read_bytes, read_json
 
-OWN = (".lock", "trials", "studies", "decisions", "plots")
+OWN = (".lock", "trials", "studies", "decisions", "plots", "code")
 """What a run opens or fills in place. All its other files it replaces, links among them."""
 
 UNSEALED = "unsealed.json"

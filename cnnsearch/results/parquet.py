@@ -85,6 +85,8 @@ TRIALS = pa.schema(
         ("host", pa.string()),
         ("started_at", pa.timestamp("us", tz="UTC")),
         ("schema_version", pa.int64()),
+        ("model_args", pa.string()),  # arguments of a network of the user's own, as a JSON object; null without any
+        ("code", pa.string()),  # digest of the code of such a network, or null
     ]
 )
 

@@ -11,7 +11,7 @@ from cnnsearch.data.images import Interpolation
 from cnnsearch.planning.trial import Outcome, Status, Trial
 from cnnsearch.spec.settings import Settings
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 MOST_BYTES = 2**20
 """Most bytes of a record."""
 

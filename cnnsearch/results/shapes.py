@@ -12,9 +12,19 @@ from collections import Counter
 from datetime import datetime
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    JsonValue,
+    ValidationError,
+    model_validator,
+)
 
 from cnnsearch.results.record import Amount, Count, Share
+from cnnsearch.spec.arguments import ARGS
 from cnnsearch.spec.confirm import MOST_SEEDS
 from cnnsearch.spec.document import shown
 from cnnsearch.spec.settings import Settings
@@ -45,6 +55,13 @@ def _different(names: list[str]) -> list[str]:
         name = next(name for name, times in Counter(names).items() if times > 1)
         raise ValueError(f"{shown(name)} is there twice")
     return names
+
+
+def _of_axes(suggestion: dict[str, Any]) -> dict[str, Any]:
+    for axis, value in suggestion.items():
+        if not (isinstance(value, str | int | float) or axis.startswith(ARGS)):
+            raise ValueError(f"{shown(axis)} should be a word, a number or true or false")
+    return suggestion
 
 
 class Shape(BaseModel):
@@ -245,7 +262,7 @@ class StudyLine(Shape):
     """A line of a searcher's suggestions."""
 
     index: Count
-    suggestion: Round | dict[str, str | int | float | bool]
+    suggestion: Round | Annotated[dict[str, JsonValue], AfterValidator(_of_axes)]
 
 
 SHAPES: dict[str, type[Shape]] = {

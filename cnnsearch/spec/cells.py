@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from cnnsearch.spec.arguments import ARGS
 from cnnsearch.spec.stage import NUMERIC_KINDS, Search, Stage, Values
 
 Cell = dict[str, Any]
@@ -138,7 +139,9 @@ def typical_cells(stage: Stage) -> list[Cell]:
         for axis in ranges & cell.keys():
             rng = np.random.default_rng([stage.search.seed, index, zlib.crc32(f"end {axis}".encode())])
             cell[axis] = _end(stage.space[axis].args, cell[axis], SIZE_POWERS[axis], rng)
-        kind = tuple(cell.get(axis) for axis in (*SIZE_POWERS, "model", "fine_tune", "optimizer", "augment", "loss"))
+        named = (*SIZE_POWERS, "model", "fine_tune", "optimizer", "augment", "loss")
+        args = [repr(cell.get(axis)) for axis in stage.space if axis.startswith(ARGS)]
+        kind = (*(cell.get(axis) for axis in named), *args)
         if kind in kinds or len(kinds) < TYPICAL_WORKLOADS:
             kinds.add(kind)
             found.append(cell)

@@ -9,7 +9,7 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 
 from cnnsearch.spec.document import Document, KeyPath, dotted, shown
-from cnnsearch.spec.settings import AXES, SpecProblemError, SpecProblemsError, TrainSpec, value_message
+from cnnsearch.spec.settings import AXES, SpecProblemError, SpecProblemsError, TrainSpec, is_axis, value_message
 
 MOST_TOLD = 10
 """Mistakes of one file that are told at once."""
@@ -64,7 +64,7 @@ def _unknown_axes(tree: Any) -> Iterator[KeyPath]:
     for index, stage in enumerate(stages if isinstance(stages, list) else []):
         space = stage.get("space") if isinstance(stage, dict) else None
         for axis in space if isinstance(space, dict) else {}:
-            if axis not in AXES:
+            if not is_axis(str(axis)):
                 yield "stages", index, "space", axis
 
 
@@ -125,7 +125,7 @@ def _unknown_key(place: str, path: KeyPath, tree: Any, root: type[BaseModel]) ->
 def _known_keys(parent: KeyPath, tree: Any, root: type[BaseModel]) -> list[str]:
     """List the keys that the mapping at a key path may have; empty where that is not known."""
     if parent and parent[-1] == "space":
-        return list(AXES)
+        return [*AXES, "model_args.NAME"]
     model: type[BaseModel] = root
     for part in parent:
         tree = tree[part]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import shlex
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import yaml
 from cnnsearch.errors import SpecError
 from cnnsearch.spec.document import Document, parse_value, read, read_back
 from cnnsearch.spec.explain import did_you_mean
+from cnnsearch.spec.own_code import Snapshot, read_code, registered, trust
 from cnnsearch.spec.settings import SPLIT_KINDS
 from cnnsearch.spec.sweep import Sweep
 
@@ -28,6 +30,7 @@ def load_sweep(
     data: str | None = None,
     seeds: Sequence[int] = (),
     confirm: int | None = None,
+    code: Sequence[str | Path] = (),
 ) -> Sweep:
     """Load a sweep by name or path, and change it.
 
@@ -38,9 +41,12 @@ def load_sweep(
         data: replaces `data.source`.
         seeds: replaces `seeds`.
         confirm: replaces `confirm.seeds`; 0 turns the stage off.
+        code: Python files with networks of your own, which the sweep may name. From now on they may run in this
+            process; so may those that were registered, which the sweep may name too.
 
     Raises:
         SpecError: with the file and line, the key, what was given and what is allowed.
+        RequestError: a file of code cannot be used.
     """
     document = read(*find(str(sweep)))
     profiles = _take_profiles(document)
@@ -58,7 +64,43 @@ def load_sweep(
         document.set("seeds", list(seeds), "--seeds")
     if confirm is not None:
         document.set("confirm.seeds" if confirm else "confirm", confirm or None, "--confirm")
+    _name_code(document, [read_code(file) for file in code])
     return Sweep.from_document(document)
+
+
+def _name_code(document: Document, snapshots: Sequence[Snapshot]) -> None:
+    """Write into a document which networks it names are of these snapshots, or registered; and trust those."""
+    every = Counter(model for snapshot in snapshots for model in snapshot.models)
+    if twice := [model for model, times in every.items() if times > 1]:
+        places = " and ".join(one.place_of(twice[0]) for one in snapshots if twice[0] in one.models)
+        raise SpecError(f"--code: there are two {twice[0]}, {places}; rename one of them")
+    known = {**registered(), **{model: one for one in snapshots for model in one.models}}
+    named = [model for model in dict.fromkeys(_models_named(document.tree)) if model in known]
+    for snapshot in snapshots:
+        if not any(known[model] is snapshot for model in named):
+            raise SpecError(
+                f"--code {snapshot.file}: {document.name} names none of its models, {', '.join(snapshot.models)}; "
+                f"for example: --set train.model={next(iter(snapshot.models))}"
+            )
+    by_digest: dict[str, dict[str, Any]] = {}
+    for model in named:
+        one = known[model]
+        facts = by_digest.setdefault(one.digest, {"file": one.file, "digest": one.digest, "models": []})
+        facts["models"].append(model)
+    if by_digest:
+        document.set("code", list(by_digest.values()), "--code")
+        trust(known[model] for model in named)
+
+
+def _models_named(tree: dict[str, Any]) -> Iterator[str]:
+    """Yield what a document gives as models, sound or not."""
+    train, stages = tree.get("train"), tree.get("stages")
+    spaces = [stage.get("space") for stage in stages if isinstance(stage, dict)] if isinstance(stages, list) else []
+    for given in (train, *spaces):
+        values = given.get("model") if isinstance(given, dict) else None
+        if isinstance(values, dict):
+            values = [one for some in values.values() if isinstance(some, list) for one in some]
+        yield from (one for one in (values if isinstance(values, list) else [values]) if isinstance(one, str))
 
 
 def find(sweep: str) -> tuple[Path, str]:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterable, Iterator
+from contextvars import ContextVar
+
 OWN = ("plain", "residual")
 """This package's own architectures; their width can be varied."""
 
@@ -90,6 +94,24 @@ TORCHVISION = (
 """torchvision's classification models under torchvision's names (0.21 to 0.29)."""
 
 KNOWN = (*OWN, *TORCHVISION)
+
+_OF_CODE: ContextVar[tuple[str, ...]] = ContextVar("models of the user's own code", default=())
+
+
+def known() -> tuple[str, ...]:
+    """The names that a model may have here."""
+    return (*KNOWN, *_OF_CODE.get())
+
+
+@contextlib.contextmanager
+def knowing(models: Iterable[str]) -> Iterator[None]:
+    """Accept these names too in the block: of networks in the user's own code."""
+    before = _OF_CODE.set((*_OF_CODE.get(), *models))
+    try:
+        yield
+    finally:
+        _OF_CODE.reset(before)
+
 
 PATCH_SIZES = {"vit_b_16": 16, "vit_b_32": 32, "vit_h_14": 14, "vit_l_16": 16, "vit_l_32": 32}
 """Vision transformers -> the patch size of which their image's side must be a multiple."""

@@ -3,21 +3,31 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from pydantic import ValidationError
 
+from cnnsearch.spec.arguments import ARGS
 from cnnsearch.spec.cells import grid, with_conditions
 from cnnsearch.spec.confirm import CONFIRM
 from cnnsearch.spec.document import KeyPath
-from cnnsearch.spec.settings import AXES, DataSpec, Settings, SpecProblemError, TrainSpec
+from cnnsearch.spec.settings import AXES, DataSpec, Settings, SpecProblemError, TrainSpec, is_axis
 from cnnsearch.spec.stage import MAX_TRIALS, Stage, StartFrom, Values
 
 
 def problems(
-    stages: Sequence[Stage], seeds: Sequence[int], train: TrainSpec, data: DataSpec, *, confirms: bool = False
+    stages: Sequence[Stage],
+    seeds: Sequence[int],
+    train: TrainSpec,
+    data: DataSpec,
+    code: Mapping[str, str],
+    *,
+    confirms: bool = False,
 ) -> Iterator[SpecProblemError]:
-    """Find what makes the parts of a sweep impossible together. Each stage is sound in itself."""
+    """Find what makes the parts of a sweep impossible together. Each stage is sound in itself.
+
+    `code` gives the digest of the code that each network of the user's own is from.
+    """
     earlier: dict[str, Stage] = {}
     spaces: dict[str, dict[str, Values]] = {}
     for index, stage in enumerate(stages):
@@ -32,7 +42,7 @@ def problems(
             yield from _start_problems(stage, stage.start_from, earlier, at)
         inherited = spaces.get(stage.start_from.stage, {}) if stage.start_from else {}
         spaces[stage.name] = _with_inherited(stage.space, inherited)
-        yield from _combination_problems(train, data, spaces[stage.name], (*at, "space"))
+        yield from _combination_problems(train, data, code, spaces[stage.name], (*at, "space"))
         yield from _stopping_problems(stages, train, stage, spaces[stage.name], (*at, "stop_early"))
         earlier[stage.name] = stage
 
@@ -55,14 +65,16 @@ def _with_inherited(own: dict[str, Values], parents: dict[str, Values]) -> dict[
 
 
 def _combination_problems(
-    train: TrainSpec, data: DataSpec, space: dict[str, Values], at: KeyPath
+    train: TrainSpec, data: DataSpec, code: Mapping[str, str], space: dict[str, Values], at: KeyPath
 ) -> Iterator[SpecProblemError]:
     """Find combinations of values that are each allowed, and together impossible."""
-    together = ("model", "weights", "width", "lr_schedule", "warmup_epochs")
+    together = ("model", "model_args", "weights", "width", "lr_schedule", "warmup_epochs")
     fixed = {name: getattr(train, name) for name in together} | {"image_size": data.image_size}
-    for cell in grid(with_conditions(space, fixed)):
+    varied = {*fixed, *(axis for axis in space if axis.startswith(ARGS))}
+    for cell in grid(with_conditions(space, varied)):
+        values = fixed | {axis: value for axis, value in cell.items() if axis in varied}
         try:
-            Settings.model_validate(fixed | {axis: value for axis, value in cell.items() if axis in fixed})
+            Settings.model_validate({**values, "code": code.get(values["model"], "")})
         except ValidationError as error:
             yield SpecProblemError(at, str(error.errors()[0]["msg"]).removeprefix("Value error, "))
             return
@@ -96,8 +108,8 @@ def _start_problems(
         yield SpecProblemError((*here, "stage"), f"given {start.stage!r}; allowed: {known}")
         return
     for axis in start.per:
-        if axis not in AXES:
-            yield SpecProblemError((*here, "per"), f"given {axis!r}; allowed: {', '.join(AXES)}")
+        if not is_axis(axis):
+            yield SpecProblemError((*here, "per"), f"given {axis!r}; allowed: {', '.join(AXES)}, model_args.NAME")
     for axis in ("model", "weights", "width", "image_size", "seed"):
         if axis in stage.space:
             yield SpecProblemError(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
+import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Literal, Self, cast
 
 from pydantic import (
@@ -14,21 +16,24 @@ from pydantic import (
     Field,
     Strict,
     TypeAdapter,
+    ValidationError,
     field_validator,
+    model_serializer,
     model_validator,
 )
 
+from cnnsearch.spec.arguments import ARGS, ARGUMENTS, Arguments, plain_value, with_arguments
 from cnnsearch.spec.document import KeyPath
-from cnnsearch.spec.model_names import IMAGE_SIZES, KNOWN, OWN, PATCH_SIZES
+from cnnsearch.spec.model_names import IMAGE_SIZES, OWN, PATCH_SIZES, knowing, known
 
 Int = Annotated[int, Strict()]
 Float = Annotated[float, Strict()]
 
 
 def _known_model(name: str) -> str:
-    if name not in KNOWN:
-        near = difflib.get_close_matches(name, KNOWN, n=1)
-        hint = f" Did you mean {near[0]}?" if near else ""
+    if name not in known():
+        near = difflib.get_close_matches(name, known(), n=1)
+        hint = f" Did you mean {near[0]}?" if near else " A network of your own: --code FILE.py"
         raise ValueError(f"it should be plain, residual or a torchvision classification model.{hint}")
     return name
 
@@ -162,7 +167,13 @@ class Recipe(Part):
     """How a model is built and trained: set by `train:` for all stages, varied by a stage's space."""
 
     model: ModelName = Field(
-        "residual", description="plain, residual, or the name of a torchvision classification model"
+        "residual",
+        description="plain, residual, the name of a torchvision classification model, or of a network of your own",
+    )
+    model_args: Arguments = Field(
+        {},
+        description="arguments for a network of your own, by name: any JSON values. Each is an axis of its own: "
+        "model_args.NAME",
     )
     weights: str = Field(
         "none", min_length=1, description="initial weights: none, imagenet (torchvision's), or a path to a file"
@@ -222,6 +233,23 @@ class Recipe(Part):
     precision: Precision = Field("auto", description="auto uses bf16 where a probe finds it faster")
     seed: Int = Field(0, ge=0, lt=2**31, description="seed of initial weights, data order, dropout and augmentation")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _gather_arguments(cls, raw: Any) -> Any:
+        """Turn `model_args.depth: 2` into an item of `model_args`."""
+        if not isinstance(raw, dict) or not any(isinstance(key, str) and key.startswith(ARGS) for key in raw):
+            return raw
+        return with_arguments(raw)
+
+    @model_serializer(mode="wrap")
+    def _without_absent(self, handler: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
+        """Leave out what only networks of the user's own have: trials recorded before there were any lack it too."""
+        plain = handler(self)
+        for name in ("model_args", "code"):
+            if not plain.get(name, True):
+                del plain[name]
+        return plain
+
 
 class TrainSpec(Recipe):
     """The recipe, and the limit on training time, which is not part of the recipe."""
@@ -264,12 +292,25 @@ class Settings(Recipe):
     """Every resolved hyperparameter of one trial."""
 
     image_size: Int = Field(64, ge=8, le=1024, description="side length of the square images, in pixels")
+    code: str = Field("", pattern=r"^([0-9a-f]{16})?$", description="digest of the user's own code; empty without any")
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _know_own(cls, raw: Any, handler: Callable[[Any], Self]) -> Self:
+        """Accept any name of a model together with the digest of the code it is from."""
+        if not isinstance(raw, dict) or not raw.get("code"):
+            return handler(raw)
+        with knowing([str(raw.get("model"))]):
+            return handler(raw)
 
     @model_validator(mode="after")
     def _fit_together(self) -> Self:
-        if self.model not in OWN and self.width != 1.0:
+        if self.model_args and not self.code:
+            name = next(iter(self.model_args))
+            raise ValueError(f"model_args.{name} with model {self.model}: only networks of your own take arguments")
+        if self.model not in OWN and not self.code and self.width != 1.0:
             raise ValueError(f"width {self.width:g} with model {self.model}: only {' and '.join(OWN)} have a width")
-        if self.model in OWN and self.weights == "imagenet":
+        if (self.model in OWN or self.code) and self.weights == "imagenet":
             raise ValueError(f"weights imagenet with model {self.model}: only torchvision's models have them")
         if problem := size_problem(self.model, self.image_size):
             raise ValueError(problem)
@@ -298,6 +339,30 @@ class Settings(Recipe):
                 del settings[name]
         return settings
 
+    def value(self, axis: str) -> Any:
+        """The value on an axis, as something that can be compared and hashed: lists and objects as JSON."""
+        if not axis.startswith(ARGS):
+            return getattr(self, axis)
+        return plain_value(self.model_args.get(axis.removeprefix(ARGS)))
+
+    def flat(self) -> dict[str, Any]:
+        """All settings, each argument of the model as `model_args.NAME`, as `value` gives them."""
+        plain = self.model_dump(exclude={"model_args"})
+        return plain | {f"{ARGS}{name}": plain_value(value) for name, value in self.model_args.items()}
+
+    def changed(self, cell: Mapping[str, Any]) -> Self:
+        """The settings with other values on some axes. They are not checked again."""
+        update = with_arguments({**({"model_args": self.model_args} if self.model_args else {}), **cell})
+        return self.model_copy(update=update)
+
+    @property
+    def network(self) -> str:
+        """A hash of what makes a network of the user's own another one; empty for other models."""
+        if not self.code:
+            return ""
+        facts = json.dumps([self.code, self.dropout, self.model_args], sort_keys=True)
+        return hashlib.sha256(facts.encode()).hexdigest()[:16]
+
     @property
     def has_ordinary_steps(self) -> bool:
         """Whether all of `ADDED` have their defaults.
@@ -322,9 +387,26 @@ ORDINARY: dict[str, Any] = {name: Settings.model_fields[name].default for name i
 say."""
 
 AXES: dict[str, TypeAdapter[Any]] = {
-    name: TypeAdapter(cast(Any, Annotated[field.annotation, field])) for name, field in Settings.model_fields.items()
+    name: TypeAdapter(cast(Any, Annotated[field.annotation, field]))
+    for name, field in Settings.model_fields.items()
+    if name not in ("model_args", "code")
 }
-"""Everything a stage's space may vary -> the values allowed."""
+"""Everything a stage's space may vary -> the values allowed; and the arguments of networks: see `axis_problem`."""
+
+
+def is_axis(name: str) -> bool:
+    """Whether a stage's space may vary it."""
+    return name in AXES or name.startswith(ARGS)
+
+
+def axis_problem(axis: str, value: Any) -> str | None:
+    """Say why an axis cannot have a value; None where it can."""
+    kind, found = (AXES[axis], value) if axis in AXES else (ARGUMENTS, {axis.removeprefix(ARGS): value})
+    try:
+        kind.validate_python(found)
+    except ValidationError as error:
+        return str(error.errors()[0]["msg"])
+    return None
 
 
 def value_message(value: Any, message: str) -> str:

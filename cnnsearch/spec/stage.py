@@ -8,19 +8,20 @@ from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 from pydantic import (
     BeforeValidator,
     Field,
-    ValidationError,
     model_serializer,
     model_validator,
 )
 
+from cnnsearch.spec.arguments import ARGS
 from cnnsearch.spec.settings import (
-    AXES,
     Float,
     Int,
     Part,
     Settings,
     SpecProblemError,
     SpecProblemsError,
+    axis_problem,
+    is_axis,
     value_message,
 )
 
@@ -278,16 +279,16 @@ class Stage(Part):
 
 def _space_problems(stage: Stage) -> Iterator[SpecProblemError]:
     for axis, values in stage.space.items():
-        if axis not in AXES:
+        if not is_axis(axis):
             yield SpecProblemError(("space", axis), "unknown axis")
             continue
         here = ("space", axis) if values.kind == "constant" else ("space", axis, values.kind)
         for value in values.args:
-            try:
-                AXES[axis].validate_python(value)
-            except ValidationError as error:
-                yield SpecProblemError(here, value_message(value, error.errors()[0]["msg"]))
+            if problem := axis_problem(axis, value):
+                yield SpecProblemError(here, value_message(value, problem))
         yield from _when_problems(stage, axis, values)
+        if axis.startswith(ARGS):
+            continue
         if values.kind in NUMERIC_KINDS and Settings.model_fields[axis].annotation not in (int, float):
             yield SpecProblemError(("space", axis), f"{values.kind} needs a numeric axis; use {{choice: [...]}}")
         elif values.kind in ("uniform", "loguniform") and Settings.model_fields[axis].annotation is int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
@@ -12,12 +13,14 @@ from cnnsearch.spec.confirm import CONFIRM, Confirm
 from cnnsearch.spec.document import Document
 from cnnsearch.spec.explain import explain
 from cnnsearch.spec.fitting import without_misfits
+from cnnsearch.spec.model_names import knowing
 from cnnsearch.spec.problems import problems
 from cnnsearch.spec.settings import (
     DataSpec,
     Float,
     Int,
     Part,
+    Settings,
     SpecProblemError,
     SpecProblemsError,
     TrainSpec,
@@ -80,6 +83,23 @@ class EvidenceSpec(Part):
     )
 
 
+class OwnCode(Part):
+    """A file of the user's own with networks that the sweep names. Only its digest is here, never the code."""
+
+    file: str = Field(description="path of the file, as `--code` named it")
+    digest: str = Field(
+        pattern=r"^[0-9a-f]{16}$", description="hash of its source and of all it imports from beside it"
+    )
+    models: tuple[str, ...] = Field(min_length=1, description="its networks that the sweep names")
+
+
+def _own_models(code: Any) -> Iterable[str]:
+    """The names of networks in a `code:` that has not been validated yet."""
+    for one in code if isinstance(code, list | tuple) else ():
+        models = one.models if isinstance(one, OwnCode) else one.get("models") if isinstance(one, dict) else ()
+        yield from (str(model) for model in models) if isinstance(models, list | tuple) else ()
+
+
 class Sweep(Part):
     """A question about hyperparameters, and the trials that answer it."""
 
@@ -95,6 +115,16 @@ class Sweep(Part):
     confirm: Annotated[Confirm | None, BeforeValidator(lambda raw: raw or None if isinstance(raw, int) else raw)] = (
         Field(None, description="train the best settings again on fresh seeds: true, a number of seeds, or see below")
     )
+    code: tuple[OwnCode, ...] = Field(
+        (), description="files of the networks of your own; written by --code, which alone makes them run"
+    )
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _know_own(cls, raw: Any, handler: Callable[[Any], Self]) -> Self:
+        """Accept the names of networks in the user's own code."""
+        with knowing(_own_models(raw.get("code")) if isinstance(raw, dict) else ()):
+            return handler(raw)
 
     @field_validator("seeds")
     @classmethod
@@ -109,7 +139,8 @@ class Sweep(Part):
     @model_validator(mode="after")
     def _check(self) -> Self:
         stages, _ = without_misfits(self.stages, self.data)
-        found = tuple(problems(stages, self.seeds, self.train, self.data, confirms=self.confirm is not None))
+        confirms = self.confirm is not None
+        found = tuple(problems(stages, self.seeds, self.train, self.data, self.digests_of_code, confirms=confirms))
         if found:
             raise SpecProblemsError(found)
         return self
@@ -121,6 +152,17 @@ class Sweep(Part):
             return cls.model_validate(document.tree)
         except ValidationError as error:
             raise SpecError(explain(error, document, cls)) from None
+
+    @property
+    def digests_of_code(self) -> dict[str, str]:
+        """Network of the user's own -> digest of the code it is from."""
+        return {model: one.digest for one in self.code for model in one.models}
+
+    def settings(self, cell: Mapping[str, Any]) -> Settings:
+        """The settings of a trial of a stage that starts from no other, given its values on some axes."""
+        values = {**self.train.recipe, "image_size": self.data.image_size, **cell}
+        code = self.digests_of_code.get(values["model"])
+        return Settings.model_validate({**values, "code": code} if code else values)
 
     def stage(self, name: str) -> Stage:
         """Return the stage of this name, which may be the one that confirms. Raises KeyError."""
@@ -152,4 +194,6 @@ class Sweep(Part):
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, as `sweep.yaml` holds them; `Sweep.model_validate` reads them back."""
         plain: dict[str, Any] = self.model_dump(mode="json", exclude_none=True)
+        if not self.code:
+            del plain["code"]
         return plain

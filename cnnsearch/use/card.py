@@ -163,6 +163,8 @@ def _checked(chosen: Chosen, agreements: Mapping[str, Agreement]) -> str:
 
 def _architecture(chosen: Chosen) -> str:
     settings = chosen.record.settings
+    if settings.code:
+        return f"`{settings.model}` of the code in `code/`, called with the settings below"
     if settings.model in ("plain", "residual"):
         return f"`{settings.model}` of cnnsearch {metadata.version('cnnsearch')}, width {settings.width:g}"
     return f"torchvision's `{settings.model}`, its last layer with {len(chosen.classes)} outputs"
@@ -216,7 +218,7 @@ def _data(chosen: Chosen) -> str:
 
 def _settings(chosen: Chosen) -> str:
     record = chosen.record
-    facts = {**record.settings.model_dump(mode="json"), "computed in": record.precision, "trial": record.trial_id}
+    facts = {**record.settings.flat(), "computed in": record.precision, "trial": record.trial_id}
     facts["weights"] = facts["weights"].rpartition("/")[2]
     started = f"It started from the weights of trial `{record.parent_id}`.\n\n" if record.parent_id else ""
     rows = [f"| {name} | {printable(str(value))} |" for name, value in facts.items() if value is not None]

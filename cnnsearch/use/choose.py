@@ -11,10 +11,12 @@ from typing import Any
 from cnnsearch.errors import RequestError, ResultsError
 from cnnsearch.evidence.evidence import Evidence
 from cnnsearch.results.folder import Results
+from cnnsearch.results.kept_code import how_to_name, name_code, refuse_unnamed
 from cnnsearch.results.record import Record
 from cnnsearch.results.tables import Tables, load
 from cnnsearch.spec.document import shown
 from cnnsearch.spec.load import from_yaml
+from cnnsearch.spec.settings import Settings
 from cnnsearch.spec.sweep import Sweep
 from cnnsearch.storage.remote import is_uri, redacted
 from cnnsearch.words import LISTED, printable
@@ -65,16 +67,21 @@ def results_in(folder: Path | str, what: str = "networks are used from") -> Resu
     return results
 
 
-def choose(folder: Path | str, trial: str | None = None, tables: Tables | None = None) -> Chosen:
+def choose(
+    folder: Path | str, trial: str | None = None, tables: Tables | None = None, code: Sequence[str | Path] = ()
+) -> Chosen:
     """Choose the trial to use.
 
     Args:
         folder: of the results of one sweep.
         trial: its id, or the beginning of it; None: the best by validation, as the report has it.
         tables: those of the folder, where they have been read.
+        code: files of the user's own code that may run: those of the trial's network, as they were.
 
-    Raises RequestError where there is no such trial, several, or one that has not kept its weights.
+    Raises RequestError where there is no such trial, several, or one that has not kept its weights; and where its code
+    was not named, here or before.
     """
+    named = name_code(code)
     results = results_in(folder)
     sweep = from_yaml(results.sweep_text(), str(results.sweep_file))
     data = results.read("data.json")
@@ -93,6 +100,7 @@ def choose(folder: Path | str, trial: str | None = None, tables: Tables | None =
     if id_ not in kept:  # nor in records, where only the tables are kept
         which = "the best trial, " if trial is None else "trial "
         raise RequestError(f"{results.path}: {which}{id_}, has not kept its weights.\n{_named(kept)}\n{KEEP_ALL}")
+    refuse_unnamed(results.path, id_, records[id_].settings, named)
     return Chosen(results, sweep, data, records[id_], trial is None)
 
 
@@ -126,9 +134,9 @@ def refuse_tables_alone(results: Results, tables: Tables, records: Mapping[str, 
         )
 
 
-def repeat_command(results: Path, trial_id: str) -> str:
+def repeat_command(results: Path, trial_id: str, settings: Settings) -> str:
     """The command that trains a recorded trial again and compares."""
-    return f"cnnsearch reproduce {shlex.quote(str(results))} {trial_id}"
+    return f"cnnsearch reproduce {shlex.quote(str(results))} {trial_id}{how_to_name(results, settings)}"
 
 
 def _keeps_weights(results: Results, record: Record) -> bool:

@@ -22,6 +22,7 @@ from cnnsearch import data as images
 from cnnsearch.data.dataset import Dataset
 from cnnsearch.errors import DiskError, RequestError, ResultsError
 from cnnsearch.execution.machine.hardware import detect
+from cnnsearch.spec.own_code import trusted
 from cnnsearch.storage.durable import temporary_folder
 from cnnsearch.storage.paths import typed_path
 from cnnsearch.use.card import Agreement, write_card
@@ -114,6 +115,7 @@ def export(
         if "safetensors" in formats:
             save_weights(module, chosen, draft / "weights.safetensors")
             answers["safetensors"] = module.answer
+            _write_code(draft, chosen)
         program = exported_program(module) if {"onnx", "pt2"} & set(formats) else None
         if "onnx" in formats and program is not None:
             save_onnx(program, draft / "model.onnx")
@@ -191,6 +193,15 @@ def _preprocessing(chosen: Chosen, module: Any) -> dict[str, Any]:
         "std": module.std.flatten().tolist(),
         "normalisation": "(value from 0 to 255 - mean) / std; done inside model.onnx and model.pt2",
     }
+
+
+def _write_code(folder: Path, chosen: Chosen) -> None:
+    """Write the code of a network of the user's own, which the state dict alone does not say."""
+    snapshot = trusted(chosen.record.settings.code)
+    for name, source in snapshot.files.items() if snapshot else ():
+        file = folder / "code" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(source, encoding="utf-8")
 
 
 def _write_json(file: Path, value: Any) -> None:

@@ -32,6 +32,7 @@ class FoundTrial:
 
     folder: Path
     id: str
+    code: tuple[str | Path, ...] = ()
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -66,13 +67,13 @@ class FoundTrial:
 
     def model(self) -> TrainedModel:
         """The network as a module of torch: see `cnnsearch.load_model`."""
-        return load_model(self.folder, self.id)
+        return load_model(self.folder, self.id, code=self.code)
 
     @cached_property
     def _classifier(self) -> Classifier:
         from cnnsearch.use.classifier import classifier
 
-        return classifier(choose(self.folder, self.id))
+        return classifier(choose(self.folder, self.id, code=self.code))
 
 
 class OpenedSweep(Tables):
@@ -85,19 +86,28 @@ class OpenedSweep(Tables):
         opened.__dict__.update(found.__dict__)  # as they are: predictions may still have to be read
         return opened
 
-    def best(self) -> FoundTrial:
+    def best(self, *, code: Iterable[str | Path] = ()) -> FoundTrial:
         """The best trial by validation: of the setting that the report calls best, the seed with the best score.
+
+        Args:
+            code: of a network of your own, the file with its code as it was, which then may run.
 
         Raises RequestError where no trial has finished, or its weights were not kept.
         """
-        return FoundTrial(self.folder, choose(self.folder, None, self).record.trial_id)
+        files = tuple(code)
+        return FoundTrial(self.folder, choose(self.folder, None, self, files).record.trial_id, files)
 
-    def trial(self, trial_id: str) -> FoundTrial:
+    def trial(self, trial_id: str, *, code: Iterable[str | Path] = ()) -> FoundTrial:
         """The trial of this id, of which the beginning is enough.
+
+        Args:
+            trial_id: or its beginning.
+            code: as for `best`.
 
         Raises RequestError where there is none or several, or its weights were not kept.
         """
-        return FoundTrial(self.folder, choose(self.folder, trial_id).record.trial_id)
+        files = tuple(code)
+        return FoundTrial(self.folder, choose(self.folder, trial_id, code=files).record.trial_id, files)
 
 
 def load(folder: Path | str, *, store: bool = True) -> OpenedSweep:
@@ -117,7 +127,7 @@ def load(folder: Path | str, *, store: bool = True) -> OpenedSweep:
     return OpenedSweep.of(tables.load(folder, store=store))
 
 
-def load_model(folder: Path | str, trial: str | None = None) -> TrainedModel:
+def load_model(folder: Path | str, trial: str | None = None, *, code: Iterable[str | Path] = ()) -> TrainedModel:
     """Load a trained network as a module of torch, in eval mode, on the CPU, in fp32.
 
     Example:
@@ -130,6 +140,7 @@ def load_model(folder: Path | str, trial: str | None = None) -> TrainedModel:
     Args:
         folder: results of one sweep, such as results/part1.
         trial: id of a trial, or the beginning of it; None: the best by validation.
+        code: of a network of your own, the file with its code as it was, which then may run. Results hold a copy.
 
     Returns:
         A module that takes float32 images [B, 3, S, S] from `preprocess` and gives logits [B, classes].
@@ -138,4 +149,4 @@ def load_model(folder: Path | str, trial: str | None = None) -> TrainedModel:
     """
     from cnnsearch.use.module import trained_model
 
-    return trained_model(choose(folder, trial))
+    return trained_model(choose(folder, trial, code=tuple(code)))

@@ -9,7 +9,7 @@ import json
 import os
 import shlex
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from cnnsearch.planning.labels import setting, told_axes
 from cnnsearch.planning.stopping import Orders, Stop
 from cnnsearch.planning.trial import EpochRow, Status, Trial
 from cnnsearch.results.folder import Results
+from cnnsearch.results.kept_code import name_code, refuse_unnamed
 from cnnsearch.results.record import Record
 from cnnsearch.results.tables import Tables, load
 from cnnsearch.results.trial_folder import TrialFolder
@@ -62,13 +63,14 @@ class Original:
         return setting(self.record.settings, [*told_axes(self.tables.sweep), "seed"])
 
 
-def original(folder: str, asked: str, out: str | None = None) -> Original:
+def original(folder: str, asked: str, out: str | None = None, code: Sequence[str | Path] = ()) -> Original:
     """Find a trial and all that it takes to train it again. Nothing is written.
 
     Args:
         folder: results of one sweep.
         asked: id of the trial, or the beginning of it; or `best`.
         out: folder of the new training; None: one beside the results.
+        code: files of the user's own code that may run: those of the trial's network, as they were.
 
     Raises RequestError where there is no such trial, or nothing to compare with, and where `out` is not empty.
     """
@@ -82,6 +84,7 @@ def original(folder: str, asked: str, out: str | None = None) -> Original:
             "again"
         )
     _refuse_damage(results, record)
+    refuse_unnamed(results.path, record.trial_id, record.settings, name_code(code))
     lineage = tuple(_lineage(results, record))
     return Original(results, tables, record, lineage, asked == BEST, checked_out(out, results, record))
 

@@ -26,7 +26,7 @@ from cnnsearch.storage.durable import write_checked
 
 pytestmark = [pytest.mark.row(11), pytest.mark.usefixtures("figures_left_blank")]
 
-NEW = ["weights", "fine_tune", "stopped_by", *ADDED, "model_bytes"]
+NEW = ["weights", "fine_tune", "stopped_by", *ADDED, "model_bytes", "model_args", "code"]
 """Settings and measures that came after."""
 
 

@@ -7,6 +7,7 @@ command that plans a sweep never imports torch. `timing` starts it, and remember
 from __future__ import annotations
 
 # ruff: noqa: E402
+import contextlib
 import json
 import sys
 import time
@@ -23,6 +24,7 @@ from cnnsearch.errors import RequestError
 from cnnsearch.execution.jobs import only_head
 from cnnsearch.execution.record import is_out_of_memory
 from cnnsearch.planning.job import HEADS_AT_ONCE
+from cnnsearch.spec.own_code import trust
 from cnnsearch.spec.settings import ResolvedPrecision, Settings
 from cnnsearch.training.compute.device import peak_memory_bytes, probe_precision, reset_process, shared_memory_bytes
 from cnnsearch.training.compute.graphs import RECORDERS, WARM_UP_STEPS
@@ -32,6 +34,7 @@ from cnnsearch.training.features import Examples, Features, compute
 from cnnsearch.training.head_scores import HeadInputs, evaluate_heads
 from cnnsearch.training.heads import HeadState, train_heads
 from cnnsearch.training.models.build import initial_model
+from cnnsearch.training.models.checked_code import as_snapshots
 from cnnsearch.training.pixels import Pixels
 from cnnsearch.training.train import TrainingState, needs_company, train
 
@@ -50,13 +53,15 @@ def main() -> None:
     """
     request = json.load(sys.stdin)
     device, threads = request["device"], request["threads"]
+    trust(as_snapshots(request.get("code", [])))
     precision = request["precision"] or probe_precision(device)
     import_seconds = request["import_seconds"] or IMPORT_SECONDS
     measured = []
     try:
-        for workload in request["workloads"]:  # smallest first: the peak of memory only ever rises
-            settings = Settings.model_validate(workload)
-            measured.append(measure(settings, request["classes"], device, threads, precision))
+        with contextlib.redirect_stdout(sys.stderr):  # what code of the user's own prints is no answer
+            for workload in request["workloads"]:  # smallest first: the peak of memory only ever rises
+                settings = Settings.model_validate(workload)
+                measured.append(measure(settings, request["classes"], device, threads, precision))
     except RequestError as error:
         json.dump({"error": f"model {settings.model}: {error}"}, sys.stdout)
         return

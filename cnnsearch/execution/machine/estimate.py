@@ -245,6 +245,7 @@ def workload_key(settings: Settings) -> str:
     """Return a key that trials share if their training steps take equally long."""
     s = settings
     key = f"{s.model} {s.width:g} {s.image_size} {s.batch_size} {s.optimizer} {s.precision} {s.fine_tune}"
+    key += f" {s.network}" if s.code else ""
     if s.has_ordinary_steps:
         return key
     # Other unusual settings take no time of their own, but heads are then not trained together.
@@ -288,11 +289,11 @@ def _stand_ins(planned: StagePlan, by_stage: dict[str, list[Trial]]) -> list[Tri
     if start is not None:
         keys: dict[tuple[Any, ...], Trial] = {}
         for parent in by_stage[start.stage]:
-            keys.setdefault((parent.settings.seed, *(getattr(parent.settings, axis) for axis in start.per)), parent)
-        known = {(trial.settings.seed, *(getattr(trial.settings, a) for a in start.per)) for trial in planned.trials}
+            keys.setdefault((parent.settings.seed, *(parent.settings.value(axis) for axis in start.per)), parent)
+        known = {(trial.settings.seed, *(trial.settings.value(a) for a in start.per)) for trial in planned.trials}
         space = typical_cells(stage) if searched else cells(stage)
         made = [
-            Trial(stage.name, parent.settings.model_copy(update=cell), parent.data, parent.id)
+            Trial(stage.name, parent.settings.changed(cell), parent.data, parent.id)
             for key, parent in keys.items()
             if searched or key not in known
             for cell in space

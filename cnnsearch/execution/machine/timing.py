@@ -21,6 +21,7 @@ from cnnsearch.spec.settings import Settings
 from cnnsearch.storage.cache import cache_root
 from cnnsearch.storage.durable import read_checked, write_checked
 from cnnsearch.training.compute import allocator
+from cnnsearch.training.models.checked_code import as_plain
 
 VERSIONS = {"cpu": "10", "cuda": "10"}
 """Device -> version of what is measured on it; remembered timings of another version are not used."""
@@ -69,6 +70,7 @@ def _request(settings: list[Settings], classes: int, layout: Layout, known: Mapp
         "threads": layout.threads,
         "classes": classes,
         "workloads": [s.model_dump() for s in settings],
+        "code": as_plain(s.code for s in settings),
     }
 
 

@@ -25,6 +25,7 @@ from cnnsearch.planning.labels import told_axes
 from cnnsearch.planning.stopping import Orders, Stop
 from cnnsearch.planning.trial import EpochRow, Status, Trial
 from cnnsearch.results.record import Record
+from cnnsearch.spec.own_code import trust
 from cnnsearch.spec.settings import Settings
 from cnnsearch.spec.sweep import Sweep
 from cnnsearch.words import say
@@ -52,6 +53,7 @@ class Worker(tune.Trainable):  # type: ignore[misc]
         depot: DepotClient | None = None,
         run_job: JobRunner | None = None,
     ) -> None:
+        trust(context.code)
         self._sweep = sweep
         self._run_job = run_job
         self._log = WorkerLog(told_axes(sweep), lambda line: say(line, sys.stderr))

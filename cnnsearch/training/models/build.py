@@ -20,6 +20,10 @@ MODELS: dict[str, Callable[[int, Settings], nn.Module]] = {
 
 def build(settings: Settings, classes: int) -> nn.Module:
     """Build the model of a trial with random weights, which are drawn from torch's global generator alone."""
+    if settings.code:
+        from cnnsearch.training.models.code import make as make_own
+
+        return make_own(settings, classes)
     if settings.model in MODELS:
         return MODELS[settings.model](classes, settings)
     from cnnsearch.training.models.backbones import make  # torchvision takes seconds to import
@@ -38,7 +42,10 @@ def reset_head(model: nn.Module, classes: int, seed: int) -> None:
 
 
 def initial_model(settings: Settings, classes: int, device: str) -> nn.Module:
-    """Build a model on a device, with weights drawn from the trial's seed and kept in channels_last order."""
+    """Build a model on a device, with weights drawn from the trial's seed and kept in channels_last order.
+
+    Networks of the user's own keep torch's usual order: their code may depend on it, as `view` does.
+    """
     torch.manual_seed(derived_seed("weights", settings.seed))
     model = build(settings, classes).to(device)
-    return model.to(memory_format=torch.channels_last)
+    return model if settings.code else model.to(memory_format=torch.channels_last)

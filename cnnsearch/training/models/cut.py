@@ -150,8 +150,8 @@ def cut(frozen: Frozen, image_size: int) -> Cut | None:
             from_images.add(node)
     constant = [node for node in graph.nodes if node not in varying and node in from_images]
     crossing = [node for node in constant if any(user in varying for user in node.users)]
-    if not crossing or any(node.op == "placeholder" for node in crossing):
-        return None
+    if not crossing or any(node.op == "placeholder" or node.target == "contiguous" for node in crossing):
+        return None  # the images themselves, or a copy of them
     prefix = _module(model, _prefix(graph, varying, crossing))
     if not _one_row_an_image(prefix, model, image_size):
         return None

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torchvision import models
 
 from cnnsearch.errors import RequestError
-from cnnsearch.spec.model_names import OWN
+from cnnsearch.spec.model_names import TORCHVISION
 from cnnsearch.spec.settings import Settings
 from cnnsearch.storage.paths import typed_path
 from cnnsearch.training.models.backbones import IMAGENET_CLASSES, fit_position_embedding, head_name
@@ -190,7 +190,7 @@ def check(model: str, weights: str) -> Checked:
         RequestError: weights are missing, cannot be read, or do not fit.
     """
     file = imagenet_file(model) if weights == "imagenet" else typed_path(weights)
-    if model in OWN:  # whether they fit depends on the sweep's width and image size
+    if model not in TORCHVISION:  # whether they fit depends on the sweep's width and image size, or on code of its own
         read_states(file)
         return Checked(file.absolute(), OWN_IMAGES)
     note = load_file_into(build(Settings(model=model, image_size=224), IMAGENET_CLASSES), file, IMAGENET_CLASSES)

@@ -5,12 +5,17 @@ from __future__ import annotations
 import io
 import json
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from cnnsearch.execution.machine import calibrate
+from cnnsearch.spec import own_code
+from cnnsearch.spec.own_code import read_code
 from cnnsearch.spec.settings import Settings
+from cnnsearch.training.models.checked_code import as_plain
+from tests.own_code import NETS, write_nets
 
 
 def answer(monkeypatch: pytest.MonkeyPatch, *settings: Settings) -> dict[str, Any]:
@@ -22,6 +27,7 @@ def answer(monkeypatch: pytest.MonkeyPatch, *settings: Settings) -> dict[str, An
         "threads": 1,
         "classes": 3,
         "workloads": [chosen.model_dump() for chosen in settings],
+        "code": as_plain(chosen.code for chosen in settings),
     }
     monkeypatch.setattr(sys, "stdin", io.StringIO(json.dumps(request)))
     monkeypatch.setattr(sys, "stdout", out := io.StringIO())
@@ -45,6 +51,16 @@ def test_a_model_that_needs_two_images_a_batch_is_told(monkeypatch: pytest.Monke
     two = Settings(model="resnet18", image_size=32, batch_size=2, precision="fp32")
     small = Settings(model="residual", width=0.05, image_size=8, batch_size=1, precision="fp32")
     assert [timed["needs_company"] for timed in answer(monkeypatch, two, small)["workloads"]] == [True, False]
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_what_a_network_of_ones_own_prints_is_no_answer(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(calibrate, "LONGEST_SECONDS", 0.0)
+    monkeypatch.setattr(own_code, "_TRUSTED", {})
+    snapshot = read_code(write_nets(tmp_path, f"print('imported')\n{NETS}"))
+    own_code.trust([snapshot])
+    chosen = Settings.model_validate({"model": "SmallNet", "code": snapshot.digest, "image_size": 8, "batch_size": 4})
+    assert answer(monkeypatch, chosen)["workloads"][0]["parameters"] > 0
 
 
 def test_any_other_refusal_of_a_model_has_its_words(monkeypatch: pytest.MonkeyPatch) -> None:
