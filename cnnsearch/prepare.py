@@ -97,7 +97,8 @@ class Prepared:
     @cached_property
     def sizes(self) -> Sizes:
         """Images in each split."""
-        return Sizes(*(len(self.dataset.indices[split]) for split in images.SPLITS))
+        train, val, test = (len(self.dataset.indices[split]) for split in images.SPLITS)
+        return Sizes(train, val, test, len(self.dataset.classes))
 
     @property
     def is_remote(self) -> bool:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
 
@@ -38,6 +39,8 @@ class Outcome:
     status: Status
     val_accuracy: float | None = None
     val_loss: float | None = None
+    added: Mapping[str, float | None] = field(default_factory=dict)
+    """Column -> value, of the other metrics on validation."""
     seconds: float | None = None
     """Seconds it trained."""
     parameters: int | None = None
@@ -46,6 +49,11 @@ class Outcome:
     """Size of all the model's weights."""
     stopped_by: str | None = None
     """What stopped it early: the method of `stop_early`, or `max_seconds`."""
+
+    def measured(self, column: str) -> float | None:
+        """Return a metric on validation, or another number, by the name of its column; None where it is not known."""
+        value: float | None = self.added[column] if column in self.added else getattr(self, column, None)
+        return value
 
     @property
     def is_comparable(self) -> bool:
@@ -101,6 +109,14 @@ class EpochRow:
     val_accuracy: float | None
     lr: float
     seconds: float
+    val_balanced_accuracy: float | None = None
+    """This and the next: that of the sweep's metric; the others are not computed after every epoch."""
+    val_macro_f1: float | None = None
+    val_auroc: float | None = None
+    val_average_precision: float | None = None
+    val_top5_accuracy: float | None = None
+    val_brier: float | None = None
+    val_ece: float | None = None
 
     @property
     def is_finite(self) -> bool:

@@ -77,6 +77,21 @@ TRIALS = pa.schema(
         ("host", pa.string()),
         ("started_at", pa.timestamp("us", tz="UTC")),
         ("schema_version", pa.int64()),
+        ("metric", pa.string()),  # of the sweep: what chose the best epoch
+        ("val_balanced_accuracy", pa.float64()),
+        ("val_macro_f1", pa.float64()),
+        ("val_auroc", pa.float64()),
+        ("val_average_precision", pa.float64()),
+        ("val_top5_accuracy", pa.float64()),
+        ("val_brier", pa.float64()),
+        ("val_ece", pa.float64()),
+        ("test_balanced_accuracy", pa.float64()),
+        ("test_macro_f1", pa.float64()),
+        ("test_auroc", pa.float64()),
+        ("test_average_precision", pa.float64()),
+        ("test_top5_accuracy", pa.float64()),
+        ("test_brier", pa.float64()),
+        ("test_ece", pa.float64()),
     ]
 )
 
@@ -90,6 +105,14 @@ EPOCHS = pa.schema(
         ("val_accuracy", pa.float64()),
         ("lr", pa.float64()),
         ("seconds", pa.float64()),
+        # of the sweep's metric; the others are null
+        ("val_balanced_accuracy", pa.float64()),
+        ("val_macro_f1", pa.float64()),
+        ("val_auroc", pa.float64()),
+        ("val_average_precision", pa.float64()),
+        ("val_top5_accuracy", pa.float64()),
+        ("val_brier", pa.float64()),
+        ("val_ece", pa.float64()),
     ]
 )
 

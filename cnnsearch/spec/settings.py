@@ -19,6 +19,7 @@ from pydantic import (
 )
 
 from cnnsearch.spec.document import KeyPath
+from cnnsearch.spec.metric import DEFAULT, MetricName
 from cnnsearch.spec.model_names import IMAGE_SIZES, KNOWN, OWN, PATCH_SIZES
 
 Int = Annotated[int, Strict()]
@@ -234,6 +235,7 @@ class Settings(Recipe):
     """Every resolved hyperparameter of one trial."""
 
     image_size: Int = Field(64, ge=8, le=1024, description="side length of the square images, in pixels")
+    metric: MetricName = Field(DEFAULT, description="what decides which epoch is the best; not an axis")
 
     @model_validator(mode="after")
     def _fit_together(self) -> Self:
@@ -256,6 +258,8 @@ class Settings(Recipe):
         settings = self.model_dump(exclude={"weights"})
         if self.optimizer != "sgd":
             del settings["momentum"]
+        if self.metric == DEFAULT:
+            del settings["metric"]
         # Added after the first trials were recorded: a default must not rename them.
         for name, ordinary in ORDINARY.items():
             if settings[name] == ordinary:
@@ -281,7 +285,9 @@ ORDINARY: dict[str, Any] = {name: Settings.model_fields[name].default for name i
 say."""
 
 AXES: dict[str, TypeAdapter[Any]] = {
-    name: TypeAdapter(cast(Any, Annotated[field.annotation, field])) for name, field in Settings.model_fields.items()
+    name: TypeAdapter(cast(Any, Annotated[field.annotation, field]))
+    for name, field in Settings.model_fields.items()
+    if name != "metric"
 }
 """Everything a stage's space may vary -> the values allowed."""
 

@@ -19,7 +19,7 @@ from cnnsearch.training.batches import batches, normalises_one_value
 from cnnsearch.training.compute.device import autocast, derived_seed, flushing_denormals, seed_draws
 from cnnsearch.training.compute.graphs import RECORDERS, ReplayedStep
 from cnnsearch.training.compute.optimizers import Optimizer
-from cnnsearch.training.evaluate import evaluate
+from cnnsearch.training.evaluate import evaluate, measured, needs_more
 from cnnsearch.training.features import Examples
 from cnnsearch.training.history import History
 
@@ -69,7 +69,8 @@ class TrainingState(History):
         """
         parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         names = frozenset(model.state_dict()) if keep is None else keep
-        return cls(model, trained or model, train_mode or model.train, names, Optimizer(parameters, settings))
+        optimizer = Optimizer(parameters, settings)
+        return cls(model, trained or model, train_mode or model.train, names, optimizer, metric=settings.metric)
 
     def state_dict(self) -> dict[str, Any]:
         """Return a checkpoint: tensors, numbers and strings only, so that `torch.load(weights_only=True)` reads it."""
@@ -151,7 +152,7 @@ def train(
                 lr = learning_rate(settings, number, len(split))
                 optimizer.set_lr(lr)
                 take_step(rows)
-        validation = evaluate(model, examples, "val", precision=precision)
+        validation = evaluate(model, examples, "val", precision=precision, whole=needs_more(settings.metric))
         row = EpochRow(
             epoch=epoch,
             train_loss=loss_sum.item() / len(train_rows),
@@ -159,6 +160,7 @@ def train(
             val_loss=validation.loss,
             val_accuracy=validation.accuracy,
             lr=lr,
+            **measured(settings.metric, validation),
             seconds=time.perf_counter() - start,
         )
         if state.add(row):
