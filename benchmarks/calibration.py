@@ -206,7 +206,7 @@ def confirmed(world: World, rng: np.random.Generator) -> tuple[Simulated, dict[s
     """A sweep of one seed, and its contenders trained again with `world.seeds` fresh ones."""
     abilities, images, meeting = _drawn(world, rng)
     first, _ = _trained(abilities, world._replace(seeds=1), rng, range(world.settings), "grid", images, meeting)
-    chosen = near_best([c.val_accuracy for c in first.configurations], world.images)
+    chosen = near_best([c.worth for c in first.configurations], world.images)
     return _trained(abilities, world, rng, chosen, CONFIRM.name, images, meeting)
 
 

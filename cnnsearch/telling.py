@@ -19,6 +19,7 @@ from cnnsearch.report.findings import answer, findings
 from cnnsearch.results.folder import Results
 from cnnsearch.results.place import ResultsPlace
 from cnnsearch.session import Finished
+from cnnsearch.spec.metric import DEFAULT, METRICS
 from cnnsearch.spec.settings import Settings
 from cnnsearch.unsealing import Unsealed
 
@@ -203,6 +204,7 @@ def _ended(row: Mapping[Any, Any]) -> told.Trial:
         settings={name: known[name] for name in _SETTINGS if known.get(name) is not None},
         parent=known["parent_id"],
         validation_accuracy=known["val_accuracy"],
+        validation_score=known.get(METRICS[known.get("metric") or DEFAULT].measure),
         **{
             name: known.get(name)
             for name in ("stage", "error", "epochs_done", "best_epoch", "test_accuracy", "seconds")
@@ -215,7 +217,10 @@ def _left(trial: Trial) -> told.Trial:
 
 
 def _planned(trial: Trial, outcome: Outcome | None) -> told.Trial:
-    known = {"validation_accuracy": outcome.val_accuracy, "seconds": outcome.seconds} if outcome else {}
+    known = {}
+    if outcome:
+        known = {"validation_accuracy": outcome.val_accuracy, "seconds": outcome.seconds}
+        known["validation_score"] = outcome.measured(METRICS[trial.settings.metric].measure)
     return told.Trial(
         id=trial.id,
         stage=trial.stage,

@@ -57,7 +57,7 @@ class Setting(Part):
 class Best(Setting):
     """The best setting by validation."""
 
-    weights_of: str = Field(description="id of its trial with the best validation accuracy")
+    weights_of: str = Field(description="id of its best trial by the sweep's metric on validation")
     weights: Text | None = Field(description="path or URI of that trial's weights; null where they are not kept")
 
 
@@ -115,7 +115,10 @@ class Trial(Part):
     parent: str | None = Field(None, description="id of the trial whose weights it starts from")
     error: Text | None = Field(None, description="why it failed, or why it was stopped early")
     epochs_done: int | None = Field(None, description="epochs it trained")
-    best_epoch: int | None = Field(None, description="epoch with the best validation accuracy")
+    best_epoch: int | None = Field(None, description="best epoch by the sweep's metric on validation")
+    validation_score: FiniteFloat | None = Field(
+        None, description="the sweep's metric on the validation images at that epoch"
+    )
     validation_accuracy: Share | None = Field(None, description="accuracy on the validation images at that epoch")
     test_accuracy: Share | None = Field(None, description="accuracy on the test images at that epoch")
     seconds: FiniteFloat | None = Field(None, description="seconds of training and evaluating")
@@ -173,6 +176,9 @@ class Neighbour(Part):
     status: Status = Field(description="how it ended")
     changed: list[Changed] = Field(description="the settings in which it differs")
     validation_accuracy: Share | None = Field(description="accuracy on the validation images at its best epoch")
+    validation_score: FiniteFloat | None = Field(
+        None, description="the sweep's metric on the validation images at that epoch"
+    )
 
 
 class Curve(Part):

@@ -109,7 +109,7 @@ def test_resamples_by_class_keep_the_sizes_of_classes_and_others_do_not() -> Non
 def test_what_makes_no_sense_or_is_not_there_is_none() -> None:
     few = made(classes=4)
     assert scores(few)["top5_accuracy"] is None
-    assert problem("top5_accuracy", 4) == "metric top5_accuracy needs more than 5 classes; the data has 4"
+    assert problem("top5_accuracy", 4) == "top5_accuracy needs more than 5 classes; the data has 4"
     assert problem("top5_accuracy", 6) is None
     bare = Predicted(few.labels, 4, few.predicted, few.confidence)
     known = {name for name, value in scores(bare).items() if value is not None}

@@ -18,6 +18,7 @@ from cnnsearch.evidence.statements import SIBLINGS, Key, statements
 from cnnsearch.evidence.verdicts import CANNOT_TELL, Verdict, judge, judge_all
 from cnnsearch.planning.rounds import LOOKS
 from cnnsearch.results.tables import Tables
+from cnnsearch.spec.metric import METRICS
 
 _SHARE = stats.SIGNIFICANCE / 2
 """Error rate of either half of what a report tells apart: see `Evidence`."""
@@ -44,19 +45,21 @@ class Evidence(Compared):
 
     @cached_property
     def best(self) -> Configuration | None:
-        """The best contender by validation accuracy: never by test."""
+        """The best contender by the sweep's metric on validation: never by test."""
         return best_of(self.contenders)
 
     @property
     def best_trial(self) -> str | None:
-        """Id of the network that stands for the best setting: of its seeds, the one with the best validation accuracy.
+        """Id of the network that stands for the best setting: of its seeds, the best one on validation.
 
         The first of equals. None where there is no best setting.
         """
         if self.best is None:
             return None
         trials = self.tables.trials
-        known = dict(zip(trials["trial_id"].astype(str), trials["val_accuracy"].fillna(-1.0), strict=True))
+        metric = METRICS[self.best.metric]
+        worth = (metric.sign * trials[metric.measure]).fillna(-np.inf)
+        known = dict(zip(trials["trial_id"].astype(str), worth, strict=True))
         return max(self.best.trial_ids, key=lambda trial_id: known[trial_id])
 
     def score(self, configuration: Configuration, split: str | None = None, moment: str = "best") -> Score | None:

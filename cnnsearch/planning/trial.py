@@ -10,6 +10,7 @@ from functools import cached_property
 
 from cnnsearch.planning.identity import trial_id
 from cnnsearch.planning.stopping import MAX_SECONDS
+from cnnsearch.spec.metric import MEASURES, METRICS
 from cnnsearch.spec.settings import Settings
 from cnnsearch.spec.stage import StopEarly
 
@@ -54,6 +55,11 @@ class Outcome:
         """Return a metric on validation, or another number, by the name of its column; None where it is not known."""
         value: float | None = self.added[column] if column in self.added else getattr(self, column, None)
         return value
+
+    def worth(self, measure: str) -> float:
+        """Return what trials are ranked by: the metric in this column so that more is better, the least if unknown."""
+        value = self.measured(measure)
+        return -math.inf if value is None else MEASURES[measure].sign * value
 
     @property
     def is_comparable(self) -> bool:
@@ -122,3 +128,10 @@ class EpochRow:
     def is_finite(self) -> bool:
         """Whether the losses are finite numbers; if not, the trial has diverged."""
         return all(math.isfinite(loss) for loss in (self.train_loss, self.val_loss) if loss is not None)
+
+
+def shown_epoch(settings: Settings, row: EpochRow) -> str:
+    """Word the metric of a trial after an epoch: "71.5 %", "macro F1 71.5 %"; empty where it was not measured."""
+    metric = METRICS[settings.metric]
+    value: float | None = getattr(row, metric.measure)
+    return "" if value is None or not math.isfinite(value) else metric.shown(value)

@@ -31,7 +31,7 @@ def all_settings(source: Tables | Evidence, *, narrow: bool = False) -> Figure |
     scored = [(c, score) for c in evidence.configurations if (score := evidence.score(c)) is not None]
     if not scored:
         return None
-    shown = sorted(scored, key=lambda item: (-item[0].val_accuracy, item[0].order))
+    shown = sorted(scored, key=lambda item: (-item[0].worth, item[0].order))
     shown = shown[: most_dots(evidence)]
     with style.drawing():
         return _draw(evidence, shown, len(scored), narrow=narrow)

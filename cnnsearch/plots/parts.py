@@ -37,7 +37,7 @@ def best_settings(parts: Sequence[Part], title: str, *, narrow: bool = False) ->
     """
     groups = []
     for index, part in enumerate(parts):
-        ranked = sorted(part.evidence.configurations, key=lambda s: (s is not part.best, -s.val_accuracy, s.order))
+        ranked = sorted(part.evidence.configurations, key=lambda s: (s is not part.best, -s.worth, s.order))
         scored = [(s, score) for s in ranked[:MOST_OF_A_PART] if (score := part.evidence.score(s, "test")) is not None]
         if scored:
             groups.append((index, part, scored))

@@ -75,9 +75,7 @@ def answer(evidence: Evidence) -> Answer:
 
 def _level(evidence: Evidence, best: Configuration) -> str:
     """That other settings have the very same validation accuracy, so that only their order made this one the best."""
-    count = sum(
-        c.val_accuracy == best.val_accuracy and len(c.trial_ids) == len(best.trial_ids) for c in evidence.contenders
-    )
+    count = sum(c.worth == best.worth and len(c.trial_ids) == len(best.trial_ids) for c in evidence.contenders)
     return f", the first of {count} with the same validation accuracy" if count > 1 else ""
 
 

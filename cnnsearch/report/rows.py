@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,7 @@ from cnnsearch.evidence.mistakes import recalls
 from cnnsearch.evidence.statements import of_change
 from cnnsearch.report.words import points
 from cnnsearch.spec.axis_words import format_value, words
+from cnnsearch.spec.metric import METRICS, Metric
 from cnnsearch.words import duration
 
 
@@ -57,7 +59,8 @@ def trials(evidence: Evidence, most: int | None = None) -> Table:
     """List every trial that ended, in the order of the table; if there are more than `most`, only the best ones."""
     records = evidence.tables.trials.to_dict("records")
     if most is not None and len(records) > most:
-        records = sorted(records, key=lambda record: -_validation(record))[:most]
+        metric = METRICS[evidence.tables.sweep.metric]
+        records = sorted(records, key=lambda record: -_validation(record, metric))[:most]
     axes = _shown_axes(evidence, records)
     several_seeds = len({record["seed"] for record in records if not is_missing(record["seed"])}) > 1
     several_stages = len({record["stage"] for record in records}) > 1
@@ -95,9 +98,9 @@ def trials(evidence: Evidence, most: int | None = None) -> Table:
     return Table(tuple(columns), tuple(rows))
 
 
-def _validation(record: Mapping[Any, Any]) -> float:
-    score: Any = record.get("val_accuracy")
-    return -1.0 if is_missing(score) or record["status"] != "done" else float(score)
+def _validation(record: Mapping[Any, Any], metric: Metric) -> float:
+    score: Any = record.get(metric.measure)
+    return -math.inf if is_missing(score) or record["status"] != "done" else metric.sign * float(score)
 
 
 def _place(evidence: Evidence, record: Mapping[Any, Any]) -> Cell:

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 
 from cnnsearch.data.images import Interpolation
 from cnnsearch.planning.trial import Outcome, Status, Trial
-from cnnsearch.spec.metric import ADDED
+from cnnsearch.spec.metric import ADDED, METRICS, Metric
 from cnnsearch.spec.settings import Settings
 
 SCHEMA_VERSION = 4
@@ -122,6 +122,25 @@ class Record(BaseModel):
             status=status,
             **facts,
         )
+
+    @property
+    def metric(self) -> Metric:
+        """What chose its best epoch."""
+        return METRICS[self.settings.metric]
+
+    @property
+    def reached(self) -> float | None:
+        """Its metric on validation at its best epoch; None where it was not measured."""
+        return self.outcome.measured(self.metric.measure)
+
+    @property
+    def worth(self) -> float:
+        """Its metric on validation so that more is better; the least where it was not measured."""
+        return self.outcome.worth(self.metric.measure)
+
+    def shown(self, images: int = 0) -> str:
+        """Word its metric on so many validation images: see `Metric.shown`; empty where it was not measured."""
+        return "" if self.reached is None else self.metric.shown(self.reached, images)
 
     @property
     def lacks_test(self) -> bool:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from cnnsearch.words import accuracy, percent
+
 MetricName = Literal[
     "accuracy",
     "loss",
@@ -55,6 +57,16 @@ class Metric:
         """Its column for validation."""
         return f"val_{self.name}"  # type: ignore[return-value]  # a test holds the two lists against each other
 
+    def shown(self, value: float, images: int = 0) -> str:
+        """Word a value for validation: "71.5 %", "macro F1 71.5 %". The accuracy on some images gets its interval."""
+        if self.name == DEFAULT:
+            return accuracy(value, images) if images else percent(value)
+        return f"{self.words} {self.text(value)}"
+
+    def text(self, value: float) -> str:
+        """A value as people read it: in percent, or as a number."""
+        return percent(value) if self.is_share else f"{value:.3f}"
+
     @property
     def sign(self) -> int:
         """1 where more is better, else -1."""
@@ -89,5 +101,5 @@ MEASURES: dict[str, Metric] = {metric.measure: metric for metric in METRICS.valu
 def problem(metric: str, classes: int) -> str | None:
     """Say why a metric makes no sense with this number of classes; None where it does."""
     if metric == "top5_accuracy" and classes <= TOP:
-        return f"metric {metric} needs more than {TOP} classes; the data has {classes}"
+        return f"{metric} needs more than {TOP} classes; the data has {classes}"
     return None

@@ -5,14 +5,15 @@ from __future__ import annotations
 import copy
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from cnnsearch.errors import SpecError
 from cnnsearch.spec.confirm import CONFIRM, Confirm
 from cnnsearch.spec.document import Document
 from cnnsearch.spec.explain import explain
 from cnnsearch.spec.fitting import without_misfits
-from cnnsearch.spec.problems import problems
+from cnnsearch.spec.metric import DEFAULT, MEASURES, METRICS, Measure, MetricName
+from cnnsearch.spec.problems import problems, unmeasured
 from cnnsearch.spec.settings import (
     DataSpec,
     Float,
@@ -86,6 +87,11 @@ class Sweep(Part):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,79}$", description="name of the results folder")
     title: str = Field("", description="title of the report")
     question: str = Field("", description="question that the sweep answers")
+    metric: MetricName = Field(
+        DEFAULT,
+        description="what chooses on validation: each trial's best epoch and the best setting. Searchers look for it, "
+        "rules stop by it, and the report is about it",
+    )
     data: DataSpec = DataSpec()
     train: TrainSpec = TrainSpec()
     seeds: tuple[Int, ...] = Field((), description="run every trial once with each of these seeds")
@@ -95,6 +101,13 @@ class Sweep(Part):
     confirm: Annotated[Confirm | None, BeforeValidator(lambda raw: raw or None if isinstance(raw, int) else raw)] = (
         Field(None, description="train the best settings again on fresh seeds: true, a number of seeds, or see below")
     )
+
+    @field_validator("stages")
+    @classmethod
+    def _follow_the_metric(cls, stages: tuple[Stage, ...], info: ValidationInfo) -> tuple[Stage, ...]:
+        """Let what does not say by what to choose go by the sweep's metric. The default needs no change."""
+        name = info.data.get("metric", DEFAULT)
+        return stages if name == DEFAULT else tuple(stage.following(METRICS[name].measure) for stage in stages)
 
     @field_validator("seeds")
     @classmethod
@@ -109,7 +122,10 @@ class Sweep(Part):
     @model_validator(mode="after")
     def _check(self) -> Self:
         stages, _ = without_misfits(self.stages, self.data)
-        found = tuple(problems(stages, self.seeds, self.train, self.data, confirms=self.confirm is not None))
+        found = (
+            *problems(stages, self.seeds, self.train, self.data, confirms=self.confirm is not None),
+            *unmeasured(stages, self.metric),
+        )
         if found:
             raise SpecProblemsError(found)
         return self
@@ -131,7 +147,13 @@ class Sweep(Part):
 
     def with_values(self, values: dict[str, Any]) -> Sweep:
         """Return a changed sweep, given dotted keys as in `--set`, such as `{"train.epochs": 5}`. Raises SpecError."""
-        document = Document(self.name, copy.deepcopy(self.to_dict()))
+        plain = copy.deepcopy(self.to_dict())
+        if "metric" in values:  # what followed the old one follows the new one
+            for stage in plain["stages"]:
+                for part, key in (("start_from", "best"), ("stop_early", "metric"), ("search", "objectives")):
+                    if (found := stage.get(part, {})).get(key) in (self.measure, [self.measure]):
+                        del found[key]
+        document = Document(self.name, plain)
         for key, value in values.items():
             document.set(key, value, key)
         return self.from_document(document)
@@ -143,6 +165,24 @@ class Sweep(Part):
         """
         stages, needs = without_misfits(self.stages, self.data)
         return (self.model_copy(update={"stages": stages}) if needs else self), needs
+
+    @property
+    def measure(self) -> Measure:
+        """The column of its metric on validation."""
+        return METRICS[self.metric].measure
+
+    @property
+    def chosen_by(self) -> dict[str, str]:
+        """Every metric that anything is chosen by -> the key that says so."""
+        found: dict[str, str] = {self.metric: "metric"}
+        for stage in self.stages:
+            parts: list[tuple[str, str]] = [(stage.start_from.best, "start_from.best")] if stage.start_from else []
+            parts += [(stage.stop_early.metric, "stop_early.metric")] if stage.stop_early else []
+            parts += [(aim, "search.objectives") for aim in stage.search.objectives]
+            for measure, key in parts:
+                if measure in MEASURES:
+                    found.setdefault(MEASURES[measure].name, f"stages.{stage.name}.{key}")
+        return found
 
     @property
     def keeps_all_weights(self) -> bool:
