@@ -67,8 +67,9 @@ class Evidence(Compared):
         found = super().score(configuration, split, moment)
         if found is None or moment != "best" or configuration.key not in self._luck or not found.covers_seeds:
             return found
-        luck = self._luck[configuration.key][split or self.judged_on]
-        return found._replace(low=max(0.0, found.low - luck), high=min(1.0, found.high - luck))
+        luck = self.metric.sign * self._luck[configuration.key][split or self.judged_on]
+        most = 1.0 if found.is_share else np.inf
+        return found._replace(low=max(0.0, found.low - luck), high=min(most, found.high - luck))
 
     @cached_property
     def _luck(self) -> dict[str, dict[str, float]]:
@@ -230,7 +231,7 @@ class Evidence(Compared):
         unmeasured = set()
         counts = self.class_counts(self.judged_on)
         for c in self.configurations:
-            score, balanced = self.score(c), self.balanced(c)
+            score, balanced = self.accuracy(c), self.balanced(c)
             if balanced is not None:
                 p_values[c.key] = balanced[1]
             elif score is None or sum(counts) == 0:
