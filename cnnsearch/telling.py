@@ -119,6 +119,7 @@ def _results(evidence: Evidence, place: ResultsPlace, report: str | None) -> dic
         "outside": tables.outside,
         "test_is_sealed": tables.is_sealed,
         "judged_on": evidence.judged,
+        "metric": evidence.metric.name,
         "answer": told.Answer(sentence=said.sentence, verdict=said.verdict),
         "best": _best(evidence, best, place) if best is not None else None,
         "not_told_apart": [told.Setting(**setting_of(evidence, c)) for c in evidence.near_best],

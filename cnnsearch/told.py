@@ -62,6 +62,9 @@ class Results(Part):
     )
     test_is_sealed: bool = Field(description="whether the test set is sealed")
     judged_on: Literal["test", "validation"] = Field(description="images that settings are compared on")
+    metric: str = Field(
+        "accuracy", description="the sweep's metric: scores and differences are of it, differences as gains"
+    )
     answer: Answer = Field(description="the answer, and how sure it is")
     best: Best | None = Field(description="the best setting by validation; null where no setting has finished")
     not_told_apart: list[Setting] = Field(description="the settings that may be as good as the best one")

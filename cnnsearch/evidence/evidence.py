@@ -255,6 +255,11 @@ class Evidence(Compared):
         return bool(self._beat_chance)
 
 
-def as_evidence(source: Tables | Evidence) -> Evidence:
-    """The source itself if it is an `Evidence`, else the evidence of these tables."""
-    return source if isinstance(source, Evidence) else Evidence(source)
+def as_evidence(source: Tables | Evidence, metric: str | None = None) -> Evidence:
+    """The source itself if it is an `Evidence`, else the evidence of these tables.
+
+    With `metric` settings are compared by that, in place of the sweep's.
+    """
+    if isinstance(source, Evidence):
+        return source if metric in (None, source.metric.name) else Evidence(source.tables, metric)
+    return Evidence(source, metric)

@@ -47,6 +47,16 @@ class Recorded:
         return self.measured[self.judged_on]
 
     @property
+    def judged_by(self) -> str:
+        """What settings are compared by, in words: "test accuracy", "validation macro F1"."""
+        return f"{self.judged} {self.metric.words}"
+
+    @property
+    def chosen_by(self) -> str:
+        """What chooses the best setting, in words: "validation accuracy"."""
+        return f"validation {METRICS[self.tables.sweep.metric].words}"
+
+    @property
     def measured(self) -> dict[str, str]:
         """The splits that scores are shown of, each with its name in words: not the test set while it is sealed."""
         return {"val": "validation"} if self.tables.is_sealed else {"val": "validation", "test": "test"}

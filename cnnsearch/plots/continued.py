@@ -137,8 +137,9 @@ def _panel(
     axes.set_yticks([])
     axes.spines["left"].set_visible(False)
     axes.grid(axis="x")
-    style.percent_axis(axes, "x")
-    axes.set_xlabel("accuracy, 95 % interval")
+    if evidence.metric.is_share:
+        style.percent_axis(axes, "x")
+    axes.set_xlabel(f"{evidence.metric.words}, 95 % interval")
 
 
 def _family(evidence: Evidence, group: Sequence[Configuration]) -> str:
