@@ -77,6 +77,31 @@ def test_the_weights_kept_are_those_of_the_epoch_that_the_metric_chose(
         assert score("auroc", found) == row["val_auroc"]
 
 
+def test_settings_are_compared_by_probabilities_that_all_trials_keep(
+    tmp_path: Path, small_sweep: Callable[..., Sweep]
+) -> None:
+    grid = "stages=[{name: grid, space: {lr: {grid: [0.001, 0.1]}, model: plain}}]"
+    run(small_sweep(grid, "metric=auroc", "seeds=[0, 1, 2]"), tmp_path, serial=True)
+    tables = load(tmp_path / "part1")
+    evidence = Evidence(tables)
+    assert len(evidence.statements) == 1
+    scores = {}
+    for c in evidence.configurations:
+        found = evidence.score(c)
+        assert found is not None
+        scores[c.values["lr"]] = found.value
+        rows = tables.trials[tables.trials["trial_id"].isin(c.trial_ids)]
+        assert found.value == pytest.approx(rows["test_auroc"].mean())
+        assert found.low < found.value < found.high
+    ((key, comparison),) = evidence.statements.items()
+    assert comparison.difference.value == pytest.approx(scores[key[3]] - scores[key[4]])
+
+    for c in evidence.configurations:  # a copy without them says less
+        for trial_id in c.trial_ids:
+            Results(tables.folder).trial(trial_id).probabilities_file.unlink()
+    assert Evidence(load(tables.folder)).statements == {}
+
+
 def test_a_metric_that_makes_no_sense_is_refused_before_anything_runs(tmp_path: Path) -> None:
     fill_folder(tmp_path / "images", {"cat": 12, "dog": 12})
     given = ("part1", "--data", tmp_path / "images", "--out", tmp_path / "out", "--profile", "quick", "--serial")
