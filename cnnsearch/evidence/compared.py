@@ -225,10 +225,16 @@ class Compared(Recorded):
         return Score.of(value, n, len(configuration.trial_ids))
 
     def accuracy(self, configuration: Configuration, split: str | None = None) -> Score | None:
-        """Mean accuracy over seeds, whatever the metric; its interval covers other images alone."""
+        """Mean accuracy over seeds, whatever the metric. Other settings do not vouch for the spread of its seeds."""
         split = split or self.judged_on
         value, n = configuration.scores.get(f"{split}_accuracy"), self.size(split)
-        return None if value is None or n == 0 else Score.of(value, n)
+        if value is None or n == 0:
+            return None
+        table = self.table(configuration, split)
+        if table is not None and len(table) >= LEAST_SEEDS:
+            interval = crossed.mean_of(Answered.of(table))
+            return Score(value, interval.low, interval.high, n, len(table))
+        return Score.of(value, n, len(configuration.trial_ids))
 
     def score_by(self, metric: Metric, configuration: Configuration, split: str) -> Score | None:
         """As `score`, of any metric. Other settings do not vouch for the spread of its seeds."""

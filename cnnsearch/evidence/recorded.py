@@ -140,8 +140,15 @@ class Recorded:
         answers, labels = self.answers(trial_id, split, moment), self.labels[split]
         if answers is None or not len(labels) or labels.min() < 0:
             return None
-        chances = self._chances(trial_id, split, answers) if whole and moment == "best" else None
+        # Before its training a network is that of the trial it started from.
+        kept_by = trial_id if moment == "best" else self._parents.get(trial_id)
+        chances = self._chances(kept_by, split, answers) if whole and kept_by else None
         return Predicted(labels, len(self.classes), answers.predicted.astype(np.int64), answers.confidence, chances)
+
+    @cached_property
+    def _parents(self) -> dict[str, str]:
+        rows = self.tables.trials[["trial_id", "parent_id"]].dropna().astype(str)
+        return dict(zip(rows["trial_id"], rows["parent_id"], strict=True))
 
     def _chances(self, trial_id: str, split: str, answers: Answers) -> NDArray[np.float32] | None:
         """The probabilities of all classes, if they are those that the answers came from."""

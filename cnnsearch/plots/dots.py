@@ -92,7 +92,8 @@ def _draw(evidence: Evidence, shown: list[tuple[Configuration, Score]], total: i
     near = {c.key for c in evidence.near_best}
     y = 0.0
     for model in models:
-        group = sorted((item for item in shown if item[0].model == model), key=lambda item: -item[1].value)
+        group = [item for item in shown if item[0].model == model]
+        group.sort(key=lambda item: -evidence.metric.sign * item[1].value)
         colour = style.colour_of(model, evidence.models)
         if headed:
             y += 0.15

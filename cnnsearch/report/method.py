@@ -74,10 +74,9 @@ def metrics_note(evidence: Evidence) -> str:
         f"The sweep went by {METRICS[evidence.tables.sweep.metric].words}; the others chose nothing. Balanced accuracy "
         "is the mean recall over classes, macro F1 the mean F1; AUROC and average precision hold each class against "
         f"the rest. The calibration error (ECE) compares confidence and accuracy in {BINS} bins of equal width. "
-        "Intervals are 95 % over resampled images, class by class where a metric is made of classes, and over seeds, "
-        f"too, from {LEAST_SEEDS} seeds on; that of an accuracy is Wilson’s where the sweep went by another metric. A "
-        "number alone has no interval: the probabilities of all classes were not kept, or there are too many images, "
-        "or too few of a class."
+        "Intervals are 95 % over images, resampled class by class where a metric is made of classes, and over seeds, "
+        f"too, from {LEAST_SEEDS} seeds on. A number alone has no interval: the probabilities of all classes were not "
+        "kept, or there are too many images, or too few of a class."
     )
 
 

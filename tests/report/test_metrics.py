@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from cnnsearch.evidence.evidence import Evidence
+from cnnsearch.plots import all_settings, heatmaps
 from cnnsearch.report.findings import answer, findings, summary
 from cnnsearch.report.markdown import render
 from cnnsearch.report.page import assemble
@@ -98,6 +99,22 @@ def test_less_is_better_where_the_metric_says_so() -> None:
             a, b = key[3], key[4]
             scores = {c.values["lr"]: found.value for c in evidence.configurations if (found := evidence.score(c))}
             assert comparison.difference.value == pytest.approx(scores[b] - scores[a])
+
+
+def test_figures_show_the_metric_and_its_best_on_top() -> None:
+    evidence = Evidence(measured(lr_only(seeds=(0, 1, 2)), "ece"))
+    figure = all_settings(evidence)
+    assert figure is not None
+    (axes,) = figure.axes
+    assert axes.get_xlabel() == "test calibration error, 95 % interval"
+    values = {score.text: score.value for c in evidence.configurations if (score := evidence.score(c))}
+    shown = sorted((text.get_position()[1], text.get_text()) for text in axes.texts if text.get_text() in values)
+    assert len(shown) == 4
+    assert [values[text] for _, text in shown] == sorted(values.values())
+    assert not any("chance" in text.get_text() for text in axes.texts)
+    lines = heatmaps(evidence)
+    assert lines is not None
+    assert lines.axes[0].get_ylabel() == "test calibration error, 95 % interval"
 
 
 def test_all_metrics_of_the_best_have_their_intervals_and_the_sweeps_own_is_first() -> None:
