@@ -81,6 +81,11 @@ class TrialFolder:
         return self.path / "probabilities.safetensors"
 
     @property
+    def test_probabilities_file(self) -> Path:
+        """Those of the test examples, where they were sealed when the trial ended: a record vouches for the others."""
+        return self.path / "test-probabilities.safetensors"
+
+    @property
     def test_file(self) -> Path:
         """Predictions of the test examples, where the test set was sealed when the trial ended."""
         return self.path / "test.safetensors"
@@ -109,6 +114,7 @@ class TrialFolder:
         self.record_file.unlink(missing_ok=True)
         self.test_file.unlink(missing_ok=True)
         self.probabilities_file.unlink(missing_ok=True)
+        self.test_probabilities_file.unlink(missing_ok=True)
         facts = {
             "trial_id": trial.id,
             "stage": trial.stage,
@@ -232,15 +238,15 @@ class TrialFolder:
         record = self.record()
         if record is None or METRICS[record.settings.metric].needs_probabilities:
             return (self.weights_file,)
-        return (self.weights_file, self.probabilities_file)
+        return (self.weights_file, self.probabilities_file, self.test_probabilities_file)
 
-    def save_probabilities(self, found: Mapping[str, NDArray[np.float32]]) -> None:
+    def save_probabilities(self, found: Mapping[str, NDArray[np.float32]], file: Path | None = None) -> None:
         """Write the probability of every class at the best epoch: split -> [n, classes], in the order of the split."""
-        probabilities.write(self.probabilities_file, found)
+        probabilities.write(file or self.probabilities_file, found)
 
     def probabilities(self) -> probabilities.Probabilities:
         """What `save_probabilities` wrote; empty if there is no file. Raises ResultsError for other content."""
-        return probabilities.read(self.probabilities_file)
+        return {**probabilities.read(self.probabilities_file), **probabilities.read(self.test_probabilities_file)}
 
     def save_predictions(
         self, predictions: Mapping[tuple[str, str], tuple[NDArray[Any], NDArray[Any]]], file: Path | None = None
@@ -269,7 +275,7 @@ class TrialFolder:
         Removes the checkpoint unless `keep_state`, with which a longer trial may continue later. Returns the record
         with the checksums of the files and its own.
         """
-        answers = (self.predictions_file, self.test_file, self.probabilities_file)
+        answers = (self.predictions_file, self.test_file, self.probabilities_file, self.test_probabilities_file)
         kept = (self.epochs_file, self.weights_file, *answers)
         files = [file for file in kept if _is_regular(file)]
         for file in files:
