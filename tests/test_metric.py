@@ -96,6 +96,12 @@ def test_settings_are_compared_by_probabilities_that_all_trials_keep(
     ((key, comparison),) = evidence.statements.items()
     assert comparison.difference.value == pytest.approx(scores[key[3]] - scores[key[4]])
 
+    file = Results(tables.folder).trial(evidence.configurations[0].key).probabilities_file
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))  # changed, and still probabilities
+    assert Evidence(load(tables.folder)).statements == {}
+    file.write_bytes(whole)
+    assert len(Evidence(load(tables.folder)).statements) == 1
     for c in evidence.configurations:  # a copy without them says less
         for trial_id in c.trial_ids:
             Results(tables.folder).trial(trial_id).probabilities_file.unlink()

@@ -153,7 +153,11 @@ class Recorded:
     def _chances(self, trial_id: str, split: str, answers: Answers) -> NDArray[np.float32] | None:
         """The probabilities of all classes, if they are those that the answers came from."""
         with contextlib.suppress(ResultsError):
-            found = Results(self.tables.folder).trial(trial_id).probabilities().get(split)
+            trial = Results(self.tables.folder).trial(trial_id)
+            files = (trial.probabilities_file.name, trial.test_probabilities_file.name)
+            if (record := trial.record()) is not None and trial.damage(record, files):
+                return None
+            found = trial.probabilities().get(split)
             if found is None or found.shape != (len(answers.predicted), len(self.classes)):
                 return None
             ours = np.empty_like(found)
