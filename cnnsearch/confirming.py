@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +13,12 @@ from cnnsearch.planning.confirm import Confirmation, Contender, first_round
 from cnnsearch.planning.rounds import Bounds, next_round
 from cnnsearch.planning.trial import Outcome
 from cnnsearch.prepare import Prepared
+from cnnsearch.scores import Predicted, resamples
 from cnnsearch.spec.cells import Cell
+from cnnsearch.spec.metric import DEFAULT, METRICS
+
+UNKNOWN: Bounds = (0.0, -np.inf, np.inf)
+"""A difference of which nothing is known."""
 
 
 class Chooser:
@@ -27,7 +33,7 @@ class Chooser:
         self._seconds = until_clear
         self._clock = clock
         self._since: float | None = None
-        self._right: dict[str, NDArray[np.bool_]] = {}
+        self._known: dict[str, Predicted] = {}
 
     @property
     def may_add(self) -> bool:
@@ -68,14 +74,42 @@ class Chooser:
         """Compare two contenders on the validation images, with other seeds and other images in mind."""
         from cnnsearch.evidence.crossed import Answered, difference
 
-        def answered(one: Contender) -> Answered:
-            return Answered.of(np.stack([self._answers(trial.id) for trial in one.again[:seeds]]))
+        worth = self._worth
+        sides = [self._observed([trial.id for trial in one.again[:seeds]], worth) for one in (a, b)]
+        if sides[0] is None or sides[1] is None:
+            return UNKNOWN
+        return difference(Answered.of(sides[0], worth), Answered.of(sides[1], worth), level).estimate
 
-        return difference(answered(a), answered(b), level).estimate
+    @cached_property
+    def _worth(self) -> int:
+        """See `Answered.worth`."""
+        from cnnsearch.evidence.resampled import worth_images
 
-    def _answers(self, trial_id: str) -> NDArray[np.float64]:
-        if trial_id not in self._right:
-            dataset, trial = self._ready.dataset, self._ready.results.here.trial(trial_id)
-            predicted, _ = trial.predictions()["val", "best"]
-            self._right[trial_id] = predicted == dataset.labels[dataset.indices["val"]]
-        return self._right[trial_id].astype(np.float64)
+        metric = METRICS[self._ready.sweep.metric]
+        return 0 if metric.name == DEFAULT else worth_images(metric, self._labels)
+
+    @cached_property
+    def _labels(self) -> NDArray[np.int64]:
+        return self._ready.dataset.labels[self._ready.dataset.indices["val"]]
+
+    @cached_property
+    def _draws(self) -> NDArray[np.float64]:
+        return resamples(self._labels, by_class=METRICS[self._ready.sweep.metric].by_class)
+
+    def _observed(self, trial_ids: Sequence[str], worth: int) -> NDArray[np.float64] | None:
+        """Right answers of these networks, or numbers of resamples by another metric; None where these are not had."""
+        from cnnsearch.evidence.resampled import observations
+
+        metric, networks = METRICS[self._ready.sweep.metric], [self._predicted(id_) for id_ in trial_ids]
+        if metric.name == DEFAULT:
+            return np.stack([network.right for network in networks])
+        return observations(metric, networks, self._draws, worth)
+
+    def _predicted(self, trial_id: str) -> Predicted:
+        if trial_id not in self._known:
+            trial = self._ready.results.here.trial(trial_id)
+            predicted, confidence = trial.predictions()["val", "best"]
+            chances = trial.probabilities().get("val")
+            classes = len(self._ready.dataset.classes)
+            self._known[trial_id] = Predicted(self._labels, classes, predicted, confidence, chances)
+        return self._known[trial_id]

@@ -15,6 +15,7 @@ from cnnsearch.evidence.counterparts import Held, Pair, counterparts, held, judg
 from cnnsearch.evidence.evidence import Evidence
 from cnnsearch.results.tables import load
 from cnnsearch.spec.axis_words import describe
+from cnnsearch.spec.metric import DEFAULT
 from cnnsearch.telling import setting_of
 from cnnsearch.use.choose import results_in
 from cnnsearch.words import counted, printable
@@ -34,7 +35,7 @@ def difference(a: str, b: str, *, fail_on_regression: bool = False) -> told.Diff
     folders = [results_in(folder, "diff compares") for folder in (a, b)]
     if folders[0].path.resolve() == folders[1].path.resolve():
         raise RequestError(f"{printable(a)} is given twice: diff compares two different results folders")
-    of_a, of_b = (Evidence(load(folder.path, store=False)) for folder in folders)
+    of_a, of_b = (Evidence(load(folder.path, store=False), DEFAULT) for folder in folders)
     return difference_of(of_a, of_b, str(folders[0]), str(folders[1]), fail_on_regression=fail_on_regression)
 
 

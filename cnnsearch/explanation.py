@@ -121,6 +121,7 @@ def _trial(results: Results, one: Record | Begun, record: Record | None, epochs:
         epochs_done=max(record.epochs_done, epochs) if record else epochs,
         best_epoch=record.best_epoch if record else None,
         validation_accuracy=best.val_accuracy if best else None,
+        validation_score=record.reached if record else None,
         test_accuracy=best.test_accuracy if best and not evidence.tables.is_sealed else None,
         seconds=record.seconds if record else None,
     )
@@ -162,10 +163,12 @@ def _neighbours(settings: Settings, others: Sequence[Record]) -> list[told.Neigh
             status=one.status.value,
             changed=changed[one.trial_id],
             validation_accuracy=one.best.val_accuracy if one.best else None,
+            validation_score=one.reached,
         )
         for one in nearest
     ]
-    return sorted(found, key=lambda one: 1.0 if one.validation_accuracy is None else -one.validation_accuracy)
+    worth = {one.trial_id: one.worth for one in nearest}
+    return sorted(found, key=lambda one: -worth[one.id])
 
 
 def _changed(here: Settings, there: Settings) -> list[told.Changed]:

@@ -15,11 +15,11 @@ from rich.text import Text
 from cnnsearch.execution.events import Event
 from cnnsearch.plan_text import NO_LIMITS, Limits
 from cnnsearch.planning.labels import setting_parts
-from cnnsearch.planning.trial import EpochRow, Trial
+from cnnsearch.planning.trial import EpochRow, Trial, shown_epoch
 from cnnsearch.prepare import Prepared
 from cnnsearch.progress import LineView, State, not_done
 from cnnsearch.spec.axis_words import words
-from cnnsearch.words import clock, percent, printable
+from cnnsearch.words import clock, printable
 
 MOST_SHOWN = 8
 """Most running trials listed; many heads may be trained together."""
@@ -134,7 +134,7 @@ def _columns(running: Sequence[tuple[Trial, EpochRow | None]], state: State) -> 
         found.insert(0, _Column("stage", [printable(stage) for stage in stages], last + 1 if has_axes else 2))
     measured = {
         "epoch": [f"{row.epoch}/{trial.settings.epochs}" if row else "starting" for trial, row in running],
-        "val": [percent(row.val_accuracy) if row and row.val_accuracy is not None else "" for _, row in running],
+        "val": [shown_epoch(trial.settings, row) if row else "" for trial, row in running],
         "val loss": [f"{row.val_loss:.3g}" if row and row.val_loss is not None else "" for _, row in running],
         "this epoch": [state.this_epoch(trial, row) for trial, row in running],
         "images/s": [f"{images / row.seconds:,.0f}" if row and row.seconds and row.epoch else "" for _, row in running],

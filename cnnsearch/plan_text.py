@@ -19,6 +19,7 @@ from cnnsearch.prepare import Prepared, is_at_most
 from cnnsearch.spec.axis_words import describe
 from cnnsearch.spec.cells import size as stage_size
 from cnnsearch.spec.confirm import CONFIRM
+from cnnsearch.spec.metric import DEFAULT, METRICS
 from cnnsearch.spec.stage import Stage, Values
 from cnnsearch.words import counted, duration, listed, printable, size
 
@@ -76,6 +77,8 @@ def plan_text(ready: Prepared, limits: Limits = NO_LIMITS) -> str:
     if dataset.looks is None:
         rows.append(("", f"note: nobody has looked for copies among so many images; {look} does, in some minutes"))
     rows += [("", f"note: {found.file} is read {found.note}") for found in ready.weights.values() if found.note]
+    if sweep.metric != DEFAULT:
+        rows.append(("metric", f"{METRICS[sweep.metric].words} on validation chooses epochs and settings"))
     if ready.is_sealed:
         rows.append(("", f"test set sealed: no test image is looked at until cnnsearch unseal {ready.results}"))
     if ready.repeated:

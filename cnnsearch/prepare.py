@@ -15,6 +15,7 @@ from typing import Any
 from cnnsearch import data as images
 from cnnsearch.data.dataset import Dataset, Form
 from cnnsearch.earlier import with_earlier
+from cnnsearch.errors import RequestError
 from cnnsearch.execution.machine.estimate import Calibration, Cost, Lengths, Sizes, representatives
 from cnnsearch.execution.machine.hardware import Hardware, Layout, detect, lay_out
 from cnnsearch.execution.machine.placement import Cluster, describe, lay_out_over, usable
@@ -32,6 +33,7 @@ from cnnsearch.results.place import ResultsPlace, open_results
 from cnnsearch.results.record import Record
 from cnnsearch.spec.cells import Cell, size
 from cnnsearch.spec.confirm import CONFIRM
+from cnnsearch.spec.metric import METRICS, problem
 from cnnsearch.spec.own_code import Snapshot
 from cnnsearch.spec.stage import StopEarly
 from cnnsearch.spec.sweep import Sweep
@@ -102,7 +104,8 @@ class Prepared:
     @cached_property
     def sizes(self) -> Sizes:
         """Images in each split."""
-        return Sizes(*(len(self.dataset.indices[split]) for split in images.SPLITS))
+        train, val, test = (len(self.dataset.indices[split]) for split in images.SPLITS)
+        return Sizes(train, val, test, len(self.dataset.classes))
 
     @property
     def is_remote(self) -> bool:
@@ -193,6 +196,7 @@ def prepared(
     reading(0, 0)
     checking = functools.partial(tell, "looking for copies among the images")
     datasets = load_forms(sweep, weights, recorded_split(results, sweep), reading, checking)
+    _refuse_metrics(sweep, len(next(iter(datasets.values())).classes))
     tell("planning", 0, 0)
     dataset = datasets[sweep.data.image_size, "bilinear"]
     sweep = sweep.model_copy(update={"data": sweep.data.model_copy(update={"split": dataset.split})})
@@ -243,6 +247,14 @@ def prepared(
         ready = replace(ready, left_out=left_out, outside=outside(records, plan), is_untested=untested, cluster=cluster)
         ready = replace(ready, code=code)
         yield replace(ready, costs=stage_costs(ready, trials))
+
+
+def _refuse_metrics(sweep: Sweep, classes: int) -> None:
+    """Raise RequestError where something is chosen by a metric that makes no sense with so many classes."""
+    for name, key in sweep.chosen_by.items():
+        if reason := problem(name, classes):
+            allowed = ", ".join(other for other in METRICS if problem(other, classes) is None)
+            raise RequestError(f"{key}: {reason}; allowed: {allowed}")
 
 
 def outside(records: Mapping[str, Record], plan: Plan) -> dict[str, int]:

@@ -15,11 +15,11 @@ from cnnsearch.execution.machine.estimate import representatives
 from cnnsearch.plan_text import NO_LIMITS, Limits
 from cnnsearch.planning.labels import setting, varied_axes
 from cnnsearch.planning.plan import StagePlan
-from cnnsearch.planning.trial import Status, Trial
+from cnnsearch.planning.trial import Status, Trial, shown_epoch
 from cnnsearch.prepare import Prepared, epochs_left, expected_seconds
 from cnnsearch.results.record import Record
 from cnnsearch.session import Finished
-from cnnsearch.words import accuracy, clock, duration, labelled, percent
+from cnnsearch.words import clock, duration, labelled
 
 if TYPE_CHECKING:
     from cnnsearch.planning.trial import EpochRow
@@ -143,7 +143,7 @@ class State:
         self.running.pop(trial.id, None)
         self.ended[trial.id] = trial.stage
         self.counts[record.status] = self.counts.get(record.status, 0) + 1
-        if record.best and (self.best is None or record.best.val_accuracy > _val_accuracy(self.best)):
+        if record.best and (self.best is None or record.worth > self.best.worth):
             self.best = record
 
     def this_epoch(self, trial: Trial, row: EpochRow | None) -> str:
@@ -165,16 +165,11 @@ class State:
         return setting(trial.settings, self.axes) or trial.stage
 
     def best_text(self) -> str:
-        """The best validation accuracy so far, with its interval."""
+        """The best score on validation so far; an accuracy with its interval."""
         if self.best is None:
             return ""
-        shown = accuracy(_val_accuracy(self.best), self.ready.sizes.val)
+        shown = self.best.shown(self.ready.sizes.val)
         return f"{setting(self.best.settings, self.axes)}: val {shown} at epoch {self.best.best_epoch}"
-
-
-def _val_accuracy(record: Record) -> float:
-    assert record.best is not None
-    return record.best.val_accuracy
 
 
 def _dashboard_text(ready: Ready) -> str:
@@ -228,13 +223,13 @@ class LineView:
                 self._told_at[event.trial.id] = now
                 row = event.row
                 loss = "" if row.val_loss is None else f", val loss {row.val_loss:.3g}"
-                val = "" if row.val_accuracy is None else f", val {percent(row.val_accuracy)}"
-                epochs = event.trial.settings.epochs
+                score = shown_epoch(event.trial.settings, row)
+                val, epochs = score and f", val {score}", event.trial.settings.epochs
                 return f"{event.trial.stage}: {state.describe(event.trial)}: epoch {row.epoch}/{epochs}{val}{loss}"
             case Ended():
                 how = f"{event.record.status.value}"
                 if event.record.best:
-                    shown = accuracy(event.record.best.val_accuracy, state.ready.sizes.val)
+                    shown = event.record.shown(state.ready.sizes.val)
                     how += f", val {shown} at epoch {event.record.best_epoch}, {duration(event.record.seconds or 0)}"
                 if event.record.error:
                     how += f": {event.record.error}"

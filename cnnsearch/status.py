@@ -11,8 +11,9 @@ from cnnsearch.errors import RequestError
 from cnnsearch.planning.labels import setting, varied_axes
 from cnnsearch.planning.trial import Status
 from cnnsearch.results.looking import Folder, Look
+from cnnsearch.spec.metric import METRICS
 from cnnsearch.spec.settings import Settings
-from cnnsearch.words import accuracy, duration, percent, printable
+from cnnsearch.words import duration, printable
 
 MOST_SHOWN = 8
 """Most running trials of a sweep that are listed."""
@@ -64,15 +65,16 @@ def _text(look: Look) -> str:
     rows = [("trials", trials)]
     shown = look.running[:MOST_SHOWN]
     for index, one in enumerate(shown):
-        score = _latest(one.epochs)
-        val = f", val {percent(score)}" if score is not None else ""
+        metric = METRICS[one.settings.metric]
+        score = _latest(one.epochs, metric.measure)
+        val = f", val {metric.shown(score)}" if score is not None else ""
         text = f"{_named(look, one.stage, one.settings)}: epoch {one.epoch}/{one.settings.epochs}{val}"
         rows.append(("" if index else "running", text))
     if len(look.running) > len(shown):
         rows.append(("", f"and {len(look.running) - len(shown)} more"))
     if look.best is not None and look.best.best is not None:
-        score, best = look.best.best.val_accuracy, look.best
-        val = accuracy(score, look.validation_images) if look.validation_images else percent(score)
+        best = look.best
+        val = best.shown(look.validation_images)
         rows.append(("best", f"{_named(look, best.stage, best.settings)}: val {val} at epoch {best.best_epoch}"))
     rows += [("note", note) for note in look.notes]
     rows.append(("results", str(look.folder)))
@@ -91,8 +93,8 @@ def _named(look: Look, stage: str, settings: Settings) -> str:
     return setting(settings, axes) or stage
 
 
-def _latest(rows: Sequence[dict[str, Any]]) -> float | None:
-    scores = [row["val_accuracy"] for row in rows if row.get("val_accuracy") is not None]
+def _latest(rows: Sequence[dict[str, Any]], column: str = "val_accuracy") -> float | None:
+    scores = [row[column] for row in rows if row.get(column) is not None]
     return float(scores[-1]) if scores else None
 
 
@@ -113,6 +115,8 @@ def _sweep(look: Look) -> told.SweepStatus:
                 epoch=one.epoch,
                 epochs=one.settings.epochs,
                 validation_accuracy=_latest(one.epochs),
+                metric=one.settings.metric,
+                validation_score=_latest(one.epochs, METRICS[one.settings.metric].measure),
             )
             for one in look.running
         ],
@@ -122,6 +126,8 @@ def _sweep(look: Look) -> told.SweepStatus:
             name=_named(look, best.stage, best.settings),
             epoch=best.best_epoch,
             validation_accuracy=best.best.val_accuracy,
+            metric=best.settings.metric,
+            validation_score=best.reached,
         )
         if best is not None and best.best is not None
         else None,

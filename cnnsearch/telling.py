@@ -20,6 +20,7 @@ from cnnsearch.results.folder import Results
 from cnnsearch.results.place import ResultsPlace
 from cnnsearch.session import Finished
 from cnnsearch.spec.arguments import ARGS
+from cnnsearch.spec.metric import DEFAULT, METRICS
 from cnnsearch.spec.settings import Settings
 from cnnsearch.unsealing import Unsealed
 
@@ -119,6 +120,7 @@ def _results(evidence: Evidence, place: ResultsPlace, report: str | None) -> dic
         "outside": tables.outside,
         "test_is_sealed": tables.is_sealed,
         "judged_on": evidence.judged,
+        "metric": evidence.metric.name,
         "answer": told.Answer(sentence=said.sentence, verdict=said.verdict),
         "best": _best(evidence, best, place) if best is not None else None,
         "not_told_apart": [told.Setting(**setting_of(evidence, c)) for c in evidence.near_best],
@@ -207,6 +209,7 @@ def _ended(row: Mapping[Any, Any]) -> told.Trial:
         },
         parent=known["parent_id"],
         validation_accuracy=known["val_accuracy"],
+        validation_score=known.get(METRICS[known.get("metric") or DEFAULT].measure),
         **{
             name: known.get(name)
             for name in ("stage", "error", "epochs_done", "best_epoch", "test_accuracy", "seconds")
@@ -219,7 +222,10 @@ def _left(trial: Trial) -> told.Trial:
 
 
 def _planned(trial: Trial, outcome: Outcome | None) -> told.Trial:
-    known = {"validation_accuracy": outcome.val_accuracy, "seconds": outcome.seconds} if outcome else {}
+    known = {}
+    if outcome:
+        known = {"validation_accuracy": outcome.val_accuracy, "seconds": outcome.seconds}
+        known["validation_score"] = outcome.measured(METRICS[trial.settings.metric].measure)
     return told.Trial(
         id=trial.id,
         stage=trial.stage,

@@ -62,6 +62,9 @@ class Results(Part):
     )
     test_is_sealed: bool = Field(description="whether the test set is sealed")
     judged_on: Literal["test", "validation"] = Field(description="images that settings are compared on")
+    metric: str = Field(
+        "accuracy", description="the sweep's metric: scores and differences are of it, differences as gains"
+    )
     answer: Answer = Field(description="the answer, and how sure it is")
     best: Best | None = Field(description="the best setting by validation; null where no setting has finished")
     not_told_apart: list[Setting] = Field(description="the settings that may be as good as the best one")
@@ -162,15 +165,21 @@ class RunningTrial(Part):
     epoch: int = Field(description="epochs it has trained")
     epochs: int = Field(description="epochs it will train, unless a rule stops it")
     validation_accuracy: Share | None = Field(description="accuracy on the validation images after its last epoch")
+    metric: str = Field("accuracy", description="the sweep's metric")
+    validation_score: FiniteFloat | None = Field(
+        None, description="the sweep's metric on the validation images after its last epoch"
+    )
 
 
 class BestSoFar(Part):
-    """The trial with the best validation accuracy so far."""
+    """The trial that is the best so far by the sweep's metric on validation."""
 
     id: str = Field(description="its id")
     name: Text = Field(description="its setting in words, by the axes that vary")
-    epoch: int | None = Field(description="epoch with that accuracy")
+    epoch: int | None = Field(description="epoch with that score")
     validation_accuracy: Share = Field(description="accuracy on the validation images")
+    metric: str = Field("accuracy", description="the sweep's metric")
+    validation_score: FiniteFloat | None = Field(None, description="the sweep's metric on the validation images")
 
 
 class SweepStatus(Part):

@@ -27,9 +27,9 @@ class Part(BaseModel):
 
 
 class Score(Part):
-    """An accuracy with its 95 % interval."""
+    """An accuracy, or the sweep's metric, with its 95 % interval."""
 
-    value: FiniteFloat = Field(description="accuracy from 0 to 1, the mean over seeds")
+    value: FiniteFloat = Field(description="accuracy from 0 to 1, or the sweep's metric, the mean over seeds")
     low: FiniteFloat = Field(description="lower end of the interval")
     high: FiniteFloat = Field(description="upper end of the interval")
     images: int = Field(description="images it was measured on")
@@ -48,16 +48,16 @@ class Setting(Part):
     values: dict[str, Value] = Field(description="axis -> value, for every axis")
     trials: list[str] = Field(description="ids of its trials, one for each seed")
     seeds: list[int] = Field(description="seeds of these trials")
-    validation: Score | None = Field(description="accuracy on the validation images; null where it was not measured")
+    validation: Score | None = Field(description="score on the validation images; null where it was not measured")
     test: Score | None = Field(
-        description="accuracy on the test images; null where it was not measured, or the test set is sealed"
+        description="score on the test images; null where it was not measured, or the test set is sealed"
     )
 
 
 class Best(Setting):
     """The best setting by validation."""
 
-    weights_of: str = Field(description="id of its trial with the best validation accuracy")
+    weights_of: str = Field(description="id of its best trial by the sweep's metric on validation")
     weights: Text | None = Field(description="path or URI of that trial's weights; null where they are not kept")
 
 
@@ -87,7 +87,9 @@ class Difference(Part):
     model: str | None = Field(description="the one model that an axis comparison is restricted to")
     a: Value = Field(description="model, value, or id of the setting's first trial")
     b: Value = Field(description="what it is compared with; null for change: what it started from")
-    difference: FiniteFloat = Field(description="accuracy of a minus that of b, from -1 to 1")
+    difference: FiniteFloat = Field(
+        description="score of a minus that of b; of a metric of which less is better, that of b minus that of a"
+    )
     low: FiniteFloat = Field(description="lower end of its 95 % interval")
     high: FiniteFloat = Field(description="upper end of its 95 % interval")
     verdict: Verdict = Field(description="how sure one can be of it, corrected for all comparisons of the report")
@@ -115,7 +117,10 @@ class Trial(Part):
     parent: str | None = Field(None, description="id of the trial whose weights it starts from")
     error: Text | None = Field(None, description="why it failed, or why it was stopped early")
     epochs_done: int | None = Field(None, description="epochs it trained")
-    best_epoch: int | None = Field(None, description="epoch with the best validation accuracy")
+    best_epoch: int | None = Field(None, description="best epoch by the sweep's metric on validation")
+    validation_score: FiniteFloat | None = Field(
+        None, description="the sweep's metric on the validation images at that epoch"
+    )
     validation_accuracy: Share | None = Field(None, description="accuracy on the validation images at that epoch")
     test_accuracy: Share | None = Field(None, description="accuracy on the test images at that epoch")
     seconds: FiniteFloat | None = Field(None, description="seconds of training and evaluating")
@@ -173,6 +178,9 @@ class Neighbour(Part):
     status: Status = Field(description="how it ended")
     changed: list[Changed] = Field(description="the settings in which it differs")
     validation_accuracy: Share | None = Field(description="accuracy on the validation images at its best epoch")
+    validation_score: FiniteFloat | None = Field(
+        None, description="the sweep's metric on the validation images at that epoch"
+    )
 
 
 class Curve(Part):

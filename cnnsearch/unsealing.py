@@ -102,6 +102,7 @@ def _test(trial: Trial, record: Record, context: SharedContext) -> None:
     folder = Results(context.results).trial(trial.id)
     before, best = evaluate_saved(trial, context, "test")
     folder.save_predictions(answers(before, best), folder.test_file)
+    folder.save_probabilities({"test": best["test"].probabilities}, folder.test_probabilities_file)
     measures = {"before": (record.before, before), "best": (record.best, best)}
     tested = {moment: known and with_test(known, found) for moment, (known, found) in measures.items()}
     folder.commit(record.model_copy(update=tested), keep_state=True)

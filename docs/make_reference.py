@@ -59,6 +59,16 @@ whose only network cannot is refused.
 **Changes.** `profiles` names sets of changes; their keys are dotted. `--set` takes the same keys with YAML values.
 Stages go by name: `--set stages.grid.space.lr=0.01`.
 
+**Metric.** `metric:` of a sweep is `accuracy` unless it says otherwise: `loss`, `balanced_accuracy` (mean recall over
+classes), `macro_f1`, `auroc` and `average_precision` (each class against the rest, mean over classes), `top5_accuracy`,
+`brier`, or `ece` (expected calibration error, 15 bins of equal width). It decides on validation images which epoch of a
+trial is its best and which setting is the best. Searchers look for it, rules stop by it, a later stage starts from the
+best by it, and weights of the best by it are kept, unless the stage says otherwise. All these metrics of the best epoch
+are in `trials.parquet`, as `val_macro_f1` or `test_auroc`; that of the sweep is in `epochs.parquet` too, for every
+epoch. They equal those of scikit-learn. Trials whose weights are kept also keep the probability of every class, in
+`probabilities.safetensors`; where the metric is computed from those, all trials do. Another metric makes other trials,
+because it may choose another epoch; those of before keep their ids.
+
 **Searchers.** With `search: {method: tpe, trials: 40}` a searcher suggests the trials:
 
 - `tpe` is a good first choice and handles any space.
@@ -158,7 +168,8 @@ their exit code. The plan, progress and messages go to standard error.
 | N | `run` | `--exit-code-when-left N`: trials are left for later by `--max-time` or `--max-trials` |
 
 A process that is killed prints nothing. Accuracies are numbers from 0 to 1. Verdicts are those of the report:
-[evidence.md](evidence.md) says what they mean. Which setting is best is decided by validation accuracy alone.
+[evidence.md](evidence.md) says what they mean. Which setting is best is decided by
+the sweep's `metric` on validation images alone, which is accuracy unless the sweep says otherwise.
 
     cnnsearch sweep part1 --json --max-time 1h --exit-code-when-left 3 > answer.json
     python -c 'import json; print(json.load(open("answer.json"))["best"]["test"]["value"])'

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from cnnsearch import run, unsealing
@@ -58,6 +59,13 @@ def test_opened_it_gives_what_an_open_one_gives(sealed: Path, tmp_path: Path, sm
     assert recorded(sealed) != recorded(tmp_path / "open" / "part1")
     assert unseal(sealed).tested == 7
     assert recorded(sealed) == recorded(tmp_path / "open" / "part1")
+    for record in Results(sealed).records().values():
+        trial, other = (Results(path).trial(record.trial_id) for path in (sealed, tmp_path / "open" / "part1"))
+        assert trial.damage(record) == {}
+        chances = trial.probabilities()
+        assert set(chances) == {"val", "test"}
+        kept = other.probabilities()
+        assert all(np.array_equal(chances[split], found) for split, found in kept.items())
     assert answers(sealed) == answers(tmp_path / "open" / "part1")
     assert not load(sealed).is_sealed
 

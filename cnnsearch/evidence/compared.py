@@ -9,15 +9,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cnnsearch import stats
-from cnnsearch.evidence import crossed
+from cnnsearch.evidence import crossed, resampled
 from cnnsearch.evidence.comparisons import LEAST_PAIRS, LEAST_SEEDS, Basis, Comparison, Score
 from cnnsearch.evidence.configurations import Configuration, axes_in, axis_values, collect
 from cnnsearch.evidence.crossed import Answered
 from cnnsearch.evidence.recorded import Recorded
 from cnnsearch.evidence.searches import Attempt, Searched, searches
+from cnnsearch.scores import resamples
 from cnnsearch.spec.arguments import ARGS
 from cnnsearch.spec.axis_words import describe, rounded
 from cnnsearch.spec.confirm import CONFIRM
+from cnnsearch.spec.metric import DEFAULT, Metric
 from cnnsearch.spec.stage import Values
 
 
@@ -137,6 +139,50 @@ class Compared(Recorded):
         labels = self.labels[split]
         return np.stack([one.predicted == labels for one in found if one is not None]).astype(np.float64)
 
+    def observed(
+        self, configuration: Configuration, split: str | None = None, moment: str = "best"
+    ) -> NDArray[np.float64] | None:
+        """What settings are compared by: right answers, or numbers of resamples where the metric is another.
+
+        [seeds, examples] as `table`, or [seeds, draws] as `resampled.observations`; more is better.
+        """
+        split = split or self.judged_on
+        if self.metric.name == DEFAULT:
+            return self.table(configuration, split, moment)
+        key = (configuration.key, split, moment)
+        if key not in self._observed:
+            self._observed[key] = self._resampled(self.metric, configuration, split, moment)
+        return self._observed[key]
+
+    @cached_property
+    def _observed(self) -> dict[tuple[str, str, str], NDArray[np.float64] | None]:
+        return {}
+
+    def _resampled(
+        self, metric: Metric, configuration: Configuration, split: str, moment: str = "best"
+    ) -> NDArray[np.float64] | None:
+        whole = metric.needs_probabilities
+        found = [self.predicted(id_, split, moment, whole=whole) for id_ in configuration.trial_ids]
+        networks = [one for one in found if one is not None]
+        if len(networks) < len(found) or split not in self.measured:
+            return None
+        images = resampled.worth_images(metric, self.labels[split])
+        return resampled.observations(metric, networks, self._draws(split, metric.by_class), images)
+
+    def _draws(self, split: str, by_class: bool) -> NDArray[np.float64]:
+        if (split, by_class) not in self._drawn:
+            self._drawn[split, by_class] = resamples(self.labels[split], by_class=by_class)
+        return self._drawn[split, by_class]
+
+    @cached_property
+    def _drawn(self) -> dict[tuple[str, bool], NDArray[np.float64]]:
+        return {}
+
+    def _worth(self, split: str, metric: Metric | None = None) -> int:
+        """See `Answered.worth`: 0 for the accuracy."""
+        by = metric or self.metric
+        return 0 if by.name == DEFAULT else resampled.worth_images(by, self.labels[split])
+
     def answered(self, configuration: Configuration, split: str | None = None, moment: str = "best") -> Answered | None:
         """A configuration's answers, condensed; its seeds' spread is judged beside that of all others.
 
@@ -152,9 +198,9 @@ class Compared(Recorded):
             tables = {
                 c.key: table
                 for c in self.configurations
-                if len(c.trial_ids) >= LEAST_SEEDS and (table := self.table(c, split, moment)) is not None
+                if len(c.trial_ids) >= LEAST_SEEDS and (table := self.observed(c, split, moment)) is not None
             }
-            sides = crossed.sharing_spread([Answered.of(table) for table in tables.values()])
+            sides = crossed.sharing_spread([Answered.of(table, self._worth(split)) for table in tables.values()])
             self._known[split, moment] = dict(zip(tables, sides, strict=True))
         return self._known[split, moment]
 
@@ -163,12 +209,16 @@ class Compared(Recorded):
         return {}
 
     def score(self, configuration: Configuration, split: str | None = None, moment: str = "best") -> Score | None:
-        """Mean accuracy over seeds with its interval; None where it was not measured.
+        """Mean over seeds of the metric, with its interval; None where it was not measured, or there is none.
 
         With `LEAST_SEEDS` seeds or more the interval covers the setting: other seeds and other images. With fewer it is
-        Wilson's, and covers other images alone; it does not shrink with the number of seeds.
+        Wilson's, or that of resamples, and covers other images alone; it does not shrink with the number of seeds.
         """
         split = split or self.judged_on
+        if self.metric.name != DEFAULT:
+            table, side = self.observed(configuration, split, moment), self.answered(configuration, split, moment)
+            images = self._worth(split)
+            return None if table is None else resampled.score_of(self.metric, table, side, self.size(split), images)
         column = f"{split}_accuracy" + ("_before" if moment == "before" else "")
         value, n = configuration.scores.get(column), self.size(split)
         if value is None or n == 0:
@@ -177,6 +227,29 @@ class Compared(Recorded):
             interval = crossed.mean_of(side)
             return Score(value, interval.low, interval.high, n, side.replicates)
         return Score.of(value, n, len(configuration.trial_ids))
+
+    def accuracy(self, configuration: Configuration, split: str | None = None) -> Score | None:
+        """Mean accuracy over seeds, whatever the metric. Other settings do not vouch for the spread of its seeds."""
+        split = split or self.judged_on
+        value, n = configuration.scores.get(f"{split}_accuracy"), self.size(split)
+        if value is None or n == 0:
+            return None
+        table = self.table(configuration, split)
+        if table is not None and len(table) >= LEAST_SEEDS:
+            interval = crossed.mean_of(Answered.of(table))
+            return Score(value, interval.low, interval.high, n, len(table))
+        return Score.of(value, n, len(configuration.trial_ids))
+
+    def score_by(self, metric: Metric, configuration: Configuration, split: str) -> Score | None:
+        """As `score`, of any metric. Other settings do not vouch for the spread of its seeds."""
+        if metric.name == self.metric.name:
+            return self.score(configuration, split)
+        table = self._resampled(metric, configuration, split)
+        if table is None:
+            return None
+        images = resampled.worth_images(metric, self.labels[split])
+        side = Answered.of(table, images) if len(table) >= LEAST_SEEDS else None
+        return resampled.score_of(metric, table, side, self.size(split), images)
 
     def compare(self, pairs: Pairs) -> Comparison | None:
         """Compare setting A with setting B over all `pairs` (A, B), on the same examples.
@@ -187,14 +260,14 @@ class Compared(Recorded):
 
         Returns None without pairs, or where predictions are missing.
         """
-        tables = [(self.table(a), self.table(b)) for a, b in pairs]
+        tables = [(self.observed(a), self.observed(b)) for a, b in pairs]
         known = [(a, b) for a, b in tables if a is not None and b is not None]
         if not known or len(known) != len(tables):
             return None
-        seeds, basis = fewest_seeds(pairs), basis_of(pairs)
+        seeds, basis, worth = fewest_seeds(pairs), basis_of(pairs), self._worth(self.judged_on)
         if basis == "pairs":
             differences = np.stack([a.mean(axis=0) - b.mean(axis=0) for a, b in known])
-            return _comparison(known, crossed.differs_from_zero(Answered.of(differences)), basis, seeds)
+            return _comparison(known, crossed.differs_from_zero(Answered.of(differences, worth)), basis, seeds)
         if basis == "seeds":
             if len(pairs) == 1:
                 sides = [self.answered(one) for one in pairs[0]]
@@ -203,19 +276,19 @@ class Compared(Recorded):
                 return _comparison(known, crossed.difference(sides[0], sides[1]), basis, seeds)
             # Of several pairs, the first seed of each is one repetition, the second another.
             a, b = (np.mean([side[:seeds] for side in sides], axis=0) for sides in zip(*known, strict=True))
-            found = crossed.difference(Answered.of(a), Answered.of(b))
+            found = crossed.difference(Answered.of(a, worth), Answered.of(b, worth))
             return _comparison(known, found, basis, seeds)
-        return _comparison(known, _of_networks(known), basis, seeds)
+        return _comparison(known, _of_networks(known, worth), basis, seeds)
 
     def change(self, configuration: Configuration) -> Comparison | None:
         """Compare the networks of a setting after their training with what they started from, on the same examples.
 
         A statement about these networks, which need no repetition.
         """
-        after, before = self.table(configuration), self.table(configuration, moment="before")
+        after, before = self.observed(configuration), self.observed(configuration, moment="before")
         if after is None or before is None:
             return None
-        found = _of_networks([(after, before)])
+        found = _of_networks([(after, before)], self._worth(self.judged_on))
         return _comparison([(after, before)], found, "networks", len(after))._replace(of_networks=True)
 
 
@@ -238,9 +311,14 @@ Tables = Sequence[tuple[NDArray[np.float64], NDArray[np.float64]]]
 """For each pair of settings, the right answers of A and those of B, both [seeds, examples]."""
 
 
-def _of_networks(known: Tables) -> crossed.Crossed:
-    """The mean difference of these networks: an interval and an exact test over the examples alone."""
+def _of_networks(known: Tables, worth: int) -> crossed.Crossed:
+    """The mean difference of these networks: an interval and an exact test over the examples alone.
+
+    With `worth` images from resamples (see `Answered.worth`), where the test is a normal one.
+    """
     mean = np.mean([a.mean(axis=0) - b.mean(axis=0) for a, b in known], axis=0)
+    if worth:
+        return resampled.of_networks(mean, worth)
     whole = len(known) * int(np.lcm.reduce([len(side) for pair in known for side in pair]))
     p_value = stats.sign_flip_exact(np.rint(mean * whole).astype(np.int64))
     return crossed.Crossed(stats.paired_difference(mean, np.zeros(mean.size)), p_value, 0.0, 0.0)

@@ -16,7 +16,7 @@ Basis = Literal["pairs", "seeds", "networks"]
 
 
 class Score(NamedTuple):
-    """An accuracy with its 95 % interval, from `n` examples."""
+    """A score with its 95 % interval, from `n` examples: an accuracy, or the metric of the sweep."""
 
     value: float
     low: float
@@ -24,10 +24,14 @@ class Score(NamedTuple):
     n: int
     seeds: int = 1
     """Networks that it is the mean of. From `LEAST_SEEDS` on the interval covers other seeds, too."""
+    is_share: bool = True
+    """Whether people read it in percent."""
 
     @property
     def text(self) -> str:
-        """In percent with its interval: "78.9 % (76.3–81.3)"."""
+        """In percent with its interval: "78.9 % (76.3–81.3)"; as a number where it is no share."""
+        if not self.is_share:
+            return f"{self.value:.3f} ({self.low:.3f}–{self.high:.3f})"
         return in_percent(self.value, self.low, self.high)
 
     @property
@@ -52,7 +56,10 @@ def in_percent(value: float, low: float, high: float, decimals: int = 1) -> str:
 
 
 class Comparison(NamedTuple):
-    """How much more often A is right than B on the same test examples, averaged over `pairs` of settings."""
+    """How much more often A is right than B on the same test examples, averaged over `pairs` of settings.
+
+    Of a sweep with another metric: by how much A is better by that.
+    """
 
     difference: stats.Estimate
     p_value: float

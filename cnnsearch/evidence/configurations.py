@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,7 @@ import pandas as pd
 from cnnsearch.results.tables import Tables
 from cnnsearch.spec.arguments import ARGS, plain_value
 from cnnsearch.spec.axis_words import Value
+from cnnsearch.spec.metric import ADDED as ADDED_METRICS, DEFAULT, METRICS
 from cnnsearch.spec.settings import ADDED, ORDINARY
 
 # In the order in which a configuration is described.
@@ -51,15 +53,21 @@ class Configuration:
         """Its model, or "" where the table has none."""
         return str(self.values.get("model") or "")
 
+    metric: str = DEFAULT
+    """What chose its trials' best epochs."""
+
     @property
-    def val_accuracy(self) -> float:
-        """The score that chooses the best; -1 where it was not measured."""
-        return self.scores.get("val_accuracy", -1.0)
+    def worth(self) -> float:
+        """The score that chooses the best, so that more is better; the least where it was not measured."""
+        metric = METRICS[self.metric]
+        value = self.scores.get(metric.measure)
+        return -math.inf if value is None else metric.sign * value
 
 
 _SCORES = (
     "best_epoch", "train_loss", "train_accuracy", "val_loss", "val_accuracy", "test_loss", "test_accuracy",
     "val_accuracy_before", "test_accuracy_before", "val_loss_before", "test_loss_before", "seconds", "parameters",
+    *(f"{split}_{name}" for split in ("val", "test") for name in ADDED_METRICS),
 )  # fmt: skip
 
 
@@ -117,7 +125,7 @@ def collect(tables: Tables) -> list[Configuration]:
     rows = tables.trials.to_dict("records")
     cell: dict[str, tuple[Any, ...]] = {}
     for row in rows:
-        cell[str(row["trial_id"])] = (row["stage"], *axis_values(row).items())
+        cell[str(row["trial_id"])] = (row["stage"], _metric(row), *axis_values(row).items())
     members: dict[tuple[Any, ...], list[tuple[int, dict[Any, Any]]]] = {}
     for order, row in enumerate(rows):
         if not is_comparable(row):
@@ -140,6 +148,10 @@ def is_comparable(row: Mapping[Any, Any]) -> bool:
     return bool(row["status"] == "done" or row.get("stopped_by") == "patience")
 
 
+def _metric(row: Mapping[Any, Any]) -> str:
+    return DEFAULT if is_missing(row.get("metric")) else str(row["metric"])
+
+
 def _seed(row: Mapping[Any, Any]) -> int:
     return 0 if is_missing(row["seed"]) else int(row["seed"])
 
@@ -160,16 +172,17 @@ def _configuration(group: list[tuple[int, dict[Any, Any]]], parent: Any, order: 
         seeds=tuple(_seed(row) for row in rows),
         parent=parent if isinstance(parent, str) else None,
         scores=scores,
+        metric=_metric(rows[0]),
         confirms=None if is_missing(rows[0].get("confirms")) else str(rows[0]["confirms"]),
     )
 
 
 def best_of(configurations: Iterable[Configuration]) -> Configuration | None:
-    """The best by validation accuracy, the earliest of equals; fewer finished seeds lose to more.
+    """The best by the sweep's metric on validation, the earliest of equals; fewer finished seeds lose to more.
 
     The same rule by which a later stage of the sweep chooses what to start from.
     """
-    return max(configurations, key=lambda s: (len(s.trial_ids), s.val_accuracy, -s.order), default=None)
+    return max(configurations, key=lambda s: (len(s.trial_ids), s.worth, -s.order), default=None)
 
 
 def matched(
@@ -186,13 +199,13 @@ def matched(
 
 
 def preferred(configurations: Sequence[Configuration], axis: str) -> Value:
-    """The value of an axis whose configurations have the highest mean validation accuracy."""
+    """The value of an axis whose configurations are the best on average, on validation."""
     return max(distinct(configurations, axis), key=lambda value: mean_validation(configurations, axis, value))
 
 
 def mean_validation(configurations: Sequence[Configuration], axis: str, value: Value) -> float:
-    """Mean validation accuracy of the configurations that have this value of an axis."""
-    scores = [c.val_accuracy for c in configurations if c.values[axis] == value]
+    """Mean `worth` of the configurations that have this value of an axis."""
+    scores = [c.worth for c in configurations if c.values[axis] == value]
     return sum(scores) / len(scores)
 
 

@@ -36,22 +36,30 @@ class Answered(NamedTuple):
     """The part of `between` that the variance over images holds too: the chance of single answers."""
     degrees: float
     """Degrees of freedom of `between`: replicates − 1, and more where others vouch for it (see `sharing_spread`)."""
+    worth: int = 0
+    """Number of images that `mean` stands for, where it holds numbers of resamples (see `resampled`); else 0."""
+
+    @property
+    def images(self) -> int:
+        """Number of images."""
+        return self.worth or self.mean.size
 
     @classmethod
-    def of(cls, table: NDArray[np.float64]) -> Answered:
+    def of(cls, table: NDArray[np.float64], worth: int = 0) -> Answered:
         """Condense a table [replicates, images] of right answers: 0 or 1, fractions, or differences of those.
 
-        With one replicate nothing is known of the variance between them: it is 0.
+        With one replicate nothing is known of the variance between them: it is 0. See `worth` for other tables.
         """
-        replicates, images = table.shape
+        replicates, columns = table.shape
+        images = worth or columns
         by_image = table.mean(axis=0)
         if replicates < 2:
-            return cls(by_image, replicates, 0.0, 0.0, 0.0)
+            return cls(by_image, replicates, 0.0, 0.0, 0.0, worth)
         by_replicate = table.mean(axis=1)
         between = float(by_replicate.var(ddof=1)) / replicates
         rest = table - by_image - by_replicate[:, None] + by_image.mean()
-        single = float(np.sum(rest**2)) / max(1, (replicates - 1) * (images - 1)) / (replicates * images)
-        return cls(by_image, replicates, between, single, replicates - 1.0)
+        single = float(np.sum(rest**2)) / max(1, (replicates - 1) * (columns - 1)) / (replicates * images)
+        return cls(by_image, replicates, between, single, replicates - 1.0, worth)
 
 
 LEAST_SHARING = 4
@@ -133,12 +141,26 @@ def mean_of(side: Answered, level: float = LEVEL) -> Estimate:
     """
     if side.replicates < 2:
         raise ValueError("the variance between replicates takes two of them")
-    images, value = side.mean.size, min(1.0, float(side.mean.mean()))
-    variance = float(side.mean.var()) / images - side.single
-    half = float(_margin(value, variance, images, [(side.between, side.degrees)], level)[0])
+    images, value = side.images, min(1.0, float(side.mean.mean()))
+    half = spread(side, level)
     z = float(special.ndtri((1 + level) / 2))
     worth = images if half == 0 else min(images * side.replicates, value * (1 - value) * (z / half) ** 2)
     return Estimate(value, *score_interval(value, worth, z))
+
+
+def spread(side: Answered, level: float = LEVEL) -> float:
+    """Half the width of the interval of a mean over several replicates, where it is as wide on both sides."""
+    value, variance = float(side.mean.mean()), float(side.mean.var()) / side.images - side.single
+    return float(_margin(value, variance, side.images, [(side.between, side.degrees)], level)[0])
+
+
+def of_images(by_image: NDArray[np.float64], worth: int, level: float = LEVEL) -> tuple[Estimate, float]:
+    """A mean difference of networks with a normal interval over images alone, and its standard error."""
+    value = float(by_image.mean())
+    total, squares = worth * value, worth * float(np.mean(by_image**2))
+    error = float(np.sqrt(_over_images(total, squares, worth, 2.0)))
+    half = float(special.ndtri((1 + level) / 2)) * error
+    return Estimate(value, value - half, value + half), error
 
 
 def luck_of_the_best(sides: Sequence[Answered], chosen: int, *, on_same_images: bool) -> float:
@@ -156,12 +178,12 @@ def luck_of_the_best(sides: Sequence[Answered], chosen: int, *, on_same_images: 
     """
     means = np.stack([side.mean for side in sides])
     overall = means.mean(axis=1)
-    count, images = means.shape
+    count, columns = means.shape
     rest = means - means.mean(axis=0) - overall[:, None] + overall.mean()
     of_seeds = float(np.mean([side.between for side in sides]))
     single = float(np.mean([side.single for side in sides]))
-    of_images = max(0.0, float(np.sum(rest**2)) / max(1, (count - 1) * (images - 1)) / images - single)
-    within = of_seeds + of_images
+    alike = float(np.sum(rest**2)) / max(1, (count - 1) * (columns - 1)) / sides[0].images
+    within = of_seeds + max(0.0, alike - single)
     spread = float(overall.var(ddof=1))
     if spread == 0 or within == 0:
         return 0.0
@@ -174,10 +196,10 @@ def between_all(sides: Sequence[Answered]) -> tuple[NDArray[np.float64], NDArray
     means = np.stack([side.mean for side in sides])
     overall = means.mean(axis=1)
     value = overall[:, None] - overall[None, :]
-    products = means @ means.T
+    images = sides[0].images
+    products = means @ means.T * (images / means.shape[1])
     squares = np.maximum(0.0, np.diag(products)[:, None] + np.diag(products)[None, :] - 2 * products)
     replicates = np.array([side.replicates for side in sides])
-    images = means.shape[1]
     variance = _over_images(value * images, squares, images, 2 / np.minimum.outer(replicates, replicates))
     single, between, degrees = (
         np.array([getattr(side, name) for side in sides]) for name in ("single", "between", "degrees")
@@ -193,11 +215,11 @@ def between_all(sides: Sequence[Answered]) -> tuple[NDArray[np.float64], NDArray
 
 
 def _judged(by_image: NDArray[np.float64], sides: Sequence[Answered], level: float) -> Crossed:
-    images = by_image.size
+    images = sides[0].images
     if images == 0:
         raise ValueError("no examples to compare on")
-    added = 2 / min(side.replicates for side in sides)
-    variance = float(_over_images(float(by_image.sum()), float(np.sum(by_image**2)), images, added))
+    added, each = 2 / min(side.replicates for side in sides), images / by_image.size
+    variance = float(_over_images(each * float(by_image.sum()), each * float(np.sum(by_image**2)), images, added))
     return _crossed(float(by_image.mean()), variance, images, sides, level)
 
 
@@ -206,7 +228,9 @@ def _crossed(value: float, variance: float, images: int, sides: Sequence[Answere
     over_images = max(0.0, variance - sum(side.single for side in sides))
     parts = [(side.between, side.degrees) for side in sides]
     half, p_value = (float(one) for one in _margin(value, over_images, images, parts, level))
-    estimate = Estimate(value, max(-1.0, value - half), min(1.0, value + half))
+    # A share moves by at most 1; what resamples stand for may be no share.
+    most = np.inf if any(side.worth for side in sides) else 1.0
+    estimate = Estimate(value, max(-most, value - half), min(most, value + half))
     return Crossed(estimate, p_value, sum(side.between for side in sides), over_images)
 
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from cnnsearch.evidence.configurations import is_missing
 from cnnsearch.evidence.evidence import Evidence
 from cnnsearch.results.tables import Tables
+from cnnsearch.spec.metric import METRICS
 
 JUDGES = 5
 """Most networks that are asked."""
@@ -42,10 +43,11 @@ class Doubt:
 
 def judges(tables: Tables) -> list[str]:
     """Ids of the trials whose networks are asked: the best by validation, of those that finished."""
+    metric = METRICS[tables.sweep.metric]
     rows = [
-        (float(row["val_accuracy"]), str(row["trial_id"]))
+        (metric.sign * float(row[metric.measure]), str(row["trial_id"]))
         for row in tables.trials.to_dict("records")
-        if row["status"] == "done" and not is_missing(row.get("val_accuracy"))
+        if row["status"] == "done" and not is_missing(row.get(metric.measure))
     ]
     return [trial_id for _, trial_id in sorted(rows, key=lambda row: (-row[0], row[1]))[:JUDGES]]
 

@@ -18,6 +18,7 @@ from cnnsearch.evidence.statements import SIBLINGS, Key, statements
 from cnnsearch.evidence.verdicts import CANNOT_TELL, Verdict, judge, judge_all
 from cnnsearch.planning.rounds import LOOKS
 from cnnsearch.results.tables import Tables
+from cnnsearch.spec.metric import METRICS
 
 _SHARE = stats.SIGNIFICANCE / 2
 """Error rate of either half of what a report tells apart: see `Evidence`."""
@@ -44,19 +45,21 @@ class Evidence(Compared):
 
     @cached_property
     def best(self) -> Configuration | None:
-        """The best contender by validation accuracy: never by test."""
+        """The best contender by the sweep's metric on validation: never by test."""
         return best_of(self.contenders)
 
     @property
     def best_trial(self) -> str | None:
-        """Id of the network that stands for the best setting: of its seeds, the one with the best validation accuracy.
+        """Id of the network that stands for the best setting: of its seeds, the best one on validation.
 
         The first of equals. None where there is no best setting.
         """
         if self.best is None:
             return None
         trials = self.tables.trials
-        known = dict(zip(trials["trial_id"].astype(str), trials["val_accuracy"].fillna(-1.0), strict=True))
+        metric = METRICS[self.best.metric]
+        worth = (metric.sign * trials[metric.measure]).fillna(-np.inf)
+        known = dict(zip(trials["trial_id"].astype(str), worth, strict=True))
         return max(self.best.trial_ids, key=lambda trial_id: known[trial_id])
 
     def score(self, configuration: Configuration, split: str | None = None, moment: str = "best") -> Score | None:
@@ -64,8 +67,9 @@ class Evidence(Compared):
         found = super().score(configuration, split, moment)
         if found is None or moment != "best" or configuration.key not in self._luck or not found.covers_seeds:
             return found
-        luck = self._luck[configuration.key][split or self.judged_on]
-        return found._replace(low=max(0.0, found.low - luck), high=min(1.0, found.high - luck))
+        luck = self.metric.sign * self._luck[configuration.key][split or self.judged_on]
+        most = 1.0 if found.is_share else np.inf
+        return found._replace(low=max(0.0, found.low - luck), high=min(most, found.high - luck))
 
     @cached_property
     def _luck(self) -> dict[str, dict[str, float]]:
@@ -227,7 +231,7 @@ class Evidence(Compared):
         unmeasured = set()
         counts = self.class_counts(self.judged_on)
         for c in self.configurations:
-            score, balanced = self.score(c), self.balanced(c)
+            score, balanced = self.accuracy(c), self.balanced(c)
             if balanced is not None:
                 p_values[c.key] = balanced[1]
             elif score is None or sum(counts) == 0:
@@ -251,6 +255,11 @@ class Evidence(Compared):
         return bool(self._beat_chance)
 
 
-def as_evidence(source: Tables | Evidence) -> Evidence:
-    """The source itself if it is an `Evidence`, else the evidence of these tables."""
-    return source if isinstance(source, Evidence) else Evidence(source)
+def as_evidence(source: Tables | Evidence, metric: str | None = None) -> Evidence:
+    """The source itself if it is an `Evidence`, else the evidence of these tables.
+
+    With `metric` settings are compared by that, in place of the sweep's.
+    """
+    if isinstance(source, Evidence):
+        return source if metric in (None, source.metric.name) else Evidence(source.tables, metric)
+    return Evidence(source, metric)

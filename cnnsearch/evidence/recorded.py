@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -11,9 +12,13 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cnnsearch import stats
+from cnnsearch.errors import ResultsError
 from cnnsearch.evidence.codes import coded, places, runs
 from cnnsearch.evidence.configurations import is_missing
+from cnnsearch.results.folder import Results
 from cnnsearch.results.tables import Tables
+from cnnsearch.scores import Predicted
+from cnnsearch.spec.metric import METRICS
 
 
 class Answers(NamedTuple):
@@ -26,8 +31,10 @@ class Answers(NamedTuple):
 class Recorded:
     """Tables as arrays. Everything is computed on first use and kept."""
 
-    def __init__(self, tables: Tables) -> None:
+    def __init__(self, tables: Tables, metric: str | None = None) -> None:
+        """Settings are compared by `metric`; by default by that of the sweep."""
         self.tables = tables
+        self.metric = METRICS[metric or tables.sweep.metric]
 
     @property
     def judged_on(self) -> str:
@@ -38,6 +45,16 @@ class Recorded:
     def judged(self) -> str:
         """`judged_on` in words: "test" or "validation"."""
         return self.measured[self.judged_on]
+
+    @property
+    def judged_by(self) -> str:
+        """What settings are compared by, in words: "test accuracy", "validation macro F1"."""
+        return f"{self.judged} {self.metric.words}"
+
+    @property
+    def chosen_by(self) -> str:
+        """What chooses the best setting, in words: "validation accuracy"."""
+        return f"validation {METRICS[self.tables.sweep.metric].words}"
 
     @property
     def measured(self) -> dict[str, str]:
@@ -85,8 +102,13 @@ class Recorded:
         return self._coded[1]
 
     @cached_property
-    def _coded(self) -> tuple[dict[tuple[str, str, str], Answers], dict[str, NDArray[np.int64]]]:
-        """Answers by (trial_id, split, moment), of trials that answered every example; and the labels."""
+    def _coded(
+        self,
+    ) -> tuple[dict[tuple[str, str, str], Answers], dict[str, NDArray[np.int64]], dict[str, NDArray[np.int32]]]:
+        """Answers by (trial_id, split, moment), of trials that answered every example; the labels; each split's order.
+
+        The order says where in our arrays the examples of the table are, and so those of a trial's files.
+        """
         frame = self.tables.predictions
         labels = {split: np.full(len(names), -1, dtype=np.int64) for split, names in self.examples.items()}
         # Whole columns of words become numbers at once: a table may have millions of rows, and few different words.
@@ -108,7 +130,41 @@ class Recorded:
             surety = np.empty(len(at), dtype=np.float32)
             by_example[at], surety[at] = predicted[rows], confidence[rows]
             answers[trial_id, split, moment] = Answers(by_example, surety)
-        return answers, labels
+        return answers, labels, known
+
+    def predicted(self, trial_id: str, split: str, moment: str = "best", *, whole: bool = False) -> Predicted | None:
+        """What a trial predicted, as metrics take it; None as for `answers`, and where a label is not known.
+
+        With `whole` it has the probabilities of all classes, where the trial kept them.
+        """
+        answers, labels = self.answers(trial_id, split, moment), self.labels[split]
+        if answers is None or not len(labels) or labels.min() < 0:
+            return None
+        # Before its training a network is that of the trial it started from.
+        kept_by = trial_id if moment == "best" else self._parents.get(trial_id)
+        chances = self._chances(kept_by, split, answers) if whole and kept_by else None
+        return Predicted(labels, len(self.classes), answers.predicted.astype(np.int64), answers.confidence, chances)
+
+    @cached_property
+    def _parents(self) -> dict[str, str]:
+        rows = self.tables.trials[["trial_id", "parent_id"]].dropna().astype(str)
+        return dict(zip(rows["trial_id"], rows["parent_id"], strict=True))
+
+    def _chances(self, trial_id: str, split: str, answers: Answers) -> NDArray[np.float32] | None:
+        """The probabilities of all classes, if they are those that the answers came from."""
+        with contextlib.suppress(ResultsError):
+            trial = Results(self.tables.folder).trial(trial_id)
+            files = (trial.probabilities_file.name, trial.test_probabilities_file.name)
+            if (record := trial.record()) is not None and trial.damage(record, files):
+                return None
+            found = trial.probabilities().get(split)
+            if found is None or found.shape != (len(answers.predicted), len(self.classes)):
+                return None
+            ours = np.empty_like(found)
+            ours[self._coded[2][split]] = found
+            if np.array_equal(ours.argmax(axis=1), answers.predicted):
+                return ours
+        return None
 
     def answers(self, trial_id: str, split: str | None = None, moment: str = "best") -> Answers | None:
         """A trial's answers; None where they are not recorded, or not for every example of the split."""

@@ -17,7 +17,6 @@ from cnnsearch.spec.stage import Stage
 
 LEAST_FOR_PROGRESS = 12
 """Fewest fully trained trials from which a report says how a search went."""
-_BY_EPOCH = ("val_accuracy", "val_loss")
 
 
 @dataclass(frozen=True)
@@ -88,7 +87,7 @@ class Searched:
     @cached_property
     def objectives(self) -> list[Objective]:
         """What the search optimises, in the order of the sweep."""
-        return [OBJECTIVES[name] for name in self.spec.search.aims]
+        return [OBJECTIVES[name] for name in self.spec.search.objectives or (self.recorded.tables.sweep.measure,)]
 
     @property
     def objective(self) -> Objective:
@@ -114,6 +113,11 @@ class Searched:
         trained = self._trained
         return [self._attempt(i + 1, row, trained.get(str(row["trial_id"]), 0)) for i, row in enumerate(rows)]
 
+    @property
+    def _by_epoch(self) -> tuple[str, ...]:
+        """The objectives that are known after every epoch."""
+        return ("val_accuracy", "val_loss", self.recorded.tables.sweep.measure)
+
     @cached_property
     def _trained(self) -> dict[str, int]:
         epochs = self.recorded.tables.epochs
@@ -123,7 +127,7 @@ class Searched:
         scores = {one.column: float(row[one.column]) for one in self.objectives if not is_missing(row.get(one.column))}
         trial_id, status = str(row["trial_id"]), str(row["status"])
         for one in self.objectives:
-            if one.column not in scores and status == "pruned" and one.column in _BY_EPOCH:
+            if one.column not in scores and status == "pruned" and one.column in self._by_epoch:
                 _, curve = self.recorded.curve(trial_id, one.column)
                 if len(curve):
                     scores[one.column] = float(max(curve) if one.is_larger_better else min(curve))
@@ -237,7 +241,7 @@ class Searched:
         The fully trained trials are then only the best, and say little about which axes matter. None if at least half
         of the trials were fully trained: trials are then compared at their end.
         """
-        if len(self.stopped) <= len(self.scored) or self.objective.column not in _BY_EPOCH:
+        if len(self.stopped) <= len(self.scored) or self.objective.column not in self._by_epoch:
             return None
         return max(1, min(one.epochs for one in self.stopped))
 

@@ -58,8 +58,8 @@ def curves_shown(evidence: Evidence, stage: str) -> str:
 
 def maps_shown(evidence: Evidence, configurations: Sequence[Configuration]) -> list[str]:
     """The models of these configurations that have a heatmap each, in order."""
-    best = {c.model: c for c in sorted(configurations, key=lambda c: c.val_accuracy)}
-    ranked = sorted(best, key=lambda model: -best[model].val_accuracy)[:MOST_MAPS]
+    best = {c.model: c for c in sorted(configurations, key=lambda c: c.worth)}
+    ranked = sorted(best, key=lambda model: -best[model].worth)[:MOST_MAPS]
     return [model for model in evidence.models if model in ranked]
 
 

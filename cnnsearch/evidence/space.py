@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from cnnsearch.spec.arguments import plain_value
 from cnnsearch.spec.axis_words import Value
+from cnnsearch.spec.metric import MEASURES
 from cnnsearch.spec.stage import NUMERIC_KINDS, Values
 from cnnsearch.words import duration, size
 
@@ -24,8 +25,8 @@ class Objective(NamedTuple):
 
     def text(self, value: float) -> str:
         """A value of the objective as people read it."""
-        if self.column.endswith("accuracy"):
-            return f"{100 * value:.1f} %"
+        if self.column in MEASURES:
+            return MEASURES[self.column].text(value)
         if self.column == "seconds":
             return duration(value)
         if self.column == "model_bytes":
@@ -38,8 +39,10 @@ class Objective(NamedTuple):
 
 
 OBJECTIVES = {
-    "val_accuracy": Objective("val_accuracy", True, "validation accuracy"),
-    "val_loss": Objective("val_loss", False, "validation loss"),
+    **{
+        name: Objective(name, metric.is_larger_better, f"validation {metric.words}")
+        for name, metric in MEASURES.items()
+    },
     "seconds": Objective("seconds", False, "training time"),
     "parameters": Objective("parameters", False, "trainable parameters"),
     "bytes": Objective("model_bytes", False, "size of the model"),

@@ -77,7 +77,7 @@ def _pairs(compared: Compared) -> Iterator[tuple[Key, Pairs, bool]]:
 def champions(compared: Compared, stage: str) -> list[Configuration]:
     """The best setting of each model of a stage by validation accuracy, the best first."""
     found = [best_of(c for c in compared.stage(stage) if c.model == model) for model in compared.models]
-    return sorted((c for c in found if c is not None), key=lambda c: (-c.val_accuracy, c.order))
+    return sorted((c for c in found if c is not None), key=lambda c: (-c.worth, c.order))
 
 
 def _of_models(compared: Compared) -> Iterator[tuple[Key, Pairs, bool]]:

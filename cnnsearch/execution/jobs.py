@@ -300,7 +300,9 @@ def _best(bundle: _Bundle, indices: list[int], splits: Sequence[str]) -> Iterato
     if indices:
         states = [bundle.states[index] for index in indices]
         heads = [(s.best_weight, s.best_bias) if s.best else (s.weight, s.bias) for s in states]
-        yield from zip(indices, evaluate_each(bundle.features, heads, splits), strict=True)
+        found = evaluate_each(bundle.features, heads, splits)
+        for index in indices:
+            yield index, found.pop(0)  # so that the probabilities of one trial at a time are in memory
 
 
 def evaluate_each(

@@ -21,8 +21,9 @@ from cnnsearch.planning.stopping import MAX_SECONDS, Orders, Stop
 from cnnsearch.planning.trial import EpochRow, Status, Trial
 from cnnsearch.results.folder import Results
 from cnnsearch.results.record import Inputs, Measures, Record
+from cnnsearch.spec.metric import ADDED
 from cnnsearch.training.compute.device import peak_memory_bytes
-from cnnsearch.training.evaluate import Evaluation
+from cnnsearch.training.evaluate import Evaluation, measured
 from cnnsearch.training.pixels import Pixels
 from cnnsearch.training.train import Weights
 
@@ -79,7 +80,8 @@ class CheckpointTimer:
 
 def row_before_training(trial: Trial, before: Evaluations) -> EpochRow:
     """Return the row of epoch 0 for a trial that starts from another: its validation results before training."""
-    return EpochRow(0, None, None, before["val"].loss, before["val"].accuracy, trial.settings.lr, 0.0)
+    val, settings = before["val"], trial.settings
+    return EpochRow(0, None, None, val.loss, val.accuracy, settings.lr, 0.0, **measured(settings.metric, val))
 
 
 def stop_due(trial: Trial, rows: Sequence[EpochRow], context: SharedContext, orders: Orders) -> Stop | None:
@@ -137,6 +139,7 @@ def finish_trial(
     best = evaluate_best()
     if record.outcome.is_comparable:
         folder.save_weights(best_weights())
+        folder.save_probabilities({split: found.probabilities for split, found in best.items()})
     folder.save_predictions(answers(attempt.before, best))
     of_best = {
         "best_epoch": training.best.epoch,
@@ -180,7 +183,8 @@ def new_record(
 
 def _measures(evaluations: Evaluations) -> Measures:
     val = evaluations["val"]
-    return with_test(Measures(val_loss=val.loss, val_accuracy=val.accuracy), evaluations)
+    added = {f"val_{name}": val.score(name) for name in ADDED}
+    return with_test(Measures(val_loss=val.loss, val_accuracy=val.accuracy, **added), evaluations)
 
 
 def with_test(measures: Measures, evaluations: Evaluations) -> Measures:
@@ -188,7 +192,8 @@ def with_test(measures: Measures, evaluations: Evaluations) -> Measures:
     test = evaluations.get("test")
     if test is None:
         return measures
-    return measures.model_copy(update={"test_loss": test.loss, "test_accuracy": test.accuracy})
+    added = {f"test_{name}": test.score(name) for name in ADDED}
+    return measures.model_copy(update={"test_loss": test.loss, "test_accuracy": test.accuracy, **added})
 
 
 def answers(before: Evaluations, best: Evaluations) -> dict[tuple[str, str], tuple[NDArray[Any], NDArray[Any]]]:

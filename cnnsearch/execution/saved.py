@@ -42,6 +42,6 @@ def evaluate_saved(trial: Trial, context: SharedContext, split: str) -> tuple[Ev
     state, examples = arrange(starting_model(trial, context), trial, context, pixels)
     before: Evaluations = {}
     if trial.parent_id is not None:
-        before = {split: evaluate(state.trained, examples, split, precision=precision)}
+        before = {split: evaluate(state.trained, examples, split, precision=precision, whole=True)}
     state.model.load_state_dict(weights, strict=False)
-    return before, {split: evaluate(state.trained, examples, split, precision=precision)}
+    return before, {split: evaluate(state.trained, examples, split, precision=precision, whole=True)}

@@ -56,7 +56,10 @@ def _run(trial: Trial, context: SharedContext, orders: Orders, started_at: datet
     precision = context.precision(settings)
 
     def measure() -> Evaluations:
-        return {split: evaluate(state.trained, examples, split, precision=precision) for split in context.measured}
+        return {
+            split: evaluate(state.trained, examples, split, precision=precision, whole=True)
+            for split in context.measured
+        }
 
     # A trial that starts from another is first measured as it starts.
     before: Evaluations = {}

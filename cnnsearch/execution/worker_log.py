@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
 from cnnsearch.planning.labels import trial_label
-from cnnsearch.planning.trial import EpochRow, Trial
+from cnnsearch.planning.trial import EpochRow, Trial, shown_epoch
 from cnnsearch.results.record import Record
-from cnnsearch.words import duration, percent
+from cnnsearch.words import duration
 
 EPOCH_SECONDS = 10.0
 """Least time between two lines about a trial's epochs: a head trains thousands in a minute."""
@@ -66,13 +66,14 @@ def _epoch(trial: Trial, row: EpochRow) -> str:
     parts = [f"epoch {row.epoch}/{trial.settings.epochs}"]
     parts += [f"train loss {row.train_loss:.4g}"] if row.train_loss is not None else []
     parts += [f"val loss {row.val_loss:.4g}"] if row.val_loss is not None else []
-    parts += [f"val {percent(row.val_accuracy)}"] if row.val_accuracy is not None else []
+    score = shown_epoch(trial.settings, row)
+    parts += [f"val {score}"] if score else []
     return ", ".join(parts)
 
 
 def _end(record: Record) -> str:
     parts = [str(record.status.value)]
     if record.best:
-        parts.append(f"best val {percent(record.best.val_accuracy)} at epoch {record.best_epoch}")
+        parts.append(f"best val {record.shown()} at epoch {record.best_epoch}")
     parts += [duration(record.seconds)] if record.seconds is not None else []
     return ", ".join(parts) + (f": {record.error}" if record.error else "")

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from cnnsearch.errors import ResultsError
 from cnnsearch.planning.setting import SettingKey, setting_key
-from cnnsearch.planning.study import Study, Suggestions, confirm_study_id
+from cnnsearch.planning.study import Study, Suggestions, confirm_study_id, measure_of
 from cnnsearch.planning.trial import Outcome, Status, Trial
 from cnnsearch.spec.cells import Cell
 from cnnsearch.spec.confirm import CONFIRM, Confirm
@@ -133,8 +133,10 @@ def first_round(found: Confirmation, outcomes: Mapping[str, Outcome], images: in
         images: number of validation images.
         wanted: number of contenders, or `auto`; see `near_best`.
     """
-    scores = [_mean(outcomes[trial.id] for trial in setting) for setting in found.settings]
-    return {"contenders": near_best(scores, images, wanted)}
+    scores = [_mean(outcomes[trial.id].worth(measure_of(trial)) for trial in setting) for setting in found.settings]
+    # Images say in this way how sure an accuracy is; by another metric, those that seem best are taken.
+    measures = {measure_of(trial) for setting in found.settings for trial in setting}
+    return {"contenders": near_best(scores, images if measures == {"val_accuracy"} else 0, wanted)}
 
 
 def near_best(scores: Sequence[float], images: int, wanted: int | str = "auto") -> list[int]:
@@ -148,7 +150,7 @@ def near_best(scores: Sequence[float], images: int, wanted: int | str = "auto") 
     is better spent on more seeds.
 
     Args:
-        scores: mean validation accuracy of each setting.
+        scores: of each setting, on validation: more is better.
         images: number of validation images; 0 tells nothing apart.
         wanted: number of settings, or `auto`.
     """
@@ -226,6 +228,6 @@ def _each(contenders: Iterable[Contender]) -> Iterator[Trial]:
     return (trial for contender in contenders for line in contender.lines for trial in line)
 
 
-def _mean(outcomes: Iterable[Outcome]) -> float:
-    scores = [outcome.val_accuracy or 0.0 for outcome in outcomes]
+def _mean(numbers: Iterable[float]) -> float:
+    scores = list(numbers)
     return sum(scores) / len(scores)

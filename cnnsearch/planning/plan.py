@@ -346,7 +346,7 @@ def best_cell(
     Args:
         trials: of all settings.
         outcomes: of every one of the trials.
-        metric: val_accuracy (highest) or val_loss (lowest).
+        metric: one of `MEASURES`.
         planned: see `by_setting`.
     """
     best: list[Trial] = []
@@ -377,8 +377,7 @@ def score(done: list[Outcome], metric: str) -> tuple[int, float]:
     """Return what settings are ranked by: the number of finished seeds, then the mean metric. More is better."""
     if not done:
         return 0, float("-inf")
-    sign = 1 if metric == "val_accuracy" else -1
-    return len(done), sign * sum(getattr(outcome, metric) for outcome in done) / len(done)
+    return len(done), sum(outcome.worth(metric) for outcome in done) / len(done)
 
 
 def compared(sweep: Sweep, trial: Trial, start: SettingKey | str | None) -> tuple[Any, ...]:

@@ -128,8 +128,9 @@ class Queue:
         stopper = self._stopper_of.get(trial.id)
         if stopper and row.epoch > 0 and row.is_finite:
             value = getattr(row, stopper.settings.metric)
-            stopper.hear(trial.id, row.epoch, value, trial.settings.epochs)
-            self._follow(trial, stopper)
+            if value is not None:  # as where validation has images of one class alone
+                stopper.hear(trial.id, row.epoch, value, trial.settings.epochs)
+                self._follow(trial, stopper)
         return self.stops.get(trial.id)
 
     def commit(self) -> None:

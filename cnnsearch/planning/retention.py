@@ -16,7 +16,7 @@ def choices(sweep: Sweep, stage: Stage) -> set[tuple[tuple[str, ...], str]]:
     """Return the (axes, metric) by which the best of a stage are chosen: by later stages, and for each model."""
     starts = [other.start_from for other in sweep.stages]
     later = {(start.per, start.best) for start in starts if start is not None and start.stage == stage.name}
-    return later | {(("model",), metric) for metric in METRICS}
+    return later | {(("model",), metric) for metric in (*METRICS, sweep.measure)}
 
 
 def needed(sweep: Sweep, plan: Plan, outcomes: Mapping[str, Outcome]) -> set[str]:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 from cnnsearch.planning.decisions import Notes, rule_key
 from cnnsearch.planning.stopping_rules import Curve, Curves, rule_of
+from cnnsearch.spec.metric import MEASURES
 from cnnsearch.spec.stage import StopEarly
 
 MAX_SECONDS = "max_seconds"
@@ -72,7 +73,7 @@ class Stopper:
         self.settings = settings
         self.notes = Notes(rule_key(settings)) if notes is None else notes
         self.rule = rule_of(settings)
-        self.curves = Curves(sign=1 if settings.metric == "val_accuracy" else -1)
+        self.curves = Curves(sign=MEASURES[settings.metric].sign)
         """Of settings, each under the id of its first trial."""
         self.stops: dict[str, Stop] = {}
         """Trial id -> the order to end it."""

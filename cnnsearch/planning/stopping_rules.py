@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from cnnsearch.spec.metric import MEASURES
 from cnnsearch.spec.stage import Asha, Hyperband, Median, Patience, StopEarly
 from cnnsearch.words import percent
 
@@ -278,7 +279,7 @@ class PatienceRule(Rule):
                 best, since = curve[at], at
         if epoch - since < self.settings.patience:
             return ""
-        return f"no better {self.settings.metric.replace('_', ' ')} after epoch {since} until epoch {epoch}"
+        return f"no better val {MEASURES[self.settings.metric].words} after epoch {since} until epoch {epoch}"
 
 
 RULES: dict[type[Any], type[Rule]] = {

@@ -14,6 +14,7 @@ from typing import Any
 from cnnsearch.planning.trial import Outcome, Trial
 from cnnsearch.spec.cells import Cell
 from cnnsearch.spec.confirm import Confirm
+from cnnsearch.spec.metric import METRICS
 from cnnsearch.spec.settings import Settings
 from cnnsearch.spec.stage import Stage
 from cnnsearch.spec.sweep import Sweep
@@ -66,7 +67,9 @@ def root_study_id(sweep: Sweep, stage: Stage, data: str, weights: Mapping[tuple[
         data: fingerprint of the data.
         weights: (model, weights as the sweep names them) -> digest.
     """
-    base = Settings.model_construct(**{**sweep.train.recipe, "image_size": sweep.data.image_size})
+    base = Settings.model_construct(
+        **{**sweep.train.recipe, "image_size": sweep.data.image_size, "metric": sweep.metric}
+    )
     # What the cell always replaces decides nothing.
     held = {name: value for name, value in base.deciding().items() if not _is_replaced(stage, name)}
     named = {base.weights, *(stage.space["weights"].args if "weights" in stage.space else ())}
@@ -96,10 +99,15 @@ def confirm_study_id(confirm: Confirm, ended: Iterable[tuple[Sequence[Trial], Ou
             `child_study_id`.
     """
     known = [
-        [[decided(trial) for trial in line], line[-1].data, outcome.status, outcome.val_accuracy]
+        [[decided(trial) for trial in line], line[-1].data, outcome.status, outcome.measured(measure_of(line[-1]))]
         for line, outcome in ended
     ]
     return _hashed({"contenders": confirm.contenders, "margin": confirm.margin, "ended": known})
+
+
+def measure_of(trial: Trial) -> str:
+    """The column of the metric that chooses, on validation."""
+    return METRICS[trial.settings.metric].measure
 
 
 def decided(trial: Trial) -> dict[str, Any]:

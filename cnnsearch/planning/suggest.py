@@ -52,10 +52,13 @@ def of_suggestion(study: Study, index: int, outcomes: Mapping[str, Outcome]) -> 
         return Told(Ending.FAILED)
     if Status.DIVERGED in statuses:
         return Told(Ending.DIVERGED)
-    columns = [[getattr(outcome, aim) for outcome in found] for aim in study.stage.search.aims]
-    if any(value is None for column in columns for value in column):
-        return Told(Ending.FAILED)
-    return Told(Ending.PRUNED if Status.PRUNED in statuses else Ending.COMPLETE, tuple(map(_mean, columns)))
+    means = []
+    for aim in study.stage.search.aims:
+        values = [value for outcome in found if (value := outcome.measured(aim)) is not None]
+        if len(values) < len(found):
+            return Told(Ending.FAILED)
+        means.append(_mean(values))
+    return Told(Ending.PRUNED if Status.PRUNED in statuses else Ending.COMPLETE, tuple(means))
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
 
 from cnnsearch.planning.identity import trial_id
 from cnnsearch.planning.stopping import MAX_SECONDS
+from cnnsearch.spec.metric import MEASURES, METRICS
 from cnnsearch.spec.settings import Settings
 from cnnsearch.spec.stage import StopEarly
 
@@ -38,6 +40,8 @@ class Outcome:
     status: Status
     val_accuracy: float | None = None
     val_loss: float | None = None
+    added: Mapping[str, float | None] = field(default_factory=dict)
+    """Column -> value, of the other metrics on validation."""
     seconds: float | None = None
     """Seconds it trained."""
     parameters: int | None = None
@@ -46,6 +50,16 @@ class Outcome:
     """Size of all the model's weights."""
     stopped_by: str | None = None
     """What stopped it early: the method of `stop_early`, or `max_seconds`."""
+
+    def measured(self, column: str) -> float | None:
+        """Return a metric on validation, or another number, by the name of its column; None where it is not known."""
+        value: float | None = self.added[column] if column in self.added else getattr(self, column, None)
+        return value
+
+    def worth(self, measure: str) -> float:
+        """Return what trials are ranked by: the metric in this column so that more is better, the least if unknown."""
+        value = self.measured(measure)
+        return -math.inf if value is None else MEASURES[measure].sign * value
 
     @property
     def is_comparable(self) -> bool:
@@ -101,8 +115,23 @@ class EpochRow:
     val_accuracy: float | None
     lr: float
     seconds: float
+    val_balanced_accuracy: float | None = None
+    """This and the next: that of the sweep's metric; the others are not computed after every epoch."""
+    val_macro_f1: float | None = None
+    val_auroc: float | None = None
+    val_average_precision: float | None = None
+    val_top5_accuracy: float | None = None
+    val_brier: float | None = None
+    val_ece: float | None = None
 
     @property
     def is_finite(self) -> bool:
         """Whether the losses are finite numbers; if not, the trial has diverged."""
         return all(math.isfinite(loss) for loss in (self.train_loss, self.val_loss) if loss is not None)
+
+
+def shown_epoch(settings: Settings, row: EpochRow) -> str:
+    """Word the metric of a trial after an epoch: "71.5 %", "macro F1 71.5 %"; empty where it was not measured."""
+    metric = METRICS[settings.metric]
+    value: float | None = getattr(row, metric.measure)
+    return "" if value is None or not math.isfinite(value) else metric.shown(value)

@@ -92,7 +92,7 @@ def _draw(evidence: Evidence, stage: str, groups: Sequence[Sequence[Configuratio
         axes = style.axes_at(figure, x, y, width, height)
         _panel(axes, evidence, groups, split, labels if index == 0 or narrow else {}, rows, narrow=narrow)
         axes.set_title(splits[split], loc="left", fontsize=10, fontweight="bold", pad=6)
-    _share_x(figure)
+    _share_x(figure, 1.0 if evidence.metric.is_share else float("inf"))
     _legend(figure, left, columns=2 if narrow else None)
     return figure
 
@@ -137,8 +137,9 @@ def _panel(
     axes.set_yticks([])
     axes.spines["left"].set_visible(False)
     axes.grid(axis="x")
-    style.percent_axis(axes, "x")
-    axes.set_xlabel("accuracy, 95 % interval")
+    if evidence.metric.is_share:
+        style.percent_axis(axes, "x")
+    axes.set_xlabel(f"{evidence.metric.words}, 95 % interval")
 
 
 def _family(evidence: Evidence, group: Sequence[Configuration]) -> str:
@@ -163,11 +164,11 @@ def _dumbbell(axes: Axes, y: float, before: Score, after: Score, colour: str, *,
     axes.plot([after.value], [y + lift], "o", color=colour, markersize=5)
 
 
-def _share_x(figure: Figure) -> None:
+def _share_x(figure: Figure, most: float) -> None:
     low = min(axes.get_xlim()[0] for axes in figure.axes)
     high = max(axes.get_xlim()[1] for axes in figure.axes)
     for axes in figure.axes:
-        axes.set_xlim(max(0.0, low), min(1.0, high))
+        axes.set_xlim(max(0.0, low), min(most, high))
 
 
 def _legend(figure: Figure, left: float, columns: int | None) -> None:

@@ -90,7 +90,7 @@ def curves_title(evidence: Evidence, configurations: Sequence[Configuration], me
 def _arrange(evidence: Evidence, stage: str, configurations: Sequence[Configuration]) -> list[list[_Panel]]:
     """Arrange panels in rows: model by cell if that is a table of reasonable size, else the best settings in a row."""
     if are_many(evidence, configurations):
-        best = sorted(configurations, key=lambda s: (-s.val_accuracy, s.order))[:BEST_OF_MANY]
+        best = sorted(configurations, key=lambda s: (-s.worth, s.order))[:BEST_OF_MANY]
         panels = [_Panel(_name(evidence, c), "", c) for c in best]
         return [panels[i : i + _COLUMNS - 1] for i in range(0, len(panels), _COLUMNS - 1)]
     axes = [axis for axis in evidence.axes(stage) if axis != "model"]

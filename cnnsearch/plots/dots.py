@@ -13,6 +13,7 @@ from cnnsearch.evidence.evidence import Evidence, as_evidence
 from cnnsearch.evidence.shown import most_dots
 from cnnsearch.plots import style
 from cnnsearch.results.tables import Tables
+from cnnsearch.spec.metric import DEFAULT
 
 _ROOM = 44  # characters of a label
 _NARROW_ROOM = 42
@@ -31,7 +32,7 @@ def all_settings(source: Tables | Evidence, *, narrow: bool = False) -> Figure |
     scored = [(c, score) for c in evidence.configurations if (score := evidence.score(c)) is not None]
     if not scored:
         return None
-    shown = sorted(scored, key=lambda item: (-item[0].val_accuracy, item[0].order))
+    shown = sorted(scored, key=lambda item: (-item[0].worth, item[0].order))
     shown = shown[: most_dots(evidence)]
     with style.drawing():
         return _draw(evidence, shown, len(scored), narrow=narrow)
@@ -91,7 +92,8 @@ def _draw(evidence: Evidence, shown: list[tuple[Configuration, Score]], total: i
     near = {c.key for c in evidence.near_best}
     y = 0.0
     for model in models:
-        group = sorted((item for item in shown if item[0].model == model), key=lambda item: -item[1].value)
+        group = [item for item in shown if item[0].model == model]
+        group.sort(key=lambda item: -evidence.metric.sign * item[1].value)
         colour = style.colour_of(model, evidence.models)
         if headed:
             y += 0.15
@@ -112,7 +114,7 @@ def _draw(evidence: Evidence, shown: list[tuple[Configuration, Score]], total: i
     else:
         kinds_legend(figure, left - 0.01 * figure.get_size_inches()[0], "best by validation", told)
     if total > len(shown):
-        note = f"best {len(shown)} of {total} settings by validation accuracy"
+        note = f"best {len(shown)} of {total} settings by {evidence.chosen_by}"
         style.put_text(figure, left, -0.02, note, fontsize=8.5, color=style.THEME["muted"], va="bottom")
     style.put_title(figure, settings_title(evidence))
     return figure
@@ -157,15 +159,17 @@ def beside(axes: Axes, x: float, y: float, text: str, **options: Any) -> None:
 
 def _finish(axes: Axes, evidence: Evidence, scores: list[Score], rows: float) -> None:
     low, high = min(score.low for score in scores), max(score.high for score in scores)
+    of_accuracy = evidence.metric.name == DEFAULT
     chance, near = evidence.chance, _NEAR * (high - low)
-    is_inside = low - near <= chance <= high + near
+    is_inside = of_accuracy and low - near <= chance <= high + near
     if is_inside:
         low, high = min(low, chance), max(high, chance)
     pad = 0.03 * (high - low)
-    axes.set_xlim(max(0.0, low - pad), min(1.0, high + pad))
+    axes.set_xlim(max(0.0, low - pad), min(1.0, high + pad) if evidence.metric.is_share else high + pad)
     axes.set_ylim(rows - 0.4, -0.6)
-    _mark_chance(axes, chance, is_inside=is_inside, is_below=chance < low)
-    accuracy_axis(axes, evidence.judged)
+    if of_accuracy:
+        _mark_chance(axes, chance, is_inside=is_inside, is_below=chance < low)
+    score_axis(axes, evidence.judged_by, is_share=evidence.metric.is_share)
 
 
 def _mark_chance(axes: Axes, chance: float, *, is_inside: bool, is_below: bool) -> None:
@@ -183,13 +187,14 @@ def _mark_chance(axes: Axes, chance: float, *, is_inside: bool, is_below: bool) 
     )  # fmt: skip
 
 
-def accuracy_axis(axes: Axes, judged: str = "test") -> None:
-    """Lay out accuracy on the images that settings are judged by along x, and rows without ticks along y."""
+def score_axis(axes: Axes, label: str = "test accuracy", *, is_share: bool = True) -> None:
+    """Lay out the score that settings are judged by along x, and rows without ticks along y."""
     axes.set_yticks([])
     axes.spines["left"].set_visible(False)
     axes.grid(axis="x")
-    style.percent_axis(axes, "x")
-    axes.set_xlabel(f"{judged} accuracy, 95 % interval")
+    if is_share:
+        style.percent_axis(axes, "x")
+    axes.set_xlabel(f"{label}, 95 % interval")
 
 
 def kinds_legend(

@@ -19,6 +19,7 @@ from cnnsearch.evidence.verdicts import CLEAR, SUGGESTIVE, Verdict
 from cnnsearch.plots import style
 from cnnsearch.results.tables import Tables
 from cnnsearch.spec.axis_words import Value, describe, format_value, words
+from cnnsearch.spec.metric import DEFAULT
 
 _LEAST_CELL, _ROOMY_CELL = 0.34, 0.85  # inches across
 
@@ -60,7 +61,7 @@ def heatmaps_title(evidence: Evidence, configurations: Sequence[Configuration]) 
         if answer:
             return answer
     named = " and the ".join(words(axis).full for axis in varied[:2])
-    return f"How does {evidence.judged} accuracy change with the {named}?"
+    return f"How does {evidence.judged_by} change with the {named}?"
 
 
 def axis_title(evidence: Evidence, stage: str, axis: str) -> str:
@@ -126,6 +127,7 @@ def _draw_maps(
                 best = chosen[model]
                 picked = cell is not None and best is not None and best.key in cell[1]
                 share = (cell[0].value - low) / (high - low) if cell is not None and high > low else 0.5
+                share = share if evidence.metric.is_larger_better else 1 - share
                 _draw_cell(axes, j, i, None if cell is None else cell[0], share, roomy=roomy, picked=picked)
         _name_cells(
             axes, rows, columns, row_axis if index == 0 or not across else None, column_axis,
@@ -148,8 +150,16 @@ def _cell(
     scores = [score for c in inside if (score := evidence.score(c)) is not None]
     if not scores:
         return None
-    mean, n = sum(score.value for score in scores) / len(scores), scores[0].n
-    return Score.of(mean, n), {c.key for c in inside}
+    ends = zip(*((score.value, score.low, score.high) for score in scores), strict=True)
+    value, low, high = (sum(several) / len(scores) for several in ends)
+    mean = Score.of(value, scores[0].n)
+    if evidence.metric.name != DEFAULT:  # the mean is at least as sure as its parts are on average
+        mean = scores[0]._replace(value=value, low=low, high=high)
+    return mean, {c.key for c in inside}
+
+
+def _shown(value: float, *, is_share: bool) -> str:
+    return f"{100 * value:.1f}" if is_share else f"{value:.2f}"
 
 
 def _draw_cell(axes: Axes, x: int, y: int, score: Score | None, share: float, *, roomy: bool, picked: bool) -> None:
@@ -165,14 +175,14 @@ def _draw_cell(axes: Axes, x: int, y: int, score: Score | None, share: float, *,
     axes.add_patch(Rectangle(*box, facecolor=style.THEME["heat"], alpha=strength, linewidth=0))
     if picked:
         axes.add_patch(Rectangle(*box, fill=False, edgecolor=style.THEME["accent"], linewidth=2.2))
-    ink = text_on_heat(strength)
+    ink, unit = text_on_heat(strength), " %" if roomy and score.is_share else ""
     axes.text(
-        x, y + (0.13 if roomy else 0), f"{100 * score.value:.1f}" + (" %" if roomy else ""), ha="center",
+        x, y + (0.13 if roomy else 0), _shown(score.value, is_share=score.is_share) + unit, ha="center",
         va="center_baseline", color=ink, fontsize=10 if roomy else 7.5, fontweight="bold",
     )  # fmt: skip
     if roomy:
-        interval = f"({100 * score.low:.1f}–{100 * score.high:.1f})"
-        axes.text(x, y - 0.22, interval, ha="center", va="center_baseline", color=ink, fontsize=style.SMALL)
+        interval = "–".join(_shown(end, is_share=score.is_share) for end in (score.low, score.high))
+        axes.text(x, y - 0.22, f"({interval})", ha="center", va="center_baseline", color=ink, fontsize=style.SMALL)
 
 
 def text_on_heat(strength: float) -> str:
@@ -240,9 +250,10 @@ def _draw_dots(evidence: Evidence, configurations: Sequence[Configuration], axis
     if len(models) > 1:
         _name_ends(axes, ends, 11 if narrow else 18)
     axes.set_xlabel(words(axis).full)
-    axes.set_ylabel(f"{evidence.judged} accuracy, 95 % interval")
+    axes.set_ylabel(f"{evidence.judged_by}, 95 % interval")
     axes.grid(axis="y")
-    style.percent_axis(axes, "y")
+    if evidence.metric.is_share:
+        style.percent_axis(axes, "y")
     return figure
 
 

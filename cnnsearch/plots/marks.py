@@ -15,6 +15,7 @@ from cnnsearch.evidence.searches import Attempt, Searched
 from cnnsearch.evidence.space import Axis, Objective
 from cnnsearch.plots import style
 from cnnsearch.spec.axis_words import format_value, words
+from cnnsearch.spec.metric import MEASURES
 
 _DENSE, _SPARSE = 400, 60
 
@@ -170,7 +171,7 @@ def score_axis(axes: Axes, objective: Objective, which: str = "y") -> None:
     """Label x or y with an objective, and format its ticks."""
     axis = axes.xaxis if which == "x" else axes.yaxis
     axis.set_label_text(objective.label)
-    if objective.column.endswith("accuracy"):
+    if objective.column in MEASURES and MEASURES[objective.column].is_share:
         style.percent_axis(axes, which)
     else:
         axis.set_major_formatter(lambda value, _: objective.text(value) if value >= 0 else "")

@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 from cnnsearch.evidence.part import Part
 from cnnsearch.evidence.shown import MOST_OF_A_PART
 from cnnsearch.plots import style
-from cnnsearch.plots.dots import NARROW_ROW, ROW, accuracy_axis, beside, draw_row, kinds_legend
+from cnnsearch.plots.dots import NARROW_ROW, ROW, beside, draw_row, kinds_legend, score_axis
 from cnnsearch.words import duration
 
 _COLOURS = ("m-purple", "m-orange", "m-sky", "m-yellow", "m-green", "m-vermillion", "m-blue")
@@ -37,7 +37,7 @@ def best_settings(parts: Sequence[Part], title: str, *, narrow: bool = False) ->
     """
     groups = []
     for index, part in enumerate(parts):
-        ranked = sorted(part.evidence.configurations, key=lambda s: (s is not part.best, -s.val_accuracy, s.order))
+        ranked = sorted(part.evidence.configurations, key=lambda s: (s is not part.best, -s.worth, s.order))
         scored = [(s, score) for s in ranked[:MOST_OF_A_PART] if (score := part.evidence.score(s, "test")) is not None]
         if scored:
             groups.append((index, part, scored))
@@ -71,7 +71,7 @@ def best_settings(parts: Sequence[Part], title: str, *, narrow: bool = False) ->
         low, high = min(s.low for s in scores), max(s.high for s in scores)
         pad = 0.06 * (high - low)
         axes.set_xlim(max(0.0, low - pad), min(1.0, high + pad))
-        accuracy_axis(axes)
+        score_axis(axes)
         axes.set_ylim(y - 0.4, -0.6)
         best = "best of its sweep by validation"
         if narrow:

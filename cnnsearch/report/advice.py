@@ -315,7 +315,7 @@ _POWER = 0.8
 
 def _more(evidence: Evidence, best: Configuration) -> list[Advice]:
     """How many seeds or test images would tell the best from the closest rival by validation."""
-    for rival in sorted(evidence.near_best, key=lambda c: (-c.val_accuracy, c.order)):
+    for rival in sorted(evidence.near_best, key=lambda c: (-c.worth, c.order)):
         comparison = evidence.compare([(best, rival)])
         if comparison is None or comparison.basis != "seeds" or comparison.difference.value == 0:
             continue

@@ -34,6 +34,7 @@ from cnnsearch.report.page import Fact
 from cnnsearch.report.rows import Cell, Column, Row, Table
 from cnnsearch.report.words import chance_text, in_words, points, repeated
 from cnnsearch.results.tables import Tables
+from cnnsearch.spec.metric import DEFAULT
 from cnnsearch.words import duration, listed, number_word
 
 
@@ -107,7 +108,7 @@ def refuse_out(out: Path) -> None:
 
 def assemble(sources: Sequence[Tables | Evidence], out: Path) -> ComparisonPage:
     """Compute and draw everything; links are relative to `out`."""
-    evidence = [as_evidence(one) for one in sources]
+    evidence = [as_evidence(one, DEFAULT) for one in sources]  # by what all sweeps have measured
     tables = [one.tables for one in evidence]
     refuse_repeats([table.folder for table in tables])
     names = _names(tables)

@@ -22,6 +22,7 @@ from cnnsearch.evidence.verdicts import CANNOT_TELL, CLEAR, SUGGESTIVE, Verdict,
 from cnnsearch.report.claims import Finding
 from cnnsearch.report.words import points, repeated, trained_layers
 from cnnsearch.spec.axis_words import Value, describe, format_value, words
+from cnnsearch.spec.metric import DEFAULT
 from cnnsearch.words import capitalised, counted, duration, listed
 
 _MOST_LISTED = 4
@@ -49,7 +50,9 @@ def of_model(evidence: Evidence) -> list[Finding]:
         start = f"Which of {len(ranked)} models is best is not clear from {_seeds(known[0][1])}"
         return [
             Finding(
-                f"{start}: right on the {evidence.judged} images are, at its best setting, {each}.",
+                f"{start}: {'right on' if evidence.metric.name == DEFAULT else f'the {evidence.judged_by} on'} the "
+                f"{evidence.judged} images {'are' if evidence.metric.name == DEFAULT else 'is'}, at its best setting, "
+                f"{each}.",
                 CANNOT_TELL,
                 "all-settings",
             )
@@ -78,8 +81,11 @@ def _two_models(
     high, low = evidence.score(ahead), evidence.score(behind)
     assert high is not None  # both were compared
     assert low is not None
+    verb = f"gets {high.text} of the {evidence.judged} images right"
+    if evidence.metric.name != DEFAULT:
+        verb = f"reaches a {evidence.judged_by} of {high.text}"
     gets = (
-        f"the best {ahead.model} setting gets {high.text} of the {evidence.judged} images right, the best "
+        f"the best {ahead.model} setting {verb}, the best "
         f"{behind.model} one {low.text}, a difference of {by}{repeated(comparison)}."
     )
     if not comparison.can_tell:
@@ -276,7 +282,7 @@ def _went_on(
     epochs = best.values["epochs"]
     more = f" for {counted(epochs, 'more epoch')}" if isinstance(epochs, int) else ", starting from its weights,"
     start = f"Training the best {best.model} network with {what}{more}"
-    sign = 1 if comparison.difference.value >= 0 else -1
+    sign, direction = (1 if comparison.difference.value >= 0 else -1), evidence.metric.sign
     numbers = f"{before.text} before, {after.text} after"
     if verdict == CANNOT_TELL:
         return (
@@ -284,11 +290,11 @@ def _went_on(
             f"{points(comparison.difference)}"
         )
     verb = (
-        ("raised" if sign == 1 else "lowered")
+        ("raised" if sign == direction else "lowered")
         if verdict == CLEAR
-        else f"may have {'raised' if sign == 1 else 'lowered'}"
+        else f"may have {'raised' if sign == direction else 'lowered'}"
     )
-    return f"{start} {verb} its {evidence.judged} accuracy by {points(comparison.difference, sign)}: {numbers}"
+    return f"{start} {verb} its {evidence.judged_by} by {points(comparison.difference, sign)}: {numbers}"
 
 
 def _siblings(

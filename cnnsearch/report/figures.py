@@ -32,6 +32,7 @@ from cnnsearch.plots import style
 from cnnsearch.plots.curves import Metric
 from cnnsearch.report.words import in_label
 from cnnsearch.spec.axis_words import Value, words
+from cnnsearch.spec.metric import DEFAULT
 from cnnsearch.words import capitalised, counted, listed, printable
 
 MOST_FOLDED = 24
@@ -96,13 +97,16 @@ def warn_undrawn(name: str, error: Exception) -> None:
 def all_settings(evidence: Evidence) -> Picture | None:
     """Picture for section 3: all settings as dots."""
     total, shown = len(evidence.configurations), most_dots(evidence)
-    alt = f"Dots with intervals: {evidence.judged} accuracy of {counted(min(total, shown), 'setting')}. "
+    alt = f"Dots with intervals: {evidence.judged_by} of {counted(min(total, shown), 'setting')}. "
     best, score = evidence.best, evidence.score(evidence.best) if evidence.best else None
     if best is not None and score is not None:
         alt += f"Best by validation: {evidence.label(best)}, {score.text}. "
     alt += "The numbers are in the table of trials."
+    what = f"Share of the {evidence.judged} images each setting gets right"
+    if evidence.metric.name != DEFAULT:
+        what = f"{capitalised(evidence.judged_by)} of each setting"
     caption = (
-        f"Share of the {evidence.judged} images each setting gets right, sorted"
+        f"{what}, sorted"
         f"{' within each model' if len(evidence.models) > 1 else ''}, with 95 % intervals over {_covered(evidence)}. "
     )
     if evidence.tells_settings_apart:
@@ -113,7 +117,7 @@ def all_settings(evidence: Evidence) -> Picture | None:
     else:
         caption += f"Comparing settings takes {LEAST_SEEDS} seeds of each."
     if total > shown:
-        caption += f" Shown are the {shown} best of {total} settings by validation accuracy; the table has all."
+        caption += f" Shown are the {shown} best of {total} settings by {evidence.chosen_by}; the table has all."
     draw = partial(plots.all_settings, evidence)
     return picture_of(draw, "settings", caption, alt, partial(draw, narrow=True))
 
@@ -139,21 +143,22 @@ def heatmaps(evidence: Evidence) -> Picture | None:
     names = listed([words(axis).full for axis in used])
     if len(used) == 2:
         interval = has_intervals(distinct(evidence.stage(stage), used[1]))
+        how = " with its 95 % interval" if interval else " in percent" if evidence.metric.is_share else ""
         caption = (
-            f"{evidence.judged.capitalize()} accuracy{' with its 95 % interval' if interval else ' in percent'}; "
-            "stronger colour is higher, on one scale for all models. The framed cell holds the setting of each model "
-            "that validation prefers."
+            f"{capitalised(evidence.judged_by)}{how}; stronger colour is "
+            f"{'higher' if evidence.metric.is_larger_better else 'lower'}, on one scale for all models. The framed "
+            "cell holds the setting of each model that validation prefers."
         )
         caption += "" if interval else " The intervals are in the table of trials."
         drawn = {c.model for c in evidence.stage(stage) if evidence.score(c) is not None}
         if len(drawn) > MOST_MAPS:
-            caption += f" Shown are the {MOST_MAPS} of {len(drawn)} models with the best validation accuracy."
+            caption += f" Shown are the {MOST_MAPS} of {len(drawn)} models with the best {evidence.chosen_by}."
         if averaged:
             caption += f" Each cell is the mean over {listed([words(axis).plural for axis in averaged])}."
     else:
-        caption = f"{evidence.judged.capitalize()} accuracy with its 95 % interval, one dot per setting."
+        caption = f"{capitalised(evidence.judged_by)} with its 95 % interval, one dot per setting."
     models = listed(evidence.models) or "the model"
-    alt = f"{evidence.judged.capitalize()} accuracy by {names}, for {models}. The numbers are in the table of trials."
+    alt = f"{capitalised(evidence.judged_by)} by {names}, for {models}. The numbers are in the table of trials."
     draw = partial(plots.heatmaps, evidence, stage)
     return picture_of(draw, "heatmaps", caption, alt, partial(draw, narrow=True))
 
@@ -181,7 +186,7 @@ def before_after(evidence: Evidence, stage: str) -> Picture | None:
     """Picture for section 6: accuracy before and after, for a stage that continues another."""
     caption = (
         "Hollow: the weights carried over, before any further training. Filled: after it, at the epoch of best "
-        "validation accuracy. Lines are 95 % intervals, dashed for validation."
+        f"{evidence.chosen_by}. Lines are 95 % intervals, dashed for validation."
     )
     splits = listed([*evidence.measured.values()])
     alt = f"Accuracy before and after stage {stage}, for {splits}. The numbers are in the table below."
@@ -232,7 +237,7 @@ def other_confusions(evidence: Evidence) -> list[Picture]:
     for configuration, moment in [item for item in chosen if (item[0].key, item[1]) not in skip][:MOST_FOLDED]:
         name = f"confusion-{configuration.stage}-{configuration.key[:8]}" + ("-before" if moment == "before" else "")
         score = evidence.score(configuration, moment=moment)
-        caption = f"{evidence.judged.capitalize()} accuracy {score.text}." if score else ""
+        caption = f"{capitalised(evidence.judged_by)} {score.text}." if score else ""
         if len(evidence.classes) > COMPACT_CLASSES:
             caption += f" The {COMPACT_CLASSES} of {len(evidence.classes):,} classes with the most mistakes."
         alt = f"Confusion matrix of {evidence.label(configuration)} on the {evidence.judged} images."

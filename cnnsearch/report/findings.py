@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
@@ -15,9 +16,10 @@ from cnnsearch.evidence.statements import of_change
 from cnnsearch.evidence.verdicts import CANNOT_TELL, CLEAR, SUGGESTIVE, Verdict
 from cnnsearch.report import effects, search_findings
 from cnnsearch.report.claims import Answer, Finding, Kind
-from cnnsearch.report.words import chance_text, in_words, points
+from cnnsearch.report.uneven import of_uneven_classes, recall_text
+from cnnsearch.report.words import chance_text, in_words, points, reaches
 from cnnsearch.spec.axis_words import describe
-from cnnsearch.stats import Estimate
+from cnnsearch.spec.metric import DEFAULT
 from cnnsearch.words import counted, listed, share
 
 MOST = 7
@@ -48,10 +50,11 @@ def answer(evidence: Evidence) -> Answer:
         return Answer(f"No answer: {_why_none(evidence)}.", CANNOT_TELL)
     score, name = evidence.score(best), in_words(evidence, best)
     if score is None:
-        return Answer(f"Best by validation is {name}; its test accuracy was not measured.", CANNOT_TELL)
+        lacks = "was not measured" if evidence.accuracy(best) is None else "cannot be told from what is recorded"
+        return Answer(f"Best by validation is {name}; its {evidence.judged_by} {lacks}.", CANNOT_TELL)
     if not evidence.beats_chance(best):
-        return Answer(_no_better(evidence, best, name, score), CANNOT_TELL)
-    gets = f"gets {score.text} of {score.n:,} {evidence.judged} images right"
+        return Answer(_no_better(evidence, best, name), CANNOT_TELL)
+    gets = reaches(evidence, score)
     if score.seeds > 1:
         gets += f", the mean of {score.seeds} seeds"
     if len(evidence.contenders) == 1:
@@ -74,21 +77,20 @@ def answer(evidence: Evidence) -> Answer:
 
 
 def _level(evidence: Evidence, best: Configuration) -> str:
-    """That other settings have the very same validation accuracy, so that only their order made this one the best."""
-    count = sum(
-        c.val_accuracy == best.val_accuracy and len(c.trial_ids) == len(best.trial_ids) for c in evidence.contenders
-    )
-    return f", the first of {count} with the same validation accuracy" if count > 1 else ""
+    """That other settings have the very same score on validation, so that only their order made this one the best."""
+    count = sum(c.worth == best.worth and len(c.trial_ids) == len(best.trial_ids) for c in evidence.contenders)
+    return f", the first of {count} with the same {evidence.chosen_by}" if count > 1 else ""
 
 
-def _no_better(evidence: Evidence, best: Configuration, name: str, score: Score) -> str:
-    """The answer where the best by validation is not better than chance."""
-    balanced = evidence.balanced(best)
-    if balanced is not None:
-        gets = (
-            f"has a mean recall over classes of {_recall(balanced[0])}, and guessing has {share(evidence.chance_score)}"
-        )
+def _no_better(evidence: Evidence, best: Configuration, name: str) -> str:
+    """The answer where the best by validation is not better than chance, by its accuracy or its mean recall."""
+    balanced, score = evidence.balanced(best), evidence.accuracy(best)
+    if balanced is not None or score is None:
+        assert balanced is not None  # where nothing was measured, nothing is said to be no better
+        gets = f"has a mean recall over classes of {recall_text(balanced[0])}, "
+        gets += f"and guessing has {share(evidence.chance_score)}"
     else:
+        score = (evidence.score(best) if evidence.metric.name == DEFAULT else None) or score
         gets = f"gets {score.text} of {score.n:,} {evidence.judged} images right, "
         gets += f"and always naming the largest class gets {share(evidence.chance)}"
     if not evidence.any_beats_chance:
@@ -99,10 +101,6 @@ def _no_better(evidence: Evidence, best: Configuration, name: str, score: Score)
         f"The best by validation cannot be said to work: {name} {gets}; {working} other {do} better than chance on the "
         f"{evidence.judged} images."
     )
-
-
-def _recall(value: Estimate) -> str:
-    return f"{100 * value.value:.1f} % ({100 * value.low:.1f}–{100 * value.high:.1f})"
 
 
 def _why_none(evidence: Evidence) -> str:
@@ -129,20 +127,24 @@ def _lost(statuses: Sequence[str], kinds: Sequence[str]) -> str:
 
 def _highest_stopped(evidence: Evidence) -> str:
     """Name the stopped trial that stood highest. It is no winner: others might have passed it."""
+    metric = evidence.metric
     known = [
         (score, one)
         for search in evidence.searches
         for one in search.stopped
-        if (score := one.scores.get("val_accuracy")) is not None
+        if (score := one.scores.get(metric.measure)) is not None
     ]
     if not known:
         return ""
-    score, one = max(known, key=lambda item: (item[0], -item[1].number))
+    score, one = max(known, key=lambda item: (metric.sign * item[0], -item[1].number))
     of = f" of {one.planned}" if one.planned else ""
     images = evidence.size("val")
-    had = Score.of(score, images).text if images else share(score)
+    had = metric.text(score)
+    if metric.name == DEFAULT:
+        had = Score.of(score, images).text if images else share(score)
+    end = "highest" if metric.is_larger_better else "lowest"
     what = ", ".join(describe(axis, value) for axis, value in one.values.items())
-    return f"; the highest validation accuracy at a lower budget is {had}, after {one.epochs}{of} epochs ({what})"
+    return f"; the {end} validation {metric.words} at a lower budget is {had}, after {one.epochs}{of} epochs ({what})"
 
 
 def summary(evidence: Evidence) -> list[tuple[str, str]]:
@@ -151,8 +153,9 @@ def summary(evidence: Evidence) -> list[tuple[str, str]]:
     if best is None:
         return [("no answer", _why_none(evidence))]
     sealed = [("test set", f"sealed, until cnnsearch unseal {evidence.tables.folder}")] * evidence.tables.is_sealed
+    by = "" if evidence.metric.name == DEFAULT else f"{evidence.metric.words} "
     scores = [
-        f"{name} {score.text}"
+        f"{name} {by}{score.text}"
         for split, name in evidence.measured.items()
         if (score := evidence.score(best, split)) is not None
     ]
@@ -241,7 +244,7 @@ def _alternatives(
 
 
 def _judged(evidence: Evidence, configuration: Configuration) -> float:
-    return score.value if (score := evidence.score(configuration)) else 0.0
+    return evidence.metric.sign * score.value if (score := evidence.score(configuration)) else -math.inf
 
 
 def shared(evidence: Evidence, configurations: Sequence[Configuration]) -> str:
@@ -285,6 +288,8 @@ _COLLAPSE = 0.1
 
 def _of_collapse(evidence: Evidence) -> list[Finding]:
     """Settings of later stages that lost much of what they started with, unless a finding on their family tells it."""
+    if not evidence.metric.is_share:
+        return []
     fallen = []
     for stage in evidence.stages:
         for group in families(evidence, stage) if evidence.continues(stage) else ():
@@ -300,7 +305,7 @@ def _of_collapse(evidence: Evidence) -> list[Finding]:
     worst, c = min(fallen, key=lambda item: item[0].value)
     more = f"; {len(fallen) - 1} other settings lost more than 10 points, too" if len(fallen) > 2 else ""
     more = "; one other setting lost more than 10 points, too" if len(fallen) == 2 else more
-    sentence = f"Continuing with {evidence.label(c)} lost {points(worst, -1)} of {evidence.judged} accuracy{more}."
+    sentence = f"Continuing with {evidence.label(c)} lost {points(worst, -1)} of {evidence.judged_by}{more}."
     return [Finding(sentence, CLEAR, f"continued-{c.stage}")]
 
 
@@ -320,7 +325,7 @@ def _of_incomplete(evidence: Evidence) -> list[Finding]:
 def _of_chance(evidence: Evidence) -> list[Finding]:
     lost = [c for c in evidence.configurations if not evidence.beats_chance(c)]
     total = len(evidence.configurations)
-    told = [*_of_uneven_classes(evidence)]
+    told = [*of_uneven_classes(evidence)]
     if lost:
         which = "" if len(lost) > 2 else f": {listed([evidence.label(c) for c in lost])}"
         subject = f"None of {total} settings" if len(lost) == total > 1 else f"{len(lost)} of {total} settings"
@@ -331,22 +336,6 @@ def _of_chance(evidence: Evidence) -> list[Finding]:
         )
         told.append(Finding(sentence, CANNOT_TELL, "all-settings"))
     return told
-
-
-def _of_uneven_classes(evidence: Evidence) -> list[Finding]:
-    """That a setting works though its accuracy is no higher than that of always naming the largest class."""
-    best = evidence.best
-    score, balanced = (evidence.score(best), evidence.balanced(best)) if best else (None, None)
-    if best is None or score is None or balanced is None or score.low > evidence.chance:
-        return []
-    if not evidence.beats_chance(best):
-        return []
-    sentence = (
-        f"The classes are uneven: always naming the largest would get {share(evidence.chance)} of the "
-        f"{evidence.judged} images right, but the best setting finds the others too. Its mean recall over classes is "
-        f"{_recall(balanced[0])}, that of guessing {share(evidence.chance_score)}."
-    )
-    return [Finding(sentence, CLEAR, "all-settings")]
 
 
 def _of_divergence(evidence: Evidence) -> list[Finding]:

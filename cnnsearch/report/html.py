@@ -20,7 +20,13 @@ from cnnsearch.words import printable
 # The background of code and pictures, which only the page needs: (light, dark).
 _WELL = ("#f4f5f7", "#1f2329")
 
-_ANCHOR_NAMES = {"all-settings": "all settings", "curves": "the curves", "errors": "the errors", "trials": "the trials"}
+_ANCHOR_NAMES = {
+    "all-settings": "all settings",
+    "metrics": "all metrics",
+    "curves": "the curves",
+    "errors": "the errors",
+    "trials": "the trials",
+}
 
 _COMPARISON_ANCHOR_NAMES = {"best": "the best settings", "time": "accuracy against time", "table": "the table"}
 

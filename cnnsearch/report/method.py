@@ -13,6 +13,8 @@ from cnnsearch.evidence.comparisons import LEAST_PAIRS, LEAST_SEEDS
 from cnnsearch.evidence.contrasts import Contrast
 from cnnsearch.evidence.evidence import Evidence
 from cnnsearch.evidence.part import Part
+from cnnsearch.scores import BINS
+from cnnsearch.spec.metric import DEFAULT, METRICS
 from cnnsearch.words import counted, duration, listed, share, size
 
 
@@ -66,22 +68,35 @@ def seeds_note(evidence: Evidence) -> str:
     return f"{which} was trained {with_seeds} ({named}); its numbers are means over them."
 
 
+def metrics_note(evidence: Evidence) -> str:
+    """Say how the metrics of the best settings are defined, and what their intervals cover."""
+    return (
+        f"The sweep went by {METRICS[evidence.tables.sweep.metric].words}; the others chose nothing. Balanced accuracy "
+        "is the mean recall over classes, macro F1 the mean F1; AUROC and average precision hold each class against "
+        f"the rest. The calibration error (ECE) compares confidence and accuracy in {BINS} bins of equal width. "
+        "Intervals are 95 % over images, resampled class by class where a metric is made of classes, and over seeds, "
+        f"too, from {LEAST_SEEDS} seeds on. A number alone has no interval: the probabilities of all classes were not "
+        "kept, or there are too many images, or too few of a class."
+    )
+
+
 def _notes(evidence: Evidence) -> list[tuple[str, str]]:
     """Write what was random, what was corrected and what was not."""
     chosen = counted(len(evidence.contenders), "setting")
+    best = "highest" if METRICS[evidence.tables.sweep.metric].is_larger_better else "lowest"
     if evidence.is_confirmed:
         selection = (
             "The best settings by validation were trained again on fresh seeds, and the best of these by mean "
-            "validation accuracy is the answer: all that is said of it comes from the fresh seeds alone."
+            f"{evidence.chosen_by} is the answer: all that is said of it comes from the fresh seeds alone."
         )
     else:
         selection = (
-            "The best setting has the highest mean validation accuracy, each network taken at its epoch of highest "
-            "validation accuracy."
+            f"The best setting has the {best} mean {evidence.chosen_by}, each network taken at its epoch of {best} "
+            f"{evidence.chosen_by}."
         )
         if evidence.contenders:
             selection += (
-                f" Its validation score, the highest of {chosen}, is optimistic for that reason; so is its test score "
+                f" Its validation score, the {best} of {chosen}, is optimistic for that reason; so is its test score "
                 "as a score of the setting, because its networks were picked for their luck as well."
             )
     return [
@@ -94,7 +109,8 @@ def _notes(evidence: Evidence) -> list[tuple[str, str]]:
             "What was random",
             "A score would be another with other seeds (initial weights, data order, augmentation) and with other "
             f"images. From {LEAST_SEEDS} seeds on an interval covers both (crossed effects, Satterthwaite’s degrees "
-            "of freedom); with fewer it covers the images alone (Wilson). Which images train, validate and test was "
+            f"of freedom); with fewer it covers the images alone ({_intervals(evidence)}). Which images train, "
+            "validate and test was "
             "drawn once, and no interval covers that.",
         ),
         (
@@ -187,6 +203,14 @@ def comparison_notes(parts: Sequence[Part], found: Sequence[Contrast]) -> tuple[
             f"{listed([f'{share(part.evidence.chance)} in {part.name}' for part in parts if part.best is not None])}.",
         ),
     )
+
+
+def _intervals(evidence: Evidence) -> str:
+    """How intervals over images alone are made."""
+    if evidence.metric.name == DEFAULT:
+        return "Wilson"
+    by = ", class by class" if evidence.metric.by_class else ""
+    return f"{evidence.metric.words} has no formula for that: the images are resampled{by}, the same for all networks"
 
 
 def _run(run: Mapping[str, Any]) -> Run:

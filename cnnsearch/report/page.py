@@ -17,10 +17,11 @@ from cnnsearch.report.claims import Answer, Finding
 from cnnsearch.report.figures import Picture
 from cnnsearch.report.findings import answer, findings
 from cnnsearch.report.labels import Labels, labels
-from cnnsearch.report.method import Method, date_of, hardware, method, seeds_note
+from cnnsearch.report.method import Method, date_of, hardware, method, metrics_note, seeds_note
 from cnnsearch.report.networks import Network, networks
 from cnnsearch.report.using import Using, using
 from cnnsearch.spec.axis_words import words
+from cnnsearch.spec.metric import DEFAULT
 from cnnsearch.spec.settings import DataSpec
 from cnnsearch.words import capitalised, counted, duration
 
@@ -64,6 +65,9 @@ class Page:
     settings: Picture | None
     judged: str
     """The split whose images settings are compared on: "test", or "validation" while the test set is sealed."""
+    metrics: rows.Table | None
+    """Every metric of the best settings."""
+    metrics_note: str
     searches: list[search.SearchSection]
     heatmaps_heading: str
     heatmaps: Picture | None
@@ -93,6 +97,7 @@ class Page:
         """Ids of the sections that the page has: a finding may point at one with nothing to show."""
         present = {
             "all-settings": self.settings,
+            "metrics": self.metrics,
             "heatmaps": self.heatmaps,
             "curves": self.curves,
             "errors": self.confusion,
@@ -115,6 +120,7 @@ class Page:
             ("found", "What was found", True),
             ("networks", "Networks", self.networks),
             ("all-settings", "All settings", self.settings),
+            ("metrics", "All metrics of the best", self.metrics),
             ("searches", "How the search went", self.searches),
             ("heatmaps", self.heatmaps_heading, self.heatmaps),
             ("curves", "Learning curves", self.curves),
@@ -156,6 +162,8 @@ def assemble(evidence: Evidence) -> Page:
         advice=advice(evidence),
         networks=networks(evidence),
         settings=figures.all_settings(evidence),
+        metrics=rows.metrics(evidence),
+        metrics_note=metrics_note(evidence),
         searches=search.sections(evidence),
         heatmaps_heading=capitalised(" × ".join(words(axis).full for axis in used)),
         heatmaps=figures.heatmaps(evidence),
@@ -232,13 +240,14 @@ def _facts(evidence: Evidence) -> list[Fact]:
     if best is not None:
         picked = validation is not None and not validation.covers_seeds and len(evidence.configurations) > 1
         optimistic = ", optimistic because it chose the setting" if picked else ""
-        note = f"validation {validation.text}{optimistic}" if validation and not evidence.tables.is_sealed else ""
+        by = "" if evidence.metric.name == DEFAULT else f"{evidence.metric.words} "
+        note = f"validation {by}{validation.text}{optimistic}" if validation and not evidence.tables.is_sealed else ""
         facts.append(Fact("Best setting", evidence.label(best), note))
     if test is not None:
         part = "chose it: the test set is sealed" if evidence.tables.is_sealed else "took no part in choosing"
         facts.append(
             Fact(
-                f"{evidence.judged.capitalize()} accuracy",
+                capitalised(evidence.judged_by),
                 test.text,
                 f"of {test.n:,} images that {part}{_meaning(evidence, test)}",
             )

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from cnnsearch.evidence.axes import main_stage
 from cnnsearch.evidence.comparisons import Score
-from cnnsearch.evidence.configurations import axes_in, axis_values, best_of, is_missing
+from cnnsearch.evidence.configurations import Configuration, axes_in, axis_values, best_of, is_missing
 from cnnsearch.evidence.evidence import Evidence
 from cnnsearch.evidence.families import families
 from cnnsearch.evidence.mistakes import recalls
-from cnnsearch.evidence.statements import of_change
+from cnnsearch.evidence.statements import champions, of_change
 from cnnsearch.report.words import points
 from cnnsearch.spec.axis_words import format_value, words
+from cnnsearch.spec.metric import DEFAULT, METRICS, Metric
 from cnnsearch.words import duration
 
 
@@ -57,7 +60,8 @@ def trials(evidence: Evidence, most: int | None = None) -> Table:
     """List every trial that ended, in the order of the table; if there are more than `most`, only the best ones."""
     records = evidence.tables.trials.to_dict("records")
     if most is not None and len(records) > most:
-        records = sorted(records, key=lambda record: -_validation(record))[:most]
+        metric = METRICS[evidence.tables.sweep.metric]
+        records = sorted(records, key=lambda record: -_validation(record, metric))[:most]
     axes = _shown_axes(evidence, records)
     several_seeds = len({record["seed"] for record in records if not is_missing(record["seed"])}) > 1
     several_stages = len({record["stage"] for record in records}) > 1
@@ -69,6 +73,8 @@ def trials(evidence: Evidence, most: int | None = None) -> Table:
     counted = any(not is_missing(record.get("parameters")) for record in records)
     columns += [Column("trainable parameters", numeric=True)] if counted else []
     splits = evidence.measured
+    led = [] if evidence.metric.name in ("accuracy", "loss") else [evidence.metric]
+    columns += [Column(f"{splits[split]} {one.words}", True) for one in led for split in splits]
     columns += [Column(f"{splits[split]} {score}", True) for score in ("accuracy", "loss") for split in splits]
     columns += [Column("best epoch", True)]
     columns += [Column("epochs trained", True)] if stopped else []
@@ -83,6 +89,7 @@ def trials(evidence: Evidence, most: int | None = None) -> Table:
         cells += [_number(record.get("seed"), "{:.0f}")] if several_seeds else []
         cells += [_number(record.get("parameters"), "{:,.0f}")] if counted else []
         done = record["status"] in ("done", "pruned")  # of a stopped trial, its best until then
+        cells += [_metric(one, record, split) if done else _NOTHING for one in led for split in splits]
         cells += [_accuracy(evidence, record, split) if done else _NOTHING for split in splits]
         cells += [_number(record.get(f"{split}_loss"), "{:.3f}") if done else _NOTHING for split in splits]
         cells += [_number(record.get("best_epoch"), "{:.0f}") if done else _NOTHING]
@@ -95,9 +102,9 @@ def trials(evidence: Evidence, most: int | None = None) -> Table:
     return Table(tuple(columns), tuple(rows))
 
 
-def _validation(record: Mapping[Any, Any]) -> float:
-    score: Any = record.get("val_accuracy")
-    return -1.0 if is_missing(score) or record["status"] != "done" else float(score)
+def _validation(record: Mapping[Any, Any], metric: Metric) -> float:
+    score: Any = record.get(metric.measure)
+    return -math.inf if is_missing(score) or record["status"] != "done" else metric.sign * float(score)
 
 
 def _place(evidence: Evidence, record: Mapping[Any, Any]) -> Cell:
@@ -142,6 +149,11 @@ def _number(value: Any, form: str) -> Cell:
     return _NOTHING if is_missing(value) else Cell(form.format(float(value)), float(value))
 
 
+def _metric(metric: Metric, record: Mapping[Any, Any], split: str) -> Cell:
+    value: Any = record.get(f"{split}_{metric.name}")
+    return _NOTHING if is_missing(value) else Cell(metric.text(float(value)), float(value))
+
+
 def _accuracy(evidence: Evidence, record: Mapping[Any, Any], split: str) -> Cell:
     value: Any = record.get(f"{split}_accuracy")
     n = evidence.size(split)
@@ -152,12 +164,12 @@ def _accuracy(evidence: Evidence, record: Mapping[Any, Any], split: str) -> Cell
 
 
 def before_after(evidence: Evidence, stage: str) -> Table:
-    """Show accuracy and loss of each setting of a stage, before and after its training."""
+    """Show the score and the loss of each setting of a stage, before and after its training."""
     axes = evidence.axes(stage)
     columns = [Column("from"), *(Column(words(axis).full, numeric=True) for axis in axes)]
     splits = evidence.measured
     for split in splits:
-        columns += [Column(f"{splits[split]} accuracy {when}", True) for when in ("before", "after")]
+        columns += [Column(f"{splits[split]} {evidence.metric.words} {when}", True) for when in ("before", "after")]
     columns += [Column(f"change on {evidence.judged}, points", True)]
     columns += [Column(f"{splits[split]} loss", True) for split in splits]
     models = [group[0].model for group in families(evidence, stage)]
@@ -185,6 +197,51 @@ def before_after(evidence: Evidence, stage: str) -> Table:
                 cells.append(Cell(f"{before:.2f} → {after:.2f}", after) if known else _NOTHING)
             rows.append(Row(tuple(cells), is_best=best is not None and configuration.key == best.key))
     return Table(tuple(columns), tuple(rows))
+
+
+_MOST_BESIDE = 2
+"""Best settings of other models that are shown beside the best one."""
+_MOST_WORK = 100_000
+"""Images of all seeds times classes, up to which AUROC and average precision get their intervals: it takes seconds."""
+
+
+def metrics(evidence: Evidence) -> Table | None:
+    """Show every metric of the best setting, and of the best of other models; None where no answers are recorded."""
+    best = evidence.best
+    if best is None or evidence.correct(best) is None:
+        return None
+    others = [c for c in champions(evidence, main_stage(evidence) or "") if c.model != best.model][:_MOST_BESIDE]
+    splits = list(evidence.measured)
+    shown = [(best, split) for split in splits] + [(c, evidence.judged_on) for c in others]
+    titles = [evidence.measured[split] for split in splits]
+    if others:
+        titles = [f"{evidence.label(c)}: {evidence.measured[split]}" for c, split in shown]
+    ordered = [evidence.metric, *(metric for metric in METRICS.values() if metric is not evidence.metric)]
+    rows = [(metric, [_measured(evidence, metric, c, split) for c, split in shown]) for metric in ordered]
+    return Table(
+        (Column("metric"), *(Column(title, numeric=True) for title in titles)),
+        tuple(
+            Row((Cell(metric.words + ("" if metric.is_larger_better else " (less is better)")), *cells))
+            for metric, cells in rows
+            if any(cell is not _NOTHING for cell in cells)
+        ),
+    )
+
+
+def _measured(evidence: Evidence, metric: Metric, configuration: Configuration, split: str) -> Cell:
+    """A metric with its interval; alone where that cannot be had, or would take long."""
+    value = configuration.scores.get(f"{split}_{metric.name}")
+    work = evidence.size(split) * len(evidence.classes) * len(configuration.trial_ids)
+    is_slow = metric.needs_probabilities and metric.by_class and work > _MOST_WORK
+    if metric.name == DEFAULT and metric is not evidence.metric:
+        score = evidence.accuracy(configuration, split)
+    elif is_slow and metric is not evidence.metric:
+        score = None
+    else:
+        score = evidence.score_by(metric, configuration, split)
+    if score is not None:
+        return Cell(score.text, score.value)
+    return _NOTHING if value is None else Cell(metric.text(value), value)
 
 
 def by_class(evidence: Evidence) -> Table | None:

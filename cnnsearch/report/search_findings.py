@@ -13,6 +13,7 @@ from cnnsearch.evidence.space import Axis
 from cnnsearch.evidence.verdicts import CANNOT_TELL, CLEAR, SUGGESTIVE, Verdict
 from cnnsearch.report.claims import Finding
 from cnnsearch.spec.axis_words import describe, format_value, rounded, words
+from cnnsearch.spec.metric import MEASURES
 from cnnsearch.words import capitalised, counted, listed, number_word
 
 ENOUGH = 40
@@ -110,8 +111,9 @@ def _of_progress(search: Searched) -> list[Finding]:
         # Draws that learn nothing from those before them have no trend that could stop.
         learns = search.method not in ("random", "qmc")
         return [Finding(sentence, SUGGESTIVE if learns and count >= ENOUGH else CANNOT_TELL, anchor(search))]
-    accuracy = search.objective.column.endswith("accuracy")
-    by = f"{100 * gain:.1f} percentage points" if accuracy else f"{gain:.3f}"
+    accuracy = search.objective.column == "val_accuracy"
+    known = MEASURES.get(search.objective.column)
+    by = f"{100 * gain:.1f} percentage points" if known is not None and known.is_share else f"{gain:.3f}"
     images = search.recorded.size("val")
     grain = 1 / images if images and accuracy else 0.0
     few = f", {counted(round(gain * images), 'validation image')} of {images:,}" if grain else ""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 
-from cnnsearch.evidence.comparisons import Comparison
+from cnnsearch.evidence.comparisons import Comparison, Score
 from cnnsearch.evidence.configurations import Configuration
 from cnnsearch.evidence.evidence import Evidence
 from cnnsearch.spec.axis_words import Value, format_value
+from cnnsearch.spec.metric import DEFAULT
 from cnnsearch.stats import Estimate
 from cnnsearch.words import number_word, share, signed
 
@@ -17,13 +18,21 @@ _LEVEL = 1e-9
 def points(difference: Estimate, sign: int = 1) -> str:
     """A difference of accuracies with its interval: "2.7 points (0.4 to 5.0)". `sign` -1 turns it around.
 
-    With more decimals where one would make a difference look like none.
+    Of another metric it says how much better one is: a point is 0.01. With more decimals where one would make a
+    difference look like none.
     """
     low, high = sorted((sign * difference.low, sign * difference.high))
     value = sign * difference.value
     is_level = abs(value) < _LEVEL
     decimals = 1 if is_level else next((d for d in (1, 2) if round(100 * value, d)), 3)
     return f"{signed(100 * value, decimals)} points ({signed(100 * low, decimals)} to {signed(100 * high, decimals)})"
+
+
+def reaches(evidence: Evidence, score: Score) -> str:
+    """What a setting reaches: "gets 78.9 % (76.3–81.3) of 1,000 test images right"; of another metric, its value."""
+    if evidence.metric.name == DEFAULT:
+        return f"gets {score.text} of {score.n:,} {evidence.judged} images right"
+    return f"reaches a {evidence.judged_by} of {score.text} on {score.n:,} images"
 
 
 def repeated(comparison: Comparison) -> str:

@@ -12,6 +12,8 @@
         checkpoint.pt             training state; removed when the trial has ended
         best.safetensors          weights of the best epoch
         predictions.safetensors   class and confidence of every validation and test example
+        probabilities.safetensors probability of every class of every such example, where the weights are kept
+        test-probabilities.safetensors  those of the test examples, where they were sealed at first
         test.safetensors          those of the test examples, where they were sealed at first
         record.json               written last: it makes the trial count
 
@@ -208,7 +210,8 @@ class Results:
                     continue
                 # The other sweep drops weights that it does not need; where they are needed here, the trial runs again.
                 damage = source.damage(record)
-                if not damage or damage == {source.weights_file.name: Damage.MISSING}:
+                dropped = {file.name for file in source.droppable()}
+                if all(name in dropped and what is Damage.MISSING for name, what in damage.items()):
                     _take_over(source, self.trial(trial_id), record)
                     taken.append(trial_id)
                     break

@@ -190,7 +190,7 @@ class Folder:
             counts=Counter(record.status for record in known.values()),
             planned=plan.total if plan else None,
             stages=() if plan is None else _stages(plan, known),
-            best=max(comparable, key=lambda record: record.best.val_accuracy if record.best else 0.0, default=None),
+            best=max(comparable, key=lambda record: record.worth, default=None),
             validation_images=_validation_images(data),
             changed_at=max(times, default=None),
             notes=tuple(notes),

@@ -189,10 +189,14 @@ class Mirror:
         self.here.drop_weights(dropped)
         if any(claim.taken_by for claim in self._claims):
             return
-        weights = {trial_id: f"trials/{trial_id}/{self.here.trial(trial_id).weights_file.name}" for trial_id in dropped}
         # Of trials that had ended before this run, the list says whether they have any.
         old = {trial_id for trial_id in dropped if f"trials/{trial_id}/{RECORD}" in self._listed}
-        there = [name for trial_id, name in weights.items() if trial_id not in old or name in self._listed]
+        files = [
+            (trial_id, f"trials/{trial_id}/{file.name}")
+            for trial_id in dropped
+            for file in self.here.trial(trial_id).droppable()
+        ]
+        there = [name for trial_id, name in files if trial_id not in old or name in self._listed]
         try:
             all_of(self.remote.delete, there)
         except RemoteError as error:

@@ -87,6 +87,21 @@ TRIALS = pa.schema(
         ("schema_version", pa.int64()),
         ("model_args", pa.string()),  # arguments of a network of the user's own, as a JSON object; null without any
         ("code", pa.string()),  # digest of the code of such a network, or null
+        ("metric", pa.string()),  # of the sweep: what chose the best epoch
+        ("val_balanced_accuracy", pa.float64()),
+        ("val_macro_f1", pa.float64()),
+        ("val_auroc", pa.float64()),
+        ("val_average_precision", pa.float64()),
+        ("val_top5_accuracy", pa.float64()),
+        ("val_brier", pa.float64()),
+        ("val_ece", pa.float64()),
+        ("test_balanced_accuracy", pa.float64()),
+        ("test_macro_f1", pa.float64()),
+        ("test_auroc", pa.float64()),
+        ("test_average_precision", pa.float64()),
+        ("test_top5_accuracy", pa.float64()),
+        ("test_brier", pa.float64()),
+        ("test_ece", pa.float64()),
     ]
 )
 
@@ -100,6 +115,14 @@ EPOCHS = pa.schema(
         ("val_accuracy", pa.float64()),
         ("lr", pa.float64()),
         ("seconds", pa.float64()),
+        # of the sweep's metric; the others are null
+        ("val_balanced_accuracy", pa.float64()),
+        ("val_macro_f1", pa.float64()),
+        ("val_auroc", pa.float64()),
+        ("val_average_precision", pa.float64()),
+        ("val_top5_accuracy", pa.float64()),
+        ("val_brier", pa.float64()),
+        ("val_ece", pa.float64()),
     ]
 )
 

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 
 from cnnsearch.data.images import Interpolation
 from cnnsearch.planning.trial import Outcome, Status, Trial
+from cnnsearch.spec.metric import ADDED, METRICS, Metric
 from cnnsearch.spec.settings import Settings
 
 SCHEMA_VERSION = 4
@@ -23,7 +24,9 @@ FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-][A-Za-z0-9_.-]*$", max_l
 
 
 class Measures(BaseModel):
-    """Loss and accuracy of validation and test at one moment of a trial."""
+    """Scores on validation and test at one moment of a trial.
+
+    The metrics after loss and accuracy are None in records of older versions, and where they make no sense."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -32,6 +35,20 @@ class Measures(BaseModel):
     test_loss: FiniteFloat | None = None
     """None where the test set was sealed."""
     test_accuracy: Share | None = None
+    val_balanced_accuracy: Share | None = None
+    val_macro_f1: Share | None = None
+    val_auroc: Share | None = None
+    val_average_precision: Share | None = None
+    val_top5_accuracy: Share | None = None
+    val_brier: Amount | None = None
+    val_ece: Share | None = None
+    test_balanced_accuracy: Share | None = None
+    test_macro_f1: Share | None = None
+    test_auroc: Share | None = None
+    test_average_precision: Share | None = None
+    test_top5_accuracy: Share | None = None
+    test_brier: Amount | None = None
+    test_ece: Share | None = None
 
 
 Deviation = Annotated[FiniteFloat, Field(gt=0)]
@@ -107,6 +124,25 @@ class Record(BaseModel):
         )
 
     @property
+    def metric(self) -> Metric:
+        """What chose its best epoch."""
+        return METRICS[self.settings.metric]
+
+    @property
+    def reached(self) -> float | None:
+        """Its metric on validation at its best epoch; None where it was not measured."""
+        return self.outcome.measured(self.metric.measure)
+
+    @property
+    def worth(self) -> float:
+        """Its metric on validation so that more is better; the least where it was not measured."""
+        return self.outcome.worth(self.metric.measure)
+
+    def shown(self, images: int = 0) -> str:
+        """Word its metric on so many validation images: see `Metric.shown`; empty where it was not measured."""
+        return "" if self.reached is None else self.metric.shown(self.reached, images)
+
+    @property
     def lacks_test(self) -> bool:
         """Whether the test set was sealed when this trial, whose weights are kept, was evaluated."""
         return self.outcome.is_comparable and self.best is not None and self.best.test_accuracy is None
@@ -119,6 +155,7 @@ class Record(BaseModel):
             self.status,
             best.val_accuracy if best else None,
             best.val_loss if best else None,
+            {f"val_{name}": getattr(best, f"val_{name}") for name in ADDED} if best else {},
             seconds=self.seconds,
             parameters=self.parameters,
             bytes=self.model_bytes,

@@ -245,6 +245,13 @@ class EpochLine(Shape):
     train_accuracy: FiniteFloat | None = None
     val_loss: FiniteFloat | None = None
     val_accuracy: Share | None = None
+    val_balanced_accuracy: Share | None = None
+    val_macro_f1: Share | None = None
+    val_auroc: Share | None = None
+    val_average_precision: Share | None = None
+    val_top5_accuracy: Share | None = None
+    val_brier: Amount | None = None
+    val_ece: Share | None = None
     lr: FiniteFloat
     seconds: Amount
 

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from cnnsearch.errors import ResultsError
 from cnnsearch.planning.trial import Status
 from cnnsearch.spec.document import shown
+from cnnsearch.spec.metric import METRICS
 from cnnsearch.storage.reading import opened
 from cnnsearch.words import printable
 
@@ -23,6 +24,7 @@ MOST_TEXT = 2**30
 """Most characters of a column of words."""
 _LARGEST = 2**53
 """Numbers beyond this are no count, no time and no loss of a trial."""
+_SHARES = frozenset(name for name, metric in METRICS.items() if metric.is_share)
 _NEEDED = frozenset({"trial_id", "stage", "status", "epoch", "split", "moment", "example", "label", "predicted"})
 """Columns without which a row says nothing."""
 
@@ -101,7 +103,7 @@ def _problem(table: pa.Table) -> str:
             return f"{name} holds what is no number"
         ends = pc.min_max(column).as_py()
         low, high = ends["min"] or 0, ends["max"] or 0
-        is_share = "accuracy" in name or name == "confidence"
+        is_share = name.partition("_")[2] in _SHARES or "accuracy" in name or name == "confidence"
         if low < (-1 if "loss" in name else 0) or high > (1.001 if is_share else _LARGEST):
             return f"{name} holds numbers from {low:g} to {high:g}"
     if "status" in table.column_names:

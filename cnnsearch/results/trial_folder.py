@@ -38,9 +38,11 @@ from cnnsearch.words import printable
 if TYPE_CHECKING:  # torch takes seconds to import, and reading results does not need it
     from cnnsearch.planning.trial import EpochRow
     from cnnsearch.training.train import Weights
+from cnnsearch.results import probabilities
 from cnnsearch.results.record import MOST_BYTES, Record
 from cnnsearch.results.shapes import Begun, EpochLine, explained, problem
 from cnnsearch.spec.document import shown
+from cnnsearch.spec.metric import ADDED, METRICS
 
 _LOG = logging.getLogger(__name__)
 
@@ -75,6 +77,15 @@ class TrialFolder:
         return self.path / "predictions.safetensors"
 
     @property
+    def probabilities_file(self) -> Path:
+        return self.path / "probabilities.safetensors"
+
+    @property
+    def test_probabilities_file(self) -> Path:
+        """Those of the test examples, where they were sealed when the trial ended: a record vouches for the others."""
+        return self.path / "test-probabilities.safetensors"
+
+    @property
     def test_file(self) -> Path:
         """Predictions of the test examples, where the test set was sealed when the trial ended."""
         return self.path / "test.safetensors"
@@ -102,6 +113,8 @@ class TrialFolder:
         remove_abandoned(self.path)
         self.record_file.unlink(missing_ok=True)
         self.test_file.unlink(missing_ok=True)
+        self.probabilities_file.unlink(missing_ok=True)
+        self.test_probabilities_file.unlink(missing_ok=True)
         facts = {
             "trial_id": trial.id,
             "stage": trial.stage,
@@ -213,8 +226,27 @@ class TrialFolder:
         return record is not None and name in record.files and not self.damage(record, [name])
 
     def drop_weights(self) -> None:
-        """Remove the best epoch's weights, which nothing needs any more; the record keeps their checksum."""
-        self.weights_file.unlink(missing_ok=True)
+        """Remove the best epoch's weights, which nothing needs any more; the record keeps their checksum.
+
+        So are the probabilities of all classes, unless settings are compared by them.
+        """
+        for file in self.droppable() if self.probabilities_file.exists() else (self.weights_file,):
+            file.unlink(missing_ok=True)
+
+    def droppable(self) -> tuple[Path, ...]:
+        """The files that go when nothing needs the weights any more."""
+        record = self.record()
+        if record is None or METRICS[record.settings.metric].needs_probabilities:
+            return (self.weights_file,)
+        return (self.weights_file, self.probabilities_file, self.test_probabilities_file)
+
+    def save_probabilities(self, found: Mapping[str, NDArray[np.float32]], file: Path | None = None) -> None:
+        """Write the probability of every class at the best epoch: split -> [n, classes], in the order of the split."""
+        probabilities.write(file or self.probabilities_file, found)
+
+    def probabilities(self) -> probabilities.Probabilities:
+        """What `save_probabilities` wrote; empty if there is no file. Raises ResultsError for other content."""
+        return {**probabilities.read(self.probabilities_file), **probabilities.read(self.test_probabilities_file)}
 
     def save_predictions(
         self, predictions: Mapping[tuple[str, str], tuple[NDArray[Any], NDArray[Any]]], file: Path | None = None
@@ -243,7 +275,8 @@ class TrialFolder:
         Removes the checkpoint unless `keep_state`, with which a longer trial may continue later. Returns the record
         with the checksums of the files and its own.
         """
-        kept = (self.epochs_file, self.weights_file, self.predictions_file, self.test_file)
+        answers = (self.predictions_file, self.test_file, self.probabilities_file, self.test_probabilities_file)
+        kept = (self.epochs_file, self.weights_file, *answers)
         files = [file for file in kept if _is_regular(file)]
         for file in files:
             sync(file)
@@ -353,6 +386,13 @@ def _answers_in(file: Path) -> dict[tuple[str, str], tuple[NDArray[np.int32], ND
 
 
 def _line(row: EpochRow) -> str:
-    """A row as a line of JSON. A loss that is not a number becomes null: JSON has no such numbers."""
+    """A row as a line of JSON. A loss that is not a number becomes null: JSON has no such numbers.
+
+    Metrics that were not computed are left out.
+    """
     values = {key: value if value is None or math.isfinite(value) else None for key, value in vars(row).items()}
-    return json.dumps(values) + "\n"
+    computed = {key: value for key, value in values.items() if value is not None or key not in _ADDED}
+    return json.dumps(computed) + "\n"
+
+
+_ADDED = frozenset(f"val_{name}" for name in ADDED)

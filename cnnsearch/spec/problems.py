@@ -11,6 +11,7 @@ from cnnsearch.spec.arguments import ARGS
 from cnnsearch.spec.cells import grid, with_conditions
 from cnnsearch.spec.confirm import CONFIRM
 from cnnsearch.spec.document import KeyPath
+from cnnsearch.spec.metric import MEASURES, METRICS
 from cnnsearch.spec.settings import AXES, DataSpec, Settings, SpecProblemError, TrainSpec, is_axis
 from cnnsearch.spec.stage import MAX_TRIALS, Stage, StartFrom, Values
 
@@ -97,6 +98,17 @@ def _stopping_problems(
             f"patience may stop every trial, and stage {later[0]} starts from finished ones; allowed: asha, hyperband, "
             "median",
         )
+
+
+def unmeasured(stages: Sequence[Stage], metric: str) -> Iterator[SpecProblemError]:
+    """Find rules that go by what is not computed after every epoch: loss, accuracy and the sweep's metric are."""
+    known = tuple(dict.fromkeys(("val_accuracy", "val_loss", METRICS[metric].measure)))
+    for index, stage in enumerate(stages):
+        if stage.stop_early is not None and (given := stage.stop_early.metric) not in known:
+            needed = f"or metric: {MEASURES[given].name} for the whole sweep"
+            yield SpecProblemError(
+                ("stages", index, "stop_early", "metric"), f"given {given}; allowed: {', '.join(known)}, {needed}"
+            )
 
 
 def _start_problems(

@@ -24,6 +24,7 @@ from pydantic import (
 
 from cnnsearch.spec.arguments import ARGS, ARGUMENTS, Arguments, plain_value, with_arguments
 from cnnsearch.spec.document import KeyPath
+from cnnsearch.spec.metric import DEFAULT, MetricName
 from cnnsearch.spec.model_names import IMAGE_SIZES, OWN, PATCH_SIZES, knowing, known
 
 Int = Annotated[int, Strict()]
@@ -292,6 +293,7 @@ class Settings(Recipe):
     """Every resolved hyperparameter of one trial."""
 
     image_size: Int = Field(64, ge=8, le=1024, description="side length of the square images, in pixels")
+    metric: MetricName = Field(DEFAULT, description="what decides which epoch is the best; not an axis")
     code: str = Field("", pattern=r"^([0-9a-f]{16})?$", description="digest of the user's own code; empty without any")
 
     @model_validator(mode="wrap")
@@ -333,6 +335,8 @@ class Settings(Recipe):
             del settings["momentum"]
         if self.loss != "focal":
             settings["focal_gamma"] = ORDINARY["focal_gamma"]
+        if self.metric == DEFAULT:
+            del settings["metric"]
         # Added after the first trials were recorded: a default must not rename them.
         for name, ordinary in ORDINARY.items():
             if settings[name] == ordinary:
@@ -389,7 +393,7 @@ say."""
 AXES: dict[str, TypeAdapter[Any]] = {
     name: TypeAdapter(cast(Any, Annotated[field.annotation, field]))
     for name, field in Settings.model_fields.items()
-    if name not in ("model_args", "code")
+    if name not in ("model_args", "code", "metric")
 }
 """Everything a stage's space may vary -> the values allowed; and the arguments of networks: see `axis_problem`."""
 

@@ -13,6 +13,7 @@ from pydantic import (
 )
 
 from cnnsearch.spec.arguments import ARGS
+from cnnsearch.spec.metric import MEASURES, Measure
 from cnnsearch.spec.settings import (
     Float,
     Int,
@@ -122,18 +123,16 @@ class StartFrom(Part):
     """Carry the weights and settings of an earlier stage's best trials into this stage."""
 
     stage: str = Field(description="name of an earlier stage")
-    best: Literal["val_accuracy", "val_loss"] = Field(
-        "val_accuracy", description="metric that decides which trial is best"
-    )
+    best: Measure = Field("val_accuracy", description="metric that decides which trial is best; by default the sweep's")
     per: Annotated[tuple[str, ...], BeforeValidator(lambda raw: (raw,) if isinstance(raw, str) else raw)] = Field(
         (), description="axes of that stage: the best setting is taken for each of their values"
     )
 
 
-Objective = Literal["val_accuracy", "val_loss", "seconds", "parameters", "bytes"]
-HIGHER_IS_BETTER = frozenset({"val_accuracy"})
+Objective = Literal[Measure, "seconds", "parameters", "bytes"]
+HIGHER_IS_BETTER = frozenset(name for name, metric in MEASURES.items() if metric.is_larger_better)
 """Objectives that are better when higher; the others are better when lower."""
-SINGLE_OBJECTIVES = ("val_accuracy", "val_loss")
+SINGLE_OBJECTIVES = tuple(MEASURES)
 
 
 FIRST_AT_RANDOM = {"tpe": 10, "gp": 10, "cmaes": 1, "nsga2": 20}
@@ -160,8 +159,9 @@ class Search(Part):
     )
     objectives: tuple[Objective, ...] = Field(
         (),
-        description="what to optimize: val_accuracy (the default) or val_loss; with nsga2, two or more of val_accuracy "
-        "(maximized), val_loss, seconds, parameters (the trained ones), bytes (of the model) (all minimized)",
+        description="what to optimize: a metric on validation, by default the sweep's, as val_accuracy or val_loss; "
+        "with nsga2, two or more of these, and of seconds, parameters (the trained ones), bytes (of the model) (all "
+        "minimized)",
     )
 
     first: tuple[dict[str, Any], ...] = Field(
@@ -202,7 +202,10 @@ class Search(Part):
 class _Stopping(Part):
     """The settings that every rule has."""
 
-    metric: Literal["val_accuracy", "val_loss"] = Field("val_accuracy", description="metric by which trials are judged")
+    metric: Measure = Field(
+        "val_accuracy",
+        description="metric by which trials are judged, by default the sweep's: that, val_accuracy or val_loss",
+    )
     min_epochs: Int = Field(1, ge=1, description="epochs that every trial completes before it can be stopped")
 
     spares_one: ClassVar[bool] = True
@@ -275,6 +278,18 @@ class Stage(Part):
         if found := (*_space_problems(self), *_search_problems(self)):
             raise SpecProblemsError(found)
         return self
+
+    def following(self, measure: Measure) -> Stage:
+        """Return the stage with the sweep's metric wherever it does not say by what to choose."""
+        start, rule, search = self.start_from, self.stop_early, self.search
+        changed: dict[str, Part] = {}
+        if start is not None and "best" not in start.model_fields_set:
+            changed["start_from"] = start.model_copy(update={"best": measure})
+        if rule is not None and "metric" not in rule.model_fields_set:
+            changed["stop_early"] = rule.model_copy(update={"metric": measure})
+        if search.is_adaptive and search.method != "qmc" and not search.objectives:
+            changed["search"] = search.model_copy(update={"objectives": (measure,)})
+        return self.model_copy(update=changed)
 
 
 def _space_problems(stage: Stage) -> Iterator[SpecProblemError]:

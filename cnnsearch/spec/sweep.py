@@ -6,15 +6,16 @@ import copy
 from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from cnnsearch.errors import SpecError
 from cnnsearch.spec.confirm import CONFIRM, Confirm
 from cnnsearch.spec.document import Document
 from cnnsearch.spec.explain import explain
 from cnnsearch.spec.fitting import without_misfits
+from cnnsearch.spec.metric import DEFAULT, MEASURES, METRICS, Measure, MetricName
 from cnnsearch.spec.model_names import knowing
-from cnnsearch.spec.problems import problems
+from cnnsearch.spec.problems import problems, unmeasured
 from cnnsearch.spec.settings import (
     DataSpec,
     Float,
@@ -106,6 +107,11 @@ class Sweep(Part):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,79}$", description="name of the results folder")
     title: str = Field("", description="title of the report")
     question: str = Field("", description="question that the sweep answers")
+    metric: MetricName = Field(
+        DEFAULT,
+        description="what chooses on validation: each trial's best epoch and the best setting. Searchers look for it, "
+        "rules stop by it, and the report is about it",
+    )
     data: DataSpec = DataSpec()
     train: TrainSpec = TrainSpec()
     seeds: tuple[Int, ...] = Field((), description="run every trial once with each of these seeds")
@@ -126,6 +132,13 @@ class Sweep(Part):
         with knowing(_own_models(raw.get("code")) if isinstance(raw, dict) else ()):
             return handler(raw)
 
+    @field_validator("stages")
+    @classmethod
+    def _follow_the_metric(cls, stages: tuple[Stage, ...], info: ValidationInfo) -> tuple[Stage, ...]:
+        """Let what does not say by what to choose go by the sweep's metric. The default needs no change."""
+        name = info.data.get("metric", DEFAULT)
+        return stages if name == DEFAULT else tuple(stage.following(METRICS[name].measure) for stage in stages)
+
     @field_validator("seeds")
     @classmethod
     def _seeds_differ(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
@@ -139,8 +152,12 @@ class Sweep(Part):
     @model_validator(mode="after")
     def _check(self) -> Self:
         stages, _ = without_misfits(self.stages, self.data)
-        confirms = self.confirm is not None
-        found = tuple(problems(stages, self.seeds, self.train, self.data, self.digests_of_code, confirms=confirms))
+        found = (
+            *problems(
+                stages, self.seeds, self.train, self.data, self.digests_of_code, confirms=self.confirm is not None
+            ),
+            *unmeasured(stages, self.metric),
+        )
         if found:
             raise SpecProblemsError(found)
         return self
@@ -160,7 +177,7 @@ class Sweep(Part):
 
     def settings(self, cell: Mapping[str, Any]) -> Settings:
         """The settings of a trial of a stage that starts from no other, given its values on some axes."""
-        values = {**self.train.recipe, "image_size": self.data.image_size, **cell}
+        values = {**self.train.recipe, "image_size": self.data.image_size, "metric": self.metric, **cell}
         code = self.digests_of_code.get(values["model"])
         return Settings.model_validate({**values, "code": code} if code else values)
 
@@ -173,7 +190,13 @@ class Sweep(Part):
 
     def with_values(self, values: dict[str, Any]) -> Sweep:
         """Return a changed sweep, given dotted keys as in `--set`, such as `{"train.epochs": 5}`. Raises SpecError."""
-        document = Document(self.name, copy.deepcopy(self.to_dict()))
+        plain = copy.deepcopy(self.to_dict())
+        if "metric" in values:  # what followed the old one follows the new one
+            for stage in plain["stages"]:
+                for part, key in (("start_from", "best"), ("stop_early", "metric"), ("search", "objectives")):
+                    if (found := stage.get(part, {})).get(key) in (self.measure, [self.measure]):
+                        del found[key]
+        document = Document(self.name, plain)
         for key, value in values.items():
             document.set(key, value, key)
         return self.from_document(document)
@@ -185,6 +208,24 @@ class Sweep(Part):
         """
         stages, needs = without_misfits(self.stages, self.data)
         return (self.model_copy(update={"stages": stages}) if needs else self), needs
+
+    @property
+    def measure(self) -> Measure:
+        """The column of its metric on validation."""
+        return METRICS[self.metric].measure
+
+    @property
+    def chosen_by(self) -> dict[str, str]:
+        """Every metric that anything is chosen by -> the key that says so."""
+        found: dict[str, str] = {self.metric: "metric"}
+        for stage in self.stages:
+            parts: list[tuple[str, str]] = [(stage.start_from.best, "start_from.best")] if stage.start_from else []
+            parts += [(stage.stop_early.metric, "stop_early.metric")] if stage.stop_early else []
+            parts += [(aim, "search.objectives") for aim in stage.search.objectives]
+            for measure, key in parts:
+                if measure in MEASURES:
+                    found.setdefault(MEASURES[measure].name, f"stages.{stage.name}.{key}")
+        return found
 
     @property
     def keeps_all_weights(self) -> bool:

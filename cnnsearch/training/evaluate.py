@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -10,6 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from cnnsearch.scores import Predicted, score
+from cnnsearch.spec.metric import ADDED, METRICS
 from cnnsearch.spec.settings import ResolvedPrecision
 from cnnsearch.training.compute.device import autocast
 from cnnsearch.training.features import Examples
@@ -41,6 +45,31 @@ class Evaluation:
     """[n] most probable class of each example."""
     confidence: NDArray[np.float32]
     """[n] probability of that class, in [0, 1]."""
+    labels: NDArray[np.int64]
+    """[n] true class of each example."""
+    ask: Callable[[], NDArray[np.float32]] | None = None
+    """Returns the probability of every class; None where these were not asked for."""
+
+    @cached_property
+    def probabilities(self) -> NDArray[np.float32]:
+        """[n, classes] probability of every class. Asked for once."""
+        assert self.ask is not None
+        return self.ask()
+
+    def score(self, metric: str) -> float | None:
+        """Return one of `spec.metric.ADDED`; None where it makes no sense."""
+        found = Predicted(self.labels, self.probabilities.shape[1], self.predicted, self.confidence, self.probabilities)
+        return score(metric, found)
+
+
+def needs_more(metric: str) -> bool:
+    """Whether a metric is computed from all predictions, and not known with loss and accuracy."""
+    return metric in ADDED
+
+
+def measured(metric: str, found: Evaluation) -> dict[str, float | None]:
+    """Return the column of an epoch's row that a sweep's metric adds: name -> value; empty for accuracy and loss."""
+    return {METRICS[metric].measure: found.score(metric)} if needs_more(metric) else {}
 
 
 @torch.inference_mode()
@@ -67,7 +96,9 @@ def _logits(model: nn.Module, inputs: tuple[Tensor, ...], device: str, precision
 
 
 @torch.inference_mode()
-def evaluate(model: nn.Module, examples: Examples, split: str, *, precision: ResolvedPrecision) -> Evaluation:
+def evaluate(
+    model: nn.Module, examples: Examples, split: str, *, precision: ResolvedPrecision, whole: bool = False
+) -> Evaluation:
     """Evaluate a model on one split; the model is left in eval mode.
 
     The result for an example does not depend on which others share its batch.
@@ -77,16 +108,21 @@ def evaluate(model: nn.Module, examples: Examples, split: str, *, precision: Res
         examples: where the split is read from.
         split: train, val or test.
         precision: of matrix products and convolutions; losses and probabilities are fp32.
+        whole: whether the probabilities of all classes will be asked for.
     """
     model.eval()
     device = examples.device
     loss = torch.zeros((), dtype=torch.float64, device=device)
     confidences, predicted, correct = [], [], torch.zeros((), dtype=torch.int64, device=device)
+    of_classes = []
     for rows in examples.rows[split].split(batch_size(examples.numbers, device)):
         inputs, labels = examples.batch(rows)
         logits = _logits(model, inputs, device, precision)
         loss += F.cross_entropy(logits, labels, reduction="none").double().sum()
-        top, label = logits.softmax(dim=1).max(dim=1)
+        chances = logits.softmax(dim=1)
+        top, label = chances.max(dim=1)
+        if whole:
+            of_classes.append(chances)
         confidences.append(top)
         predicted.append(label)
         correct += (label == labels).sum()
@@ -96,4 +132,6 @@ def evaluate(model: nn.Module, examples: Examples, split: str, *, precision: Res
         accuracy=int(correct.item()) / n,
         predicted=torch.cat(predicted).cpu().numpy(),
         confidence=torch.cat(confidences).cpu().numpy(),
+        labels=examples.labels[examples.rows[split]].cpu().numpy(),
+        ask=(lambda: torch.cat(of_classes).cpu().numpy()) if whole else None,
     )

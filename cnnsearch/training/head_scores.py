@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -44,13 +47,26 @@ def evaluate_heads(features: HeadInputs, split: str, weight: Tensor, bias: Tenso
     """
     inputs, labels = inputs_of(features, split)
     loss, correct, confidences, predicted = evaluate_products(joined(weight, bias), inputs, labels)
-    n = len(labels)
+    n, true = len(labels), labels.cpu().numpy()
     return [
-        Evaluation(trial_loss / n, trial_correct / n, trial_predicted, trial_confidence)
-        for trial_loss, trial_correct, trial_predicted, trial_confidence in zip(
-            loss.tolist(), correct.tolist(), predicted.cpu().numpy(), confidences.cpu().numpy(), strict=True
+        Evaluation(
+            trial_loss / n,
+            trial_correct / n,
+            trial_predicted,
+            trial_confidence,
+            true,
+            functools.partial(_probabilities_of, features, split, weight[trial], bias[trial]),
+        )
+        for trial, (trial_loss, trial_correct, trial_predicted, trial_confidence) in enumerate(
+            zip(loss.tolist(), correct.tolist(), predicted.cpu().numpy(), confidences.cpu().numpy(), strict=True)
         )
     ]
+
+
+def _probabilities_of(features: HeadInputs, split: str, weight: Tensor, bias: Tensor) -> NDArray[np.float32]:
+    """Every class's probability by one head, [n, C]: of one at a time, since those of all heads may not fit."""
+    chunks = features.values[features.rows[split]].split(EVALUATED_ROWS)
+    return torch.cat([probabilities(chunk, weight, bias) for chunk in chunks]).cpu().numpy()
 
 
 @torch.inference_mode()

@@ -22,8 +22,18 @@ from cnnsearch.planning.trial import EpochRow
 from cnnsearch.spec.settings import Settings
 from cnnsearch.training.compute.device import flushing_denormals
 from cnnsearch.training.compute.optimizers import BETA1, BETA2, EPSILON
+from cnnsearch.training.evaluate import measured, needs_more
 from cnnsearch.training.head_draws import Dropout, blocks, example_orders
-from cnnsearch.training.head_scores import HeadInputs, evaluate_products, inputs_of, joined, losses, padded, products
+from cnnsearch.training.head_scores import (
+    HeadInputs,
+    evaluate_heads,
+    evaluate_products,
+    inputs_of,
+    joined,
+    losses,
+    padded,
+    products,
+)
 from cnnsearch.training.history import History
 
 
@@ -43,6 +53,9 @@ class HeadState(History):
     moments: tuple[Tensor, ...] = ()
     """[C, D + 1] each: Adam's two moments, or SGD's velocity; empty before the first epoch, changed in place by the
     next."""
+
+    def __post_init__(self) -> None:
+        self.metric = self.settings.metric
 
     def state_dict(self) -> dict[str, Any]:
         """Return a checkpoint: tensors, numbers and strings only, so that `torch.load(weights_only=True)` reads it."""
@@ -76,8 +89,8 @@ def train_heads(
 
     Args:
         features: what to train and validate on.
-        states: one for each trial, up to date at every yield. All share batch size, epochs and optimizer, and have
-            trained the same number of epochs.
+        states: one for each trial, up to date at every yield. All share batch size, epochs, optimizer and metric,
+            and have trained the same number of epochs.
         has_ended: index in `states` -> whether that trial is to stop here; asked before each epoch.
 
     Yields:
@@ -86,7 +99,7 @@ def train_heads(
         the generator ends. A row's seconds are an equal share of the epoch's, so that they add up over trials.
     """
     shared = states[0].settings
-    for name in ("batch_size", "epochs", "optimizer"):
+    for name in ("batch_size", "epochs", "optimizer", "metric"):
         assert len({getattr(state.settings, name) for state in states}) == 1, f"heads of one call differ in {name}"
     done = states[0].epoch
     assert all(state.epoch == done for state in states), "heads of one call go on from the same epoch"
@@ -107,6 +120,9 @@ def train_heads(
         val_loss, val_correct, _, _ = evaluate_products(heads.weight, val_inputs, val_labels)
         val_losses, val_accuracies = _means(val_loss, val_correct, len(val_labels))
         weights, biases = heads.weight[:, :, : heads.inputs], heads.weight[:, :, heads.inputs]
+        added = [dict[str, float | None]() for _ in live]
+        if needs_more(shared.metric):
+            added = [measured(shared.metric, one) for one in evaluate_heads(features, "val", weights, biases)]
         seconds = (time.perf_counter() - start) / len(live)
         rows: list[EpochRow | None] = [None] * len(states)
         for trial, index in enumerate(live):
@@ -118,6 +134,7 @@ def train_heads(
                 val_loss=val_losses[trial],
                 val_accuracy=val_accuracies[trial],
                 lr=state.settings.lr,
+                **added[trial],
                 seconds=seconds,
             )
             rows[index] = row

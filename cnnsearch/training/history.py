@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
 from cnnsearch.planning.trial import EpochRow
+from cnnsearch.spec.metric import DEFAULT, METRICS
 
 
 @dataclass(kw_only=True)
@@ -15,7 +17,9 @@ class History:
     rows: list[EpochRow] = field(default_factory=list)
     """One row per epoch. Row 0, where there is one, is the model as the trial started, before any training."""
     best: EpochRow | None = None
-    """The epoch with the highest validation accuracy, the earliest on ties; None before the first finite epoch."""
+    """The best epoch by the sweep's metric on validation, the earliest on ties; None before the first finite epoch."""
+    metric: str = DEFAULT
+    """What decides which epoch is the best."""
 
     @property
     def epoch(self) -> int:
@@ -25,10 +29,16 @@ class History:
     def add(self, row: EpochRow) -> bool:
         """Append a row and return whether it is the best so far; one with a loss that is not finite never is."""
         self.rows.append(row)
-        if row.is_finite and (self.best is None or (row.val_accuracy or 0.0) > (self.best.val_accuracy or 0.0)):
+        if row.is_finite and (self.best is None or self._worth(row) > self._worth(self.best)):
             self.best = row
             return True
         return False
+
+    def _worth(self, row: EpochRow) -> float:
+        """What epochs are ranked by: more is better. One without the metric is the worst."""
+        metric = METRICS[self.metric]
+        value: float | None = getattr(row, metric.measure)
+        return -math.inf if value is None else metric.sign * value
 
     def history_dict(self) -> dict[str, Any]:
         """The rows as numbers only, for a checkpoint."""

@@ -20,7 +20,7 @@ from cnnsearch.training.batches import batches, normalises_one_value
 from cnnsearch.training.compute.device import autocast, derived_seed, flushing_denormals, seed_draws
 from cnnsearch.training.compute.graphs import RECORDERS, ReplayedStep
 from cnnsearch.training.compute.optimizers import Optimizer, optimizer_of
-from cnnsearch.training.evaluate import evaluate
+from cnnsearch.training.evaluate import evaluate, measured, needs_more
 from cnnsearch.training.features import Examples
 from cnnsearch.training.history import History
 from cnnsearch.training.loss import Loss
@@ -77,7 +77,9 @@ class TrainingState(History):
         names = frozenset(model.state_dict()) if keep is None else keep
         average = Average(model, names, settings.ema) if settings.ema else None
         optimizer = optimizer_of(model, settings, head)
-        return cls(model, trained or model, train_mode or model.train, names, optimizer, average)
+        return cls(
+            model, trained or model, train_mode or model.train, names, optimizer, average, metric=settings.metric
+        )
 
     @contextlib.contextmanager
     def as_evaluated(self) -> Iterator[None]:
@@ -181,7 +183,7 @@ def train(
                 if state.average is not None:
                     state.average.update(number)
         with state.as_evaluated():
-            validation = evaluate(model, examples, "val", precision=precision)
+            validation = evaluate(model, examples, "val", precision=precision, whole=needs_more(settings.metric))
         row = EpochRow(
             epoch=epoch,
             train_loss=loss_sum.item() / len(train_rows),
@@ -189,6 +191,7 @@ def train(
             val_loss=validation.loss,
             val_accuracy=validation.accuracy,
             lr=lr,
+            **measured(settings.metric, validation),
             seconds=time.perf_counter() - start,
         )
         if state.add(row):

@@ -187,11 +187,11 @@ def _scores(chosen: Chosen) -> str:
 def _selection(chosen: Chosen) -> str:
     evidence = Evidence(load(chosen.results.path, store=False))
     among = counted(len(evidence.contenders), "setting")
-    kept = f"its weights are those of epoch {chosen.record.best_epoch}, its best by validation accuracy"
+    kept = f"its weights are those of epoch {chosen.record.best_epoch}, its best by {evidence.chosen_by}"
     if chosen.is_best:
         how = (
-            f"The best of {among} by mean validation accuracy, and of its seeds the one with the highest; {kept}. "
-            "Test images had no part in the choice. The best of several is lucky: its validation accuracy is too high."
+            f"The best of {among} by mean {evidence.chosen_by}, and of its seeds the best one; {kept}. "
+            "Test images had no part in the choice. The best of several is lucky: its validation score is too good."
         )
     else:
         how = f"Named by whoever exported it, one of the networks of {among}; {kept}."

@@ -161,7 +161,5 @@ def test_a_sealed_test_set_stays_sealed() -> None:
     assert judged_split(a, b) == "val"
     overall, _ = held(a, b, counterparts(a, b).pairs)
     assert overall is not None
-    expected = np.mean(
-        [two.val_accuracy - one.val_accuracy for one, two in zip(a.configurations, b.configurations, strict=True)]
-    )
+    expected = np.mean([two.worth - one.worth for one, two in zip(a.configurations, b.configurations, strict=True)])
     assert overall.comparison.difference.value == pytest.approx(expected)

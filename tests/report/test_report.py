@@ -233,6 +233,7 @@ class TestEveryReport:
             "found",
             "networks",
             "all-settings",
+            "metrics",
             "searches",
             "heatmaps",
             "curves",
@@ -268,8 +269,8 @@ class TestPart1:
         out, page = built("part1")
         assert (out / "report.html").stat().st_size < 3_000_000
         assert [attrs["id"] for tag, attrs in page.tags if tag == "h2"] == [
-            "found", "networks", "all-settings", "heatmaps", "curves", "continued-dropout", "errors", "labels", "use",
-            "trials", "data", "method",
+            "found", "networks", "all-settings", "metrics", "heatmaps", "curves", "continued-dropout", "errors",
+            "labels", "use", "trials", "data", "method",
         ]  # fmt: skip
 
     def test_numbers_are_those_of_the_tables(self, built):

@@ -48,6 +48,12 @@ class Sizes:
     train: int
     val: int
     test: int
+    classes: int = 0
+
+    @property
+    def probabilities_bytes(self) -> int:
+        """Size of a trial's probabilities of all classes: float32, for every validation and test image."""
+        return 4 * self.classes * (self.val + self.test)
 
 
 @dataclass(frozen=True)
@@ -207,7 +213,8 @@ class Calibration:
             trials=len(listed),
             seconds=_wall_clock(each, layout.trials_at_once, in_order) + frozen,
             memory_bytes=at_once * self.memory_bytes(listed) - max(at_once - 1, 0) * self._shared_bytes(listed),
-            disk_bytes=_disk_bytes([w["weights_bytes"] for w in timed], len(timed) if keep_state else at_once, kept),
+            disk_bytes=_disk_bytes([w["weights_bytes"] for w in timed], len(timed) if keep_state else at_once, kept)
+            + (len(timed) if kept is None else min(kept, len(timed))) * sizes.probabilities_bytes,
         )
 
 

@@ -19,7 +19,7 @@ from cnnsearch.report import html
 from cnnsearch.report.watch.live import Page
 from cnnsearch.report.watch.making import Made
 from cnnsearch.results.looking import Begun, Look
-from cnnsearch.words import accuracy, percent
+from cnnsearch.words import percent
 
 MOST_SHOWN = 8
 """Most trials whose curves are drawn; many heads may be trained together."""
@@ -236,8 +236,7 @@ def _stages(look: Look) -> str:
 def _best(look: Look, axes: Sequence[str]) -> str:
     if look.best is None or look.best.best is None:
         return ""
-    reached = look.best.best.val_accuracy
-    shown = accuracy(reached, look.validation_images) if look.validation_images else percent(reached)
+    shown = look.best.shown(look.validation_images)
     return f"{setting(look.best.settings, axes) or look.best.stage}: validation {shown}"
 
 

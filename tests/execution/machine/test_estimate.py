@@ -39,6 +39,19 @@ def test_a_trials_seconds() -> None:
     assert calibration(settings).seconds(settings, SIZES, starts_from=True) == pytest.approx(expected + 1.0)
 
 
+def test_trials_that_keep_their_weights_keep_probabilities_too(small_sweep: Callable[..., Sweep]) -> None:
+    trials = list(
+        make_plan(small_sweep("stages=[{name: a, space: {lr: {grid: [0.1, 0.2, 0.3]}}}]"), "d", {}).trials.values()
+    )
+    costs = calibration(*(trial.settings for trial in trials))
+
+    def disk(classes: int, kept: int | None) -> int:
+        return costs.cost(trials, replace(SIZES, classes=classes), LAYOUT, kept).disk_bytes
+
+    assert disk(10, 2) - disk(0, 2) == 2 * 4 * 10 * (50 + 50)
+    assert disk(10, None) - disk(0, None) == 3 * 4 * 10 * (50 + 50)
+
+
 def test_what_is_no_step_takes_longer_on_a_slow_machine() -> None:
     settings = Settings(model="plain", batch_size=32, epochs=10)
     usual = calibration(settings)
