@@ -50,7 +50,7 @@ SHARES = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3)
 NEAR = 0.01
 """A regret that is as good as none: one point."""
 BEGUN_WITH = 6
-"""Settings that a search of 60 trials takes over from an earlier one."""
+"""Settings that a search of 60 trials takes over from an earlier one; one with a rule that compares trials."""
 SLOTS = 2
 AT_ONCE = 4
 
@@ -179,12 +179,12 @@ def compare(grid: Grid, seeds: int, shares: Sequence[float] = SHARES) -> dict[st
 
 
 def earlier_best(grid: Grid, seed: int, *, worst: bool = False) -> list[dict[str, Any]]:
-    """What an earlier sweep found best (or worst): half of the cells, drawn at random, trained for a third as long."""
+    """What an earlier sweep found, the best first (or the worst): half of the cells, trained for a third as long."""
     cells = sorted(grid.accuracies)
     seen = [cells[i] for i in np.random.default_rng(seed).permutation(len(cells))[: len(cells) // 2]]
     third = {cell: float(grid.accuracies[cell][: len(grid.accuracies[cell]) // 3].max()) for cell in seen}
     ranked = sorted(seen, key=lambda cell: third[cell], reverse=not worst)
-    return [dict(zip(AXES, cell, strict=True)) for cell in ranked[:BEGUN_WITH]]
+    return [dict(zip(AXES, cell, strict=True)) for cell in ranked]
 
 
 def until_near(grid: Grid, found: Sequence[tuple[float, float]]) -> float:
@@ -194,10 +194,11 @@ def until_near(grid: Grid, found: Sequence[tuple[float, float]]) -> float:
 
 def compare_priors(grid: Grid, seeds: int, way: Mapping[str, Any], until: float = 0.5) -> dict[str, list[float]]:
     """Beginning -> share of the grid's cost until a search is within a point of the best, for each seed."""
+    count = 1 if "stop_early" in way else BEGUN_WITH
     beginnings: dict[str, Callable[[int], list[dict[str, Any]]]] = {
         "nothing": lambda seed: [],
-        "the best of an earlier sweep": lambda seed: earlier_best(grid, seed),
-        "the worst of one": lambda seed: earlier_best(grid, seed, worst=True),
+        "the best of an earlier sweep": lambda seed: earlier_best(grid, seed)[:count],
+        "the worst of one": lambda seed: earlier_best(grid, seed, worst=True)[:count],
     }
     return {
         name: [

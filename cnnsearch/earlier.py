@@ -71,7 +71,9 @@ def _beginning(stage: Stage, sweep: Sweep, before: Stage | None) -> Stage:
     found = [_ranked(folder, stage, sweep) for folder in search.prior]
     turns = [cell for cell in chain.from_iterable(zip_longest(*found)) if cell is not None]
     first = list(own)
-    for cell in turns[: math.ceil(search.trials / TRIALS_FOR_ONE)]:
+    compares = stage.stop_early is not None and stage.stop_early.spares_one
+    # Several good ones would be stopped for being worse than each other: see benchmarks/README.md.
+    for cell in turns[: 1 if compares else math.ceil(search.trials / TRIALS_FOR_ONE)]:
         first += [cell] if cell not in first else []
     return stage.model_copy(update={"search": search.model_copy(update={"first": tuple(first[: search.trials])})})
 

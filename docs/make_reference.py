@@ -85,7 +85,8 @@ stage that starts from another stage searches each group separately, with `trial
 
 **Beginning with what is known.** With `search: {..., prior: [results/earlier]}` a search begins with the best settings
 of earlier sweeps that are in its space: a tenth of its trials, from several sweeps in turn. They are trained like any
-other suggestion, so a sweep of other images can mislead a search for that long and no longer. Model and fine-tuning
+other suggestion, so a sweep of other images can mislead a search for that long and no longer. With a rule that stops
+trials by comparing them it is one setting, because several good ones would stop each other. Model and fine-tuning
 mode have to agree; images, sizes and epochs may differ. `first: [{lr: 0.01, batch_size: 32}]` names settings by hand.
 What a search began with is recorded in its own results: it goes on when the earlier ones are gone.
 

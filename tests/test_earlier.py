@@ -62,6 +62,14 @@ def test_the_best_that_are_in_the_space_come_first_a_tenth_of_the_trials(earlier
     assert scores == inside["val_accuracy"].head(3).tolist()
 
 
+def test_with_a_rule_that_compares_trials_it_is_one(earlier: Path, tmp_path: Path) -> None:
+    for rule, count in (("asha", 1), ("patience", 3)):
+        stage = searching(earlier).stages[0].model_dump()
+        stages = [{**stage, "stop_early": {"method": rule, "min_epochs": 1}}]
+        sweep = searching(earlier).with_values({"stages": stages, "train.epochs": 9})
+        assert len(first_of(sweep, tmp_path)) == count
+
+
 def test_they_are_what_is_trained_first(earlier: Path, tmp_path: Path) -> None:
     sweep = with_earlier(searching(earlier), open_results(tmp_path, "part1"))
     (stage,) = sweep.stages

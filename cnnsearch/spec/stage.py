@@ -172,7 +172,7 @@ class Search(Part):
     prior: tuple[str, ...] = Field(
         (),
         description="results folders of earlier sweeps: the best settings that they found are suggested first, a tenth "
-        "of the trials (tpe, gp, cmaes, qmc, nsga2 only)",
+        "of the trials, or one with a rule that compares trials (tpe, gp, cmaes, qmc, nsga2 only)",
     )
 
     @property
