@@ -1,4 +1,4 @@
-"""The text of a sweep that suits a folder of images."""
+"""The text of a sweep that suits some images."""
 
 from __future__ import annotations
 
@@ -36,9 +36,10 @@ def batch_sizes(training: int) -> list[int]:
     return [largest // 2, largest]
 
 
-def sweep_name(folder: str) -> str:
-    """A name for the sweep, from that of the folder."""
-    name = re.sub(r"[^A-Za-z0-9_-]+", "-", Path(folder).resolve().name).strip("-_")
+def sweep_name(source: str) -> str:
+    """A name for the sweep, from that of the folder or file."""
+    path = Path(source).resolve()
+    name = re.sub(r"[^A-Za-z0-9_-]+", "-", path.name if path.is_dir() else path.stem).strip("-_")
     return name[:40] or "images"
 
 

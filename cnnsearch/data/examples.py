@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -61,6 +61,8 @@ class Example:
     part: str | None
     """The split its source puts it in; None if the source has no splits of its own."""
     content: Content
+    group: str | None = None
+    """What it has in common with images that must be in the same split; None if nothing."""
 
 
 @dataclass(frozen=True)
@@ -76,14 +78,25 @@ class Listing:
     problems: tuple[tuple[str, str], ...] = ()
     """(name, reason) of each file that should be an image but cannot be used, as far as is known without opening it."""
     warnings: tuple[str, ...] = ()
+    base: str | None = None
+    """The folder that names are relative to, as messages show it; None: the source itself."""
 
     def labels(self) -> NDArray[np.int64]:
         """[N] label of each example."""
         return np.array([example.label for example in self.examples], np.int64)
 
+    def groups(self, rows: Iterable[int]) -> NDArray[np.int64] | None:
+        """Number the groups of some examples, [n]; one without a group has its own. None if there are no groups."""
+        if all(example.group is None for example in self.examples):
+            return None
+        numbers: dict[object, int] = {}
+        keys = ((row,) if (group := self.examples[row].group) is None else group for row in rows)
+        return np.array([numbers.setdefault(key, len(numbers)) for key in keys], np.int64)
+
     def shown(self, name: str) -> str:
         """Return the name of an example as messages show it: as a path that includes the source."""
-        return printable(f"{self.source.rstrip('/')}/{name}")
+        base = self.source if self.base is None else self.base
+        return printable(f"{base.rstrip('/')}/{name}" if base else name)
 
 
 @dataclass(frozen=True)

@@ -68,7 +68,7 @@ def list_folder(
         tuple(examples),
         tuple(parts or ()),
         tuple(found.problems),
-        (*_alike(classes), *_warnings(found)),
+        (*look_alike(classes), *_warnings(found)),
     )
 
 
@@ -196,7 +196,7 @@ def _by_extension(names: Sequence[str]) -> str:
     return listed([*shown, f"{rest:,} more"] if rest else shown)
 
 
-def _alike(classes: Sequence[str]) -> tuple[str, ...]:
+def look_alike(classes: Sequence[str]) -> tuple[str, ...]:
     """Note classes whose names look the same, but for upper and lower case or the way letters are encoded."""
     groups: dict[str, list[str]] = {}
     for name in classes:

@@ -210,9 +210,11 @@ class _State:
         parts = [self.listing.examples[row].part for row in good]
         free = [row for row, part in zip(good, parts, strict=True) if part in (None, "train")]
         sizes = np.bincount(self.labels[free], minlength=len(self.listing.classes)).tolist()
-        self.chosen = suited(data.split, self.listing.parts, sizes, self.split_before)
+        groups = self.listing.groups(good)
+        before = self.split_before
+        self.chosen = suited(data.split, self.listing.parts, sizes, before, grouped=groups is not None)
         try:
-            split = assign(self.listing.parts, parts, self.labels[good], self.listing.classes, self.chosen)
+            split = assign(self.listing.parts, parts, self.labels[good], self.listing.classes, self.chosen, groups)
         except DataError as error:
             if self.everything:
                 self.cannot_split = str(error)

@@ -65,6 +65,16 @@ def split_folders(source: str, root: Path, folders: Sequence[str]) -> dict[str, 
     return {part: _within(root, name) for part, name in parts.items()}
 
 
+def part_of_word(word: str) -> str | None:
+    """Return the split that a word means, such as `validation`; None if it means none."""
+    return _WORDS.get(word.strip().lower())
+
+
+def part_of_file(name: str) -> str | None:
+    """Return the split that the name of a file means, such as `train-00000-of-00002.parquet`; None if it means none."""
+    return _meaning(os.path.splitext(name)[0])[0]
+
+
 def inner_folders(folder: Path) -> list[str]:
     """Return the names of the folders in a folder, sorted; none if it cannot be opened."""
     return _inside(folder)[0]

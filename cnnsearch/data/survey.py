@@ -1,4 +1,4 @@
-"""A look at a folder of images before anything is trained: what is in it, from names, sizes and a sample of it."""
+"""A look at images before anything is trained: what there is, from names, sizes and a sample of it."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from statistics import median
 from PIL import Image
 
 from cnnsearch.data.examples import Example, FileContent, Listing
-from cnnsearch.data.folders import list_folder
 from cnnsearch.data.images import BadImageError, decode
+from cnnsearch.data.sources import list_path
 from cnnsearch.data.splits import assign, suited
 from cnnsearch.spec.settings import AutoSplit, ChosenSplit
 from cnnsearch.storage.checksums import sha256
@@ -25,11 +25,11 @@ SAMPLE = 200
 
 @dataclass(frozen=True)
 class Survey:
-    """What was found in a folder of images."""
+    """What was found."""
 
     listing: Listing
     split: ChosenSplit
-    """How its images would be split, as far as the folder does not say."""
+    """How the images would be split, as far as their source does not say."""
     counts: dict[str, tuple[int, ...]]
     """Split -> images of each class."""
     side: int
@@ -53,21 +53,22 @@ class Survey:
         return [counts[label] for label in range(len(self.listing.classes))]
 
 
-def survey(folder: str) -> Survey:
-    """Look at a folder of images.
+def survey(source: str, *, follow_links: bool = False) -> Survey:
+    """Look at a folder of images, or at another source that is a path; see `sources.list_path`.
 
-    Raises DataError where it is no folder of images by class, has too few of them, or the sample has none to read.
+    Raises DataError where it is no such source, has too few images, or the sample has none to read.
     """
-    listing = list_folder(folder)
+    listing = list_path(source, follow_links=follow_links)
     labels = listing.labels()
     to_split = Counter(example.label for example in listing.examples if example.part in (None, "train"))
     sizes = [to_split[label] for label in range(len(listing.classes))]
-    split = suited(AutoSplit(), listing.parts, sizes)
+    groups = listing.groups(range(len(labels)))
+    split = suited(AutoSplit(), listing.parts, sizes, grouped=groups is not None)
     parts = [example.part for example in listing.examples]
-    rows = assign(listing.parts, parts, labels, listing.classes, split)
+    rows = assign(listing.parts, parts, labels, listing.classes, split, groups)
     widths, heights, unreadable = _sampled(listing.examples)
     if not widths:
-        raise BadImageError(f"{folder}: none of {len(unreadable):,} images that were tried can be read.")
+        raise BadImageError(f"{source}: none of {len(unreadable):,} images that were tried can be read.")
     return Survey(
         listing=listing,
         split=split,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -60,3 +60,16 @@ def photo(number: int, width: int = 160, height: int = 120) -> Image.Image:
 def recompressed(image: Image.Image, quality: int) -> Image.Image:
     """The image after JPEG."""
     return Image.open(io.BytesIO(encoded(image, "JPEG", quality=quality))).convert("RGB")
+
+
+def named(folder: Path) -> list[tuple[str, str]]:
+    """(path below the folder, class) of each image in a folder with a sub-folder per class."""
+    files = sorted(folder.glob("*/*.png"))
+    return [(str(file.relative_to(folder)), file.parent.name) for file in files]
+
+
+def write_table(file: Path, rows: Iterable[Iterable[object]], *columns: str, between: str = ",") -> Path:
+    """A table of text with these columns; `path` and `label` if none are given."""
+    lines = [between.join(columns or ("path", "label")), *(between.join(map(str, row)) for row in rows)]
+    file.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return file
