@@ -46,12 +46,18 @@ def deal_groups(
     lacking = np.array([wanted[part] for part in parts], np.float64)  # [splits, classes]
     sizes = np.maximum(np.bincount(labels, minlength=len(classes)), 1)
     dealt: dict[str, list[Rows]] = {part: [] for part in wanted}
+    is_empty = lacking > 0
+    left = np.bincount(np.concatenate([np.unique(labels[rows]) for rows in members]), minlength=len(classes))
     for rows in shuffled:
         inside, counts = np.unique(labels[rows], return_counts=True)
         # (lacking - counts)² - lacking², as shares of the class: how much farther each split would be from its share
         worse = ((counts**2 - 2 * counts * lacking[:, inside]) / sizes[inside] ** 2).sum(axis=1)
+        if any(scarce := left[inside] <= is_empty[:, inside].sum(axis=0)):  # the last groups go where there is nothing
+            worse[~is_empty[:, inside[scarce]].any(axis=1)] = np.inf
         to = int(worse.argmin())
         lacking[to, inside] -= counts
+        is_empty[to, inside] = False
+        left[inside] -= 1
         dealt[parts[to]].append(rows)
     found = {part: np.sort(np.concatenate(rows)) if rows else labels[:0] for part, rows in dealt.items()}
     _refuse_missing(found, labels, classes, groups, wanted)

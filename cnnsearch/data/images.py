@@ -213,10 +213,10 @@ def _scaled(grey: NDArray[Any], grey_range: GreyRange) -> NDArray[np.uint8]:
     return np.rint(np.clip((grey.astype(np.float64) - low) / (high - low), 0, 1) * 255).astype(np.uint8)
 
 
-def greys(path: Path | str) -> tuple[int, int] | None:
+def greys(source: Path | str | bytes) -> tuple[int, int] | None:
     """The lowest and highest value of a 16-bit grey image; None for any other, and for what cannot be read."""
     try:
-        with _QUIET, Image.open(path, formats=FORMATS) as image:
+        with _QUIET, Image.open(_opened(source), formats=FORMATS) as image:
             if not _is_16_bit(image):
                 return None
             _check_pixels(image.width * image.height)
@@ -226,13 +226,17 @@ def greys(path: Path | str) -> tuple[int, int] | None:
         return None
 
 
-def shape(path: Path | str, formats: Sequence[str] = FORMATS) -> tuple[int, int, str]:
+def shape(source: Path | str | bytes, formats: Sequence[str] = FORMATS) -> tuple[int, int, str]:
     """Width, height and mode of an image file as it is stored, from its header. Raises BadImageError."""
     try:
-        with _QUIET, Image.open(path, formats=tuple(formats)) as image:
+        with _QUIET, Image.open(_opened(source), formats=tuple(formats)) as image:
             return image.width, image.height, image.mode
     except Exception as error:  # as in `decode`, whatever is wrong with it
         raise BadImageError(f"cannot be read ({_one_line(str(error))})") from None
+
+
+def _opened(source: Path | str | bytes) -> Path | str | io.BytesIO:
+    return io.BytesIO(source) if isinstance(source, bytes) else source
 
 
 def _over_white(image: Image.Image) -> Image.Image:

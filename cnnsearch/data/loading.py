@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from cnnsearch.data import inspection
 from cnnsearch.data.alike import SIDE
 from cnnsearch.data.dataset import SPLITS, Dataset, contradictions, fingerprint, imbalance, leakage
-from cnnsearch.data.examples import FileContent, Listing
+from cnnsearch.data.examples import FileContent, InnerContent, Listing
 from cnnsearch.data.folders import FOLLOW, OUTSIDE
 from cnnsearch.data.greys import few_levels, grey_range, read_within
 from cnnsearch.data.images import FULL, Interpolation
@@ -83,7 +83,8 @@ def load(
             raise DataError(_refusal(state.reasons(), len(listing.examples) + len(listing.problems)))
         return state.datasets(data)
     finally:
-        index.save(example.content.path for example in listing.examples if isinstance(example.content, FileContent))
+        stored = (example.content for example in listing.examples)
+        index.save(content.key for content in stored if isinstance(content, FileContent | InnerContent))
 
 
 @dataclass

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import functools
-import glob
 import os
 from collections.abc import Sequence
+from glob import glob, has_magic
 from pathlib import Path
 from typing import Literal
 
@@ -14,6 +14,8 @@ from PIL import Image
 from cnnsearch.data import fashion_mini
 from cnnsearch.data.examples import Example, Listing, PixelContent
 from cnnsearch.data.folders import list_folder
+from cnnsearch.data.parts import inside
+from cnnsearch.data.shards import has_images, list_shards
 from cnnsearch.data.tables import DELIMITED, list_tables
 from cnnsearch.data.torchvision_sets import OFFICIAL, PREFIX, list_torchvision
 from cnnsearch.errors import DataError
@@ -45,54 +47,69 @@ def list_source(
 
 
 def list_path(source: str, *, layout: Literal["auto", "classes"] = "auto", follow_links: bool = False) -> Listing:
-    """List the images of a folder with a sub-folder per class, or of tables.
+    """List the images of a folder with a sub-folder per class, of tables, or of Parquet files with images in them.
 
     Args:
-        source: a folder or a file; or several files, as a pattern such as `photos/*.parquet`.
+        source: a folder (of class folders, or of shards) or a file; or a pattern such as `photos/*.parquet`.
         layout: see `list_folder`.
         follow_links: see `list_source`.
 
     Raises:
         DataError: there is nothing of that name, or no usable images in it.
     """
-    files = _files(source)
+    files, base = _files(source)
     if not files:
         known = (FASHION_MINI, *(PREFIX + name for name in OFFICIAL))
         return list_folder(source, known, layout=layout, follow_links=follow_links)
     endings = sorted({file.suffix.lower() for file in files})
     if len(endings) > 1:
         raise DataError(f"{printable(decoded(source))} has files of several kinds: {listed(endings)}. Give one kind.")
-    base = os.path.dirname(source.rstrip("/"))
+    if any(has_images(file) for file in files if file.suffix.lower() == ".parquet"):
+        return list_shards(source, files, base=decoded(base))
     return list_tables(source, files, follow_links=follow_links, base=decoded(base))
 
 
-_ENDINGS = (*DELIMITED, ".parquet")
+_SHARDS = (".parquet",)
+"""Extensions of the files that may hold a data set as a folder of them."""
+_ENDINGS = (*DELIMITED, *_SHARDS)
 """Extensions of the files that hold a data set."""
 
 
-def _files(source: str) -> Sequence[Path]:
-    """Return the files that a source means, by name; none if it is a folder with a sub-folder per class.
+def _files(source: str) -> tuple[Sequence[Path], str]:
+    """Return the files that a source means, by name, and their folder; no file if it is a folder of class folders.
 
     Raises DataError where they are not there.
     """
-    path, shown = typed_path(source), printable(decoded(source))
-    if "\0" in source or path.is_dir():
-        return ()
-    if path.suffix.lower() in _ENDINGS and not path.exists() and not glob.has_magic(source):
-        raise DataError(f"no file {shown}.")
-    if path.suffix.lower() in _ENDINGS and path.exists():
-        return (path,)
-    if not path.exists() and glob.has_magic(source):
-        found = sorted(Path(name) for name in glob.glob(str(path)))
-        if not found:
-            raise DataError(f"no file is called like {shown}.")
-        if odd := [file for file in found if file.suffix.lower() not in _ENDINGS]:
-            raise DataError(
-                f"{shown}: {printable(decoded(odd[0].name))} is no file of images and labels; allowed: "
-                f"{', '.join(f'*{ending}' for ending in _ENDINGS)}."
-            )
-        return found
-    return ()
+    path, shown, folder = typed_path(source), printable(decoded(source)), os.path.dirname(source)
+    if "\0" in source:
+        return (), ""
+    if path.is_dir():
+        return _shards_in(path, source.rstrip("/") or "/")
+    is_pattern = has_magic(source) and not path.exists()
+    if path.suffix.lower() in _ENDINGS and not is_pattern:
+        if not path.exists():
+            raise DataError(f"no file {shown}.")
+        return (path,), folder
+    if not is_pattern:
+        return (), ""
+    found = sorted(map(Path, glob(str(path))))
+    if not found:
+        raise DataError(f"no file is called like {shown}.")
+    if odd := [file for file in found if file.suffix.lower() not in _ENDINGS]:
+        allowed = ", ".join(f"*{ending}" for ending in _ENDINGS)
+        raise DataError(
+            f"{shown}: {printable(decoded(odd[0].name))} is no file of images and labels; allowed: {allowed}."
+        )
+    return found, folder
+
+
+def _shards_in(path: Path, folder: str) -> tuple[Sequence[Path], str]:
+    """Return the shards in a folder without sub-folders, or in data/ if that is its only one, and where they are."""
+    inner, files = inside(path)
+    if inner == ["data"] and inside(path / "data")[0] == []:
+        path, folder = path / "data", f"{folder.rstrip('/')}/data"
+        inner, files = inside(path)
+    return () if inner else tuple(path / name for name in files if Path(name).suffix.lower() in _SHARDS), folder
 
 
 def identity(source: str) -> str:

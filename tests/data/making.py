@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import io
+import json
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 from PIL import Image
 
 
@@ -73,3 +76,30 @@ def write_table(file: Path, rows: Iterable[Iterable[object]], *columns: str, bet
     lines = [between.join(columns or ("path", "label")), *(between.join(map(str, row)) for row in rows)]
     file.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return file
+
+
+def write_shard(
+    file: Path, rows: Iterable[tuple[bytes | None, str | None, Any]], names: Sequence[str] = (), group: int = 4
+) -> Path:
+    """A Parquet file as Hugging Face's data sets write it: (bytes, path, label) of each image, `group` at a time."""
+    images, labels = [], []
+    for content, path, label in rows:
+        images.append({"bytes": content, "path": path})
+        labels.append(label)
+    kind = pa.struct({"bytes": pa.binary(), "path": pa.string()})
+    table = pa.table({"image": pa.array(images, kind), "label": labels})
+    if names:
+        label = {"names": list(names), "_type": "ClassLabel"}
+        noted = {"info": {"features": {"image": {"_type": "Image"}, "label": label}}}
+        table = table.replace_schema_metadata({"huggingface": json.dumps(noted)})
+    pq.write_table(table, file, row_group_size=group)
+    return file
+
+
+def as_rows(folder: Path, *, number: bool = True) -> list[tuple[bytes | None, str | None, Any]]:
+    """The images of a folder for `write_shard`, with the last part of their paths; labels are numbers or names."""
+    classes = sorted({label for _, label in named(folder)})
+    return [
+        ((folder / path).read_bytes(), Path(path).name, classes.index(label) if number else label)
+        for path, label in named(folder)
+    ]

@@ -40,6 +40,13 @@ def test_a_test_split_that_is_given_stays() -> None:
     assert (len(found["train"]), len(found["val"]), len(found["unused"])) == (24, 6, 0)
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_as_many_groups_as_splits_are_enough(seed: int) -> None:
+    labels, groups = np.repeat([0, 1], 6), np.arange(12) // 2
+    found = assign((), [None] * 12, labels, "ab", StratifiedSplit(train=0.5, val=0.25, seed=seed), groups)
+    assert {part: rows.size for part, rows in found.items()} == {"train": 4, "val": 4, "test": 4}
+
+
 def test_a_class_in_too_few_groups_is_refused() -> None:
     labels, groups = np.repeat([0, 1], 10), np.r_[np.arange(10), np.repeat([10, 11], 5)]
     said = 'class "b" would have no (val|test) images: its images are in 2 groups, which stay together'
