@@ -12,6 +12,7 @@ from typing import Literal
 from PIL import Image
 
 from cnnsearch.data import fashion_mini
+from cnnsearch.data.archives import list_archives
 from cnnsearch.data.examples import Example, Listing, PixelContent
 from cnnsearch.data.folders import list_folder
 from cnnsearch.data.parts import inside
@@ -47,7 +48,7 @@ def list_source(
 
 
 def list_path(source: str, *, layout: Literal["auto", "classes"] = "auto", follow_links: bool = False) -> Listing:
-    """List the images of a folder with a sub-folder per class, of tables, or of Parquet files with images in them.
+    """List the images of a folder with a sub-folder per class, of tables, or of Parquet or .tar files that hold them.
 
     Args:
         source: a folder (of class folders, or of shards) or a file; or a pattern such as `photos/*.parquet`.
@@ -64,12 +65,14 @@ def list_path(source: str, *, layout: Literal["auto", "classes"] = "auto", follo
     endings = sorted({file.suffix.lower() for file in files})
     if len(endings) > 1:
         raise DataError(f"{printable(decoded(source))} has files of several kinds: {listed(endings)}. Give one kind.")
+    if endings == [".tar"]:
+        return list_archives(source, files, base=decoded(base))
     if any(has_images(file) for file in files if file.suffix.lower() == ".parquet"):
         return list_shards(source, files, base=decoded(base))
     return list_tables(source, files, follow_links=follow_links, base=decoded(base))
 
 
-_SHARDS = (".parquet",)
+_SHARDS = (".parquet", ".tar")
 """Extensions of the files that may hold a data set as a folder of them."""
 _ENDINGS = (*DELIMITED, *_SHARDS)
 """Extensions of the files that hold a data set."""

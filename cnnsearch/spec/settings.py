@@ -120,8 +120,8 @@ class DataSpec(Part):
 
     source: str = Field(
         "fashion-mini",
-        description="fashion-mini, torchvision:NAME, or a path: of a folder of images or of a table of them (.csv, "
-        ".tsv, .parquet)",
+        description="fashion-mini, torchvision:NAME, or a path: of a folder of images, of a table of them (.csv, .tsv, "
+        ".parquet), or of files that hold them (.parquet, .tar); see data.md",
     )
     image_size: Int = Field(64, ge=8, le=1024, description="side length of the square images, in pixels")
     split: Split = AutoSplit()

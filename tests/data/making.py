@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import tarfile
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -94,6 +95,25 @@ def write_shard(
         table = table.replace_schema_metadata({"huggingface": json.dumps(noted)})
     pq.write_table(table, file, row_group_size=group)
     return file
+
+
+def write_tar(file: Path, members: Mapping[str, bytes], kind: int = tarfile.PAX_FORMAT) -> Path:
+    """A .tar archive of these files."""
+    with tarfile.open(file, "w", format=kind) as archive:
+        for name, content in members.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    return file
+
+
+def as_members(folder: Path) -> dict[str, bytes]:
+    """The images of a folder for `write_tar`, each with its label beside it."""
+    found = {}
+    for path, label in named(folder):
+        found[path] = (folder / path).read_bytes()
+        found[path.removesuffix(".png") + ".cls"] = label.encode()
+    return found
 
 
 def as_rows(folder: Path, *, number: bool = True) -> list[tuple[bytes | None, str | None, Any]]:
