@@ -181,7 +181,7 @@ def _warnings(found: Found) -> tuple[str, ...]:
 
 
 def _by_extension(names: Sequence[str]) -> str:
-    """Count names by extension, the most frequent first, each with an example: `3 .heic (cat/1.heic), 1 .txt (a.txt)`.
+    """Count names by extension, the most frequent first, each with an example: `3 .psd (cat/1.psd), 1 .txt (a.txt)`.
 
     Names may be of folders, and of what is hidden or left behind by systems.
     """
@@ -220,7 +220,11 @@ def _told_apart(names: Iterable[str]) -> dict[str, str]:
 FOLLOW = "If it belongs to the data, let links lead out of the folder: --set data.follow_links=true"
 """What to do about a link out of the data."""
 
-EXTENSIONS = (".bmp", ".dib", ".gif", ".jfif", ".jif", ".jpe", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+EXTENSIONS = (
+    *(".avif", ".bmp", ".dib", ".gif", ".heic", ".heif"),
+    *(".j2c", ".j2k", ".jfif", ".jif", ".jp2", ".jpc", ".jpe", ".jpeg", ".jpf", ".jpg", ".jpx"),
+    *(".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"),
+)
 """Extensions, in any case, of the files that are taken for images."""
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from cnnsearch.data.images import RECIPE, BadImageError
+from cnnsearch.data.images import DECODER, BadImageError
 from cnnsearch.errors import DiskError
 from cnnsearch.storage.checksums import checksum
 from cnnsearch.storage.durable import read_checked, write_whole
@@ -113,7 +113,7 @@ class Index:
             return
         listed = set(keys)
         files = {path: entry for path, entry in self._files.items() if path in listed}
-        learnt = {"version": _VERSION, "recipe": RECIPE, "files": files, "bad": self._bad, "greys": self._greys}
+        learnt = {"version": _VERSION, "recipe": DECODER, "files": files, "bad": self._bad, "greys": self._greys}
         with contextlib.suppress(OSError, DiskError):
             self._path.parent.mkdir(parents=True, exist_ok=True)
             write_whole(self._path, json.dumps({"checksum": checksum(learnt), **learnt}).encode())
@@ -180,7 +180,7 @@ def _read(path: Path) -> tuple[_Files, dict[str, str], _Greys]:
         {name: (entry[0], entry[1], entry[2], entry[3]) for name, entry in files.items() if _is_entry(entry)},
         # Another version of the decoder may read what that one refused.
         {digest: reason for digest, reason in bad.items() if isinstance(reason, str)}
-        if stored.get("recipe") == RECIPE
+        if stored.get("recipe") == DECODER
         else {},
         {digest: (ends[0], ends[1]) if ends else None for digest, ends in greys.items() if _are_ends(ends)},
     )

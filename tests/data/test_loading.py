@@ -266,11 +266,11 @@ def test_too_few_images_mention_what_was_skipped_or_refused(photos: Path) -> Non
 
 
 def test_too_few_images_mention_what_was_ignored(photos: Path) -> None:
-    (photos / "dog" / "004.png").rename(photos / "dog" / "004.heic")
+    (photos / "dog" / "004.png").rename(photos / "dog" / "004.psd")
     (photos / "dog" / "003.png").unlink()
     assert refusal(photos) == [
         'class "dog" has 3 images; the split needs 4 (2 train + 1 validation + at least 1 test).',
-        "Ignored 1 entry that is not an image by its name: dog/004.heic.",
+        "Ignored 1 entry that is not an image by its name: dog/004.psd.",
     ]
 
 
