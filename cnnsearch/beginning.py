@@ -17,6 +17,11 @@ from cnnsearch.steps import Steps
 from cnnsearch.storage.paths import file_to_write, typed_path
 from cnnsearch.words import labelled, say
 
+FollowLinks = Annotated[
+    bool,
+    typer.Option("--follow-links", help="Let links, and paths in a table, lead out of the folder: data.follow_links."),
+]
+
 
 def init(
     source: Annotated[
@@ -27,6 +32,7 @@ def init(
         str | None,
         typer.Option(help="The sweep file to write; default: SOURCE's name with .yaml, here.", metavar="FILE"),
     ] = None,
+    follow_links: FollowLinks = False,
 ) -> None:
     """Write a sweep that suits some images. Nothing is overwritten."""
     with one_clear_message("stopped; nothing was written"):
@@ -46,7 +52,7 @@ def init(
             raise RequestError(f"{file} is there already, and nothing is overwritten; give another name with --out")
         if not source.isprintable():
             raise RequestError(f"{source}: a sweep file cannot name this; rename it to printable text in UTF-8")
-        text = sweep_text(survey(source), source)
+        text = sweep_text(survey(source, follow_links=follow_links), source, follow_links=follow_links)
         from_yaml(text, str(file))  # what is written can be run
         try:
             with file.open("x", encoding="utf-8") as opened:
@@ -77,6 +83,7 @@ def check(
     out: Annotated[
         str | None, typer.Option(help="Write all that was found to a file that ends in .csv.", metavar="FILE")
     ] = None,
+    follow_links: FollowLinks = False,
     as_json: AsJson = False,
 ) -> None:
     """Check images: copies, also mirrored or recompressed ones, wrong labels, images that stand out."""
@@ -85,7 +92,7 @@ def check(
         from cnnsearch import checking
 
         file = file_to_write(out, [".csv"]) if out is not None else None
-        found = checking.check(source, steps)
+        found = checking.check(source, steps, follow_links=follow_links)
         if file is not None:
             checking.write(found, file)
         steps.end()

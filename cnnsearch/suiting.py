@@ -43,7 +43,7 @@ def sweep_name(source: str) -> str:
     return name[:40] or "images"
 
 
-def sweep_text(found: Survey, source: str) -> str:
+def sweep_text(found: Survey, source: str, *, follow_links: bool = False) -> str:
     """The sweep file, with comments that say why it is as it is."""
     size, batches = image_size(found.side), batch_sizes(found.training)
     return "\n".join(
@@ -58,6 +58,7 @@ def sweep_text(found: Survey, source: str) -> str:
             f"  source: {json.dumps(source, ensure_ascii=False)}",
             f"  image_size: {size}  # {_why_size(found.side, size)}",
             *_split(found),
+            *(["  follow_links: true"] if follow_links else []),
             *(["  on_bad_image: skip  # some files cannot be read"] if found.unreadable else []),
             "",
             *_train(found),

@@ -101,6 +101,21 @@ def test_nothing_is_overwritten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert Path("p.yaml").read_bytes() == before
 
 
+def test_links_out_of_the_folder_are_followed_where_asked_for(tmp_path: Path) -> None:
+    photos = fill_folder(tmp_path / "photos", {"cat": 12, "dog": 13})
+    (tmp_path / "chosen").mkdir()
+    for name in ("cat", "dog"):
+        (tmp_path / "chosen" / name).symlink_to(photos / name)
+    refused = ask(tmp_path / "chosen", command="init")
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert "outside the data" in refused.stderr
+    assert ask(tmp_path / "chosen", "--follow-links", "--out", tmp_path / "mine.yaml", command="init").returncode == 0
+    assert load_sweep(tmp_path / "mine.yaml").data.follow_links
+    dry = ask(tmp_path / "mine.yaml", "--dry-run", "--serial", "--out", tmp_path / "results")
+    assert dry.returncode == 0, dry.stderr
+    assert "25 images" in ask(tmp_path / "chosen", "--follow-links", command="check").stdout
+
+
 def test_refusals(tmp_path: Path) -> None:
     fill_folder(tmp_path / "p", {"a": 10, "b": 10})
     (tmp_path / "a\tb").mkdir()

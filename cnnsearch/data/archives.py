@@ -10,11 +10,11 @@ import functools
 import os
 import tarfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
-from cnnsearch.data.examples import InnerContent, Listing
+from cnnsearch.data.examples import InnerContent
 from cnnsearch.data.folders import is_image_name
 from cnnsearch.data.images import BadImageError
 from cnnsearch.data.index import MAX_FILE_BYTES, UnreadableError
@@ -33,21 +33,22 @@ _LABEL_KEYS = ("label", "cls", "class")
 _DEVICES = (tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE)
 
 
-def list_archives(source: str, files: Sequence[Path], *, base: str) -> Listing:
-    """List the images in .tar files.
+def archive_rows(source: str, files: Sequence[Path], *, base: str, labelled: bool = True) -> Rows:
+    """Read what .tar files say of the images in them.
 
-    Classes, and the images of a class, are in the order of their names by Unicode code point: an archive of a folder
-    per class, with a label beside each image, is the same data as the folder.
+    The images of a class are in the order of their names by Unicode code point: an archive of a folder per class, with
+    a label beside each image, is the same data as the folder.
 
     Args:
         source: what the user asked for.
         files: the archives. The names of several may say which splits they hold.
         base: the folder of the files, as messages show it.
+        labelled: whether a label is needed.
 
     Raises:
         DataError: a file cannot be read, or holds what no archive of images should.
     """
-    found = [(file, *_samples(file)) for file in files]
+    found = [(file, *_samples(file, labelled=labelled)) for file in files]
     samples = [(file, sample) for file, some, _ in found for sample in some]
     parts, splits = splits_of(files), [sample.split for _, sample in samples]
     if not any(splits) and parts is not None:
@@ -72,7 +73,7 @@ def list_archives(source: str, files: Sequence[Path], *, base: str) -> Listing:
         content=content,
         problems={row: sample.problem for row, (_, sample) in enumerate(samples) if sample.problem},
         warnings=_ignored(ignored),
-    ).listing()
+    )
 
 
 @dataclass
@@ -126,8 +127,11 @@ def _word(value: Any) -> str:
     return str(value).strip()
 
 
-def _samples(file: Path) -> tuple[list[_Sample], list[str]]:
-    """Return the samples of an archive in their order, and the names of members that are not taken."""
+def _samples(file: Path, *, labelled: bool) -> tuple[list[_Sample], list[str]]:
+    """Return the samples of an archive in their order, and the names of members that are not taken.
+
+    Where no label is needed, what has none is no problem, and what has no image is no sample.
+    """
     samples: dict[str, _Sample] = {}
     ignored = []
     try:
@@ -164,7 +168,9 @@ def _samples(file: Path) -> tuple[list[_Sample], list[str]]:
         _refuse(file, f"is no .tar archive that can be read ({printable(str(error))[:200]})")
     for sample in samples.values():
         sample.settle()
-    return list(samples.values()), ignored
+    if labelled:
+        return list(samples.values()), ignored
+    return [replace(sample, problem="") for sample in samples.values() if sample.image], ignored
 
 
 def _members(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
 from cnnsearch.data.dataset import SPLITS
-from cnnsearch.data.examples import Content, Example, Listing
+from cnnsearch.data.examples import Example, FileContent, InnerContent, Listing
 from cnnsearch.data.folders import look_alike
 from cnnsearch.data.parts import part_of_word
 from cnnsearch.errors import DataError
@@ -33,7 +33,7 @@ class Rows:
     """"" where an image belongs to no group; None if there are no groups."""
     where: Callable[[int], str]
     """Row -> how a message names it, after the source: `row 3`."""
-    content: Callable[[int], Content]
+    content: Callable[[int], FileContent | InnerContent]
     classes: Sequence[str] | None = None
     """Names of the classes in their order; None: the labels, by code point."""
     problems: dict[int, str] = field(default_factory=dict)

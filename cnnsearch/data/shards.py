@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 
-from cnnsearch.data.examples import InnerContent, Listing
+from cnnsearch.data.examples import InnerContent
 from cnnsearch.data.images import BadImageError
 from cnnsearch.data.index import MAX_FILE_BYTES, UnreadableError
 from cnnsearch.data.rows import Rows
@@ -28,8 +28,8 @@ from cnnsearch.errors import DataError
 from cnnsearch.storage.reading import opened
 from cnnsearch.words import decoded, listed, printable
 
-_KEPT_GROUPS = 3
-"""Row groups that are kept in memory: threads read images of at most two that follow each other."""
+_KEPT_GROUPS, _KEPT_BYTES = 3, 2**28
+"""Row groups that are kept in memory: so many, and more while they are small, for threads that read far apart."""
 
 
 def has_images(file: Path) -> bool:
@@ -42,8 +42,8 @@ def has_images(file: Path) -> bool:
     return _image_column(schema) is not None
 
 
-def list_shards(source: str, files: Sequence[Path], *, base: str) -> Listing:
-    """List the images in Parquet files.
+def shard_rows(source: str, files: Sequence[Path], *, base: str, labelled: bool = True) -> Rows:
+    """Read what Parquet files say of the images in them.
 
     Images of a class are in the order of their paths, where all rows have one, else in the order of the rows. Classes
     that have names in the schema's metadata are in the order there; others are in the order of their names.
@@ -52,11 +52,12 @@ def list_shards(source: str, files: Sequence[Path], *, base: str) -> Listing:
         source: what the user asked for.
         files: with the same columns and classes. The names of several may say which splits they hold.
         base: the folder of the files, as messages show it.
+        labelled: whether a label is needed.
 
     Raises:
         DataError: a file cannot be read or lacks a column, or what it says cannot be used.
     """
-    shards = [_Shard.of(file) for file in files]
+    shards = [_Shard.of(file, labelled=labelled) for file in files]
     odd = next((shard for shard in shards if shard.classes != shards[0].classes), None)
     if odd is not None:
         first, other = (printable(decoded(shard.file.name)) for shard in (shards[0], odd))
@@ -90,7 +91,7 @@ def list_shards(source: str, files: Sequence[Path], *, base: str) -> Listing:
         where=places.where,
         content=content,
         classes=shards[0].classes,
-    ).listing()
+    )
 
 
 @dataclass(frozen=True)
@@ -109,14 +110,15 @@ class _Shard:
     """Names of the classes, by the numbers that are the labels; None if the labels are names."""
 
     @classmethod
-    def of(cls, file: Path) -> _Shard:
+    def of(cls, file: Path, *, labelled: bool) -> _Shard:
+        """Read all but the images. Raises DataError."""
         shown = printable(decoded(str(file)))
         try:
             with opened(file, follow=True), pa.parquet.ParquetFile(file) as parquet:
                 schema, metadata = parquet.schema_arrow, parquet.metadata
                 features = _features(schema)
                 image, label = _image_column(schema), _label_column(schema, features)
-                if image is None or label is None:
+                if image is None or (label is None and labelled):
                     lacking = "a column of images" if image is None else "the column label"
                     raise DataError(
                         f"{shown} has the columns {listed([printable(name) for name in schema.names])}; it lacks "
@@ -125,22 +127,21 @@ class _Shard:
                 is_struct = pa.types.is_struct(schema.field(image).type)
                 has_path = is_struct and schema.field(image).type.get_field_index("path") >= 0
                 also = [name for name in OPTIONAL if name in schema.names and name not in (image, label)]
-                read = parquet.read(columns=[label, *also, *([f"{image}.path"] if has_path else [])])
+                wanted = [*([label] if label else []), *also, *([f"{image}.path"] if has_path else [])]
+                read = parquet.read(columns=wanted)
         except OSError as error:
             raise DataError(f"{shown} cannot be read ({error.strerror or error}).") from None
         except pa.ArrowException as error:
             raise DataError(f"{shown} cannot be read ({printable(str(error).splitlines()[0])[:200]}).") from None
-        names = _class_names(features.get(label))
-        texts = {"label": as_text(read[label], label, file), **{name: as_text(read[name], name, file) for name in also}}
-        if names is not None and pa.types.is_integer(read[label].type):
-            texts["label"] = _named(read[label], names, shown)
-        else:
-            names = None
+        names, texts = None, {name: as_text(read[name], name, file) for name in also}
+        if label is not None:
+            names = _class_names(features.get(label)) if pa.types.is_integer(read[label].type) else None
+            texts["label"] = _named(read[label], names, shown) if names else as_text(read[label], label, file)
         if has_path:
             paths = [chunk.field("path") for chunk in read[image].chunks]
             texts["path"] = as_text(pa.chunked_array(paths, schema.field(image).type.field("path").type), "path", file)
         else:
-            texts["path"] = pa.nulls(read.num_rows, pa.string())
+            texts["path"] = pa.nulls(metadata.num_rows, pa.string())
         sizes = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
         bytes_column = f"{image}.bytes" if is_struct else image
         return cls(file, pa.table(texts), bytes_column, np.cumsum([0, *sizes]).tolist(), metadata, names)
@@ -237,6 +238,6 @@ class _Store:
             kind = values.type.field("bytes").type
             values = pa.chunked_array([chunk.field("bytes") for chunk in values.chunks], kind)
         self._groups[at, group] = values
-        while len(self._groups) > _KEPT_GROUPS:
+        while len(self._groups) > _KEPT_GROUPS and sum(kept.nbytes for kept in self._groups.values()) > _KEPT_BYTES:
             self._groups.popitem(last=False)
         return values

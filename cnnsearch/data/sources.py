@@ -12,12 +12,13 @@ from typing import Literal
 from PIL import Image
 
 from cnnsearch.data import fashion_mini
-from cnnsearch.data.archives import list_archives
+from cnnsearch.data.archives import archive_rows
 from cnnsearch.data.examples import Example, Listing, PixelContent
 from cnnsearch.data.folders import list_folder
 from cnnsearch.data.parts import inside
-from cnnsearch.data.shards import has_images, list_shards
-from cnnsearch.data.tables import DELIMITED, list_tables
+from cnnsearch.data.rows import Rows
+from cnnsearch.data.shards import has_images, shard_rows
+from cnnsearch.data.tables import DELIMITED, table_rows
 from cnnsearch.data.torchvision_sets import OFFICIAL, PREFIX, list_torchvision
 from cnnsearch.errors import DataError
 from cnnsearch.storage.paths import typed_path
@@ -62,14 +63,30 @@ def list_path(source: str, *, layout: Literal["auto", "classes"] = "auto", follo
     if not files:
         known = (FASHION_MINI, *(PREFIX + name for name in OFFICIAL))
         return list_folder(source, known, layout=layout, follow_links=follow_links)
+    return _rows(source, files, base, follow_links=follow_links, labelled=True).listing()
+
+
+def rows_to_classify(file: str, *, follow_links: bool = False) -> Rows | None:
+    """Read a file that names or holds many images, with labels or without; None for a file of another kind.
+
+    Raises:
+        DataError: it cannot be read, or lacks a column.
+    """
+    path = typed_path(file)
+    if path.suffix.lower() not in _ENDINGS:
+        return None
+    return _rows(file, [path], os.path.dirname(file), follow_links=follow_links, labelled=False)
+
+
+def _rows(source: str, files: Sequence[Path], base: str, *, follow_links: bool, labelled: bool) -> Rows:
     endings = sorted({file.suffix.lower() for file in files})
     if len(endings) > 1:
         raise DataError(f"{printable(decoded(source))} has files of several kinds: {listed(endings)}. Give one kind.")
     if endings == [".tar"]:
-        return list_archives(source, files, base=decoded(base))
+        return archive_rows(source, files, base=decoded(base), labelled=labelled)
     if any(has_images(file) for file in files if file.suffix.lower() == ".parquet"):
-        return list_shards(source, files, base=decoded(base))
-    return list_tables(source, files, follow_links=follow_links, base=decoded(base))
+        return shard_rows(source, files, base=decoded(base), labelled=labelled)
+    return table_rows(source, files, base=decoded(base), follow_links=follow_links, labelled=labelled)
 
 
 _SHARDS = (".parquet", ".tar")

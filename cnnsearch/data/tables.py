@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet
 
-from cnnsearch.data.examples import FileContent, Listing
+from cnnsearch.data.examples import FileContent
 from cnnsearch.data.folders import OUTSIDE, link_problem
 from cnnsearch.data.parts import part_of_file
 from cnnsearch.data.rows import Rows, refuse_contradictions
@@ -37,22 +37,26 @@ _AS_TEXT = (
 )
 
 
-def list_tables(source: str, files: Sequence[Path], *, follow_links: bool = False, base: str = "") -> Listing:
-    """List the images that tables name.
+def table_rows(
+    source: str, files: Sequence[Path], *, base: str, follow_links: bool = False, labelled: bool = True
+) -> Rows:
+    """Read tables that name image files.
 
-    Classes, and the images of a class, are in the order of their names by Unicode code point, whatever the order of the
-    rows: the same files in a folder per class make the same data.
+    The images of a class are in the order of their names by Unicode code point, whatever the order of the rows: the
+    same files in a folder per class make the same data.
 
     Args:
         source: what the user asked for.
         files: the tables, all of them with the same columns. The name of one may say which split it holds.
-        follow_links: whether paths and links may lead out of the folder of their table.
         base: the folder of the tables, as messages show it.
+        follow_links: whether paths and links may lead out of the folder of their table.
+        labelled: whether a label is needed.
 
     Raises:
         DataError: a table cannot be read or lacks a column, or what it says cannot be used.
     """
-    tables = [read_table(file) for file in files]
+    needed = NEEDED if labelled else NEEDED[:1]
+    tables = [_read(file, needed) for file in files]
     columns = {name for table in tables for name in table.column_names}
     places = Places(tables, files)
     given = [path for table in tables for path in table["path"].to_pylist()]
@@ -74,8 +78,9 @@ def list_tables(source: str, files: Sequence[Path], *, follow_links: bool = Fals
             f"{printable(source)} names {len(given):,} files, and none of them is there, for example "
             f"{printable(given[0])} ({places.where(0)}).\nPaths are relative to the folder of the table."
         )
-    refuse_contradictions(rows, found.repeated(), "file")
-    return rows.listing()
+    if labelled:
+        refuse_contradictions(rows, found.repeated(), "file")
+    return rows
 
 
 @dataclass(frozen=True)
@@ -136,12 +141,15 @@ def column(tables: Sequence[pa.Table], name: str) -> list[str]:
     ]
 
 
-def read_table(file: Path) -> pa.Table:
-    """Read the columns of a table of paths, as text. Raises DataError."""
+def _read(file: Path, needed: Sequence[str]) -> pa.Table:
+    """Read the columns of a table of paths, as text. Raises DataError where one that is needed is not there."""
     ending = file.suffix.lower()
     try:
         with opened(file, follow=True) as content:
-            found = _read_text(content, DELIMITED[ending], file) if ending in DELIMITED else _read_parquet(file)
+            if ending in DELIMITED:
+                found = _read_text(content, DELIMITED[ending], file, needed)
+            else:
+                found = _read_parquet(file, needed)
     except OSError as error:
         raise DataError(f"{_shown(file)} cannot be read ({error.strerror or error}).") from None
     except (pa.ArrowException, UnicodeDecodeError) as error:
@@ -152,14 +160,15 @@ def read_table(file: Path) -> pa.Table:
     return pa.table({name: as_text(values, name, file) for name, values in found.items()})
 
 
-def refuse_lacking(names: Sequence[str], file: Path, also: str = "") -> None:
+def _refuse_lacking(names: Sequence[str], file: Path, needed: Sequence[str], also: str = "") -> None:
     """Raise DataError where a table lacks a column that it needs, or has one twice."""
-    lacking = [name for name in NEEDED if name not in names]
+    lacking = [name for name in needed if name not in names]
     has = f"has the columns {listed([printable(name) for name in names])}" if names else "has no columns"
     if lacking:
+        optional = listed([name for name in (*NEEDED, *OPTIONAL) if name not in needed])
         raise DataError(
             f"{_shown(file)} {has}; it lacks {listed(lacking)}.\n"
-            f"Needed: {listed(NEEDED)}{also}; {listed(OPTIONAL)} are optional."
+            f"Needed: {listed(needed)}{also}; {optional} are optional."
         )
     if twice := [name for name in (*NEEDED, *OPTIONAL) if list(names).count(name) > 1]:
         raise DataError(f"{_shown(file)} has the column {twice[0]} twice.")
@@ -184,12 +193,12 @@ def as_text(values: pa.ChunkedArray, name: str, file: Path) -> pa.ChunkedArray:
     return values.cast(pa.string())
 
 
-def _read_text(content: Any, delimiter: str, file: Path) -> dict[str, pa.ChunkedArray]:
+def _read_text(content: Any, delimiter: str, file: Path, needed: Sequence[str]) -> dict[str, pa.ChunkedArray]:
     line = content.readline(_HEADER_BYTES).decode("utf-8-sig")
     if delimiter == "," and "," not in line and ";" in line:  # as spreadsheets write where the comma is in numbers
         delimiter = ";"
     names = [name.strip() for name in next(csv.reader([line], delimiter=delimiter), [])]
-    refuse_lacking(names, file)
+    _refuse_lacking(names, file, needed)
     content.seek(0)
     wanted = [name for name in (*NEEDED, *OPTIONAL) if name in names]
     unique = [name if name in wanted else f"{at} {name}" for at, name in enumerate(names)]
@@ -202,10 +211,10 @@ def _read_text(content: Any, delimiter: str, file: Path) -> dict[str, pa.Chunked
     return {name: table[name] for name in wanted}
 
 
-def _read_parquet(file: Path) -> dict[str, pa.ChunkedArray]:
+def _read_parquet(file: Path, needed: Sequence[str]) -> dict[str, pa.ChunkedArray]:
     with pa.parquet.ParquetFile(file) as opened_table:
         names = opened_table.schema_arrow.names
-        refuse_lacking(names, file, ", or an image column with the images themselves and a label")
+        _refuse_lacking(names, file, needed, ", or an image column with the images themselves and a label")
         wanted = [name for name in (*NEEDED, *OPTIONAL) if name in names]
         table = opened_table.read(columns=wanted)
     return {name: table[name] for name in wanted}

@@ -68,7 +68,7 @@ def recompressed(image: Image.Image, quality: int) -> Image.Image:
 
 def named(folder: Path) -> list[tuple[str, str]]:
     """(path below the folder, class) of each image in a folder with a sub-folder per class."""
-    files = sorted(folder.glob("*/*.png"))
+    files = sorted(folder.glob("*/*.*"))
     return [(str(file.relative_to(folder)), file.parent.name) for file in files]
 
 
@@ -112,7 +112,7 @@ def as_members(folder: Path) -> dict[str, bytes]:
     found = {}
     for path, label in named(folder):
         found[path] = (folder / path).read_bytes()
-        found[path.removesuffix(".png") + ".cls"] = label.encode()
+        found[path.rpartition(".")[0] + ".cls"] = label.encode()
     return found
 
 

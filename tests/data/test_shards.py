@@ -171,6 +171,7 @@ def test_each_row_group_is_read_once_however_rows_are_shuffled(tmp_path: Path, m
         return real(self, group, **how)
 
     monkeypatch.setattr(module, "_KEPT_GROUPS", 1)
+    monkeypatch.setattr(module, "_KEPT_BYTES", 0)
     monkeypatch.setattr(pq.ParquetFile, "read_row_group", noted)
     read(file, split=StratifiedSplit())
     assert groups == 3 * [*range(7)]  # to hash, to decode, and to look for 16-bit greys
