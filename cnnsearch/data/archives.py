@@ -174,8 +174,13 @@ def _samples(file: Path, *, labelled: bool) -> tuple[list[_Sample], list[str]]:
 
 
 def _members(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
-    """Yield the members without keeping them, which would take a lot of memory for many."""
+    """Yield the members without keeping them, which would take a lot of memory for many.
+
+    A size below zero would lead back to an earlier member, for ever.
+    """
     while (member := archive.next()) is not None:
+        if member.size < 0:
+            raise tarfile.ReadError(f"{_shown(member.name)} has a size of {member.size:,} bytes")
         yield member
         archive.members.clear()  # type: ignore[attr-defined]  # not documented, but long relied on by WebDataset
 

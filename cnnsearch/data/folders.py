@@ -132,7 +132,10 @@ def _refuse_missing(source: str, root: Path, known: Sequence[str]) -> None:
     except (OSError, ValueError):  # no access, a NUL in the name, no such parent
         exists, siblings = False, []
     if exists:
-        raise DataError(f"{text(source)} is a file, not a folder; unpack it if it is an archive.")
+        raise DataError(
+            f"{text(source)} is a file, not a folder; unpack it if it is an archive.\n"
+            "Files that are read as they are: tables (.csv, .tsv, .parquet), .parquet with images in it, and .tar."
+        )
     near = difflib.get_close_matches(root.name, siblings, 1)
     candidates = [str(Path(source).parent / near[0])] if near else []
     folded = {name.rpartition(":")[2].lower(): name for name in known} | {name.lower(): name for name in known}
@@ -140,7 +143,8 @@ def _refuse_missing(source: str, root: Path, known: Sequence[str]) -> None:
     hint = f" Did you mean {text(candidates[0])}?" if candidates else ""
     raise DataError(
         f"no folder {text(source) or '(empty name)'}.{hint}\n"
-        "Images come from a folder with one sub-folder per class, from fashion-mini, or from torchvision:NAME."
+        "Images come from a folder with one sub-folder per class, a table (.csv, .tsv, .parquet), files that hold them "
+        "(.parquet, .tar), fashion-mini, or torchvision:NAME."
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import functools
 import os
 from collections.abc import Sequence
@@ -108,7 +109,7 @@ def _files(source: str) -> tuple[Sequence[Path], str]:
     is_pattern = has_magic(source) and not path.exists()
     if path.suffix.lower() in _ENDINGS and not is_pattern:
         if not path.exists():
-            raise DataError(f"no file {shown}.")
+            raise DataError(f"no file {shown}.{_near(path, source)}")
         return (path,), folder
     if not is_pattern:
         return (), ""
@@ -121,6 +122,16 @@ def _files(source: str) -> tuple[Sequence[Path], str]:
             f"{shown}: {printable(decoded(odd[0].name))} is no file of images and labels; allowed: {allowed}."
         )
     return found, folder
+
+
+def _near(path: Path, source: str) -> str:
+    """` Did you mean ...?`, if a file is called like one that is not there."""
+    try:
+        siblings = [entry.name for entry in path.parent.iterdir() if entry.suffix.lower() in _ENDINGS]
+    except OSError:
+        return ""
+    near = difflib.get_close_matches(path.name, siblings, 1)
+    return f" Did you mean {printable(decoded(str(Path(source).parent / near[0])))}?" if near else ""
 
 
 def _shards_in(path: Path, folder: str) -> tuple[Sequence[Path], str]:

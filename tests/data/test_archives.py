@@ -146,6 +146,16 @@ def test_sparse_files_and_large_labels_are_refused(
     assert "holds cat/x.png, a sparse file; only whole files are read." in refused(tmp_path / "sparse.tar")
 
 
+def test_a_size_below_zero_does_not_lead_back_for_ever(photos: Path, tmp_path: Path) -> None:
+    evil = tarfile.TarInfo("cat/x.png")
+    evil.size = -1024
+    header = evil.tobuf(tarfile.GNU_FORMAT)
+    source = write_tar(tmp_path / "all.tar", as_members(photos))
+    source.write_bytes(header + source.read_bytes())
+    said = "all.tar is no .tar archive that can be read (cat/x.png has a size of -1,024 bytes)."
+    assert said in refused(source)
+
+
 def test_archives_that_cannot_be_read(photos: Path, tmp_path: Path) -> None:
     source = write_tar(tmp_path / "all.tar", as_members(photos))
     whole = source.read_bytes()

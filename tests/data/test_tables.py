@@ -154,6 +154,8 @@ def test_tables_that_are_not_there(photos: Path) -> None:
     assert f"no file is called like {photos}/*.csv." in refused(photos / "*.csv")
     write_table(photos / "all.csv", named(photos))
     pd.DataFrame(named(photos), columns=["path", "label"]).to_parquet(photos / "all.parquet")
+    assert f"no file {photos}/al.csv. Did you mean {photos}/all.csv?" in refused(photos / "al.csv")
+    assert "no file none/all.csv." in refused("none/all.csv")
     assert "has files of several kinds: .csv and .parquet. Give one kind." in refused(photos / "all.*")
     assert "000.png is no file of images and labels; allowed: *.csv" in refused(photos / "cat" / "*.png")
     os.mkfifo(photos / "fifo.csv")
