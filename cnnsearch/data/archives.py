@@ -53,13 +53,14 @@ def archive_rows(source: str, files: Sequence[Path], *, base: str, labelled: boo
     parts, splits = splits_of(files), [sample.split for _, sample in samples]
     if not any(splits) and parts is not None:
         splits = [part for part, (_, some, _) in zip(parts, found, strict=True) for _ in some]
+    whole = {file: str(file) for file in files}
     names = [f"{decoded(file.name)}/{decoded(sample.image or sample.key)}" for file, sample in samples]
     ignored = [f"{decoded(file.name)}/{decoded(name)}" for file, _, names_of_file in found for name in names_of_file]
 
     def content(row: int) -> InnerContent:
         file, sample = samples[row]
-        fetch = functools.partial(_fetch, str(file), sample.start, sample.size)
-        return InnerContent(str(file), sample.start, fetch, sample.size)
+        fetch = functools.partial(_fetch, whole[file], sample.start, sample.size)
+        return InnerContent(whole[file], sample.start, fetch, sample.size)
 
     return Rows(
         source=source,

@@ -30,6 +30,8 @@ from cnnsearch.words import decoded, listed, printable
 
 _KEPT_GROUPS, _KEPT_BYTES = 3, 2**28
 """Row groups that are kept in memory: so many, and more while they are small, for threads that read far apart."""
+_MOST_BYTES = 2**31
+"""Most bytes of images in a row group, which is read as a whole; Arrow reads no more at once."""
 
 
 def has_images(file: Path) -> bool:
@@ -67,18 +69,16 @@ def shard_rows(source: str, files: Sequence[Path], *, base: str, labelled: bool 
     store, paths = _Store(shards), column(tables, "path")
     of_file = [(at, row) for at, table in enumerate(tables) for row in range(table.num_rows)]
     count = Counter((at, path) for (at, _), path in zip(of_file, paths, strict=True))
-    places = Places(tables, files)
+    places, shown, whole = Places(tables, files), [decoded(file.name) for file in files], [str(file) for file in files]
 
     def name(row: int) -> str:
         at, number = of_file[row]
         is_unique = paths[row] and count[at, paths[row]] == 1
-        return (
-            f"{decoded(files[at].name)}/{paths[row]}" if is_unique else f"{decoded(files[at].name)} row {number + 1:,}"
-        )
+        return f"{shown[at]}/{paths[row]}" if is_unique else f"{shown[at]} row {number + 1:,}"
 
     def content(row: int) -> InnerContent:
         at, number = of_file[row]
-        return InnerContent(str(files[at]), number, functools.partial(store.fetch, at, number))
+        return InnerContent(whole[at], number, functools.partial(store.fetch, at, number))
 
     return Rows(
         source=source,
@@ -144,7 +144,20 @@ class _Shard:
             texts["path"] = pa.nulls(metadata.num_rows, pa.string())
         sizes = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
         bytes_column = f"{image}.bytes" if is_struct else image
+        _refuse_large_groups(metadata, bytes_column, shown)
         return cls(file, pa.table(texts), bytes_column, np.cumsum([0, *sizes]).tolist(), metadata, names)
+
+
+def _refuse_large_groups(metadata: Any, column: str, shown: str) -> None:
+    for number in range(metadata.num_row_groups):
+        group = metadata.row_group(number)
+        parts = [group.column(at) for at in range(group.num_columns)]
+        size = sum(part.total_uncompressed_size for part in parts if part.path_in_schema == column)
+        if size > _MOST_BYTES:
+            raise DataError(
+                f"{shown} has {size:,} bytes of images in one row group, which is read as a whole; the limit is "
+                f"{_MOST_BYTES:,}.\nWrite it with fewer images in each, such as row_group_size=100."
+            )
 
 
 def _features(schema: pa.Schema) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -140,6 +141,18 @@ def test_files_that_cannot_be_used(photos: Path, tmp_path: Path) -> None:
     write_shard(tmp_path / "shards" / "train.parquet", as_rows(photos), NAMES)
     write_shard(tmp_path / "shards" / "more.parquet", as_rows(photos), NAMES)
     assert "train.parquet is named after a split and more.parquet is not." in refused(tmp_path / "shards")
+
+
+def test_row_groups_that_are_too_large_are_refused(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = write_shard(tmp_path / "all.parquet", as_rows(photos), NAMES, group=13)
+    monkeypatch.setattr(module, "_MOST_BYTES", 4000)
+    said = refused(file)
+    assert re.search(r"all.parquet has [\d,]+ bytes of images in one row group, .* the limit is 4,000\.", said)
+    assert said.endswith("Write it with fewer images in each, such as row_group_size=100.")
+    write_shard(file, as_rows(photos), NAMES, group=4)
+    assert read(file).fingerprint == read(photos).fingerprint
 
 
 def test_unchanged_files_are_not_read_again(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
