@@ -84,7 +84,7 @@ class Rows:
         return self.names[row] if where in self.names[row] else f"{self.names[row]} ({where})"
 
     def _parts(self) -> tuple[tuple[str, ...], list[str] | None]:
-        """Return the splits that the rows bring, and that of each row; none if all rows are in the same."""
+        """Return the splits that the rows bring, and that of each row; none if all rows are for training."""
         if self.splits is None or not any(self.splits):
             return (), None
         meant = {word: part_of_word(word) for word in set(self.splits)}
@@ -94,7 +94,7 @@ class Rows:
             raise DataError(f"{printable(f'{self.source}, {self.where(row)}')}: {said}; allowed: {', '.join(SPLITS)}")
         found = [part or "" for part in map(meant.__getitem__, self.splits)]
         given = tuple(part for part in SPLITS if part in set(found))
-        if len(given) == 1:
+        if given == ("train",):
             return (), None
         if missing := [part for part in ("train", "test") if part not in given]:
             raise DataError(

@@ -24,7 +24,7 @@ class Item(NamedTuple):
     path: str
     """As the system has it."""
     label: str | None
-    """Its class, where a folder that it lies in is called like one."""
+    """Its class, where a table says it or a folder that it lies in is called like one."""
     problem: str | None = None
     """Why it cannot be used, where that is known without opening it; worded to follow its name."""
     content: FileContent | InnerContent | None = None
@@ -38,7 +38,7 @@ class Listing(NamedTuple):
     ignored: list[str]
     """Names of entries of folders that are not taken for images."""
     has_labels: bool
-    """Whether any image lies in a folder that is called like a class."""
+    """Whether the class of any image is known."""
 
 
 def listed(paths: Sequence[str | Path], classes: Sequence[str], *, follow_links: bool = False) -> Listing:

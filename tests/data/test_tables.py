@@ -92,6 +92,8 @@ def test_the_splits_of_a_table(photos: Path) -> None:
     for alone in ("", "train"):  # then there is nothing to keep apart
         same = write_table(photos / "all.csv", [(*row, alone) for row in named(photos)], "path", "label", "split")
         assert read(same).parts == ()
+    same = write_table(photos / "all.csv", [(*row, "test") for row in named(photos)], "path", "label", "split")
+    assert "all.csv has test images but none to train on (train)." in refused(same)
 
 
 def test_wrong_splits_are_refused_by_row(photos: Path) -> None:

@@ -206,7 +206,7 @@ def test_what_is_shown_without_a_file(results: Path, images: Path) -> None:
     assert lines[46].startswith(str(images / "dark" / "01.png"))
     best = cnnsearch.load(results).best().id
     assert f"trial {best}, the best by validation: " in done.stdout
-    assert "of 45 images in folders of classes" in done.stdout
+    assert "of 45 images whose class is known" in done.stdout
     assert "classes (rows) and what they were taken for (columns)" in done.stdout
 
 
