@@ -19,8 +19,7 @@ from cnnsearch.data.folders import is_image_name
 from cnnsearch.data.images import BadImageError
 from cnnsearch.data.index import MAX_FILE_BYTES, UnreadableError
 from cnnsearch.data.parts import is_litter
-from cnnsearch.data.rows import Rows
-from cnnsearch.data.tables import splits_of
+from cnnsearch.data.rows import Rows, splits_of
 from cnnsearch.errors import DataError
 from cnnsearch.storage.contents import HEAD, kind_of
 from cnnsearch.storage.reading import opened, parsed

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from cnnsearch.data.dataset import SPLITS
 from cnnsearch.data.examples import Example, FileContent, InnerContent, Listing
 from cnnsearch.data.folders import look_alike
-from cnnsearch.data.parts import part_of_word
+from cnnsearch.data.parts import part_of_file, part_of_word
 from cnnsearch.errors import DataError
-from cnnsearch.words import LISTED, listed, plural, printable, shortened
+from cnnsearch.words import LISTED, decoded, listed, plural, printable, shortened
+
+DELIMITED = {".csv": ",", ".tsv": "\t"}
+"""Extension of a table of text -> what stands between its columns."""
 
 
 @dataclass
@@ -131,6 +135,23 @@ def _about_groups(examples: Sequence[Example], given: Collection[str]) -> tuple[
         f"{has} images in more than one split, for example {printable(group)} "
         f"({listed([part for part in SPLITS if part in found])}): scores may be too high.",
     )
+
+
+def splits_of(files: Sequence[Path]) -> list[str] | None:
+    """Return the split that the name of each file means; None if there is one file, or no name means any.
+
+    Raises DataError where some names do and others do not.
+    """
+    parts = [part_of_file(decoded(file.name)) for file in files]
+    if len(files) == 1 or not any(parts):
+        return None
+    if None in parts:
+        odd, other = files[parts.index(None)], files[next(at for at, part in enumerate(parts) if part)]
+        raise DataError(
+            f"{printable(decoded(other.name))} is named after a split and {printable(decoded(odd.name))} is not.\n"
+            "Name all files after their splits, as train-0.parquet and test-0.parquet, or none."
+        )
+    return [part for part in parts if part is not None]
 
 
 def refuse_contradictions(rows: Rows, same: dict[str, list[int]], noun: str) -> None:

@@ -17,9 +17,7 @@ from cnnsearch.data.archives import archive_rows
 from cnnsearch.data.examples import Example, Listing, PixelContent
 from cnnsearch.data.folders import list_folder
 from cnnsearch.data.parts import inside
-from cnnsearch.data.rows import Rows
-from cnnsearch.data.shards import has_images, shard_rows
-from cnnsearch.data.tables import DELIMITED, table_rows
+from cnnsearch.data.rows import DELIMITED, Rows
 from cnnsearch.data.torchvision_sets import OFFICIAL, PREFIX, list_torchvision
 from cnnsearch.errors import DataError
 from cnnsearch.storage.paths import typed_path
@@ -85,6 +83,9 @@ def _rows(source: str, files: Sequence[Path], base: str, *, follow_links: bool, 
         raise DataError(f"{printable(decoded(source))} has files of several kinds: {listed(endings)}. Give one kind.")
     if endings == [".tar"]:
         return archive_rows(source, files, base=decoded(base), labelled=labelled)
+    from cnnsearch.data.shards import has_images, shard_rows  # Arrow takes a while to import
+    from cnnsearch.data.tables import table_rows
+
     if any(has_images(file) for file in files if file.suffix.lower() == ".parquet"):
         return shard_rows(source, files, base=decoded(base), labelled=labelled)
     return table_rows(source, files, base=decoded(base), follow_links=follow_links, labelled=labelled)

@@ -17,14 +17,11 @@ import pyarrow.parquet
 
 from cnnsearch.data.examples import FileContent
 from cnnsearch.data.folders import OUTSIDE, link_problem
-from cnnsearch.data.parts import part_of_file
-from cnnsearch.data.rows import Rows, refuse_contradictions
+from cnnsearch.data.rows import DELIMITED, Rows, refuse_contradictions, splits_of
 from cnnsearch.errors import DataError
 from cnnsearch.storage.reading import opened
 from cnnsearch.words import decoded, listed, printable
 
-DELIMITED = {".csv": ",", ".tsv": "\t"}
-"""Extension of a table of text -> what stands between its columns."""
 NEEDED, OPTIONAL = ("path", "label"), ("split", "group")
 """Columns of a table of paths."""
 _HEADER_BYTES = 1 << 20
@@ -109,23 +106,6 @@ class Places:
         if parts is None:
             return None
         return [part for part, table in zip(parts, self.tables, strict=True) for _ in range(table.num_rows)]
-
-
-def splits_of(files: Sequence[Path]) -> list[str] | None:
-    """Return the split that the name of each file means; None if there is one file, or no name means any.
-
-    Raises DataError where some names do and others do not.
-    """
-    parts = [part_of_file(decoded(file.name)) for file in files]
-    if len(files) == 1 or not any(parts):
-        return None
-    if None in parts:
-        odd, other = files[parts.index(None)], files[next(at for at, part in enumerate(parts) if part)]
-        raise DataError(
-            f"{printable(decoded(other.name))} is named after a split and {printable(decoded(odd.name))} is not.\n"
-            "Name all files after their splits, as train-0.parquet and test-0.parquet, or none."
-        )
-    return [part for part in parts if part is not None]
 
 
 def column(tables: Sequence[pa.Table], name: str) -> list[str]:

@@ -341,8 +341,8 @@ def test_the_default_cache_is_the_cache_root(tmp_path: Path, monkeypatch: pytest
     assert load(DataSpec(), [8])[8].images_path.parent == tmp_path / "own" / "images"
 
 
-def test_torch_is_not_imported() -> None:
-    code = "import sys, cnnsearch.data; sys.exit('torch' in sys.modules)"
+def test_torch_and_arrow_are_not_imported() -> None:
+    code = "import sys, cnnsearch.data; sys.exit('torch' in sys.modules or 'pyarrow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
