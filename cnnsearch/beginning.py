@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+from glob import has_magic
 from pathlib import Path
 from typing import Annotated
 
@@ -16,29 +17,42 @@ from cnnsearch.steps import Steps
 from cnnsearch.storage.paths import file_to_write, typed_path
 from cnnsearch.words import labelled, say
 
+FollowLinks = Annotated[
+    bool,
+    typer.Option("--follow-links", help="Let links, and paths in a table, lead out of the folder: data.follow_links."),
+]
+
 
 def init(
-    folder: Annotated[str, typer.Argument(help="Folder with a sub-folder of images per class.", metavar="DIR")],
+    source: Annotated[
+        str,
+        typer.Argument(help="Folder with a sub-folder of images per class, or a table of images.", metavar="SOURCE"),
+    ],
     out: Annotated[
-        str | None, typer.Option(help="The sweep file to write; default: DIR's name with .yaml, here.", metavar="FILE")
+        str | None,
+        typer.Option(help="The sweep file to write; default: SOURCE's name with .yaml, here.", metavar="FILE"),
     ] = None,
+    follow_links: FollowLinks = False,
 ) -> None:
-    """Write a sweep that suits a folder of images. Nothing is overwritten."""
+    """Write a sweep that suits some images. Nothing is overwritten."""
     with one_clear_message("stopped; nothing was written"):
         from cnnsearch.data.survey import survey
         from cnnsearch.spec.load import from_yaml
         from cnnsearch.suiting import sweep_name, sweep_text
 
-        if not typed_path(folder).is_dir():
-            raise RequestError(f"{folder}: there is no such folder; give one with a sub-folder of images per class")
-        file = typed_path(out) if out is not None else Path(f"{sweep_name(folder)}.yaml")
+        if not typed_path(source).exists() and not has_magic(source):
+            raise RequestError(
+                f"{source}: there is no such folder or file; give a folder with a sub-folder of images per class, or a "
+                "table of images"
+            )
+        file = typed_path(out) if out is not None else Path(f"{sweep_name(source)}.yaml")
         if file.suffix not in (".yaml", ".yml"):
             raise RequestError(f"--out {file}: give a name that ends in .yaml")
         if os.path.lexists(file):
             raise RequestError(f"{file} is there already, and nothing is overwritten; give another name with --out")
-        if not folder.isprintable():
-            raise RequestError(f"{folder}: a sweep file cannot name this folder; rename it to printable text in UTF-8")
-        text = sweep_text(survey(folder), folder)
+        if not source.isprintable():
+            raise RequestError(f"{source}: a sweep file cannot name this; rename it to printable text in UTF-8")
+        text = sweep_text(survey(source, follow_links=follow_links), source, follow_links=follow_links)
         from_yaml(text, str(file))  # what is written can be run
         try:
             with file.open("x", encoding="utf-8") as opened:
@@ -63,12 +77,13 @@ def check(
     source: Annotated[
         str,
         typer.Argument(
-            help="Folder with a sub-folder of images per class, or another source of a sweep.", metavar="DIR"
+            help="Folder with a sub-folder of images per class, or another source of a sweep.", metavar="SOURCE"
         ),
     ],
     out: Annotated[
         str | None, typer.Option(help="Write all that was found to a file that ends in .csv.", metavar="FILE")
     ] = None,
+    follow_links: FollowLinks = False,
     as_json: AsJson = False,
 ) -> None:
     """Check images: copies, also mirrored or recompressed ones, wrong labels, images that stand out."""
@@ -77,7 +92,7 @@ def check(
         from cnnsearch import checking
 
         file = file_to_write(out, [".csv"]) if out is not None else None
-        found = checking.check(source, steps)
+        found = checking.check(source, steps, follow_links=follow_links)
         if file is not None:
             checking.write(found, file)
         steps.end()

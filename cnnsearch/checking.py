@@ -144,10 +144,10 @@ class Checked:
         return {"lines": [list(line) for line in self.lines()], "pairs": pairs}
 
 
-def check(source: str, tell: Tell = quiet) -> Checked:
+def check(source: str, tell: Tell = quiet, *, follow_links: bool = False) -> Checked:
     """Look at the images of a source. Raises DataError where there are none."""
     found = load(
-        DataSpec(source=source, on_bad_image="skip"),
+        DataSpec(source=source, on_bad_image="skip", follow_links=follow_links),
         [SIDE],
         threads=detect().cores,
         on_progress=lambda done, total: tell("reading the images", done, total),

@@ -22,7 +22,9 @@ Trial = Annotated[
 
 def predict(
     results: Annotated[str, typer.Argument(help="Folder of results.", metavar="RESULTS")],
-    images: Annotated[list[str], typer.Argument(help="Images, and folders of images.", metavar="IMAGE|FOLDER...")],
+    images: Annotated[
+        list[str], typer.Argument(help="Images, folders, tables and archives of images.", metavar="IMAGE|FOLDER...")
+    ],
     trial: Trial = None,
     out: Annotated[
         str | None,

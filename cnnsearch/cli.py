@@ -75,7 +75,8 @@ def sweep(
     data: Annotated[
         str | None,
         typer.Option(
-            help="Train on these images: fashion-mini, a folder with a sub-folder per class, or torchvision:NAME.",
+            help="Train on these images: a folder with a sub-folder per class, a table of paths and labels, Parquet or "
+            ".tar files with images, fashion-mini, or torchvision:NAME.",
             metavar="SOURCE",
         ),
     ] = None,

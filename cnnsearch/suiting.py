@@ -1,4 +1,4 @@
-"""The text of a sweep that suits a folder of images."""
+"""The text of a sweep that suits some images."""
 
 from __future__ import annotations
 
@@ -36,13 +36,14 @@ def batch_sizes(training: int) -> list[int]:
     return [largest // 2, largest]
 
 
-def sweep_name(folder: str) -> str:
-    """A name for the sweep, from that of the folder."""
-    name = re.sub(r"[^A-Za-z0-9_-]+", "-", Path(folder).resolve().name).strip("-_")
+def sweep_name(source: str) -> str:
+    """A name for the sweep, from that of the folder or file."""
+    path = Path(source).resolve()
+    name = re.sub(r"[^A-Za-z0-9_-]+", "-", path.name if path.is_dir() else path.stem).strip("-_")
     return name[:40] or "images"
 
 
-def sweep_text(found: Survey, source: str) -> str:
+def sweep_text(found: Survey, source: str, *, follow_links: bool = False) -> str:
     """The sweep file, with comments that say why it is as it is."""
     size, batches = image_size(found.side), batch_sizes(found.training)
     return "\n".join(
@@ -57,6 +58,7 @@ def sweep_text(found: Survey, source: str) -> str:
             f"  source: {json.dumps(source, ensure_ascii=False)}",
             f"  image_size: {size}  # {_why_size(found.side, size)}",
             *_split(found),
+            *(["  follow_links: true"] if follow_links else []),
             *(["  on_bad_image: skip  # some files cannot be read"] if found.unreadable else []),
             "",
             *_train(found),

@@ -95,7 +95,7 @@ def test_refusals(arguments: list[str], said: str) -> None:
 
 
 def test_ctrl_c(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def stop(*_: object) -> None:
+    def stop(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(checking, "check", stop)

@@ -10,7 +10,7 @@ from cnnsearch.spec.load import load_sweep
 from cnnsearch.spec.settings import FillSplit, StratifiedSplit
 from cnnsearch.suiting import batch_sizes, image_size, sweep_name
 from tests.asking import ask
-from tests.data.making import encoded, fill_folder, picture
+from tests.data.making import encoded, fill_folder, named, picture, write_table
 
 
 def written(tmp_path: Path, photos: Path) -> tuple[Path, str]:
@@ -101,11 +101,26 @@ def test_nothing_is_overwritten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert Path("p.yaml").read_bytes() == before
 
 
+def test_links_out_of_the_folder_are_followed_where_asked_for(tmp_path: Path) -> None:
+    photos = fill_folder(tmp_path / "photos", {"cat": 12, "dog": 13})
+    (tmp_path / "chosen").mkdir()
+    for name in ("cat", "dog"):
+        (tmp_path / "chosen" / name).symlink_to(photos / name)
+    refused = ask(tmp_path / "chosen", command="init")
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert "outside the data" in refused.stderr
+    assert ask(tmp_path / "chosen", "--follow-links", "--out", tmp_path / "mine.yaml", command="init").returncode == 0
+    assert load_sweep(tmp_path / "mine.yaml").data.follow_links
+    dry = ask(tmp_path / "mine.yaml", "--dry-run", "--serial", "--out", tmp_path / "results")
+    assert dry.returncode == 0, dry.stderr
+    assert "25 images" in ask(tmp_path / "chosen", "--follow-links", command="check").stdout
+
+
 def test_refusals(tmp_path: Path) -> None:
     fill_folder(tmp_path / "p", {"a": 10, "b": 10})
     (tmp_path / "a\tb").mkdir()
     for arguments, message in (
-        ((tmp_path / "a\tb",), f"{tmp_path}/a\tb: a sweep file cannot name this folder"),
+        ((tmp_path / "a\tb",), f"{tmp_path}/a\tb: a sweep file cannot name this"),
         ((tmp_path / "none",), f"{tmp_path / 'none'}: there is no such folder"),
         ((tmp_path / "p", "--out", tmp_path / "x.txt"), f"--out {tmp_path / 'x.txt'}: give a name that ends in .yaml"),
         (
@@ -144,3 +159,14 @@ def test_the_file_may_be_in_the_home_folder(tmp_path: Path, monkeypatch: pytest.
     photos = fill_folder(tmp_path / "p", {"a": 12, "b": 12})
     assert ask(photos, "--out", "~/mine.yaml", command="init").returncode == 0
     assert (tmp_path / "mine.yaml").is_file()
+
+
+def test_a_table_gets_a_sweep_that_can_be_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    photos = fill_folder(tmp_path / "photos", {"cat": 12, "dog": 13})
+    table = write_table(photos / "mine.csv", [(*row, row[0][4:7]) for row in named(photos)], "path", "label", "group")
+    file, text = written(tmp_path, table)
+    sweep = load_sweep(file)
+    assert (sweep.name, sweep.data.source) == ("mine", str(table))
+    assert isinstance(sweep.data.split, StratifiedSplit)
+    assert "# 25 images in 2 classes: cat 12, dog 13." in text
+    assert "# Images of a group stay together (13 groups)" in text

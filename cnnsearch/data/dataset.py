@@ -179,7 +179,7 @@ def imbalance(
     for split, rows in indices.items():
         counts = np.bincount(labels[rows], minlength=len(classes))
         few, many = int(counts.argmin()), int(counts.argmax())
-        if counts[many] >= _IMBALANCE * counts[few]:
+        if counts[many] and counts[many] >= _IMBALANCE * counts[few]:
             sentences.append(
                 f"Classes are uneven in {SPLIT_WORDS[split]}: from {plural(int(counts[few]), 'image')} "
                 f'("{printable(classes[few])}") to {counts[many]:,} ("{printable(classes[many])}").'

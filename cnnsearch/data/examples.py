@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -11,19 +12,23 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from cnnsearch.data.images import FORMATS, FULL, GreyRange, Interpolation, decode, resized, shape, to_rgb
-from cnnsearch.data.index import read_unchanged
+from cnnsearch.data.images import FORMATS, FULL, GreyRange, Interpolation, decode, greys, resized, shape, to_rgb
+from cnnsearch.data.index import inner_key, read_regular, read_unchanged, refuse_changed
 from cnnsearch.words import printable
 
 
 class Content(Protocol):
     """The pixels of one example, wherever they are."""
 
-    def digest(self, of_file: Callable[[str], str]) -> str:
+    @property
+    def place(self) -> tuple[str, int]:
+        """Where they are stored: many contents are read fastest in this order. The same for all where it is all one."""
+
+    def digest(self, of_file: Callable[..., str]) -> str:
         """Hash the contents.
 
         Args:
-            of_file: path -> SHA-256 of the file there.
+            of_file: path -> SHA-256 of the file there; see `Index.digest` for a part of a file.
 
         Returns:
             SHA-256, 64 hex digits.
@@ -61,6 +66,8 @@ class Example:
     part: str | None
     """The split its source puts it in; None if the source has no splits of its own."""
     content: Content
+    group: str | None = None
+    """What it has in common with images that must be in the same split; None if nothing."""
 
 
 @dataclass(frozen=True)
@@ -76,14 +83,25 @@ class Listing:
     problems: tuple[tuple[str, str], ...] = ()
     """(name, reason) of each file that should be an image but cannot be used, as far as is known without opening it."""
     warnings: tuple[str, ...] = ()
+    base: str | None = None
+    """The folder that names are relative to, as messages show it; None: the source itself."""
 
     def labels(self) -> NDArray[np.int64]:
         """[N] label of each example."""
         return np.array([example.label for example in self.examples], np.int64)
 
+    def groups(self, rows: Iterable[int]) -> NDArray[np.int64] | None:
+        """Number the groups of some examples, [n]; one without a group has its own. None if there are no groups."""
+        if all(example.group is None for example in self.examples):
+            return None
+        numbers: dict[object, int] = {}
+        keys = ((row,) if (group := self.examples[row].group) is None else group for row in rows)
+        return np.array([numbers.setdefault(key, len(numbers)) for key in keys], np.int64)
+
     def shown(self, name: str) -> str:
         """Return the name of an example as messages show it: as a path that includes the source."""
-        return printable(f"{self.source.rstrip('/')}/{name}")
+        base = self.source if self.base is None else self.base
+        return printable(f"{base.rstrip('/')}/{name}" if base else name)
 
 
 @dataclass(frozen=True)
@@ -97,7 +115,32 @@ class FileContent:
     grey_range: GreyRange = FULL
     """See `images.decode`."""
 
-    def digest(self, of_file: Callable[[str], str]) -> str:
+    @property
+    def place(self) -> tuple[str, int]:
+        """See `Content.place`."""
+        return "", 0
+
+    @property
+    def key(self) -> str:
+        """What an index knows it by."""
+        return self.path
+
+    def read(self) -> bytes:
+        """Return the bytes of the file. Raises BadImageError."""
+        return read_regular(self.path)
+
+    def length(self) -> int | None:
+        """Bytes of the file; None where that is not known."""
+        try:
+            return os.stat(self.path).st_size
+        except OSError:
+            return None
+
+    def greys(self) -> tuple[int, int] | None:
+        """See `images.greys`."""
+        return greys(self.path)
+
+    def digest(self, of_file: Callable[..., str]) -> str:
         """See `Content.digest`: hash the file's bytes."""
         return of_file(self.path)
 
@@ -114,13 +157,77 @@ class FileContent:
 
 
 @dataclass(frozen=True)
+class InnerContent:
+    """An image file inside a larger file, such as a table or an archive, known by the hash of its own bytes."""
+
+    path: str
+    """The larger file."""
+    number: int
+    """Where the image is in it: its row or its first byte."""
+    fetch: Callable[[], bytes]
+    """Reads the image's bytes; called more than once. Raises BadImageError."""
+    size: int | None = None
+    """Bytes of the image; None where that is not known."""
+    grey_range: GreyRange = FULL
+    """See `images.decode`."""
+
+    @property
+    def place(self) -> tuple[str, int]:
+        """See `Content.place`."""
+        return self.path, self.number
+
+    @property
+    def key(self) -> str:
+        """What an index knows it by."""
+        return inner_key(self.path, self.number)
+
+    def read(self) -> bytes:
+        """Return the bytes of the image. Raises BadImageError."""
+        return self.fetch()
+
+    def length(self) -> int | None:
+        """Bytes of the image; None where that is not known."""
+        return self.size
+
+    def greys(self) -> tuple[int, int] | None:
+        """See `images.greys`."""
+        return greys(self.fetch())
+
+    def digest(self, of_file: Callable[..., str]) -> str:
+        """See `Content.digest`: hash the image's bytes."""
+        return of_file(self.path, self.number, self.fetch)
+
+    def squares(
+        self, sizes: Sequence[int], digest: str, interpolation: Interpolation = "bilinear"
+    ) -> list[NDArray[np.uint8]]:
+        """See `Content.squares`."""
+        data = self.fetch()
+        refuse_changed(data, digest)
+        return decode(data, sizes, interpolation=interpolation, grey_range=self.grey_range)
+
+    def shape(self) -> tuple[int, int, str]:
+        """See `Content.shape`."""
+        return shape(self.fetch())
+
+
+def stored_order(contents: Sequence[Content]) -> list[int]:
+    """Return the rows of contents in the order in which they are read fastest."""
+    return sorted(range(len(contents)), key=lambda row: contents[row].place)
+
+
+@dataclass(frozen=True)
 class PixelContent:
     """An image in memory, known by the hash of its mode, size and pixels."""
 
     image: Callable[[], Image.Image]
     """Returns the image; called more than once."""
 
-    def digest(self, of_file: Callable[[str], str]) -> str:
+    @property
+    def place(self) -> tuple[str, int]:
+        """See `Content.place`."""
+        return "", 0
+
+    def digest(self, of_file: Callable[..., str]) -> str:
         """See `Content.digest`: hash mode, size and pixels."""
         image = self._plain()
         facts = f"{image.mode} {image.width}x{image.height}\n".encode()

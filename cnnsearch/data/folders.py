@@ -68,7 +68,7 @@ def list_folder(
         tuple(examples),
         tuple(parts or ()),
         tuple(found.problems),
-        (*_alike(classes), *_warnings(found)),
+        (*look_alike(classes), *_warnings(found)),
     )
 
 
@@ -132,7 +132,10 @@ def _refuse_missing(source: str, root: Path, known: Sequence[str]) -> None:
     except (OSError, ValueError):  # no access, a NUL in the name, no such parent
         exists, siblings = False, []
     if exists:
-        raise DataError(f"{text(source)} is a file, not a folder; unpack it if it is an archive.")
+        raise DataError(
+            f"{text(source)} is a file, not a folder; unpack it if it is an archive.\n"
+            "Files that are read as they are: tables (.csv, .tsv, .parquet), .parquet with images in it, and .tar."
+        )
     near = difflib.get_close_matches(root.name, siblings, 1)
     candidates = [str(Path(source).parent / near[0])] if near else []
     folded = {name.rpartition(":")[2].lower(): name for name in known} | {name.lower(): name for name in known}
@@ -140,7 +143,8 @@ def _refuse_missing(source: str, root: Path, known: Sequence[str]) -> None:
     hint = f" Did you mean {text(candidates[0])}?" if candidates else ""
     raise DataError(
         f"no folder {text(source) or '(empty name)'}.{hint}\n"
-        "Images come from a folder with one sub-folder per class, from fashion-mini, or from torchvision:NAME."
+        "Images come from a folder with one sub-folder per class, a table (.csv, .tsv, .parquet), files that hold them "
+        "(.parquet, .tar), fashion-mini, or torchvision:NAME."
     )
 
 
@@ -181,7 +185,7 @@ def _warnings(found: Found) -> tuple[str, ...]:
 
 
 def _by_extension(names: Sequence[str]) -> str:
-    """Count names by extension, the most frequent first, each with an example: `3 .heic (cat/1.heic), 1 .txt (a.txt)`.
+    """Count names by extension, the most frequent first, each with an example: `3 .psd (cat/1.psd), 1 .txt (a.txt)`.
 
     Names may be of folders, and of what is hidden or left behind by systems.
     """
@@ -196,7 +200,7 @@ def _by_extension(names: Sequence[str]) -> str:
     return listed([*shown, f"{rest:,} more"] if rest else shown)
 
 
-def _alike(classes: Sequence[str]) -> tuple[str, ...]:
+def look_alike(classes: Sequence[str]) -> tuple[str, ...]:
     """Note classes whose names look the same, but for upper and lower case or the way letters are encoded."""
     groups: dict[str, list[str]] = {}
     for name in classes:
@@ -220,7 +224,11 @@ def _told_apart(names: Iterable[str]) -> dict[str, str]:
 FOLLOW = "If it belongs to the data, let links lead out of the folder: --set data.follow_links=true"
 """What to do about a link out of the data."""
 
-EXTENSIONS = (".bmp", ".dib", ".gif", ".jfif", ".jif", ".jpe", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+EXTENSIONS = (
+    *(".avif", ".bmp", ".dib", ".gif", ".heic", ".heif"),
+    *(".j2c", ".j2k", ".jfif", ".jif", ".jp2", ".jpc", ".jpe", ".jpeg", ".jpf", ".jpg", ".jpx"),
+    *(".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"),
+)
 """Extensions, in any case, of the files that are taken for images."""
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from dataclasses import replace
 
-from cnnsearch.data.examples import Example, FileContent
-from cnnsearch.data.images import FULL, GreyRange, greys
+from cnnsearch.data.examples import Example, FileContent, InnerContent
+from cnnsearch.data.images import FULL, GreyRange
 from cnnsearch.data.index import Index
 from cnnsearch.spec.settings import DataSpec
 
@@ -27,7 +26,7 @@ def read_within(examples: Sequence[Example], of: GreyRange) -> list[Example]:
     """Have files read with this range of greys."""
     return [
         replace(example, content=replace(example.content, grey_range=of))
-        if isinstance(example.content, FileContent)
+        if isinstance(example.content, FileContent | InnerContent)
         else example
         for example in examples
     ]
@@ -44,9 +43,9 @@ def few_levels(examples: Sequence[Example], digests: Sequence[str], index: Index
     """
     some = [*zip(examples, digests, strict=True)][:: max(1, len(examples) // LOOKED_AT)][:LOOKED_AT]
     found = [
-        index.greys(digest, functools.partial(greys, one.content.path))
-        for one, digest in some
-        if isinstance(one.content, FileContent)
+        index.greys(digest, one.content.greys)
+        for one, digest in sorted(some, key=lambda pair: pair[0].content.place)
+        if isinstance(one.content, FileContent | InnerContent)
     ]
     known = [values for values in found if values is not None]
     if not known:

@@ -7,6 +7,7 @@ another.
 
 from __future__ import annotations
 
+import importlib
 import io
 import logging
 import re
@@ -23,21 +24,36 @@ from numpy.typing import NDArray
 
 # Imported so that the formats are registered before threads open images: Pillow's own lazy registration is not locked.
 from PIL import (
+    AvifImagePlugin,  # noqa: F401
     BmpImagePlugin,  # noqa: F401
     GifImagePlugin,  # noqa: F401
     Image,
+    Jpeg2KImagePlugin,  # noqa: F401
     JpegImagePlugin,  # noqa: F401
     PngImagePlugin,  # noqa: F401
+    PpmImagePlugin,  # noqa: F401
     TiffImagePlugin,  # noqa: F401
     UnidentifiedImageError,
     WebPImagePlugin,  # noqa: F401
 )
 
+from cnnsearch.data.reasons import damaged, not_an_image, one_line
 from cnnsearch.errors import DataError
-from cnnsearch.storage.contents import HEAD, is_lfs_pointer, is_web_page, kind_of, text_of
-from cnnsearch.words import printable
 
-FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
+
+def _heif_version() -> str | None:
+    """Have Pillow open HEIC images, if the extra for it is installed; return its version."""
+    try:
+        heif = importlib.import_module("pillow_heif")
+    except ImportError:
+        return None
+    heif.register_heif_opener()
+    return str(heif.__version__)
+
+
+_HEIF = _heif_version()
+
+FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP", *(["HEIF"] if _HEIF else []))
 """Formats that are decoded by default, whatever a file's extension says."""
 
 MAX_PIXELS = 100_000_000
@@ -52,8 +68,11 @@ GreyRange = tuple[int, int]
 """Values of 16-bit greys that become black and white."""
 FULL: GreyRange = (0, 65535)
 
-RECIPE = f"1, Pillow {PIL.__version__}"
+RECIPE = f"1, Pillow {PIL.__version__}" + (f", pillow-heif {_HEIF}" if _HEIF else "")
 """Identifies how pixels are made from bytes; decoded pixels are cached under it. Raise the number when that changes."""
+
+DECODER = f"{RECIPE}, {' '.join(FORMATS)}"
+"""Identifies which bytes are refused; what was refused is remembered under it."""
 
 _ORIENTATION = 0x0112
 _UPRIGHT = {
@@ -202,8 +221,8 @@ def to_rgb(image: Image.Image, grey_range: GreyRange = FULL) -> Image.Image:
 
 
 def _is_16_bit(image: Image.Image) -> bool:
-    # Older versions of Pillow open a 16-bit PNG as I.
-    return image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG")
+    # Pillow opens 16-bit PGMs, and its older versions 16-bit PNGs, as I.
+    return image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM"))
 
 
 def _scaled(grey: NDArray[Any], grey_range: GreyRange) -> NDArray[np.uint8]:
@@ -213,10 +232,10 @@ def _scaled(grey: NDArray[Any], grey_range: GreyRange) -> NDArray[np.uint8]:
     return np.rint(np.clip((grey.astype(np.float64) - low) / (high - low), 0, 1) * 255).astype(np.uint8)
 
 
-def greys(path: Path | str) -> tuple[int, int] | None:
+def greys(source: Path | str | bytes) -> tuple[int, int] | None:
     """The lowest and highest value of a 16-bit grey image; None for any other, and for what cannot be read."""
     try:
-        with _QUIET, Image.open(path, formats=FORMATS) as image:
+        with _QUIET, Image.open(_opened(source), formats=FORMATS) as image:
             if not _is_16_bit(image):
                 return None
             _check_pixels(image.width * image.height)
@@ -226,13 +245,17 @@ def greys(path: Path | str) -> tuple[int, int] | None:
         return None
 
 
-def shape(path: Path | str, formats: Sequence[str] = FORMATS) -> tuple[int, int, str]:
+def shape(source: Path | str | bytes, formats: Sequence[str] = FORMATS) -> tuple[int, int, str]:
     """Width, height and mode of an image file as it is stored, from its header. Raises BadImageError."""
     try:
-        with _QUIET, Image.open(path, formats=tuple(formats)) as image:
+        with _QUIET, Image.open(_opened(source), formats=tuple(formats)) as image:
             return image.width, image.height, image.mode
     except Exception as error:  # as in `decode`, whatever is wrong with it
-        raise BadImageError(f"cannot be read ({_one_line(str(error))})") from None
+        raise BadImageError(f"cannot be read ({one_line(str(error))})") from None
+
+
+def _opened(source: Path | str | bytes) -> Path | str | io.BytesIO:
+    return io.BytesIO(source) if isinstance(source, bytes) else source
 
 
 def _over_white(image: Image.Image) -> Image.Image:
@@ -255,87 +278,3 @@ def _to_8_bits(values: NDArray[np.int32] | NDArray[np.float32]) -> NDArray[np.ui
     elif high <= 1 and values.dtype.kind == "f":
         grey *= 255
     return np.rint(grey).astype(np.uint8)
-
-
-_TAIL = 64
-"""Bytes at the end, among which a complete file has its end marker."""
-_REASON_LENGTH = 100
-"""Characters of a decoder's own message that are shown at most."""
-
-_IMAGES = {
-    b"\xff\xd8\xff": "JPEG",
-    b"\x89PNG\r\n\x1a\n": "PNG",
-    b"GIF87a": "GIF",
-    b"GIF89a": "GIF",
-    b"BM": "BMP",
-    b"II*\0": "TIFF",
-    b"MM\0*": "TIFF",
-}
-_END_MARKERS = {"JPEG": b"\xff\xd9", "PNG": b"IEND", "GIF": b";"}
-_BRANDS = {b"avif": "an AVIF image", b"avis": "an AVIF image"} | dict.fromkeys(
-    (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1"), "a HEIC image"
-)
-
-
-def not_an_image(data: bytes) -> str:
-    """Say why content that no decoder recognised is refused; worded to follow a file name."""
-    text = text_of(data[:HEAD])
-    if text is not None:
-        return _not_text(text)
-    if image_kind(data):
-        return damaged(data, "its header is not complete")
-    if data[4:8] == b"ftyp":
-        return f"is not an image that can be read (its content is {_BRANDS.get(data[8:12], 'a video')})"
-    if kind := kind_of(data):
-        return f"is not an image that can be read (its content is {kind})"
-    if not data.strip(b"\0"):
-        return f"is not an image (its {len(data):,} bytes are all zero)"
-    return "is not an image that can be read (its content is of no known kind)"
-
-
-def damaged(data: bytes, reason: str) -> str:
-    """Say whether an image whose decoding failed with the message `reason` is truncated or damaged.
-
-    The text is worded to follow a file name.
-    """
-    kind = image_kind(data)
-    expected = _declared_length(data, kind)
-    if expected is not None and expected > len(data):
-        return f"is truncated ({len(data):,} of {expected:,} bytes)"
-    marker = _END_MARKERS.get(kind or "")
-    if "truncated" in reason.lower() or (marker is not None and marker not in data[-_TAIL:]):
-        return f"is truncated ({len(data):,} bytes, and the image goes on)"
-    return f"is damaged ({_one_line(reason)})"
-
-
-def image_kind(data: bytes) -> str | None:
-    """Return the format that the first bytes announce; None if it is none that this package reads."""
-    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        return "WEBP"
-    return next((kind for magic, kind in _IMAGES.items() if data.startswith(magic)), None)
-
-
-def _declared_length(data: bytes, kind: str | None) -> int | None:
-    """Return the length of the complete file in bytes, if its header contains it."""
-    if kind == "WEBP":
-        return int.from_bytes(data[4:8], "little") + 8
-    if kind == "BMP" and len(data) >= 6:
-        return int.from_bytes(data[2:6], "little")
-    return None
-
-
-def _not_text(text: str) -> str:
-    if not text:
-        return "is empty (0 bytes)"
-    if is_lfs_pointer(text):
-        return "is a Git LFS pointer, not the image itself; run git lfs pull"
-    if "<svg" in text.lower():
-        return "is an SVG drawing; only pixel images can be read"
-    if is_web_page(text):
-        return "is not an image (its content is a web page)"
-    return "is not an image (its content is text)"
-
-
-def _one_line(reason: str) -> str:
-    line = printable(reason.strip().splitlines()[0] if reason.strip() else "no reason given")
-    return line if len(line) <= _REASON_LENGTH else line[:_REASON_LENGTH] + "…"

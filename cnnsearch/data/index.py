@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from cnnsearch.data.images import RECIPE, BadImageError
+from cnnsearch.data.images import DECODER, BadImageError
 from cnnsearch.errors import DiskError
 from cnnsearch.storage.checksums import checksum
 from cnnsearch.storage.durable import read_checked, write_whole
@@ -55,26 +55,36 @@ class Index:
         key = hashlib.sha256(os.fsencode(source)).hexdigest()[:32]
         return cls(folder / f"{key}.json")
 
-    def digest(self, path: str) -> str:
+    def digest(self, path: str, number: int = 0, fetch: Callable[[], bytes] | None = None) -> str:
         """Return the SHA-256 of a file's contents, 64 hex digits, without reading a file that has not changed.
+
+        Args:
+            path: of the file.
+            number: which part of it, if `fetch` is given.
+            fetch: reads the part that is hashed instead of the whole file.
 
         Raises:
             UnreadableError: the path is not a regular file, or the file is too large or cannot be read.
+            BadImageError: `fetch` raised it.
         """
+        key = path if fetch is None else inner_key(path, number)
         try:
             facts = os.stat(path)
-            _refuse_odd(facts)
+            _refuse_odd(facts, is_image=fetch is None)
             signature = (facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns)
-            known = self._files.get(path)
+            known = self._files.get(key)
             if known is not None and known[:3] == signature:
                 return known[3]
             started = time.time_ns()
-            with open(path, "rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            if fetch is not None:
+                digest = hashlib.sha256(fetch()).hexdigest()
+            else:
+                with open(path, "rb") as file:
+                    digest = hashlib.file_digest(file, "sha256").hexdigest()
         except OSError as error:
             raise UnreadableError(f"cannot be read ({error.strerror})") from None
         if started - max(signature[1:]) > _SETTLED_NS:
-            self._files[path] = (*signature, digest)
+            self._files[key] = (*signature, digest)
             self._changed = True
         return digest
 
@@ -94,13 +104,16 @@ class Index:
             self._changed = True
         return self._greys[digest]
 
-    def save(self, paths: Iterable[str]) -> None:
-        """Write the index if anything was added, with these paths only. A failure to write is ignored."""
+    def save(self, keys: Iterable[str]) -> None:
+        """Write the index if anything was added, with these only: paths, and keys of `inner_key`.
+
+        A failure to write is ignored.
+        """
         if not self._changed:
             return
-        listed = set(paths)
+        listed = set(keys)
         files = {path: entry for path, entry in self._files.items() if path in listed}
-        learnt = {"version": _VERSION, "recipe": RECIPE, "files": files, "bad": self._bad, "greys": self._greys}
+        learnt = {"version": _VERSION, "recipe": DECODER, "files": files, "bad": self._bad, "greys": self._greys}
         with contextlib.suppress(OSError, DiskError):
             self._path.parent.mkdir(parents=True, exist_ok=True)
             write_whole(self._path, json.dumps({"checksum": checksum(learnt), **learnt}).encode())
@@ -114,9 +127,19 @@ def read_unchanged(path: str, digest: str) -> bytes:
         UnreadableError: the contents hash to something else, or cannot be read.
     """
     data = read_regular(path)
+    refuse_changed(data, digest)
+    return data
+
+
+def refuse_changed(data: bytes, digest: str) -> None:
+    """Raise UnreadableError where bytes do not hash to `digest`."""
     if hashlib.sha256(data).hexdigest() != digest:
         raise UnreadableError("changed while it was being read")
-    return data
+
+
+def inner_key(path: str, number: int) -> str:
+    """What an index knows a part of a file by; no path has a NUL."""
+    return f"{path}\0{number}"
 
 
 def read_regular(path: str) -> bytes:
@@ -132,10 +155,10 @@ def read_regular(path: str) -> bytes:
         raise UnreadableError(f"cannot be read ({error.strerror})") from None
 
 
-def _refuse_odd(facts: os.stat_result) -> None:
+def _refuse_odd(facts: os.stat_result, *, is_image: bool = True) -> None:
     if not stat.S_ISREG(facts.st_mode):
         raise UnreadableError("is not a regular file")
-    if facts.st_size > MAX_FILE_BYTES:
+    if is_image and facts.st_size > MAX_FILE_BYTES:
         raise UnreadableError(f"has {facts.st_size:,} bytes; the limit is {MAX_FILE_BYTES:,}")
 
 
@@ -157,7 +180,7 @@ def _read(path: Path) -> tuple[_Files, dict[str, str], _Greys]:
         {name: (entry[0], entry[1], entry[2], entry[3]) for name, entry in files.items() if _is_entry(entry)},
         # Another version of the decoder may read what that one refused.
         {digest: reason for digest, reason in bad.items() if isinstance(reason, str)}
-        if stored.get("recipe") == RECIPE
+        if stored.get("recipe") == DECODER
         else {},
         {digest: (ends[0], ends[1]) if ends else None for digest, ends in greys.items() if _are_ends(ends)},
     )

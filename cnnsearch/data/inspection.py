@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cnnsearch.data.alike import alike, is_plain
-from cnnsearch.data.examples import Content
+from cnnsearch.data.examples import Content, stored_order
 from cnnsearch.data.images import RECIPE, BadImageError
 from cnnsearch.data.looks import KINDS, ODDITIES, Looks, Odd, Pair
 from cnnsearch.data.packs import in_threads
@@ -108,8 +108,11 @@ def _shapes(contents: Sequence[Content], threads: int) -> list[Shape | None]:
                 found.append(None)
         return found
 
-    parts = [contents[start : start + _AT_ONCE] for start in range(0, len(contents), _AT_ONCE)]
-    return [shape for part in in_threads(some, parts, threads) for shape in part]
+    order = stored_order(contents)
+    parts = [[contents[row] for row in order[start : start + _AT_ONCE]] for start in range(0, len(order), _AT_ONCE)]
+    shapes = (shape for part in in_threads(some, parts, threads) for shape in part)
+    of_row = dict(zip(order, shapes, strict=True))
+    return [of_row[row] for row in range(len(contents))]
 
 
 def odd_shapes(shapes: Sequence[Shape | None]) -> list[Odd]:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from cnnsearch.data import inspection
 from cnnsearch.data.alike import SIDE
 from cnnsearch.data.dataset import SPLITS, Dataset, contradictions, fingerprint, imbalance, leakage
-from cnnsearch.data.examples import FileContent, Listing
+from cnnsearch.data.examples import FileContent, InnerContent, Listing
 from cnnsearch.data.folders import FOLLOW, OUTSIDE
 from cnnsearch.data.greys import few_levels, grey_range, read_within
 from cnnsearch.data.images import FULL, Interpolation
@@ -83,7 +83,8 @@ def load(
             raise DataError(_refusal(state.reasons(), len(listing.examples) + len(listing.problems)))
         return state.datasets(data)
     finally:
-        index.save(example.content.path for example in listing.examples if isinstance(example.content, FileContent))
+        stored = (example.content for example in listing.examples)
+        index.save(content.key for content in stored if isinstance(content, FileContent | InnerContent))
 
 
 @dataclass
@@ -210,9 +211,11 @@ class _State:
         parts = [self.listing.examples[row].part for row in good]
         free = [row for row, part in zip(good, parts, strict=True) if part in (None, "train")]
         sizes = np.bincount(self.labels[free], minlength=len(self.listing.classes)).tolist()
-        self.chosen = suited(data.split, self.listing.parts, sizes, self.split_before)
+        groups = self.listing.groups(good)
+        before = self.split_before
+        self.chosen = suited(data.split, self.listing.parts, sizes, before, grouped=groups is not None)
         try:
-            split = assign(self.listing.parts, parts, self.labels[good], self.listing.classes, self.chosen)
+            split = assign(self.listing.parts, parts, self.labels[good], self.listing.classes, self.chosen, groups)
         except DataError as error:
             if self.everything:
                 self.cannot_split = str(error)

@@ -19,7 +19,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from cnnsearch.data.examples import Content
+from cnnsearch.data.examples import Content, stored_order
 from cnnsearch.data.images import FULL, RECIPE, BadImageError, GreyRange, Interpolation
 from cnnsearch.data.index import Index, UnreadableError
 from cnnsearch.errors import DataError, DiskError
@@ -205,8 +205,11 @@ def hash_all(contents: Sequence[Content], index: Index, threads: int) -> list[st
         return digest if reason is None else BadImageError(reason)
 
     # Handing a small image to a thread takes longer than hashing it.
-    some = (contents[start : start + _HASHED_AT_ONCE] for start in range(0, len(contents), _HASHED_AT_ONCE))
-    return [digest for digests in in_threads(lambda part: [*map(one, part)], some, threads) for digest in digests]
+    order = stored_order(contents)
+    some = (order[start : start + _HASHED_AT_ONCE] for start in range(0, len(order), _HASHED_AT_ONCE))
+    parts = in_threads(lambda rows: [(row, one(contents[row])) for row in rows], some, threads)
+    digests = dict(found for part in parts for found in part)
+    return [digests[row] for row in range(len(contents))]
 
 
 def decode_all(
@@ -246,11 +249,12 @@ def decode_all(
         return None
 
     failed = {}
-    for row, error in enumerate(in_threads(one, range(len(contents)), threads)):
+    order = stored_order(contents)
+    for done, (row, error) in enumerate(zip(order, in_threads(one, order, threads), strict=True), start=1):
         if error is not None:
             failed[row] = error
         if on_progress is not None:
-            on_progress(row + 1, len(contents))
+            on_progress(done, len(contents))
     return failed
 
 

@@ -65,9 +65,19 @@ def split_folders(source: str, root: Path, folders: Sequence[str]) -> dict[str, 
     return {part: _within(root, name) for part, name in parts.items()}
 
 
+def part_of_word(word: str) -> str | None:
+    """Return the split that a word means, such as `validation`; None if it means none."""
+    return _WORDS.get(word.strip().lower())
+
+
+def part_of_file(name: str) -> str | None:
+    """Return the split that the name of a file means, such as `train-00000-of-00002.parquet`; None if it means none."""
+    return _meaning(os.path.splitext(name)[0])[0]
+
+
 def inner_folders(folder: Path) -> list[str]:
     """Return the names of the folders in a folder, sorted; none if it cannot be opened."""
-    return _inside(folder)[0]
+    return inside(folder)[0]
 
 
 def is_litter(name: str) -> bool:
@@ -124,11 +134,11 @@ def _refuse_hidden_splits(source: str, root: Path, folders: Sequence[str]) -> No
     for name in folders:
         where = root / name
         for _ in range(_DEEP):
-            inner, has_files = _inside(where)
-            if len(inner) != 1 or has_files:
+            inner, files = inside(where)
+            if len(inner) != 1 or files:
                 break
             where = where / inner[0]
-        if len(inner) < 2 or has_files or (shared is not None and inner != shared):
+        if len(inner) < 2 or files or (shared is not None and inner != shared):
             return
         shared = inner
     if shared is not None and len(folders) > 1:
@@ -140,15 +150,19 @@ def _refuse_hidden_splits(source: str, root: Path, folders: Sequence[str]) -> No
 
 
 def _holds_only_folders(folder: Path) -> bool:
-    inner, has_files = _inside(folder)
-    return bool(inner) and not has_files
+    inner, files = inside(folder)
+    return bool(inner) and not files
 
 
-def _inside(folder: Path) -> tuple[list[str], bool]:
-    """Return the names of the folders in a folder, sorted, and whether it holds anything else; without litter."""
+def inside(folder: Path) -> tuple[list[str], list[str]]:
+    """Return the names of the folders in a folder and of what else it holds, both sorted; without litter.
+
+    Of a folder that cannot be opened nothing is known; it seems to hold one file without a name.
+    """
     try:
         with os.scandir(folder) as entries:
             kinds = [(entry.name, entry.is_dir()) for entry in entries if not is_litter(entry.name)]
     except OSError:
-        return [], True
-    return sorted(name for name, is_folder in kinds if is_folder), not all(is_folder for _, is_folder in kinds)
+        return [], [""]
+    folders, others = ([name for name, is_folder in kinds if is_folder is wanted] for wanted in (True, False))
+    return sorted(folders), sorted(others)

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cnnsearch.data.dataset import SPLITS
+from cnnsearch.data.groups import deal_groups
 from cnnsearch.errors import DataError
 from cnnsearch.spec.settings import AutoSplit, ChosenSplit, FillSplit, Split, StratifiedSplit
 from cnnsearch.words import plural, printable, shortened
@@ -25,7 +26,12 @@ LEAST_SHARE = 0.25
 
 
 def suited(
-    split: Split, given: Collection[str], sizes: Sequence[int], before: ChosenSplit | None = None
+    split: Split,
+    given: Collection[str],
+    sizes: Sequence[int],
+    before: ChosenSplit | None = None,
+    *,
+    grouped: bool = False,
 ) -> ChosenSplit:
     """Choose how to split images where that was not asked for.
 
@@ -34,16 +40,17 @@ def suited(
         given: the splits that the source brings: all of SPLITS, "train" and "test", or none.
         sizes: of each class, the images there are to split.
         before: how the results folder was split before; it stays if there are enough images.
+        grouped: whether some images must stay together, which only a stratified split can see to.
     """
     if not isinstance(split, AutoSplit):
         return split
     rest: Rest = "unused" if "test" in given else "test"
     if "val" in given:
         return FillSplit()  # nothing is split
-    if before is not None and _is_enough(sizes, before, rest):
+    if before is not None and _is_enough(sizes, before, rest) and not (grouped and isinstance(before, FillSplit)):
         return before
     fill = FillSplit()
-    if _is_enough(sizes, fill, rest) and fill.train_per_class * len(sizes) >= LEAST_SHARE * sum(sizes):
+    if not grouped and _is_enough(sizes, fill, rest) and fill.train_per_class * len(sizes) >= LEAST_SHARE * sum(sizes):
         return fill
     return StratifiedSplit() if rest == "test" else StratifiedSplit(train=0.8, val=0.2)
 
@@ -96,6 +103,7 @@ def stratified(
     seed: int,
     *,
     rest: Rest = "test",
+    groups: Rows | None = None,
 ) -> dict[str, Rows]:
     """Shuffle each class, then take its training images, its validation images, and the remainder for `rest`.
 
@@ -108,6 +116,8 @@ def stratified(
         val: the same for validation.
         seed: seed of the shuffle.
         rest: as for `fill`.
+        groups: [N] group of each row. Each group then goes to one split as a whole, so that sizes are only near those
+            asked for.
 
     Returns:
         "train", "val" and `rest`, each with its rows in ascending order.
@@ -127,10 +137,18 @@ def stratified(
             "nothing would be left to test on."
         )
 
+    def wanted(size: int) -> tuple[int, int]:
+        return _count(train, size), _count(val, size)
+
     def shuffled(label: int, rows: Rows) -> Rows:
         return np.random.default_rng([seed, label]).permutation(rows)
 
-    return _deal(labels, classes, lambda size: (_count(train, size), _count(val, size)), shuffled, rest)
+    if groups is None:
+        return _deal(labels, classes, wanted, shuffled, rest)
+    sizes = np.bincount(labels, minlength=len(classes))
+    amounts = np.array(_amounts(sizes.tolist(), classes, wanted, rest), np.int64)
+    shares = {"train": amounts[:, 0], "val": amounts[:, 1], rest: sizes - amounts.sum(axis=1)}
+    return deal_groups(labels, classes, groups, shares, seed)
 
 
 def assign(
@@ -139,6 +157,7 @@ def assign(
     labels: Rows,
     classes: Sequence[str],
     split: ChosenSplit,
+    groups: Rows | None = None,
 ) -> dict[str, Rows]:
     """Split a source that may bring all of its splits, only its test split, or none.
 
@@ -149,6 +168,7 @@ def assign(
         classes: class names.
         split: how to split what the source does not. If it brings a test split, validation is taken from its training
             split, and what is left of that is "unused".
+        groups: [N] group of each row; one that is split here stays together. None if there are no groups.
 
     Returns:
         Rows of each of SPLITS, and of "unused" if the source brings a test split but no validation.
@@ -157,14 +177,14 @@ def assign(
         DataError: a class has too few images in some split.
     """
     if not given:
-        return _split(labels, classes, split, "test")
+        return _split(labels, classes, split, "test", groups)
     official = {part: _rows(parts, part) for part in SPLITS if part in given}
     if "val" in given:
         _refuse_empty(official, labels, classes)
         return official
     _refuse_empty({"test": official["test"]}, labels, classes)
     train = official["train"]
-    inner = _split(labels[train], classes, split, "unused")
+    inner = _split(labels[train], classes, split, "unused", None if groups is None else groups[train])
     return {**{part: train[rows] for part, rows in inner.items()}, "test": official["test"]}
 
 
@@ -180,10 +200,17 @@ def _wanted(split: ChosenSplit, size: int) -> tuple[int, int]:
     return _count(split.train, size), _count(split.val, size)
 
 
-def _split(labels: Rows, classes: Sequence[str], split: ChosenSplit, rest: Rest) -> dict[str, Rows]:
+def _split(
+    labels: Rows, classes: Sequence[str], split: ChosenSplit, rest: Rest, groups: Rows | None
+) -> dict[str, Rows]:
     if isinstance(split, FillSplit):
+        if groups is not None:
+            raise DataError(
+                "data.split.method is fill, which takes images one by one, but these images have groups, which stay "
+                "together. Allowed with groups: auto, stratified"
+            )
         return fill(labels, classes, split.train_per_class, split.val_per_class, rest=rest)
-    return stratified(labels, classes, split.train, split.val, split.seed, rest=rest)
+    return stratified(labels, classes, split.train, split.val, split.seed, rest=rest, groups=groups)
 
 
 def _count(amount: int | float, size: int) -> int:
@@ -228,18 +255,28 @@ def _deal(
         DataError: some class has too few images.
     """
     hands: dict[str, list[Rows]] = {"train": [], "val": [], rest: []}
-    short = []
-    for label, rows in enumerate(rows_of_classes(labels, len(classes))):
-        train, val = wanted(len(rows))
-        if len(rows) < train + val + (rest == "test"):
-            short.append(_Short(classes[label], len(rows), train, val))
-            continue
+    of_class = rows_of_classes(labels, len(classes))
+    amounts = _amounts([len(rows) for rows in of_class], classes, wanted, rest)
+    for label, (rows, (train, val)) in enumerate(zip(of_class, amounts, strict=True)):
         dealt = order(label, rows)
         for part, hand in zip(hands, np.split(dealt, [train, train + val]), strict=True):
             hands[part].append(hand)
+    return {part: np.sort(np.concatenate(rows)) for part, rows in hands.items()}
+
+
+def _amounts(
+    sizes: Sequence[int], classes: Sequence[str], wanted: Callable[[int], tuple[int, int]], rest: Rest
+) -> list[tuple[int, int]]:
+    """Return how many images of each class train and validate. Raises DataError where a class has too few."""
+    amounts = [wanted(size) for size in sizes]
+    short = [
+        _Short(name, size, train, val)
+        for name, size, (train, val) in zip(classes, sizes, amounts, strict=True)
+        if size < train + val + (rest == "test")
+    ]
     if short:
         raise DataError(_too_few(short, rest))
-    return {part: np.sort(np.concatenate(rows)) for part, rows in hands.items()}
+    return amounts
 
 
 def _too_few(short: Sequence[_Short], rest: Rest) -> str:

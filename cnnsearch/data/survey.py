@@ -1,23 +1,18 @@
-"""A look at a folder of images before anything is trained: what is in it, from names, sizes and a sample of it."""
+"""A look at images before anything is trained: what there is, from names, sizes and a sample of it."""
 
 from __future__ import annotations
 
-import io
-import os
+import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import median
 
-from PIL import Image
-
-from cnnsearch.data.examples import Example, FileContent, Listing
-from cnnsearch.data.folders import list_folder
-from cnnsearch.data.images import BadImageError, decode
+from cnnsearch.data.examples import Example, FileContent, InnerContent, Listing, stored_order
+from cnnsearch.data.images import BadImageError, decode, shape
+from cnnsearch.data.sources import list_path
 from cnnsearch.data.splits import assign, suited
 from cnnsearch.spec.settings import AutoSplit, ChosenSplit
-from cnnsearch.storage.checksums import sha256
 
 SAMPLE = 200
 """Most images that are decoded."""
@@ -25,11 +20,11 @@ SAMPLE = 200
 
 @dataclass(frozen=True)
 class Survey:
-    """What was found in a folder of images."""
+    """What was found."""
 
     listing: Listing
     split: ChosenSplit
-    """How its images would be split, as far as the folder does not say."""
+    """How the images would be split, as far as their source does not say."""
     counts: dict[str, tuple[int, ...]]
     """Split -> images of each class."""
     side: int
@@ -53,21 +48,22 @@ class Survey:
         return [counts[label] for label in range(len(self.listing.classes))]
 
 
-def survey(folder: str) -> Survey:
-    """Look at a folder of images.
+def survey(source: str, *, follow_links: bool = False) -> Survey:
+    """Look at a folder of images, or at another source that is a path; see `sources.list_path`.
 
-    Raises DataError where it is no folder of images by class, has too few of them, or the sample has none to read.
+    Raises DataError where it is no such source, has too few images, or the sample has none to read.
     """
-    listing = list_folder(folder)
+    listing = list_path(source, follow_links=follow_links)
     labels = listing.labels()
     to_split = Counter(example.label for example in listing.examples if example.part in (None, "train"))
     sizes = [to_split[label] for label in range(len(listing.classes))]
-    split = suited(AutoSplit(), listing.parts, sizes)
+    groups = listing.groups(range(len(labels)))
+    split = suited(AutoSplit(), listing.parts, sizes, grouped=groups is not None)
     parts = [example.part for example in listing.examples]
-    rows = assign(listing.parts, parts, labels, listing.classes, split)
+    rows = assign(listing.parts, parts, labels, listing.classes, split, groups)
     widths, heights, unreadable = _sampled(listing.examples)
     if not widths:
-        raise BadImageError(f"{folder}: none of {len(unreadable):,} images that were tried can be read.")
+        raise BadImageError(f"{source}: none of {len(unreadable):,} images that were tried can be read.")
     return Survey(
         listing=listing,
         split=split,
@@ -85,44 +81,40 @@ def survey(folder: str) -> Survey:
 def _sampled(examples: Sequence[Example]) -> tuple[list[int], list[int], list[str]]:
     """Widths and heights of images that lie evenly among these, and the names of those that cannot be decoded."""
     count = min(SAMPLE, len(examples))
-    widths, heights, unreadable = [], [], []
-    for example in (examples[at * len(examples) // count] for at in range(count)):
-        path = _path(example)
+    chosen = [examples[at * len(examples) // count] for at in range(count)]
+    shapes: dict[int, tuple[int, int] | None] = {}
+    for row in stored_order([example.content for example in chosen]):
         try:
-            content = Path(path).read_bytes()
+            content = _stored(chosen[row]).read()
             decode(content, [8])
-            with Image.open(io.BytesIO(content)) as image:
-                width, height = image.size
-        except (BadImageError, OSError):
-            unreadable.append(example.name)
-            continue
-        widths.append(width)
-        heights.append(height)
-    return widths, heights, unreadable
+            shapes[row] = shape(content)[:2]
+        except BadImageError:
+            shapes[row] = None
+    found = [size for _, size in sorted(shapes.items()) if size is not None]
+    unreadable = [chosen[row].name for row, size in sorted(shapes.items()) if size is None]
+    return [width for width, _ in found], [height for _, height in found], unreadable
 
 
 def _duplicates(examples: Sequence[Example]) -> int:
-    """Number of files with the bytes of an earlier one. Reads only files that are as long as another."""
-    by_length: dict[int, list[str]] = {}
-    for example in examples:
-        path = _path(example)
-        try:
-            by_length.setdefault(os.stat(path).st_size, []).append(path)
-        except OSError:
-            continue
+    """Number of images with the bytes of an earlier one. Reads only those that may be as long as another."""
+    by_length: dict[int | None, list[FileContent | InnerContent]] = {}
+    for content in map(_stored, examples):
+        by_length.setdefault(content.length(), []).append(content)
     count = 0
-    for paths in by_length.values():
+    for length, contents in by_length.items():
+        if len(contents) < 2 or (length is None and isinstance(contents[0], FileContent)):  # these cannot be read
+            continue
         seen = set()
-        for path in paths if len(paths) > 1 else []:
+        for row in stored_order(contents):
             try:
-                digest = sha256(Path(path), follow=True)
-            except OSError:
+                digest = hashlib.sha256(contents[row].read()).digest()
+            except BadImageError:
                 continue
             count += digest in seen
             seen.add(digest)
     return count
 
 
-def _path(example: Example) -> str:
-    assert isinstance(example.content, FileContent)  # all that a folder holds
-    return example.content.path
+def _stored(example: Example) -> FileContent | InnerContent:
+    assert isinstance(example.content, FileContent | InnerContent)  # all that a path holds
+    return example.content

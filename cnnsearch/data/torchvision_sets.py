@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from cnnsearch.data.examples import Content, Example, FileContent, Listing, PixelContent
-from cnnsearch.data.images import FORMATS
 from cnnsearch.errors import DataError
 from cnnsearch.words import printable
 
@@ -144,8 +143,8 @@ def _contents(dataset: Any, part: str, root: Path) -> Iterator[tuple[str, Conten
         for row in range(len(dataset)):
             yield f"{part}/{row}", PixelContent(functools.partial(_image, dataset, row))
     else:
-        for path in paths:  # GTSRB has PPM files
-            yield Path(os.path.relpath(path, root)).as_posix(), FileContent(path, (*FORMATS, "PPM"))
+        for path in paths:
+            yield Path(os.path.relpath(path, root)).as_posix(), FileContent(path)
 
 
 def _paths(dataset: Any) -> list[str] | None:

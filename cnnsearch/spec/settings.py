@@ -124,7 +124,11 @@ SPLIT_KINDS: tuple[type[Part], ...] = (StratifiedSplit, FillSplit, AutoSplit)
 class DataSpec(Part):
     """Which images, at which size, and how they are split."""
 
-    source: str = Field("fashion-mini", description="fashion-mini, a path to a folder of images, or torchvision:NAME")
+    source: str = Field(
+        "fashion-mini",
+        description="fashion-mini, torchvision:NAME, or a path: of a folder of images, of a table of them (.csv, .tsv, "
+        ".parquet), or of files that hold them (.parquet, .tar); see data.md",
+    )
     image_size: Int = Field(64, ge=8, le=1024, description="side length of the square images, in pixels")
     split: Split = AutoSplit()
     layout: Literal["auto", "classes"] = Field(
@@ -133,7 +137,7 @@ class DataSpec(Part):
         "something like it, else classes; classes: classes, whatever their names",
     )
     follow_links: Annotated[bool, Strict()] = Field(
-        False, description="whether symbolic links in a folder of images may lead out of it"
+        False, description="whether symbolic links in a folder of images, and paths in a table, may lead out of it"
     )
     grey_range: Literal["full"] | tuple[Int, Int] = Field(
         "full",

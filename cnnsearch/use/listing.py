@@ -1,4 +1,4 @@
-"""The images to classify, found in what a person gives: files, and folders with everything in them."""
+"""The images to classify, found in what a person gives: files, folders with everything in them, and tables."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from cnnsearch.data.examples import FileContent, InnerContent
 from cnnsearch.data.folders import EXTENSIONS, Found, walk
+from cnnsearch.data.rows import Rows
+from cnnsearch.data.sources import rows_to_classify
 from cnnsearch.errors import RequestError
 from cnnsearch.storage.paths import typed_path
 from cnnsearch.words import decoded, printable
@@ -21,9 +24,11 @@ class Item(NamedTuple):
     path: str
     """As the system has it."""
     label: str | None
-    """Its class, where a folder that it lies in is called like one."""
+    """Its class, where a table says it or a folder that it lies in is called like one."""
     problem: str | None = None
     """Why it cannot be used, where that is known without opening it; worded to follow its name."""
+    content: FileContent | InnerContent | None = None
+    """What to read, where that is not the file at `path`."""
 
 
 class Listing(NamedTuple):
@@ -33,17 +38,18 @@ class Listing(NamedTuple):
     ignored: list[str]
     """Names of entries of folders that are not taken for images."""
     has_labels: bool
-    """Whether any image lies in a folder that is called like a class."""
+    """Whether the class of any image is known."""
 
 
 def listed(paths: Sequence[str | Path], classes: Sequence[str], *, follow_links: bool = False) -> Listing:
     """List the images in files and folders, in the order given, those of a folder by their paths below it.
 
     Args:
-        paths: a file is taken whatever its name; of a folder, everything in it that is called like an image.
+        paths: an image file is taken whatever its name; of a folder, everything in it that is called like an image. A
+            table, or a file that holds images (.csv, .tsv, .parquet, .tar), stands for its images in their order.
         classes: names of the classes. An image's label is the first folder, from the one given downwards, with such a
-            name; that of a file that is given is not known.
-        follow_links: whether links in a folder may lead out of it.
+            name, or what a table says; that of a file that is given is not known.
+        follow_links: whether links in a folder, and paths in a table, may lead out of it.
 
     Raises RequestError where a path does not exist, or no image is found.
     """
@@ -53,6 +59,11 @@ def listed(paths: Sequence[str | Path], classes: Sequence[str], *, follow_links:
         path = str(typed_path(given))
         if not os.path.exists(path):
             raise RequestError(f"no file or folder {printable(decoded(str(given)))}")
+        if (
+            rows := None if os.path.isdir(path) else rows_to_classify(str(given), follow_links=follow_links)
+        ) is not None:
+            items += _rows(rows, classes)
+            continue
         if not os.path.isdir(path):
             items.append(Item(decoded(str(given)), path, None))
             continue
@@ -68,6 +79,20 @@ def listed(paths: Sequence[str | Path], classes: Sequence[str], *, follow_links:
         wanted = ", ".join(f"*{extension}" for extension in EXTENSIONS)
         raise RequestError(f"no images in {named}: looked for files named {wanted}")
     return Listing(items, ignored, any(item.label is not None for item in items))
+
+
+def _rows(rows: Rows, classes: Sequence[str]) -> list[Item]:
+    known, base = set(classes), f"{rows.base.rstrip('/')}/" if rows.base else ""
+    return [
+        Item(
+            f"{base}{name}",
+            "",
+            rows.labels[row] if rows.labels[row] in known else None,
+            rows.problems.get(row),
+            rows.content(row),
+        )
+        for row, name in enumerate(rows.names)
+    ]
 
 
 def _label(below: str, classes: Sequence[str]) -> str | None:

@@ -87,7 +87,7 @@ def _answers(classifier: Classifier, items: Sequence[Item], rows: Sequence[int],
         try:
             if item.problem is not None:
                 raise BadImageError(item.problem)
-            images[len(good)] = classifier.square(item.path)
+            images[len(good)] = classifier.square(item.path if item.content is None else item.content.read())
         except BadImageError as error:
             errors[row] = str(error)
         else:

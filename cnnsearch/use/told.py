@@ -89,7 +89,7 @@ def summary(answers: pd.DataFrame, ignored: Sequence[str], files: Sequence[Path]
         rows.append(("ignored", f"{len(ignored):,} not called like images, for example {printable(ignored[0])}"))
     if (found := right(answers)) is not None:
         over = plural(found.of, "image")
-        rows.append(("accuracy", f"{accuracy(found.right / found.of, found.of)} of {over} in folders of classes"))
+        rows.append(("accuracy", f"{accuracy(found.right / found.of, found.of)} of {over} whose class is known"))
     if files:
         rows.append(("written", listed([str(file) for file in files])))
     return rows

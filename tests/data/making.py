@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import io
+import json
+import tarfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 from PIL import Image
 
 
@@ -60,3 +64,62 @@ def photo(number: int, width: int = 160, height: int = 120) -> Image.Image:
 def recompressed(image: Image.Image, quality: int) -> Image.Image:
     """The image after JPEG."""
     return Image.open(io.BytesIO(encoded(image, "JPEG", quality=quality))).convert("RGB")
+
+
+def named(folder: Path) -> list[tuple[str, str]]:
+    """(path below the folder, class) of each image in a folder with a sub-folder per class."""
+    files = sorted(folder.glob("*/*.*"))
+    return [(str(file.relative_to(folder)), file.parent.name) for file in files]
+
+
+def write_table(file: Path, rows: Iterable[Iterable[object]], *columns: str, between: str = ",") -> Path:
+    """A table of text with these columns; `path` and `label` if none are given."""
+    lines = [between.join(columns or ("path", "label")), *(between.join(map(str, row)) for row in rows)]
+    file.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return file
+
+
+def write_shard(
+    file: Path, rows: Iterable[tuple[bytes | None, str | None, Any]], names: Sequence[str] = (), group: int = 4
+) -> Path:
+    """A Parquet file as Hugging Face's data sets write it: (bytes, path, label) of each image, `group` at a time."""
+    images, labels = [], []
+    for content, path, label in rows:
+        images.append({"bytes": content, "path": path})
+        labels.append(label)
+    kind = pa.struct({"bytes": pa.binary(), "path": pa.string()})
+    table = pa.table({"image": pa.array(images, kind), "label": labels})
+    if names:
+        label = {"names": list(names), "_type": "ClassLabel"}
+        noted = {"info": {"features": {"image": {"_type": "Image"}, "label": label}}}
+        table = table.replace_schema_metadata({"huggingface": json.dumps(noted)})
+    pq.write_table(table, file, row_group_size=group)
+    return file
+
+
+def write_tar(file: Path, members: Mapping[str, bytes], kind: int = tarfile.PAX_FORMAT) -> Path:
+    """A .tar archive of these files."""
+    with tarfile.open(file, "w", format=kind) as archive:
+        for name, content in members.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    return file
+
+
+def as_members(folder: Path) -> dict[str, bytes]:
+    """The images of a folder for `write_tar`, each with its label beside it."""
+    found = {}
+    for path, label in named(folder):
+        found[path] = (folder / path).read_bytes()
+        found[path.rpartition(".")[0] + ".cls"] = label.encode()
+    return found
+
+
+def as_rows(folder: Path, *, number: bool = True) -> list[tuple[bytes | None, str | None, Any]]:
+    """The images of a folder for `write_shard`, with the last part of their paths; labels are numbers or names."""
+    classes = sorted({label for _, label in named(folder)})
+    return [
+        ((folder / path).read_bytes(), Path(path).name, classes.index(label) if number else label)
+        for path, label in named(folder)
+    ]

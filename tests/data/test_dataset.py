@@ -82,6 +82,7 @@ def test_uneven_classes_are_said_from_three_times_on() -> None:
     assert imbalance(labels, {"train": np.arange(8), "test": np.arange(1, 3)}, ("cat", "dog")) == (
         'Classes are uneven in training: from 2 images ("cat") to 6 ("dog").',
     )
+    assert imbalance(labels[:0], {"train": np.arange(0)}, ("cat", "dog")) == ()  # a split without images
 
 
 def test_a_picture_is_the_decoded_image_and_at_most_64_wide(tmp_path: Path) -> None:

@@ -76,10 +76,10 @@ def test_litter_is_ignored_and_counted(tmp_path: Path) -> None:
 
 
 def test_one_ignored_file_and_one_loose_image(tmp_path: Path) -> None:
-    for name in ("cat/1.png", "dog/1.png", "dog/2.heic", "loose.jpg"):
+    for name in ("cat/1.png", "dog/1.png", "dog/2.psd", "loose.jpg"):
         touch(tmp_path / name)
     assert list_folder(str(tmp_path)).warnings == (
-        "Ignored 1 entry that is not an image by its name: dog/2.heic.",
+        "Ignored 1 entry that is not an image by its name: dog/2.psd.",
         "Ignored 1 image that lies in no class folder: loose.jpg.",
     )
 
@@ -152,13 +152,13 @@ def test_a_file_is_no_folder(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_images_says_what_was_looked_for(tmp_path: Path) -> None:
-    assert "looked for one sub-folder per class with files named *.bmp, *.dib, *.gif" in refusal(tmp_path)
-    touch(tmp_path / "cat" / "1.heic")
+    assert "looked for one sub-folder per class with files named *.avif, *.bmp, *.dib" in refusal(tmp_path)
+    touch(tmp_path / "cat" / "1.psd")
     touch(tmp_path / "2.png")
     lines = refusal(tmp_path).splitlines()
-    assert lines[0].startswith(f"no images in {tmp_path}: looked in its 1 sub-folder with files named *.bmp")
+    assert lines[0].startswith(f"no images in {tmp_path}: looked in its 1 sub-folder with files named *.avif")
     assert lines[1:] == [
-        "Ignored 1 entry that is not an image by its name: cat/1.heic.",
+        "Ignored 1 entry that is not an image by its name: cat/1.psd.",
         "Ignored 1 image that lies in no class folder: 2.png.",
     ]
 
@@ -290,9 +290,9 @@ def test_ignored_entries_are_counted_by_extension(tmp_path: Path) -> None:
     fill_folder(tmp_path, {"cat": 1, "dog": 1})
     for number in range(7):
         touch(tmp_path / "cat" / f"x.{number}")
-        touch(tmp_path / "dog" / f"{number}.HEIC")
+        touch(tmp_path / "dog" / f"{number}.PSD")
     (said,) = list_folder(str(tmp_path)).warnings
     assert said == (
-        "Ignored 14 entries that are not images by their names: 7 .heic (dog/0.HEIC), 1 .0 (cat/x.0), 1 .1 (cat/x.1), "
+        "Ignored 14 entries that are not images by their names: 7 .psd (dog/0.PSD), 1 .0 (cat/x.0), 1 .1 (cat/x.1), "
         "1 .2 (cat/x.2), 1 .3 (cat/x.3) and 3 more."
     )

@@ -66,7 +66,7 @@ def test_few_levels_are_told_with_what_to_type(tmp_path: Path) -> None:
 def test_files_that_have_not_changed_are_not_looked_at_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = folder(tmp_path / "data", 100, 4000)
     (first,) = load(spec(source), [8], cache=tmp_path / "cache").values()
-    monkeypatch.setattr("cnnsearch.data.greys.greys", lambda path: pytest.fail(f"{path} was read again"))
+    monkeypatch.setattr("cnnsearch.data.examples.greys", lambda path: pytest.fail(f"{path} was read again"))
     (again,) = load(spec(source), [8], cache=tmp_path / "cache").values()
     assert again.warnings == first.warnings
 

@@ -157,7 +157,6 @@ def _zip() -> bytes:
         ),
         (_zip(), "is not an image that can be read (its content is a zip archive)"),
         (b"%PDF-1.7\n\xff\xff", "is not an image that can be read (its content is a PDF document)"),
-        (b"\0\0\0\x20ftypheic\0\0\0\0\xff", "is not an image that can be read (its content is a HEIC image)"),
         (b"\0\0\0\x20ftypisom\0\0\0\0\xff", "is not an image that can be read (its content is a video)"),
         (bytes(1000), "is not an image (its 1,000 bytes are all zero)"),
         (b"\x01\x80\xff" * 9, "is not an image that can be read (its content is of no known kind)"),
@@ -167,19 +166,14 @@ def test_what_is_no_image_is_named(data: bytes, said: str) -> None:
     assert reason(data) == said
 
 
-@pytest.mark.parametrize("kind", ["ICO", "PPM", "AVIF", "TGA", "PCX", "JPEG2000"])
+@pytest.mark.parametrize("kind", ["ICO", "TGA", "PCX"])
 def test_other_formats_of_pillow_are_not_decoded(kind: str) -> None:
-    if kind == "AVIF":
-        from PIL import features
-
-        if not features.check("avif"):
-            pytest.skip("Pillow without AVIF")
     with pytest.raises(BadImageError, match="is not an image"):
         decode(encoded(picture(8, 32), kind), [8])
 
 
 def test_formats_can_be_added() -> None:
-    assert decode(encoded(picture(8), "PPM"), [12], formats=("PPM",))[0].shape == (12, 12, 3)
+    assert decode(encoded(picture(8), "TGA"), [12], formats=("TGA",))[0].shape == (12, 12, 3)
 
 
 def _png_of(width: int, height: int) -> bytes:

@@ -90,7 +90,7 @@ def test_bad_contents_are_remembered_for_this_decoder_only(tmp_path: Path, monke
     index.save([])
     assert Index(tmp_path / "index.json").why_bad("0" * 64) == "is truncated"
     assert Index(tmp_path / "index.json").why_bad("1" * 64) is None
-    monkeypatch.setattr(index_module, "RECIPE", "another")
+    monkeypatch.setattr(index_module, "DECODER", "another")
     assert Index(tmp_path / "index.json").why_bad("0" * 64) is None
 
 

@@ -266,11 +266,11 @@ def test_too_few_images_mention_what_was_skipped_or_refused(photos: Path) -> Non
 
 
 def test_too_few_images_mention_what_was_ignored(photos: Path) -> None:
-    (photos / "dog" / "004.png").rename(photos / "dog" / "004.heic")
+    (photos / "dog" / "004.png").rename(photos / "dog" / "004.psd")
     (photos / "dog" / "003.png").unlink()
     assert refusal(photos) == [
         'class "dog" has 3 images; the split needs 4 (2 train + 1 validation + at least 1 test).',
-        "Ignored 1 entry that is not an image by its name: dog/004.heic.",
+        "Ignored 1 entry that is not an image by its name: dog/004.psd.",
     ]
 
 
@@ -341,8 +341,8 @@ def test_the_default_cache_is_the_cache_root(tmp_path: Path, monkeypatch: pytest
     assert load(DataSpec(), [8])[8].images_path.parent == tmp_path / "own" / "images"
 
 
-def test_torch_is_not_imported() -> None:
-    code = "import sys, cnnsearch.data; sys.exit('torch' in sys.modules)"
+def test_torch_and_arrow_are_not_imported() -> None:
+    code = "import sys, cnnsearch.data; sys.exit('torch' in sys.modules or 'pyarrow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

@@ -147,7 +147,7 @@ def test_without_a_network_the_message_says_where_files_go(
     lines = str(caught.value).splitlines()
     assert lines[0].startswith(f"torchvision:{name} could not be downloaded or read (")
     assert f"expected in {tmp_path / folder};" in lines[1]
-    assert "--data a folder with one sub-folder per class" in lines[2]
+    assert "take a folder with one sub-folder per class" in lines[2]
     assert len(lines) == 3
     assert capfd.readouterr() == ("", "")
     assert socket.getdefaulttimeout() is None

@@ -206,7 +206,7 @@ def test_what_is_shown_without_a_file(results: Path, images: Path) -> None:
     assert lines[46].startswith(str(images / "dark" / "01.png"))
     best = cnnsearch.load(results).best().id
     assert f"trial {best}, the best by validation: " in done.stdout
-    assert "of 45 images in folders of classes" in done.stdout
+    assert "of 45 images whose class is known" in done.stdout
     assert "classes (rows) and what they were taken for (columns)" in done.stdout
 
 
@@ -219,7 +219,7 @@ def test_what_is_shown_without_a_file(results: Path, images: Path) -> None:
         (("{images}", "--out", "answers.xlsx"), "allowed are files that end in .csv, .jsonl or .parquet"),
         (("{images}", "--out", "{images}/folder.csv"), "is a folder"),
         (("{images}", "--trial", "zz"), "no trial whose id begins with zz. Weights are kept of trials "),
-        (("{empty}",), "looked for files named *.bmp"),
+        (("{empty}",), "looked for files named *.avif"),
     ],
 )
 def test_wrong_requests_start_nothing(
