@@ -70,6 +70,21 @@ def test_a_sweep_trains_them(invoke: Invoke) -> None:
 
 
 @pytest.mark.usefixtures("untried")
+def test_what_fails_while_training_is_told_with_the_user_s_own_line(invoke: Invoke) -> None:
+    line = "        assert len(self.blocks) > 1 or not self.training, 'thin'"
+    broken = NETS.replace("        x = self.pool(", f"{line}\n        x = self.pool(")
+    Path("nets.py").write_text(broken)
+    number = broken.splitlines().index(line) + 1
+    assert invoke(*SWEEP).exit_code == 1
+    (failed,) = (record for record in records().values() if record.status == "failed")
+    assert failed.error == f"AssertionError: thin (nets.py, line {number}, in forward)"
+    explained = invoke("explain", "results/mine", failed.trial_id).output
+    assert f"at nets.py, line {number}, in forward" in explained
+    assert "Mend the network's code" in explained
+    assert "--code nets.py" in explained
+
+
+@pytest.mark.usefixtures("untried")
 def test_a_changed_network_is_new_trials_and_an_unchanged_one_none(invoke: Invoke) -> None:
     assert invoke(*SWEEP).exit_code == 0
     before = set(records())

@@ -22,6 +22,7 @@ from cnnsearch.planning.trial import EpochRow, Status, Trial
 from cnnsearch.results.folder import Results
 from cnnsearch.results.record import Inputs, Measures, Record
 from cnnsearch.spec.metric import ADDED
+from cnnsearch.spec.own_code import files_of_own_code
 from cnnsearch.training.compute.device import peak_memory_bytes
 from cnnsearch.training.evaluate import Evaluation, measured
 from cnnsearch.training.pixels import Pixels
@@ -242,10 +243,14 @@ _NO_MEMORY = (
 
 
 def _explain(error: BaseException) -> str:
-    """An exception in one line: its kind, its message, and the last frame of this package it passed through."""
-    ours = str(Path(__file__).parents[1])
-    frames = traceback.extract_tb(error.__traceback__)
-    frame = next((frame for frame in reversed(frames) if frame.filename.startswith(ours)), None)
+    """An exception in one line: its kind, its message, and where it came from.
+
+    That is the last frame of the user's own code that it passed through, or else the last one of this package.
+    """
+    ours, own = str(Path(__file__).parents[1]), files_of_own_code()
+    frames = traceback.extract_tb(error.__traceback__)[::-1]
+    theirs = (frame for frame in frames if frame.filename in own)
+    frame = next(theirs, None) or next((frame for frame in frames if frame.filename.startswith(ours)), None)
     where = f" ({Path(frame.filename).name}, line {frame.lineno}, in {frame.name})" if frame else ""
     message = " ".join(str(error).split())
     return f"{type(error).__name__}: {message[:300]}{where}"

@@ -40,6 +40,9 @@ def trial_advice(evidence: Evidence, record: Record, others: Iterable[Record]) -
 
 def _after_failure(evidence: Evidence, record: Record) -> list[Advice]:
     error, settings = record.error or "", record.settings
+    if settings.code and OF_THE_PROGRAM.search(error):
+        text = "Mend the network's code: it is then another network, which the same command trains."
+        return [Advice(text, again(evidence))]
     if OF_THE_PROGRAM.search(error):
         return [Advice("It would fail again: leave out such a setting, or report the error.")]
     retry = Advice("The same command tries it again.", again(evidence))

@@ -187,6 +187,11 @@ def trusted(digest: str) -> Snapshot | None:
     return _TRUSTED.get(digest)
 
 
+def files_of_own_code() -> frozenset[str]:
+    """Paths, as the user gave them, of the files whose code may run in this process."""
+    return frozenset(snapshot.shown(name) for snapshot in _TRUSTED.values() for name in snapshot.files)
+
+
 def register(model: str, snapshot: Snapshot) -> None:
     """Make a model of a snapshot known to every sweep that is loaded in this process, and trust it."""
     trust([snapshot])
