@@ -17,7 +17,7 @@ from cnnsearch.data.loading import load
 from cnnsearch.data.looks import Kind, Looks, Pair
 from cnnsearch.execution.machine.hardware import detect
 from cnnsearch.prepare import Tell, quiet
-from cnnsearch.spec.settings import DataSpec
+from cnnsearch.spec.data import DataSpec
 from cnnsearch.storage.durable import write_whole
 from cnnsearch.words import LISTED, counted, labelled, listed, printable
 

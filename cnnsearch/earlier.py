@@ -20,8 +20,9 @@ from cnnsearch.spec.arguments import ARGS
 from cnnsearch.spec.cells import Cell
 from cnnsearch.spec.load import from_yaml
 from cnnsearch.spec.settings import Settings
-from cnnsearch.spec.stage import HIGHER_IS_BETTER, Stage, Values
+from cnnsearch.spec.stage import HIGHER_IS_BETTER, Stage
 from cnnsearch.spec.sweep import Sweep
+from cnnsearch.spec.values import Values
 from cnnsearch.storage.paths import typed_path
 from cnnsearch.storage.remote import is_uri, redacted
 from cnnsearch.words import listed, printable

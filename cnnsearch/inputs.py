@@ -18,9 +18,10 @@ from cnnsearch.results.folder import Results
 from cnnsearch.results.place import ResultsPlace
 from cnnsearch.results.record import Record
 from cnnsearch.spec.cells import combinations
+from cnnsearch.spec.data import AutoSplit, ChosenSplit
 from cnnsearch.spec.load import from_yaml
 from cnnsearch.spec.own_code import Snapshot, trusted
-from cnnsearch.spec.settings import AutoSplit, ChosenSplit, ResolvedPrecision
+from cnnsearch.spec.settings import ResolvedPrecision
 from cnnsearch.spec.sweep import Sweep
 from cnnsearch.training.models.pretrained import OWN_IMAGES, Key, Pretrained, find_weights
 from cnnsearch.words import listed, printable

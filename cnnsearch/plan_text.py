@@ -20,7 +20,8 @@ from cnnsearch.spec.axis_words import describe
 from cnnsearch.spec.cells import size as stage_size
 from cnnsearch.spec.confirm import CONFIRM
 from cnnsearch.spec.metric import DEFAULT, METRICS
-from cnnsearch.spec.stage import Stage, Values
+from cnnsearch.spec.stage import Stage
+from cnnsearch.spec.values import Values
 from cnnsearch.words import counted, duration, listed, printable, size
 
 CLASSES_NAMED = 10

@@ -11,7 +11,7 @@ from cnnsearch import stats
 from cnnsearch.data.dataset import SPLIT_WORDS
 from cnnsearch.data.splits import in_words
 from cnnsearch.data.survey import Survey
-from cnnsearch.spec.settings import FillSplit
+from cnnsearch.spec.data import FillSplit
 from cnnsearch.words import LISTED, counted, listed, plural, printable
 
 SIDES = (32, 64, 96, 128, 224)

@@ -14,7 +14,8 @@ from pydantic.fields import FieldInfo
 from cnnsearch import told
 from cnnsearch.cli import app
 from cnnsearch.spec.confirm import Confirm
-from cnnsearch.spec.settings import AutoSplit, DataSpec, FillSplit, StratifiedSplit, TrainSpec
+from cnnsearch.spec.data import AutoSplit, DataSpec, FillSplit, StratifiedSplit
+from cnnsearch.spec.settings import TrainSpec
 from cnnsearch.spec.stage import Search, Stage, StartFrom, StopEarly
 from cnnsearch.spec.sweep import EvidenceSpec, RunSpec, Sweep
 

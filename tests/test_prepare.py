@@ -6,8 +6,8 @@ from pathlib import Path
 
 from cnnsearch.describe import write_description
 from cnnsearch.prepare import prepared
+from cnnsearch.spec.data import FillSplit, StratifiedSplit
 from cnnsearch.spec.load import load_sweep
-from cnnsearch.spec.settings import FillSplit, StratifiedSplit
 from tests.data.making import fill_folder
 
 

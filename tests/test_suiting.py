@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from cnnsearch.spec.data import FillSplit, StratifiedSplit
 from cnnsearch.spec.load import load_sweep
-from cnnsearch.spec.settings import FillSplit, StratifiedSplit
 from cnnsearch.suiting import batch_sizes, image_size, sweep_name
 from tests.asking import ask
 from tests.data.making import encoded, fill_folder, named, picture, write_table

@@ -18,7 +18,7 @@ from PIL import Image
 
 from cnnsearch.data.images import Interpolation
 from cnnsearch.data.looks import Looks
-from cnnsearch.spec.settings import ChosenSplit, FillSplit
+from cnnsearch.spec.data import ChosenSplit, FillSplit
 from cnnsearch.storage.checksums import canonical_json
 from cnnsearch.words import plural, printable
 

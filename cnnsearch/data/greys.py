@@ -8,7 +8,7 @@ from dataclasses import replace
 from cnnsearch.data.examples import Example, FileContent, InnerContent
 from cnnsearch.data.images import FULL, GreyRange
 from cnnsearch.data.index import Index
-from cnnsearch.spec.settings import DataSpec
+from cnnsearch.spec.data import DataSpec
 
 LOOKED_AT = 16
 """Images of a data set whose values are looked at, evenly spaced."""

@@ -23,7 +23,7 @@ from cnnsearch.data.packs import Draft, Packs, decode_all, hash_all
 from cnnsearch.data.sources import identity, list_source
 from cnnsearch.data.splits import assign, suited
 from cnnsearch.errors import DataError
-from cnnsearch.spec.settings import AutoSplit, ChosenSplit, DataSpec, FillSplit
+from cnnsearch.spec.data import AutoSplit, ChosenSplit, DataSpec, FillSplit
 from cnnsearch.storage.cache import cache_root
 from cnnsearch.words import LISTED, decoded, plural, printable, shortened
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from cnnsearch.data.dataset import SPLITS
 from cnnsearch.data.groups import deal_groups
 from cnnsearch.errors import DataError
-from cnnsearch.spec.settings import AutoSplit, ChosenSplit, FillSplit, Split, StratifiedSplit
+from cnnsearch.spec.data import AutoSplit, ChosenSplit, FillSplit, Split, StratifiedSplit
 from cnnsearch.words import plural, printable, shortened
 
 Rows = NDArray[np.int64]

@@ -12,7 +12,7 @@ from cnnsearch.data.examples import Example, FileContent, InnerContent, Listing,
 from cnnsearch.data.images import BadImageError, decode, shape
 from cnnsearch.data.sources import list_path
 from cnnsearch.data.splits import assign, suited
-from cnnsearch.spec.settings import AutoSplit, ChosenSplit
+from cnnsearch.spec.data import AutoSplit, ChosenSplit
 
 SAMPLE = 200
 """Most images that are decoded."""

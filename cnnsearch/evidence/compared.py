@@ -20,7 +20,7 @@ from cnnsearch.spec.arguments import ARGS
 from cnnsearch.spec.axis_words import describe, rounded
 from cnnsearch.spec.confirm import CONFIRM
 from cnnsearch.spec.metric import DEFAULT, Metric
-from cnnsearch.spec.stage import Values
+from cnnsearch.spec.values import Values
 
 
 class Compared(Recorded):

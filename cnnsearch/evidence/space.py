@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from cnnsearch.spec.arguments import plain_value
 from cnnsearch.spec.axis_words import Value
 from cnnsearch.spec.metric import MEASURES
-from cnnsearch.spec.stage import NUMERIC_KINDS, Values
+from cnnsearch.spec.values import NUMERIC_KINDS, Values
 from cnnsearch.words import duration, size
 
 _LOG_RATIO = 30  # largest over smallest: listed numbers beyond it are laid out on a log scale

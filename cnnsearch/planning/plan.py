@@ -18,8 +18,9 @@ from cnnsearch.spec.arguments import ARGS
 from cnnsearch.spec.cells import Cell, can_suggest, cell_of, cells, size, typical_cells
 from cnnsearch.spec.confirm import CONFIRM, Confirm
 from cnnsearch.spec.settings import Settings
-from cnnsearch.spec.stage import NUMERIC_KINDS, Stage, StartFrom, StopEarly
+from cnnsearch.spec.stage import Stage, StartFrom, StopEarly
 from cnnsearch.spec.sweep import Sweep
+from cnnsearch.spec.values import NUMERIC_KINDS
 
 
 @dataclass(frozen=True)

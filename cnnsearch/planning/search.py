@@ -27,7 +27,8 @@ from optuna.trial import TrialState, create_trial
 
 from cnnsearch.spec.arguments import plain_value
 from cnnsearch.spec.cells import Cell
-from cnnsearch.spec.stage import FIRST_AT_RANDOM, HIGHER_IS_BETTER, Search, Values
+from cnnsearch.spec.stage import FIRST_AT_RANDOM, HIGHER_IS_BETTER, Search
+from cnnsearch.spec.values import Values
 from cnnsearch.storage.checksums import canonical_json
 
 POPULATION = FIRST_AT_RANDOM["nsga2"]

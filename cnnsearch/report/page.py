@@ -21,8 +21,8 @@ from cnnsearch.report.method import Method, date_of, hardware, method, metrics_n
 from cnnsearch.report.networks import Network, networks
 from cnnsearch.report.using import Using, using
 from cnnsearch.spec.axis_words import words
+from cnnsearch.spec.data import DataSpec
 from cnnsearch.spec.metric import DEFAULT
-from cnnsearch.spec.settings import DataSpec
 from cnnsearch.words import capitalised, counted, duration
 
 _MOST_LISTED = 400  # trials in report.md, whose tables cannot be filtered

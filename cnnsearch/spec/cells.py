@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from cnnsearch.spec.arguments import ARGS
-from cnnsearch.spec.stage import NUMERIC_KINDS, Search, Stage, Values
+from cnnsearch.spec.stage import Search, Stage
+from cnnsearch.spec.values import NUMERIC_KINDS, Values
 
 Cell = dict[str, Any]
 

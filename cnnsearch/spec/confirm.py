@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from cnnsearch.spec.settings import Float, Int, Part, SpecProblemError
+from cnnsearch.spec.part import Float, Int, Part, SpecProblemError
 from cnnsearch.spec.stage import Stage
 
 CONFIRM = Stage(name="confirm", space={})

@@ -9,7 +9,8 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 
 from cnnsearch.spec.document import Document, KeyPath, dotted, shown
-from cnnsearch.spec.settings import AXES, SpecProblemError, SpecProblemsError, TrainSpec, is_axis, value_message
+from cnnsearch.spec.part import SpecProblemError, SpecProblemsError, value_message
+from cnnsearch.spec.settings import AXES, TrainSpec, is_axis
 
 MOST_TOLD = 10
 """Mistakes of one file that are told at once."""

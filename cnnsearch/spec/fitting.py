@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from cnnsearch.spec.cells import grid, with_conditions
-from cnnsearch.spec.settings import DataSpec, size_problem
-from cnnsearch.spec.stage import NUMERIC_KINDS, Stage, Values
+from cnnsearch.spec.data import DataSpec
+from cnnsearch.spec.settings import size_problem
+from cnnsearch.spec.stage import Stage
+from cnnsearch.spec.values import NUMERIC_KINDS, Values
 
 
 def without_misfits(stages: Sequence[Stage], data: DataSpec) -> tuple[tuple[Stage, ...], tuple[str, ...]]:

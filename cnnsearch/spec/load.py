@@ -13,10 +13,10 @@ from typing import Any
 import yaml
 
 from cnnsearch.errors import SpecError
+from cnnsearch.spec.data import SPLIT_KINDS
 from cnnsearch.spec.document import Document, parse_value, read, read_back
 from cnnsearch.spec.explain import did_you_mean
 from cnnsearch.spec.own_code import Snapshot, read_code, registered, trust
-from cnnsearch.spec.settings import SPLIT_KINDS
 from cnnsearch.spec.sweep import Sweep
 
 SWEEPS = Path("sweeps")

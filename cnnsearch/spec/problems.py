@@ -10,10 +10,13 @@ from pydantic import ValidationError
 from cnnsearch.spec.arguments import ARGS
 from cnnsearch.spec.cells import grid, with_conditions
 from cnnsearch.spec.confirm import CONFIRM
+from cnnsearch.spec.data import DataSpec
 from cnnsearch.spec.document import KeyPath
 from cnnsearch.spec.metric import MEASURES, METRICS
-from cnnsearch.spec.settings import AXES, DataSpec, Settings, SpecProblemError, TrainSpec, is_axis
-from cnnsearch.spec.stage import MAX_TRIALS, Stage, StartFrom, Values
+from cnnsearch.spec.part import SpecProblemError
+from cnnsearch.spec.settings import AXES, Settings, TrainSpec, is_axis
+from cnnsearch.spec.stage import MAX_TRIALS, Stage, StartFrom
+from cnnsearch.spec.values import Values
 
 
 def problems(

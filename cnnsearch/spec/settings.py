@@ -1,4 +1,4 @@
-"""What decides a trial's result: its data and every hyperparameter, as frozen, validated objects."""
+"""What decides a trial's result: every hyperparameter, as frozen, validated objects."""
 
 from __future__ import annotations
 
@@ -6,29 +6,22 @@ import difflib
 import hashlib
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal, Self, cast
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
-    ConfigDict,
     Field,
-    Strict,
     TypeAdapter,
     ValidationError,
-    field_validator,
     model_serializer,
     model_validator,
 )
 
 from cnnsearch.spec.arguments import ARGS, ARGUMENTS, Arguments, plain_value, with_arguments
-from cnnsearch.spec.document import KeyPath
 from cnnsearch.spec.metric import DEFAULT, MetricName
 from cnnsearch.spec.model_names import IMAGE_SIZES, OWN, PATCH_SIZES, knowing, known
-
-Int = Annotated[int, Strict()]
-Float = Annotated[float, Strict()]
+from cnnsearch.spec.part import Float, Int, Part
 
 
 def _known_model(name: str) -> str:
@@ -57,115 +50,6 @@ Augment = Annotated[
 ]
 Precision = Literal["auto", "fp32", "bf16"]
 ResolvedPrecision = Literal["fp32", "bf16"]
-
-
-class Part(BaseModel):
-    """Base of every part of a spec: immutable, and strict about unknown keys."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class SpecProblemError(ValueError):
-    """Raised for a value that is well-formed but impossible, with the key path at which it was given."""
-
-    def __init__(self, path: KeyPath, message: str) -> None:
-        super().__init__(message)
-        self.path = path
-
-
-class SpecProblemsError(ValueError):
-    """Raised for several problems of one part of a spec, so that its author is told all of them at once."""
-
-    def __init__(self, problems: Sequence[SpecProblemError]) -> None:
-        super().__init__("; ".join(map(str, problems)))
-        self.problems = tuple(problems)
-
-
-class FillSplit(Part):
-    """Walk the files in sorted order: fill training, then validation; the rest is test."""
-
-    method: Literal["fill"] = Field(
-        "fill", description="takes files in sorted order: training, then validation; the rest is test"
-    )
-    train_per_class: Int = Field(50, ge=1, description="training images per class")
-    val_per_class: Int = Field(20, ge=1, description="validation images per class")
-
-
-class StratifiedSplit(Part):
-    """Shuffle the images of each class with a seed, then deal them out; the rest is test."""
-
-    method: Literal["stratified"] = Field(
-        "stratified", description="shuffles each class, then deals it out; the rest is test"
-    )
-    train: Annotated[Int | Float, Field(gt=0)] = Field(
-        0.6, description="training images per class: a fraction below 1, or a number"
-    )
-    val: Annotated[Int | Float, Field(gt=0)] = Field(
-        0.2, description="validation images per class: a fraction below 1, or a number"
-    )
-    seed: Int = Field(0, ge=0, description="seed of the shuffle")
-
-
-class AutoSplit(Part):
-    """What suits the images: see `data.splits.suited`."""
-
-    method: Literal["auto"] = Field(
-        "auto",
-        description="as fill, if every class has enough images and at least a quarter of all images then train; else "
-        "as stratified. A results folder keeps what it began with",
-    )
-
-
-ChosenSplit = FillSplit | StratifiedSplit
-Split = Annotated[AutoSplit | ChosenSplit, Field(discriminator="method")]
-SPLIT_KINDS: tuple[type[Part], ...] = (StratifiedSplit, FillSplit, AutoSplit)
-
-
-class DataSpec(Part):
-    """Which images, at which size, and how they are split."""
-
-    source: str = Field(
-        "fashion-mini",
-        description="fashion-mini, torchvision:NAME, or a path: of a folder of images, of a table of them (.csv, .tsv, "
-        ".parquet), or of files that hold them (.parquet, .tar); see data.md",
-    )
-    image_size: Int = Field(64, ge=8, le=1024, description="side length of the square images, in pixels")
-    split: Split = AutoSplit()
-    layout: Literal["auto", "classes"] = Field(
-        "auto",
-        description="what the sub-folders of a folder are. auto: splits if they are called train, val and test or "
-        "something like it, else classes; classes: classes, whatever their names",
-    )
-    follow_links: Annotated[bool, Strict()] = Field(
-        False, description="whether symbolic links in a folder of images, and paths in a table, may lead out of it"
-    )
-    grey_range: Literal["full"] | tuple[Int, Int] = Field(
-        "full",
-        description="of 16-bit grey images, the values that become black and white: full (0 to 65535), or two numbers, "
-        "as [0, 4095] for images of 12 bits",
-    )
-    on_bad_image: Literal["refuse", "skip"] = Field(
-        "refuse", description="what to do with unreadable images: end with an error, or skip them"
-    )
-
-    @field_validator("split", mode="before")
-    @classmethod
-    def _name_method(cls, split: Any) -> Any:
-        """Add the method that the keys belong to: `train: 0.7` says enough."""
-        if isinstance(split, dict) and "method" not in split:
-            kind = (
-                max(SPLIT_KINDS, key=lambda kind: len(split.keys() & kind.model_fields.keys())) if split else AutoSplit
-            )
-            return {**split, "method": kind.model_fields["method"].default}
-        return split
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        if self.grey_range != "full" and not 0 <= self.grey_range[0] < self.grey_range[1] <= 65535:
-            given = list(self.grey_range)
-            allowed = "full, or two whole numbers from 0 to 65535, the smaller one first, such as [0, 4095]"
-            raise SpecProblemError(("grey_range",), f"given {given}; allowed: {allowed}")
-        return self
 
 
 class Recipe(Part):
@@ -415,9 +299,3 @@ def axis_problem(axis: str, value: Any) -> str | None:
     except ValidationError as error:
         return str(error.errors()[0]["msg"])
     return None
-
-
-def value_message(value: Any, message: str) -> str:
-    """Reword pydantic's message in our form: what was given, what is allowed."""
-    shown = repr(value) if len(repr(value)) <= 60 else repr(value)[:57] + "..."
-    return f"given {shown}; " + message.removeprefix("Value error, ").replace("Input should", "it should")

@@ -10,22 +10,15 @@ from pydantic import BeforeValidator, Field, ValidationError, ValidationInfo, fi
 
 from cnnsearch.errors import SpecError
 from cnnsearch.spec.confirm import CONFIRM, Confirm
+from cnnsearch.spec.data import DataSpec
 from cnnsearch.spec.document import Document
 from cnnsearch.spec.explain import explain
 from cnnsearch.spec.fitting import without_misfits
 from cnnsearch.spec.metric import DEFAULT, MEASURES, METRICS, Measure, MetricName
 from cnnsearch.spec.model_names import knowing
+from cnnsearch.spec.part import Float, Int, Part, SpecProblemError, SpecProblemsError
 from cnnsearch.spec.problems import problems, unmeasured
-from cnnsearch.spec.settings import (
-    DataSpec,
-    Float,
-    Int,
-    Part,
-    Settings,
-    SpecProblemError,
-    SpecProblemsError,
-    TrainSpec,
-)
+from cnnsearch.spec.settings import Settings, TrainSpec
 from cnnsearch.spec.stage import Stage
 
 

@@ -12,7 +12,7 @@ from cnnsearch.data.images import MAX_PIXELS
 from cnnsearch.data.loading import load
 from cnnsearch.data.sources import list_path
 from cnnsearch.data.tables import NEEDED, OPTIONAL
-from cnnsearch.spec.settings import DataSpec
+from cnnsearch.spec.data import DataSpec
 from tests.asking import ask
 from tests.data.making import as_rows, encoded, picture, write_shard, write_table
 

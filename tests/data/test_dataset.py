@@ -14,7 +14,7 @@ from PIL import Image
 
 from cnnsearch.data import load
 from cnnsearch.data.dataset import contradictions, fingerprint, imbalance, leakage, png
-from cnnsearch.spec.settings import DataSpec
+from cnnsearch.spec.data import DataSpec
 
 CLASSES = ("cat", "dog")
 LABELS = np.array([0, 1, 0, 1])

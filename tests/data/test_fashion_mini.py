@@ -11,7 +11,7 @@ import pytest
 
 from cnnsearch.data import fashion_mini, load
 from cnnsearch.data.fashion_mini import make
-from cnnsearch.spec.settings import DataSpec, FillSplit
+from cnnsearch.spec.data import DataSpec, FillSplit
 
 FOLDER = Path(fashion_mini.__file__).parent
 FILE = FOLDER / fashion_mini.FILE

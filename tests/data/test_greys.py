@@ -12,8 +12,8 @@ from cnnsearch.data import load
 from cnnsearch.data.greys import few_levels
 from cnnsearch.data.images import FULL, decode
 from cnnsearch.data.index import Index
+from cnnsearch.spec.data import DataSpec
 from cnnsearch.spec.load import load_sweep
-from cnnsearch.spec.settings import DataSpec
 from tests.conftest import SMALL
 
 

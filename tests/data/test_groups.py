@@ -8,7 +8,7 @@ import pytest
 from cnnsearch.data.groups import deal_groups
 from cnnsearch.data.splits import assign
 from cnnsearch.errors import DataError
-from cnnsearch.spec.settings import StratifiedSplit
+from cnnsearch.spec.data import StratifiedSplit
 
 
 def test_sizes_come_near_what_is_wanted() -> None:

@@ -15,7 +15,7 @@ from cnnsearch.data.inspection import odd_shapes
 from cnnsearch.data.loading import load
 from cnnsearch.data.looks import Looks
 from cnnsearch.errors import DataError
-from cnnsearch.spec.settings import DataSpec
+from cnnsearch.spec.data import DataSpec
 from tests.data.making import encoded, fill_folder, photo, settle
 
 

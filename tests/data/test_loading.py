@@ -19,7 +19,7 @@ from PIL import Image
 
 from cnnsearch.data import SPLITS, Dataset, examples, images, index as index_module, load
 from cnnsearch.errors import DataError
-from cnnsearch.spec.settings import DataSpec, FillSplit, StratifiedSplit
+from cnnsearch.spec.data import DataSpec, FillSplit, StratifiedSplit
 from tests.data.making import encoded, fill_folder, picture, settle
 
 TWO_ONE = FillSplit(train_per_class=2, val_per_class=1)

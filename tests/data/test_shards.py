@@ -21,7 +21,7 @@ from cnnsearch.data.images import BadImageError
 from cnnsearch.data.index import UnreadableError
 from cnnsearch.data.sources import list_path
 from cnnsearch.data.survey import survey
-from cnnsearch.spec.settings import FillSplit, StratifiedSplit
+from cnnsearch.spec.data import FillSplit, StratifiedSplit
 from tests.data.making import as_rows, encoded, fill_folder, picture, settle, write_shard
 from tests.data.test_tables import read, refused
 

@@ -11,7 +11,7 @@ from hypothesis import given, strategies as st
 from cnnsearch.data.dataset import SPLITS
 from cnnsearch.data.splits import Rest, Rows, assign, fill, in_words, rows_of_classes, stratified, suited
 from cnnsearch.errors import DataError
-from cnnsearch.spec.settings import AutoSplit, ChosenSplit, DataSpec, FillSplit, StratifiedSplit
+from cnnsearch.spec.data import AutoSplit, ChosenSplit, DataSpec, FillSplit, StratifiedSplit
 
 CLASSES = ("cat", "dog", "owl")
 TRAIN_TEST = ("train", "test")

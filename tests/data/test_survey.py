@@ -9,7 +9,7 @@ import pytest
 from cnnsearch.data import survey as module
 from cnnsearch.data.survey import survey
 from cnnsearch.errors import DataError
-from cnnsearch.spec.settings import StratifiedSplit
+from cnnsearch.spec.data import StratifiedSplit
 from tests.data.making import encoded, fill_folder, picture
 
 

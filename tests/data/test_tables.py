@@ -18,7 +18,7 @@ from cnnsearch.data.loading import load
 from cnnsearch.data.sources import list_path
 from cnnsearch.data.tables import Places
 from cnnsearch.errors import DataError
-from cnnsearch.spec.settings import DataSpec, FillSplit, StratifiedSplit
+from cnnsearch.spec.data import DataSpec, FillSplit, StratifiedSplit
 from tests.data.making import fill_folder, named, picture, write_table
 
 SPLIT = FillSplit(train_per_class=3, val_per_class=1)

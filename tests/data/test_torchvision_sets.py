@@ -18,7 +18,7 @@ from PIL import Image
 from cnnsearch.data import SPLITS, load, torchvision_sets
 from cnnsearch.data.torchvision_sets import OFFICIAL, list_torchvision
 from cnnsearch.errors import DataError
-from cnnsearch.spec.settings import DataSpec, FillSplit, StratifiedSplit
+from cnnsearch.spec.data import DataSpec, FillSplit, StratifiedSplit
 from tests.data.making import picture, settle
 
 

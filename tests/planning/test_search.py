@@ -13,7 +13,8 @@ from hypothesis import given, settings, strategies as st
 
 from cnnsearch.planning.search import Ending, Searcher, Told, known
 from cnnsearch.spec.cells import Cell, cell_of, draw
-from cnnsearch.spec.stage import Search, Values
+from cnnsearch.spec.stage import Search
+from cnnsearch.spec.values import Values
 
 
 def space(**axes: object) -> dict[str, Values]:

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given, strategies as st
 
 from cnnsearch.spec.cells import can_suggest, cell_of, cells, draw, grid
-from cnnsearch.spec.stage import Search, Stage, Values
+from cnnsearch.spec.stage import Search, Stage
+from cnnsearch.spec.values import Values
 
 SPACE = {
     "lr": Values.model_validate({"loguniform": [1e-4, 1e-1]}),

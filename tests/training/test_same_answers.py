@@ -16,7 +16,8 @@ from torch.nn import functional as F
 
 from cnnsearch.data import load
 from cnnsearch.data.dataset import Dataset
-from cnnsearch.spec.settings import DataSpec, ResolvedPrecision, Settings
+from cnnsearch.spec.data import DataSpec
+from cnnsearch.spec.settings import ResolvedPrecision, Settings
 from cnnsearch.training.compute.convolution import Conv3x3
 from cnnsearch.training.compute.device import derived_seed, reset_process
 from cnnsearch.training.compute.linear import LongLinear
