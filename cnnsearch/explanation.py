@@ -21,6 +21,7 @@ from cnnsearch.results.record import Record
 from cnnsearch.results.tables import load
 from cnnsearch.spec.arguments import ARGS
 from cnnsearch.spec.axis_words import describe, format_value
+from cnnsearch.spec.metric import DEFAULT, METRICS, Metric
 from cnnsearch.spec.settings import Settings
 from cnnsearch.telling import score_of, setting_of
 from cnnsearch.use.choose import BEST, meant, refuse_tables_alone, repeat_command, results_in, some
@@ -85,7 +86,7 @@ def explanation(folder: str, asked: str) -> told.Explanation:
         sweep=sweep.name,
         results=str(results),
         trial=_trial(results, one, record, len([row for row in rows if row["epoch"] > 0]), evidence),
-        name=setting(one.settings, varied_axes(sweep) or told_axes(sweep)),
+        name=setting(one.settings, [axis for axis in varied_axes(sweep) or told_axes(sweep) if axis != "seed"]),
         is_best=id_ == evidence.best_trial,
         validation=score_of(scores["val"]),
         test=score_of(scores.get("test")),
@@ -240,23 +241,31 @@ def _why(one: told.Explanation) -> list[tuple[str, str]]:
 
 
 def _scores(one: told.Explanation) -> list[tuple[str, str]]:
-    own = _in_words(one.validation, one.test)
+    own, metric = _in_words(one.validation, one.test, METRICS[DEFAULT]), _metric(one)
     if not own:
         return []
-    rows = [("scores", f"{own}, at epoch {one.trial.best_epoch}")]
+    rows = [f"{own}, at epoch {one.trial.best_epoch}"]
+    if metric.name != DEFAULT and one.trial.validation_score is not None:
+        rows = [f"validation {metric.words} {metric.text(one.trial.validation_score)}", f"accuracy: {rows[0]}"]
     if one.setting is not None and len(one.setting.seeds) > 1:
-        whole = _in_words(one.setting.validation, one.setting.test)
-        rows.append(("", f"its setting, over {len(one.setting.seeds)} seeds: {whole}"))
-    return rows
+        whole = _in_words(one.setting.validation, one.setting.test, metric)
+        rows.append(f"its setting, over {len(one.setting.seeds)} seeds: {whole}")
+    return _under("scores", rows)
 
 
-def _in_words(validation: told.Score | None, test: told.Score | None) -> str:
+def _metric(one: told.Explanation) -> Metric:
+    return METRICS[str(one.trial.settings.get("metric") or DEFAULT)]
+
+
+def _in_words(validation: told.Score | None, test: told.Score | None, metric: Metric) -> str:
     scores = {"validation": validation, "test": test}
-    return ", ".join(f"{name} {_measured(score)}" for name, score in scores.items() if score is not None)
+    measured = {name: _measured(score, metric) for name, score in scores.items() if score is not None}
+    what = "" if metric.name == DEFAULT else f" {metric.words}"
+    return ", ".join(f"{name}{what} {text}" for name, text in measured.items())
 
 
-def _measured(score: told.Score) -> str:
-    return Score(score.value, score.low, score.high, score.images, score.seeds).text
+def _measured(score: told.Score, metric: Metric) -> str:
+    return Score(score.value, score.low, score.high, score.images, score.seeds, metric.is_share).text
 
 
 def _drawn(curves: Sequence[told.Curve]) -> list[str]:
@@ -296,15 +305,17 @@ def sparkline(values: Sequence[float | None], width: int = LONGEST_CURVE) -> str
 
 
 def _beside(one: told.Explanation) -> list[str]:
-    lines = []
-    own = one.trial.validation_accuracy
+    lines, metric = [], _metric(one)
+    is_usual = metric.name == DEFAULT
+    own = one.trial.validation_accuracy if is_usual else one.trial.validation_score
     for other in one.neighbours[:MOST_NEIGHBOURS]:
         parts = [f"{describe(part.axis, part.there)} (here {format_value(part.here)})" for part in other.changed]
-        if other.validation_accuracy is None:
+        reached = other.validation_accuracy if is_usual else other.validation_score
+        if reached is None:
             score: str = other.status
         else:
-            score = f"validation {percent(other.validation_accuracy)}"
-            score += "" if own is None else f", {_points(other.validation_accuracy - own)}"
+            score = f"validation {'' if is_usual else f'{metric.words} '}{metric.text(reached)}"
+            score += "" if own is None else f", {_points(reached - own)}"
             score += "" if other.status == "done" else f", {_ENDS[other.status]}"
         lines.append(f"{', '.join(parts)}: {score}  [{other.id[:8]}]")
     if len(one.neighbours) > MOST_NEIGHBOURS:

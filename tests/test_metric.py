@@ -62,6 +62,9 @@ def test_the_metric_chooses_epochs_and_parents_and_the_best(
     assert told["validation_score"] == done.set_index("trial_id")[known.measure][winner]
     seen = ask(tables.folder, command="status").stdout
     assert f"val {known.shown(told['validation_score'])} at epoch {told['epoch']}" in seen
+    explained = ask(tables.folder, "best", command="explain").stdout
+    assert f"scores      validation {known.words} {known.text(told['validation_score'])}\n" in explained
+    assert "accuracy: validation" in explained
 
 
 def test_the_weights_kept_are_those_of_the_epoch_that_the_metric_chose(

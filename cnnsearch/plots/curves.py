@@ -179,7 +179,7 @@ def _draw(evidence: Evidence, rows: list[list[_Panel]], metric: Metric) -> Figur
     )
     trials = [trial for row in rows for panel in row if panel.configuration for trial in panel.configuration.trial_ids]
     turned = any(evidence.turn(trial) is not None for trial in trials)
-    _legend(figure, left, metric, banded=banded, turned=turned)
+    _legend(figure, left, metric, evidence.chosen_by, banded=banded, turned=turned)
     return figure
 
 
@@ -284,14 +284,12 @@ def _mark(axes: Axes, evidence: Evidence, trial: str, metric: Metric, colour: st
             )  # fmt: skip
 
 
-def _legend(figure: Figure, left: float, metric: Metric, *, banded: bool, turned: bool) -> None:
+def _legend(figure: Figure, left: float, metric: Metric, chosen_by: str, *, banded: bool, turned: bool) -> None:
     ink = style.THEME["ink"]
     handles = [
         Line2D([], [], color=ink, linestyle="-", label="training"),
         Line2D([], [], color=ink, linestyle=style.VALIDATION_DASHES, label="validation"),
-        Line2D(
-            [], [], color=ink, marker="o", linestyle="none", markersize=5, label="best epoch by validation accuracy"
-        ),
+        Line2D([], [], color=ink, marker="o", linestyle="none", markersize=5, label=f"best epoch by {chosen_by}"),
         Line2D(
             [], [], color=ink, marker="v", markerfacecolor=style.THEME["paper"], linestyle="none", markersize=6,
             label="validation loss starts to rise",

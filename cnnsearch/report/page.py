@@ -86,6 +86,8 @@ class Page:
     trials: rows.Table
     best_trials: rows.Table
     """The same table with only the best trials, if there are very many."""
+    chosen_by: str
+    """By what the best are chosen: "validation accuracy"."""
     images: Picture | None
     sheet: list[tuple[str, list[str]]]
     data_facts: list[tuple[str, str]]
@@ -179,6 +181,7 @@ def assemble(evidence: Evidence) -> Page:
         using=using(evidence),
         trials=rows.trials(evidence),
         best_trials=rows.trials(evidence, _MOST_LISTED),
+        chosen_by=evidence.chosen_by,
         images=figures.images_per_class(evidence),
         sheet=_sheet(evidence),
         data_facts=_data_facts(data, sweep.data),
