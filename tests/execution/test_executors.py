@@ -40,6 +40,7 @@ def run(
     return queue
 
 
+@pytest.mark.timeout(300)  # a busy machine takes a minute to start Ray
 def test_ray_and_serial_give_the_same_numbers(
     small_sweep: Callable[..., Sweep], dataset: Dataset, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -20,13 +20,19 @@ from cnnsearch.results.folder import Results
 from cnnsearch.results.parquet import EPOCHS, PREDICTIONS, TRIALS
 from cnnsearch.results.tables import load
 from cnnsearch.spec.load import from_yaml
+from cnnsearch.spec.metric import ADDED as ADDED_METRICS, METRICS
 from cnnsearch.spec.settings import ADDED
 from cnnsearch.storage.checksums import checksum
 from cnnsearch.storage.durable import write_checked
 
 pytestmark = [pytest.mark.row(11), pytest.mark.usefixtures("figures_left_blank")]
 
-NEW = ["weights", "fine_tune", "stopped_by", *ADDED, "model_bytes", "model_args", "code"]
+SCORES = [METRICS[name].measure for name in ADDED_METRICS]
+"""Metrics that came after, on the validation images."""
+TEST_SCORES = [f"test_{name}" for name in ADDED_METRICS]
+NEW = [
+    "weights", "fine_tune", "stopped_by", *ADDED, "model_bytes", "model_args", "code", "metric", *SCORES, *TEST_SCORES,
+]  # fmt: skip
 """Settings and measures that came after."""
 
 
@@ -69,7 +75,8 @@ def test_an_older_folder_reads_with_nulls_and_gives_a_report(older: Path, tables
     trials = written["trials"].to_pandas()[kept]
     trials["started_at"] = trials["started_at"].dt.tz_localize(None)
     pd.testing.assert_frame_equal(tables.trials[kept], trials)
-    pd.testing.assert_frame_equal(tables.epochs, written["epochs"].to_pandas())
+    assert tables.epochs[SCORES].isna().all(axis=None)
+    pd.testing.assert_frame_equal(tables.epochs.drop(columns=SCORES), written["epochs"].to_pandas())
     assert tables.predictions.astype(str).equals(written["predictions"].to_pandas().astype(str))
     page = report.write(tables, older).read_text()
     assert "lr 0.001" in page

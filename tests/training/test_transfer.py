@@ -128,7 +128,7 @@ def test_heads_in_company_equal_heads_alone(dataset: Dataset, tmp_path: Path, mo
             trial_id: (
                 record.status.value,
                 record.best_epoch,
-                record.best and record.best.model_dump(),
+                record.best and record.best.model_dump(exclude_none=True),
                 [(row["train_loss"], row["val_accuracy"]) for row in results.trial(trial_id).epochs()],
             )
             for trial_id, record in results.records().items()

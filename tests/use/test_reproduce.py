@@ -15,7 +15,7 @@ from cnnsearch.execution.machine import software
 from cnnsearch.planning.identity import MODEL_VERSIONS
 from cnnsearch.planning.trial import Status
 from cnnsearch.results.folder import Results
-from cnnsearch.results.record import Record
+from cnnsearch.results.record import SCHEMA_VERSION, Record
 from cnnsearch.use import reproduce as module
 from cnnsearch.use.conditions import run_of
 from tests.asking import Answer, ask
@@ -168,7 +168,7 @@ def test_what_differs_between_then_and_now_is_told(copy: Results, tmp_path: Path
     assert told["torch"] == ("1.0", software.versions()["torch"])
     assert told["processor"][0] == "an older one"
     assert told["device"] == ("cuda", "cpu")
-    assert told["record version"] == ("2", "3")
+    assert told["record version"] == ("2", str(SCHEMA_VERSION))
     assert told["pillow"] == (None, software.versions()["pillow"])
     assert not {"python", "threads", "precision", "ray", "trial id"} & told.keys()
     assert "it is not recorded: pillow" in answer.stderr
