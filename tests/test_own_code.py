@@ -106,7 +106,9 @@ def test_a_sweep_file_alone_runs_no_code(invoke: Invoke) -> None:
 
 
 @pytest.mark.usefixtures("untried")
-@pytest.mark.parametrize("fine_tune", ["full", "head", "last-1-convs"])
+@pytest.mark.parametrize(
+    "fine_tune", ["full", *(pytest.param(name, marks=pytest.mark.after) for name in ("head", "last-1-convs"))]
+)
 def test_they_start_from_a_file_of_weights(fine_tune: str, invoke: Invoke) -> None:
     nets = read_code("nets.py")
     own_code.trust([nets])

@@ -19,6 +19,8 @@ from cnnsearch.spec import own_code
 from tests.conftest import SMALL
 from tests.data.making import picture
 
+pytestmark = pytest.mark.after
+
 PAGE = (Path(__file__).parents[1] / "docs" / "own-models.md").read_text(encoding="utf-8")
 NETS, NOTEBOOK = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
 (SWEEP,) = re.findall(r"```yaml\n(.*?)```", PAGE, flags=re.DOTALL)

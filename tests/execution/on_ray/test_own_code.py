@@ -12,6 +12,7 @@ from tests.own_code import NETS, write_nets, write_sweep
 from tests.recorded import numbers
 
 
+@pytest.mark.after
 @pytest.mark.timeout(300)  # a busy machine takes a minute to start Ray
 @pytest.mark.usefixtures("shared_ray")
 def test_workers_run_the_snapshot_and_give_the_numbers_of_this_process(
