@@ -18,10 +18,10 @@ from torch import Tensor, nn
 from torchvision import models
 
 from cnnsearch.errors import RequestError
-from cnnsearch.spec.model_names import TORCHVISION
+from cnnsearch.spec.model_names import PUBLISHED, TORCHVISION, is_timm
 from cnnsearch.spec.settings import Settings
 from cnnsearch.storage.paths import typed_path
-from cnnsearch.training.models.backbones import IMAGENET_CLASSES, fit_position_embedding, head_name
+from cnnsearch.training.models.backbones import HEADS, IMAGENET_CLASSES, fit_position_embedding, head_names
 from cnnsearch.training.models.build import build
 from cnnsearch.training.models.pretrained import OWN_IMAGES, Preprocessing
 from cnnsearch.training.models.weights_file import State, read_states
@@ -116,10 +116,14 @@ def _fitted(model: nn.Module, state: State, classes: int) -> State:
 
     The last layer keeps the model's own weights if those given are for another number of classes.
     """
-    head = head_name(model, classes)
+    heads = head_names(model, classes)
     wanted = model.state_dict()
     state = fit_position_embedding(_older_names(state), model)
-    of_head = {name for name in wanted if name.startswith(f"{head}.")}
+    if hasattr(model, HEADS):
+        from cnnsearch.training.models.timm_models import adapted
+
+        state = adapted(state, model)
+    of_head = {name for name in wanted if name.startswith(tuple(f"{head}." for head in heads))}
     if any(name not in state or state[name].shape != wanted[name].shape for name in of_head):
         state = {**state, **{name: wanted[name] for name in of_head}}
     return {name: value for name, value in state.items() if not name.startswith(("AuxLogits.", "aux1.", "aux2."))}
@@ -184,17 +188,29 @@ def check(model: str, weights: str) -> Checked:
 
     Args:
         model: name of the model.
-        weights: imagenet, or a path.
+        weights: imagenet, pretrained, or a path.
 
     Raises:
         RequestError: weights are missing, cannot be read, or do not fit.
     """
-    file = imagenet_file(model) if weights == "imagenet" else typed_path(weights)
+    if is_timm(model):
+        return _check_timm(model, weights)
+    file = imagenet_file(model) if weights in PUBLISHED else typed_path(weights)
     if model not in TORCHVISION:  # whether they fit depends on the sweep's width and image size, or on code of its own
         read_states(file)
         return Checked(file.absolute(), OWN_IMAGES)
     note = load_file_into(build(Settings(model=model, image_size=224), IMAGENET_CLASSES), file, IMAGENET_CLASSES)
     return Checked(file.absolute(), expected_preprocessing(model), note)
+
+
+def _check_timm(model: str, weights: str) -> Checked:
+    """Find or fetch weights of one of timm's models, and try whether they fit at the image size that it is made for."""
+    from cnnsearch.training.models.timm_models import own_size, preprocessing, published_file
+
+    file = published_file(model) if weights in PUBLISHED else typed_path(weights)
+    settings = Settings(model=model, image_size=own_size(model))
+    note = load_file_into(build(settings, IMAGENET_CLASSES), file, IMAGENET_CLASSES)
+    return Checked(file.absolute(), preprocessing(model), note)
 
 
 def main() -> None:
