@@ -94,7 +94,8 @@ def published(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> dict[str, Path
 
     def find(model: str, weights: str) -> Pretrained:
         assert weights == "pretrained"
-        return Pretrained(files[model], pretrained.digest_of(files[model]), preprocessing(model))
+        note = "under teacher" if model == MODELS[0] else ""
+        return Pretrained(files[model], pretrained.digest_of(files[model]), preprocessing(model), note)
 
     monkeypatch.setattr(pretrained, "_find", find)
     return files
@@ -108,6 +109,12 @@ def test_published_weights_are_fine_tuned_on_cached_features(
     assert result.exit_code == 0, result.output
     records = Results(Path("results/mine")).records()
     assert {record.status.value for record in records.values()} == {"done"}
+    assert f"note: {published[MODELS[0]]} is read under teacher" in result.output.replace("\n       ", " ")
+    (run,) = json.loads(Path("results/mine/provenance.json").read_text(encoding="utf-8"))["runs"]
+    assert [(one["model"], one["taken"]) for one in run["weights"]] == [
+        (MODELS[0], "under teacher"),
+        (MODELS[1], "all of it"),
+    ]
     for trial_id, record in records.items():
         kept = Results(Path("results/mine")).trial(trial_id).load_weights()
         if record.settings.fine_tune == "head":

@@ -187,6 +187,19 @@ def test_position_embeddings_are_fitted_to_the_image_size(tmp_path: Path) -> Non
         load_file_into(seeded("test_convnext"), tmp_path / "w.safetensors", CLASSES)
 
 
+def test_a_checkpoint_of_dino_gives_its_teachers_backbone(tmp_path: Path) -> None:
+    original = published("test_vit", tmp_path / "w.safetensors", 32).state_dict()
+    backbone = {f"backbone.{name}": value for name, value in original.items() if not name.startswith("head.")}
+    student = {f"module.{name}": value * 0 for name, value in backbone.items()}
+    torch.save({"teacher": backbone | {"head.mlp.0.bias": torch.zeros(4)}, "student": student}, tmp_path / "dino.pth")
+    model = seeded("test_vit")
+    note = load_file_into(model, tmp_path / "dino.pth", CLASSES)
+    assert note.startswith("under teacher, without the prefix backbone., without 1 of its ")
+    assert note.endswith(", with a new last layer, which it lacks")
+    found = model.state_dict()
+    assert all(torch.equal(found[name.removeprefix("backbone.")], value) for name, value in backbone.items())
+
+
 def test_images_are_prepared_as_timm_says() -> None:
     atto = timm_models.preprocessing("timm:convnext_atto.d2_in1k")
     assert atto == pretrained.Preprocessing((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), "bicubic")
