@@ -66,6 +66,10 @@ def write_provenance(ready: Prepared, started_at: datetime, seconds: float, comm
         },
         "layout": {"trials_at_once": ready.layout.trials_at_once, "threads": ready.layout.threads},
         "git_commit": software.commit(),
+        "weights": [
+            {"model": model, "weights": name, "taken": found.note or "all of it"}
+            for (model, name), found in ready.weights.items()
+        ],
     }
     before = ready.results.here.read("provenance.json")
     choices = ready.results.here.read("choices.json")

@@ -20,9 +20,11 @@ from cnnsearch.results.record import Record
 from cnnsearch.spec.cells import combinations
 from cnnsearch.spec.data import AutoSplit, ChosenSplit
 from cnnsearch.spec.load import from_yaml
+from cnnsearch.spec.model_names import is_timm
 from cnnsearch.spec.own_code import Snapshot, trusted
 from cnnsearch.spec.settings import ResolvedPrecision
 from cnnsearch.spec.sweep import Sweep
+from cnnsearch.training.models.checked_timm import misfits
 from cnnsearch.training.models.pretrained import OWN_IMAGES, Key, Pretrained, find_weights
 from cnnsearch.words import listed, printable
 
@@ -86,6 +88,38 @@ def own_code(sweep: Sweep) -> tuple[Snapshot, ...]:
             )
         found.append(snapshot)
     return tuple(found)
+
+
+def without_misfits(sweep: Sweep) -> tuple[Sweep, tuple[str, ...]]:
+    """Leave out networks on a sweep's axes that cannot take the images' size, and refuse those that only stand there.
+
+    Returns:
+        The sweep, and for each network that was left out what it needs.
+
+    Raises:
+        RequestError: a trial would have images of a size that its model cannot take; or one of timm's models is named
+            and timm is not installed, or has no such model.
+    """
+    known = misfits(_timm_sizes(sweep))
+    fitting, left_out = sweep.without_misfits(known)
+    for pair in _timm_sizes(fitting):
+        if pair in known:
+            raise RequestError(known[pair])
+    return fitting, left_out
+
+
+def _timm_sizes(sweep: Sweep) -> list[tuple[str, int]]:
+    """Every pair of one of timm's models and an image size that trials of a sweep may have."""
+    base = {"model": sweep.train.model, "image_size": sweep.data.image_size}
+    found: dict[tuple[str, int], None] = {}
+    spaces: dict[str, list[dict[str, Any]]] = {}
+    for stage in sweep.stages:
+        roots = spaces[stage.start_from.stage] if stage.start_from else [base]
+        cells = [{name: value for name, value in cell.items() if name in base} for cell in combinations(stage, base)]
+        unique = {tuple(sorted({**root, **cell}.items())): None for root in roots for cell in cells}
+        spaces[stage.name] = [dict(items) for items in unique]
+        found |= {(one["model"], one["image_size"]): None for one in spaces[stage.name] if is_timm(one["model"])}
+    return list(found)
 
 
 def named_weights(sweep: Sweep) -> set[Key]:

@@ -21,7 +21,15 @@ from cnnsearch.execution.machine.hardware import Hardware, Layout, detect, lay_o
 from cnnsearch.execution.machine.placement import Cluster, describe, lay_out_over, usable
 from cnnsearch.execution.machine.timing import calibrate
 from cnnsearch.execution.warden import Warden, watching
-from cnnsearch.inputs import digests, features_limit, load_forms, named_weights, own_code, recorded_split
+from cnnsearch.inputs import (
+    digests,
+    features_limit,
+    load_forms,
+    named_weights,
+    own_code,
+    recorded_split,
+    without_misfits,
+)
 from cnnsearch.planning import retention
 from cnnsearch.planning.plan import Plan, compared, groups, make_plan
 from cnnsearch.planning.setting import SettingKey, setting_key, start_key
@@ -181,7 +189,7 @@ def prepared(
     Raises:
         RequestError: the data, the folder or the machine do not allow what was asked for.
     """
-    sweep, left_out = sweep.without_misfits()
+    sweep, left_out = without_misfits(sweep)
     code = own_code(sweep)
     results = open_results(out, sweep.name)
     sweep = with_earlier(sweep, results)

@@ -11,7 +11,7 @@ from typing import get_args
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 
 from cnnsearch.data.dataset import Dataset
 from cnnsearch.data.images import Interpolation
@@ -61,7 +61,7 @@ class Network:
 class Head:
     """A network in two parts, as trials that train only a head compute it."""
 
-    prefix: fx.GraphModule
+    prefix: nn.Module
     """The frozen layers."""
     weight: Tensor
     """[classes, D] float32."""

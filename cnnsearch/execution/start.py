@@ -82,21 +82,21 @@ def arrange(model: nn.Module, trial: Trial, context: SharedContext, pixels: Pixe
         context: what all trials share.
         pixels: the images.
     """
-    settings, head = trial.settings, ""
+    settings, heads = trial.settings, tuple[str, ...]()
     classes = len(context.dataset(settings).classes)
     if needs_head(settings):
-        from cnnsearch.training.models.backbones import head_name
+        from cnnsearch.training.models.backbones import head_names
 
-        head = head_name(model, classes)
+        heads = head_names(model, classes)
     if settings.fine_tune == "full":
-        return TrainingState.start(model, settings, head=head), pixels
+        return TrainingState.start(model, settings, heads=heads), pixels
     from cnnsearch.training.models.cut import cut_for, freeze
 
     frozen = freeze(model, settings.fine_tune, classes)
     halves = cut_for(settings, frozen)
     precision = context.precision(settings)
     if halves is None or bytes_needed(halves.prefix, pixels, precision) > context.features_bytes:
-        return TrainingState.start(model, settings, model, frozen.train_mode, frozen.trained, head), pixels
+        return TrainingState.start(model, settings, model, frozen.train_mode, frozen.trained, heads), pixels
     start = trial.parent_id or trial.weights or f"seed {settings.seed}"
     dataset = context.dataset(settings)
     model_is: tuple[object, ...] = (settings.model, model_version(settings.model), settings.width)
@@ -106,4 +106,4 @@ def arrange(model: nn.Module, trial: Trial, context: SharedContext, pixels: Pixe
     make = functools.partial(compute, halves.prefix, pixels, precision)
     values = shared(key, make, len(pixels.labels), pixels.device)
     features = Features(values, pixels.labels, pixels.rows)
-    return TrainingState.start(model, settings, halves.suffix, frozen.train_mode, frozen.trained, head), features
+    return TrainingState.start(model, settings, halves.suffix, frozen.train_mode, frozen.trained, heads), features

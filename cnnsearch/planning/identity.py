@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
+from cnnsearch.spec.model_names import is_timm
 from cnnsearch.storage.checksums import canonical_json
 
 RECIPE_VERSION = 1
@@ -20,13 +21,16 @@ MODEL_VERSIONS = {"plain": 2, "residual": 1}
 TORCHVISION_VERSION = 2
 """Version of how torchvision's models are built and computed."""
 
+TIMM_VERSION = 1
+"""Version of how timm's models are built and computed."""
+
 OWN_CODE_VERSION = 1
 """Version of how networks of the user's own code are called and computed. What they are, the hash of the code says."""
 
 
 def model_version(model: str) -> int:
     """Version of a model's definition."""
-    return MODEL_VERSIONS.get(model, TORCHVISION_VERSION)
+    return TIMM_VERSION if is_timm(model) else MODEL_VERSIONS.get(model, TORCHVISION_VERSION)
 
 
 def trial_id(deciding: dict[str, Any], *, data: str, parent_id: str | None, weights: str | None = None) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from cnnsearch.evidence.configurations import is_missing
 from cnnsearch.evidence.evidence import Evidence
+from cnnsearch.spec.model_names import TIMM, is_timm
 from cnnsearch.words import printable
 
 _OWN = {
@@ -46,6 +47,25 @@ _FAMILIES = (
     (r"wide_resnet(\d+)_(\d)", r"Wide ResNet, \1 layers: residual blocks, \2 times as wide inside"),
 )  # fmt: skip
 
+# Pattern of the beginning of one of timm's names -> what it is. The first that matches counts.
+_OF_TIMM = (
+    (r"(tf_)?efficientnet", "EfficientNet: inverted residual blocks; depth, width and image size grow together"),
+    (r"(tf_)?mobilenet|mnasnet|ghostnet|mobileone", "inverted residual blocks or other cheap ones, for phones"),
+    (r"convnext", "ConvNeXt: convolutions with large depthwise filters and layer normalisation"),
+    (r"vit_\w*?patch(\d+)\w*dino", r"DINO's vision transformer: attention between patches of \1×\1 pixels"),
+    (r"(?:vit|deit3?|beit(?:v2)?|eva02|eva|cait|xcit)_\w*?(?:patch|p)(\d+)",
+     r"vision transformer: attention between patches of \1×\1 pixels"),
+    (r"vit\d*(_|$)|deit|beit|eva|cait|xcit", "vision transformer: attention between patches"),
+    (r"swin", "Swin transformer: attention within windows that shift from block to block"),
+    (r"maxvit|maxxvit|coatnet|coat_|levit|mobilevit|tiny_vit|edgenext|efficientformer|crossvit|fastvit",
+     "convolutions and attention in one network"),
+    (r"mixer|gmlp|resmlp", "linear layers over positions and over channels in turn, without attention"),
+    (r"(wide_)?resnet|resnext|seresne|ecaresnet|skresne|nfnet|regnet",
+     "residual blocks, that is, convolutions with shortcuts around them"),
+    (r"densenet", "DenseNet: each layer of a block sees the outputs of all before it"),
+    (r"vgg|repvgg", "stacked 3×3 convolutions"),
+)  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Network:
@@ -71,11 +91,22 @@ def describe(model: str) -> str:
     """The layers of a model and what kind of network it is; its name alone where that is not known."""
     if model in _OWN:
         return _OWN[model]
+    if is_timm(model):
+        return _describe_timm(model)
     for pattern, text in _FAMILIES:
         match = re.fullmatch(pattern, model)
         if match:
             return match.expand(text)
     return f"The network {model}"
+
+
+def _describe_timm(model: str) -> str:
+    name, _, weights = model.removeprefix(TIMM).partition(".")
+    published = f"; its published weights are {weights}" if weights else ""
+    for pattern, text in _OF_TIMM:
+        if match := re.match(pattern, name.removeprefix("test_")):
+            return f"timm's {name}: {match.expand(text)}{published}"
+    return f"timm's {name}{published}"
 
 
 def _parameters(evidence: Evidence, model: str) -> str:

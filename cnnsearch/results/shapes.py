@@ -145,6 +145,8 @@ class Run(Shape):
     versions: dict[str, str | None] = {}
     hardware: Hardware = Hardware()
     git_commit: str | None = None
+    weights: list[dict[str, str]] = []
+    """Pretrained weights: their model, their name, and which part of the file was taken."""
 
 
 Choices = dict[str, dict[str, str | int]]

@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from cnnsearch.spec.cells import grid, with_conditions
 from cnnsearch.spec.data import DataSpec
-from cnnsearch.spec.settings import size_problem
+from cnnsearch.spec.model_names import size_problem
 from cnnsearch.spec.stage import Stage
 from cnnsearch.spec.values import NUMERIC_KINDS, Values
 
+Misfits = Mapping[tuple[str, int], str]
+"""(model, image size) that do not go together -> why, where only the package that the model is from can say."""
 
-def without_misfits(stages: Sequence[Stage], data: DataSpec) -> tuple[tuple[Stage, ...], tuple[str, ...]]:
+
+def without_misfits(
+    stages: Sequence[Stage], data: DataSpec, misfits: Misfits | None = None
+) -> tuple[tuple[Stage, ...], tuple[str, ...]]:
     """Take from every stage's `model` axis the networks that cannot take any of its image sizes.
 
     Where none of an axis would be left, or nothing to search, or a network can take one size of several, the stage
     stays as it is: that is for its author to change.
+
+    Args:
+        stages: of the sweep.
+        data: gives the images' size where no axis does.
+        misfits: what is known beyond `size_problem`.
 
     Returns:
         The stages, and for each network that was taken out what it needs.
@@ -24,7 +34,7 @@ def without_misfits(stages: Sequence[Stage], data: DataSpec) -> tuple[tuple[Stag
     fitting = []
     for stage in stages:
         models = stage.space.get("model")
-        problems = _problems(stage, models, data) if models else {}
+        problems = _problems(stage, models, data, misfits or {}) if models else {}
         if models and problems and len(problems) < len(models.args):
             space = _without(stage.space, set(problems))
             if stage.search.method == "grid" or any(len(values.args) > 1 for values in space.values()):
@@ -34,7 +44,7 @@ def without_misfits(stages: Sequence[Stage], data: DataSpec) -> tuple[tuple[Stag
     return tuple(fitting), tuple(told)
 
 
-def _problems(stage: Stage, models: Values, data: DataSpec) -> dict[str, str]:
+def _problems(stage: Stage, models: Values, data: DataSpec, misfits: Misfits) -> dict[str, str]:
     """Network that can take none of the sizes it meets -> what it needs."""
     sizes = stage.space.get("image_size")
     if sizes is not None and sizes.kind in NUMERIC_KINDS:
@@ -42,8 +52,8 @@ def _problems(stage: Stage, models: Values, data: DataSpec) -> dict[str, str]:
     met: dict[str, list[str | None]] = {}
     for cell in grid(with_conditions(stage.space, ("model", "image_size"))):
         if "model" in cell:
-            problem = size_problem(str(cell["model"]), cell.get("image_size", data.image_size))
-            met.setdefault(cell["model"], []).append(problem)
+            model, size = str(cell["model"]), cell.get("image_size", data.image_size)
+            met.setdefault(model, []).append(misfits.get((model, size)) or size_problem(model, size))
     return {model: found[0] for model, found in met.items() if found[0] is not None and None not in found}
 
 

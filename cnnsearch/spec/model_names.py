@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterable, Iterator
 from contextvars import ContextVar
 
@@ -95,6 +96,18 @@ TORCHVISION = (
 
 KNOWN = (*OWN, *TORCHVISION)
 
+TIMM = "timm:"
+"""What the names of timm's models begin with. Which there are, timm says: see `training.models.checked_timm`."""
+
+
+def is_timm(model: str) -> bool:
+    """Whether a name is formed as one of timm's: timm:ARCHITECTURE or timm:ARCHITECTURE.WEIGHTS."""
+    return re.fullmatch(r"timm:\w[\w-]*(\.[\w-]+)?", model, re.ASCII) is not None
+
+
+PUBLISHED = ("imagenet", "pretrained")
+"""Weights that come with a model: torchvision's may be asked for by either name."""
+
 _OF_CODE: ContextVar[tuple[str, ...]] = ContextVar("models of the user's own code", default=())
 
 
@@ -130,3 +143,15 @@ IMAGE_SIZES: dict[str, tuple[int, int | None]] = {
 """Models that cannot take every image size from 8 on -> the least side they take, and the largest where there is one.
 
 Found by halving: at a smaller size a layer has no pixel left, and the windows of maxvit_t have no other size."""
+
+
+def size_problem(model: str, image_size: int) -> str | None:
+    """Say why a network cannot take images of this size, in pixels; None where it can, or there is no such network."""
+    patch = PATCH_SIZES.get(model, 1)
+    if image_size % patch:
+        return f"image_size {image_size} with model {model}: it must be a multiple of {patch}"
+    least, most = IMAGE_SIZES.get(model, (0, None))
+    if image_size < least or (most is not None and image_size > most):
+        allowed = f"at least {least}" if most is None else f"{least} to {most}"
+        return f"image_size {image_size} with model {model}: it must be {allowed}"
+    return None

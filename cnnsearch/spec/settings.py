@@ -20,15 +20,17 @@ from pydantic import (
 
 from cnnsearch.spec.arguments import ARGS, ARGUMENTS, Arguments, plain_value, with_arguments
 from cnnsearch.spec.metric import DEFAULT, MetricName
-from cnnsearch.spec.model_names import IMAGE_SIZES, OWN, PATCH_SIZES, knowing, known
+from cnnsearch.spec.model_names import OWN, PUBLISHED, TIMM, is_timm, knowing, known, size_problem
 from cnnsearch.spec.part import Float, Int, Part
 
 
 def _known_model(name: str) -> str:
-    if name not in known():
+    if name.startswith(TIMM) and not is_timm(name):
+        raise ValueError("one of timm's models is timm:NAME, such as timm:convnext_atto.d2_in1k")
+    if name not in known() and not is_timm(name):
         near = difflib.get_close_matches(name, known(), n=1)
         hint = f" Did you mean {near[0]}?" if near else " A network of your own: --code FILE.py"
-        raise ValueError(f"it should be plain, residual or a torchvision classification model.{hint}")
+        raise ValueError(f"it should be plain, residual, timm:NAME or a torchvision classification model.{hint}")
     return name
 
 
@@ -57,7 +59,8 @@ class Recipe(Part):
 
     model: ModelName = Field(
         "residual",
-        description="plain, residual, the name of a torchvision classification model, or of a network of your own",
+        description="plain, residual, the name of a torchvision classification model, timm:NAME (one of timm's, with "
+        "the extra timm), or the name of a network of your own",
     )
     model_args: Arguments = Field(
         {},
@@ -65,7 +68,10 @@ class Recipe(Part):
         "model_args.NAME",
     )
     weights: str = Field(
-        "none", min_length=1, description="initial weights: none, imagenet (torchvision's), or a path to a file"
+        "none",
+        min_length=1,
+        description="initial weights: none, pretrained (those published with a model of torchvision or timm), imagenet "
+        "(the same, of torchvision), or a path to a file",
     )
     fine_tune: FineTune = Field(
         "full",
@@ -165,18 +171,6 @@ ADDED = (
 """Hyperparameters added after the first trials were recorded. At their defaults they change no step of training."""
 
 
-def size_problem(model: str, image_size: int) -> str | None:
-    """Say why a network cannot take images of this size, in pixels; None where it can, or there is no such network."""
-    patch = PATCH_SIZES.get(model, 1)
-    if image_size % patch:
-        return f"image_size {image_size} with model {model}: it must be a multiple of {patch}"
-    least, most = IMAGE_SIZES.get(model, (0, None))
-    if image_size < least or (most is not None and image_size > most):
-        allowed = f"at least {least}" if most is None else f"{least} to {most}"
-        return f"image_size {image_size} with model {model}: it must be {allowed}"
-    return None
-
-
 class Settings(Recipe):
     """Every resolved hyperparameter of one trial."""
 
@@ -200,8 +194,14 @@ class Settings(Recipe):
             raise ValueError(f"model_args.{name} with model {self.model}: only networks of your own take arguments")
         if self.model not in OWN and not self.code and self.width != 1.0:
             raise ValueError(f"width {self.width:g} with model {self.model}: only {' and '.join(OWN)} have a width")
-        if (self.model in OWN or self.code) and self.weights == "imagenet":
-            raise ValueError(f"weights imagenet with model {self.model}: only torchvision's models have them")
+        if (self.model in OWN or self.code) and self.weights in PUBLISHED:
+            whose = "torchvision's models" if self.weights == "imagenet" else "models of torchvision and timm"
+            raise ValueError(f"weights {self.weights} with model {self.model}: only {whose} have them")
+        if is_timm(self.model) and self.weights == "imagenet":
+            raise ValueError(
+                f"weights imagenet with model {self.model}: only torchvision's models have them; allowed: none, "
+                "pretrained, a path to a file"
+            )
         if problem := size_problem(self.model, self.image_size):
             raise ValueError(problem)
         if self.lr_schedule == "one-cycle" and self.warmup_epochs:

@@ -13,7 +13,7 @@ from cnnsearch.spec.confirm import CONFIRM, Confirm
 from cnnsearch.spec.data import DataSpec
 from cnnsearch.spec.document import Document
 from cnnsearch.spec.explain import explain
-from cnnsearch.spec.fitting import without_misfits
+from cnnsearch.spec.fitting import Misfits, without_misfits
 from cnnsearch.spec.metric import DEFAULT, MEASURES, METRICS, Measure, MetricName
 from cnnsearch.spec.model_names import knowing
 from cnnsearch.spec.part import Float, Int, Part, SpecProblemError, SpecProblemsError
@@ -194,12 +194,12 @@ class Sweep(Part):
             document.set(key, value, key)
         return self.from_document(document)
 
-    def without_misfits(self) -> tuple[Sweep, tuple[str, ...]]:
+    def without_misfits(self, misfits: Misfits | None = None) -> tuple[Sweep, tuple[str, ...]]:
         """Return the sweep without networks on its axes that cannot take the images' size, and what each of them needs.
 
-        What is left can be planned.
+        What is left can be planned, where none of `misfits` is left: see `fitting.without_misfits`.
         """
-        stages, needs = without_misfits(self.stages, self.data)
+        stages, needs = without_misfits(self.stages, self.data, misfits)
         return (self.model_copy(update={"stages": stages}) if needs else self), needs
 
     @property

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -62,7 +62,7 @@ class TrainingState(History):
         trained: nn.Module | None = None,
         train_mode: Callable[[], object] | None = None,
         keep: frozenset[str] | None = None,
-        head: str = "",
+        heads: Collection[str] = (),
     ) -> TrainingState:
         """Return the state before the first epoch.
 
@@ -72,11 +72,11 @@ class TrainingState(History):
             trained: the part that runs in training; by default the whole model.
             train_mode: called before each epoch; by default puts the whole model into training mode.
             keep: names in the state dict that can change; by default all of them.
-            head: name of the last layer, where settings treat it otherwise than the others.
+            heads: names of the last layers, where settings treat them otherwise than the others.
         """
         names = frozenset(model.state_dict()) if keep is None else keep
         average = Average(model, names, settings.ema) if settings.ema else None
-        optimizer = optimizer_of(model, settings, head)
+        optimizer = optimizer_of(model, settings, heads)
         return cls(
             model, trained or model, train_mode or model.train, names, optimizer, average, metric=settings.metric
         )

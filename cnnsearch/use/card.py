@@ -18,6 +18,7 @@ from cnnsearch.data.images import Interpolation
 from cnnsearch.evidence.evidence import Evidence
 from cnnsearch.planning.labels import setting, told_axes
 from cnnsearch.results.tables import load
+from cnnsearch.spec.model_names import TIMM, is_timm
 from cnnsearch.stats import wilson
 from cnnsearch.use.choose import Chosen
 from cnnsearch.words import accuracy, counted, percent, printable
@@ -167,6 +168,11 @@ def _architecture(chosen: Chosen) -> str:
         return f"`{settings.model}` of the code in `code/`, called with the settings below"
     if settings.model in ("plain", "residual"):
         return f"`{settings.model}` of cnnsearch {metadata.version('cnnsearch')}, width {settings.width:g}"
+    if is_timm(settings.model):
+        return (
+            f"timm's `{settings.model.removeprefix(TIMM)}`, made with num_classes={len(chosen.classes)} for images of "
+            f"{settings.image_size}×{settings.image_size} pixels"
+        )
     return f"torchvision's `{settings.model}`, its last layer with {len(chosen.classes)} outputs"
 
 

@@ -10,11 +10,12 @@ from cnnsearch import told
 from cnnsearch.execution.machine import software
 from cnnsearch.execution.machine.hardware import detect
 from cnnsearch.results.record import Record
+from cnnsearch.spec.model_names import is_timm
 
 _SLACK = timedelta(seconds=2)
 """Runs record when they began in whole seconds."""
-_UNUSED = "ray"
-"""The package that has no part in training a trial alone."""
+_UNUSED = frozenset({"ray"})
+"""Packages that have no part in training a trial alone."""
 
 
 def run_of(record: Record, runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -40,7 +41,8 @@ def _both(then: Record, now: Record, runs: Sequence[dict[str, Any]]) -> list[tup
     was, is_ = run.get("versions") or {}, software.versions()
     machine = run.get("hardware") or {}
     found: list[tuple[str, str | None, str | None]]
-    found = [(name, was.get(name), version) for name, version in is_.items() if name != _UNUSED]
+    unused = _UNUSED if is_timm(now.settings.model) else _UNUSED | {"timm"}
+    found = [(name, was.get(name), version) for name, version in is_.items() if name not in unused]
     found += [
         ("code", run.get("git_commit"), software.commit()),
         ("record version", str(then.schema_version), str(now.schema_version)),

@@ -375,7 +375,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from cnnsearch.data import load
-from cnnsearch.spec.settings import DataSpec, FillSplit
+from cnnsearch.spec.data import DataSpec, FillSplit
 
 def kill(done, total):
     if done == 3:

@@ -36,6 +36,27 @@ def test_the_line_says_which_of_its_family_it_is(model: str, said: str) -> None:
     assert said in describe(model)
 
 
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        (
+            "timm:convnext_atto.d2_in1k",
+            "timm's convnext_atto: ConvNeXt: convolutions with large depthwise filters and layer normalisation; its "
+            "published weights are d2_in1k",
+        ),
+        ("timm:vit_small_patch14_dinov2", "DINO's vision transformer: attention between patches of 14×14 pixels"),
+        ("timm:vit_base_patch16_clip_224.openai", "vision transformer: attention between patches of 16×16 pixels"),
+        ("timm:tf_efficientnetv2_s.in21k", "inverted residual blocks"),
+        ("timm:resnet18.a1_in1k", "timm's resnet18: residual blocks"),
+        ("timm:coatnet_0_rw_224", "convolutions and attention in one network"),
+        ("timm:xyz.w", "timm's xyz; its published weights are w"),
+    ],
+)
+def test_timms_are_described_by_their_names(model: str, said: str) -> None:
+    assert said in describe(model)
+    assert len(describe(model)) <= 200
+
+
 def test_our_own_are_described_as_they_are_built() -> None:
     plain, residual = Plain(10, image_size=8), Residual(10)
     assert len(plain.convs) == 5

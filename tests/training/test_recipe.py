@@ -22,7 +22,7 @@ from cnnsearch.training.compute.optimizers import optimizer_of
 from cnnsearch.training.evaluate import evaluate
 from cnnsearch.training.loss import Loss
 from cnnsearch.training.mixing import Mixing
-from cnnsearch.training.models.backbones import head_name
+from cnnsearch.training.models.backbones import head_names
 from cnnsearch.training.models.build import initial_model
 from cnnsearch.training.pixels import Pixels
 from cnnsearch.training.train import TrainingState, train
@@ -47,7 +47,7 @@ CHANGES: list[dict[str, Any]] = [
 def started(chosen: Settings) -> TrainingState:
     reset_process(threads=1)
     model = initial_model(chosen, 2, "cpu")
-    return TrainingState.start(model, chosen, head=head_name(model, 2))
+    return TrainingState.start(model, chosen, heads=head_names(model, 2))
 
 
 def trained(dataset: Dataset, **changes: Any) -> TrainingState:
@@ -298,7 +298,7 @@ class TestOptimizers:
     def test_muon_takes_matrices_and_leaves_the_rest_to_adamw(self) -> None:
         conv, linear = nn.Conv2d(3, 8, 3).to(memory_format=torch.channels_last), nn.Linear(8, 2)
         model = nn.Sequential(conv, nn.Flatten(), linear)
-        optimizer = optimizer_of(model, settings(optimizer="muon", lr=0.02), head="2")
+        optimizer = optimizer_of(model, settings(optimizer="muon", lr=0.02), heads=["2"])
         matrix = nn.Parameter(conv.weight.detach().reshape(8, -1).clone())
         others = [
             nn.Parameter(one.detach().clone()) for one in (conv.bias, linear.weight, linear.bias) if one is not None
@@ -323,7 +323,7 @@ class TestOptimizers:
             torch.manual_seed(0)
             model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 2))
             before = copy.deepcopy(model.state_dict())
-            optimizer = optimizer_of(model, settings(optimizer=name, lr=0.01, head_lr_factor=factor), head="1")
+            optimizer = optimizer_of(model, settings(optimizer=name, lr=0.01, head_lr_factor=factor), heads=["1"])
             optimizer.set_lr(0.01)
             model(torch.ones(1, 4)).sum().backward()
             optimizer.step()

@@ -168,25 +168,25 @@ def _arrange(
 
     The last two are 0 if no outputs are shared.
     """
-    head = ""
+    heads: tuple[str, ...] = ()
     if needs_head(settings):
-        from cnnsearch.training.models.backbones import head_name
+        from cnnsearch.training.models.backbones import head_names
 
-        head = head_name(model, classes)
+        heads = head_names(model, classes)
     if settings.fine_tune == "full":
-        return TrainingState.start(model, settings, head=head), pixels, 0.0, 0
+        return TrainingState.start(model, settings, heads=heads), pixels, 0.0, 0
     from cnnsearch.training.models.cut import cut_for, freeze
 
     frozen = freeze(model, settings.fine_tune, classes)
     halves = cut_for(settings, frozen)
     if halves is None:
-        return TrainingState.start(model, settings, model, frozen.train_mode, frozen.trained, head), pixels, 0.0, 0
+        return TrainingState.start(model, settings, model, frozen.train_mode, frozen.trained, heads), pixels, 0.0, 0
     compute(halves.prefix, pixels, precision)
     start = time.perf_counter()
     values = compute(halves.prefix, pixels, precision)
     n = len(pixels.labels)
     seconds = (time.perf_counter() - start) / n
-    state = TrainingState.start(model, settings, halves.suffix, frozen.train_mode, frozen.trained, head)
+    state = TrainingState.start(model, settings, halves.suffix, frozen.train_mode, frozen.trained, heads)
     return state, Features(values, pixels.labels, pixels.rows), seconds, sum(v.nbytes for v in values) // n
 
 

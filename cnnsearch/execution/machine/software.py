@@ -5,14 +5,18 @@ from __future__ import annotations
 import subprocess
 import sys
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 
 PACKAGES = ("cnnsearch", "torch", "torchvision", "ray", "numpy", "pillow")
+EXTRAS = ("timm",)
+"""Packages that may be missing."""
 
 
 def versions() -> dict[str, str]:
     """Name -> version of Python and of the packages that numbers may depend on."""
-    return {"python": sys.version.split()[0], **{name: metadata.version(name) for name in PACKAGES}}
+    here = [*PACKAGES, *(name for name in EXTRAS if find_spec(name))]
+    return {"python": sys.version.split()[0], **{name: metadata.version(name) for name in here}}
 
 
 def commit() -> str | None:

@@ -10,7 +10,7 @@ which takes two seconds of a worker's start, and take a millisecond per step.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -50,18 +50,19 @@ class Optimizer(Protocol):
         """Restore the state of an equal optimizer. The learning rate stays as it is: it is a function of the step."""
 
 
-def optimizer_of(model: nn.Module, settings: Settings, head: str = "") -> Optimizer:
+def optimizer_of(model: nn.Module, settings: Settings, heads: Collection[str] = ()) -> Optimizer:
     """Return the optimizer of a model's parameters that require gradients.
 
     Args:
         model: on its device.
         settings: which optimizer, and how it steps.
-        head: name of the last layer; needed where settings treat it otherwise than the others: see `needs_head`.
+        heads: names of the last layer, or layers; needed where settings treat them otherwise than the others: see
+            `needs_head`.
 
     Raises RequestError where this version of PyTorch has no such optimizer.
     """
     named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
-    of_head = {name for name, _ in named if head and name.rpartition(".")[0] == head}
+    of_head = {name for name, _ in named if name.rpartition(".")[0] in heads}
     factors = [settings.head_lr_factor if name in of_head else 1.0 for name, _ in named]
     parameters = [parameter for _, parameter in named]
     if settings.optimizer in FUSED:

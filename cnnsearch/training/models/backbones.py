@@ -14,6 +14,8 @@ from cnnsearch.spec.settings import Settings
 from cnnsearch.training.compute.small_maps import for_small_maps
 
 IMAGENET_CLASSES = 1000
+HEADS = "cnnsearch_heads"
+"""Attribute of networks that know the names of their last layers: some have several, whose outputs are averaged."""
 
 
 class DropoutLinear(nn.Linear):
@@ -57,6 +59,11 @@ def make(name: str, settings: Settings, classes: int) -> nn.Module:
     replace_head(model, classes, settings.dropout)
     for_small_maps(model)
     return model
+
+
+def head_names(model: nn.Module, classes: int) -> tuple[str, ...]:
+    """Return the dotted names of the layers that give the logits: one, unless the network says that it has several."""
+    return getattr(model, HEADS, None) or (head_name(model, classes),)
 
 
 def head_name(model: nn.Module, classes: int = IMAGENET_CLASSES) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
+from cnnsearch.spec.model_names import is_timm
 from cnnsearch.spec.settings import Settings
 from cnnsearch.training.compute.device import derived_seed
 from cnnsearch.training.models.own import Plain, Residual
@@ -26,6 +27,10 @@ def build(settings: Settings, classes: int) -> nn.Module:
         return make_own(settings, classes)
     if settings.model in MODELS:
         return MODELS[settings.model](classes, settings)
+    if is_timm(settings.model):
+        from cnnsearch.training.models.timm_models import make as make_timm
+
+        return make_timm(settings.model, settings, classes)
     from cnnsearch.training.models.backbones import make  # torchvision takes seconds to import
 
     return make(settings.model, settings, classes)
@@ -33,12 +38,13 @@ def build(settings: Settings, classes: int) -> nn.Module:
 
 def reset_head(model: nn.Module, classes: int, seed: int) -> None:
     """Draw the last layer anew from its own seed, so that a head alone can be drawn the same without its backbone."""
-    from cnnsearch.training.models.backbones import head_name
+    from cnnsearch.training.models.backbones import head_names
 
-    head = model.get_submodule(head_name(model, classes))
-    assert isinstance(head, nn.Linear | nn.Conv2d)
     torch.manual_seed(derived_seed("head", seed))
-    head.reset_parameters()
+    for name in head_names(model, classes):
+        head = model.get_submodule(name)
+        assert isinstance(head, nn.Linear | nn.Conv2d)
+        head.reset_parameters()
 
 
 def initial_model(settings: Settings, classes: int, device: str) -> nn.Module:

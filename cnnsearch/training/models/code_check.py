@@ -290,6 +290,7 @@ class _Trial:
                 f"{told(error, self.snapshot, self.name)}\n{why} needs a network that torch.fx can trace: what it "
                 "computes may not depend on the values of its images. With fine_tune full it need not be traced"
             ) from error
+        assert frozen.graph is not None  # without it, `freeze` has raised
         graph = fx.GraphModule(model, frozen.graph)
         halves = cut(frozen, settings.image_size)
         for prepare in (model.eval, frozen.train_mode):

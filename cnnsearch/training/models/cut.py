@@ -1,6 +1,7 @@
 """Which parameters a fine-tuning mode trains, and where to cut a model between constant layers and the rest.
 
-Both depend on the order in which a model computes, so both are read from its traced graph.
+Both depend on the order in which a model computes, so both are read from its traced graph. Parts of timm's models that
+cannot be traced count as one layer.
 """
 
 from __future__ import annotations
@@ -17,21 +18,11 @@ from torchvision.ops import StochasticDepth
 
 from cnnsearch.errors import RequestError
 from cnnsearch.spec.settings import Settings
-from cnnsearch.training.compute.convolution import Conv3x3
-from cnnsearch.training.compute.linear import LongLinear
-from cnnsearch.training.compute.small_maps import SmallMapConv2d
-from cnnsearch.training.models.backbones import DropoutLinear, head_name
+from cnnsearch.training.models.backbones import HEADS, head_names
+from cnnsearch.training.models.tracing import BeforeHead, computes_the_same, graph_of, only, quietly
 
 RANDOM = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, StochasticDepth)
 """Layers whose output is random in training mode."""
-
-
-class _Tracer(fx.Tracer):
-    """A tracer that does not look inside layers that are random in training, or computed by this package."""
-
-    def is_leaf_module(self, module: nn.Module, qualified_name: str) -> bool:
-        kept = isinstance(module, DropoutLinear | StochasticDepth | Conv3x3 | SmallMapConv2d | LongLinear)
-        return kept or super().is_leaf_module(module, qualified_name)
 
 
 @dataclass(frozen=True)
@@ -39,7 +30,10 @@ class Frozen:
     """A model in which the parameters that are not trained are frozen; with fine-tuning mode `full`, none are."""
 
     model: nn.Module
-    graph: fx.Graph
+    graph: fx.Graph | None
+    """What it computes; None where it cannot be traced, as some of timm's models."""
+    heads: tuple[str, ...]
+    """Names of the last layers."""
     trained: frozenset[str]
     """Names of the parameters that train."""
     active: frozenset[str]
@@ -63,16 +57,20 @@ def freeze(model: nn.Module, fine_tune: str, classes: int) -> Frozen:
     Raises:
         RequestError: the model has fewer than N convolutions.
     """
-    graph = _Tracer().trace(model)
+    graph = graph_of(model)
     modules = dict(model.named_modules())
-    called = [str(node.target) for node in graph.nodes if node.op == "call_module"]
-    head = head_name(model, classes)
+    called = [name for name in modules if name]
+    if graph is not None:
+        called = [str(node.target) for node in graph.nodes if node.op == "call_module"]
+    heads = head_names(model, classes)
     if fine_tune == "full":
         trained = {name for name, _ in model.named_parameters()}
     else:
-        layers = {head}
+        layers = set(heads)
         if match := re.fullmatch(r"last-(\d+)-convs", fine_tune):
-            convs = [name for name in dict.fromkeys(called) if isinstance(modules[name], nn.Conv2d) and name != head]
+            inside = (f"{name}.{key}" if key else name for name in called for key, _ in modules[name].named_modules())
+            ordered = [name for name in dict.fromkeys(inside) if name not in heads]
+            convs = [name for name in ordered if isinstance(modules[name], nn.Conv2d)]
             count = int(match[1])
             if count > len(convs):
                 raise RequestError(
@@ -82,7 +80,8 @@ def freeze(model: nn.Module, fine_tune: str, classes: int) -> Frozen:
         trained = {f"{layer}.{key}" for layer in layers for key, _ in modules[layer].named_parameters()}
     for name, parameter in model.named_parameters():
         parameter.requires_grad = name in trained
-    return Frozen(model, graph, frozenset(trained), frozenset(_active(graph, model, trained)))
+    active = _active(graph, model, trained) if graph else ()
+    return Frozen(model, graph, heads, frozenset(trained), frozenset(active))
 
 
 def _active(graph: fx.Graph, model: nn.Module, trained: set[str]) -> Iterable[str]:
@@ -113,7 +112,7 @@ def _attribute(model: nn.Module, name: str) -> Any:
 class Cut:
     """A model in two parts: layers whose output for an image is the same in every epoch, and the rest."""
 
-    prefix: fx.GraphModule
+    prefix: nn.Module
     """images [B, 3, S, S] -> tuple of tensors, each [B, ...]."""
     suffix: fx.GraphModule
     """Those tensors -> logits [B, classes]. It shares its modules with the model."""
@@ -136,9 +135,33 @@ def cut(frozen: Frozen, image_size: int) -> Cut | None:
         image_size: side of the images, pixels.
 
     Returns:
-        None if not even the first layer is constant, or if what crosses the cut is not one row for each image.
+        None if not even the first layer is constant, or if what crosses the cut is not one row for each image. For
+        timm's models also if the parts would compute something else than the model.
     """
-    model, graph = frozen.model, frozen.graph
+    model = frozen.model
+    if not hasattr(model, HEADS):
+        assert frozen.graph is not None
+        return _cut(model, frozen.graph, frozen, image_size)
+    found = None
+    with quietly():  # a graph may be wrong: it is compared with what the model computes
+        found = _cut(model, frozen.graph, frozen, image_size) if frozen.graph else None
+    if found is not None and computes_the_same(found.prefix, found.suffix, model, image_size):
+        return found
+    return _cut_before_head(frozen, image_size)
+
+
+def _cut_before_head(frozen: Frozen, image_size: int) -> Cut | None:
+    """Cut a model of which only the last layer trains right before that, without tracing it."""
+    model, heads = frozen.model, frozen.heads
+    if len(heads) > 1 or any(name.rpartition(".")[0] not in heads for name in frozen.trained):
+        return None
+    prefix, suffix = BeforeHead(model, heads[0]), only(model, heads[0])
+    is_same = computes_the_same(prefix, suffix, model, image_size) and _one_row_an_image(prefix, model, image_size)
+    return Cut(prefix, suffix, "before_head") if is_same else None
+
+
+def _cut(model: nn.Module, graph: fx.Graph, frozen: Frozen, image_size: int) -> Cut | None:
+    """Cut a model's graph: see `cut`."""
     varying: set[fx.Node] = set()
     from_images: set[fx.Node] = set()
     for node in graph.nodes:
@@ -195,7 +218,7 @@ def _suffix(graph: fx.Graph, constant: list[fx.Node], crossing: list[fx.Node]) -
     return made
 
 
-def _one_row_an_image(prefix: fx.GraphModule, model: nn.Module, size: int) -> bool:
+def _one_row_an_image(prefix: nn.Module, model: nn.Module, size: int) -> bool:
     """Whether everything that crosses the cut is a tensor whose first axis is the image."""
     parameter = next(model.parameters())
     modes = {name: module.training for name, module in model.named_modules()}

@@ -14,10 +14,12 @@ from typing import Any
 
 from cnnsearch.data.images import Interpolation
 from cnnsearch.errors import DiskError, RequestError, RunError
+from cnnsearch.spec.model_names import PUBLISHED, is_timm
 from cnnsearch.storage.cache import cache_root
 from cnnsearch.storage.checksums import sha256
 from cnnsearch.storage.durable import read_checked, write_checked
 from cnnsearch.storage.paths import typed_path
+from cnnsearch.training.models.checked_timm import refuse_without_timm
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ class Pretrained:
 
 
 Key = tuple[str, str]
-"""(model, weights as the sweep names them: imagenet, or a path)."""
+"""(model, weights as the sweep names them: imagenet, pretrained, or a path)."""
 
 
 def find_weights(named: set[Key]) -> dict[Key, Pretrained]:
@@ -80,6 +82,7 @@ def find_weights(named: set[Key]) -> dict[Key, Pretrained]:
         RequestError: weights are missing, cannot be read, or do not fit their model.
         RunError: the process that checks them failed.
     """
+    refuse_without_timm(model for model, _ in sorted(named) if is_timm(model))
     return {key: _find(*key) for key in sorted(named)}
 
 
@@ -90,7 +93,7 @@ def _find(model: str, weights: str) -> Pretrained:
             digest = digest_of(Path(known["file"]))
             if digest == known["digest"]:
                 return Pretrained(Path(known["file"]), digest, Preprocessing.of(known), known.get("note", ""))
-    if weights != "imagenet" and not typed_path(weights).exists():  # said at once: a process takes seconds to start
+    if weights not in PUBLISHED and not typed_path(weights).exists():  # said at once: a process takes seconds to start
         raise RequestError(f"there is no file of weights {typed_path(weights)}")
     command = [sys.executable, "-m", "cnnsearch.training.models.weights", model, weights]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True)  # stderr, with its progress bar, is shown
@@ -118,5 +121,6 @@ def digest_of(file: Path) -> str:
 
 
 def _name(model: str, weights: str) -> str:
-    place = weights if weights == "imagenet" else str(typed_path(weights).absolute())
-    return hashlib.sha256(f"{model} {place} {importlib.metadata.version('torchvision')}".encode()).hexdigest()[:16]
+    place = weights if weights in PUBLISHED else str(typed_path(weights).absolute())
+    package = importlib.metadata.version("timm" if is_timm(model) else "torchvision")
+    return hashlib.sha256(f"{model} {place} {package}".encode()).hexdigest()[:16]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import sys
 import urllib.error
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
@@ -18,10 +19,10 @@ from torch import Tensor, nn
 from torchvision import models
 
 from cnnsearch.errors import RequestError
-from cnnsearch.spec.model_names import TORCHVISION
+from cnnsearch.spec.model_names import PUBLISHED, TORCHVISION, is_timm
 from cnnsearch.spec.settings import Settings
 from cnnsearch.storage.paths import typed_path
-from cnnsearch.training.models.backbones import IMAGENET_CLASSES, fit_position_embedding, head_name
+from cnnsearch.training.models.backbones import HEADS, IMAGENET_CLASSES, fit_position_embedding, head_names
 from cnnsearch.training.models.build import build
 from cnnsearch.training.models.pretrained import OWN_IMAGES, Preprocessing
 from cnnsearch.training.models.weights_file import State, read_states
@@ -61,17 +62,19 @@ def load_file_into(model: nn.Module, file: Path, classes: int) -> str:
         classes: number of classes.
 
     Returns:
-        What was left out of the names in the file, in words; empty if they are the model's.
+        Which part of the file was taken, in words: where it was, what was left out of its names, how many tensors were
+        not taken, and whether the last layer keeps the model's own weights because the file has none. Empty if the file
+        holds the model's weights as they are.
 
     Raises:
         RequestError: the file cannot be read, or nothing in it fits, or more than one dictionary does.
     """
     states = read_states(file)
     fitting = {
-        key: (prefix, fitted)
+        key: (prefix, part, fitted)
         for key, state in states.items()
-        for prefix in _prefixes(state)
-        if not _problem(model, fitted := _fitted(model, _without(state, prefix), classes))
+        for prefix, part in _parts(state)
+        if not _problem(model, fitted := _fitted(model, part, classes))
     }
     if not fitting:
         key = max(states, key=lambda key: len(model.state_dict().keys() & _shortest(states[key]).keys()))
@@ -82,13 +85,17 @@ def load_file_into(model: nn.Module, file: Path, classes: int) -> str:
         several = listed([printable(key) for key in fitting])
         raise RequestError(f"{file} holds several weights that fit: {several}; save those that are meant alone")
     key = chosen if chosen in fitting else next(iter(fitting))
-    prefix, fitted = fitting[key]
+    prefix, part, fitted = fitting[key]
     model.load_state_dict(fitted, strict=False)
     found = [f"under {printable(key)}"] * bool(key) + [f"without the prefix {printable(prefix)}"] * bool(prefix)
+    if skipped := len(states[key]) - len(part):
+        found.append(f"without {skipped:,} of its {len(states[key]):,} tensors")
+    if not any(name in _renamed(part, model) for name in _of_heads(model, classes)):
+        found.append("with a new last layer, which it lacks")
     return ", ".join(found)
 
 
-_USUAL = ("", "state_dict", "state_dict.model", "model")
+_USUAL = ("", "state_dict", "state_dict.model", "model", "teacher", "params")
 """Keys of weights, the most likely first. What is under others is taken only if nothing else fits."""
 
 
@@ -101,6 +108,20 @@ def _prefixes(state: State) -> list[str]:
         found.append(shared)
         first, *rest = rest
     return found
+
+
+_BACKBONE = "backbone."
+"""What the names of a network begin with where a method without labels, such as DINO, has put more on top of it."""
+
+
+def _parts(state: State) -> Iterator[tuple[str, State]]:
+    """Yield what may be meant of a dictionary: what its names begin with, and the tensors without that."""
+    for prefix in _prefixes(state):
+        whole = _without(state, prefix)
+        yield prefix, whole
+        below = {name: value for name, value in whole.items() if name.startswith(_BACKBONE)}
+        if below and len(below) < len(whole):
+            yield f"{prefix}{_BACKBONE}", _without(below, _BACKBONE)
 
 
 def _without(state: State, prefix: str) -> State:
@@ -116,13 +137,27 @@ def _fitted(model: nn.Module, state: State, classes: int) -> State:
 
     The last layer keeps the model's own weights if those given are for another number of classes.
     """
-    head = head_name(model, classes)
-    wanted = model.state_dict()
-    state = fit_position_embedding(_older_names(state), model)
-    of_head = {name for name in wanted if name.startswith(f"{head}.")}
+    wanted, of_head = model.state_dict(), _of_heads(model, classes)
+    state = _renamed(state, model)
     if any(name not in state or state[name].shape != wanted[name].shape for name in of_head):
         state = {**state, **{name: wanted[name] for name in of_head}}
     return {name: value for name, value in state.items() if not name.startswith(("AuxLogits.", "aux1.", "aux2."))}
+
+
+def _renamed(state: State, model: nn.Module) -> State:
+    """Bring weights into the layout of a model, and fit them to its image size."""
+    state = fit_position_embedding(_older_names(state), model)
+    if hasattr(model, HEADS):
+        from cnnsearch.training.models.timm_models import adapted
+
+        return adapted(state, model)
+    return state
+
+
+def _of_heads(model: nn.Module, classes: int) -> set[str]:
+    """Names of the parameters of the last layers."""
+    heads = tuple(f"{head}." for head in head_names(model, classes))
+    return {name for name in model.state_dict() if name.startswith(heads)}
 
 
 def _problem(model: nn.Module, state: State) -> str:
@@ -184,17 +219,29 @@ def check(model: str, weights: str) -> Checked:
 
     Args:
         model: name of the model.
-        weights: imagenet, or a path.
+        weights: imagenet, pretrained, or a path.
 
     Raises:
         RequestError: weights are missing, cannot be read, or do not fit.
     """
-    file = imagenet_file(model) if weights == "imagenet" else typed_path(weights)
+    if is_timm(model):
+        return _check_timm(model, weights)
+    file = imagenet_file(model) if weights in PUBLISHED else typed_path(weights)
     if model not in TORCHVISION:  # whether they fit depends on the sweep's width and image size, or on code of its own
         read_states(file)
         return Checked(file.absolute(), OWN_IMAGES)
     note = load_file_into(build(Settings(model=model, image_size=224), IMAGENET_CLASSES), file, IMAGENET_CLASSES)
     return Checked(file.absolute(), expected_preprocessing(model), note)
+
+
+def _check_timm(model: str, weights: str) -> Checked:
+    """Find or fetch weights of one of timm's models, and try whether they fit at the image size that it is made for."""
+    from cnnsearch.training.models.timm_models import own_size, preprocessing, published_file
+
+    file = published_file(model) if weights in PUBLISHED else typed_path(weights)
+    settings = Settings(model=model, image_size=own_size(model))
+    note = load_file_into(build(settings, IMAGENET_CLASSES), file, IMAGENET_CLASSES)
+    return Checked(file.absolute(), preprocessing(model), note)
 
 
 def main() -> None:

@@ -61,6 +61,12 @@ def saved(state: dict[str, torch.Tensor]) -> dict[str, tuple[object, str]]:
         "nested": ({"ckpt": {"net": state}, "acc": 91.0}, "under ckpt.net"),
         "torchvision": ({"model": state, "model_ema": state, "args": None}, "under model"),
         "with an optimizer": ({"net": state, "optimizer": {"state": {0: {"exp_avg": torch.zeros(3)}}}}, "under net"),
+        "PyTorch Image Models": (
+            {"state_dict": under("module.", state), "params": {"x": torch.zeros(2)}},
+            "under state_dict, without the prefix module.",
+        ),
+        "params": ({"params": state}, "under params"),
+        "average of a training": ({"model_ema": state, "optimizer": {"a": torch.zeros(3)}}, "under model_ema"),
         "with a part that does not fit": ({"net": state, "ema": ema}, "under net"),
     }
 
@@ -72,6 +78,29 @@ def test_weights_are_found_however_they_were_saved(tmp_path: Path, way: str) -> 
     model = seeded("plain")
     assert load(model, content, tmp_path) == note
     assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
+
+
+def test_of_dino_the_teachers_backbone_is_taken(tmp_path: Path) -> None:
+    """Its student and teacher have a projection on top, and no layer for classes."""
+    state = {name: value + 1 for name, value in seeded("plain").state_dict().items()}
+    backbone = {name: value for name, value in state.items() if not name.startswith("head.")}
+    top = {"head.mlp.0.weight": torch.zeros(4, 4), "head.last_layer.weight": torch.zeros(8, 4)}
+    other = {name: value * 0 for name, value in backbone.items()}
+    content = {
+        "student": under("module.", under("backbone.", other) | top),
+        "teacher": under("backbone.", backbone) | top,
+        "epoch": 99,
+    }
+    model = seeded("plain")
+    head = model.state_dict()["head.weight"].clone()
+    total = len(backbone) + 2
+    assert load(model, content, tmp_path) == (
+        f"under teacher, without the prefix backbone., without 2 of its {total} tensors, with a new last layer, "
+        "which it lacks"
+    )
+    loaded = model.state_dict()
+    assert all(torch.equal(loaded[name], value) for name, value in backbone.items())
+    assert torch.equal(loaded["head.weight"], head)
 
 
 def test_weights_that_do_not_fit_are_explained(tmp_path: Path) -> None:
