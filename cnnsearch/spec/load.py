@@ -105,6 +105,7 @@ def _models_named(tree: dict[str, Any]) -> Iterator[str]:
 
 def find(sweep: str) -> tuple[Path, str]:
     """Find the file of a sweep, and the name by which errors call it. Raises SpecError."""
+    _refuse_images(sweep)
     if sweep.endswith((".yaml", ".yml")) or "/" in sweep:
         if not Path(sweep).is_file():
             _refuse_folder(sweep)
@@ -122,6 +123,19 @@ def find(sweep: str) -> tuple[Path, str]:
         f"there is no sweep named {sweep!r}.{did_you_mean(sweep, known)}\n"
         f"known sweeps: {', '.join(known)}; or give the path of a YAML file"
     )
+
+
+DATA_FILES = (".csv", ".tsv", ".parquet", ".tar")
+"""Endings of files that hold images or their paths."""
+
+
+def _refuse_images(given: str) -> None:
+    """Raise SpecError with the command that writes a sweep, where a file of images or paths was given for one."""
+    if Path(given).suffix.lower() in DATA_FILES and Path(given).is_file():
+        raise SpecError(
+            f"{given} is no sweep file. If it holds images or their paths, this writes a sweep:\n"
+            f"  cnnsearch init {shlex.quote(given)}"
+        )
 
 
 def _refuse_folder(given: str) -> None:

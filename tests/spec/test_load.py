@@ -271,6 +271,12 @@ def test_unknown_sweeps_files_and_profiles_are_named(tmp_path: Path) -> None:
         load_sweep("part1", profile="quik")
 
 
+def test_a_table_of_images_is_no_sweep(tmp_path: Path) -> None:
+    (tmp_path / "all.CSV").write_text("path,label\n")
+    with pytest.raises(SpecError, match=r"all\.CSV is no sweep file.*\n  cnnsearch init .*all\.CSV"):
+        load_sweep(tmp_path / "all.CSV")
+
+
 def test_sweeps_folder_holds_the_shipped_sweeps() -> None:
     shipped = Path(__file__).parents[2] / "cnnsearch" / "shipped"
     for file in shipped.glob("*.yaml"):
