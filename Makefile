@@ -21,10 +21,10 @@ quickstart: install
 test: $(INSTALLED_TEST) $(INSTALLED_S3) lint
 	$(BIN)/python -m pytest -n 2 --dist loadscope
 
-# What takes longer than a change should wait for; `.ci/run` does it too. Three at a time: most of them wait for a
+# What takes longer than a change should wait for; `.ci/run` does it too. Two at a time: most of them wait for a
 # process they started.
 test-after: $(INSTALLED_TEST) $(INSTALLED_S3)
-	$(BIN)/python -m pytest -n 3 --dist loadscope -m "after and not slow"
+	$(BIN)/python -m pytest -n 2 --dist loadscope -m "after and not slow"
 
 test-slow: $(INSTALLED_TEST) $(INSTALLED_S3)
 	$(BIN)/python -m pytest -m slow

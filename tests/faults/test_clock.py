@@ -121,7 +121,7 @@ def seconds_of(out: Path) -> float:
 
 def epochs(out: Path) -> list[dict[str, object]]:
     """Every epoch's numbers but its time, in the order of the table."""
-    table = pd.read_parquet(out / "tiny" / "epochs.parquet").drop(columns="seconds")
+    table = pd.read_parquet(out / "tiny" / "epochs.parquet").drop(columns="seconds").dropna(axis=1, how="all")
     return [{str(name): value for name, value in row.items()} for row in table.to_dict("records")]
 
 

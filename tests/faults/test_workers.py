@@ -218,7 +218,7 @@ def test_heads_that_ran_with_a_killer_do_not_fail_with_it(tmp_path: Path) -> Non
 
 @pytest.mark.row(6)
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("epoch", [8, pytest.param(30, marks=pytest.mark.after)])
+@pytest.mark.parametrize("epoch", [8, pytest.param(30, marks=pytest.mark.slow)])
 def test_a_worker_that_stands_still_is_killed_and_its_trial_goes_on(tmp_path: Path, epoch: int) -> None:
     """Also where it has ended a trial and is about to be given the next."""
     stopped: list[psutil.Process] = []

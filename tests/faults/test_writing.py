@@ -51,7 +51,7 @@ def boundaries(folder: Path, *arguments: str) -> list[dict[str, Any]]:
 @pytest.mark.row(4)
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize(
-    "part", ["some", pytest.param("whole", marks=pytest.mark.after), pytest.param("all", marks=pytest.mark.slow)]
+    "part", ["some", pytest.param("whole", marks=pytest.mark.slow), pytest.param("all", marks=pytest.mark.slow)]
 )
 def test_killed_at_write_boundaries(tmp_path: Path, part: str) -> None:
     """Before a file is synced (half of it written), before it is renamed, and before its folder is synced."""

@@ -143,7 +143,7 @@ def differences(one: dict[str, Tensor], two: dict[str, Tensor]) -> float:
 
 @pytest.mark.after
 @pytest.mark.timeout(900)  # minutes where a processor has no bf16
-@pytest.mark.parametrize("model", ["plain", "residual"])
+@pytest.mark.parametrize("model", ["plain", pytest.param("residual", marks=pytest.mark.slow)])
 def test_accuracy_in_bf16_is_within_the_plain_ways_own_spread(fashion: Dataset, model: str) -> None:
     values = {"model": model, "image_size": SIZE, "width": 0.1, "lr": 2e-3, "epochs": 8}
     plain, fast = [], []
