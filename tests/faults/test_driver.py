@@ -295,6 +295,7 @@ def test_a_worker_dies_while_ray_starts(
     ends_as_if_undisturbed(arguments, results, undisturbed, "--serial")
 
 
+@pytest.mark.slow
 @pytest.mark.row(23)
 @pytest.mark.timeout(300)
 def test_a_run_that_stands_still_is_ended(arguments: list[object], results: Path, undisturbed: dict[str, Any]) -> None:

@@ -89,7 +89,7 @@ FILLED = SWEEP.replace("space: {lr: 0.001}", "space: {lr: {grid: [0.001, 0.002, 
 
 @pytest.mark.row(8)
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("executor", ["serial", pytest.param("ray", marks=pytest.mark.after)])
+@pytest.mark.parametrize("executor", ["serial", pytest.param("ray", marks=pytest.mark.slow)])
 def test_the_disk_fills_and_is_freed(tmp_path: Path, small_disk: Path, executor: str) -> None:
     (tmp_path / "tiny.yaml").write_text(FILLED, encoding="utf-8")
     serial = ["--serial"] if executor == "serial" else []
