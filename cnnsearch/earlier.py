@@ -5,24 +5,23 @@ That the searcher tries them, rather than believes them, makes a misleading swee
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import chain, zip_longest
 from typing import Any
 
-import numpy as np
-
 from cnnsearch.errors import CnnsearchError, RequestError
+from cnnsearch.evidence.configurations import axis_values, is_missing
 from cnnsearch.results.place import ResultsPlace
 from cnnsearch.results.tables import load
-from cnnsearch.spec.arguments import ARGS
+from cnnsearch.spec.arguments import plain_value
+from cnnsearch.spec.axis_words import Value
 from cnnsearch.spec.cells import Cell
 from cnnsearch.spec.load import from_yaml
-from cnnsearch.spec.settings import Settings
 from cnnsearch.spec.stage import HIGHER_IS_BETTER, Stage
 from cnnsearch.spec.sweep import Sweep
-from cnnsearch.spec.values import Values
+from cnnsearch.spec.values import NUMERIC_KINDS, Values
+from cnnsearch.storage.checksums import canonical_json
 from cnnsearch.storage.paths import typed_path
 from cnnsearch.storage.remote import is_uri, redacted
 from cnnsearch.words import listed, printable
@@ -63,20 +62,33 @@ def _recorded(results: ResultsPlace) -> dict[str, Stage]:
 
 
 def _beginning(stage: Stage, sweep: Sweep, before: Stage | None) -> Stage:
+    """A stage whose search names what it begins with."""
+    first = (None if before is None else _goes_on_with(stage, before)) or _chosen(stage, sweep)
+    return stage.model_copy(update={"search": stage.search.model_copy(update={"first": first})})
+
+
+def _goes_on_with(stage: Stage, before: Stage) -> tuple[Cell, ...]:
+    """What the same search began with; empty where it is another search."""
+    own, first = stage.search.first, before.search.first
+    is_same = (before.space, before.search.prior) == (stage.space, stage.search.prior) and first[: len(own)] == own
+    return first if is_same else ()
+
+
+def _chosen(stage: Stage, sweep: Sweep) -> tuple[Cell, ...]:
+    """What a search names itself, then the best of each of the earlier results in turn."""
     search = stage.search
-    own = search.first
-    goes_on = before is not None and (before.space, before.search.prior) == (stage.space, search.prior)
-    if goes_on and before is not None and before.search.first[: len(own)] == own and before.search.first:
-        return stage.model_copy(update={"search": search.model_copy(update={"first": before.search.first})})
     assert search.trials is not None  # a searcher has them
-    found = [_ranked(folder, stage, sweep) for folder in search.prior]
-    turns = [cell for cell in chain.from_iterable(zip_longest(*found)) if cell is not None]
-    first = list(own)
     compares = stage.stop_early is not None and stage.stop_early.spares_one
     # Several good ones would be stopped for being worse than each other: see benchmarks/README.md.
-    for cell in turns[: 1 if compares else math.ceil(search.trials / TRIALS_FOR_ONE)]:
-        first += [cell] if cell not in first else []
-    return stage.model_copy(update={"search": search.model_copy(update={"first": tuple(first[: search.trials])})})
+    count = 1 if compares else math.ceil(search.trials / TRIALS_FOR_ONE)
+    ranked = zip_longest(*(_ranked(folder, stage, sweep) for folder in search.prior))
+    found = [cell for cell in chain.from_iterable(ranked) if cell is not None]
+    return tuple(_unique([*search.first, *found[:count]])[: search.trials])
+
+
+def _unique(cells: Sequence[Cell]) -> list[Cell]:
+    """Cells without those that stand there before."""
+    return [cell for index, cell in enumerate(cells) if cell not in cells[:index]]
 
 
 def _ranked(folder: str, stage: Stage, sweep: Sweep) -> list[Cell]:
@@ -85,46 +97,42 @@ def _ranked(folder: str, stage: Stage, sweep: Sweep) -> list[Cell]:
         raise RequestError(f"{redacted(folder)}: search.prior takes folders; copy the results to one first")
     tables = load(typed_path(folder), store=False)
     aim = next((one for one in stage.search.aims if one in tables.trials), "val_accuracy")
-    scores: dict[tuple[tuple[str, Any], ...], list[float]] = {}
-    for raw in tables.trials.to_dict("records"):
-        row: dict[str, Any] = {str(name): value for name, value in raw.items()}
-        if row["status"] == "done" and row[aim] is not None and not np.isnan(row[aim]):
-            cell = _in_space(row, stage.space, sweep)
-            if cell is not None:
-                scores.setdefault(tuple(cell.items()), []).append(float(row[aim]))
+    cells: dict[str, Cell] = {}
+    scores: dict[str, list[float]] = {}
+    for row in tables.trials.to_dict("records"):
+        known = {**axis_values(row), "seed": row["seed"]}
+        if row["status"] != "done" or is_missing(row[aim]) or not _agrees(known, stage, sweep):
+            continue
+        cell = _in_space(known, stage.space)
+        if cell is not None:
+            key = canonical_json(cell)
+            cells[key] = cell
+            scores.setdefault(key, []).append(float(row[aim]))
     if not scores:
-        axes = listed(list(stage.space))
         raise RequestError(
             f"stages.{stage.name}.search.prior: {printable(folder)} has no finished trial in the space of this stage, "
-            f"whose axes are {axes}"
+            f"whose axes are {listed(list(stage.space))}"
         )
     sign = -1 if aim in HIGHER_IS_BETTER else 1
-    ranked = sorted(scores.items(), key=lambda item: sign * sum(item[1]) / len(item[1]))
-    return [dict(cell) for cell, _ in ranked]
+    return [cells[key] for key in sorted(scores, key=lambda key: sign * sum(scores[key]) / len(scores[key]))]
 
 
-def _in_space(row: Mapping[str, Any], space: Mapping[str, Values], sweep: Sweep) -> Cell | None:
-    """A trial's values on the axes of a search; None where it lies outside."""
-    if any(axis not in space and row[axis] != getattr(sweep.train, axis) for axis in SAME):
-        return None
+def _agrees(known: Mapping[str, Value], stage: Stage, sweep: Sweep) -> bool:
+    return all(axis in stage.space or known[axis] == getattr(sweep.train, axis) for axis in SAME)
+
+
+def _in_space(known: Mapping[str, Value], space: Mapping[str, Values]) -> Cell | None:
+    """A trial's values on the axes of a search that vary; None where it lies outside."""
     cell: Cell = {}
-    chosen: Cell = {}
     for axis, values in space.items():
-        if not values.applies(cell):
-            continue
-        value = _plain(row, axis)
-        if value not in values:
-            return None
-        cell[axis] = value
-        if len(values.args) > 1:
-            chosen[axis] = value
-    return chosen
+        if values.applies(cell):
+            taken = [known.get(axis)] if values.kind in NUMERIC_KINDS else _same(known.get(axis), values.args)
+            if not taken or taken[0] not in values:
+                return None
+            cell[axis] = taken[0]
+    return {axis: value for axis, value in cell.items() if len(space[axis].args) > 1}
 
 
-def _plain(row: Mapping[str, Any], axis: str) -> Any:
-    """A trial's value on an axis as a sweep file has it."""
-    if axis.startswith(ARGS):
-        return json.loads(row.get("model_args") or "{}").get(axis.removeprefix(ARGS))
-    value = row.get(axis)
-    kind = Settings.model_fields[axis].annotation if axis in Settings.model_fields else None
-    return kind(value) if kind in (int, float) and value is not None and not np.isnan(value) else value
+def _same(value: Value, listed_values: Sequence[Any]) -> list[Any]:
+    """Those of listed values that a table has as this value: lists and objects as JSON."""
+    return [one for one in listed_values if plain_value(one) == value]

@@ -9,8 +9,9 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from cnnsearch.earlier import with_earlier
+from cnnsearch.earlier import _in_space, with_earlier
 from cnnsearch.errors import RequestError, ResultsError
+from cnnsearch.evidence.configurations import axis_values
 from cnnsearch.planning.plan import make_plan
 from cnnsearch.planning.trial import Outcome
 from cnnsearch.results.folder import Results
@@ -19,6 +20,7 @@ from cnnsearch.results.tables import load
 from cnnsearch.spec.load import from_yaml, load_sweep, to_yaml
 from cnnsearch.spec.settings import Settings
 from cnnsearch.spec.sweep import Sweep
+from cnnsearch.spec.values import Values
 from tests.asking import ask
 from tests.conftest import SMALL
 from tests.planning.test_suggest import DATA, finish_all, in_folder
@@ -68,6 +70,19 @@ def test_with_a_rule_that_compares_trials_it_is_one(earlier: Path, tmp_path: Pat
         stages = [{**stage, "stop_early": {"method": rule, "min_epochs": 1}}]
         sweep = searching(earlier).with_values({"stages": stages, "train.epochs": 9})
         assert len(first_of(sweep, tmp_path)) == count
+
+
+def test_arguments_of_networks_are_found_whatever_they_are() -> None:
+    space = {
+        "model_args.sizes": Values.model_validate({"choice": [[8], [8, 16]]}),
+        "model_args.deep": Values.model_validate({"choice": [False, True]}),
+        "lr": Values.model_validate({"loguniform": [0.001, 1]}),
+    }
+    row = {"lr": 0.01, "model_args": '{"deep": true, "sizes": [8, 16]}'}
+    assert _in_space(axis_values(row), space) == {"model_args.sizes": [8, 16], "model_args.deep": True, "lr": 0.01}
+    for other in ('{"deep": true}', '{"deep": 2, "sizes": [8]}', '{"deep": true, "sizes": [9]}', None):
+        assert _in_space(axis_values({**row, "model_args": other}), space) is None
+    assert _in_space(axis_values({**row, "lr": 2.0}), space) is None
 
 
 def test_they_are_what_is_trained_first(earlier: Path, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from cnnsearch.evidence.comparisons import Score
 from cnnsearch.evidence.configurations import Configuration
-from cnnsearch.evidence.evidence import Evidence
+from cnnsearch.evidence.evidence import Evidence, as_evidence
 from cnnsearch.results.tables import Tables
 
 MOST_WRONG = 24
@@ -114,9 +114,10 @@ def most_sure_and_wrong(evidence: Evidence, limit: int = MOST_WRONG) -> list[Wro
     ]
 
 
-def examples_wanted(tables: Tables, limit: int = MOST_WRONG) -> list[str]:
+def examples_wanted(source: Tables | Evidence, limit: int = MOST_WRONG) -> list[str]:
     """Names of the test examples that a report shows pictures of: see `most_sure_and_wrong`."""
-    best = Evidence(tables).best
+    evidence = as_evidence(source)
+    best, tables = evidence.best, evidence.tables
     if best is None:
         return []
     answers = tables.predictions[tables.predictions["trial_id"] == best.trial_ids[0]]

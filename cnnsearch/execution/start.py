@@ -14,9 +14,8 @@ from cnnsearch.planning.trial import Trial
 from cnnsearch.results.continuation import can_go_on, shorter
 from cnnsearch.results.folder import Results
 from cnnsearch.spec.settings import Settings
-from cnnsearch.training.compute.optimizers import needs_head
 from cnnsearch.training.features import Examples, Features, bytes_needed, compute, shared
-from cnnsearch.training.models.build import initial_model, reset_head
+from cnnsearch.training.models.build import heads_apart, initial_model, reset_head
 from cnnsearch.training.pixels import Pixels
 from cnnsearch.training.train import TrainingState
 
@@ -82,12 +81,9 @@ def arrange(model: nn.Module, trial: Trial, context: SharedContext, pixels: Pixe
         context: what all trials share.
         pixels: the images.
     """
-    settings, heads = trial.settings, tuple[str, ...]()
+    settings = trial.settings
     classes = len(context.dataset(settings).classes)
-    if needs_head(settings):
-        from cnnsearch.training.models.backbones import head_names
-
-        heads = head_names(model, classes)
+    heads = heads_apart(model, settings, classes)
     if settings.fine_tune == "full":
         return TrainingState.start(model, settings, heads=heads), pixels
     from cnnsearch.training.models.cut import cut_for, freeze

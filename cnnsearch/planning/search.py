@@ -86,7 +86,7 @@ class Searcher:
         """Take a recorded suggestion as the next one. See `suggest` for `outcomes`."""
         self._catch_up(outcomes)
         if self._method.keeps_state:
-            self._study.enqueue_trial(_plain(suggestion))
+            self._study.enqueue_trial(self._plain(suggestion))
             self._ask()
         else:
             self._remember(suggestion)
@@ -102,8 +102,7 @@ class Searcher:
         """
         self._catch_up(outcomes)
         if self.count < len(self._search.first):
-            named = self._search.first[self.count]
-            self._study.enqueue_trial({axis: _as_optuna(self._space[axis], value) for axis, value in named.items()})
+            self._study.enqueue_trial(self._plain(self._search.first[self.count]))
         number, suggestion = self._ask()
         if not self._method.keeps_state:
             # The sampler's notes beside it are in no record: forget it, and keep what a record would give.
@@ -129,6 +128,11 @@ class Searcher:
         self._numbers.append(trial.number)
         return trial.number, suggestion
 
+    def _plain(self, suggestion: Cell) -> Cell:
+        """A suggestion as Optuna takes it: lists and objects, which it does not know, as JSON; fractions as such."""
+        fractions = {axis for axis in suggestion if self._space[axis].kind in ("uniform", "loguniform")}
+        return {axis: float(v) if axis in fractions else plain_value(v) for axis, v in suggestion.items()}
+
     def _remember(self, suggestion: Cell) -> None:
         """Add a running suggestion without asking for it."""
         self._numbers.append(self._add(suggestion, TrialState.RUNNING))
@@ -139,7 +143,7 @@ class Searcher:
         self._study.add_trial(
             create_trial(
                 state=state,
-                params=_plain(suggestion),
+                params=self._plain(suggestion),
                 distributions=distributions,
                 value=value,
                 intermediate_values=reached,
@@ -190,10 +194,6 @@ def _suggested(trial: optuna.Trial, axis: str, values: Values) -> Any:
             return trial.suggest_float(axis, low, high, log=log)
 
 
-def _as_optuna(values: Values, value: Any) -> Any:
-    return float(value) if values.kind in ("uniform", "loguniform") else value
-
-
 def _distribution(values: Values) -> BaseDistribution:
     match values.kind:
         case "uniform" | "loguniform":
@@ -203,11 +203,6 @@ def _distribution(values: Values) -> BaseDistribution:
             low, high = values.args
             return IntDistribution(low, high)
     return CategoricalDistribution([plain_value(value) for value in values.args])
-
-
-def _plain(suggestion: Cell) -> Cell:
-    """A suggestion as Optuna takes it: lists and objects, which it does not know, as JSON."""
-    return {axis: plain_value(value) for axis, value in suggestion.items()}
 
 
 def _original(values: Values, plain: Any) -> Any:

@@ -67,9 +67,7 @@ def root_study_id(sweep: Sweep, stage: Stage, data: str, weights: Mapping[tuple[
         data: fingerprint of the data.
         weights: (model, weights as the sweep names them) -> digest.
     """
-    base = Settings.model_construct(
-        **{**sweep.train.recipe, "image_size": sweep.data.image_size, "metric": sweep.metric}
-    )
+    base = Settings.model_construct(**sweep.base)
     # What the cell always replaces decides nothing.
     held = {name: value for name, value in base.deciding().items() if not _is_replaced(stage, name)}
     named = {base.weights, *(stage.space["weights"].args if "weights" in stage.space else ())}

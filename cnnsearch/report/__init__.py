@@ -74,8 +74,9 @@ def refresh(
     from cnnsearch.report.labels import pairs_wanted
 
     tables = replace(tables, training=training_of(judges(tables)) or tables.training)
-    doubted = doubted_wanted(Evidence(tables))
-    tables = replace(tables, pictures=pictures_of([*examples_wanted(tables), *doubted, *pairs_wanted(tables.data)]))
+    evidence = Evidence(tables)
+    wanted = [*examples_wanted(evidence), *doubted_wanted(evidence), *pairs_wanted(tables.data)]
+    tables = replace(tables, pictures=pictures_of(wanted))
     evidence = Evidence(tables)
     return Refreshed(tables, _make(evidence, tables.folder), summary(evidence), evidence)
 

@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 from cnnsearch.errors import ResultsError
 from cnnsearch.results import stored_table
 from cnnsearch.results.shapes import TablesNote, problem
+from cnnsearch.spec.metric import ADDED
 from cnnsearch.storage.checksums import sha256
 from cnnsearch.storage.durable import read_checked, replacing, write_checked
 
@@ -88,20 +89,7 @@ TRIALS = pa.schema(
         ("model_args", pa.string()),  # arguments of a network of the user's own, as a JSON object; null without any
         ("code", pa.string()),  # digest of the code of such a network, or null
         ("metric", pa.string()),  # of the sweep: what chose the best epoch
-        ("val_balanced_accuracy", pa.float64()),
-        ("val_macro_f1", pa.float64()),
-        ("val_auroc", pa.float64()),
-        ("val_average_precision", pa.float64()),
-        ("val_top5_accuracy", pa.float64()),
-        ("val_brier", pa.float64()),
-        ("val_ece", pa.float64()),
-        ("test_balanced_accuracy", pa.float64()),
-        ("test_macro_f1", pa.float64()),
-        ("test_auroc", pa.float64()),
-        ("test_average_precision", pa.float64()),
-        ("test_top5_accuracy", pa.float64()),
-        ("test_brier", pa.float64()),
-        ("test_ece", pa.float64()),
+        *((f"{split}_{name}", pa.float64()) for split in ("val", "test") for name in ADDED),
     ]
 )
 
@@ -116,13 +104,7 @@ EPOCHS = pa.schema(
         ("lr", pa.float64()),
         ("seconds", pa.float64()),
         # of the sweep's metric; the others are null
-        ("val_balanced_accuracy", pa.float64()),
-        ("val_macro_f1", pa.float64()),
-        ("val_auroc", pa.float64()),
-        ("val_average_precision", pa.float64()),
-        ("val_top5_accuracy", pa.float64()),
-        ("val_brier", pa.float64()),
-        ("val_ece", pa.float64()),
+        *((f"val_{name}", pa.float64()) for name in ADDED),
     ]
 )
 

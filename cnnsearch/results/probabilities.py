@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cnnsearch.errors import ResultsError
+from cnnsearch.results.arrays import read_arrays
 from cnnsearch.storage.durable import write_whole
-from cnnsearch.storage.reading import read_bytes
 from cnnsearch.words import printable
 
 MOST_BYTES = 8 * 2**30
@@ -33,16 +33,7 @@ def write(file: Path, probabilities: Mapping[str, NDArray[np.float32]]) -> None:
 
 def read(file: Path) -> Probabilities:
     """Read what `write` wrote; {} where there is no file. Raises ResultsError for other content."""
-    from safetensors.numpy import load
-
-    try:
-        arrays: Probabilities = load(read_bytes(file, MOST_BYTES))
-    except FileNotFoundError:
-        return {}
-    except OSError as error:
-        raise ResultsError(f"{file} cannot be read: {error.strerror or error}") from None
-    except Exception as error:  # whatever it is that damaged bytes cause
-        raise ResultsError(f"{file} is not what was written: {printable(str(error))}") from None
+    arrays = read_arrays(file, MOST_BYTES)
     for split, found in arrays.items():
         if split not in ("val", "test") or not _are_probabilities(found):
             raise ResultsError(f"{file} holds {printable(split)[:20]}, which is no probabilities of classes")

@@ -39,6 +39,7 @@ if TYPE_CHECKING:  # torch takes seconds to import, and reading results does not
     from cnnsearch.planning.trial import EpochRow
     from cnnsearch.training.train import Weights
 from cnnsearch.results import probabilities
+from cnnsearch.results.arrays import read_arrays
 from cnnsearch.results.record import MOST_BYTES, Record
 from cnnsearch.results.shapes import Begun, EpochLine, explained, problem
 from cnnsearch.spec.document import shown
@@ -364,16 +365,7 @@ def _is_regular(file: Path) -> bool:
 
 def _answers_in(file: Path) -> dict[tuple[str, str], tuple[NDArray[np.int32], NDArray[np.float32]]]:
     """Read a file of predictions; {} where there is none. Raises ResultsError."""
-    from safetensors.numpy import load
-
-    try:
-        arrays = load(read_bytes(file, MOST_WEIGHTS))
-    except FileNotFoundError:
-        return {}
-    except OSError as error:
-        raise ResultsError(f"{file} cannot be read: {error.strerror or error}") from None
-    except Exception as error:  # whatever it is that damaged bytes cause
-        raise ResultsError(f"{file} is not what was written: {printable(str(error))}") from None
+    arrays = read_arrays(file, MOST_WEIGHTS)
     found: dict[tuple[str, str], tuple[Any, Any]] = {}
     for split, moment in [key.split("/")[:2] for key in arrays if _PREDICTED.fullmatch(key)]:
         predicted, confidence = (arrays.pop(f"{split}/{moment}/{what}", None) for what in ("predicted", "confidence"))

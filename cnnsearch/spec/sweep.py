@@ -168,9 +168,14 @@ class Sweep(Part):
         """Network of the user's own -> digest of the code it is from."""
         return {model: one.digest for one in self.code for model in one.models}
 
+    @property
+    def base(self) -> dict[str, Any]:
+        """The settings of every trial of a stage that starts from no other, but for what its cell replaces."""
+        return {**self.train.recipe, "image_size": self.data.image_size, "metric": self.metric}
+
     def settings(self, cell: Mapping[str, Any]) -> Settings:
         """The settings of a trial of a stage that starts from no other, given its values on some axes."""
-        values = {**self.train.recipe, "image_size": self.data.image_size, "metric": self.metric, **cell}
+        values = {**self.base, **cell}
         code = self.digests_of_code.get(values["model"])
         return Settings.model_validate({**values, "code": code} if code else values)
 

@@ -81,11 +81,9 @@ class TrainingState(History):
             model, trained or model, train_mode or model.train, names, optimizer, average, metric=settings.metric
         )
 
-    @contextlib.contextmanager
-    def as_evaluated(self) -> Iterator[None]:
+    def as_evaluated(self) -> contextlib.AbstractContextManager[None]:
         """Give the model the weights that are evaluated, for the time of the block: their average, if there is one."""
-        with contextlib.nullcontext() if self.average is None else self.average.in_place():
-            yield
+        return contextlib.nullcontext() if self.average is None else self.average.in_place()
 
     def state_dict(self) -> dict[str, Any]:
         """Return a checkpoint: tensors, numbers and strings only, so that `torch.load(weights_only=True)` reads it."""

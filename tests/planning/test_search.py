@@ -235,3 +235,16 @@ def test_the_order_in_which_trials_end_changes_nothing(at_once: int, rng: random
         if running and rng.random() < 0.8:
             ended.add(rng.choice(running))
     assert suggestions == whole
+
+
+@pytest.mark.parametrize("method", ["tpe", "gp", "qmc"])
+def test_lists_and_objects_can_come_first(method: str) -> None:
+    sizes = Values.model_validate({"choice": [[8], [8, 16], {"all": 4}]})
+    space = {"model_args.sizes": sizes, "lr": Values.model_validate({"loguniform": [0.001, 1]})}
+    first = ({"model_args.sizes": [8, 16], "lr": 1}, {"model_args.sizes": {"all": 4}})
+    searcher = Searcher(space, Search.model_validate({"method": method, "trials": 5, "first": first}))
+    one, other = (searcher.suggest([]) for _ in first)
+    assert (one["model_args.sizes"], one["lr"]) == ([8, 16], 1.0)
+    assert type(one["lr"]) is float
+    assert other["model_args.sizes"] == {"all": 4}
+    assert 0.001 <= other["lr"] <= 1

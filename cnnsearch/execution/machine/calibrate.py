@@ -28,12 +28,11 @@ from cnnsearch.spec.own_code import trust
 from cnnsearch.spec.settings import ResolvedPrecision, Settings
 from cnnsearch.training.compute.device import peak_memory_bytes, probe_precision, reset_process, shared_memory_bytes
 from cnnsearch.training.compute.graphs import RECORDERS, WARM_UP_STEPS
-from cnnsearch.training.compute.optimizers import needs_head
 from cnnsearch.training.evaluate import batch_size as batch_size_of_evaluation, evaluate
 from cnnsearch.training.features import Examples, Features, compute
 from cnnsearch.training.head_scores import HeadInputs, evaluate_heads
 from cnnsearch.training.heads import HeadState, train_heads
-from cnnsearch.training.models.build import initial_model
+from cnnsearch.training.models.build import heads_apart, initial_model
 from cnnsearch.training.models.checked_code import as_snapshots
 from cnnsearch.training.pixels import Pixels
 from cnnsearch.training.train import TrainingState, needs_company, train
@@ -168,11 +167,7 @@ def _arrange(
 
     The last two are 0 if no outputs are shared.
     """
-    heads: tuple[str, ...] = ()
-    if needs_head(settings):
-        from cnnsearch.training.models.backbones import head_names
-
-        heads = head_names(model, classes)
+    heads = heads_apart(model, settings, classes)
     if settings.fine_tune == "full":
         return TrainingState.start(model, settings, heads=heads), pixels, 0.0, 0
     from cnnsearch.training.models.cut import cut_for, freeze

@@ -5,15 +5,12 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import importlib.metadata
-import json
 import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from cnnsearch.errors import DiskError, RequestError, RunError
+from cnnsearch.errors import DiskError
 from cnnsearch.execution.machine.estimate import Calibration, work_of_step, workload_key
 from cnnsearch.execution.machine.hardware import Hardware, Layout
 from cnnsearch.planning.trial import Trial
@@ -22,6 +19,7 @@ from cnnsearch.storage.cache import cache_root
 from cnnsearch.storage.durable import read_checked, write_checked
 from cnnsearch.training.compute import allocator
 from cnnsearch.training.models.checked_code import as_plain
+from cnnsearch.training.models.other_process import ask
 
 VERSIONS = {"cpu": "10", "cuda": "10"}
 """Device -> version of what is measured on it; remembered timings of another version are not used."""
@@ -76,20 +74,8 @@ def _request(settings: list[Settings], classes: int, layout: Layout, known: Mapp
 
 def answer(request: Mapping[str, Any]) -> dict[str, Any]:
     """Have a process of this machine answer a request: see `calibrate.main`. Raises RequestError, RunError."""
-    done = subprocess.run(
-        [sys.executable, "-m", "cnnsearch.execution.machine.calibrate"],
-        input=json.dumps(request),
-        capture_output=True,
-        text=True,
-        env=os.environ | allocator.environment(),
-    )
-    if done.returncode != 0:
-        last = done.stderr.strip().splitlines()[-1:] or ["no message"]
-        raise RunError(f"timing this sweep's models failed: {last[0]}")
-    found: dict[str, Any] = json.loads(done.stdout)
-    if "error" in found:
-        raise RequestError(found["error"])
-    return found
+    environment = os.environ | allocator.environment()
+    return ask("cnnsearch.execution.machine.calibrate", request, "timing this sweep's models failed", environment)
 
 
 def _cache_file(hardware: Hardware, layout: Layout) -> Path:

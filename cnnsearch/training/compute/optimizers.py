@@ -176,7 +176,10 @@ class TorchOptimizer:
             parts.append(("adamw", [i for i in range(len(stepped)) if not matrices[i]]))
         self._parts = [
             _class_of(name)(
-                [{"params": [stepped[i]], "factor": factors[i]} for i in indices],
+                [
+                    {"params": [stepped[i] for i in indices if factors[i] == factor], "factor": factor}
+                    for factor in dict.fromkeys(factors[i] for i in indices)
+                ],
                 lr=settings.lr,
                 **({} if name == "rprop" else {"weight_decay": settings.weight_decay}),
             )

@@ -10,6 +10,7 @@ from torch import nn
 from cnnsearch.spec.model_names import is_timm
 from cnnsearch.spec.settings import Settings
 from cnnsearch.training.compute.device import derived_seed
+from cnnsearch.training.compute.optimizers import needs_head
 from cnnsearch.training.models.own import Plain, Residual
 
 MODELS: dict[str, Callable[[int, Settings], nn.Module]] = {
@@ -34,6 +35,15 @@ def build(settings: Settings, classes: int) -> nn.Module:
     from cnnsearch.training.models.backbones import make  # torchvision takes seconds to import
 
     return make(settings.model, settings, classes)
+
+
+def heads_apart(model: nn.Module, settings: Settings, classes: int) -> tuple[str, ...]:
+    """Names of the last layer, or layers, where settings step them otherwise than the others; else none."""
+    if not needs_head(settings):
+        return ()
+    from cnnsearch.training.models.backbones import head_names
+
+    return head_names(model, classes)
 
 
 def reset_head(model: nn.Module, classes: int, seed: int) -> None:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from cnnsearch.errors import RequestError, RunError
 from cnnsearch.planning.trial import Trial
 from cnnsearch.spec.own_code import Snapshot, trusted
 from cnnsearch.spec.settings import Settings
+from cnnsearch.training.models.other_process import ask
 from cnnsearch.training.models.pretrained import Key, Pretrained
 
 
@@ -56,25 +53,13 @@ def refuse_faulty(
             }
         )
     request = {"code": as_plain(trial.settings.code for trial in tried), "classes": classes, "cases": cases}
-    told = answer(request)
-    if "error" in told:
-        raise RequestError(told["error"])
+    answer(request)
 
 
 def answer(request: Mapping[str, Any]) -> dict[str, Any]:
-    """Have a process answer a request: see `code_check.main`."""
-    done = subprocess.run(
-        [sys.executable, "-m", "cnnsearch.training.models.code_check"],
-        input=json.dumps(request),
-        capture_output=True,
-        text=True,
-    )
-    if done.returncode != 0:
-        last = done.stderr.strip().splitlines()[-1:] or ["no message"]
-        files = ", ".join(one["file"] for one in request["code"])
-        raise RunError(f"trying the networks of {files} failed: {last[0]}")
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return found
+    """Have a process answer a request: see `code_check.main`. Raises RequestError, RunError."""
+    files = ", ".join(one["file"] for one in request["code"])
+    return ask("cnnsearch.training.models.code_check", request, f"trying the networks of {files} failed")
 
 
 def _different(trials: Iterable[Trial]) -> list[Trial]:

@@ -5,16 +5,14 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import importlib.metadata
-import json
-import subprocess
-import sys
 from collections.abc import Iterable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 
-from cnnsearch.errors import DiskError, RequestError, RunError
+from cnnsearch.errors import DiskError, RequestError
 from cnnsearch.storage.cache import cache_root
 from cnnsearch.storage.durable import read_checked, write_checked
+from cnnsearch.training.models.other_process import ask
 
 Size = tuple[str, int]
 """(model, image size)."""
@@ -55,18 +53,7 @@ def misfits(asked: Iterable[Size]) -> dict[Size, str]:
 
 def _answer(pairs: list[Size]) -> Mapping[Size, str]:
     """Have a process answer: see `timm_check.main`."""
-    done = subprocess.run(
-        [sys.executable, "-m", "cnnsearch.training.models.timm_check"],
-        input=json.dumps(pairs),
-        capture_output=True,
-        text=True,
-    )
-    if done.returncode != 0:
-        last = done.stderr.strip().splitlines()[-1:] or ["no message"]
-        raise RunError(f"looking up timm's models failed: {last[0]}")
-    told = json.loads(done.stdout.splitlines()[-1])
-    if "error" in told:
-        raise RequestError(told["error"])
+    told = ask("cnnsearch.training.models.timm_check", pairs, "looking up timm's models failed")
     return dict(zip(pairs, told["problems"], strict=True))
 
 
