@@ -21,7 +21,7 @@ from cnnsearch.planning.stopping import MAX_SECONDS, Orders, Stop
 from cnnsearch.planning.trial import EpochRow, Status, Trial
 from cnnsearch.results.folder import Results
 from cnnsearch.results.record import Inputs, Measures, Record
-from cnnsearch.spec.metric import ADDED
+from cnnsearch.scores import scores
 from cnnsearch.spec.own_code import files_of_own_code
 from cnnsearch.training.compute.device import peak_memory_bytes
 from cnnsearch.training.evaluate import Evaluation, measured
@@ -184,8 +184,11 @@ def new_record(
 
 def _measures(evaluations: Evaluations) -> Measures:
     val = evaluations["val"]
-    added = {f"val_{name}": val.score(name) for name in ADDED}
-    return with_test(Measures(val_loss=val.loss, val_accuracy=val.accuracy, **added), evaluations)
+    return with_test(Measures(val_loss=val.loss, val_accuracy=val.accuracy, **_added("val", val)), evaluations)
+
+
+def _added(split: str, found: Evaluation) -> dict[str, float | None]:
+    return {f"{split}_{name}": value for name, value in scores(found.whole).items()}
 
 
 def with_test(measures: Measures, evaluations: Evaluations) -> Measures:
@@ -193,8 +196,8 @@ def with_test(measures: Measures, evaluations: Evaluations) -> Measures:
     test = evaluations.get("test")
     if test is None:
         return measures
-    added = {f"test_{name}": test.score(name) for name in ADDED}
-    return measures.model_copy(update={"test_loss": test.loss, "test_accuracy": test.accuracy, **added})
+    of_test = {"test_loss": test.loss, "test_accuracy": test.accuracy, **_added("test", test)}
+    return measures.model_copy(update=of_test)
 
 
 def answers(before: Evaluations, best: Evaluations) -> dict[tuple[str, str], tuple[NDArray[Any], NDArray[Any]]]:

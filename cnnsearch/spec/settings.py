@@ -222,12 +222,12 @@ class Settings(Recipe):
         if self.optimizer != "sgd":
             del settings["momentum"]
         if self.loss != "focal":
-            settings["focal_gamma"] = ORDINARY["focal_gamma"]
+            del settings["focal_gamma"]
         if self.metric == DEFAULT:
             del settings["metric"]
         # Added after the first trials were recorded: a default must not rename them.
         for name, ordinary in ORDINARY.items():
-            if settings[name] == ordinary:
+            if name in settings and settings[name] == ordinary:
                 del settings[name]
         return settings
 

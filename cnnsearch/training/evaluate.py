@@ -56,10 +56,11 @@ class Evaluation:
         assert self.ask is not None
         return self.ask()
 
-    def score(self, metric: str) -> float | None:
-        """Return one of `spec.metric.ADDED`; None where it makes no sense."""
-        found = Predicted(self.labels, self.probabilities.shape[1], self.predicted, self.confidence, self.probabilities)
-        return score(metric, found)
+    @cached_property
+    def whole(self) -> Predicted:
+        """All that was predicted, beside the labels: what metrics are computed from."""
+        classes = self.probabilities.shape[1]
+        return Predicted(self.labels, classes, self.predicted, self.confidence, self.probabilities)
 
 
 def needs_more(metric: str) -> bool:
@@ -69,7 +70,7 @@ def needs_more(metric: str) -> bool:
 
 def measured(metric: str, found: Evaluation) -> dict[str, float | None]:
     """Return the column of an epoch's row that a sweep's metric adds: name -> value; empty for accuracy and loss."""
-    return {METRICS[metric].measure: found.score(metric)} if needs_more(metric) else {}
+    return {METRICS[metric].measure: score(metric, found.whole)} if needs_more(metric) else {}
 
 
 @torch.inference_mode()
