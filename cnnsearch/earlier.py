@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from itertools import chain, zip_longest
 from typing import Any
 
-from cnnsearch.errors import CnnsearchError, RequestError
+from cnnsearch.errors import CnnsearchError, RequestError, ResultsError
 from cnnsearch.evidence.configurations import axis_values, is_missing
 from cnnsearch.results.place import ResultsPlace
 from cnnsearch.results.tables import load
@@ -93,9 +93,13 @@ def _unique(cells: Sequence[Cell]) -> list[Cell]:
 
 def _ranked(folder: str, stage: Stage, sweep: Sweep) -> list[Cell]:
     """The settings of earlier results that are in a search's space, the best first."""
+    key = f"stages.{stage.name}.search.prior"
     if is_uri(folder):
         raise RequestError(f"{redacted(folder)}: search.prior takes folders; copy the results to one first")
-    tables = load(typed_path(folder), store=False)
+    try:
+        tables = load(typed_path(folder), store=False)
+    except ResultsError as error:
+        raise ResultsError(f"{key}: {error}") from None
     aim = next((one for one in stage.search.aims if one in tables.trials), "val_accuracy")
     cells: dict[str, Cell] = {}
     scores: dict[str, list[float]] = {}
@@ -105,16 +109,16 @@ def _ranked(folder: str, stage: Stage, sweep: Sweep) -> list[Cell]:
             continue
         cell = _in_space(known, stage.space)
         if cell is not None:
-            key = canonical_json(cell)
-            cells[key] = cell
-            scores.setdefault(key, []).append(float(row[aim]))
+            name = canonical_json(cell)
+            cells[name] = cell
+            scores.setdefault(name, []).append(float(row[aim]))
     if not scores:
         raise RequestError(
-            f"stages.{stage.name}.search.prior: {printable(folder)} has no finished trial in the space of this stage, "
+            f"{key}: {printable(folder)} has no finished trial in the space of this stage, "
             f"whose axes are {listed(list(stage.space))}"
         )
     sign = -1 if aim in HIGHER_IS_BETTER else 1
-    return [cells[key] for key in sorted(scores, key=lambda key: sign * sum(scores[key]) / len(scores[key]))]
+    return [cells[name] for name in sorted(scores, key=lambda name: sign * sum(scores[name]) / len(scores[name]))]
 
 
 def _agrees(known: Mapping[str, Value], stage: Stage, sweep: Sweep) -> bool:

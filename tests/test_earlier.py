@@ -124,7 +124,7 @@ def test_a_search_goes_on_when_the_earlier_results_are_gone(earlier: Path, tmp_p
     shutil.rmtree(gone)
     assert first_of(sweep, tmp_path / "out") == list(resolved.stages[0].search.first)
     assert with_earlier(from_yaml(to_yaml(resolved), ""), open_results(tmp_path / "out", "part1")) == resolved
-    with pytest.raises(ResultsError, match="gone"):  # another space is another search
+    with pytest.raises(ResultsError, match=r"stages\.search\.search\.prior: .*gone"):  # another space is another search
         first_of(searching(gone, space=SPACE.replace("24", "48")), tmp_path / "out")
 
 
