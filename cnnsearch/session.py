@@ -259,8 +259,9 @@ class _Keeper:
         """Drop the weights that nothing needs."""
         if self._queue.sweep.keeps_all_weights:
             return
-        kept = retention.needed(self._queue.sweep, self._queue.plan, self._queue.outcomes)
-        self._results.drop_weights(trial_id for trial_id in self._ended if trial_id not in kept)
+        sweep = self._queue.sweep
+        kept = retention.needed(sweep, self._queue.plan, self._queue.outcomes)
+        self._results.drop_weights([trial_id for trial_id in self._ended if trial_id not in kept], sweep.metric)
         self._ended = [trial_id for trial_id in self._ended if trial_id in kept]
         self._since = 0
 

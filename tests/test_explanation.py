@@ -188,7 +188,7 @@ def test_a_trial_that_has_not_ended(results: Results) -> None:
 
 def test_a_trial_without_weights(results: Results) -> None:
     own = one_with(results, lr=0.01, batch_size=6)
-    results.trial(own.trial_id).drop_weights()
+    results.trial(own.trial_id).drop_weights("accuracy")
     found = valid(ask(results.path, own.trial_id, "--json", command="explain"))
     assert found["validation"] is not None
     assert "best.safetensors" not in found["files"]

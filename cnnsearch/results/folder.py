@@ -210,7 +210,7 @@ class Results:
                     continue
                 # The other sweep drops weights that it does not need; where they are needed here, the trial runs again.
                 damage = source.damage(record)
-                dropped = {file.name for file in source.droppable()}
+                dropped = {file.name for file in source.droppable(record.settings.metric)}
                 if all(name in dropped and what is Damage.MISSING for name, what in damage.items()):
                     _take_over(source, self.trial(trial_id), record)
                     taken.append(trial_id)
@@ -223,9 +223,9 @@ class Results:
     def has_checkpoint(self, trial_id: str) -> bool:
         return self.trial(trial_id).checkpoint_file.exists()
 
-    def drop_weights(self, trial_ids: Iterable[str]) -> None:
+    def drop_weights(self, trial_ids: Iterable[str], metric: str) -> None:
         for trial_id in trial_ids:
-            self.trial(trial_id).drop_weights()
+            self.trial(trial_id).drop_weights(metric)
 
     def commit_failure(self, trial: Trial, error: str) -> Record:
         return self.trial(trial.id).commit_failure(trial, error)

@@ -183,10 +183,10 @@ class Mirror:
         """See ResultsPlace."""
         return f"trials/{trial_id}/{self.here.trial(trial_id).checkpoint_file.name}" in self._listed
 
-    def drop_weights(self, trial_ids: Iterable[str]) -> None:
+    def drop_weights(self, trial_ids: Iterable[str], metric: str) -> None:
         """See ResultsPlace."""
         dropped = list(trial_ids)
-        self.here.drop_weights(dropped)
+        self.here.drop_weights(dropped, metric)
         if any(claim.taken_by for claim in self._claims):
             return
         # Of trials that had ended before this run, the list says whether they have any.
@@ -194,7 +194,7 @@ class Mirror:
         files = [
             (trial_id, f"trials/{trial_id}/{file.name}")
             for trial_id in dropped
-            for file in self.here.trial(trial_id).droppable()
+            for file in self.here.trial(trial_id).droppable(metric)
         ]
         there = [name for trial_id, name in files if trial_id not in old or name in self._listed]
         try:

@@ -74,7 +74,7 @@ class ResultsPlace(Protocol):
     def has_checkpoint(self, trial_id: str) -> bool:
         """Whether training state of a trial is kept."""
 
-    def drop_weights(self, trial_ids: Iterable[str]) -> None:
+    def drop_weights(self, trial_ids: Iterable[str], metric: str) -> None:
         """See `TrialFolder.drop_weights`."""
 
     def commit_failure(self, trial: Trial, error: str) -> Record:

@@ -226,18 +226,17 @@ class TrialFolder:
         record, name = self.record(), self.weights_file.name
         return record is not None and name in record.files and not self.damage(record, [name])
 
-    def drop_weights(self) -> None:
+    def drop_weights(self, metric: str) -> None:
         """Remove the best epoch's weights, which nothing needs any more; the record keeps their checksum.
 
-        So are the probabilities of all classes, unless settings are compared by them.
+        So are the probabilities of all classes, unless settings are compared by them, as some metrics ask for.
         """
-        for file in self.droppable() if self.probabilities_file.exists() else (self.weights_file,):
+        for file in self.droppable(metric):
             file.unlink(missing_ok=True)
 
-    def droppable(self) -> tuple[Path, ...]:
-        """The files that go when nothing needs the weights any more."""
-        record = self.record()
-        if record is None or METRICS[record.settings.metric].needs_probabilities:
+    def droppable(self, metric: str) -> tuple[Path, ...]:
+        """The files that go when nothing needs the weights of a trial any more, by the metric of its sweep."""
+        if METRICS[metric].needs_probabilities:
             return (self.weights_file,)
         return (self.weights_file, self.probabilities_file, self.test_probabilities_file)
 

@@ -185,7 +185,7 @@ def test_trials_whose_weights_nothing_needed_are_adopted_without(results: Result
     other = Results(results.path.parent / "other")
     ended(other.trial(TRIAL.id))
     assert other.trial(TRIAL.id).has_weights()
-    other.trial(TRIAL.id).drop_weights()
+    other.trial(TRIAL.id).drop_weights("accuracy")
     assert results.adopt([TRIAL.id]) == [TRIAL.id]
     assert results.records().keys() == {TRIAL.id}
     assert not results.trial(TRIAL.id).has_weights()

@@ -256,7 +256,7 @@ def test_a_trial_without_weights_says_which_have_them(results: Path, images: Pat
     copied = tmp_path / "some"
     shutil.copytree(results, copied)
     best = cnnsearch.load(copied).best().id
-    Results(copied).trial(best).drop_weights()
+    Results(copied).trial(best).drop_weights("accuracy")
     for trial in ((), ("--trial", best)):
         done = ask(copied, images, *trial, command="predict")
         assert done.returncode == 2
@@ -265,7 +265,7 @@ def test_a_trial_without_weights_says_which_have_them(results: Path, images: Pat
         assert " and 3 more." in done.stderr
         assert "run.keep=all" in done.stderr
     for record in Results(copied).records().values():
-        Results(copied).trial(record.trial_id).drop_weights()
+        Results(copied).trial(record.trial_id).drop_weights("accuracy")
     none = ask(copied, images, command="predict").stderr
     assert f"the best trial, {best}, has not kept its weights.\nNo trial here has its weights." in none
     shutil.rmtree(copied / "trials")  # as in results that are passed on without them
@@ -290,7 +290,7 @@ def test_weights_below_the_trained_layers_are_needed_too(results: Path, images: 
     shutil.copytree(results, copied)
     trials = load(copied).trials
     convs = trials[trials["stage"] == "convs"].iloc[0]
-    Results(copied).trial(convs["parent_id"]).drop_weights()
+    Results(copied).trial(convs["parent_id"]).drop_weights("accuracy")
     done = ask(copied, images, "--trial", convs["trial_id"], command="predict")
     assert done.returncode == 2
     assert f"those of trial {convs['parent_id']}" in done.stderr

@@ -100,7 +100,7 @@ def test_parents_whose_weights_are_gone_are_trained_again(copy: Results, tmp_pat
     first = copy.trial(head.parent_id or "").record()
     assert first is not None
     for record in (head, first):
-        copy.trial(record.trial_id).drop_weights()
+        copy.trial(record.trial_id).drop_weights("accuracy")
     answer = reproduce(copy.path, last.trial_id, tmp_path / "again")
     found = valid(answer)
     assert [(one["id"], one["how"], one["verdict"]) for one in found["starts_from"]] == [
@@ -322,7 +322,7 @@ def test_a_trial_whose_model_is_computed_otherwise_now_has_another_id(
 def test_a_trial_that_starts_from_itself_is_refused(copy: Results, tmp_path: Path) -> None:
     child = one_of(copy, "more")
     rewrite(copy, child, parent_id=child.trial_id)
-    copy.trial(child.trial_id).drop_weights()
+    copy.trial(child.trial_id).drop_weights("accuracy")
     other = one_of(copy, "grid").trial_id
     answer = ask(copy.path, child.trial_id, "--out", tmp_path / "again", command="reproduce")
     assert answer.returncode == 2
