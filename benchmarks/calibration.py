@@ -85,6 +85,10 @@ class Simulated(Evidence):
     def judged_on(self) -> str:
         return "test"
 
+    @property
+    def folds(self) -> int:
+        return 0
+
     @cached_property
     def configurations(self) -> list[Configuration]:
         return self._found

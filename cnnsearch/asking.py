@@ -53,16 +53,21 @@ EXAMPLES = {
 BARE_CONFIRM = "5"
 """What `--confirm` without a number means."""
 _AXIS = "for all trials: --set train.{key}={value}; as an axis: --set 'stages.STAGE.space.{key}.grid=[{value}, ...]'"
+_FOLDS = "--set 'data.split={{method: folds, k: {value}}}'"
 _OPTIONS = {
     "config": "the sweep file is the command's argument: cnnsearch sweep my.yaml",
     "cpu": "--set run.device=cpu",
+    "cv": _FOLDS,
     "dataset": "--data {value}",
     "device": "--set run.device={value}",
+    "folds": _FOLDS,
     "gpus": "GPUs are used where there are any; --set run.device=cpu uses none, --set run.gpus_per_trial=1 gives each "
     "trial one",
     "image-size": "--set data.image_size={value}",
     "img-size": "--set data.image_size={value}",
     "jobs": "--set run.trials_at_once={value}",
+    "k-folds": _FOLDS,
+    "n-splits": _FOLDS,
     "n-trials": "of a stage with a searcher: --set stages.STAGE.search.trials={value}; begin at most so many now: "
     "--max-trials {value}",
     "num-samples": "of a stage with a searcher: --set stages.STAGE.search.trials={value}",

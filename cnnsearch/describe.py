@@ -23,13 +23,17 @@ SHEET_IMAGES = 8
 def write_description(ready: Prepared) -> None:
     """Write the description of the sweep before its first trial, without which the records could not be understood."""
     dataset, results = ready.dataset, ready.results
+    folds, listed = dataset.folds, dict(dataset.indices)
+    if folds is not None:
+        listed["val"] = folds.rows
     examples = {
         split: {
-            "names": [dataset.names[row] for row in dataset.indices[split]],
-            "labels": dataset.labels[dataset.indices[split]].tolist(),
+            "names": [dataset.names[row] for row in listed[split]],
+            "labels": dataset.labels[listed[split]].tolist(),
         }
         for split in ("val", "test")
     }
+    dealt = [folds.dealt(repeat).tolist() for repeat in range(folds.split.repeats)] if folds else []
     keep(results, ready.code)
     results.write("sweep.yaml", to_yaml(ready.sweep))
     results.write(
@@ -43,6 +47,7 @@ def write_description(ready: Prepared) -> None:
             "warnings": list(dataset.warnings),
             "weights": [[*key, found.identity] for key, found in ready.weights.items()],
             "examples": examples,
+            **({"folds": {"fingerprints": list(dataset.fold_fingerprints), "dealt": dealt}} if folds else {}),
             "check": Checked(dataset).recorded(is_sealed=ready.is_sealed),
         },
     )

@@ -32,9 +32,8 @@ def write_training(
         dataset: the images, in any form.
         asked: ids of the trials whose networks are asked, as far as they kept their weights.
     """
-    if (
-        results.remote is not None or len(dataset.indices["train"]) > MOST
-    ):  # the weights are elsewhere, or it takes long
+    # Not where the weights are elsewhere, where it takes long, and where each image is in some fold's validation.
+    if results.remote is not None or len(dataset.indices["train"]) > MOST or dataset.folds is not None:
         return {}
     known = results.here.read(FILE)
     kept = [id_ for id_ in asked if id_ in plan.trials and results.has_weights(id_)]

@@ -176,9 +176,8 @@ def context_again(results: Results, sweep: Sweep, records: Sequence[Record], pla
         (size, way): images.load(sweep.data, [size], interpolation=way, threads=detect().cores)[size]
         for size, way in sorted(needed)
     }
-    found = {dataset.fingerprint for dataset in forms.values()}
     for record in records:
-        if found != {record.data}:
+        if any(record.data not in (one.fold_fingerprints or (one.fingerprint,)) for one in forms.values()):
             raise RequestError(
                 f"{sweep.data.source}: these are not the images, or not the split, that trial {record.trial_id} was "
                 "trained on; --data says where they are"

@@ -21,6 +21,7 @@ from cnnsearch.spec.cells import size as stage_size
 from cnnsearch.spec.confirm import CONFIRM
 from cnnsearch.spec.metric import DEFAULT, METRICS
 from cnnsearch.spec.stage import Stage
+from cnnsearch.spec.sweep import Sweep
 from cnnsearch.spec.values import Values
 from cnnsearch.words import counted, duration, listed, printable, size
 
@@ -62,11 +63,12 @@ def _each(counts: Mapping[str, int]) -> str:
 def plan_text(ready: Prepared, limits: Limits = NO_LIMITS) -> str:
     """Describe the plan and its estimate, with one line for each subject."""
     sweep, dataset, sizes = ready.sweep, ready.dataset, ready.sizes
+    in_fold, side = " in a fold" if ready.folds else "", sweep.data.image_size
     rows = [
         (
             "data",
-            f"{dataset.source}: {len(dataset.classes)} classes, {sizes.train:,} train / {sizes.val:,} validation / "
-            f"{sizes.test:,} test, resized to {sweep.data.image_size}×{sweep.data.image_size}",
+            f"{dataset.source}: {len(dataset.classes)} classes, {sizes.train:,} train / {sizes.val:,} "
+            f"validation{in_fold} / {sizes.test:,} test, resized to {side}×{side}",
         ),
         ("", _classes_text(dataset.classes)),
         ("", f"split: {in_words(dataset.split, dataset.parts)}"),
@@ -89,8 +91,8 @@ def plan_text(ready: Prepared, limits: Limits = NO_LIMITS) -> str:
     for planned in ready.plan.stages:
         stage = planned.stage
         axes = _space_text(stage) if stage is not CONFIRM else _confirmed_text(ready, planned)
-        if len(sweep.seeds) > 1 and stage is not CONFIRM:
-            axes += f" × seeds {len(sweep.seeds)}"
+        if len(sweep.replicates) > 1 and stage is not CONFIRM:
+            axes += f" × {_replicates(sweep)}"
         if stage.start_from:
             each = f" of each {', '.join(stage.start_from.per)}" if stage.start_from.per else ""
             axes += f"{', ' * bool(axes)}from the best{each}"
@@ -116,6 +118,13 @@ def plan_text(ready: Prepared, limits: Limits = NO_LIMITS) -> str:
     width = max(len(label) for label, _ in rows)
     title = f"{sweep.name} · {sweep.title}" if sweep.title else sweep.name
     return "\n".join([title, *(f"{label:<{width}}  {text}" for label, text in rows)])
+
+
+def _replicates(sweep: Sweep) -> str:
+    """Word how often each setting is trained: `seeds 3`, `folds 5`, `folds 5 × repeats 2`."""
+    if sweep.folds is None:
+        return f"seeds {len(sweep.seeds)}"
+    return f"folds {sweep.folds.k}" + (f" × repeats {sweep.folds.repeats}" if sweep.folds.repeats > 1 else "")
 
 
 def _classes_text(classes: Sequence[str]) -> str:
@@ -167,8 +176,8 @@ def stopping_notes(ready: Prepared, planned: StagePlan) -> list[str]:
         return []
     known = next(iter(planned.trials), None)
     compared = ready.compared(known) if known else stage_size(stage)
-    seeds = len(ready.sweep.seeds)
-    together = "; the seeds of a setting are stopped together" if seeds > 1 and rule_of(rule).compares else ""
+    seeds, each = len(ready.sweep.replicates), "folds" if ready.sweep.folds else "seeds"
+    together = f"; the {each} of a setting are stopped together" if seeds > 1 and rule_of(rule).compares else ""
     return [f"{rule.method}: {rule_of(rule).forecast(epochs, compared, stage.search.guided_from)}{together}"]
 
 

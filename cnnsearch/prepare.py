@@ -109,9 +109,14 @@ class Prepared:
         """The data at the sweep's own image size."""
         return self.datasets[self.sweep.data.image_size, "bilinear"]
 
+    @property
+    def folds(self) -> tuple[str, ...]:
+        """Fingerprint of each fold that the images are dealt into; none where they are split once."""
+        return self.dataset.fold_fingerprints
+
     @cached_property
     def sizes(self) -> Sizes:
-        """Images in each split."""
+        """Images in each split; in the first fold where there are folds, whose sizes hardly differ."""
         train, val, test = (len(self.dataset.indices[split]) for split in images.SPLITS)
         return Sizes(train, val, test, len(self.dataset.classes))
 
@@ -208,7 +213,9 @@ def prepared(
     tell("planning", 0, 0)
     dataset = datasets[sweep.data.image_size, "bilinear"]
     sweep = sweep.model_copy(update={"data": sweep.data.model_copy(update={"split": dataset.split})})
-    plan_from = functools.partial(make_plan, sweep, dataset.fingerprint, weights=digests(weights))
+    plan_from = functools.partial(
+        make_plan, sweep, dataset.fingerprint, weights=digests(weights), folds=dataset.fold_fingerprints
+    )
     with watching(LAST_WORDS) as warden, results.reading() if dry_run else results.locked() as results:
         if not dry_run:
             for name in results.set_damaged_aside():

@@ -158,6 +158,7 @@ def execute(
             ready.dataset.fingerprint,
             dict(ready.outcomes),
             digests(ready.weights),
+            ready.folds,
             cost=functools.partial(expected_seconds, ready),
             silence=functools.partial(_expected_silence, ready),
             slots=ready.layout.trials_at_once,

@@ -11,7 +11,7 @@ from cnnsearch import stats
 from cnnsearch.data.dataset import SPLIT_WORDS
 from cnnsearch.data.splits import in_words
 from cnnsearch.data.survey import Survey
-from cnnsearch.spec.data import FillSplit
+from cnnsearch.spec.data import FillSplit, FoldsSplit, StratifiedSplit
 from cnnsearch.words import LISTED, counted, listed, plural, printable
 
 SIDES = (32, 64, 96, 128, 224)
@@ -114,8 +114,12 @@ def _split(found: Survey) -> list[str]:
     if isinstance(found.split, FillSplit):
         keys = f"train_per_class: {found.split.train_per_class}, val_per_class: {found.split.val_per_class}"
     else:
+        assert isinstance(found.split, StratifiedSplit)  # folds are asked for, never guessed
         keys = f"train: {found.split.train:g}, val: {found.split.val:g}"
-    return [f"  # {words}", f"  split: {{method: {found.split.method}, {keys}}}"]
+    lines = [f"  # {words}", f"  split: {{method: {found.split.method}, {keys}}}"]
+    if found.training < MANY and min(found.sizes) >= 2 * FoldsSplit().k:
+        lines.append("  # With few images, {method: folds, k: 5} validates on each in turn, in five times the time.")
+    return lines
 
 
 def _train(found: Survey) -> list[str]:

@@ -86,8 +86,15 @@ def unseal(
 def _trials(results: Results, sweep: Sweep, context: SharedContext, records: dict[str, Record]) -> list[Trial]:
     """The trials to test. Raises RequestError, before anything was looked at, where one cannot be."""
     outcomes = {id_: record.outcome for id_, record in records.items()}
-    fingerprint = context.datasets[sweep.data.image_size, "bilinear"].fingerprint
-    plan = make_plan(sweep, fingerprint, outcomes, digests(dict(context.weights)), results.suggestions())
+    dataset = context.datasets[sweep.data.image_size, "bilinear"]
+    plan = make_plan(
+        sweep,
+        dataset.fingerprint,
+        outcomes,
+        digests(dict(context.weights)),
+        results.suggestions(),
+        folds=dataset.fold_fingerprints,
+    )
     # Trials of an earlier, wider sweep are not in its plan any more, and no table shows them.
     waiting = [trial for id_, trial in plan.trials.items() if id_ in records and records[id_].lacks_test]
     for trial in waiting:

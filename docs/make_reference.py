@@ -14,7 +14,7 @@ from pydantic.fields import FieldInfo
 from cnnsearch import told
 from cnnsearch.cli import app
 from cnnsearch.spec.confirm import Confirm
-from cnnsearch.spec.data import AutoSplit, DataSpec, FillSplit, StratifiedSplit
+from cnnsearch.spec.data import AutoSplit, DataSpec, FillSplit, FoldsSplit, StratifiedSplit
 from cnnsearch.spec.settings import TrainSpec
 from cnnsearch.spec.stage import Search, Stage, StartFrom, StopEarly
 from cnnsearch.spec.sweep import EvidenceSpec, RunSpec, Sweep
@@ -29,6 +29,7 @@ PARTS: list[tuple[str, type[BaseModel]]] = [
     ("`data.split:` with `method: auto`, which is the default", AutoSplit),
     ("`data.split:` with `method: fill`", FillSplit),
     ("`data.split:` with `method: stratified`", StratifiedSplit),
+    ("`data.split:` with `method: folds`", FoldsSplit),
     ("`train:`, and the axes of a space", TrainSpec),
     ("A stage", Stage),
     ("`start_from:` of a stage", StartFrom),

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from cnnsearch.data.folds import Folds
 from cnnsearch.data.images import Interpolation
 from cnnsearch.data.looks import Looks
 from cnnsearch.spec.data import ChosenSplit, FillSplit
@@ -64,12 +65,35 @@ class Dataset:
     """How the images were split, where the source did not bring its splits."""
     looks: Looks | None = None
     """What stands out in the images, by their rows; None where that was not asked for."""
+    folds: Folds | None = None
+    """The folds that all but the test images are dealt into. `indices` are then those of the first one, `fingerprint`
+    stands for all of them, and each trial is trained on the data set that `of` gives for its own."""
+    contents: str = ""
+    """Of a single fold: the fingerprint that it shares with the others, since they have the same images."""
 
     @cached_property
     def images(self) -> NDArray[np.uint8]:
         """[N, S, S, 3] uint8, mapped copy-on-write: shared between processes as long as none writes to it."""
         mapped: NDArray[np.uint8] = np.load(self.images_path, mmap_mode="c")
         return mapped
+
+    def of(self, fingerprint: str) -> Dataset:
+        """Return the data set that a trial is trained on: the fold that has this fingerprint, or this one.
+
+        Raises KeyError where there is no such fold.
+        """
+        if self.folds is None or fingerprint == self.fingerprint:
+            return self
+        if fingerprint not in self.folds.fingerprints:
+            raise KeyError(fingerprint)
+        train, val = self.folds.parts(self.folds.fingerprints.index(fingerprint))
+        indices = {"train": train, "val": val, "test": self.indices["test"]}
+        return replace(self, indices=indices, fingerprint=fingerprint, folds=None, contents=self.fingerprint)
+
+    @property
+    def fold_fingerprints(self) -> tuple[str, ...]:
+        """Fingerprint of each fold; none where images are split once."""
+        return () if self.folds is None else self.folds.fingerprints
 
     def counts(self, split: str) -> list[int]:
         """Number of images of each class in a split, in the order of `classes`."""
@@ -138,6 +162,27 @@ def leakage(names: Sequence[str], digests: Sequence[str], indices: Mapping[str, 
         "accuracy there is too high. "
         f"For example {printable(names[row])} ({SPLIT_WORDS[split]}) is "
         f"{printable(in_train[digests[row]])} (training).",
+    )
+
+
+def leakage_between(
+    names: Sequence[str], digests: Sequence[str], folds: Folds, test: NDArray[np.int64]
+) -> tuple[str, ...]:
+    """Warn of images that are in several folds, or in a fold and in test, byte for byte; one sentence, or none."""
+    fold_of = dict(zip(folds.rows.tolist(), folds.dealt(0).tolist(), strict=True)) | dict.fromkeys(test.tolist(), -1)
+    first: dict[str, int] = {}
+    twice = [
+        (first[digests[row]], row)
+        for row in sorted(fold_of)
+        if fold_of[first.setdefault(digests[row], row)] != fold_of[row]
+    ]
+    if not twice:
+        return ()
+    one, other = twice[0]
+    return (
+        f"{plural(len(twice), 'image')} {'is' if len(twice) == 1 else 'are'} also in another fold or in test, byte for "
+        f"byte: accuracy is too high. For example {printable(names[other])} is {printable(names[one])}. "
+        "data.split.group keeps such images together.",
     )
 
 

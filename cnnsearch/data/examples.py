@@ -90,9 +90,14 @@ class Listing:
         """[N] label of each example."""
         return np.array([example.label for example in self.examples], np.int64)
 
+    @property
+    def has_groups(self) -> bool:
+        """Whether any example has a group."""
+        return any(example.group is not None for example in self.examples)
+
     def groups(self, rows: Iterable[int]) -> NDArray[np.int64] | None:
         """Number the groups of some examples, [n]; one without a group has its own. None if there are no groups."""
-        if all(example.group is None for example in self.examples):
+        if not self.has_groups:
             return None
         numbers: dict[object, int] = {}
         keys = ((row,) if (group := self.examples[row].group) is None else group for row in rows)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,8 +18,8 @@ def deal_groups(
     labels: Rows,
     classes: Sequence[str],
     groups: Rows,
-    wanted: dict[str, Rows],
-    seed: int,
+    wanted: Mapping[str, NDArray[Any]],
+    seed: int | Sequence[int],
 ) -> dict[str, Rows]:
     """Divide images among splits so that each group is in one of them, and the sizes are near those that are wanted.
 
@@ -65,7 +66,7 @@ def deal_groups(
 
 
 def _refuse_missing(
-    found: dict[str, Rows], labels: Rows, classes: Sequence[str], groups: Rows, wanted: dict[str, Rows]
+    found: dict[str, Rows], labels: Rows, classes: Sequence[str], groups: Rows, wanted: Mapping[str, NDArray[Any]]
 ) -> None:
     lines = []
     for part, rows in found.items():

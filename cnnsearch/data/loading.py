@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 
 from cnnsearch.data import inspection
 from cnnsearch.data.alike import SIDE
-from cnnsearch.data.dataset import SPLITS, Dataset, contradictions, fingerprint, imbalance, leakage
+from cnnsearch.data.dataset import SPLITS, Dataset, contradictions, fingerprint, imbalance, leakage, leakage_between
 from cnnsearch.data.examples import FileContent, InnerContent, Listing
 from cnnsearch.data.folders import FOLLOW, OUTSIDE
+from cnnsearch.data.folds import Folds
 from cnnsearch.data.greys import few_levels, grey_range, read_within
 from cnnsearch.data.images import FULL, Interpolation
 from cnnsearch.data.index import Index
@@ -23,7 +24,7 @@ from cnnsearch.data.packs import Draft, Packs, decode_all, hash_all
 from cnnsearch.data.sources import identity, list_source
 from cnnsearch.data.splits import assign, suited
 from cnnsearch.errors import DataError
-from cnnsearch.spec.data import AutoSplit, ChosenSplit, DataSpec, FillSplit
+from cnnsearch.spec.data import AutoSplit, ChosenSplit, DataSpec, FillSplit, FoldsSplit
 from cnnsearch.storage.cache import cache_root
 from cnnsearch.words import LISTED, decoded, plural, printable, shortened
 
@@ -67,7 +68,8 @@ def load(
         DataError: there is no such source, images cannot be read, or there are too few for the split.
     """
     folder = (cache if cache is not None else cache_root()).absolute()
-    listing = list_source(data.source, folder, layout=data.layout, follow_links=data.follow_links)
+    group = data.split.group if isinstance(data.split, FoldsSplit) else None
+    listing = list_source(data.source, folder, layout=data.layout, follow_links=data.follow_links, group=group)
     greys = grey_range(data)
     if greys != FULL:
         listing = replace(listing, examples=tuple(read_within(listing.examples, greys)))
@@ -175,18 +177,23 @@ class _State:
         indices = {split: np.searchsorted(rows, self.indices[split]).astype(np.int64) for split in SPLITS}
         classes = self.listing.classes
         looks = self._looks(rows, digests)
+        folds = self._folds(indices["train"], rows)
         warnings = (
             *([self.cannot_split] if self.cannot_split else []),
             *_skipped(self.reasons()),
             *self.listing.warnings,
             *self._unused(data),
-            *imbalance(labels, indices, classes),
-            *leakage(names, digests, indices),
+            *imbalance(labels, {split: found for split, found in indices.items() if len(found)}, classes),
+            *(leakage_between(names, digests, folds, indices["test"]) if folds else leakage(names, digests, indices)),
             *contradictions(names, labels, digests, classes),
             *few_levels([self.listing.examples[row] for row in rows], digests, self.index, grey_range(data)),
         )
         of = "" if grey_range(data) == FULL else f"greys {grey_range(data)}"
         mark = fingerprint(classes, labels, digests, indices, read_as=of)
+        if folds is not None:
+            folds = replace(folds, whole=mark)
+            train, val = folds.parts(0)
+            indices = {**indices, "train": train, "val": val}
         return {
             size: Dataset(
                 source=decoded(data.source),
@@ -201,15 +208,34 @@ class _State:
                 parts=self.listing.parts,
                 split=self.chosen,
                 looks=looks,
+                folds=folds,
             )
             for size in self.sizes
         }
+
+    def _folds(self, dealt: Rows, rows: Sequence[int]) -> Folds | None:
+        """Deal the images into folds where they are split so; `dealt` are places among the rows that are used."""
+        if not isinstance(self.chosen, FoldsSplit) or self.cannot_split:
+            return None
+        used = np.asarray(rows, np.int64)[dealt]
+        groups = self.listing.groups(range(len(self.labels)))
+        folds = Folds(
+            self.chosen,
+            self.listing.classes,
+            dealt,
+            self.labels[used],
+            None if groups is None else np.unique(groups[used], return_inverse=True)[1].astype(np.int64),
+        )
+        for repeat in range(self.chosen.repeats):
+            folds.dealt(repeat)  # where some class has too few, now is the time to say so
+        return folds
 
     def _split(self, data: DataSpec) -> dict[str, Rows]:
         """Split the examples that are not bad."""
         good = np.array([row for row in range(len(self.labels)) if row not in self.bad], np.int64)
         parts = [self.listing.examples[row].part for row in good]
-        free = [row for row, part in zip(good, parts, strict=True) if part in (None, "train")]
+        pooled = (None, "train", "val") if isinstance(data.split, FoldsSplit) else (None, "train")
+        free = [row for row, part in zip(good, parts, strict=True) if part in pooled]
         sizes = np.bincount(self.labels[free], minlength=len(self.listing.classes)).tolist()
         groups = self.listing.groups(good)
         before = self.split_before
@@ -239,6 +265,8 @@ class _State:
 
     def _unused(self, data: DataSpec) -> tuple[str, ...]:
         """Return warnings about images and settings that were given but are not used."""
+        if isinstance(self.chosen, FoldsSplit):
+            return ()
         if "val" in self.listing.parts:
             if isinstance(data.split, AutoSplit) or data.split == FillSplit():
                 return ()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from cnnsearch.data.dataset import SPLITS
@@ -135,6 +136,29 @@ def _about_groups(examples: Sequence[Example], given: Collection[str]) -> tuple[
         f"{has} images in more than one split, for example {printable(group)} "
         f"({listed([part for part in SPLITS if part in found])}): scores may be too high.",
     )
+
+
+def grouped_by_name(listing: Listing, pattern: str) -> Listing:
+    """Give each example the group that a regular expression finds in its name: its first group, else all it matches.
+
+    Raises DataError where it finds nothing in some name.
+    """
+    found = [re.search(pattern, example.name) for example in listing.examples]
+    lacking = [example.name for example, match in zip(listing.examples, found, strict=True) if match is None]
+    if lacking:
+        several = "none" if len(lacking) == len(found) else f"{len(found) - len(lacking):,}"
+        raise DataError(
+            f"data.split.group: {printable(pattern)!r} is found in the names of {several} of {len(found):,} images, "
+            f"for example not in {printable(lacking[0])}.\nGive a regular expression that finds the group in every "
+            "name, or a column of the table."
+        )
+    examples = tuple(
+        replace(example, group=(match[1] if match.re.groups and match[1] is not None else match[0]))
+        for example, match in zip(listing.examples, found, strict=True)
+        if match is not None
+    )
+    about = _about_groups(examples, listing.parts)
+    return replace(listing, examples=examples, warnings=(*listing.warnings, *about))
 
 
 def splits_of(files: Sequence[Path]) -> list[str] | None:

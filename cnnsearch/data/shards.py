@@ -44,7 +44,9 @@ def has_images(file: Path) -> bool:
     return _image_column(schema) is not None
 
 
-def shard_rows(source: str, files: Sequence[Path], *, base: str, labelled: bool = True) -> Rows:
+def shard_rows(
+    source: str, files: Sequence[Path], *, base: str, labelled: bool = True, group: str | None = None
+) -> Rows:
     """Read what Parquet files say of the images in them.
 
     Images of a class are in the order of their paths, where all rows have one, else in the order of the rows. Classes
@@ -55,11 +57,12 @@ def shard_rows(source: str, files: Sequence[Path], *, base: str, labelled: bool 
         files: with the same columns and classes. The names of several may say which splits they hold.
         base: the folder of the files, as messages show it.
         labelled: whether a label is needed.
+        group: the column of groups; by default `group`.
 
     Raises:
         DataError: a file cannot be read or lacks a column, or what it says cannot be used.
     """
-    shards = [_Shard.of(file, labelled=labelled) for file in files]
+    shards = [_Shard.of(file, labelled=labelled, group=group or "group") for file in files]
     odd = next((shard for shard in shards if shard.classes != shards[0].classes), None)
     if odd is not None:
         first, other = (printable(decoded(shard.file.name)) for shard in (shards[0], odd))
@@ -110,7 +113,7 @@ class _Shard:
     """Names of the classes, by the numbers that are the labels; None if the labels are names."""
 
     @classmethod
-    def of(cls, file: Path, *, labelled: bool) -> _Shard:
+    def of(cls, file: Path, *, labelled: bool, group: str) -> _Shard:
         """Read all but the images. Raises DataError."""
         shown = printable(decoded(str(file)))
         try:
@@ -126,14 +129,18 @@ class _Shard:
                     )
                 is_struct = pa.types.is_struct(schema.field(image).type)
                 has_path = is_struct and schema.field(image).type.get_field_index("path") >= 0
-                also = [name for name in OPTIONAL if name in schema.names and name not in (image, label)]
-                wanted = [*([label] if label else []), *also, *([f"{image}.path"] if has_path else [])]
-                read = parquet.read(columns=wanted)
+                also = {
+                    name: source
+                    for name, source in (("split", "split"), ("group", group))
+                    if source in schema.names and source not in (image, label)
+                }
+                wanted = [*([label] if label else []), *also.values(), *([f"{image}.path"] if has_path else [])]
+                read = parquet.read(columns=list(dict.fromkeys(wanted)))
         except OSError as error:
             raise DataError(f"{shown} cannot be read ({error.strerror or error}).") from None
         except pa.ArrowException as error:
             raise DataError(f"{shown} cannot be read ({printable(str(error).splitlines()[0])[:200]}).") from None
-        names, texts = None, {name: as_text(read[name], name, file) for name in also}
+        names, texts = None, {name: as_text(read[source], source, file) for name, source in also.items()}
         if label is not None:
             names = _class_names(features.get(label)) if pa.types.is_integer(read[label].type) else None
             texts["label"] = _named(read[label], names, shown) if names else as_text(read[label], label, file)

@@ -6,6 +6,7 @@ import difflib
 import functools
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from glob import glob, has_magic
 from pathlib import Path
 from typing import Literal
@@ -17,7 +18,7 @@ from cnnsearch.data.archives import archive_rows
 from cnnsearch.data.examples import Example, Listing, PixelContent
 from cnnsearch.data.folders import list_folder
 from cnnsearch.data.parts import inside
-from cnnsearch.data.rows import DELIMITED, Rows
+from cnnsearch.data.rows import DELIMITED, Rows, grouped_by_name
 from cnnsearch.data.torchvision_sets import OFFICIAL, PREFIX, list_torchvision
 from cnnsearch.errors import DataError
 from cnnsearch.storage.paths import typed_path
@@ -27,7 +28,12 @@ FASHION_MINI = "fashion-mini"
 
 
 def list_source(
-    source: str, cache: Path, *, layout: Literal["auto", "classes"] = "auto", follow_links: bool = False
+    source: str,
+    cache: Path,
+    *,
+    layout: Literal["auto", "classes"] = "auto",
+    follow_links: bool = False,
+    group: str | None = None,
 ) -> Listing:
     """List the images of a source.
 
@@ -36,24 +42,35 @@ def list_source(
         cache: folder for downloads.
         layout: see `list_folder`.
         follow_links: whether links, and paths in a table, may lead out of the folder.
+        group: what images of one group have in common: a column of a table, or a pattern in their names. By default
+            the column `group`, where there is one.
 
     Raises:
-        DataError: there is no such source, or no usable images in it.
+        DataError: there is no such source, or no usable images in it; or images have no group by this pattern.
     """
     if source == FASHION_MINI:
-        return list_fashion_mini()
-    if source.startswith(PREFIX):
-        return list_torchvision(source, cache / "torchvision")
-    return list_path(source, layout=layout, follow_links=follow_links)
+        listing = list_fashion_mini()
+    elif source.startswith(PREFIX):
+        listing = list_torchvision(source, cache / "torchvision")
+    else:
+        listing = list_path(source, layout=layout, follow_links=follow_links, group=group)
+    return listing if group is None or listing.has_groups else grouped_by_name(listing, group)
 
 
-def list_path(source: str, *, layout: Literal["auto", "classes"] = "auto", follow_links: bool = False) -> Listing:
+def list_path(
+    source: str,
+    *,
+    layout: Literal["auto", "classes"] = "auto",
+    follow_links: bool = False,
+    group: str | None = None,
+) -> Listing:
     """List the images of a folder with a sub-folder per class, of tables, or of Parquet or .tar files that hold them.
 
     Args:
         source: a folder (of class folders, or of shards) or a file; or a pattern such as `photos/*.parquet`.
         layout: see `list_folder`.
         follow_links: see `list_source`.
+        group: the column of groups of a table; without it, `group`.
 
     Raises:
         DataError: there is nothing of that name, or no usable images in it.
@@ -62,7 +79,7 @@ def list_path(source: str, *, layout: Literal["auto", "classes"] = "auto", follo
     if not files:
         known = (FASHION_MINI, *(PREFIX + name for name in OFFICIAL))
         return list_folder(source, known, layout=layout, follow_links=follow_links)
-    return _rows(source, files, base, follow_links=follow_links, labelled=True).listing()
+    return _rows(source, files, base, follow_links=follow_links, labelled=True, group=group).listing()
 
 
 def rows_to_classify(file: str, *, follow_links: bool = False) -> Rows | None:
@@ -77,18 +94,27 @@ def rows_to_classify(file: str, *, follow_links: bool = False) -> Rows | None:
     return _rows(file, [path], os.path.dirname(file), follow_links=follow_links, labelled=False)
 
 
-def _rows(source: str, files: Sequence[Path], base: str, *, follow_links: bool, labelled: bool) -> Rows:
+def _rows(
+    source: str,
+    files: Sequence[Path],
+    base: str,
+    *,
+    follow_links: bool,
+    labelled: bool,
+    group: str | None = None,
+) -> Rows:
     endings = sorted({file.suffix.lower() for file in files})
     if len(endings) > 1:
         raise DataError(f"{printable(decoded(source))} has files of several kinds: {listed(endings)}. Give one kind.")
     if endings == [".tar"]:
-        return archive_rows(source, files, base=decoded(base), labelled=labelled)
+        found = archive_rows(source, files, base=decoded(base), labelled=labelled)
+        return found if group in (None, "group") else replace(found, groups=None)
     from cnnsearch.data.shards import has_images, shard_rows  # Arrow takes a while to import
     from cnnsearch.data.tables import table_rows
 
     if any(has_images(file) for file in files if file.suffix.lower() == ".parquet"):
-        return shard_rows(source, files, base=decoded(base), labelled=labelled)
-    return table_rows(source, files, base=decoded(base), follow_links=follow_links, labelled=labelled)
+        return shard_rows(source, files, base=decoded(base), labelled=labelled, group=group)
+    return table_rows(source, files, base=decoded(base), follow_links=follow_links, labelled=labelled, group=group)
 
 
 _SHARDS = (".parquet", ".tar")

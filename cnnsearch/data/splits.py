@@ -14,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cnnsearch.data.dataset import SPLITS
+from cnnsearch.data.folds import keep_apart
 from cnnsearch.data.groups import deal_groups
 from cnnsearch.errors import DataError
-from cnnsearch.spec.data import AutoSplit, ChosenSplit, FillSplit, Split, StratifiedSplit
+from cnnsearch.spec.data import AutoSplit, ChosenSplit, FillSplit, FoldsSplit, Split, StratifiedSplit
 from cnnsearch.words import plural, printable, shortened
 
 Rows = NDArray[np.int64]
@@ -47,6 +48,8 @@ def suited(
     rest: Rest = "unused" if "test" in given else "test"
     if "val" in given:
         return FillSplit()  # nothing is split
+    if isinstance(before, FoldsSplit):
+        return before
     if before is not None and _is_enough(sizes, before, rest) and not (grouped and isinstance(before, FillSplit)):
         return before
     fill = FillSplit()
@@ -57,6 +60,12 @@ def suited(
 
 def in_words(split: Split, given: Collection[str]) -> str:
     """Say how images came into training, validation and test; `given` are the splits that the source brings."""
+    if isinstance(split, FoldsSplit):
+        times = f", dealt {split.repeats} times (seed {split.seed})" if split.repeats > 1 else f" (seed {split.seed})"
+        kept = ", groups as a whole" if split.group else ""
+        how = f"{split.k} folds of the others, each class spread over all{kept}{times}"
+        test = f"{split.test * 100:g} %" if split.test < 1 else f"{split.test:g}"
+        return f"test as the source has it; {how}" if given else f"{test} of each class test; {how}"
     if "val" in given:
         return "training, validation and test as the source has them"
     start, rest = "", "the rest is test"
@@ -171,11 +180,20 @@ def assign(
         groups: [N] group of each row; one that is split here stays together. None if there are no groups.
 
     Returns:
-        Rows of each of SPLITS, and of "unused" if the source brings a test split but no validation.
+        Rows of each of SPLITS, and of "unused" if the source brings a test split but no validation. For folds all that
+        does not test is in "train", and "val" is empty.
 
     Raises:
         DataError: a class has too few images in some split.
     """
+    if isinstance(split, FoldsSplit):
+        if given:
+            test = _rows(parts, "test")
+            found = {"train": np.setdiff1d(np.arange(len(labels), dtype=np.int64), test), "test": test}
+            _refuse_empty({"test": test}, labels, classes)
+        else:
+            found = keep_apart(labels, classes, split, groups)
+        return {"train": found["train"], "val": labels[:0], "test": found["test"]}
     if not given:
         return _split(labels, classes, split, "test", groups)
     official = {part: _rows(parts, part) for part in SPLITS if part in given}
@@ -188,21 +206,23 @@ def assign(
     return {**{part: train[rows] for part, rows in inner.items()}, "test": official["test"]}
 
 
-def _is_enough(sizes: Sequence[int], split: ChosenSplit, rest: Rest) -> bool:
+Single = FillSplit | StratifiedSplit
+"""Ways to split images once."""
+
+
+def _is_enough(sizes: Sequence[int], split: Single, rest: Rest) -> bool:
     """Whether every class has the images that a split takes."""
     return all(size >= sum(_wanted(split, size)) + (rest == "test") for size in sizes)
 
 
-def _wanted(split: ChosenSplit, size: int) -> tuple[int, int]:
+def _wanted(split: Single, size: int) -> tuple[int, int]:
     """Images for training and for validation of a class of that size."""
     if isinstance(split, FillSplit):
         return split.train_per_class, split.val_per_class
     return _count(split.train, size), _count(split.val, size)
 
 
-def _split(
-    labels: Rows, classes: Sequence[str], split: ChosenSplit, rest: Rest, groups: Rows | None
-) -> dict[str, Rows]:
+def _split(labels: Rows, classes: Sequence[str], split: Single, rest: Rest, groups: Rows | None) -> dict[str, Rows]:
     if isinstance(split, FillSplit):
         if groups is not None:
             raise DataError(

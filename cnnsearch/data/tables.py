@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,13 @@ _AS_TEXT = (
 
 
 def table_rows(
-    source: str, files: Sequence[Path], *, base: str, follow_links: bool = False, labelled: bool = True
+    source: str,
+    files: Sequence[Path],
+    *,
+    base: str,
+    follow_links: bool = False,
+    labelled: bool = True,
+    group: str | None = None,
 ) -> Rows:
     """Read tables that name image files.
 
@@ -48,12 +54,13 @@ def table_rows(
         base: the folder of the tables, as messages show it.
         follow_links: whether paths and links may lead out of the folder of their table.
         labelled: whether a label is needed.
+        group: the column of groups; by default `group`.
 
     Raises:
         DataError: a table cannot be read or lacks a column, or what it says cannot be used.
     """
     needed = NEEDED if labelled else NEEDED[:1]
-    tables = [_read(file, needed) for file in files]
+    tables = [_read(file, needed, group or "group") for file in files]
     columns = {name for table in tables for name in table.column_names}
     places = Places(tables, files)
     given = [path for table in tables for path in table["path"].to_pylist()]
@@ -121,15 +128,15 @@ def column(tables: Sequence[pa.Table], name: str) -> list[str]:
     ]
 
 
-def _read(file: Path, needed: Sequence[str]) -> pa.Table:
+def _read(file: Path, needed: Sequence[str], group: str) -> pa.Table:
     """Read the columns of a table of paths, as text. Raises DataError where one that is needed is not there."""
     ending = file.suffix.lower()
     try:
         with opened(file, follow=True) as content:
             if ending in DELIMITED:
-                found = _read_text(content, DELIMITED[ending], file, needed)
+                found = _read_text(content, DELIMITED[ending], file, needed, group)
             else:
-                found = _read_parquet(file, needed)
+                found = _read_parquet(file, needed, group)
     except OSError as error:
         raise DataError(f"{_shown(file)} cannot be read ({error.strerror or error}).") from None
     except (pa.ArrowException, UnicodeDecodeError) as error:
@@ -173,14 +180,23 @@ def as_text(values: pa.ChunkedArray, name: str, file: Path) -> pa.ChunkedArray:
     return values.cast(pa.string())
 
 
-def _read_text(content: Any, delimiter: str, file: Path, needed: Sequence[str]) -> dict[str, pa.ChunkedArray]:
+def _taken(names: Collection[str], group: str) -> dict[str, str]:
+    """What is taken from a table: by its name in what follows, the column that it is in."""
+    found = {name: name for name in (*NEEDED, "split") if name in names}
+    return found | ({"group": group} if group in names else {})
+
+
+def _read_text(
+    content: Any, delimiter: str, file: Path, needed: Sequence[str], group: str
+) -> dict[str, pa.ChunkedArray]:
     line = content.readline(_HEADER_BYTES).decode("utf-8-sig")
     if delimiter == "," and "," not in line and ";" in line:  # as spreadsheets write where the comma is in numbers
         delimiter = ";"
     names = [name.strip() for name in next(csv.reader([line], delimiter=delimiter), [])]
     _refuse_lacking(names, file, needed)
     content.seek(0)
-    wanted = [name for name in (*NEEDED, *OPTIONAL) if name in names]
+    taken = _taken(names, group)
+    wanted = list(dict.fromkeys(taken.values()))
     unique = [name if name in wanted else f"{at} {name}" for at, name in enumerate(names)]
     table = pa.csv.read_csv(
         content,
@@ -188,16 +204,16 @@ def _read_text(content: Any, delimiter: str, file: Path, needed: Sequence[str]) 
         pa.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
         pa.csv.ConvertOptions(column_types=dict.fromkeys(wanted, pa.string()), include_columns=wanted),
     )
-    return {name: table[name] for name in wanted}
+    return {name: table[source] for name, source in taken.items()}
 
 
-def _read_parquet(file: Path, needed: Sequence[str]) -> dict[str, pa.ChunkedArray]:
+def _read_parquet(file: Path, needed: Sequence[str], group: str) -> dict[str, pa.ChunkedArray]:
     with pa.parquet.ParquetFile(file) as opened_table:
         names = opened_table.schema_arrow.names
         _refuse_lacking(names, file, needed, ", or an image column with the images themselves and a label")
-        wanted = [name for name in (*NEEDED, *OPTIONAL) if name in names]
-        table = opened_table.read(columns=wanted)
-    return {name: table[name] for name in wanted}
+        taken = _taken(names, group)
+        table = opened_table.read(columns=list(dict.fromkeys(taken.values())))
+    return {name: table[source] for name, source in taken.items()}
 
 
 @dataclass

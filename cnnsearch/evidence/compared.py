@@ -9,21 +9,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cnnsearch import stats
-from cnnsearch.evidence import crossed, resampled
+from cnnsearch.evidence import by_fold, crossed, resampled
 from cnnsearch.evidence.comparisons import LEAST_PAIRS, LEAST_SEEDS, Basis, Comparison, Score
 from cnnsearch.evidence.configurations import Configuration, axes_in, axis_values, collect
 from cnnsearch.evidence.crossed import Answered
-from cnnsearch.evidence.recorded import Recorded
+from cnnsearch.evidence.folded import Folded
 from cnnsearch.evidence.searches import Attempt, Searched, searches
 from cnnsearch.scores import resamples
 from cnnsearch.spec.arguments import ARGS
 from cnnsearch.spec.axis_words import describe, rounded
 from cnnsearch.spec.confirm import CONFIRM
-from cnnsearch.spec.metric import DEFAULT, Metric
+from cnnsearch.spec.metric import DEFAULT, METRICS, Metric
 from cnnsearch.spec.values import Values
 
 
-class Compared(Recorded):
+class Compared(Folded):
     """The settings of a sweep, their scores, and comparisons between them."""
 
     @cached_property
@@ -133,20 +133,23 @@ class Compared(Recorded):
     ) -> NDArray[np.float64] | None:
         """Right answers (0 or 1) of a configuration, [seeds, examples]; None where not recorded."""
         split = split or self.judged_on
-        found = [self.answers(trial_id, split, moment) for trial_id in configuration.trial_ids]
-        if not self.examples[split] or any(one is None for one in found):
+        found = self.whole_answers(configuration.trial_ids, split, moment)
+        if not self.examples[split] or not found:
             return None
         labels = self.labels[split]
-        return np.stack([one.predicted == labels for one in found if one is not None]).astype(np.float64)
+        return np.stack([one.predicted == labels for one in found]).astype(np.float64)
 
     def observed(
         self, configuration: Configuration, split: str | None = None, moment: str = "best"
     ) -> NDArray[np.float64] | None:
         """What settings are compared by: right answers, or numbers of resamples where the metric is another.
 
-        [seeds, examples] as `table`, or [seeds, draws] as `resampled.observations`; more is better.
+        [seeds, examples] as `table`, or [seeds, draws] as `resampled.observations`, or [folds, 1]; more is better.
         """
         split = split or self.judged_on
+        if self.is_by_fold(split):
+            scores = self.fold_scores(configuration, moment)
+            return np.array([*scores.values()])[:, None] if len(scores) > 1 else None
         if self.metric.name == DEFAULT:
             return self.table(configuration, split, moment)
         key = (configuration.key, split, moment)
@@ -181,6 +184,8 @@ class Compared(Recorded):
     def _worth(self, split: str, metric: Metric | None = None) -> int:
         """See `Answered.worth`: 0 for the accuracy."""
         by = metric or self.metric
+        if self.is_by_fold(split):
+            return by_fold.NO_MORE
         return 0 if by.name == DEFAULT else resampled.worth_images(by, self.labels[split])
 
     def answered(self, configuration: Configuration, split: str | None = None, moment: str = "best") -> Answered | None:
@@ -200,7 +205,11 @@ class Compared(Recorded):
                 for c in self.configurations
                 if len(c.trial_ids) >= LEAST_SEEDS and (table := self.observed(c, split, moment)) is not None
             }
-            sides = crossed.sharing_spread([Answered.of(table, self._worth(split)) for table in tables.values()])
+            if self.is_by_fold(split):
+                sides = [self._of_folds(table[:, 0]) for table in tables.values()]
+            else:
+                sides = crossed.sharing_spread([Answered.of(table, self._worth(split)) for table in tables.values()])
+                sides = [by_fold.corrected(side, self.folds) for side in sides] if self.folds else sides
             self._known[split, moment] = dict(zip(tables, sides, strict=True))
         return self._known[split, moment]
 
@@ -218,6 +227,8 @@ class Compared(Recorded):
         if self.metric.name != DEFAULT:
             table, side = self.observed(configuration, split, moment), self.answered(configuration, split, moment)
             images = self._worth(split)
+            if self.is_by_fold(split) and side is None:
+                return None
             return None if table is None else resampled.score_of(self.metric, table, side, self.size(split), images)
         column = f"{split}_accuracy" + ("_before" if moment == "before" else "")
         value, n = configuration.scores.get(column), self.size(split)
@@ -234,21 +245,38 @@ class Compared(Recorded):
         value, n = configuration.scores.get(f"{split}_accuracy"), self.size(split)
         if value is None or n == 0:
             return None
-        table = self.table(configuration, split)
-        if table is not None and len(table) >= LEAST_SEEDS:
-            interval = crossed.mean_of(Answered.of(table))
-            return Score(value, interval.low, interval.high, n, len(table))
+        if (side := self._alone(METRICS[DEFAULT], configuration, split)) is not None:
+            interval = crossed.mean_of(side)
+            return Score(value, interval.low, interval.high, n, side.replicates)
         return Score.of(value, n, len(configuration.trial_ids))
+
+    def _alone(self, metric: Metric, configuration: Configuration, split: str) -> Answered | None:
+        """A configuration's answers, condensed without a look at others; None with too few seeds, or not recorded."""
+        if len(configuration.trial_ids) < LEAST_SEEDS:
+            return None
+        if self.is_by_fold(split):
+            scores = self.fold_scores(configuration, metric=metric)
+            return self._of_folds(np.array([*scores.values()]), metric) if len(scores) >= LEAST_SEEDS else None
+        if metric.name == DEFAULT:
+            table = self.table(configuration, split)
+        else:
+            table = self._resampled(metric, configuration, split)
+        if table is None:
+            return None
+        return self.condensed(table, self._worth(split, metric))
 
     def score_by(self, metric: Metric, configuration: Configuration, split: str) -> Score | None:
         """As `score`, of any metric. Other settings do not vouch for the spread of its seeds."""
         if metric.name == self.metric.name:
             return self.score(configuration, split)
-        table = self._resampled(metric, configuration, split)
+        if self.is_by_fold(split):
+            scores = self.fold_scores(configuration, metric=metric)
+            table = np.array([*scores.values()])[:, None] if len(scores) >= LEAST_SEEDS else None
+        else:
+            table = self._resampled(metric, configuration, split)
         if table is None:
             return None
-        images = resampled.worth_images(metric, self.labels[split])
-        side = Answered.of(table, images) if len(table) >= LEAST_SEEDS else None
+        images, side = self._worth(split, metric), self._alone(metric, configuration, split)
         return resampled.score_of(metric, table, side, self.size(split), images)
 
     def compare(self, pairs: Pairs) -> Comparison | None:
@@ -260,6 +288,8 @@ class Compared(Recorded):
 
         Returns None without pairs, or where predictions are missing.
         """
+        if self.is_by_fold(self.judged_on):
+            return self._compare_by_fold(pairs)
         tables = [(self.observed(a), self.observed(b)) for a, b in pairs]
         known = [(a, b) for a, b in tables if a is not None and b is not None]
         if not known or len(known) != len(tables):
@@ -280,11 +310,34 @@ class Compared(Recorded):
             return _comparison(known, found, basis, seeds)
         return _comparison(known, _of_networks(known, worth), basis, seeds)
 
+    def _compare_by_fold(self, pairs: Pairs) -> Comparison | None:
+        """Compare over the folds that all settings have; of several pairs no surer than over the pairs."""
+        sides = by_fold.shared([self.fold_scores(one) for pair in pairs for one in pair]) if pairs else []
+        if not sides or len(sides[0]) < 2:
+            return None
+        known = [(a[:, None], b[:, None]) for a, b in zip(sides[::2], sides[1::2], strict=True)]
+        found = crossed.differs_from_zero(self._of_folds(np.mean([a - b for a, b in known], axis=0)[:, 0]))
+        folds = len(sides[0])
+        if folds < LEAST_SEEDS:
+            return _comparison(known, found, "networks", folds)._replace(unit="fold")
+        if len(pairs) >= LEAST_PAIRS:
+            found = crossed.less_sure(found, by_fold.over_pairs(np.array([float((a - b).mean()) for a, b in known])))
+            return _comparison(known, found, "pairs", folds)._replace(unit="fold")
+        return _comparison(known, found, "seeds", folds)._replace(unit="fold")
+
     def change(self, configuration: Configuration) -> Comparison | None:
         """Compare the networks of a setting after their training with what they started from, on the same examples.
 
         A statement about these networks, which need no repetition.
         """
+        if self.is_by_fold(self.judged_on):
+            scores = [self.fold_scores(configuration, moment) for moment in ("best", "before")]
+            ends = by_fold.shared(scores)
+            if len(ends[0]) < 2:
+                return None
+            over_folds = by_fold.difference(ends[0], ends[1], self.folds, self._fold_images)
+            known = [(ends[0][:, None], ends[1][:, None])]
+            return _comparison(known, over_folds, "networks", len(ends[0]))._replace(of_networks=True)
         after, before = self.observed(configuration), self.observed(configuration, moment="before")
         if after is None or before is None:
             return None

@@ -26,6 +26,8 @@ class Score(NamedTuple):
     """Networks that it is the mean of. From `LEAST_SEEDS` on the interval covers other seeds, too."""
     is_share: bool = True
     """Whether people read it in percent."""
+    unit: str = "seed"
+    """What these networks differ in: see `Recorded.unit`."""
 
     @property
     def text(self) -> str:
@@ -81,6 +83,8 @@ class Comparison(NamedTuple):
     """The part of the variance that more images make smaller."""
     of_networks: bool = False
     """Whether it is a statement about these networks, so that nothing needs to be repeated."""
+    unit: str = "seed"
+    """What the networks of a setting differ in: see `Recorded.unit`."""
 
     @property
     def can_tell(self) -> bool:

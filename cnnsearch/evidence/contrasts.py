@@ -110,7 +110,7 @@ def _compare(a: Entry, b: Entry) -> tuple[Comparison, bool]:
     is_paired = same_test_images(a.part, b.part) and all(table is not None for table in tables)
     seeds = min(len(a.best.trial_ids), len(b.best.trial_ids))
     if tables[0] is not None and tables[1] is not None:
-        of_a, of_b = crossed.Answered.of(tables[0]), crossed.Answered.of(tables[1])
+        of_a, of_b = a.part.evidence.condensed(tables[0]), b.part.evidence.condensed(tables[1])
         if seeds >= LEAST_SEEDS:
             found = crossed.difference(of_a, of_b) if is_paired else crossed.independent_difference(of_a, of_b)
             return Comparison(found.estimate, found.p_value, "seeds", 1, seeds), is_paired

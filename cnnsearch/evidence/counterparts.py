@@ -113,7 +113,7 @@ def _precision(evidence: Evidence, one: Configuration) -> object:
 
 def judged_split(a: Evidence, b: Evidence) -> Literal["val", "test"]:
     """The images on which two folders are compared: test, or validation while the test set of either is sealed."""
-    return "test" if a.judged_on == b.judged_on == "test" else "val"
+    return "val" if a.tables.is_sealed or b.tables.is_sealed else "test"
 
 
 def held(a: Evidence, b: Evidence, pairs: Sequence[Pair]) -> tuple[Held | None, list[Held]]:
@@ -155,16 +155,16 @@ def _compared(a: Evidence, b: Evidence, pair: Pair, split: str, are_same: bool) 
     if not are_same:
         if seeds < LEAST_SEEDS:
             return _of_scores(a, b, pair, split, seeds)
-        found = crossed.independent_difference(Answered.of(tables[1]), Answered.of(tables[0]))
+        found = crossed.independent_difference(b.condensed(tables[1]), a.condensed(tables[0]))
         return _Compared(Comparison(found.estimate, found.p_value, "seeds", 1, seeds), "nothing")
     same = pair.a.seeds == pair.b.seeds and np.array_equal(*tables)
     if len(pair.seeds) >= LEAST_SEEDS:
         of_a, of_b = _of_seeds(pair, tables)
-        found = crossed.differs_from_zero(Answered.of(of_b - of_a))
+        found = crossed.differs_from_zero((b if b.folds else a).condensed(of_b - of_a))
         comparison = Comparison(found.estimate, found.p_value, "seeds", 1, len(pair.seeds))
         return _Compared(comparison, "seeds and images", same)
     if seeds >= LEAST_SEEDS:
-        found = crossed.difference(Answered.of(tables[1]), Answered.of(tables[0]))
+        found = crossed.difference(b.condensed(tables[1]), a.condensed(tables[0]))
         return _Compared(Comparison(found.estimate, found.p_value, "seeds", 1, seeds), "images", same)
     by_image = [table.mean(axis=0) for table in tables]
     whole = len(tables[0]) * len(tables[1])
@@ -174,6 +174,8 @@ def _compared(a: Evidence, b: Evidence, pair: Pair, split: str, are_same: bool) 
 
 
 def _tables(a: Evidence, b: Evidence, pair: Pair, split: str) -> Tables | None:
+    if a.is_by_fold(split) or b.is_by_fold(split):  # a row is a repeat there, and may be of other images
+        return None
     of_a, of_b = a.table(pair.a, split), b.table(pair.b, split)
     return None if of_a is None or of_b is None else (of_a, of_b)
 

@@ -163,6 +163,12 @@ def of_images(by_image: NDArray[np.float64], worth: int, level: float = LEVEL) -
     return Estimate(value, value - half, value + half), error
 
 
+def less_sure(a: Crossed, b: Crossed) -> Crossed:
+    """Of two judgements of the same value, take the wider interval and the larger p-value."""
+    wider = a if a.estimate.high - a.estimate.low >= b.estimate.high - b.estimate.low else b
+    return wider._replace(p_value=max(a.p_value, b.p_value))
+
+
 def luck_of_the_best(sides: Sequence[Answered], chosen: int, *, on_same_images: bool) -> float:
     """How much of the chosen side's lead is likely to be luck: what its seeds, and the images, had to be chosen for.
 

@@ -56,7 +56,12 @@ def doubts(evidence: Evidence) -> list[Doubt]:
     """Images by how much their labels are doubted, the most first; at most `MOST` of each split."""
     chosen, found = judges(evidence.tables), list[Doubt]()
     for split in evidence.measured:
-        answers = [known for one in chosen if (known := evidence.answers(one, split)) is not None]
+        if evidence.is_by_fold(split):
+            # Of the best settings the networks that were not trained on an image.
+            best = sorted(evidence.configurations, key=lambda c: (-c.worth, c.order))[:JUDGES]
+            answers = [known for c in best for known in evidence.whole_answers(c.trial_ids, split)]
+        else:
+            answers = [known for one in chosen if (known := evidence.answers(one, split)) is not None]
         if answers:
             predicted = np.stack([one.predicted for one in answers])
             confidence = np.stack([one.confidence for one in answers])

@@ -10,6 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cnnsearch import stats
+from cnnsearch.evidence import by_fold
 from cnnsearch.evidence.compared import Compared
 from cnnsearch.evidence.comparisons import Comparison, Score
 from cnnsearch.evidence.configurations import Configuration, best_of
@@ -65,6 +66,7 @@ class Evidence(Compared):
     def score(self, configuration: Configuration, split: str | None = None, moment: str = "best") -> Score | None:
         """As `Compared.score`. The interval of the best setting is moved by what the luck of its choice is worth."""
         found = super().score(configuration, split, moment)
+        found = found and found._replace(unit=self.unit)
         if found is None or moment != "best" or configuration.key not in self._luck or not found.covers_seeds:
             return found
         luck = self.metric.sign * self._luck[configuration.key][split or self.judged_on]
@@ -75,7 +77,11 @@ class Evidence(Compared):
     def _luck(self) -> dict[str, dict[str, float]]:
         """Key of the best setting -> split -> what its choice among several is worth: see `luck_of_the_best`."""
         settings = self._repeated
-        sides = [side for c in settings if (side := self.answered(c, "val")) is not None]
+        if self.is_by_fold("val") and settings:
+            alone = by_fold.without_the_folds([self.fold_scores(c) for c in settings])
+            sides = [self._of_folds(scores) for scores in alone if len(scores) > 1]
+        else:
+            sides = [side for c in settings if (side := self.answered(c, "val")) is not None]
         if self.best is None or self.best not in settings or len(sides) < len(settings):
             return {}
         at = settings.index(self.best)
@@ -115,6 +121,9 @@ class Evidence(Compared):
     @cached_property
     def _pairwise(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Differences between the settings of `_repeated`, and their p-values: see `crossed.between_all`."""
+        if self.is_by_fold(self.judged_on):
+            images = self._fold_images if self.metric.is_share else 0
+            return by_fold.between_all([self.fold_scores(c) for c in self._repeated], self.folds, images)
         sides = [side for c in self._repeated if (side := self.answered(c)) is not None]
         return between_all(sides) if sides else (np.zeros((0, 0)), np.zeros((0, 0)))
 
@@ -210,11 +219,11 @@ class Evidence(Compared):
         """
         if not stats.are_uneven(self.class_counts(self.judged_on)):
             return None
-        correct = self.correct(configuration)
-        if correct is None:
+        table = self.table(configuration)
+        if table is None:
             return None
         labels = self.labels[self.judged_on]
-        right = np.bincount(labels, correct / len(configuration.trial_ids), len(self.classes))
+        right = np.bincount(labels, table.mean(axis=0), len(self.classes))
         return stats.balanced_accuracy(right.tolist(), np.bincount(labels, minlength=len(self.classes)).tolist())
 
     @cached_property

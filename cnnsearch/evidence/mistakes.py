@@ -31,10 +31,7 @@ def counts(evidence: Evidence, configuration: Configuration, moment: str = "best
     """Examples by true class (rows) and predicted class (columns), summed over seeds; None where not recorded."""
     size = len(evidence.classes)
     matrix = np.zeros((size, size), dtype=np.int64)
-    for trial_id in configuration.trial_ids:
-        answers = evidence.answers(trial_id, moment=moment)
-        if answers is None:
-            return None
+    for answers in evidence.whole_answers(configuration.trial_ids, moment=moment):
         np.add.at(matrix, (evidence.labels[evidence.judged_on], answers.predicted), 1)
     return matrix if matrix.any() else None
 
@@ -47,7 +44,7 @@ def recalls(evidence: Evidence, configuration: Configuration) -> list[tuple[str,
     matrix = counts(evidence, configuration)
     if matrix is None:
         return []
-    seeds = len(configuration.trial_ids)
+    seeds = len(evidence.whole_answers(configuration.trial_ids))
     images = matrix.sum(axis=1) // seeds
     return [
         (name, Score.of(float(matrix[i, i]) / (seeds * int(images[i])), int(images[i])))
@@ -94,9 +91,10 @@ class Wrong:
 def most_sure_and_wrong(evidence: Evidence, limit: int = MOST_WRONG) -> list[Wrong]:
     """The test images that the best configuration (of several seeds, the first network) is most surely wrong about."""
     best = evidence.best
-    answers = evidence.answers(best.trial_ids[0]) if best else None
-    if answers is None:
+    found = evidence.whole_answers(best.trial_ids if evidence.folds else best.trial_ids[:1]) if best else []
+    if not found:
         return []
+    answers = found[0]
     on, classes = evidence.judged_on, evidence.classes
     labels, examples = evidence.labels[on], evidence.examples[on]
     wrong = [i for i in range(len(labels)) if answers.predicted[i] != labels[i]]
@@ -120,5 +118,6 @@ def examples_wanted(source: Tables | Evidence, limit: int = MOST_WRONG) -> list[
     best, tables = evidence.best, evidence.tables
     if best is None:
         return []
-    answers = tables.predictions[tables.predictions["trial_id"] == best.trial_ids[0]]
+    wanted = best.trial_ids if evidence.folds else best.trial_ids[:1]
+    answers = tables.predictions[tables.predictions["trial_id"].isin(wanted)]
     return [wrong.example for wrong in most_sure_and_wrong(Evidence(replace(tables, predictions=answers)), limit)]

@@ -28,6 +28,15 @@ class Answers(NamedTuple):
     confidence: NDArray[np.float32]
 
 
+class Part(NamedTuple):
+    """What one trial answered for the examples of its fold."""
+
+    at: NDArray[np.int32]
+    """Their places in the arrays over all examples."""
+    predicted: NDArray[np.int16]
+    confidence: NDArray[np.float32]
+
+
 class Recorded:
     """Tables as arrays. Everything is computed on first use and kept."""
 
@@ -38,8 +47,27 @@ class Recorded:
 
     @property
     def judged_on(self) -> str:
-        """The split on which settings are compared: test, or val while the test set is sealed."""
-        return "val" if self.tables.is_sealed else "test"
+        """The split on which settings are compared: test; val while the test set is sealed, and where it has folds."""
+        return "val" if self.tables.is_sealed or self.folds else "test"
+
+    @property
+    def folds(self) -> int:
+        """In how many folds the images were dealt; 0 where they were split once."""
+        split = self.tables.sweep.folds
+        return split.k if split else 0
+
+    @property
+    def unit(self) -> str:
+        """What the trials of a setting differ in, in a word: "seed", or "fold", each of which has its own seed."""
+        return "fold" if self.folds else "seed"
+
+    @cached_property
+    def repeat_of(self) -> dict[str, int]:
+        """Trial -> how often images had been dealt before its fold; empty where they were split once."""
+        if not self.folds or "repeat" not in self.tables.trials:
+            return {}
+        rows = self.tables.trials[["trial_id", "repeat"]].dropna()
+        return dict(zip(rows["trial_id"].astype(str), rows["repeat"].astype(int), strict=True))
 
     @property
     def judged(self) -> str:
@@ -104,8 +132,14 @@ class Recorded:
     @cached_property
     def _coded(
         self,
-    ) -> tuple[dict[tuple[str, str, str], Answers], dict[str, NDArray[np.int64]], dict[str, NDArray[np.int32]]]:
-        """Answers by (trial_id, split, moment), of trials that answered every example; the labels; each split's order.
+    ) -> tuple[
+        dict[tuple[str, str, str], Answers],
+        dict[str, NDArray[np.int64]],
+        dict[str, NDArray[np.int32]],
+        dict[tuple[str, str, str], Part],
+    ]:
+        """Answers by (trial_id, split, moment), of trials that answered every example; the labels; each split's order;
+        and the answers of trials that answered those of their fold alone.
 
         The order says where in our arrays the examples of the table are, and so those of a trial's files.
         """
@@ -116,6 +150,7 @@ class Recorded:
         at_place = {split: places(frame["example"], names, np.int32) for split, names in self.examples.items()}
         confidence = frame["confidence"].to_numpy(dtype=np.float32, na_value=np.nan)
         answers = {}
+        parts: dict[tuple[str, str, str], Part] = {}
         known: dict[str, NDArray[np.int32]] = {}  # split -> the last order seen to hold every example once
         for (trial_id, split, moment), rows in runs(frame):
             if split not in at_place:
@@ -124,13 +159,14 @@ class Recorded:
             if not np.array_equal(at, known.get(split, ())):
                 labels[split][at] = true[rows]
                 if len(np.unique(at)) != len(self.examples[split]):
+                    parts[trial_id, split, moment] = Part(at, predicted[rows].astype(np.int16), confidence[rows])
                     continue
                 known[split] = at
             by_example = np.empty(len(at), dtype=np.int16)
             surety = np.empty(len(at), dtype=np.float32)
             by_example[at], surety[at] = predicted[rows], confidence[rows]
             answers[trial_id, split, moment] = Answers(by_example, surety)
-        return answers, labels, known
+        return answers, labels, known, parts
 
     def predicted(self, trial_id: str, split: str, moment: str = "best", *, whole: bool = False) -> Predicted | None:
         """What a trial predicted, as metrics take it; None as for `answers`, and where a label is not known.
@@ -170,15 +206,44 @@ class Recorded:
         """A trial's answers; None where they are not recorded, or not for every example of the split."""
         return self._coded[0].get((trial_id, split or self.judged_on, moment))
 
+    def whole_answers(self, trial_ids: Sequence[str], split: str | None = None, moment: str = "best") -> list[Answers]:
+        """The answers of a setting for every example: of each of its seeds, or with folds of each repeat.
+
+        With folds an example of validation is answered by the network that was not trained on it. Empty where the
+        answers of a seed are not recorded; repeats in which a fold lacks them are left out.
+        """
+        split = split or self.judged_on
+        if not (self.folds and split == "val"):
+            found = [self.answers(trial_id, split, moment) for trial_id in trial_ids]
+            return [] if None in found else [one for one in found if one is not None]
+        by_repeat: dict[int, list[Part]] = {}
+        for trial_id in trial_ids:
+            if (part := self._coded[3].get((trial_id, split, moment))) is not None:
+                by_repeat.setdefault(self.repeat_of.get(trial_id, 0), []).append(part)
+        joined = ([np.concatenate(arrays) for arrays in zip(*parts, strict=True)] for parts in by_repeat.values())
+        return [
+            Answers(predicted[order], confidence[order])
+            for at, predicted, confidence in joined
+            if np.array_equal(at[order := np.argsort(at)], np.arange(len(self.examples[split])))
+        ]
+
     def size(self, split: str) -> int:
         """Number of examples in a split: from the predictions, else from the data's counts."""
         counts = self.tables.data.get("counts", {}).get(split, [])
         return len(self.examples.get(split, [])) or sum(counts)
 
+    def answered_by_one(self, split: str) -> int:
+        """Number of examples of a split that one network answers: with folds a part of validation."""
+        return round(self.size(split) / self.folds) if self.folds and split == "val" else self.size(split)
+
+    def counts_of_one(self, split: str) -> list[int]:
+        """Examples of each class in a split, with folds in that of the first one."""
+        return [int(count) for count in self.tables.data.get("counts", {}).get(split) or self.class_counts(split)]
+
     def class_counts(self, split: str) -> list[int]:
         """Examples of each class in a split."""
         counts = self.tables.data.get("counts", {}).get(split)
-        if counts:
+        if counts and not (self.folds and split == "val"):  # those of one fold
             return [int(count) for count in counts]
         if split in self.labels and len(self.labels[split]):
             return [int(count) for count in np.bincount(self.labels[split], minlength=len(self.classes))]

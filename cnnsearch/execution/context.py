@@ -10,6 +10,7 @@ from pathlib import Path
 from cnnsearch.data.dataset import Dataset, Form
 from cnnsearch.planning.stopping_rules import rule_of
 from cnnsearch.planning.trial import Trial
+from cnnsearch.results.record import Record
 from cnnsearch.spec.own_code import Snapshot
 from cnnsearch.spec.settings import ResolvedPrecision, Settings
 from cnnsearch.spec.stage import StopEarly
@@ -66,9 +67,15 @@ class SharedContext:
         """Splits on which trials are evaluated: at their best epoch, and before training if they go on from another."""
         return ("val",) if self.is_sealed else ("val", "test")
 
-    def dataset(self, settings: Settings) -> Dataset:
-        """The images in the form that a trial needs."""
-        return self.datasets[settings.image_size, self.preprocessing(settings).interpolation]
+    def dataset(self, trial: Trial | Record) -> Dataset:
+        """The images that a trial is trained on, in the form that it needs."""
+        form = (trial.settings.image_size, self.preprocessing(trial.settings).interpolation)
+        return self.datasets[form].of(trial.data)
+
+    @property
+    def classes(self) -> int:
+        """Number of classes."""
+        return len(next(iter(self.datasets.values())).classes)
 
     def compares(self, trial: Trial) -> bool:
         """Whether a rule compares a trial with others, by what each has shown."""

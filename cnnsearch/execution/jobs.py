@@ -150,7 +150,7 @@ def frozen_of(trial: Trial, context: SharedContext) -> _Frozen | None:
 
     Returns None if more than one linear layer follows the frozen layers.
     """
-    images = context.dataset(trial.settings).images_path
+    images = context.dataset(trial).images_path
     key = (*frozen_key(trial), images, context.results, context.choices, context.features_bytes)
     if key not in _LAST:
         _LAST.clear()
@@ -165,7 +165,7 @@ head."""
 
 def _make_frozen(trial: Trial, context: SharedContext) -> _Frozen | None:
     statistics = context.expected_statistics(trial.settings)
-    pixels = Pixels.shared(context.dataset(trial.settings), context.choices.device, statistics)
+    pixels = Pixels.shared(context.dataset(trial), context.choices.device, statistics)
     model = starting_model(trial, context)
     state, examples = arrange(model, trial, context, pixels)
     if not isinstance(examples, Features) or not isinstance(state.trained, fx.GraphModule):

@@ -148,7 +148,7 @@ class Metrics:
                 if value is not None:
                     yield metric, {**labels, "split": split}, value
         if row.epoch and row.seconds:
-            yield SPEED, labels, len(self._context.dataset(trial.settings).indices["train"]) / row.seconds
+            yield SPEED, labels, len(self._context.dataset(trial).indices["train"]) / row.seconds
 
 
 def _assign_slots(slots: dict[str, int], running: dict[str, Job]) -> dict[str, int]:

@@ -154,7 +154,7 @@ def finish_trial(
 
 def inputs_of(trial: Trial, context: SharedContext) -> Inputs:
     """How decoded images become the inputs of this trial's network."""
-    expected, dataset = context.expected_statistics(trial.settings), context.dataset(trial.settings)
+    expected, dataset = context.expected_statistics(trial.settings), context.dataset(trial)
     pixels = Pixels.shared(dataset, context.choices.device, expected)  # which its training has made
     interpolation = context.preprocessing(trial.settings).interpolation
     return Inputs(interpolation=interpolation, mean=tuple(pixels.mean.tolist()), std=tuple(pixels.std.tolist()))
@@ -166,7 +166,7 @@ def new_record(
     """Make a record of the fields that every record has, however the trial ended, and of further `facts`."""
     trained = [row for row in rows if row.epoch > 0]
     seconds = sum(row.seconds for row in trained)
-    images = len(context.dataset(trial.settings).indices["train"]) * len(trained)
+    images = len(context.dataset(trial).indices["train"]) * len(trained)
     return Record.of(
         trial,
         Status.DONE,

@@ -38,7 +38,7 @@ def evaluate_saved(trial: Trial, context: SharedContext, split: str) -> tuple[Ev
         found = [evaluate_each(frozen.features, [head], [split])[0] for head in heads]
         return (found[0] if len(found) > 1 else {}), found[-1]
     settings, precision = trial.settings, context.precision(trial.settings)
-    pixels = Pixels.shared(context.dataset(settings), context.choices.device, context.expected_statistics(settings))
+    pixels = Pixels.shared(context.dataset(trial), context.choices.device, context.expected_statistics(settings))
     state, examples = arrange(starting_model(trial, context), trial, context, pixels)
     before: Evaluations = {}
     if trial.parent_id is not None:

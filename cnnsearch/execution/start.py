@@ -44,7 +44,7 @@ def saved_state(trial: Trial, context: SharedContext, kind: str) -> dict[str, An
 def starting_model(trial: Trial, context: SharedContext) -> nn.Module:
     """Return the trial's model before training: with its parent's weights, pretrained ones, or random ones."""
     settings = trial.settings
-    model = initial_model(settings, len(context.dataset(settings).classes), context.choices.device)
+    model = initial_model(settings, context.classes, context.choices.device)
     _load_start(model, settings, trial.parent_id, context)
     return model
 
@@ -64,7 +64,7 @@ def _load_start(model: nn.Module, settings: Settings, parent_id: str | None, con
     elif settings.weights != "none":
         from cnnsearch.training.models.weights import load_file_into
 
-        classes = len(context.dataset(settings).classes)
+        classes = context.classes
         file = context.weights[settings.model, settings.weights].file
         reset_head(model, classes, settings.seed)
         load_file_into(model, file, classes)
@@ -82,7 +82,7 @@ def arrange(model: nn.Module, trial: Trial, context: SharedContext, pixels: Pixe
         pixels: the images.
     """
     settings = trial.settings
-    classes = len(context.dataset(settings).classes)
+    classes = context.classes
     heads = heads_apart(model, settings, classes)
     if settings.fine_tune == "full":
         return TrainingState.start(model, settings, heads=heads), pixels
@@ -94,10 +94,13 @@ def arrange(model: nn.Module, trial: Trial, context: SharedContext, pixels: Pixe
     if halves is None or bytes_needed(halves.prefix, pixels, precision) > context.features_bytes:
         return TrainingState.start(model, settings, model, frozen.train_mode, frozen.trained, heads), pixels
     start = trial.parent_id or trial.weights or f"seed {settings.seed}"
-    dataset = context.dataset(settings)
+    dataset = context.dataset(trial)
+    # Where what the weights expect normalises the images, all folds have the same inputs.
+    shares = dataset.contents and context.expected_statistics(settings)
+    images = dataset.contents if shares else dataset.fingerprint
     model_is: tuple[object, ...] = (settings.model, model_version(settings.model), settings.width)
     model_is = (*model_is, settings.network) if settings.code else model_is
-    facts = (*model_is, start, halves.name, dataset.fingerprint, settings.image_size)
+    facts = (*model_is, start, halves.name, images, settings.image_size)
     key = f"{facts} {context.preprocessing(settings)} {precision} {context.choices} {torch.__version__}"
     make = functools.partial(compute, halves.prefix, pixels, precision)
     values = shared(key, make, len(pixels.labels), pixels.device)

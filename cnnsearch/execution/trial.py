@@ -50,7 +50,7 @@ def _run(trial: Trial, context: SharedContext, orders: Orders, started_at: datet
     settings, choices = trial.settings, context.choices
     folder = Results(context.results).trial(trial.id)
     reset_process(choices.threads)
-    pixels = Pixels.shared(context.dataset(settings), choices.device, context.expected_statistics(settings))
+    pixels = Pixels.shared(context.dataset(trial), choices.device, context.expected_statistics(settings))
     model = starting_model(trial, context)
     state, examples = arrange(model, trial, context, pixels)
     precision = context.precision(settings)

@@ -13,7 +13,7 @@ from cnnsearch.spec.sweep import Sweep
 def varied_axes(sweep: Sweep) -> list[str]:
     """List the axes that take more than one value, in order of appearance; with `seed` where there are several."""
     axes = [axis for stage in sweep.stages for axis, values in stage.space.items() if values.varies]
-    axes += ["seed"] if len(sweep.seeds) > 1 or sweep.confirm else []
+    axes += ["seed"] if len(sweep.replicates) > 1 or sweep.confirm else []
     return list(dict.fromkeys(axes))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from types import MappingProxyType
@@ -126,6 +126,7 @@ def make_plan(
     weights: WeightsDigests = MappingProxyType({}),
     suggestions: Suggestions = MappingProxyType({}),
     built: Built | None = None,
+    folds: Sequence[str] = (),
 ) -> Plan:
     """Name every trial of the sweep that can be named now.
 
@@ -140,8 +141,11 @@ def make_plan(
         weights: digests of the pretrained weights that the sweep names. KeyError where one is missing.
         suggestions: what searchers have suggested so far.
         built: remembers trials between plans of the same sweep, data and weights, which saves time and changes nothing.
+        folds: fingerprint of each fold, where the sweep has folds. Raises ResultsError where one is missing.
     """
-    planner = _Planner(sweep, data, outcomes, weights, suggestions, {} if built is None else built)
+    if sweep.folds is not None and len(folds) < sweep.folds.count:
+        raise ResultsError("data.json does not say how the images are dealt into folds; run the sweep again")
+    planner = _Planner(sweep, data, outcomes, weights, suggestions, {} if built is None else built, folds)
     return planner.plan()
 
 
@@ -155,6 +159,7 @@ class _Planner:
     weights: WeightsDigests
     suggestions: Suggestions
     built: Built
+    folds: Sequence[str]
     stages: dict[str, StagePlan] = field(default_factory=dict)
 
     def plan(self) -> Plan:
@@ -190,14 +195,15 @@ class _Planner:
         return self.built[key]
 
     def _root_trials(self, stage: Stage, cell: Cell) -> tuple[Trial, ...]:
-        seeds = (cell["seed"],) if "seed" in cell else self.sweep.seeds or (self.sweep.train.seed,)
+        seeds = (cell["seed"],) if "seed" in cell else self.sweep.replicates
+        each = self.folds if self.sweep.folds else (self.data,) * len(seeds)
         trials = []
-        for seed in seeds:
+        for seed, data in zip(seeds, each, strict=False):
             settings = self.sweep.settings({**cell, "seed": seed})
             digest = None if settings.weights == "none" else self.weights.get((settings.model, settings.weights))
             if digest is None and settings.weights != "none":
                 raise ResultsError(f"data.json does not say which weights {settings.weights} of {settings.model} are")
-            trials.append(Trial(stage.name, settings, self.data, weights=digest))
+            trials.append(Trial(stage.name, settings, data, weights=digest))
         return tuple(trials)
 
     def _suggested_roots(self, stage: Stage, suggestion: Cell) -> tuple[Trial, ...]:
@@ -306,7 +312,7 @@ def _seeds_of(sweep: Sweep, stage: Stage) -> int:
     """Return how many trials each cell of a stage becomes: one for each seed."""
     while stage.start_from is not None:
         stage = sweep.stage(stage.start_from.stage)
-    return 1 if "seed" in stage.space else max(1, len(sweep.seeds))
+    return 1 if "seed" in stage.space else len(sweep.replicates)
 
 
 def _possible_groups(stage: Stage, per: Iterable[str], known: Collection[Any]) -> int:

@@ -34,6 +34,8 @@ class Queue:
     """Trial id -> outcome of each trial that need not run; grows as trials end."""
     weights: WeightsDigests = field(default_factory=dict)
     """See `make_plan`."""
+    folds: Sequence[str] = ()
+    """See `make_plan`."""
     cost: Callable[[Trial], float] = lambda trial: 0.0
     """Returns the expected seconds of a trial. The longest trial goes first, so that no core waits at the end."""
     silence: Callable[[Job], float] = lambda job: 0.0
@@ -348,7 +350,7 @@ class Queue:
         return [trial for trial_id, trial in self.plan.trials.items() if trial_id not in known]
 
     def _planned(self) -> Plan:
-        return make_plan(self.sweep, self.data, self.outcomes, self.weights, self.suggestions, self._built)
+        return make_plan(self.sweep, self.data, self.outcomes, self.weights, self.suggestions, self._built, self.folds)
 
     def _suggest(self) -> bool:
         """Make the suggestions that can be made now; say whether there were any."""

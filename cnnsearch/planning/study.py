@@ -73,7 +73,8 @@ def root_study_id(sweep: Sweep, stage: Stage, data: str, weights: Mapping[tuple[
     named = {base.weights, *(stage.space["weights"].args if "weights" in stage.space else ())}
     digests = sorted([*key, digest] for key, digest in weights.items() if key[1] in named)
     code = {"code": sweep.digests_of_code} if sweep.code else {}
-    return _id(stage, {"data": data, "seeds": list(sweep.seeds), "train": held, "weights": digests, **code})
+    folds = {"folds": sweep.folds.model_dump(exclude={"method"})} if sweep.folds else {}
+    return _id(stage, {"data": data, "seeds": list(sweep.seeds), "train": held, "weights": digests, **code, **folds})
 
 
 def child_study_id(stage: Stage, lineage: Iterable[Sequence[Mapping[str, Any]]], data: str) -> str:

@@ -59,7 +59,8 @@ def settings_title(evidence: Evidence) -> str:
     if others == 0:
         return f"{evidence.label(best)}, the one setting {'confirmed' if evidence.is_confirmed else 'tried'}, works"
     if not evidence.tells_settings_apart:
-        return f"{evidence.label(best)} is best by validation; comparing settings takes {LEAST_SEEDS} seeds of each"
+        takes = f"comparing settings takes {LEAST_SEEDS} {evidence.unit}s of each"
+        return f"{evidence.label(best)} is best by validation; {takes}"
     name = evidence.label(best)
     if len(name) > 2 * _ROOM and best.key in evidence.attempts:
         name = evidence.brief(best, _ROOM)

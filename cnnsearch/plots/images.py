@@ -17,7 +17,7 @@ def images_per_class(source: Tables | Evidence, *, narrow: bool = False) -> Figu
     If there are more than `MOST_CLASSES`, only the largest and the smallest are drawn. With `narrow`, for a phone.
     """
     evidence = as_evidence(source)
-    counts = {split: evidence.class_counts(split) for split in SPLITS}
+    counts = {split: evidence.counts_of_one(split) for split in SPLITS}
     classes = evidence.classes
     if not classes or any(len(values) != len(classes) for values in counts.values()):
         return None
@@ -36,7 +36,7 @@ def images_title(evidence: Evidence) -> str:
     """Title of the figure: how many images of each class every split has."""
     parts = []
     for split, name in SPLIT_WORDS.items():
-        counts = evidence.class_counts(split)
+        counts = evidence.counts_of_one(split)
         if not counts:
             continue
         low, high = min(counts), max(counts)

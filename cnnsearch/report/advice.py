@@ -50,7 +50,7 @@ def advice(evidence: Evidence) -> list[Advice]:
     found += _controls(evidence, edges)
     found += _longer(evidence, best)
     found += _seeds(evidence)
-    found += _more(evidence, best)
+    found += _more_repeats(evidence, best) if evidence.folds else _more(evidence, best)
     return found
 
 
@@ -213,7 +213,7 @@ def search_advice(evidence: Evidence) -> list[Advice]:
         wider = [one for axis, upwards in search_edges(search) if (one := _wider(evidence, search, axis, upwards))]
         found += wider[:_MOST_EDGES]
         if is_improving(search):
-            seeds = max(1, len(evidence.tables.sweep.seeds))
+            seeds = len(evidence.tables.sweep.replicates)
             more = 2 * math.ceil(len(search.attempts) / seeds)  # suggestions, which are what a search counts
             each = "" if seeds == 1 else " suggestions"
             text = (
@@ -299,7 +299,7 @@ def _longer(evidence: Evidence, best: Configuration) -> list[Advice]:
 
 
 def _seeds(evidence: Evidence) -> list[Advice]:
-    if evidence.tells_settings_apart or len(evidence.configurations) < 2:
+    if evidence.tells_settings_apart or len(evidence.configurations) < 2 or evidence.folds:
         return []
     trained = max(len(c.trial_ids) for c in evidence.configurations)
     text = (
@@ -341,6 +341,34 @@ def _more(evidence: Evidence, best: Configuration) -> list[Advice]:
     return []
 
 
+def _more_repeats(evidence: Evidence, best: Configuration) -> list[Advice]:
+    """How many repeats would tell the best from the closest rival; where none would, how many images."""
+    split = evidence.tables.sweep.folds
+    rivals = sorted(evidence.near_best, key=lambda c: (-c.worth, c.order))
+    comparison = evidence.compare([(best, rivals[0])]) if rivals else None
+    if split is None or comparison is None or comparison.basis != "seeds" or comparison.difference.value == 0:
+        return []
+    overlap = 1 / (split.k - 1)  # of Nadeau and Bengio's correction; repeats do not make it smaller
+    allowed = (comparison.difference.value / _quantiles()) ** 2 / comparison.between * (1 / comparison.seeds + overlap)
+    wanted = math.ceil(1 / (allowed - overlap) / split.k) if allowed > overlap else math.inf
+    sign = 1 if comparison.difference.value > 0 else -1
+    gap = f"{'behind' if sign == 1 else 'ahead'} by {points(comparison.difference, sign)}"
+    start = f"Telling the best from {evidence.label(rivals[0])}, which is {gap}, takes about"
+    end = f"for a power of 80 % if that difference is real; there are {counted(split.repeats, 'repeat')}."
+    if split.repeats < wanted <= _MOST_REPEATS:
+        command = again(evidence, f"--set data.split.repeats={wanted}")
+        return [Advice(f"{start} {wanted} repeats of the folds {end}", command)]
+    images = evidence.size("val")
+    more = math.ceil(images * (1 / comparison.seeds + overlap) / allowed)
+    if wanted <= split.repeats or more <= images:
+        return []
+    if more > _EQUAL_FOR_ALL_PURPOSES:
+        return [Advice(f"Treat the best and {evidence.label(rivals[0])} as equal: the difference seen is too small.")]
+    return [Advice(f"{start} {_rounded(more):,} images to train and validate on, where there are {images:,}.")]
+
+
+_MOST_REPEATS = 20
+"""More repeats say hardly more, since all are of the same images."""
 _MOST_SEEDS = 50
 
 
@@ -348,14 +376,18 @@ def _rounded(count: int) -> int:
     return round(count, -max(0, len(str(count)) - 2))
 
 
+def _quantiles() -> float:
+    """Standard errors that a difference must be for the wanted power."""
+    normal = NormalDist()
+    return normal.inv_cdf(1 - stats.SIGNIFICANCE / 2) + normal.inv_cdf(_POWER)
+
+
 def repetitions_needed(comparison: Comparison, images: int) -> tuple[int, int]:
     """Seeds of each side and test images with which a difference as seen is significant in four of five repetitions.
 
     Only seeds where the images are enough; else both, each for half of the variance that may be left.
     """
-    normal = NormalDist()
-    quantiles = normal.inv_cdf(1 - stats.SIGNIFICANCE / 2) + normal.inv_cdf(_POWER)
-    allowed = (comparison.difference.value / quantiles) ** 2
+    allowed = (comparison.difference.value / _quantiles()) ** 2
     if comparison.over_images < allowed / 2:
         return math.ceil(comparison.seeds * comparison.between / (allowed - comparison.over_images)), images
     return (

@@ -101,7 +101,7 @@ def _blocks(ahead: Configuration, behind: Configuration) -> str:
 
 
 def _seeds(comparison: Comparison) -> str:
-    return "one seed" if comparison.seeds == 1 else f"{comparison.seeds} seeds"
+    return f"one {comparison.unit}" if comparison.seeds == 1 else f"{comparison.seeds} {comparison.unit}s"
 
 
 def of_axes(evidence: Evidence) -> list[Finding]:
@@ -317,7 +317,8 @@ def _siblings(
     parts = []
     if near:
         seeds = min((c.seeds for _, c, _ in judged if not c.can_tell), default=0)
-        since = "" if not seeds else " with one seed" if seeds == 1 else f" with {seeds} seeds"
+        unit = judged[0][1].unit
+        since = "" if not seeds else f" with one {unit}" if seeds == 1 else f" with {seeds} {unit}s"
         parts.append(f"no clear difference from {short(near)}{since}")
     if better:
         parts.append(f"{short(better)} did better on the test images, though not in validation")

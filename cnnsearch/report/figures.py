@@ -111,11 +111,11 @@ def all_settings(evidence: Evidence) -> Picture | None:
     )
     if evidence.tells_settings_apart:
         caption += (
-            f"Hollow: clearly worse than another setting over seeds and {evidence.judged} images, corrected for all "
-            "pairs of settings. Overlapping intervals do not settle that: all settings saw the same images."
+            f"Hollow: clearly worse than another setting over {evidence.unit}s and {evidence.judged} images, corrected "
+            "for all pairs of settings. Overlapping intervals do not settle that: all settings saw the same images."
         )
     else:
-        caption += f"Comparing settings takes {LEAST_SEEDS} seeds of each."
+        caption += f"Comparing settings takes {LEAST_SEEDS} {evidence.unit}s of each."
     if total > shown:
         caption += f" Shown are the {shown} best of {total} settings by {evidence.chosen_by}; the table has all."
     draw = partial(plots.all_settings, evidence)
@@ -126,9 +126,11 @@ def _covered(evidence: Evidence) -> str:
     """What the intervals of the settings' scores cover."""
     scores = [score for c in evidence.configurations if (score := evidence.score(c)) is not None]
     if all(score.covers_seeds for score in scores):
-        return "seeds and images"
+        return f"{evidence.unit}s and images"
     return "images alone" + (
-        f" ({LEAST_SEEDS} seeds or more: seeds, too)" if any(s.covers_seeds for s in scores) else ""
+        f" ({LEAST_SEEDS} {evidence.unit}s or more: {evidence.unit}s, too)"
+        if any(s.covers_seeds for s in scores)
+        else ""
     )
 
 
@@ -173,7 +175,7 @@ def learning_curves(evidence: Evidence, stage: str, prefix: str = "") -> list[Pi
         several = max((len(c.trial_ids) for c in evidence.stage(stage)), default=1) > 1
         if metric == "loss" and not several:
             caption += " The number under a triangle is the epoch at which validation loss starts to rise."
-        caption += " One thin line per seed." if several else ""
+        caption += f" One thin line per {evidence.unit}." if several else ""
         caption += f" {note}" if note else ""
         alt = f"Learning curves: {metric} of training and validation by epoch, for the settings of stage {stage}."
         draw = partial(plots.learning_curves, evidence, metric, stage)
@@ -200,7 +202,11 @@ def best_confusion(evidence: Evidence) -> Picture | None:
     if best is None:
         return None
     counts = ": counts" if len(evidence.classes) <= NUMBERED_CLASSES else ""
-    summed = f", summed over {len(best.trial_ids)} seeds" if len(best.trial_ids) > 1 else ""
+    times = len(evidence.whole_answers(best.trial_ids))
+    over = "repeats" if evidence.folds else "seeds"
+    summed = f", summed over {times} {over}" if times > 1 else ""
+    if evidence.folds:
+        summed += "; each image was answered by the network that was not trained on it"
     caption = (
         f"{evidence.judged.capitalize()} images of {in_label(evidence, best)}{counts}{summed}. The stronger the "
         "colour, the larger the share of the row, that is, of the true class."
@@ -257,12 +263,14 @@ def _other_confusion(evidence: Evidence, configuration: Configuration, moment: s
 
 def images_per_class(evidence: Evidence) -> Picture | None:
     """Picture for section 9: how many images each class has."""
-    counts = {split: sum(evidence.class_counts(split)) for split in ("train", "val", "test")}
+    counts = {split: sum(evidence.counts_of_one(split)) for split in ("train", "val", "test")}
     classes = len(evidence.classes)
     caption = (
         f"{counts['train']:,} training, {counts['val']:,} validation and {counts['test']:,} test images in "
         f"{counted(classes, 'class', 'classes')}."
     )
+    if evidence.folds:
+        caption += f" These are the sizes in the first of {evidence.folds} folds, which hardly differ."
     if classes > MOST_CLASSES:
         caption += f" Shown are the {MOST_CLASSES // 2} largest and the {MOST_CLASSES // 2} smallest classes."
     alt = "Images of each class in the training, validation and test split, as bars."

@@ -56,7 +56,7 @@ def answer(evidence: Evidence) -> Answer:
         return Answer(_no_better(evidence, best, name), CANNOT_TELL)
     gets = reaches(evidence, score)
     if score.seeds > 1:
-        gets += f", the mean of {score.seeds} seeds"
+        gets += f", the mean of {score.seeds} {score.unit}s"
     if len(evidence.contenders) == 1:
         which = "confirmed" if evidence.is_confirmed else "that finished"
         return Answer(f"The one setting {which}, {name}, {gets}.", CANNOT_TELL)
@@ -65,7 +65,7 @@ def answer(evidence: Evidence) -> Answer:
     if evidence.tables.is_sealed:
         start = f"The test set is sealed. {start}"
     if not evidence.tells_settings_apart:
-        trained = "once" if score.seeds == 1 else f"with {score.seeds} seeds"
+        trained = "once" if score.seeds == 1 else f"with {score.seeds} {score.unit}s"
         return Answer(
             f"{start}. Each setting was trained {trained}, which is too little to say whether another of the "
             f"{len(evidence.contenders)} is better.",
@@ -167,7 +167,9 @@ def summary(evidence: Evidence) -> list[tuple[str, str]]:
         lines.append(("tie", f"the {level}; the others are as good a choice"))
     near, others = evidence.near_best, len(evidence.contenders) - 1
     if not evidence.tells_settings_apart and others:
-        lines.append(("not compared", f"{counted(others, 'other setting')}: that takes {LEAST_SEEDS} seeds of each"))
+        lines.append(
+            ("not compared", f"{counted(others, 'other setting')}: that takes {LEAST_SEEDS} {evidence.unit}s of each")
+        )
     elif near:
         names = _alternatives(evidence, best, near, conjunction="and", limit=4)
         lines.append(("may be as good", names or f"{len(near)} of {counted(others, 'other setting')}"))
@@ -313,11 +315,14 @@ def _of_incomplete(evidence: Evidence) -> list[Finding]:
     lacking = evidence.incomplete
     if not lacking:
         return []
-    named = listed([f"{in_words(evidence, c)} ({counted(len(c.trial_ids), 'seed')})" for c in lacking[:_MOST_NAMED]])
+    named = listed(
+        [f"{in_words(evidence, c)} ({counted(len(c.trial_ids), evidence.unit)})" for c in lacking[:_MOST_NAMED]]
+    )
     rest = f" and {len(lacking) - _MOST_NAMED} more" if len(lacking) > _MOST_NAMED else ""
+    unit = evidence.unit
     sentence = (
-        f"{counted(len(lacking), 'setting has', 'settings have')} fewer seeds than others, because trials failed, "
-        f"diverged, were stopped or did not run: {named}{rest}. They rank behind all settings with every seed."
+        f"{counted(len(lacking), 'setting has', 'settings have')} fewer {unit}s than others, because trials failed, "
+        f"diverged, were stopped or did not run: {named}{rest}. They rank behind all settings with every {unit}."
     )
     return [Finding(sentence, CANNOT_TELL, "trials")]
 

@@ -60,6 +60,15 @@ def seeds_note(evidence: Evidence) -> str:
             f"other {evidence.judged} images, but not with another seed. So single settings are not compared, and the "
             f"values of an axis only over {LEAST_PAIRS} or more matched pairs of settings."
         )
+    if evidence.folds:
+        split = evidence.tables.sweep.folds
+        assert split is not None
+        times = "" if split.repeats == 1 else f", {split.repeats} times over"
+        return (
+            f"The images were dealt into {split.k} folds{times}. Each setting was trained once for every fold, with a "
+            "seed of its own, and validated on the images of that fold; its numbers are means over the folds. The test "
+            "images are in no fold."
+        )
     counts = {len(c.trial_ids) for c in evidence.contenders}
     each = f"{counts.pop()}" if len(counts) == 1 else f"{min(counts)} to {max(counts)}"
     which = "Each contender" if evidence.is_confirmed else "Each setting"
@@ -70,13 +79,55 @@ def seeds_note(evidence: Evidence) -> str:
 
 def metrics_note(evidence: Evidence) -> str:
     """Say how the metrics of the best settings are defined, and what their intervals cover."""
+    covers = (
+        "Intervals are 95 % over images, resampled class by class where a metric is made of classes, and over "
+        f"{evidence.unit}s, too, from {LEAST_SEEDS} {evidence.unit}s on."
+    )
+    if evidence.folds:
+        covers = (
+            "Intervals are 95 %. Those of validation are Student’s over the folds, each of which has a score; those of "
+            "test are over images, resampled class by class where a metric is made of classes, and over the folds."
+        )
     return (
         f"The sweep went by {METRICS[evidence.tables.sweep.metric].words}; the others chose nothing. Balanced accuracy "
         "is the mean recall over classes, macro F1 the mean F1; AUROC and average precision hold each class against "
         f"the rest. The calibration error (ECE) compares confidence and accuracy in {BINS} bins of equal width. "
-        "Intervals are 95 % over images, resampled class by class where a metric is made of classes, and over seeds, "
-        f"too, from {LEAST_SEEDS} seeds on. A number alone has no interval: the probabilities of all classes were not "
-        "kept, or there are too many images, or too few of a class."
+        f"{covers} A number alone has no interval: the probabilities of all classes were not kept, or there are too "
+        "many images, or too few of a class."
+    )
+
+
+def _random(evidence: Evidence) -> str:
+    """Write what an interval covers."""
+    if evidence.folds:
+        return (
+            "A score would be another with other images to train and validate on, and with other seeds (initial "
+            "weights, data order, augmentation). The spread over the folds holds both. Folds train on almost the same "
+            "images, so the variance of a mean over J folds is not s²/J but (1/J + 1/(k − 1)) s² (Nadeau and Bengio "
+            f"2003), and an interval is Student’s t with J − 1 degrees of freedom, from {LEAST_SEEDS} folds on. Which "
+            "images test was drawn once, and no interval covers that."
+        )
+    return (
+        "A score would be another with other seeds (initial weights, data order, augmentation) and with other "
+        f"images. From {LEAST_SEEDS} seeds on an interval covers both (crossed effects, Satterthwaite’s degrees "
+        f"of freedom); with fewer it covers the images alone ({_intervals(evidence)}). Which images train, "
+        "validate and test was drawn once, and no interval covers that."
+    )
+
+
+def _comparisons(evidence: Evidence) -> str:
+    """Write how settings are compared."""
+    if evidence.folds:
+        return (
+            "Two settings are compared fold by fold, on the same images and with the same seeds; two values of an axis "
+            f"over the settings that differ in it alone, and from {LEAST_PAIRS} such pairs on never surer than over "
+            "the pairs. Validation also chose each network’s best epoch, which favours all settings alike."
+        )
+    return (
+        f"Two settings are compared over their seeds and the {evidence.judged} images, from {LEAST_SEEDS} seeds "
+        f"each; two values of an axis over the settings that differ in it alone, from {LEAST_PAIRS} such pairs "
+        "(Student’s t over pairs, images crossed). With fewer of either the report says only how these networks "
+        "compare. What training on changed is a statement about the same networks, by McNemar’s exact test."
     )
 
 
@@ -99,27 +150,15 @@ def _notes(evidence: Evidence) -> list[tuple[str, str]]:
                 f" Its validation score, the {best} of {chosen}, is optimistic for that reason; so is its test score "
                 "as a score of the setting, because its networks were picked for their luck as well."
             )
+    random, comparisons = _random(evidence), _comparisons(evidence)
     return [
         (
             "Selection",
             f"{selection} Trials that diverged or failed take no part, and test images choose nothing."
             f"{_sealed(evidence)}",
         ),
-        (
-            "What was random",
-            "A score would be another with other seeds (initial weights, data order, augmentation) and with other "
-            f"images. From {LEAST_SEEDS} seeds on an interval covers both (crossed effects, Satterthwaite’s degrees "
-            f"of freedom); with fewer it covers the images alone ({_intervals(evidence)}). Which images train, "
-            "validate and test was "
-            "drawn once, and no interval covers that.",
-        ),
-        (
-            "Comparisons",
-            f"Two settings are compared over their seeds and the {evidence.judged} images, from {LEAST_SEEDS} seeds "
-            f"each; two values of an axis over the settings that differ in it alone, from {LEAST_PAIRS} such pairs "
-            "(Student’s t over pairs, images crossed). With fewer of either the report says only how these networks "
-            "compare. What training on changed is a statement about the same networks, by McNemar’s exact test.",
-        ),
+        ("What was random", random),
+        ("Comparisons", comparisons),
         (
             "What was corrected",
             "Holm’s correction covers every comparison that the report states or draws, the pairs from which a leader "

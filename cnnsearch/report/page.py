@@ -244,10 +244,14 @@ def _facts(evidence: Evidence) -> list[Fact]:
         picked = validation is not None and not validation.covers_seeds and len(evidence.configurations) > 1
         optimistic = ", optimistic because it chose the setting" if picked else ""
         by = "" if evidence.metric.name == DEFAULT else f"{evidence.metric.words} "
-        note = f"validation {by}{validation.text}{optimistic}" if validation and not evidence.tables.is_sealed else ""
+        note = f"validation {by}{validation.text}{optimistic}" if validation and evidence.judged_on == "test" else ""
+        if evidence.folds and not evidence.tables.is_sealed and (tested := evidence.score(best, "test")) is not None:
+            note = f"on the {tested.n:,} test images, which are in no fold, {by}{tested.text}"
         facts.append(Fact("Best setting", evidence.label(best), note))
     if test is not None:
-        part = "chose it: the test set is sealed" if evidence.tables.is_sealed else "took no part in choosing"
+        part = "took no part in choosing"
+        if evidence.judged_on == "val":
+            part = f"chose it{': the test set is sealed' if evidence.tables.is_sealed else ''}"
         facts.append(
             Fact(
                 capitalised(evidence.judged_by),
@@ -271,7 +275,7 @@ def _facts(evidence: Evidence) -> list[Fact]:
 
 def _meaning(evidence: Evidence, score: Score) -> str:
     """What the interval covers, and whether the networks were chosen for their luck."""
-    covers = f"{score.seeds} seeds and images" if score.covers_seeds else "other images"
+    covers = f"{score.seeds} {score.unit}s and images" if score.covers_seeds else "other images"
     chosen = len(evidence.contenders) > 1 and not score.covers_seeds
     return f"; the interval covers {covers}" + (", not the luck of having been chosen" if chosen else "")
 

@@ -56,6 +56,15 @@ class Table:
 _NOTHING = Cell("–")
 
 
+def _replicate(evidence: Evidence, record: Mapping[Any, Any]) -> Cell:
+    """The seed of a trial, or its fold, counted from 1: "3", "2.3" for the third of the second repeat."""
+    split = evidence.tables.sweep.folds
+    if split is None or is_missing(record.get("fold")):
+        return _number(record.get("seed"), "{:.0f}")
+    fold, repeat = int(record["fold"]) + 1, int(record["repeat"]) + 1
+    return Cell(f"{repeat}.{fold}" if split.repeats > 1 else str(fold), sort=float(split.k * repeat + fold))
+
+
 def trials(evidence: Evidence, most: int | None = None) -> Table:
     """List every trial that ended, in the order of the table; if there are more than `most`, only the best ones."""
     records = evidence.tables.trials.to_dict("records")
@@ -69,7 +78,7 @@ def trials(evidence: Evidence, most: int | None = None) -> Table:
     columns = [Column("stage")] if several_stages else []
     columns += [Column("trial", numeric=True)] if evidence.attempts else []
     columns += [Column(words(axis).short, numeric=_is_numeric(records, axis)) for axis in axes]
-    columns += [Column("seed", numeric=True)] if several_seeds else []
+    columns += [Column(evidence.unit, numeric=True)] if several_seeds else []
     counted = any(not is_missing(record.get("parameters")) for record in records)
     columns += [Column("trainable parameters", numeric=True)] if counted else []
     splits = evidence.measured
@@ -86,7 +95,7 @@ def trials(evidence: Evidence, most: int | None = None) -> Table:
         cells = [Cell(str(record["stage"]))] if several_stages else []
         cells += [_place(evidence, record)] if evidence.attempts else []
         cells += [_weights_cell(values[axis]) if axis == "weights" else _value_cell(values[axis]) for axis in axes]
-        cells += [_number(record.get("seed"), "{:.0f}")] if several_seeds else []
+        cells += [_replicate(evidence, record)] if several_seeds else []
         cells += [_number(record.get("parameters"), "{:,.0f}")] if counted else []
         done = record["status"] in ("done", "pruned")  # of a stopped trial, its best until then
         cells += [_metric(one, record, split) if done else _NOTHING for one in led for split in splits]
@@ -156,7 +165,7 @@ def _metric(metric: Metric, record: Mapping[Any, Any], split: str) -> Cell:
 
 def _accuracy(evidence: Evidence, record: Mapping[Any, Any], split: str) -> Cell:
     value: Any = record.get(f"{split}_accuracy")
-    n = evidence.size(split)
+    n = evidence.answered_by_one(split)
     if is_missing(value) or n == 0:
         return _NOTHING
     fraction = min(1.0, float(value))

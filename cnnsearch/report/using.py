@@ -36,7 +36,9 @@ def using(evidence: Evidence) -> Using | None:
     several = len(best.trial_ids) > 1
     return Using(
         weights=str(weights),
-        note=f"The best of the {len(best.trial_ids)} seeds of this setting by validation." if several else "",
+        note=f"The best of the {len(best.trial_ids)} {evidence.unit}s of this setting by validation."
+        if several
+        else "",
         command=f"cnnsearch predict {shlex.quote(folder)} IMAGE...{named}",
         lines=f"import cnnsearch\n\nmodel = cnnsearch.load_model({folder!r}{code})",
     )

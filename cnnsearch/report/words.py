@@ -39,7 +39,7 @@ def repeated(comparison: Comparison) -> str:
     """What a difference is the mean over: " on average over 8 matched settings", " over 5 seeds"; else empty."""
     if comparison.pairs > 1:
         return f" on average over {comparison.pairs} matched settings"
-    return f" over {comparison.seeds} seeds each" if comparison.seeds > 1 else ""
+    return f" over {comparison.seeds} {comparison.unit}s each" if comparison.seeds > 1 else ""
 
 
 def chance_text(evidence: Evidence) -> str:

@@ -15,6 +15,7 @@ from cnnsearch.planning.plan import Plan, WeightsDigests, make_plan
 from cnnsearch.planning.study import Suggestions
 from cnnsearch.planning.trial import Trial
 from cnnsearch.results.folder import Results
+from cnnsearch.results.folds import Fold, fold_fingerprints, folds_of
 from cnnsearch.results.parquet import EPOCHS, PREDICTIONS, TRIALS
 from cnnsearch.results.record import Measures, Record
 from cnnsearch.spec.settings import Settings
@@ -41,6 +42,7 @@ def contents_of(
 ) -> tuple[dict[str, Contents], dict[str, str]]:
     """Read the files of trials: trial id -> contents, and trial id -> what is wrong with those that do not fit."""
     sizes = {split: len(listed["names"]) for split, listed in data.get("examples", {}).items()}
+    folds = folds_of(data)
     found: dict[str, Contents] = {}
     odd: dict[str, str] = {}
     parents = {record.trial_id: record.parent_id for _, record in ended}
@@ -53,9 +55,11 @@ def contents_of(
         except ResultsError as error:
             odd[record.trial_id] = str(error)
             continue
+        fold = folds.get(record.data)
         for (split, moment), (predicted, _) in contents[1].items():
+            size = len(fold.validates) if fold and split == "val" else sizes.get(split)
             classes = int(predicted.max(initial=-1)) + 1
-            if len(predicted) != sizes.get(split) or classes > len(data["classes"]):
+            if len(predicted) != size or classes > len(data["classes"]):
                 what = f"{len(predicted):,} answers of {classes:,} or more classes for {split}/{moment}"
                 odd[record.trial_id] = f"{folder.predictions_file} does not fit data.json: it has {what}"
         if any(row["epoch"] > record.settings.epochs for row in contents[0]):
@@ -65,26 +69,36 @@ def contents_of(
 
 
 def ended_trials(
-    sweep: Sweep, data: str, records: Mapping[str, Record], weights: WeightsDigests, suggestions: Suggestions
+    sweep: Sweep,
+    data: Mapping[str, Any],
+    records: Mapping[str, Record],
+    weights: WeightsDigests,
+    suggestions: Suggestions,
 ) -> tuple[Plan, list[tuple[Trial, Record]]]:
     """Return the plan, and those of its trials that ended with their records, in the plan's order.
 
     Another version may have given the same trials other ids. If no trial has a record under its present id, all records
     are matched by settings instead. Never only some are: numbers of two versions must not be mixed.
     """
-    plan = make_plan(sweep, data, {id_: record.outcome for id_, record in records.items()}, weights, suggestions)
+
+    def planned(records: Mapping[str, Record]) -> Plan:
+        outcomes = {id_: record.outcome for id_, record in records.items()}
+        return make_plan(sweep, data["fingerprint"], outcomes, weights, suggestions, folds=fold_fingerprints(data))
+
+    plan = planned(records)
     if records and not records.keys() & plan.trials.keys():
         records = _under_present_ids(records, weights)
-        plan = make_plan(sweep, data, {id_: record.outcome for id_, record in records.items()}, weights, suggestions)
+        plan = planned(records)
     return plan, [(trial, records[id_]) for id_, trial in plan.trials.items() if id_ in records]
 
 
 def other_trials(
-    data: str, records: Mapping[str, Record], ended: Sequence[tuple[Trial, Record]]
+    data: Mapping[str, Any], records: Mapping[str, Record], ended: Sequence[tuple[Trial, Record]]
 ) -> list[tuple[Trial, Record]]:
     """The recorded trials on the same images that are not among these, each as the trial that it was."""
     known = {record.trial_id for _, record in ended}
-    others = [record for id_, record in records.items() if id_ not in known and record.data == data]
+    images = fold_fingerprints(data) or (data["fingerprint"],)
+    others = [record for id_, record in records.items() if id_ not in known and record.data in images]
     return [(Trial(one.stage, one.settings, one.data, one.parent_id), one) for one in others]
 
 
@@ -114,7 +128,11 @@ def build(
 ) -> dict[str, pa.Table]:
     names = {trial.id: record.trial_id for trial, record in ended}
     confirmed = {trial.id: names.get(one.setting[0].id) for one in plan.contenders for trial in one.again}
-    rows = [_trial_row(sweep.name, trial.stage, confirmed.get(trial.id), record) for trial, record in ended]
+    folds = folds_of(data)
+    rows = [
+        _trial_row(sweep.name, trial.stage, confirmed.get(trial.id), record, folds.get(record.data))
+        for trial, record in ended
+    ]
     if is_sealed:  # another sweep, or an earlier state of this one, may have looked at the test images
         rows = [{name: None if name.startswith("test_") else value for name, value in row.items()} for row in rows]
         contents = {id_: (epochs, _without_test(answers)) for id_, (epochs, answers) in contents.items()}
@@ -122,7 +140,11 @@ def build(
     return {
         "trials": pa.Table.from_pylist(rows, schema=TRIALS),
         "epochs": pa.Table.from_pylist(epochs, schema=EPOCHS),
-        "predictions": _predictions(data, {record.trial_id: contents[record.trial_id][1] for _, record in ended}),
+        "predictions": _predictions(
+            data,
+            {record.trial_id: contents[record.trial_id][1] for _, record in ended},
+            [folds.get(record.data) for _, record in ended],
+        ),
     }
 
 
@@ -130,12 +152,13 @@ def _without_test(answers: Answers) -> Answers:
     return {(split, moment): one for (split, moment), one in answers.items() if split != "test"}
 
 
-def _trial_row(sweep: str, stage: str, confirms: str | None, record: Record) -> dict[str, Any]:
+def _trial_row(sweep: str, stage: str, confirms: str | None, record: Record, fold: Fold | None) -> dict[str, Any]:
     settings: Settings = record.settings
     best, before = record.best, record.before
     # What an older version did not record stays null: there, `Settings` has the present default.
     columns = {**settings.model_dump(exclude_unset=True), **record.model_dump(exclude={"settings", "best", "before"})}
     columns |= {"sweep": sweep, "stage": stage, "confirms": confirms, "status": record.status.value}
+    columns |= {"fold": fold and fold.fold, "repeat": fold and fold.repeat}
     columns |= {"precision": record.precision or settings.precision}
     columns["model_args"] = json.dumps(settings.model_args, sort_keys=True) if settings.model_args else None
     for name in Measures.model_fields:
@@ -147,8 +170,12 @@ def _trial_row(sweep: str, stage: str, confirms: str | None, record: Record) -> 
 def _predictions(
     data: dict[str, Any],
     answers: Mapping[str, Mapping[tuple[str, str], tuple[NDArray[np.int32], NDArray[np.float32]]]],
+    folds: Sequence[Fold | None],
 ) -> pa.Table:
-    """Build the table of all predictions, with strings as dictionaries: a few bytes per row."""
+    """Build the table of all predictions, with strings as dictionaries: a few bytes per row.
+
+    `folds` are those of the trials, in the same order.
+    """
     listed = data.get("examples", {})
     splits, moments = sorted(listed), ["before", "best"]
     names = [str(name) for split in splits for name in listed[split]["names"]]
@@ -156,10 +183,11 @@ def _predictions(
     sizes = [len(listed[split]["names"]) for split in splits]
     numbers = np.split(np.arange(len(names), dtype=np.int32), np.cumsum(sizes)[:-1])
     parts: list[tuple[int, int, int, NDArray[np.int32], NDArray[np.int16], NDArray[np.float32]]] = []
-    for index, of_trial in enumerate(answers.values()):
+    for index, (of_trial, fold) in enumerate(zip(answers.values(), folds, strict=True)):
         for (split, moment), (predicted, confidence) in sorted(of_trial.items(), key=lambda part: part[0]):
             place = splits.index(split)
-            parts.append((index, place, moments.index(moment), numbers[place], predicted.astype(np.int16), confidence))
+            which = numbers[place][fold.validates] if fold and split == "val" else numbers[place]
+            parts.append((index, place, moments.index(moment), which, predicted.astype(np.int16), confidence))
     lengths = [len(part[3]) for part in parts]
     ids, of_split, of_moment = (
         np.repeat(np.array([part[place] for part in parts], dtype), lengths)

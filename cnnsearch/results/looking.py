@@ -18,6 +18,7 @@ from cnnsearch.planning.plan import Plan, make_plan
 from cnnsearch.planning.stopping_rules import rule_of
 from cnnsearch.planning.trial import Status
 from cnnsearch.results.folder import OWN, Results
+from cnnsearch.results.folds import fold_fingerprints
 from cnnsearch.results.parquet import NOTE
 from cnnsearch.results.record import Record
 from cnnsearch.results.trial_folder import TrialFolder
@@ -299,7 +300,14 @@ class Folder:
             try:
                 weights = {(model, name): digest for model, name, digest in data.get("weights", [])}
                 outcomes = {id_: record.outcome for id_, record in records.items()}
-                plan = make_plan(sweep, data["fingerprint"], outcomes, weights, self.results.suggestions())
+                plan = make_plan(
+                    sweep,
+                    data["fingerprint"],
+                    outcomes,
+                    weights,
+                    self.results.suggestions(),
+                    folds=fold_fingerprints(data),
+                )
             except (CnnsearchError, OSError, LookupError, ValueError, TypeError):  # the report says what is wrong
                 plan = None
             self._plan = (made_from, plan)

@@ -77,6 +77,22 @@ class Examples(Shape):
     labels: list[Count]
 
 
+class Folds(Shape):
+    """How images are dealt into folds."""
+
+    fingerprints: list[str]
+    """Of each fold, those of the first repeat first."""
+    dealt: list[list[Count]]
+    """For each repeat the fold of each image that does not test, counted from 0; in the order of `examples.val`."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        folds = sum(max(dealt, default=-1) + 1 for dealt in self.dealt)
+        if len(self.fingerprints) != folds or len({len(dealt) for dealt in self.dealt}) > 1:
+            raise ValueError(f"folds has {len(self.fingerprints):,} fingerprints for {folds:,} folds")
+        return self
+
+
 class Data(Shape):
     """data.json."""
 
@@ -90,9 +106,12 @@ class Data(Shape):
     parts: list[str] = []
     """Splits that the source brought."""
     check: Check | None = None
+    folds: Folds | None = None
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
+        if self.folds and any(len(dealt) != len(self.examples["val"].names) for dealt in self.folds.dealt):
+            raise ValueError("folds.dealt has other images than examples.val")
         for split, counts in self.counts.items():
             if len(counts) != len(self.classes):
                 raise ValueError(f"counts.{split} has {len(counts):,} numbers for {len(self.classes):,} classes")

@@ -141,7 +141,8 @@ def load(folder: Path | str, *, store: bool = True, everything: bool = False) ->
         many = counted(len(others), "recorded trial is", "recorded trials are")
         left_out.append(f"{many} left out: what they were trained on is not what this sweep trains on.")
     left_out += [f"Trial {printable(id_)} is left out: {reason}." for id_, reason in sorted(unreadable.items())]
-    data.pop("examples", None)  # they are in the predictions
+    for name in ("examples", "folds"):  # they are in the tables
+        data.pop(name, None)
     later: Any = functools.partial(_read_predictions, results.path, stored.checksums, data)
     held = stored.tables.get("predictions")
     return Tables(
@@ -192,8 +193,8 @@ def _built(
     weights = {(model, name): digest for model, name, digest in data.get("weights", [])}
     left_out: dict[str, str] = {}
     while True:
-        plan, ended = ended_trials(sweep, data["fingerprint"], records, weights, suggestions)
-        others = other_trials(data["fingerprint"], records, ended) if everything else []
+        plan, ended = ended_trials(sweep, data, records, weights, suggestions)
+        others = other_trials(data, records, ended) if everything else []
         ended, planned = ended + others, plan.total + len(others)
         contents, odd = contents_of(results, data, ended)
         if not odd:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, Strict, field_validator, model_validator
@@ -34,6 +35,51 @@ class StratifiedSplit(Part):
     seed: Int = Field(0, ge=0, description="seed of the shuffle")
 
 
+class FoldsSplit(Part):
+    """Keep a test set apart, then deal the other images into k folds; each validates once, while the others train."""
+
+    method: Literal["folds"] = Field(
+        "folds", description="k-fold cross-validation: every setting is trained once for each fold"
+    )
+    k: Int = Field(5, ge=2, le=50, description="number of folds")
+    repeats: Int = Field(1, ge=1, le=100, description="how often all images are dealt anew; k x repeats trials each")
+    test: Annotated[Int | Float, Field(gt=0)] = Field(
+        0.2, description="test images per class, in no fold: a fraction below 1, or a number"
+    )
+    group: str | None = Field(
+        None,
+        min_length=1,
+        description="what images must have in common to stay in the same fold: a column of a table, or a regular "
+        "expression that finds it in their names, as in 'patient[0-9]+'",
+    )
+    seed: Int = Field(0, ge=0, description="seed of the shuffles")
+
+    @field_validator("group")
+    @classmethod
+    def _is_pattern(cls, group: str | None) -> str | None:
+        try:
+            re.compile(group or "")
+        except re.error as error:
+            raise SpecProblemError((), f"given {group!r}, no regular expression: {error}") from None
+        return group
+
+    @model_validator(mode="after")
+    def _are_enough(self) -> Self:
+        if self.count < LEAST_FOLDS:
+            allowed = f"k x repeats from {LEAST_FOLDS} on, since fewer say nothing about how far they vary"
+            raise SpecProblemError(("k",), f"given k: {self.k}, repeats: {self.repeats}; allowed: {allowed}")
+        return self
+
+    @property
+    def count(self) -> int:
+        """Number of trials that every setting takes."""
+        return self.k * self.repeats
+
+
+LEAST_FOLDS = 3
+"""Fewest trials of a setting that say how far it varies."""
+
+
 class AutoSplit(Part):
     """What suits the images: see `data.splits.suited`."""
 
@@ -44,9 +90,9 @@ class AutoSplit(Part):
     )
 
 
-ChosenSplit = FillSplit | StratifiedSplit
+ChosenSplit = FillSplit | StratifiedSplit | FoldsSplit
 Split = Annotated[AutoSplit | ChosenSplit, Field(discriminator="method")]
-SPLIT_KINDS: tuple[type[Part], ...] = (StratifiedSplit, FillSplit, AutoSplit)
+SPLIT_KINDS: tuple[type[Part], ...] = (StratifiedSplit, FillSplit, FoldsSplit, AutoSplit)
 
 
 class DataSpec(Part):

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from cnnsearch.spec.arguments import ARGS
 from cnnsearch.spec.cells import grid, with_conditions
 from cnnsearch.spec.confirm import CONFIRM
-from cnnsearch.spec.data import DataSpec
+from cnnsearch.spec.data import DataSpec, FoldsSplit
 from cnnsearch.spec.document import KeyPath
 from cnnsearch.spec.metric import MEASURES, METRICS
 from cnnsearch.spec.part import SpecProblemError
@@ -49,6 +49,28 @@ def problems(
         yield from _combination_problems(train, data, code, spaces[stage.name], (*at, "space"))
         yield from _stopping_problems(stages, train, stage, spaces[stage.name], (*at, "stop_early"))
         earlier[stage.name] = stage
+
+
+def fold_problems(
+    stages: Sequence[Stage], seeds: Sequence[int], train: TrainSpec, data: DataSpec, *, confirms: bool
+) -> Iterator[SpecProblemError]:
+    """Find what does not go with folds: each of them has a seed of its own, and they take the place of other seeds."""
+    if not isinstance(data.split, FoldsSplit):
+        return
+    instead = "with data.split.method folds every fold has a seed of its own; data.split.repeats trains on more of them"
+    if seeds:
+        yield SpecProblemError(("seeds",), f"given {list(seeds)}; {instead}")
+    for index, stage in enumerate(stages):
+        if "seed" in stage.space:
+            yield SpecProblemError(("stages", index, "space", "seed"), f"is no axis here: {instead}")
+    if confirms:
+        yield SpecProblemError(
+            ("confirm",),
+            "does not go with data.split.method folds, which train every setting again and again; give more "
+            "data.split.repeats, and look at the test set, which is in no fold",
+        )
+    if train.seed + data.split.count > 2**31:
+        yield SpecProblemError(("train", "seed"), f"given {train.seed}; allowed: to {2**31 - data.split.count}")
 
 
 def _size_problems(seeds: int, stage: Stage, at: KeyPath) -> Iterator[SpecProblemError]:

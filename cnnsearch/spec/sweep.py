@@ -10,14 +10,14 @@ from pydantic import BeforeValidator, Field, ValidationError, ValidationInfo, fi
 
 from cnnsearch.errors import SpecError
 from cnnsearch.spec.confirm import CONFIRM, Confirm
-from cnnsearch.spec.data import DataSpec
+from cnnsearch.spec.data import DataSpec, FoldsSplit
 from cnnsearch.spec.document import Document
 from cnnsearch.spec.explain import explain
 from cnnsearch.spec.fitting import Misfits, without_misfits
 from cnnsearch.spec.metric import DEFAULT, MEASURES, METRICS, Measure, MetricName
 from cnnsearch.spec.model_names import knowing
 from cnnsearch.spec.part import Float, Int, Part, SpecProblemError, SpecProblemsError
-from cnnsearch.spec.problems import problems, unmeasured
+from cnnsearch.spec.problems import fold_problems, problems, unmeasured
 from cnnsearch.spec.settings import Settings, TrainSpec
 from cnnsearch.spec.stage import Stage
 
@@ -147,9 +147,10 @@ class Sweep(Part):
         stages, _ = without_misfits(self.stages, self.data)
         found = (
             *problems(
-                stages, self.seeds, self.train, self.data, self.digests_of_code, confirms=self.confirm is not None
+                stages, self.replicates, self.train, self.data, self.digests_of_code, confirms=self.confirm is not None
             ),
             *unmeasured(stages, self.metric),
+            *fold_problems(stages, self.seeds, self.train, self.data, confirms=self.confirm is not None),
         )
         if found:
             raise SpecProblemsError(found)
@@ -167,6 +168,22 @@ class Sweep(Part):
     def digests_of_code(self) -> dict[str, str]:
         """Network of the user's own -> digest of the code it is from."""
         return {model: one.digest for one in self.code for model in one.models}
+
+    @property
+    def folds(self) -> FoldsSplit | None:
+        """How its images are dealt into folds; None where they are split once."""
+        return self.data.split if isinstance(self.data.split, FoldsSplit) else None
+
+    @property
+    def replicates(self) -> tuple[int, ...]:
+        """The seeds of the trials that each setting becomes.
+
+        With folds each is trained with a seed of its own, so that the spread over folds holds the luck of the seed too:
+        that of fold i is `train.seed` + i.
+        """
+        if self.folds is not None:
+            return tuple(range(self.train.seed, self.train.seed + self.folds.count))
+        return self.seeds or (self.train.seed,)
 
     @property
     def base(self) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -62,7 +62,10 @@ class Pixels:
         """Like `of`, but made once and kept for all trials of this process."""
         key = (dataset.images_path, dataset.fingerprint, device, statistics)
         if key not in _SHARED:
-            _SHARED[key] = cls.of(dataset, device, statistics)
+            made = cls.of(dataset, device, statistics)
+            same = (other for known, other in _SHARED.items() if known[0] == dataset.images_path and known[2] == device)
+            images = next((other.images for other in same), made.images)  # those of another fold
+            _SHARED[key] = replace(made, images=images)
         return _SHARED[key]
 
     @property

@@ -144,12 +144,13 @@ def _dataset(chosen: Chosen, interpolation: Any, data: str | None) -> Dataset:
     sweep = chosen.sweep if data is None else chosen.sweep.with_values({"data.source": data})
     size = chosen.record.settings.image_size
     found = images.load(sweep.data, [size], interpolation=interpolation, threads=detect().cores)[size]
-    if found.fingerprint != chosen.data["fingerprint"]:
+    is_known = not found.folds or chosen.record.data in found.fold_fingerprints
+    if found.fingerprint != chosen.data["fingerprint"] or not is_known:
         raise RequestError(
             f"{sweep.data.source}: these are not the images of {chosen.results}, on which what is exported is tried; "
             "--data says where they are"
         )
-    return found
+    return found.of(chosen.record.data) if found.folds else found
 
 
 def _recorded(chosen: Chosen) -> tuple[str, NDArray[np.int32]]:

@@ -276,7 +276,7 @@ def _compared(one: Original, found: _Trained) -> sameness.Comparison:
         _training(one.results, found.then),
         _training(Results(found.context.results), found.record),
     )
-    dataset, evidence = found.context.dataset(found.then.settings), Evidence(one.tables)
+    dataset, evidence = found.context.dataset(found.then), Evidence(one.tables)
     return sameness.compare(
         *sides,
         labels=lambda split: dataset.labels[dataset.indices[split]],

@@ -50,8 +50,10 @@ def test_images_are_prepared_as_the_weights_expect(tmp_path: Path) -> None:
     size = sweep.data.image_size
     assert set(datasets) == {(size, "bilinear"), (size, "bicubic")}
     place = SharedContext(tmp_path, datasets, Choices("cpu", 1, "fp32"), 60, weights)
-    of_backbone = settings("efficientnet_b0", weights=str(file), image_size=size)
-    pixels = Pixels.of(place.dataset(of_backbone), "cpu", place.expected_statistics(of_backbone))
+    mark = datasets[size, "bilinear"].fingerprint
+    chosen = settings("efficientnet_b0", weights=str(file), image_size=size)
+    of_backbone = Trial("a", chosen, mark)
+    pixels = Pixels.of(place.dataset(of_backbone), "cpu", place.expected_statistics(chosen))
     (batch,), _ = pixels.batch(torch.arange(4))
     transform = models.get_model_weights("efficientnet_b0").DEFAULT.transforms(crop_size=size, resize_size=size)
     fashion = list_source("fashion-mini", tmp_path)
@@ -59,7 +61,7 @@ def test_images_are_prepared_as_the_weights_expect(tmp_path: Path) -> None:
         content = fashion.examples[row].content
         assert isinstance(content, PixelContent)
         assert torch.allclose(tensor, transform(to_rgb(content.image())), atol=1 / 255 / 0.22)
-    own = place.dataset(settings("plain", image_size=size))
+    own = place.dataset(Trial("a", settings("plain", image_size=size), mark))
     assert own.images_path == datasets[size, "bilinear"].images_path
     assert not np.array_equal(own.images, place.dataset(of_backbone).images)
 
