@@ -19,7 +19,7 @@ from cnnsearch.results.folder import Results
 from cnnsearch.results.looking import Begun, Folder
 from cnnsearch.results.record import Record
 from cnnsearch.results.tables import load
-from cnnsearch.spec.arguments import ARGS
+from cnnsearch.spec.arguments import ARGS, GROUPS
 from cnnsearch.spec.axis_words import describe, format_value
 from cnnsearch.spec.metric import DEFAULT, METRICS, Metric
 from cnnsearch.spec.settings import Settings
@@ -175,7 +175,7 @@ def _neighbours(settings: Settings, others: Sequence[Record]) -> list[told.Neigh
 def _changed(here: Settings, there: Settings) -> list[told.Changed]:
     """The settings that differ, without those that change nothing, such as the momentum of adam."""
     deciding = {*here.deciding(), *there.deciding(), "weights"}
-    names = [name for name in Settings.model_fields if name in deciding and name != "model_args"]
+    names = [name for name in Settings.model_fields if name in deciding and name not in GROUPS]
     names += sorted(axis for axis in {*here.flat(), *there.flat()} if axis.startswith(ARGS))
     return [
         told.Changed(axis=name, here=here.value(name), there=there.value(name))

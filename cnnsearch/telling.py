@@ -19,7 +19,7 @@ from cnnsearch.report.findings import answer, findings
 from cnnsearch.results.folder import Results
 from cnnsearch.results.place import ResultsPlace
 from cnnsearch.session import Finished
-from cnnsearch.spec.arguments import ARGS
+from cnnsearch.spec.arguments import ARGS, GROUPS
 from cnnsearch.spec.metric import DEFAULT, METRICS
 from cnnsearch.spec.settings import Settings
 from cnnsearch.unsealing import Unsealed
@@ -191,7 +191,7 @@ def _difference(evidence: Evidence, key: Key, found: Comparison) -> told.Differe
     )
 
 
-_SETTINGS = tuple(name for name in Settings.model_fields if name != "model_args")
+_SETTINGS = tuple(name for name in Settings.model_fields if name not in GROUPS)
 _WHOLE = {name for name, field in Settings.model_fields.items() if field.annotation is int}
 
 

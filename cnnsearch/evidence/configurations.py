@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from cnnsearch.results.tables import Tables
-from cnnsearch.spec.arguments import ARGS, plain_value
+from cnnsearch.spec.arguments import ARGS, GROUPS, plain_value
 from cnnsearch.spec.axis_words import Value
 from cnnsearch.spec.metric import ADDED as ADDED_METRICS, DEFAULT, METRICS
 from cnnsearch.spec.settings import ADDED, ORDINARY
@@ -77,7 +77,7 @@ def is_missing(value: Any) -> bool:
 
 
 class AxisValues(dict[str, Value]):
-    """Axis -> value. An argument that a network does not have is None."""
+    """Axis -> value. An argument that a network or an optimizer does not have is None."""
 
     def __missing__(self, axis: str) -> Value:
         if axis.startswith(ARGS):
@@ -99,19 +99,20 @@ def axis_values(row: Mapping[Any, Any]) -> dict[str, Value]:
             values[axis] = int(raw)  # a float where other rows are null
         else:
             values[axis] = raw.item() if hasattr(raw, "item") else raw
-    if not is_missing(args := row.get("model_args")):
-        values.update(_arguments(str(args)))
+    for group in GROUPS:
+        if not is_missing(args := row.get(group)):
+            values.update(_arguments(group, str(args)))
     return values
 
 
 @functools.lru_cache(maxsize=1024)
-def _arguments(text: str) -> dict[str, Value]:
-    """The arguments of a network, which a table has as a JSON object, as axes; none where it is none."""
+def _arguments(group: str, text: str) -> dict[str, Value]:
+    """The arguments of a group, which a table has as a JSON object, as axes; none where it is none."""
     try:
         args = json.loads(text)
     except ValueError:
         return {}
-    return {f"{ARGS}{name}": plain_value(args[name]) for name in sorted(args)} if isinstance(args, dict) else {}
+    return {f"{group}.{name}": plain_value(args[name]) for name in sorted(args)} if isinstance(args, dict) else {}
 
 
 def axes_in(every: Iterable[Mapping[str, Value]]) -> tuple[str, ...]:

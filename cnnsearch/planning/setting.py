@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, MutableMapping
 
 from cnnsearch.planning.trial import Trial
+from cnnsearch.spec.arguments import GROUPS, plain_value
 from cnnsearch.spec.settings import Settings
 
-_FIELDS = [name for name in Settings.model_fields if name not in ("seed", "model_args", "code")]
+_FIELDS = [name for name in Settings.model_fields if name not in ("seed", *GROUPS, "code")]
 
 SettingKey = tuple[object, ...]
 """What trials share if they are of one setting."""
@@ -23,7 +24,8 @@ def setting_key(trial: Trial, trials: Mapping[str, Trial], known: MutableMapping
     """
     if trial.id not in known:
         values = vars(trial.settings)
-        own = (*(values[name] for name in _FIELDS), trial.settings.network)
+        args = plain_value(trial.settings.optimizer_args) if trial.settings.optimizer_args else ""
+        own = (*(values[name] for name in _FIELDS), trial.settings.network, args)
         known[trial.id] = (own, trial.weights, start_key(trial, trials, known))
     return known[trial.id]
 

@@ -18,6 +18,7 @@ from cnnsearch.results.folder import Results
 from cnnsearch.results.folds import Fold, fold_fingerprints, folds_of
 from cnnsearch.results.parquet import EPOCHS, PREDICTIONS, TRIALS
 from cnnsearch.results.record import Measures, Record
+from cnnsearch.spec.arguments import GROUPS
 from cnnsearch.spec.settings import Settings
 from cnnsearch.spec.sweep import Sweep
 
@@ -160,7 +161,9 @@ def _trial_row(sweep: str, stage: str, confirms: str | None, record: Record, fol
     columns |= {"sweep": sweep, "stage": stage, "confirms": confirms, "status": record.status.value}
     columns |= {"fold": fold and fold.fold, "repeat": fold and fold.repeat}
     columns |= {"precision": record.precision or settings.precision}
-    columns["model_args"] = json.dumps(settings.model_args, sort_keys=True) if settings.model_args else None
+    for group in GROUPS:
+        args = getattr(settings, group)
+        columns[group] = json.dumps(args, sort_keys=True) if args else None
     for name in Measures.model_fields:
         columns[name] = getattr(best, name) if best else None
         columns[f"{name}_before"] = getattr(before, name) if before else None

@@ -90,6 +90,7 @@ TRIALS = pa.schema(
         ("code", pa.string()),  # digest of the code of such a network, or null
         ("metric", pa.string()),  # of the sweep: what chose the best epoch
         ("fold", pa.int64()),  # counted from 0; null where images are split once
+        ("optimizer_args", pa.string()),  # arguments of the optimizer, as a JSON object; null without any
         ("repeat", pa.int64()),  # how often images had been dealt into folds before this fold
         *((f"{split}_{name}", pa.float64()) for split in ("val", "test") for name in ADDED),
     ]

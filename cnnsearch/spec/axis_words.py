@@ -58,8 +58,8 @@ _BARE = {"model", "optimizer", "precision"}
 
 def words(axis: str) -> AxisWords:
     """The names of an axis; one that is not in the table is named after its column."""
-    if axis.startswith("model_args."):
-        name = axis.removeprefix("model_args.")
+    if axis.startswith(("model_args.", "optimizer_args.")):
+        name = axis.partition(".")[2]
         return AxisWords(name, name, name, f"values of {name}")
     plain = axis.replace("_", " ")
     return _WORDS.get(axis, AxisWords(axis, plain, plain, f"{plain}s" if not plain.endswith("s") else plain))

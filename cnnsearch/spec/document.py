@@ -113,7 +113,8 @@ class Document:
         """Turn `stages.grid.space.lr` into a key path; list items are found by their `name`. Raises SpecError."""
         path: list[Key] = []
         at: Any = self.tree
-        parts = re.split(r"(?<!\.space\.model_args)\.", dotted)  # an axis whose name has a dot
+        # An axis whose name has a dot stays whole.
+        parts = re.split(r"(?<!\.space\.model_args)(?<!\.space\.optimizer_args)\.", dotted)
         for part in parts:
             if isinstance(at, list):
                 names = [item.get("name") if isinstance(item, dict) else None for item in at]

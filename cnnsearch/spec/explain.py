@@ -8,6 +8,7 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
+from cnnsearch.spec.arguments import ARGS
 from cnnsearch.spec.document import Document, KeyPath, dotted, shown
 from cnnsearch.spec.part import SpecProblemError, SpecProblemsError, value_message
 from cnnsearch.spec.settings import AXES, TrainSpec, is_axis
@@ -126,7 +127,7 @@ def _unknown_key(place: str, path: KeyPath, tree: Any, root: type[BaseModel]) ->
 def _known_keys(parent: KeyPath, tree: Any, root: type[BaseModel]) -> list[str]:
     """List the keys that the mapping at a key path may have; empty where that is not known."""
     if parent and parent[-1] == "space":
-        return [*AXES, "model_args.NAME"]
+        return [*AXES, *(f"{group}NAME" for group in ARGS)]
     model: type[BaseModel] = root
     for part in parent:
         tree = tree[part]

@@ -94,7 +94,17 @@ def _combination_problems(
     train: TrainSpec, data: DataSpec, code: Mapping[str, str], space: dict[str, Values], at: KeyPath
 ) -> Iterator[SpecProblemError]:
     """Find combinations of values that are each allowed, and together impossible."""
-    together = ("model", "model_args", "weights", "width", "lr_schedule", "warmup_epochs")
+    together = (
+        "model",
+        "model_args",
+        "optimizer",
+        "optimizer_args",
+        "momentum",
+        "weights",
+        "width",
+        "lr_schedule",
+        "warmup_epochs",
+    )
     fixed = {name: getattr(train, name) for name in together} | {"image_size": data.image_size}
     varied = {*fixed, *(axis for axis in space if axis.startswith(ARGS))}
     for cell in grid(with_conditions(space, varied)):
@@ -144,9 +154,10 @@ def _start_problems(
         known = ", ".join(earlier) or "no stage before it"
         yield SpecProblemError((*here, "stage"), f"given {start.stage!r}; allowed: {known}")
         return
+    allowed = [*AXES, *(f"{group}NAME" for group in ARGS)]
     for axis in start.per:
         if not is_axis(axis):
-            yield SpecProblemError((*here, "per"), f"given {axis!r}; allowed: {', '.join(AXES)}, model_args.NAME")
+            yield SpecProblemError((*here, "per"), f"given {axis!r}; allowed: {', '.join(allowed)}")
     for axis in ("model", "weights", "width", "image_size", "seed"):
         if axis in stage.space:
             yield SpecProblemError(

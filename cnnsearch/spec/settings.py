@@ -18,7 +18,17 @@ from pydantic import (
     model_validator,
 )
 
-from cnnsearch.spec.arguments import ARGS, ARGUMENTS, Arguments, plain_value, with_arguments
+from cnnsearch.spec.arguments import (
+    ARGS,
+    ARGUMENTS,
+    GROUPS,
+    Arguments,
+    OptimizerArguments,
+    group_and_name,
+    optimizer_problem,
+    plain_value,
+    with_arguments,
+)
 from cnnsearch.spec.metric import DEFAULT, MetricName
 from cnnsearch.spec.model_names import OWN, PUBLISHED, TIMM, is_timm, knowing, known, size_problem
 from cnnsearch.spec.part import Float, Int, Part
@@ -86,6 +96,11 @@ class Recipe(Part):
         "adam", "adamw", "sgd",
         "adadelta", "adafactor", "adagrad", "adamax", "asgd", "muon", "nadam", "radam", "rmsprop", "rprop",
     ] = Field("adam", description="optimizer; muon leaves the last layer, biases and norms to adamw")  # fmt: skip
+    optimizer_args: OptimizerArguments = Field(
+        {},
+        description="arguments of PyTorch's optimizer, by name, such as betas, eps, nesterov or alpha. Each is an axis "
+        "of its own: optimizer_args.NAME",
+    )
     weight_decay: Float = Field(0.0, ge=0, le=100, description="L2 penalty (adam, sgd) or decoupled decay (adamw)")
     momentum: Float = Field(0.9, ge=0, lt=1, description="momentum of sgd; the other optimizers ignore it")
     head_lr_factor: Float = Field(1.0, gt=0, le=1000, description="multiplies the learning rate of the last layer")
@@ -131,16 +146,16 @@ class Recipe(Part):
     @model_validator(mode="before")
     @classmethod
     def _gather_arguments(cls, raw: Any) -> Any:
-        """Turn `model_args.depth: 2` into an item of `model_args`."""
+        """Turn `model_args.depth: 2` into an item of `model_args`, and likewise for the other groups of arguments."""
         if not isinstance(raw, dict) or not any(isinstance(key, str) and key.startswith(ARGS) for key in raw):
             return raw
         return with_arguments(raw)
 
     @model_serializer(mode="wrap")
     def _without_absent(self, handler: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
-        """Leave out what only networks of the user's own have: trials recorded before there were any lack it too."""
+        """Leave out what there is none of: trials recorded before there was any lack it too."""
         plain = handler(self)
-        for name in ("model_args", "code"):
+        for name in (*GROUPS, "code"):
             if not plain.get(name, True):
                 del plain[name]
         return plain
@@ -206,6 +221,11 @@ class Settings(Recipe):
             raise ValueError(problem)
         if self.lr_schedule == "one-cycle" and self.warmup_epochs:
             raise ValueError("warmup_epochs with lr_schedule one-cycle: it has a warm-up of its own")
+        if problem := optimizer_problem(self.optimizer, self.optimizer_args):
+            raise ValueError(problem)
+        is_nesterov = self.optimizer == "sgd" and self.optimizer_args.get("nesterov")
+        if is_nesterov and (not self.momentum or self.optimizer_args.get("dampening")):
+            raise ValueError("optimizer_args.nesterov with optimizer sgd: it takes momentum, and no dampening")
         if self.optimizer == "rprop" and self.weight_decay:
             raise ValueError("weight_decay with optimizer rprop: it has none")
         if self.head_lr_factor != 1.0 and self.fine_tune == "head":
@@ -235,16 +255,19 @@ class Settings(Recipe):
         """The value on an axis, as something that can be compared and hashed: lists and objects as JSON."""
         if not axis.startswith(ARGS):
             return getattr(self, axis)
-        return plain_value(self.model_args.get(axis.removeprefix(ARGS)))
+        group, name = group_and_name(axis)
+        return plain_value(getattr(self, group).get(name))
 
     def flat(self) -> dict[str, Any]:
-        """All settings, each argument of the model as `model_args.NAME`, as `value` gives them."""
-        plain = self.model_dump(exclude={"model_args"})
-        return plain | {f"{ARGS}{name}": plain_value(value) for name, value in self.model_args.items()}
+        """All settings, each argument as `model_args.NAME` or `optimizer_args.NAME`, as `value` gives them."""
+        plain = self.model_dump(exclude=set(GROUPS))
+        args = {f"{group}.{name}": value for group in GROUPS for name, value in getattr(self, group).items()}
+        return plain | {axis: plain_value(value) for axis, value in args.items()}
 
     def changed(self, cell: Mapping[str, Any]) -> Self:
         """The settings with other values on some axes. They are not checked again."""
-        update = with_arguments({**({"model_args": self.model_args} if self.model_args else {}), **cell})
+        before = {group: found for group in GROUPS if (found := getattr(self, group))}
+        update = with_arguments({**before, **cell})
         return self.model_copy(update=update)
 
     @property
@@ -271,7 +294,12 @@ class Settings(Recipe):
     @property
     def fits_in_company(self) -> bool:
         """Whether it trains only a head in ordinary steps: many such trials can be trained together."""
-        return self.fine_tune == "head" and self.has_ordinary_steps and self.optimizer in FUSED
+        return self.fine_tune == "head" and self.has_ordinary_steps and self.has_fused_steps
+
+    @property
+    def has_fused_steps(self) -> bool:
+        """Whether its optimizer is one of `FUSED`, with PyTorch's defaults for its arguments."""
+        return self.optimizer in FUSED and not self.optimizer_args
 
 
 ORDINARY: dict[str, Any] = {name: Settings.model_fields[name].default for name in ADDED}
@@ -281,7 +309,7 @@ say."""
 AXES: dict[str, TypeAdapter[Any]] = {
     name: TypeAdapter(cast(Any, Annotated[field.annotation, field]))
     for name, field in Settings.model_fields.items()
-    if name not in ("model_args", "code", "metric")
+    if name not in (*GROUPS, "code", "metric")
 }
 """Everything a stage's space may vary -> the values allowed; and the arguments of networks: see `axis_problem`."""
 
@@ -293,7 +321,10 @@ def is_axis(name: str) -> bool:
 
 def axis_problem(axis: str, value: Any) -> str | None:
     """Say why an axis cannot have a value; None where it can."""
-    kind, found = (AXES[axis], value) if axis in AXES else (ARGUMENTS, {axis.removeprefix(ARGS): value})
+    kind, found = AXES.get(axis), value
+    if kind is None:
+        group, name = group_and_name(axis)
+        kind, found = ARGUMENTS[group], {name: value}
     try:
         kind.validate_python(found)
     except ValidationError as error:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from cnnsearch.planning.trial import EpochRow
-from cnnsearch.spec.settings import FUSED, ResolvedPrecision, Settings
+from cnnsearch.spec.settings import ResolvedPrecision, Settings
 from cnnsearch.training.augment import Augmentation
 from cnnsearch.training.average import Average
 from cnnsearch.training.batches import batches, normalises_one_value
@@ -156,7 +156,7 @@ def train(
         correct.add_((logits.detach().argmax(dim=1) == labels).sum())
 
     take_step: Callable[[Tensor], None] = step
-    if device in RECORDERS and settings.optimizer in FUSED:
+    if device in RECORDERS and settings.has_fused_steps:
         take_step = ReplayedStep(step, optimizer.zero_grad, settings.batch_size, RECORDERS[device]())
     joins_last = len(train_rows) % settings.batch_size == 1 and needs_company(state, examples, precision)
     order_generator = torch.Generator()

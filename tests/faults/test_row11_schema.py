@@ -31,7 +31,8 @@ SCORES = [METRICS[name].measure for name in ADDED_METRICS]
 """Metrics that came after, on the validation images."""
 TEST_SCORES = [f"test_{name}" for name in ADDED_METRICS]
 NEW = [
-    "weights", "fine_tune", "stopped_by", *ADDED, "model_bytes", "model_args", "code", "metric", "fold", "repeat",
+    "weights", "fine_tune", "stopped_by", *ADDED, "model_bytes",
+    "model_args", "optimizer_args", "code", "metric", "fold", "repeat",
     *SCORES, *TEST_SCORES,
 ]  # fmt: skip
 """Settings and measures that came after."""

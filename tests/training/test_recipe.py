@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cnnsearch.data.dataset import Dataset
+from cnnsearch.errors import SpecError
+from cnnsearch.planning.plan import make_plan
 from cnnsearch.planning.trial import Trial
+from cnnsearch.spec.arguments import OF_OPTIMIZER
+from cnnsearch.spec.load import load_sweep
 from cnnsearch.spec.settings import FUSED, Recipe, Settings
 from cnnsearch.training.augment import ERASED, MOST_ELONGATED, Augmentation
 from cnnsearch.training.average import Average
@@ -41,6 +46,11 @@ CHANGES: list[dict[str, Any]] = [
     {"ema": 0.9},
     {"head_lr_factor": 10.0},
     *({"optimizer": name} for name in OTHERS),
+    {"optimizer_args": {"betas": [0.5, 0.9], "eps": 1e-6}},
+    {"optimizer_args": {"amsgrad": True}},
+    {"optimizer": "sgd", "optimizer_args": {"nesterov": True}},
+    {"optimizer": "rmsprop", "optimizer_args": {"alpha": 0.9, "momentum": 0.5, "centered": True}},
+    {"optimizer": "muon", "optimizer_args": {"ns_steps": 2}},
 ]
 
 
@@ -92,6 +102,14 @@ def test_what_has_no_effect_makes_no_new_trial() -> None:
         ({"erasing": 1.5}, "less than or equal to 1"),
         ({"loss": "hinge"}, "'cross_entropy', 'focal' or 'bce'"),
         ({"optimizer": "lbfgs"}, "'rmsprop'"),
+        ({"optimizer_args": {"beta": 0.9}}, "no optimizer takes 'beta'; allowed: alpha, amsgrad, beta2_decay, betas"),
+        ({"optimizer_args": {"lr": 0.9}}, "lr is a setting of its own: give lr"),
+        ({"optimizer_args": {"nesterov": True}}, "optimizer_args.nesterov with optimizer adam: allowed: betas, eps"),
+        ({"optimizer_args": {"betas": [0.9]}}, r"optimizer_args.betas is \[0.9\]: Field required"),
+        ({"optimizer_args": {"betas": [0.9, 1.0]}}, "Input should be less than 1"),
+        ({"optimizer_args": {"eps": True}}, "optimizer_args.eps is True; allowed: a number"),
+        ({"optimizer_args": {"amsgrad": 1}}, "optimizer_args.amsgrad is 1; allowed: true or false"),
+        ({"optimizer": "sgd", "momentum": 0.0, "optimizer_args": {"nesterov": True}}, "it takes momentum"),
     ],
 )
 def test_what_cannot_be_is_refused(changes: dict[str, Any], said: str) -> None:
@@ -274,6 +292,68 @@ class TestAverage:
 
 
 class TestOptimizers:
+    @pytest.mark.parametrize("name", OF_OPTIMIZER)
+    def test_arguments_are_those_that_torch_knows(self, name: str) -> None:
+        kind = {kind.lower(): kind for kind in dir(torch.optim)}[name]
+        known = inspect.signature(getattr(torch.optim, kind)).parameters
+        assert set(OF_OPTIMIZER[name]) <= set(known)
+
+    @pytest.mark.parametrize(
+        ("name", "args"),
+        [
+            ("adam", {"betas": [0.5, 0.9], "amsgrad": True}),
+            ("sgd", {"nesterov": True}),
+            ("adagrad", {"lr_decay": 0.1, "initial_accumulator_value": 0.5}),
+            ("rprop", {"etas": [0.4, 1.3]}),
+            ("adadelta", {"rho": 0.5}),
+        ],
+    )
+    def test_arguments_reach_torch(self, name: str, args: dict[str, Any]) -> None:
+        torch.manual_seed(0)
+        ours, theirs = nn.Linear(5, 4), nn.Linear(5, 4)
+        theirs.load_state_dict(ours.state_dict())
+        kind = {kind.lower(): kind for kind in dir(torch.optim)}[name]
+        more = {"momentum": 0.9} if name == "sgd" else {}
+        reference = getattr(torch.optim, kind)(theirs.parameters(), lr=0.03, **more, **args)
+        optimizer = optimizer_of(ours, settings(optimizer=name, lr=0.03, optimizer_args=args))
+        for _ in range(4):
+            inputs = torch.randn(3, 5)
+            for model in (ours, theirs):
+                model(inputs).square().sum().backward()
+            optimizer.step()
+            reference.step()
+            reference.zero_grad()
+        for one, other in zip(ours.parameters(), theirs.parameters(), strict=True):
+            torch.testing.assert_close(one, other)
+
+    def test_arguments_are_axes_and_none_leave_ids_as_they_were(self) -> None:
+        assert "optimizer_args" not in settings().deciding()
+        assert not settings(fine_tune="head", optimizer_args={"eps": 1e-6}).fits_in_company
+        sweep = load_sweep(
+            "part1", values=["stages.grid.space.optimizer_args.betas={grid: [[0.9, 0.999], [0.5, 0.9]]}"]
+        )
+        trials = make_plan(sweep, "d", {}).trials.values()
+        assert len(trials) == 16
+        assert {trial.settings.value("optimizer_args.betas") for trial in trials} == {"[0.9, 0.999]", "[0.5, 0.9]"}
+        with pytest.raises(SpecError, match=r"optimizer_args.nesterov with optimizer adam"):
+            load_sweep("part1", values=["train.optimizer_args={nesterov: true}"])
+        with pytest.raises(SpecError, match=r"optimizer_args.betas with optimizer sgd: allowed: dampening, nesterov"):
+            load_sweep(
+                "part1",
+                values=[
+                    "stages.grid.space.optimizer={grid: [adam, sgd]}",
+                    "stages.grid.space.optimizer_args.betas={grid: [[0.9, 0.999], [0.5, 0.9]]}",
+                ],
+            )
+        both = load_sweep(
+            "part1",
+            values=[
+                "stages.grid.space.optimizer={grid: [adam, sgd]}",
+                "stages.grid.space.optimizer_args.betas={grid: [[0.9, 0.99], [0.5, 0.9]], when: {optimizer: [adam]}}",
+            ],
+        )
+        assert len(make_plan(both, "d", {}).trials) == 8 * 3
+
     @pytest.mark.parametrize("name", [name for name in OTHERS if name != "muon"])
     def test_steps_are_torchs(self, name: str) -> None:
         torch.manual_seed(0)

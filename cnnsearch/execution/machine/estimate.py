@@ -253,6 +253,7 @@ def workload_key(settings: Settings) -> str:
     s = settings
     key = f"{s.model} {s.width:g} {s.image_size} {s.batch_size} {s.optimizer} {s.precision} {s.fine_tune}"
     key += f" {s.network}" if s.code else ""
+    key += " unfused" if s.optimizer_args else ""
     if s.has_ordinary_steps:
         return key
     # Other unusual settings take no time of their own, but heads are then not trained together.

@@ -19,7 +19,7 @@ from torch.optim.adam import adam
 from torch.optim.sgd import sgd
 
 from cnnsearch.errors import RequestError
-from cnnsearch.spec.settings import FUSED, Settings
+from cnnsearch.spec.settings import Settings
 
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
 """β₁, β₂ and ε of Adam and AdamW: torch's defaults."""
@@ -65,7 +65,7 @@ def optimizer_of(model: nn.Module, settings: Settings, heads: Collection[str] = 
     of_head = {name for name, _ in named if name.rpartition(".")[0] in heads}
     factors = [settings.head_lr_factor if name in of_head else 1.0 for name, _ in named]
     parameters = [parameter for _, parameter in named]
-    if settings.optimizer in FUSED:
+    if settings.has_fused_steps:
         return FusedOptimizer(parameters, settings, factors)
     matrices = [p.dim() >= 2 and name not in of_head for name, p in named] if settings.optimizer == "muon" else None
     return TorchOptimizer(parameters, settings, factors, matrices)
@@ -145,7 +145,7 @@ class FusedOptimizer:
 
 
 class TorchOptimizer:
-    """One of PyTorch's optimizer classes, with its defaults."""
+    """One of PyTorch's optimizer classes, with its defaults where settings do not say otherwise."""
 
     def __init__(
         self,
@@ -181,7 +181,7 @@ class TorchOptimizer:
                     for factor in dict.fromkeys(factors[i] for i in indices)
                 ],
                 lr=settings.lr,
-                **({} if name == "rprop" else {"weight_decay": settings.weight_decay}),
+                **_arguments(name, settings),
             )
             for name, indices in parts
             if indices
@@ -223,6 +223,14 @@ class TorchOptimizer:
         """See `Optimizer`."""
         for part, found in zip(self._parts, state["parts"], strict=True):
             part.load_state_dict({"state": found, "param_groups": part.state_dict()["param_groups"]})
+
+
+def _arguments(name: str, settings: Settings) -> dict[str, Any]:
+    """What one of PyTorch's classes is called with; the one that `muon` leaves the rest to takes none of its own."""
+    args: dict[str, Any] = {} if name == "rprop" else {"weight_decay": settings.weight_decay}
+    if name == "sgd":
+        args["momentum"] = settings.momentum
+    return args | (settings.optimizer_args if name == settings.optimizer else {})
 
 
 def _class_of(name: str) -> Callable[..., torch.optim.Optimizer]:

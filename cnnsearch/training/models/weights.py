@@ -63,7 +63,8 @@ def load_file_into(model: nn.Module, file: Path, classes: int) -> str:
 
     Returns:
         Which part of the file was taken, in words: where it was, what was left out of its names, how many tensors were
-        not taken, and whether the last layer keeps the model's own weights because the file has none. Empty if the file
+        not taken, and whether the last layer keeps the model's own weights because the file has none, or for another
+        number of classes. Empty if the file
         holds the model's weights as they are.
 
     Raises:
@@ -90,8 +91,12 @@ def load_file_into(model: nn.Module, file: Path, classes: int) -> str:
     found = [f"under {printable(key)}"] * bool(key) + [f"without the prefix {printable(prefix)}"] * bool(prefix)
     if skipped := len(states[key]) - len(part):
         found.append(f"without {skipped:,} of its {len(states[key]):,} tensors")
-    if not any(name in _renamed(part, model) for name in _of_heads(model, classes)):
+    theirs = _renamed(part, model)
+    given = [theirs[name] for name in _of_heads(model, classes) if name in theirs]
+    if not given:
         found.append("with a new last layer, which it lacks")
+    elif (outputs := len(given[0])) != classes:
+        found.append(f"with its last layer, for {outputs:,} classes, only if there are as many")
     return ", ".join(found)
 
 

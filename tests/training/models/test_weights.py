@@ -71,6 +71,13 @@ def saved(state: dict[str, torch.Tensor]) -> dict[str, tuple[object, str]]:
     }
 
 
+def test_a_last_layer_for_another_number_of_classes_is_told(tmp_path: Path) -> None:
+    model, other = seeded("residual"), build(settings("residual"), 7)
+    head = model.state_dict()["head.weight"].clone()
+    assert load(model, other.state_dict(), tmp_path) == "with its last layer, for 7 classes, only if there are as many"
+    assert torch.equal(model.state_dict()["head.weight"], head)
+
+
 @pytest.mark.parametrize("way", saved({}) | {"plain": ({}, "")})
 def test_weights_are_found_however_they_were_saved(tmp_path: Path, way: str) -> None:
     state = {name: value + 1 for name, value in seeded("plain").state_dict().items()}
