@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -35,6 +36,13 @@ class Recorded:
         """Settings are compared by `metric`; by default by that of the sweep."""
         self.tables = tables
         self.metric = METRICS[metric or tables.sweep.metric]
+
+    def show(self, **lacking: dict[str, Any]) -> None:
+        """Put `pictures` of some examples into the tables, or the `training` images that are doubted.
+
+        No fact that is kept depends on either.
+        """
+        self.tables = replace(self.tables, **lacking)  # type: ignore[arg-type]
 
     @property
     def judged_on(self) -> str:

@@ -10,7 +10,6 @@ What draws and computes is imported where a report is made: a command that finds
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -73,12 +72,11 @@ def refresh(
     from cnnsearch.report.findings import summary
     from cnnsearch.report.labels import pairs_wanted
 
-    tables = replace(tables, training=training_of(judges(tables)) or tables.training)
     evidence = Evidence(tables)
+    evidence.show(training=training_of(judges(tables)) or tables.training)
     wanted = [*examples_wanted(evidence), *doubted_wanted(evidence), *pairs_wanted(tables.data)]
-    tables = replace(tables, pictures=pictures_of(wanted))
-    evidence = Evidence(tables)
-    return Refreshed(tables, _make(evidence, tables.folder), summary(evidence), evidence)
+    evidence.show(pictures=pictures_of(wanted))
+    return Refreshed(evidence.tables, _make(evidence, tables.folder), summary(evidence), evidence)
 
 
 def write(source: Tables | Evidence, out: Path, also: Formats | None = None) -> Path:
