@@ -1,14 +1,16 @@
 """The report of a sweep, or of several side by side: report.html, report.md and plots/, made from tables alone.
 
 `findings` says what was found, `advice` what to try next, `figures` and `rows` show it, `page` puts all in order, and
-`html` and `markdown` write it down; `claims` decides how sure a sentence is, and `freshness` knows whether a report
-need be made again. `comparison` sets several sweeps against each other. All facts come from `cnnsearch.evidence`.
+`html` and `markdown` write it down; `beside` has a second process draw some of the figures; `claims` decides how sure
+a sentence is, and `freshness` knows whether a report need be made again. `comparison` sets several sweeps against each
+other. All facts come from `cnnsearch.evidence`.
 
 What draws and computes is imported where a report is made: a command that finds its report up to date needs none of it.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -20,6 +22,7 @@ from cnnsearch.storage.durable import write_whole
 
 if TYPE_CHECKING:
     from cnnsearch.evidence.evidence import Evidence
+    from cnnsearch.report.beside import Beside
     from cnnsearch.report.comparison import ComparisonPage
     from cnnsearch.report.page import Page
     from cnnsearch.report.paper import Formats
@@ -51,6 +54,7 @@ def refresh(
     tables: Tables,
     pictures_of: Callable[[list[str]], dict[str, Any]],
     training_of: Callable[[list[str]], dict[str, Any]] = lambda asked: {},
+    beside: Beside | None = None,
 ) -> Refreshed:
     """Bring the report in the tables' folder up to date: make it again only where it would differ.
 
@@ -60,6 +64,7 @@ def refresh(
             returns what `Tables.pictures` holds.
         training_of: called before, with the ids of the best trials; returns what `Tables.training` holds, or nothing
             where that stays as it is.
+        beside: draws some of the figures.
 
     Raises RunError where the folder cannot be written.
     """
@@ -76,25 +81,29 @@ def refresh(
     evidence.show(training=training_of(judges(tables)) or tables.training)
     wanted = [*examples_wanted(evidence), *doubted_wanted(evidence), *pairs_wanted(tables.data)]
     evidence.show(pictures=pictures_of(wanted))
-    return Refreshed(evidence.tables, _make(evidence, tables.folder), summary(evidence), evidence)
+    return Refreshed(evidence.tables, _make(evidence, tables.folder, beside=beside), summary(evidence), evidence)
 
 
-def write(source: Tables | Evidence, out: Path, also: Formats | None = None) -> Path:
+def write(source: Tables | Evidence, out: Path, also: Formats | None = None, beside: Beside | None = None) -> Path:
     """Write report.html, report.md and plots/*.png into `out`, and what `also` asks for; returns the first's path.
+
+    `beside` draws some of the figures.
 
     Every file appears whole or not at all. Pictures of an earlier report in `out` are removed, other files are not. The
     same tables give the same bytes. Raises RunError where `out` cannot be written.
     """
     from cnnsearch.evidence.evidence import as_evidence
 
-    return _make(as_evidence(source), out, also)
+    return _make(as_evidence(source), out, also, beside)
 
 
-def _make(evidence: Evidence, out: Path, also: Formats | None = None) -> Path:
+def _make(evidence: Evidence, out: Path, also: Formats | None = None, beside: Beside | None = None) -> Path:
     from cnnsearch.report.findings import summary
     from cnnsearch.report.page import assemble
+    from cnnsearch.report.pictures import draw_all
 
-    return write_page(out, assemble(evidence), freshness.made_from(evidence.tables), summary(evidence), also)
+    draw = functools.partial(beside.draw, evidence.tables) if beside else draw_all
+    return write_page(out, assemble(evidence, draw), freshness.made_from(evidence.tables), summary(evidence), also)
 
 
 def write_comparison(tables: Sequence[Tables], out: Path) -> Path:
@@ -125,8 +134,8 @@ def write_page(
     Raises RunError.
     """
     from cnnsearch.report import html, markdown, paper
-    from cnnsearch.report.figures import warn_undrawn
     from cnnsearch.report.page import Page
+    from cnnsearch.report.pictures import warn_undrawn
 
     plots = out / "plots"
     if plots.is_symlink():
