@@ -161,7 +161,7 @@ def sweep(
         with (
             stoppable(as_json) as stopper,
             attached(address) as cluster,
-            prepared(chosen, out, dry_run=dry_run, cluster=cluster, tell=steps) as ready,
+            prepared(chosen, out, dry_run=dry_run, cluster=cluster, serial=serial, tell=steps) as ready,
         ):
             stopper.ready = ready
             steps.end()

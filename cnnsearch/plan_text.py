@@ -240,7 +240,8 @@ def total_seconds(ready: Prepared) -> float:
     """Expected seconds of everything that is left."""
     if not ready.remaining:
         return 0.0
-    return ready.calibration.around_seconds(ready.plan.total) + sum(cost.seconds for cost in ready.costs.values())
+    around = ready.calibration.around_seconds(ready.plan.total, serial=ready.layout.is_serial)
+    return around + sum(cost.seconds for cost in ready.costs.values())
 
 
 def memory_bytes(ready: Prepared) -> int:
