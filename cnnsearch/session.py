@@ -6,6 +6,7 @@ import contextlib
 import functools
 import math
 import signal
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cnnsearch import report
 from cnnsearch.confirming import Chooser
 from cnnsearch.describe import write_description, write_pictures, write_provenance
 from cnnsearch.doubting import write_training
@@ -200,8 +202,6 @@ def execute(
         evidence: Evidence | None = None
         if counts:
             listen(Waiting("bringing the report up to date"))
-            from cnnsearch import report
-
             asked = functools.partial(write_training, results, plan, shared_context(ready), ready.dataset)
             made = report.refresh(tables, functools.partial(write_pictures, results, ready.dataset), asked, beside)
             tables, page, answer, evidence = made
@@ -216,8 +216,8 @@ def _look_ahead(queue: Queue, ready: Prepared, beside: Beside) -> None:
     Then it has a head start while the executor ends.
     """
     left = queue.plan.total - queue.plan.lost - len(queue.outcomes)
-    if left <= ready.layout.trials_at_once:
-        beside.start()
+    if left <= ready.layout.trials_at_once and beside.start():
+        threading.Thread(target=report.import_all, daemon=True).start()
     if queue.is_exhausted and not ready.is_remote:
         with contextlib.suppress(CnnsearchError, OSError):  # it is said when the report is made
             beside.begin(load(ready.results.here.path))

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from cnnsearch.report.page import Page
     from cnnsearch.report.paper import Formats
 
-__all__ = ["Refreshed", "compare", "refresh", "write", "write_comparison", "write_page"]
+__all__ = ["Refreshed", "compare", "import_all", "refresh", "write", "write_comparison", "write_page"]
 
 
 class Refreshed(NamedTuple):
@@ -82,6 +83,19 @@ def refresh(
     wanted = [*examples_wanted(evidence), *doubted_wanted(evidence), *pairs_wanted(tables.data)]
     evidence.show(pictures=pictures_of(wanted))
     return Refreshed(evidence.tables, _make(evidence, tables.folder, beside=beside), summary(evidence), evidence)
+
+
+def import_all() -> None:
+    """Import what makes a report, which takes seconds: in a thread, while this process has little else to do."""
+    for name in (
+        "evidence.doubts",
+        "evidence.mistakes",
+        "report.page",
+        "report.html",
+        "report.markdown",
+        "report.paper",
+    ):
+        import_module(f"cnnsearch.{name}")
 
 
 def write(source: Tables | Evidence, out: Path, also: Formats | None = None, beside: Beside | None = None) -> Path:

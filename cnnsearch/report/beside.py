@@ -53,10 +53,10 @@ class Beside:
     def __exit__(self, *error: object) -> None:
         self.close()
 
-    def start(self) -> None:
-        """Start the process, where this machine has a core for it."""
+    def start(self) -> bool:
+        """Start the process, where this machine has a core for it; returns whether that was done just now."""
         if self._process is not None or detect().cores < 2:
-            return
+            return False
         with contextlib.suppress(OSError):  # it is done without
             self._place = self._stack.enter_context(scratch("cnnsearch-figures-", Path(tempfile.gettempdir())))
             self._process = subprocess.Popen(
@@ -69,6 +69,7 @@ class Beside:
                 env=self._environment,
                 start_new_session=True,  # Ctrl-C is meant for this process alone
             )
+        return self._process is not None
 
     def begin(self, tables: Tables) -> None:
         """Have the process begin with the figures of these tables, which are stored."""

@@ -155,6 +155,8 @@ def test_a_run_has_its_figures_begun_when_its_last_trial_ends(
     all_calls = Mock()
     for name in ("start", "begin", "close"):
         monkeypatch.setattr(Beside, name, getattr(all_calls, name))
+    all_calls.start.return_value = True
+    monkeypatch.setattr(report, "import_all", all_calls.import_all)
     all_calls.refresh.side_effect = report.refresh
     monkeypatch.setattr(report, "refresh", all_calls.refresh)
     few = (
@@ -164,6 +166,8 @@ def test_a_run_has_its_figures_begun_when_its_last_trial_ends(
     with prepared(small_sweep(*few), tmp_path) as ready:
         finished = execute(ready, serial=True)
     names = [name for name, _, _ in all_calls.mock_calls]
+    assert "import_all" in names
+    names = [name for name in names if name != "import_all"]  # in a thread
     begun = names.index("begin")
     assert "start" in names[:begun]
     assert names[begun : begun + 3] == ["begin", "refresh", "begin"]  # as the last trial ends, and to draw
