@@ -80,9 +80,14 @@ class Recorded:
         return [float(run["seconds"]) for run in self.runs if isinstance(run.get("seconds"), int | float)]
 
     @cached_property
+    def rows(self) -> list[dict[Any, Any]]:
+        """The rows of the table of trials, which are not to be changed."""
+        return self.tables.trials.to_dict("records")
+
+    @cached_property
     def models(self) -> list[str]:
         """Models in order of appearance, finished or not. Their colours follow this order."""
-        names = [str(row["model"]) for row in self.tables.trials.to_dict("records") if isinstance(row["model"], str)]
+        names = [str(row["model"]) for row in self.rows if isinstance(row["model"], str)]
         return list(dict.fromkeys(names))
 
     @cached_property
@@ -224,7 +229,7 @@ class Recorded:
 
     @cached_property
     def _best_epochs(self) -> dict[str, float]:
-        rows = self.tables.trials.to_dict("records")
+        rows = self.rows
         return {str(row["trial_id"]): float(row["best_epoch"]) for row in rows if not is_missing(row["best_epoch"])}
 
     def best_epoch(self, trial_id: str) -> float | None:
