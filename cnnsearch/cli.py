@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
+import os
 import shlex
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -160,7 +161,7 @@ def sweep(
         with (
             stoppable(as_json) as stopper,
             attached(address) as cluster,
-            prepared(chosen, out, dry_run=dry_run, cluster=cluster, tell=steps) as ready,
+            prepared(chosen, out, dry_run=dry_run, cluster=cluster, serial=serial, tell=steps) as ready,
         ):
             stopper.ready = ready
             steps.end()
@@ -197,8 +198,12 @@ def report(
     as_json: AsJson = False,
 ) -> None:
     """Make the report again from results alone; of several results folders, one that compares them."""
-    with answering(as_json) as answer, one_clear_message(), Steps() as steps:
+    from cnnsearch.report.beside import Beside
+
+    with answering(as_json) as answer, one_clear_message(), Steps() as steps, Beside() as second:
         steps("reading the results")
+        if len(results) == 1 and os.path.isdir(results[0]):
+            second.start()  # it imports what draws while this process does
         from cnnsearch.evidence.evidence import Evidence
         from cnnsearch.report import compare, paper, write, write_page
         from cnnsearch.report.comparison import beside, refuse_out, refuse_repeats
@@ -226,7 +231,8 @@ def report(
                 raise RequestError(f"--out {folder} cannot be written: {error.strerror}") from None
             steps("drawing the figures and writing the report")
             compared = compare(evidence, folder) if several else None
-            page = write_page(folder, compared, also=also) if compared else write(evidence[0], folder, also)
+            drawing = None if any(also) else second  # other formats are made of figures that are drawn here
+            page = write_page(folder, compared, also=also) if compared else write(evidence[0], folder, also, drawing)
             if folder == paths[0]:
                 places[0].publish()
             steps.end()

@@ -95,6 +95,7 @@ def explanation(folder: str, asked: str) -> told.Explanation:
         neighbours=_neighbours(one.settings, others),
         place=found[1] if found else None,
         log=[_line(row, one.settings.epochs) for row in rows[-LOG_LINES:]],
+        log_file=str(place.epochs_file) if place.epochs_file.is_file() else None,
         to_try=[told.Suggestion(text=one.text, command=one.command) for one in tries],
         folder=str(place.path),
         files=sorted(os.listdir(place.path)),
@@ -213,6 +214,7 @@ def explanation_text(one: told.Explanation) -> str:
     rows += _under("curves", _drawn(one.curves))
     rows += _under("neighbours", _beside(one))
     rows += _under("to try", _tips(one))
+    rows += _log(one)
     rows += [("files", f"{one.folder}: {', '.join(one.files)}")]
     rows += [("repeat it", one.repeat)] if one.repeat else []
     rows += [("again", one.again)] if one.again else []
@@ -234,10 +236,16 @@ def _tips(one: told.Explanation) -> list[str]:
 
 def _why(one: told.Explanation) -> list[tuple[str, str]]:
     error = one.trial.error
-    rows = [] if error is None else _under("why", [f"at {one.place}", _PLACE.sub("", error)] if one.place else [error])
-    if one.trial.status in ("failed", "diverged"):
-        rows += _under("log", one.log)
-    return rows
+    return [] if error is None else _under("why", [f"at {one.place}", _PLACE.sub("", error)] if one.place else [error])
+
+
+def _log(one: told.Explanation) -> list[tuple[str, str]]:
+    """Where its log is, and the end of it where it broke or may still be running."""
+    lines = [] if one.trial.status in ("done", "pruned") else list(one.log)
+    lines += [f"{one.log_file}, a line for each epoch"] if one.log_file else []
+    if one.trial.status == "left":
+        lines.append("while a run trains it, its worker's log is under Logs in the run's dashboard (docs/dashboard.md)")
+    return _under("log", lines)
 
 
 def _scores(one: told.Explanation) -> list[tuple[str, str]]:

@@ -20,6 +20,7 @@ from cnnsearch.results.record import Record
 from cnnsearch.spec.cells import combinations
 from cnnsearch.spec.data import AutoSplit, ChosenSplit
 from cnnsearch.spec.load import from_yaml
+from cnnsearch.spec.metric import METRICS, problem
 from cnnsearch.spec.model_names import is_timm
 from cnnsearch.spec.own_code import Snapshot, trusted
 from cnnsearch.spec.settings import ResolvedPrecision
@@ -202,3 +203,11 @@ def recorded_weights(results: Results, keys: set[Key], trial_id: str) -> dict[Ke
         if found[key].identity != known.get(key):
             raise ResultsError(f"{found[key].file}: these are not the weights that trial {trial_id} started from")
     return found
+
+
+def refuse_metrics(sweep: Sweep, classes: int) -> None:
+    """Raise RequestError where something is chosen by a metric that makes no sense with so many classes."""
+    for name, key in sweep.chosen_by.items():
+        if reason := problem(name, classes):
+            allowed = ", ".join(other for other in METRICS if problem(other, classes) is None)
+            raise RequestError(f"{key}: {reason}; allowed: {allowed}")

@@ -60,7 +60,7 @@ def run(
     with (
         without_talk_of_widgets(),
         attached(address) as cluster,
-        prepared(sweep, out, cluster=cluster, tell=Steps(show=cell.show) if cell else quiet) as ready,
+        prepared(sweep, out, cluster=cluster, serial=serial, tell=Steps(show=cell.show) if cell else quiet) as ready,
     ):
         if cell is None:
             return OpenedSweep.of(execute(ready, serial=serial, listen=listen).tables)

@@ -63,7 +63,7 @@ def _each(counts: Mapping[str, int]) -> str:
 def plan_text(ready: Prepared, limits: Limits = NO_LIMITS) -> str:
     """Describe the plan and its estimate, with one line for each subject."""
     sweep, dataset, sizes = ready.sweep, ready.dataset, ready.sizes
-    in_fold, side = " in a fold" if ready.folds else "", sweep.data.image_size
+    in_fold, side = " in a fold" if dataset.folds else "", sweep.data.image_size
     rows = [
         (
             "data",
@@ -249,7 +249,8 @@ def total_seconds(ready: Prepared) -> float:
     """Expected seconds of everything that is left."""
     if not ready.remaining:
         return 0.0
-    return ready.calibration.around_seconds(ready.plan.total) + sum(cost.seconds for cost in ready.costs.values())
+    around = ready.calibration.around_seconds(ready.plan.total, serial=ready.layout.is_serial)
+    return around + sum(cost.seconds for cost in ready.costs.values())
 
 
 def memory_bytes(ready: Prepared) -> int:

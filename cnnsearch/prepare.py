@@ -15,9 +15,8 @@ from typing import Any
 from cnnsearch import data as images
 from cnnsearch.data.dataset import Dataset, Form
 from cnnsearch.earlier import with_earlier
-from cnnsearch.errors import RequestError
 from cnnsearch.execution.machine.estimate import Calibration, Cost, Lengths, Sizes, representatives
-from cnnsearch.execution.machine.hardware import Hardware, Layout, detect, lay_out
+from cnnsearch.execution.machine.hardware import Hardware, Layout, detect, lay_out, lay_out_serially
 from cnnsearch.execution.machine.placement import Cluster, describe, lay_out_over, usable
 from cnnsearch.execution.machine.timing import calibrate
 from cnnsearch.execution.warden import Warden, watching
@@ -28,6 +27,7 @@ from cnnsearch.inputs import (
     named_weights,
     own_code,
     recorded_split,
+    refuse_metrics,
     without_misfits,
 )
 from cnnsearch.planning import retention
@@ -41,7 +41,6 @@ from cnnsearch.results.place import ResultsPlace, open_results
 from cnnsearch.results.record import Record
 from cnnsearch.spec.cells import Cell, size
 from cnnsearch.spec.confirm import CONFIRM
-from cnnsearch.spec.metric import METRICS, problem
 from cnnsearch.spec.own_code import Snapshot
 from cnnsearch.spec.stage import StopEarly
 from cnnsearch.spec.sweep import Sweep
@@ -109,11 +108,6 @@ class Prepared:
         """The data at the sweep's own image size."""
         return self.datasets[self.sweep.data.image_size, "bilinear"]
 
-    @property
-    def folds(self) -> tuple[str, ...]:
-        """Fingerprint of each fold that the images are dealt into; none where they are split once."""
-        return self.dataset.fold_fingerprints
-
     @cached_property
     def sizes(self) -> Sizes:
         """Images in each split; in the first fold where there are folds, whose sizes hardly differ."""
@@ -178,7 +172,13 @@ class Prepared:
 
 @contextlib.contextmanager
 def prepared(
-    sweep: Sweep, out: Path | str, *, dry_run: bool = False, cluster: Cluster | None = None, tell: Tell = quiet
+    sweep: Sweep,
+    out: Path | str,
+    *,
+    dry_run: bool = False,
+    cluster: Cluster | None = None,
+    serial: bool = False,
+    tell: Tell = quiet,
 ) -> Iterator[Prepared]:
     """Find the data, plan the trials and estimate their cost.
 
@@ -189,6 +189,7 @@ def prepared(
         out: results root, a folder or a URI.
         dry_run: change nothing in the results folder.
         cluster: where trials are to run; None for this machine.
+        serial: whether they run in this process, one after another.
         tell: called with what is being done, and how much of how many is done where that is known.
 
     Raises:
@@ -200,7 +201,7 @@ def prepared(
     sweep = with_earlier(sweep, results)
     smallest = cluster.smallest(sweep.run) if cluster else None
     hardware = smallest.given_out if smallest else detect()
-    fit: Callable[..., Layout] = functools.partial(lay_out, hardware=hardware)
+    fit: Callable[..., Layout] = functools.partial(lay_out_serially if serial else lay_out, hardware=hardware)
     if cluster:
         fit = functools.partial(lay_out_over, nodes=cluster.nodes)
     layout = fit(sweep.run)
@@ -209,13 +210,12 @@ def prepared(
     reading(0, 0)
     checking = functools.partial(tell, "looking for copies among the images")
     datasets = load_forms(sweep, weights, recorded_split(results, sweep), reading, checking)
-    _refuse_metrics(sweep, len(next(iter(datasets.values())).classes))
+    refuse_metrics(sweep, len(next(iter(datasets.values())).classes))
     tell("planning", 0, 0)
     dataset = datasets[sweep.data.image_size, "bilinear"]
     sweep = sweep.model_copy(update={"data": sweep.data.model_copy(update={"split": dataset.split})})
-    plan_from = functools.partial(
-        make_plan, sweep, dataset.fingerprint, weights=digests(weights), folds=dataset.fold_fingerprints
-    )
+    folds = dataset.fold_fingerprints
+    plan_from = functools.partial(make_plan, sweep, dataset.fingerprint, weights=digests(weights), folds=folds)
     with watching(LAST_WORDS) as warden, results.reading() if dry_run else results.locked() as results:
         if not dry_run:
             for name in results.set_damaged_aside():
@@ -259,17 +259,9 @@ def prepared(
         found = (datasets, weights, hardware, layout, calibration, outcomes, plan)
         ready = Prepared(sweep, results, *found, {}, warden, suggestions, numbers, saved, tuple(repeated))
         untested = any(records[trial_id].lacks_test for trial_id in plan.trials if trial_id in records)
-        ready = replace(ready, left_out=left_out, outside=outside(records, plan), is_untested=untested, cluster=cluster)
-        ready = replace(ready, code=code)
+        ready = replace(ready, left_out=left_out, outside=outside(records, plan), is_untested=untested)
+        ready = replace(ready, cluster=cluster, code=code)
         yield replace(ready, costs=stage_costs(ready, trials))
-
-
-def _refuse_metrics(sweep: Sweep, classes: int) -> None:
-    """Raise RequestError where something is chosen by a metric that makes no sense with so many classes."""
-    for name, key in sweep.chosen_by.items():
-        if reason := problem(name, classes):
-            allowed = ", ".join(other for other in METRICS if problem(other, classes) is None)
-            raise RequestError(f"{key}: {reason}; allowed: {allowed}")
 
 
 def outside(records: Mapping[str, Record], plan: Plan) -> dict[str, int]:

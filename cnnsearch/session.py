@@ -6,6 +6,7 @@ import contextlib
 import functools
 import math
 import signal
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -14,12 +15,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cnnsearch import report
 from cnnsearch.confirming import Chooser
 from cnnsearch.describe import write_description, write_pictures, write_provenance
 from cnnsearch.doubting import write_training
-from cnnsearch.errors import RequestError
+from cnnsearch.errors import CnnsearchError, RequestError
 from cnnsearch.execution.context import Choices, SharedContext
-from cnnsearch.execution.events import Ended, Event, Planned, Waiting
+from cnnsearch.execution.events import Ended, Event, Planned, Started, Waiting
 from cnnsearch.execution.executor import Executor
 from cnnsearch.execution.machine.hardware import Layout
 from cnnsearch.execution.machine.placement import Cluster
@@ -31,6 +33,7 @@ from cnnsearch.planning.queue import Queue
 from cnnsearch.planning.suggest import Suggester
 from cnnsearch.planning.trial import Outcome, Status, Trial
 from cnnsearch.prepare import KEPT_AT_MOST, Prepared, expected_seconds
+from cnnsearch.report.beside import Beside
 from cnnsearch.results.place import ResultsPlace
 from cnnsearch.results.tables import Tables, load
 from cnnsearch.spec.confirm import CONFIRM
@@ -140,71 +143,85 @@ def execute(
     is_needed = bool(ready.remaining) or chooser.may_add
     chosen = (executor or _executor(serial, ready)) if is_needed else None
     write_description(ready)
-    if chosen is not None:
-        keeper: _Keeper | None = None
-        queue: Queue | None = None
+    with Beside() as beside:
+        if chosen is not None:
+            keeper: _Keeper | None = None
+            queue: Queue | None = None
 
-        def hear(event: Event) -> None:
-            nonlocal plan
-            if keeper is not None:
-                keeper.hear(event)
-            if queue is not None and queue.plan is not plan:
-                plan = queue.plan
-                listen(Planned(plan))
-            listen(event)
+            def hear(event: Event) -> None:
+                nonlocal plan
+                if keeper is not None:
+                    keeper.hear(event)
+                if queue is not None and queue.plan is not plan:
+                    plan = queue.plan
+                    listen(Planned(plan))
+                listen(event)
+                if queue is not None and isinstance(event, Started | Ended):
+                    _look_ahead(queue, ready, beside)
 
-        queue = Queue(
-            ready.sweep,
-            ready.dataset.fingerprint,
-            dict(ready.outcomes),
-            digests(ready.weights),
-            ready.folds,
-            cost=functools.partial(expected_seconds, ready),
-            silence=functools.partial(_expected_silence, ready),
-            slots=ready.layout.trials_at_once,
-            history=lambda trial_id: results.here.trial(trial_id).epochs(),
-            notes=results.here.decisions.read(),
-            record=results.record_decisions,
-            max_trials=max_trials,
-            deadline=math.inf if max_seconds is None else began + max_seconds,
-            suggestions=ready.suggestions,
-            suggest=Suggester(results.record_suggestions),
-            choose=chooser,
-            adopt=functools.partial(_adopt, ready, hear),
-        )
-        keeper = _Keeper(results, queue)
+            queue = Queue(
+                ready.sweep,
+                ready.dataset.fingerprint,
+                dict(ready.outcomes),
+                digests(ready.weights),
+                ready.dataset.fold_fingerprints,
+                cost=functools.partial(expected_seconds, ready),
+                silence=functools.partial(_expected_silence, ready),
+                slots=ready.layout.trials_at_once,
+                history=lambda trial_id: results.here.trial(trial_id).epochs(),
+                notes=results.here.decisions.read(),
+                record=results.record_decisions,
+                max_trials=max_trials,
+                deadline=math.inf if max_seconds is None else began + max_seconds,
+                suggestions=ready.suggestions,
+                suggest=Suggester(results.record_suggestions),
+                choose=chooser,
+                adopt=functools.partial(_adopt, ready, hear),
+            )
+            keeper = _Keeper(results, queue)
 
-        try:
-            # Executors end by themselves; the alarm is for one that does not.
-            with _time_limit(None if max_seconds is None else max_seconds + OVERDUE_SECONDS):
-                if ready.remaining or not queue.is_exhausted:
-                    chosen(queue, shared_context(ready), ready.layout, ready.sweep.run, hear)
-            time_is_up = queue.is_time_up and not queue.is_exhausted
-        except _Overdue:
-            time_is_up = True
-        trials_are_up = queue.is_at_limit
-        plan = queue.plan
-        keeper.drop()
-        results.pull()
-    seconds = time.monotonic() - began
-    listen(Waiting("writing the tables"))
-    if is_needed or not results.here.read("provenance.json"):
-        write_provenance(ready, started_at, seconds, command)
-    tables = load(results.here.path)
-    counts = {str(status): int(count) for status, count in Counter(tables.trials["status"]).items()}
-    page: Path | None = None
-    answer: list[tuple[str, str]] = []
-    evidence: Evidence | None = None
-    if counts:
-        listen(Waiting("bringing the report up to date"))
-        from cnnsearch import report
-
-        asked = functools.partial(write_training, results, plan, shared_context(ready), ready.dataset)
-        made = report.refresh(tables, functools.partial(write_pictures, results, ready.dataset), asked)
-        tables, page, answer, evidence = made
-    results.publish()
+            try:
+                # Executors end by themselves; the alarm is for one that does not.
+                with _time_limit(None if max_seconds is None else max_seconds + OVERDUE_SECONDS):
+                    if ready.remaining or not queue.is_exhausted:
+                        chosen(queue, shared_context(ready), ready.layout, ready.sweep.run, hear)
+                time_is_up = queue.is_time_up and not queue.is_exhausted
+            except _Overdue:
+                time_is_up = True
+            trials_are_up = queue.is_at_limit
+            plan = queue.plan
+            keeper.drop()
+            results.pull()
+        seconds = time.monotonic() - began
+        listen(Waiting("writing the tables"))
+        if is_needed or not results.here.read("provenance.json"):
+            write_provenance(ready, started_at, seconds, command)
+        tables = load(results.here.path)
+        counts = {str(status): int(count) for status, count in Counter(tables.trials["status"]).items()}
+        page: Path | None = None
+        answer: list[tuple[str, str]] = []
+        evidence: Evidence | None = None
+        if counts:
+            listen(Waiting("bringing the report up to date"))
+            asked = functools.partial(write_training, results, plan, shared_context(ready), ready.dataset)
+            made = report.refresh(tables, functools.partial(write_pictures, results, ready.dataset), asked, beside)
+            tables, page, answer, evidence = made
+        results.publish()
     uri = str(results) if ready.is_remote else None
     return Finished(tables, counts, seconds, page, time_is_up, trials_are_up, uri, answer, evidence, plan)
+
+
+def _look_ahead(queue: Queue, ready: Prepared, beside: Beside) -> None:
+    """Prepare the report while the last trials run, and begin with its figures when all have ended.
+
+    Then it has a head start while the executor ends.
+    """
+    left = queue.plan.total - queue.plan.lost - len(queue.outcomes)
+    if left <= ready.layout.trials_at_once and beside.start():
+        threading.Thread(target=report.import_all, daemon=True).start()
+    if queue.is_exhausted and not ready.is_remote:
+        with contextlib.suppress(CnnsearchError, OSError):  # it is said when the report is made
+            beside.begin(load(ready.results.here.path))
 
 
 def _refuse_untested(ready: Prepared) -> None:

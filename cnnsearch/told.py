@@ -267,6 +267,7 @@ class Explanation(Part):
     )
     place: Text | None = Field(description="of a failure: the file, line and function that it came from")
     log: list[Text] = Field(description="what is known of its last epochs, a line each")
+    log_file: Text | None = Field(None, description="file with a line for each epoch; null where none was written")
     to_try: list[Suggestion] = Field(description="what to try next, the first thing first")
     folder: Text = Field(description="folder of its files")
     files: list[Text] = Field(description="names of the files in it")

@@ -20,6 +20,7 @@ from cnnsearch.execution.machine import timing
 from cnnsearch.execution.machine.estimate import Calibration, workload_key
 from cnnsearch.execution.machine.hardware import Hardware, Layout
 from cnnsearch.planning.trial import Trial
+from cnnsearch.report.beside import Beside
 from cnnsearch.results.tables import Tables
 
 if TYPE_CHECKING:
@@ -37,7 +38,9 @@ TIMED = {
 }
 
 
-def refresh(tables: Tables, pictures_of: Callable[[list[str]], dict[str, Any]], training_of: Any = None) -> Refreshed:
+def refresh(
+    tables: Tables, pictures_of: Callable[[list[str]], dict[str, Any]], training_of: Any = None, beside: Any = None
+) -> Refreshed:
     """Write one line in the place of a report; the answer and the pictures are the real ones."""
     from cnnsearch.evidence.evidence import Evidence
     from cnnsearch.evidence.mistakes import examples_wanted
@@ -56,7 +59,7 @@ def _line(tables: Tables) -> Path:
 
 
 def refresh_alone(
-    tables: Tables, pictures_of: Callable[[list[str]], dict[str, Any]], training_of: Any = None
+    tables: Tables, pictures_of: Callable[[list[str]], dict[str, Any]], training_of: Any = None, beside: Any = None
 ) -> tuple[Tables, Path, list[Any], None]:
     """Write that line without what it takes seconds to import: there is no answer then, and no picture."""
     return tables, _line(tables), [], None
@@ -78,10 +81,14 @@ def shorten(put: Callable[[Any, str, Any], None]) -> None:
     from cnnsearch import report
 
     WHOLE.update({(report, "refresh"): report.refresh, (prepare, "calibrate"): timing.calibrate})
+    WHOLE[Beside, "start"] = Beside.start
     put(report, "refresh", refresh)
+    put(*ALONE)
     put(*TIMINGS)
 
 
+ALONE = (Beside, "start", lambda self: None)
+"""What `setattr` takes to have no process beside this one."""
 TIMINGS = (prepare, "calibrate", calibrate)
 """What `setattr` takes to leave out timings alone."""
 
@@ -91,5 +98,6 @@ if __name__ == "__main__":
 
     sys.path[0] = os.getcwd()  # as `python -m` has it
     setattr(*TIMINGS)
+    setattr(*ALONE)
     vars(cnnsearch)["report"] = SimpleNamespace(refresh=refresh_alone)  # what `from cnnsearch import report` finds
     run_alone(sweep)

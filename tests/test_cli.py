@@ -90,6 +90,8 @@ def test_part1_from_command_to_report_and_again(tmp_path: Path) -> None:
 
 
 def test_dry_run_starts_and_writes_nothing(tmp_path: Path) -> None:
+    alone = ask("part1", *SETTINGS, "--dry-run", "--serial", "--out", tmp_path / "results")
+    assert ", 1 trial at a time, " in alone.stdout
     done = ask("part1", *SETTINGS, "--dry-run", "--out", tmp_path / "results")
     assert done.returncode == 0, done.stderr
     assert "16 trials (0 already done), about" in done.stdout

@@ -97,6 +97,8 @@ def test_the_best(trained: Path) -> None:
     assert len(text.splitlines()) <= 24
     assert rows_of(text)["scores"][0].startswith(", ".join(texts))
     assert rows_of(text)["again"] == [found["again"]]
+    assert found["log_file"] == str(Results(trained).trial(found["trial"]["id"]).epochs_file)
+    assert rows_of(text)["log"] == [f"{found['log_file']}, a line for each epoch"]
     assert found["repeat"] == f"cnnsearch reproduce {trained} {found['trial']['id']}"
     assert rows_of(text)["repeat it"] == [found["repeat"]]
     assert ask(trained, found["trial"]["id"][:8], command="explain").stdout == text
@@ -118,7 +120,9 @@ def test_a_trial_that_diverged(trained: Path) -> None:
     own = one_with(Results(trained), lr=100.0, batch_size=6)
     rows = rows_of(ask(trained, own.trial_id, command="explain").stdout)
     assert rows["why"] == [own.error]
-    assert "loss is no number" in rows["log"][-1]
+    *_, last, place = rows["log"]
+    assert "loss is no number" in last
+    assert place.split(",")[0] == str(Results(trained).trial(own.trial_id).epochs_file)
     assert rows["to try"] == ["Leave it out: with learning rate 0.01 and all else equal, training went to its end."]
     assert "scores" not in rows
 
@@ -140,7 +144,9 @@ def test_a_failure_names_its_place_first(results: Results) -> None:
     assert (found["validation"], found["setting"]) == (None, None)
     rows = rows_of(answer.stderr)
     assert rows["why"] == ["at train.py, line 9, in step", "ValueError: no such layer"]
-    assert rows["log"][-1].startswith("epoch 2/2, train loss ")
+    *_, last, place = rows["log"]
+    assert last.startswith("epoch 2/2, train loss ")
+    assert place == f"{results.trial(own.trial_id).epochs_file}, a line for each epoch"
     assert rows["to try"] == ["It would fail again: leave out such a setting, or report the error."]
 
 
@@ -184,6 +190,10 @@ def test_a_trial_that_has_not_ended(results: Results) -> None:
     found = valid(answer)
     assert (found["trial"]["status"], found["trial"]["epochs_done"], found["to_try"]) == ("left", 2, [])
     assert "has not ended, 2 of 2 epochs" in answer.stderr
+    *_, last, place, dashboard = rows_of(answer.stderr)["log"]
+    assert last.startswith("epoch 2/2, train loss ")
+    assert place == f"{found['log_file']}, a line for each epoch"
+    assert "dashboard" in dashboard
 
 
 def test_a_trial_without_weights(results: Results) -> None:

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
+from cnnsearch import prepare
 from cnnsearch.describe import write_description
+from cnnsearch.execution.machine import hardware
+from cnnsearch.plan_text import total_seconds
 from cnnsearch.prepare import prepared
 from cnnsearch.spec.data import FillSplit, StratifiedSplit
 from cnnsearch.spec.load import load_sweep
+from cnnsearch.spec.sweep import Sweep
 from tests.data.making import fill_folder
 
 
@@ -28,3 +36,17 @@ def test_a_split_that_is_left_open_is_settled_once_for_a_results_folder(tmp_path
     asked = load_sweep("part1", profile="quick", data=str(photos), values={"data.split.train": 0.5})
     with prepared(asked.with_values({"data.image_size": 8}), tmp_path) as ready:
         assert ready.sweep.data.split == StratifiedSplit(train=0.5, val=0.2)
+
+
+def test_trials_of_this_process_are_planned_one_after_another(
+    small_sweep: Callable[..., Sweep], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prepare, "detect", lambda: replace(hardware.detect(), cores=2))
+    seconds = []
+    for serial in (False, True):
+        with prepared(small_sweep(), tmp_path, dry_run=True, serial=serial) as ready:
+            assert ready.layout.trials_at_once == 2 - serial
+            seconds.append(sum(cost.seconds for cost in ready.costs.values()))
+            without_ray = ready.calibration.around_seconds(ready.plan.total, serial=True)
+            assert (total_seconds(ready) == pytest.approx(seconds[-1] + without_ray)) is serial
+    assert seconds[1] == pytest.approx(2 * seconds[0])

@@ -22,6 +22,9 @@ from cnnsearch.spec.confirm import CONFIRM
 from cnnsearch.spec.metric import DEFAULT, METRICS, Metric
 from cnnsearch.spec.values import Values
 
+MOST_KEPT_BYTES = 64 * 1024**2
+"""Memory for means over seeds that are kept; of more settings or examples, the others are computed each time."""
+
 
 class Compared(Folded):
     """The settings of a sweep, their scores, and comparisons between them."""
@@ -75,7 +78,7 @@ class Compared(Folded):
     @cached_property
     def varying(self) -> list[str]:
         """The axes that differ between any two trials, finished or not: what a label has to mention."""
-        rows = [axis_values(row) for row in self.tables.trials.to_dict("records")]
+        rows = [axis_values(row) for row in self.rows]
         return [axis for axis in axes_in(rows) if len({row[axis] for row in rows}) > 1]
 
     def label(self, configuration: Configuration, *, omit: Iterable[str] = (), separator: str = ", ") -> str:
@@ -289,41 +292,51 @@ class Compared(Folded):
         Returns None without pairs, or where predictions are missing.
         """
         if self.is_by_fold(self.judged_on):
-            return self._compare_by_fold(pairs)
+            return self.compare_by_fold(pairs)
+        seeds, basis, worth = fewest_seeds(pairs), basis_of(pairs), self._worth(self.judged_on)
+        if basis == "pairs":
+            return self._compare_means(pairs, seeds, worth)
         tables = [(self.observed(a), self.observed(b)) for a, b in pairs]
         known = [(a, b) for a, b in tables if a is not None and b is not None]
         if not known or len(known) != len(tables):
             return None
-        seeds, basis, worth = fewest_seeds(pairs), basis_of(pairs), self._worth(self.judged_on)
-        if basis == "pairs":
-            differences = np.stack([a.mean(axis=0) - b.mean(axis=0) for a, b in known])
-            return _comparison(known, crossed.differs_from_zero(Answered.of(differences, worth)), basis, seeds)
         if basis == "seeds":
             if len(pairs) == 1:
                 sides = [self.answered(one) for one in pairs[0]]
                 assert sides[0] is not None  # there are seeds enough, and their tables are known
                 assert sides[1] is not None
-                return _comparison(known, crossed.difference(sides[0], sides[1]), basis, seeds)
+                return Comparison.of(_whole(known), crossed.difference(sides[0], sides[1]), basis, seeds)
             # Of several pairs, the first seed of each is one repetition, the second another.
             a, b = (np.mean([side[:seeds] for side in sides], axis=0) for sides in zip(*known, strict=True))
             found = crossed.difference(Answered.of(a, worth), Answered.of(b, worth))
-            return _comparison(known, found, basis, seeds)
-        return _comparison(known, _of_networks(known, worth), basis, seeds)
+            return Comparison.of(_whole(known), found, basis, seeds)
+        return Comparison.of(_whole(known), _of_networks(known, worth), basis, seeds)
 
-    def _compare_by_fold(self, pairs: Pairs) -> Comparison | None:
-        """Compare over the folds that all settings have; of several pairs no surer than over the pairs."""
-        sides = by_fold.shared([self.fold_scores(one) for pair in pairs for one in pair]) if pairs else []
-        if not sides or len(sides[0]) < 2:
+    def _compare_means(self, pairs: Pairs, seeds: int, worth: int) -> Comparison | None:
+        """See `compare`: each pair is one repetition, with its seeds averaged."""
+        means = [(self._mean(a), self._mean(b)) for a, b in pairs]
+        known = [(a, b) for a, b in means if a is not None and b is not None]
+        if len(known) != len(means):
             return None
-        known = [(a[:, None], b[:, None]) for a, b in zip(sides[::2], sides[1::2], strict=True)]
-        found = crossed.differs_from_zero(self._of_folds(np.mean([a - b for a, b in known], axis=0)[:, 0]))
-        folds = len(sides[0])
-        if folds < LEAST_SEEDS:
-            return _comparison(known, found, "networks", folds)._replace(unit="fold")
-        if len(pairs) >= LEAST_PAIRS:
-            found = crossed.less_sure(found, by_fold.over_pairs(np.array([float((a - b).mean()) for a, b in known])))
-            return _comparison(known, found, "pairs", folds)._replace(unit="fold")
-        return _comparison(known, found, "seeds", folds)._replace(unit="fold")
+        found = crossed.differs_from_zero(Answered.of(np.stack([a - b for (a, _), (b, _) in known]), worth))
+        return Comparison.of([(a, b) for (_, a), (_, b) in known], found, "pairs", seeds)
+
+    def _mean(self, configuration: Configuration) -> tuple[NDArray[np.float64], float] | None:
+        """What a setting is compared by, as a mean over its seeds: for each example, and over all.
+
+        An axis with many values has every setting compared many times.
+        """
+        if configuration.key in self._means:
+            return self._means[configuration.key]
+        table = self.observed(configuration)
+        found = None if table is None else (table.mean(axis=0), float(table.mean()))
+        if found is None or found[0].nbytes * len(self._means) < MOST_KEPT_BYTES:
+            self._means[configuration.key] = found
+        return found
+
+    @cached_property
+    def _means(self) -> dict[str, tuple[NDArray[np.float64], float] | None]:
+        return {}
 
     def change(self, configuration: Configuration) -> Comparison | None:
         """Compare the networks of a setting after their training with what they started from, on the same examples.
@@ -331,18 +344,12 @@ class Compared(Folded):
         A statement about these networks, which need no repetition.
         """
         if self.is_by_fold(self.judged_on):
-            scores = [self.fold_scores(configuration, moment) for moment in ("best", "before")]
-            ends = by_fold.shared(scores)
-            if len(ends[0]) < 2:
-                return None
-            over_folds = by_fold.difference(ends[0], ends[1], self.folds, self._fold_images)
-            known = [(ends[0][:, None], ends[1][:, None])]
-            return _comparison(known, over_folds, "networks", len(ends[0]))._replace(of_networks=True)
+            return self.change_by_fold(configuration)
         after, before = self.observed(configuration), self.observed(configuration, moment="before")
         if after is None or before is None:
             return None
         found = _of_networks([(after, before)], self._worth(self.judged_on))
-        return _comparison([(after, before)], found, "networks", len(after))._replace(of_networks=True)
+        return Comparison.of(_whole([(after, before)]), found, "networks", len(after))._replace(of_networks=True)
 
 
 Pairs = Sequence[tuple[Configuration, Configuration]]
@@ -377,15 +384,6 @@ def _of_networks(known: Tables, worth: int) -> crossed.Crossed:
     return crossed.Crossed(stats.paired_difference(mean, np.zeros(mean.size)), p_value, 0.0, 0.0)
 
 
-def _comparison(known: Tables, found: crossed.Crossed, basis: Basis, seeds: int) -> Comparison:
-    """Add what else a sentence tells: how many were compared, and how often A is ahead."""
-    return Comparison(
-        difference=found.estimate,
-        p_value=found.p_value,
-        basis=basis,
-        pairs=len(known),
-        seeds=seeds,
-        ahead=sum(float(a.mean()) > float(b.mean()) for a, b in known),
-        between=found.between,
-        over_images=found.over_images,
-    )
+def _whole(known: Tables) -> list[tuple[float, float]]:
+    """For each pair of settings, the mean of A and that of B over all."""
+    return [(float(a.mean()), float(b.mean())) for a, b in known]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 from cnnsearch import stats
+from cnnsearch.evidence.crossed import Crossed
 from cnnsearch.spec.confirm import LEAST_SEEDS
 
 __all__ = ["LEAST_PAIRS", "LEAST_SEEDS", "Basis", "Comparison", "Score"]
@@ -85,6 +87,23 @@ class Comparison(NamedTuple):
     """Whether it is a statement about these networks, so that nothing needs to be repeated."""
     unit: str = "seed"
     """What the networks of a setting differ in: see `Recorded.unit`."""
+
+    @classmethod
+    def of(
+        cls, means: Sequence[tuple[float, float]], found: Crossed, basis: Basis, seeds: int, unit: str = "seed"
+    ) -> Comparison:
+        """Add what else a sentence tells: how many were compared, and how often A is ahead by its mean."""
+        return cls(
+            difference=found.estimate,
+            p_value=found.p_value,
+            basis=basis,
+            pairs=len(means),
+            seeds=seeds,
+            ahead=sum(a > b for a, b in means),
+            between=found.between,
+            over_images=found.over_images,
+            unit=unit,
+        )
 
     @property
     def can_tell(self) -> bool:

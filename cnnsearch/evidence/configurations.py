@@ -186,17 +186,27 @@ def best_of(configurations: Iterable[Configuration]) -> Configuration | None:
     return max(configurations, key=lambda s: (len(s.trial_ids), s.worth, -s.order), default=None)
 
 
+class Matching:
+    """Finds configurations that differ in one axis alone."""
+
+    def __init__(self, configurations: Sequence[Configuration], axis: str) -> None:
+        """Sort the configurations by this axis, once for all pairs of its values."""
+        self._sorted: dict[Value, list[tuple[tuple[object, ...], Configuration]]] = {}
+        for one in configurations:
+            rest = (one.parent, *((a, v) for a, v in one.values.items() if a != axis))
+            self._sorted.setdefault(one.values[axis], []).append((rest, one))
+
+    def pairs(self, value: Value, other: Value) -> list[tuple[Configuration, Configuration]]:
+        """Pairs of configurations: the first has `value`, the second `other`, and all else is the same."""
+        have = dict(self._sorted.get(other, ()))
+        return [(one, have[rest]) for rest, one in self._sorted.get(value, ()) if rest in have]
+
+
 def matched(
     configurations: Sequence[Configuration], axis: str, value: Value, other: Value
 ) -> list[tuple[Configuration, Configuration]]:
     """Pairs of configurations that differ in `axis` alone: the first has `value`, the second `other`."""
-
-    def rest(configuration: Configuration) -> tuple[object, ...]:
-        return (configuration.parent, *((a, v) for a, v in configuration.values.items() if a != axis))
-
-    have = {rest(c): c for c in configurations if c.values[axis] == other}
-    firsts = [c for c in configurations if c.values[axis] == value]
-    return [(c, have[rest(c)]) for c in firsts if rest(c) in have]
+    return Matching(configurations, axis).pairs(value, other)
 
 
 def preferred(configurations: Sequence[Configuration], axis: str) -> Value:

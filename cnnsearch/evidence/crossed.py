@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import optimize, special
+from scipy import special
 
 from cnnsearch.stats import LEVEL, Estimate, score_interval
 
@@ -101,7 +101,9 @@ def _prior(variances: NDArray[np.float64], degrees: NDArray[np.float64]) -> tupl
     differing = float(logs.var(ddof=1) - by_chance.mean() + _CAUTION * error)
     if differing <= 1e-6:
         return float(np.exp(logs.mean())), float("inf")
-    worth = 2 * optimize.brentq(lambda x: special.polygamma(1, x) - differing, 1e-3, 1e9)
+    from scipy.optimize import brentq  # it takes a while to import, and few sweeps need it
+
+    worth = 2 * brentq(lambda x: special.polygamma(1, x) - differing, 1e-3, 1e9)
     return float(np.exp(logs.mean() + special.digamma(worth / 2) - np.log(worth / 2))), float(worth)
 
 

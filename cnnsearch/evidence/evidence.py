@@ -181,7 +181,7 @@ class Evidence(Compared):
         """The settings that finished fewer seeds than others of their stage."""
         most = {stage: max(len(c.trial_ids) for c in self.stage(stage)) for stage in self.stages}
         # A contender that was told to be worse gets no more seeds; one that lost a seed lacks it.
-        rows = self.tables.trials.to_dict("records") if self.is_confirmed else []
+        rows = self.rows if self.is_confirmed else []
         lost = {row["confirms"] for row in rows if row["status"] != "done"}
         fewer = [c for c in self.configurations if len(c.trial_ids) < most[c.stage]]
         return [c for c in fewer if c.confirms is None or c.confirms in lost]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
@@ -9,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cnnsearch.evidence import by_fold
+from cnnsearch.evidence.comparisons import LEAST_PAIRS, LEAST_SEEDS, Basis, Comparison
 from cnnsearch.evidence.configurations import Configuration, is_missing
-from cnnsearch.evidence.crossed import Answered
+from cnnsearch.evidence.crossed import Answered, differs_from_zero, less_sure
 from cnnsearch.evidence.recorded import Recorded
 from cnnsearch.spec.metric import Metric
 
@@ -52,3 +54,24 @@ class Folded(Recorded):
     def _of_folds(self, scores: NDArray[np.float64], metric: Metric | None = None) -> Answered:
         """See `by_fold.condensed`."""
         return by_fold.condensed(scores, self.folds, self._fold_images if (metric or self.metric).is_share else 0)
+
+    def compare_by_fold(self, pairs: Sequence[tuple[Configuration, Configuration]]) -> Comparison | None:
+        """Compare over the folds that all settings have; of several pairs no surer than over the pairs."""
+        sides = by_fold.shared([self.fold_scores(one) for pair in pairs for one in pair]) if pairs else []
+        if not sides or len(sides[0]) < 2:
+            return None
+        means = [(float(a.mean()), float(b.mean())) for a, b in zip(sides[::2], sides[1::2], strict=True)]
+        found = differs_from_zero(self._of_folds(np.mean(sides[::2], axis=0) - np.mean(sides[1::2], axis=0)))
+        basis: Basis = "seeds" if len(sides[0]) >= LEAST_SEEDS else "networks"
+        if basis == "seeds" and len(pairs) >= LEAST_PAIRS:
+            found, basis = less_sure(found, by_fold.over_pairs(np.array([a - b for a, b in means]))), "pairs"
+        return Comparison.of(means, found, basis, len(sides[0]), unit="fold")
+
+    def change_by_fold(self, configuration: Configuration) -> Comparison | None:
+        """Compare the networks of a setting after their training with what they started from, fold by fold."""
+        after, before = by_fold.shared([self.fold_scores(configuration, moment) for moment in ("best", "before")])
+        if len(after) < 2:
+            return None
+        found = by_fold.difference(after, before, self.folds, self._fold_images)
+        means = [(float(after.mean()), float(before.mean()))]
+        return Comparison.of(means, found, "networks", len(after), unit="fold")._replace(of_networks=True)

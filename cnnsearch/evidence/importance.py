@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import special, stats
+from scipy import special
 
 from cnnsearch.stats import SIGNIFICANCE, Estimate
 
@@ -102,7 +102,9 @@ def _against_permuted(
     ranks that a cubic in the axis's position explains, or the mean of each of its words, among the trials in which the
     axis has a part; as the p-value of its F-test, so that axes with more coefficients do not weigh more.
     """
-    ranks = stats.rankdata(target)
+    from scipy.stats import rankdata  # it takes half a second to import, and only searches need it
+
+    ranks = rankdata(target)
     orders = [ranks, *(rng.permutation(ranks) for _ in range(_PERMUTATIONS))]
     scores = np.array(orders).T  # [rows, 1 + permutations]
     surprise = np.array([_surprise(values, kinds.get(name), scores) for name, values in columns.items()])

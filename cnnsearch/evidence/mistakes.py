@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -114,10 +114,4 @@ def most_sure_and_wrong(evidence: Evidence, limit: int = MOST_WRONG) -> list[Wro
 
 def examples_wanted(source: Tables | Evidence, limit: int = MOST_WRONG) -> list[str]:
     """Names of the test examples that a report shows pictures of: see `most_sure_and_wrong`."""
-    evidence = as_evidence(source)
-    best, tables = evidence.best, evidence.tables
-    if best is None:
-        return []
-    wanted = best.trial_ids if evidence.folds else best.trial_ids[:1]
-    answers = tables.predictions[tables.predictions["trial_id"].isin(wanted)]
-    return [wrong.example for wrong in most_sure_and_wrong(Evidence(replace(tables, predictions=answers)), limit)]
+    return [wrong.example for wrong in most_sure_and_wrong(as_evidence(source), limit)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -44,6 +45,13 @@ class Recorded:
         """Settings are compared by `metric`; by default by that of the sweep."""
         self.tables = tables
         self.metric = METRICS[metric or tables.sweep.metric]
+
+    def show(self, **lacking: dict[str, Any]) -> None:
+        """Put `pictures` of some examples into the tables, or the `training` images that are doubted.
+
+        No fact that is kept depends on either.
+        """
+        self.tables = replace(self.tables, **lacking)  # type: ignore[arg-type]
 
     @property
     def judged_on(self) -> str:
@@ -100,9 +108,14 @@ class Recorded:
         return [float(run["seconds"]) for run in self.runs if isinstance(run.get("seconds"), int | float)]
 
     @cached_property
+    def rows(self) -> list[dict[Any, Any]]:
+        """The rows of the table of trials, which are not to be changed."""
+        return self.tables.trials.to_dict("records")
+
+    @cached_property
     def models(self) -> list[str]:
         """Models in order of appearance, finished or not. Their colours follow this order."""
-        names = [str(row["model"]) for row in self.tables.trials.to_dict("records") if isinstance(row["model"], str)]
+        names = [str(row["model"]) for row in self.rows if isinstance(row["model"], str)]
         return list(dict.fromkeys(names))
 
     @cached_property
@@ -281,7 +294,7 @@ class Recorded:
 
     @cached_property
     def _best_epochs(self) -> dict[str, float]:
-        rows = self.tables.trials.to_dict("records")
+        rows = self.rows
         return {str(row["trial_id"]): float(row["best_epoch"]) for row in rows if not is_missing(row["best_epoch"])}
 
     def best_epoch(self, trial_id: str) -> float | None:

@@ -13,7 +13,7 @@ from typing import TypeVar
 from cnnsearch.evidence.axes import main_stage
 from cnnsearch.evidence.compared import Compared, Pairs, basis_of
 from cnnsearch.evidence.comparisons import LEAST_PAIRS, Comparison
-from cnnsearch.evidence.configurations import Configuration, best_of, distinct, matched, preferred
+from cnnsearch.evidence.configurations import Configuration, Matching, best_of, distinct, matched, preferred
 from cnnsearch.evidence.families import families
 from cnnsearch.spec.axis_words import Value
 
@@ -95,9 +95,9 @@ def _of_axis(compared: Compared, stage: str, axis: str) -> Iterator[tuple[Key, P
     if len(values) < 2:
         return
     lead = preferred(configurations, axis)
+    matching = Matching(configurations, axis)
     for value, other in _led(values, lead):
-        pairs = matched(configurations, axis, value, other)
-        yield of_values(stage, axis, value, other), pairs, value == lead
+        yield of_values(stage, axis, value, other), matching.pairs(value, other), value == lead
         if len(values) == 2 and len(compared.models) > 1:
             for model in compared.models:
                 of_one = [c for c in configurations if c.model == model]

@@ -109,7 +109,8 @@ def _cells(axes: Axes, matrix: NDArray[np.int64], shares: NDArray[np.float64], *
     if not numbers:
         return
     for (i, j), strength in zip(filled, strengths, strict=True):
-        axes.text(
+        number = axes.text(
             j, i, str(matrix[i, j]), ha="center", va="center_baseline", fontsize=font, color=text_on_heat(strength),
             fontweight="bold" if i == j else "normal",
         )  # fmt: skip
+        number.set_in_layout(False)  # it lies within its cell: the figure's extent need not be found from it

@@ -1,16 +1,18 @@
 """The report of a sweep, or of several side by side: report.html, report.md and plots/, made from tables alone.
 
 `findings` says what was found, `advice` what to try next, `figures` and `rows` show it, `page` puts all in order, and
-`html` and `markdown` write it down; `claims` decides how sure a sentence is, and `freshness` knows whether a report
-need be made again. `comparison` sets several sweeps against each other. All facts come from `cnnsearch.evidence`.
+`html` and `markdown` write it down; `beside` has a second process draw some of the figures; `claims` decides how sure
+a sentence is, and `freshness` knows whether a report need be made again. `comparison` sets several sweeps against each
+other. All facts come from `cnnsearch.evidence`.
 
 What draws and computes is imported where a report is made: a command that finds its report up to date needs none of it.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -21,11 +23,12 @@ from cnnsearch.storage.durable import write_whole
 
 if TYPE_CHECKING:
     from cnnsearch.evidence.evidence import Evidence
+    from cnnsearch.report.beside import Beside
     from cnnsearch.report.comparison import ComparisonPage
     from cnnsearch.report.page import Page
     from cnnsearch.report.paper import Formats
 
-__all__ = ["Refreshed", "compare", "refresh", "write", "write_comparison", "write_page"]
+__all__ = ["Refreshed", "compare", "import_all", "refresh", "write", "write_comparison", "write_page"]
 
 
 class Refreshed(NamedTuple):
@@ -52,6 +55,7 @@ def refresh(
     tables: Tables,
     pictures_of: Callable[[list[str]], dict[str, Any]],
     training_of: Callable[[list[str]], dict[str, Any]] = lambda asked: {},
+    beside: Beside | None = None,
 ) -> Refreshed:
     """Bring the report in the tables' folder up to date: make it again only where it would differ.
 
@@ -61,6 +65,7 @@ def refresh(
             returns what `Tables.pictures` holds.
         training_of: called before, with the ids of the best trials; returns what `Tables.training` holds, or nothing
             where that stays as it is.
+        beside: draws some of the figures.
 
     Raises RunError where the folder cannot be written.
     """
@@ -73,30 +78,46 @@ def refresh(
     from cnnsearch.report.findings import summary
     from cnnsearch.report.labels import pairs_wanted
 
-    tables = replace(tables, training=training_of(judges(tables)) or tables.training)
     evidence = Evidence(tables)
+    evidence.show(training=training_of(judges(tables)) or tables.training)
     wanted = [*examples_wanted(evidence), *doubted_wanted(evidence), *pairs_wanted(tables.data)]
-    tables = replace(tables, pictures=pictures_of(wanted))
-    evidence = Evidence(tables)
-    return Refreshed(tables, _make(evidence, tables.folder), summary(evidence), evidence)
+    evidence.show(pictures=pictures_of(wanted))
+    return Refreshed(evidence.tables, _make(evidence, tables.folder, beside=beside), summary(evidence), evidence)
 
 
-def write(source: Tables | Evidence, out: Path, also: Formats | None = None) -> Path:
+def import_all() -> None:
+    """Import what makes a report, which takes seconds: in a thread, while this process has little else to do."""
+    for name in (
+        "evidence.doubts",
+        "evidence.mistakes",
+        "report.page",
+        "report.html",
+        "report.markdown",
+        "report.paper",
+    ):
+        import_module(f"cnnsearch.{name}")
+
+
+def write(source: Tables | Evidence, out: Path, also: Formats | None = None, beside: Beside | None = None) -> Path:
     """Write report.html, report.md and plots/*.png into `out`, and what `also` asks for; returns the first's path.
+
+    `beside` draws some of the figures.
 
     Every file appears whole or not at all. Pictures of an earlier report in `out` are removed, other files are not. The
     same tables give the same bytes. Raises RunError where `out` cannot be written.
     """
     from cnnsearch.evidence.evidence import as_evidence
 
-    return _make(as_evidence(source), out, also)
+    return _make(as_evidence(source), out, also, beside)
 
 
-def _make(evidence: Evidence, out: Path, also: Formats | None = None) -> Path:
+def _make(evidence: Evidence, out: Path, also: Formats | None = None, beside: Beside | None = None) -> Path:
     from cnnsearch.report.findings import summary
     from cnnsearch.report.page import assemble
+    from cnnsearch.report.pictures import draw_all
 
-    return write_page(out, assemble(evidence), freshness.made_from(evidence.tables), summary(evidence), also)
+    draw = functools.partial(beside.draw, evidence.tables) if beside else draw_all
+    return write_page(out, assemble(evidence, draw), freshness.made_from(evidence.tables), summary(evidence), also)
 
 
 def write_comparison(tables: Sequence[Tables], out: Path) -> Path:
@@ -127,8 +148,8 @@ def write_page(
     Raises RunError.
     """
     from cnnsearch.report import html, markdown, paper
-    from cnnsearch.report.figures import warn_undrawn
     from cnnsearch.report.page import Page
+    from cnnsearch.report.pictures import warn_undrawn
 
     plots = out / "plots"
     if plots.is_symlink():

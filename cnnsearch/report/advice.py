@@ -129,7 +129,7 @@ OF_THE_PROGRAM = re.compile(r"^\w+: .*\(\w+\.py, line \d+, in [\w<>]+\)$", re.DO
 
 def _smaller_steps(evidence: Evidence) -> list[Advice]:
     """Advice where trials diverged and none finished: smaller learning rates."""
-    rates = [float(row["lr"]) for row in evidence.tables.trials.to_dict("records") if row["status"] == "diverged"]
+    rates = [float(row["lr"]) for row in evidence.rows if row["status"] == "diverged"]
     if not rates or "pruned" in set(evidence.tables.trials["status"]):
         return []
     shown = listed([format_value(min(rates) / 10), format_value(min(rates) / 100)], "or")

@@ -16,7 +16,7 @@ from cnnsearch.evidence.evidence import Evidence, as_evidence
 from cnnsearch.evidence.part import Part
 from cnnsearch.evidence.shown import MOST_OF_A_PART
 from cnnsearch.evidence.verdicts import CANNOT_TELL, CLEAR, SUGGESTIVE
-from cnnsearch.plots import parts as drawn
+from cnnsearch.plots import parts as figures
 from cnnsearch.report.claims import Answer, Finding
 from cnnsearch.report.cost import (
     LONGER,
@@ -28,9 +28,9 @@ from cnnsearch.report.cost import (
     total_seconds,
 )
 from cnnsearch.report.differences import warnings
-from cnnsearch.report.figures import Picture, picture_of, present
 from cnnsearch.report.method import comparison_notes, date_of
 from cnnsearch.report.page import Fact
+from cnnsearch.report.pictures import Drawing, Picture, drawn, present
 from cnnsearch.report.rows import Cell, Column, Row, Table
 from cnnsearch.report.words import chance_text, in_words, points, repeated
 from cnnsearch.results.tables import Tables
@@ -124,8 +124,8 @@ def assemble(sources: Sequence[Tables | Evidence], out: Path) -> ComparisonPage:
         warnings=warnings(parts),
         findings=_findings(parts, ranked, found),
         seeds_note=_seeds_note(ranked),
-        dots=_dots(parts, ranked, found),
-        time=_time(parts, ranked),
+        dots=drawn(_dots(parts, ranked, found)),
+        time=drawn(_time(parts, ranked)),
         table=_table(parts, ranked),
         footnote=_FOOTNOTE,
         sources=[_source(part, out) for part in parts],
@@ -255,7 +255,7 @@ def _seeds_note(ranked: Sequence[Entry]) -> str:
     )
 
 
-def _dots(parts: Sequence[Part], ranked: Sequence[Entry], found: Sequence[Contrast]) -> Picture | None:
+def _dots(parts: Sequence[Part], ranked: Sequence[Entry], found: Sequence[Contrast]) -> Drawing:
     title = "How accurate is each sweep’s best setting?"
     verdict = overall(found)
     if len(ranked) > 1:
@@ -270,11 +270,11 @@ def _dots(parts: Sequence[Part], ranked: Sequence[Entry], found: Sequence[Contra
         "accuracy with 95 % intervals. Worse than another means: in the same sweep, over seeds and test images."
     )
     alt = "Dots with intervals: " + "; ".join(f"{e.part.name}, {_label(e)}: {e.score.text}" for e in ranked) + "."
-    draw = partial(drawn.best_settings, parts, title)
-    return picture_of(draw, "best-settings", caption, alt, partial(draw, narrow=True))
+    draw = partial(figures.best_settings, parts, title)
+    return Drawing(draw, "best-settings", caption, alt, partial(draw, narrow=True))
 
 
-def _time(parts: Sequence[Part], ranked: Sequence[Entry]) -> Picture | None:
+def _time(parts: Sequence[Part], ranked: Sequence[Entry]) -> Drawing:
     known = timed(ranked)
     title = "How accurate is a network after how much training?"
     if len(known) > 1 and known[-1][1] / known[0][1] >= LONGER:
@@ -288,7 +288,7 @@ def _time(parts: Sequence[Part], ranked: Sequence[Entry]) -> Picture | None:
         "best of each sweep by validation, with 95 % intervals; up and left is better."
     )
     alt = "Test accuracy against training time for every finished setting. The numbers of the best are in the table."
-    return picture_of(partial(drawn.accuracy_by_time, parts, title), "accuracy-by-time", caption, alt)
+    return Drawing(partial(figures.accuracy_by_time, parts, title), "accuracy-by-time", caption, alt)
 
 
 _FOOTNOTE = (

@@ -1,14 +1,9 @@
-"""The report's figures: each drawn once, for the page and for `plots/`, with its caption and description."""
+"""The report's figures, to be drawn: each with its caption and description."""
 
 from __future__ import annotations
 
-import logging
-import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 
-from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from cnnsearch import plots
@@ -28,74 +23,18 @@ from cnnsearch.evidence.shown import (
     has_intervals,
     most_dots,
 )
-from cnnsearch.plots import style
 from cnnsearch.plots.curves import Metric
+from cnnsearch.report.pictures import Drawing
 from cnnsearch.report.words import in_label
 from cnnsearch.spec.axis_words import Value, words
 from cnnsearch.spec.metric import DEFAULT
-from cnnsearch.words import capitalised, counted, listed, printable
+from cnnsearch.words import capitalised, counted, listed
 
 MOST_FOLDED = 24
-_LOG = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Picture:
-    """One figure of the report."""
-
-    name: str
-    """Name of its file in plots/, and its id on the page."""
-    title: str
-    """One line that says what it shows."""
-    caption: str
-    """How to read it."""
-    alt: str
-    """A description for those who cannot see it."""
-    svg: Markup
-    figure: Figure
-    narrow: Figure | None = None
-    """The same for a phone, with `narrow_svg`; None where the figure is scrolled there."""
-    narrow_svg: str = ""
-
-    @cached_property
-    def png(self) -> bytes:
-        """Content of the file in plots/. Drawn on first use, which takes as long as all the rest; a page needs none."""
-        return plots.to_png(self.figure)
-
-
-def picture_of(
-    draw: Callable[[], Figure | None],
-    name: str,
-    caption: str,
-    alt: str,
-    narrow: Callable[[], Figure | None] | None = None,
-) -> Picture | None:
-    """Make the picture of what `draw` draws, and what `narrow` draws for a phone; None if `draw` draws nothing.
-
-    A figure that cannot be drawn, for lack of memory perhaps, must not cost the report: it is left out, with a warning.
-    """
-    # It becomes a file name, and may contain the name of a stage.
-    name = re.sub(r"[^a-z0-9_-]+", "-", name.lower())
-    try:
-        figure = draw()
-        if figure is None:
-            return None
-        svg = Markup(printable(plots.to_svg(figure, name), on_page=True))
-        small = narrow() if narrow else None
-        narrow_svg = Markup(printable(plots.to_svg(small, f"{name}-narrow"), on_page=True) if small else "")
-    except Exception as error:
-        warn_undrawn(name, error)
-        return None
-    return Picture(name, capitalised(style.title_of(figure)), caption, alt, svg, figure, small, narrow_svg)
-
-
-def warn_undrawn(name: str, error: Exception) -> None:
-    """Say that a figure is missing, and why."""
-    _LOG.warning("the report lacks the figure %s, which cannot be drawn: %s", name, str(error) or type(error).__name__)
-
-
-def all_settings(evidence: Evidence) -> Picture | None:
-    """Picture for section 3: all settings as dots."""
+def all_settings(evidence: Evidence) -> Drawing:
+    """Figure for section 3: all settings as dots."""
     total, shown = len(evidence.configurations), most_dots(evidence)
     alt = f"Dots with intervals: {evidence.judged_by} of {counted(min(total, shown), 'setting')}. "
     best, score = evidence.best, evidence.score(evidence.best) if evidence.best else None
@@ -119,7 +58,7 @@ def all_settings(evidence: Evidence) -> Picture | None:
     if total > shown:
         caption += f" Shown are the {shown} best of {total} settings by {evidence.chosen_by}; the table has all."
     draw = partial(plots.all_settings, evidence)
-    return picture_of(draw, "settings", caption, alt, partial(draw, narrow=True))
+    return Drawing(draw, "settings", caption, alt, partial(draw, narrow=True))
 
 
 def _covered(evidence: Evidence) -> str:
@@ -134,8 +73,8 @@ def _covered(evidence: Evidence) -> str:
     )
 
 
-def heatmaps(evidence: Evidence) -> Picture | None:
-    """Picture for section 4: heatmaps of the main stage, or dots if it has one axis."""
+def heatmaps(evidence: Evidence) -> Drawing | None:
+    """Figure for section 4: heatmaps of the main stage, or dots if it has one axis."""
     stage = main_stage(evidence)
     if stage is None:
         return None
@@ -162,11 +101,11 @@ def heatmaps(evidence: Evidence) -> Picture | None:
     models = listed(evidence.models) or "the model"
     alt = f"{capitalised(evidence.judged_by)} by {names}, for {models}. The numbers are in the table of trials."
     draw = partial(plots.heatmaps, evidence, stage)
-    return picture_of(draw, "heatmaps", caption, alt, partial(draw, narrow=True))
+    return Drawing(draw, "heatmaps", caption, alt, partial(draw, narrow=True))
 
 
-def learning_curves(evidence: Evidence, stage: str, prefix: str = "") -> list[Picture]:
-    """Pictures for section 5: learning curves of one stage, first loss, then accuracy."""
+def learning_curves(evidence: Evidence, stage: str, prefix: str = "") -> list[Drawing]:
+    """Figures for section 5: learning curves of one stage, first loss, then accuracy."""
     found = []
     note = curves_shown(evidence, stage)
     metrics: tuple[Metric, ...] = ("loss", "accuracy")
@@ -179,13 +118,12 @@ def learning_curves(evidence: Evidence, stage: str, prefix: str = "") -> list[Pi
         caption += f" {note}" if note else ""
         alt = f"Learning curves: {metric} of training and validation by epoch, for the settings of stage {stage}."
         draw = partial(plots.learning_curves, evidence, metric, stage)
-        picture = picture_of(draw, f"{prefix}{metric}", caption, alt)
-        found += [picture] if picture else []
+        found.append(Drawing(draw, f"{prefix}{metric}", caption, alt))
     return found
 
 
-def before_after(evidence: Evidence, stage: str) -> Picture | None:
-    """Picture for section 6: accuracy before and after, for a stage that continues another."""
+def before_after(evidence: Evidence, stage: str) -> Drawing:
+    """Figure for section 6: accuracy before and after, for a stage that continues another."""
     caption = (
         "Hollow: the weights carried over, before any further training. Filled: after it, at the epoch of best "
         f"{evidence.chosen_by}. Lines are 95 % intervals, dashed for validation."
@@ -193,11 +131,11 @@ def before_after(evidence: Evidence, stage: str) -> Picture | None:
     splits = listed([*evidence.measured.values()])
     alt = f"Accuracy before and after stage {stage}, for {splits}. The numbers are in the table below."
     draw = partial(plots.before_after, evidence, stage)
-    return picture_of(draw, f"continued-{stage}", caption, alt, partial(draw, narrow=True))
+    return Drawing(draw, f"continued-{stage}", caption, alt, partial(draw, narrow=True))
 
 
-def best_confusion(evidence: Evidence) -> Picture | None:
-    """Picture for section 7: the confusion matrix of the best setting."""
+def best_confusion(evidence: Evidence) -> Drawing | None:
+    """Figure for section 7: the confusion matrix of the best setting."""
     best = evidence.best
     if best is None:
         return None
@@ -217,11 +155,11 @@ def best_confusion(evidence: Evidence) -> Picture | None:
     alt = f"Confusion matrix of {in_label(evidence, best)} on the {evidence.judged} images, {classes}."
     draw = partial(plots.confusion_matrix, evidence, best)
     narrow = partial(draw, compact=True) if len(evidence.classes) <= PHONE_CLASSES else None
-    return picture_of(draw, "confusion", caption, alt, narrow)
+    return Drawing(draw, "confusion", caption, alt, narrow)
 
 
-def other_confusions(evidence: Evidence) -> list[Picture]:
-    """Pictures for section 7: further confusion matrices.
+def other_confusions(evidence: Evidence) -> list[Drawing]:
+    """Figures for section 7: further confusion matrices.
 
     They show the best setting of each model and fine-tuning mode in each stage; for a stage that continues another,
     each setting and the one it started from."""
@@ -247,8 +185,7 @@ def other_confusions(evidence: Evidence) -> list[Picture]:
         if len(evidence.classes) > COMPACT_CLASSES:
             caption += f" The {COMPACT_CLASSES} of {len(evidence.classes):,} classes with the most mistakes."
         alt = f"Confusion matrix of {evidence.label(configuration)} on the {evidence.judged} images."
-        picture = picture_of(partial(_other_confusion, evidence, configuration, moment), name, caption, alt)
-        found += [picture] if picture else []
+        found.append(Drawing(partial(_other_confusion, evidence, configuration, moment), name, caption, alt))
     return found
 
 
@@ -261,8 +198,8 @@ def _other_confusion(evidence: Evidence, configuration: Configuration, moment: s
     return figure
 
 
-def images_per_class(evidence: Evidence) -> Picture | None:
-    """Picture for section 9: how many images each class has."""
+def images_per_class(evidence: Evidence) -> Drawing:
+    """Figure for section 9: how many images each class has."""
     counts = {split: sum(evidence.counts_of_one(split)) for split in ("train", "val", "test")}
     classes = len(evidence.classes)
     caption = (
@@ -275,9 +212,4 @@ def images_per_class(evidence: Evidence) -> Picture | None:
         caption += f" Shown are the {MOST_CLASSES // 2} largest and the {MOST_CLASSES // 2} smallest classes."
     alt = "Images of each class in the training, validation and test split, as bars."
     draw = partial(plots.images_per_class, evidence)
-    return picture_of(draw, "images", caption, alt, partial(draw, narrow=True))
-
-
-def present(pictures: Sequence[Picture | None]) -> list[Picture]:
-    """Return the pictures that are not None."""
-    return [picture for picture in pictures if picture is not None]
+    return Drawing(draw, "images", caption, alt, partial(draw, narrow=True))

@@ -344,7 +344,7 @@ def _of_chance(evidence: Evidence) -> list[Finding]:
 
 
 def _of_divergence(evidence: Evidence) -> list[Finding]:
-    rows = evidence.tables.trials.to_dict("records")
+    rows = evidence.rows
     lost = [row for row in rows if row["status"] == "diverged"]
     if not lost:
         return []

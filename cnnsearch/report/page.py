@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,16 +10,16 @@ from cnnsearch.data.splits import in_words
 from cnnsearch.evidence.axes import main_stage, map_axes
 from cnnsearch.evidence.comparisons import Score
 from cnnsearch.evidence.evidence import Evidence
-from cnnsearch.evidence.families import families
 from cnnsearch.evidence.mistakes import Mistake, Wrong, most_confused, most_sure_and_wrong
-from cnnsearch.report import figures, rows, search
+from cnnsearch.report import rows, search
 from cnnsearch.report.advice import Advice, advice
 from cnnsearch.report.claims import Answer, Finding
-from cnnsearch.report.figures import Picture
 from cnnsearch.report.findings import answer, findings
 from cnnsearch.report.labels import Labels, labels
 from cnnsearch.report.method import Method, date_of, hardware, method, metrics_note, seeds_note
 from cnnsearch.report.networks import Network, networks
+from cnnsearch.report.pictures import Draw, Drawing, Picture, draw_all, present
+from cnnsearch.report.sketches import Sketches
 from cnnsearch.report.using import Using, using
 from cnnsearch.spec.axis_words import words
 from cnnsearch.spec.data import DataSpec
@@ -143,14 +144,22 @@ class Page:
         more = [picture for _, pictures in self.more_curves for picture in pictures]
         continued = [stage.picture for stage in self.continued]
         found = [self.settings, *searched, self.heatmaps, *self.curves, *more, *continued, self.confusion]
-        return figures.present([*found, *self.more_confusions, self.images])
+        return present([*found, *self.more_confusions, self.images])
 
 
-def assemble(evidence: Evidence) -> Page:
-    """Compute and draw everything."""
+def assemble(evidence: Evidence, draw: Draw = draw_all) -> Page:
+    """Compute everything, and have the figures drawn."""
+    sketches = Sketches.of(evidence)
+    pictures = draw(sketches.all)
+
+    def shown(drawings: Sequence[Drawing]) -> list[Picture]:
+        return [pictures[one] for one in drawings if one in pictures]
+
+    def picture(drawing: Drawing | None) -> Picture | None:
+        return None if drawing is None else pictures.get(drawing)
+
     sweep, data = evidence.tables.sweep, evidence.tables.data
     main = main_stage(evidence)
-    fresh = [stage for stage in evidence.stages if stage != main]
     used, _ = map_axes(evidence, main) if main else ([], [])
     return Page(
         title=sweep.title or sweep.name,
@@ -163,26 +172,26 @@ def assemble(evidence: Evidence) -> Page:
         seeds_note=seeds_note(evidence),
         advice=advice(evidence),
         networks=networks(evidence),
-        settings=figures.all_settings(evidence),
+        settings=picture(sketches.settings),
         metrics=rows.metrics(evidence),
         metrics_note=metrics_note(evidence),
-        searches=search.sections(evidence),
+        searches=search.sections(evidence, {stage: shown(some) for stage, some in sketches.searches.items()}),
         heatmaps_heading=capitalised(" × ".join(words(axis).full for axis in used)),
-        heatmaps=figures.heatmaps(evidence),
-        curves=figures.learning_curves(evidence, main) if main else [],
-        more_curves=[(stage, figures.learning_curves(evidence, stage, f"{stage}-")) for stage in fresh],
-        continued=[_continued(evidence, stage) for stage in evidence.stages if families(evidence, stage)],
-        confusion=figures.best_confusion(evidence),
+        heatmaps=picture(sketches.heatmaps),
+        curves=shown(sketches.curves),
+        more_curves=[(stage, shown(some)) for stage, some in sketches.more_curves.items()],
+        continued=[_continued(evidence, stage, picture(one)) for stage, one in sketches.continued.items()],
+        confusion=picture(sketches.confusion),
         confused=most_confused(evidence, evidence.best) if evidence.best else [],
         by_class=rows.by_class(evidence),
         wrong=most_sure_and_wrong(evidence),
         labels=labels(evidence),
-        more_confusions=figures.other_confusions(evidence),
+        more_confusions=shown(sketches.more_confusions),
         using=using(evidence),
         trials=rows.trials(evidence),
         best_trials=rows.trials(evidence, _MOST_LISTED),
         chosen_by=evidence.chosen_by,
-        images=figures.images_per_class(evidence),
+        images=picture(sketches.images),
         sheet=_sheet(evidence),
         data_facts=_data_facts(data, sweep.data),
         warnings=[str(warning) for warning in data.get("warnings") or []]
@@ -280,10 +289,10 @@ def _meaning(evidence: Evidence, score: Score) -> str:
     return f"; the interval covers {covers}" + (", not the luck of having been chosen" if chosen else "")
 
 
-def _continued(evidence: Evidence, stage: str) -> Continued:
+def _continued(evidence: Evidence, stage: str, picture: Picture | None) -> Continued:
     axes = evidence.axes(stage)
     heading = capitalised(words(axes[0]).full if len(axes) == 1 else stage)
-    return Continued(stage, heading, figures.before_after(evidence, stage), rows.before_after(evidence, stage))
+    return Continued(stage, heading, picture, rows.before_after(evidence, stage))
 
 
 def _sheet(evidence: Evidence) -> list[tuple[str, list[str]]]:

@@ -12,8 +12,8 @@ from typing import NamedTuple
 from cnnsearch.errors import RequestError, RunError
 from cnnsearch.plots.style import to_pdf, to_svg_file
 from cnnsearch.report.comparison import ComparisonPage
-from cnnsearch.report.figures import Picture, warn_undrawn
 from cnnsearch.report.page import Page
+from cnnsearch.report.pictures import Picture, warn_undrawn
 from cnnsearch.report.rows import Cell, Row, Table
 from cnnsearch.storage.durable import write_whole
 from cnnsearch.words import printable

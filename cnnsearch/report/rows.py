@@ -67,7 +67,7 @@ def _replicate(evidence: Evidence, record: Mapping[Any, Any]) -> Cell:
 
 def trials(evidence: Evidence, most: int | None = None) -> Table:
     """List every trial that ended, in the order of the table; if there are more than `most`, only the best ones."""
-    records = evidence.tables.trials.to_dict("records")
+    records = evidence.rows
     if most is not None and len(records) > most:
         metric = METRICS[evidence.tables.sweep.metric]
         records = sorted(records, key=lambda record: -_validation(record, metric))[:most]

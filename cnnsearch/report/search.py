@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -11,7 +12,7 @@ from cnnsearch.evidence.importance import LEAST_TRIALS, MOST_TRIALS, TREES
 from cnnsearch.evidence.regions import contour_axes
 from cnnsearch.evidence.searches import Searched
 from cnnsearch.evidence.shown import MOST_LINES, MOST_POINTS
-from cnnsearch.report.figures import Picture, picture_of, present
+from cnnsearch.report.pictures import Drawing, Picture
 from cnnsearch.report.rows import Cell, Column, Row, Table
 from cnnsearch.spec.axis_words import format_value, words
 from cnnsearch.words import capitalised, counted, listed
@@ -44,20 +45,28 @@ class SearchSection:
     front_note: str
 
 
-def sections(evidence: Evidence) -> list[SearchSection]:
-    """Make a section for each stage that was searched, or in which trials were stopped early."""
-    return [_section(search) for search in evidence.searches]
+def sections(evidence: Evidence, pictures: Mapping[str, list[Picture]]) -> list[SearchSection]:
+    """Make a section for each stage that was searched, or in which trials were stopped early.
+
+    `pictures` are those of each stage's `drawings`.
+    """
+    return [_section(search, pictures[search.stage]) for search in evidence.searches]
 
 
-def _section(search: Searched) -> SearchSection:
-    pictures = [_history(search), _pareto(search)] if search.is_search else [_pareto(search)]
-    pictures += [_rungs(search), _budgets(search)]
+def drawings(search: Searched) -> list[Drawing]:
+    """The figures of a search, in order."""
+    found: list[Drawing | None] = [_history(search)] if search.is_search else []
+    found += [_pareto(search), _rungs(search), _budgets(search)]
     if search.is_search:
-        pictures += [_importances(search), _slices(search), _contour(search), _parallel(search)]
+        found += [_importances(search), _slices(search), _contour(search), _parallel(search)]
+    return [drawing for drawing in found if drawing is not None]
+
+
+def _section(search: Searched, pictures: list[Picture]) -> SearchSection:
     front = _front(search) if len(search.objectives) > 1 and search.front else None
     shown = min(_MOST_ON_FRONT, len(search.front))
     note = f"Shown are {shown} of {len(search.front)}, evenly spaced." if shown < len(search.front) else ""
-    return SearchSection(search.stage, summary(search), present(pictures), _why_none(search), front, note)
+    return SearchSection(search.stage, summary(search), pictures, _why_none(search), front, note)
 
 
 def summary(search: Searched) -> str:
@@ -109,7 +118,7 @@ def _selected(search: Searched, most: int = MOST_POINTS) -> str:
     )
 
 
-def _history(search: Searched) -> Picture | None:
+def _history(search: Searched) -> Drawing:
     lost = " Crosses along the foot are trials without a score." if search.lost else ""
     stopped = " Hollow: stopped early, at the best they had reached by then." if search.stopped else ""
     caption = (
@@ -123,10 +132,10 @@ def _history(search: Searched) -> Picture | None:
     if best is not None:
         alt += f" The best is trial {best.number} with {search.objective.text(search.score(best))}."
     draw = partial(plots.optimisation_history, search)
-    return picture_of(draw, _name(search, "history"), caption, alt, partial(draw, narrow=True))
+    return Drawing(draw, _name(search, "history"), caption, alt, partial(draw, narrow=True))
 
 
-def _importances(search: Searched) -> Picture | None:
+def _importances(search: Searched) -> Drawing | None:
     found = search.importances
     if found is None:
         return None
@@ -148,10 +157,10 @@ def _importances(search: Searched) -> Picture | None:
     alt = f"Importance for {search.objective.label}{_at(search)}: " + "; ".join(
         f"{words(name).full} {100 * found.shares[name].value:.0f} %" for name in found.ranked
     )
-    return picture_of(partial(plots.importance_bars, search), _name(search, "importances"), caption, f"{alt}.")
+    return Drawing(partial(plots.importance_bars, search), _name(search, "importances"), caption, f"{alt}.")
 
 
-def _slices(search: Searched) -> Picture | None:
+def _slices(search: Searched) -> Drawing:
     stopped = " Hollow: stopped early, at the best they had reached by then." if search.stopped else ""
     caption = (
         f"{capitalised(search.objective.label)} over one axis at a time, the most important first where that is known; "
@@ -162,10 +171,10 @@ def _slices(search: Searched) -> Picture | None:
     alt = (
         f"{capitalised(search.objective.label)} against {names}, a panel each. The numbers are in the table of trials."
     )
-    return picture_of(partial(plots.slices, search), _name(search, "slices"), caption, alt)
+    return Drawing(partial(plots.slices, search), _name(search, "slices"), caption, alt)
 
 
-def _contour(search: Searched) -> Picture | None:
+def _contour(search: Searched) -> Drawing | None:
     chosen = contour_axes(search)
     if chosen is None:
         return None
@@ -176,19 +185,19 @@ def _contour(search: Searched) -> Picture | None:
         f"{_selected(search)}"
     )
     alt = f"{capitalised(search.objective.label)} as a map over {names}, with the trials as dots."
-    return picture_of(partial(plots.contour, search), _name(search, "contour"), caption, alt)
+    return Drawing(partial(plots.contour, search), _name(search, "contour"), caption, alt)
 
 
-def _parallel(search: Searched) -> Picture | None:
+def _parallel(search: Searched) -> Drawing:
     caption = (
         "One line per trial that was trained to its end, across every axis to its score; the best are strong. Listed "
         f"values are spread a little.{_selected(search, MOST_LINES)}"
     )
     alt = f"Parallel coordinates of {counted(len(search.scored), 'trial')}. The numbers are in the table of trials."
-    return picture_of(partial(plots.parallel_coordinates, search), _name(search, "parallel"), caption, alt)
+    return Drawing(partial(plots.parallel_coordinates, search), _name(search, "parallel"), caption, alt)
 
 
-def _pareto(search: Searched) -> Picture | None:
+def _pareto(search: Searched) -> Drawing:
     wanted = [f"{one.label} {'high' if one.is_larger_better else 'low'}" for one in search.objectives]
     caption = (
         f"Wanted: {listed(wanted)}. Diamonds are the Pareto set: whatever is better than one of them in one objective "
@@ -197,10 +206,10 @@ def _pareto(search: Searched) -> Picture | None:
     )
     names = capitalised(listed([one.label for one in search.objectives]))
     alt = f"{names} against each other; {counted(len(search.front), 'trial')} on the Pareto front."
-    return picture_of(partial(plots.pareto_front, search), _name(search, "pareto"), caption, alt)
+    return Drawing(partial(plots.pareto_front, search), _name(search, "pareto"), caption, alt)
 
 
-def _rungs(search: Searched) -> Picture | None:
+def _rungs(search: Searched) -> Drawing:
     caption = (
         "Left: trials that trained up to each epoch at which some were stopped. Right: validation accuracy by epoch, "
         "of an even selection where trials are many."
@@ -212,14 +221,14 @@ def _rungs(search: Searched) -> Picture | None:
         )
     alt = "; ".join(f"epoch {s.name}: {s.reached} reached, {s.stopped} stopped" for s in search.rungs())
     draw, alt = partial(plots.rungs, search), f"Trials at each rung: {alt}."
-    return picture_of(draw, _name(search, "rungs"), caption, alt, partial(draw, narrow=True))
+    return Drawing(draw, _name(search, "rungs"), caption, alt, partial(draw, narrow=True))
 
 
-def _budgets(search: Searched) -> Picture | None:
+def _budgets(search: Searched) -> Drawing:
     caption = "Left: how many trials trained for how long. Right: how many epochs went into them altogether."
     alt = f"Trials by the number of epochs trained, {counted(len(search.attempts), 'trial')} in all."
     draw = partial(plots.trials_by_budget, search)
-    return picture_of(draw, _name(search, "budgets"), caption, alt, partial(draw, narrow=True))
+    return Drawing(draw, _name(search, "budgets"), caption, alt, partial(draw, narrow=True))
 
 
 def _front(search: Searched) -> Table:

@@ -41,7 +41,7 @@ if TYPE_CHECKING:  # torch takes seconds to import, and reading results does not
 from cnnsearch.results import probabilities
 from cnnsearch.results.arrays import read_arrays
 from cnnsearch.results.record import MOST_BYTES, Record
-from cnnsearch.results.shapes import Begun, EpochLine, explained, problem
+from cnnsearch.results.shapes import Begun, EpochLine, explained, problem, whole_epochs
 from cnnsearch.spec.document import shown
 from cnnsearch.spec.metric import ADDED, METRICS
 
@@ -144,13 +144,15 @@ class TrialFolder:
         Lines that hold no row, as after a crash, are left out; if `strict`, they raise ResultsError. So does a file
         that cannot be read.
         """
-        rows = []
+        rows: list[dict[str, Any]] = []
         try:
             lines = read_bytes(self.epochs_file).splitlines()
         except FileNotFoundError:
             return []
         except OSError as error:
             raise ResultsError(f"{self.epochs_file} cannot be read: {error.strerror or error}") from None
+        if (known := whole_epochs(lines)) is not None:
+            return known
         for number, line in enumerate(lines, 1):
             try:
                 row, reason = parsed(line), ""

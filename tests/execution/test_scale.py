@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from ray.air.execution._internal.actor_manager import RayActorManager
@@ -16,9 +17,11 @@ from cnnsearch.execution.context import Choices, SharedContext
 from cnnsearch.execution.events import Ended, EpochDone, Event, Started
 from cnnsearch.execution.machine.hardware import Layout
 from cnnsearch.execution.on_ray import schedule, tune
+from cnnsearch.execution.on_ray.placing import WaitingWorkers
 from cnnsearch.planning.queue import Queue
 from cnnsearch.planning.trial import Status
 from cnnsearch.results.folder import Results
+from cnnsearch.spec.sweep import Sweep
 
 FINGERPRINT = "f" * 16
 
@@ -83,6 +86,38 @@ def test_workers_that_start_are_waited_for(tmp_path: Path, monkeypatch: pytest.M
     simulate(tmp_path, queue, lambda event: None, slots=4)
     assert len(queue.outcomes) == 120
     assert asked == 4
+
+
+@pytest.mark.usefixtures("shared_ray")
+@pytest.mark.after
+def test_workers_wait_for_the_next_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    add = RayActorManager.add_actor
+    asked = Mock(side_effect=add)
+    monkeypatch.setattr(RayActorManager, "add_actor", lambda self, *args, **kwargs: asked(self, *args, **kwargs))
+    first = {"name": "first", "space": {"lr": {"grid": [n / 100 for n in range(1, 41)]}}}  # until both have started
+    start = {"name": "second", "start_from": {"stage": "first", "best": "val_accuracy"}}
+    stages = [first, {**start, "space": {"dropout": {"grid": [0.1, 0.2, 0.3, 0.4]}}}]
+    sweep = Sweep.model_validate({"name": "two", "train": {"model": "plain", "epochs": 2}, "stages": stages})
+    simulate(tmp_path, Queue(sweep, FINGERPRINT, {}, cost=lambda trial: math.inf), lambda event: None)
+    assert len(Results(tmp_path).records()) == 44
+    assert asked.call_count == 2
+
+
+class TestWaitingWorkers:
+    def test_all_are_kept_while_nothing_is_expected(self) -> None:
+        workers = WaitingWorkers()
+        assert [workers.cache_object("one slot", number) for number in (1, 2, 3)] == [True] * 3
+        assert [*workers.flush_cached_objects()] == []
+        assert [*workers.flush_cached_objects(force_all=True)] == [1, 2, 3]
+        assert workers.num_cached_objects == 0
+
+    def test_they_make_room_for_a_trial_that_needs_more(self) -> None:
+        workers = WaitingWorkers()
+        workers.cache_object("one slot", 1)
+        workers.cache_object("one slot", 2)
+        workers.increase_max("two slots")
+        assert not workers.cache_object("one slot", 3)
+        assert [*workers.flush_cached_objects()] == [1, 2]
 
 
 def test_a_simulated_trial_takes_its_time_and_is_counted_where_it_falls(tmp_path: Path) -> None:

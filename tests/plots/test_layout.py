@@ -14,6 +14,7 @@ from cnnsearch.evidence.evidence import Evidence
 from cnnsearch.evidence.part import Part
 from cnnsearch.plots import parts, style
 from cnnsearch.report import figures
+from cnnsearch.report.pictures import drawn
 from cnnsearch.results.tables import Tables
 from cnnsearch.spec.axis_words import words
 from tests.plots.layout import LEAST_PIXELS, PAGE_PIXELS, PHONE_PIXELS, overlaps, smallest_pixels, width_pixels
@@ -77,10 +78,13 @@ def test_the_best_settings_of_several_sweeps_fit(narrow: bool) -> None:
 
 def test_a_report_holds_the_phone_figures_of_what_a_phone_has_no_room_for() -> None:
     evidence = evidence_of("part1")
-    for picture in (figures.all_settings(evidence), figures.before_after(evidence, "dropout")):
+    for drawing in (figures.all_settings(evidence), figures.before_after(evidence, "dropout")):
+        picture = drawn(drawing)
         assert picture is not None
-        assert picture.narrow is not None
-        assert width_pixels(picture.narrow) <= PHONE_PIXELS < width_pixels(picture.figure)
+        assert drawing.narrow is not None
+        narrow = drawing.narrow()
+        assert narrow is not None
+        assert width_pixels(narrow) <= PHONE_PIXELS < width_pixels(picture.figure)
         assert picture.narrow_svg.startswith("<svg ")
         assert f'id="{picture.name}-narrow-' in picture.narrow_svg or 'id="' not in picture.narrow_svg
 

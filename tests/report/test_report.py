@@ -13,11 +13,14 @@ from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
 from cnnsearch import plots, report
 from cnnsearch.errors import RunError
+from cnnsearch.evidence import compared
+from cnnsearch.evidence.configurations import collect
 from cnnsearch.evidence.doubts import doubted_wanted
 from cnnsearch.evidence.evidence import Evidence
 from cnnsearch.evidence.mistakes import examples_wanted
@@ -324,6 +327,19 @@ class TestPart1:
         for name in names:
             assert (out / name).read_bytes() == (tmp_path / name).read_bytes(), name
 
+    @pytest.mark.usefixtures("reports_in_words")
+    def test_its_facts_are_found_once(self, tmp_path, monkeypatch):
+        collected = Mock(side_effect=collect)
+        monkeypatch.setattr(compared, "collect", collected)
+        tables = replace(factory.two_classes_grid(), folder=tmp_path)
+        doubted = {"trials": [], "images": 6000, "doubted": [["of/a.png", 0, 1, 0.01]]}
+        made = report.refresh(tables, lambda names: {"examples": dict.fromkeys(names, "UE5H")}, lambda asked: doubted)
+        collected.assert_called_once()
+        page = made.path.read_text(encoding="utf-8")
+        assert "of/a.png" in page
+        assert "base64,UE5H" in page
+        assert made.tables.training == doubted
+
 
 class TestConfirmed:
     def test_it_says_on_what_the_answer_rests(self, built):
@@ -543,5 +559,11 @@ class TestWriting:
 
 def test_what_draws_and_computes_is_imported_only_where_a_report_is_made():
     told = "import sys; from cnnsearch import report; print({'matplotlib', 'scipy', 'sklearn'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", told], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
+
+
+def test_what_only_searches_need_is_not_imported_for_every_report():
+    told = "import sys; from cnnsearch.report import page; print({'scipy.stats', 'scipy.optimize'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", told], capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"

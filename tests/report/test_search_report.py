@@ -12,8 +12,9 @@ import pytest
 from cnnsearch import plots, report
 from cnnsearch.evidence.evidence import Evidence
 from cnnsearch.report.page import assemble
+from cnnsearch.report.pictures import draw_all
 from cnnsearch.report.rows import trials
-from cnnsearch.report.search import sections, summary
+from cnnsearch.report.search import drawings, sections, summary
 from cnnsearch.results.tables import Tables
 from tests.report import factory, searched
 from tests.report.test_report import PAGE, SVG, Page
@@ -83,13 +84,17 @@ def test_what_each_search_shows(built):
 
 
 def test_grids_have_no_such_section():
-    assert sections(Evidence(factory.part1())) == []
-    assert sections(Evidence(factory.lr_only())) == []
+    assert sections(Evidence(factory.part1()), {}) == []
+    assert sections(Evidence(factory.lr_only()), {}) == []
 
 
 def test_a_grid_with_stopped_trials_shows_only_what_was_stopped():
-    (section,) = sections(Evidence(factory.with_trouble()))
-    assert {picture.name for picture in section.pictures} <= {"search-grid-rungs", "search-grid-budgets"}
+    evidence = Evidence(factory.with_trouble())
+    (search,) = evidence.searches
+    pictures = [*draw_all(drawings(search)).values()]
+    assert {picture.name for picture in pictures} <= {"search-grid-rungs", "search-grid-budgets"}
+    (section,) = sections(evidence, {"grid": pictures})
+    assert section.pictures == pictures
     assert section.why_no_importances == ""
 
 
@@ -101,7 +106,7 @@ def test_the_summary_counts_every_trial():
 
 
 def test_the_front_is_in_the_table():
-    (section,) = sections(evidence_of("three"))
+    (section,) = sections(evidence_of("three"), {"search": []})
     (search,) = evidence_of("three").searches
     assert section.front is not None
     assert [row.cells[0].sort for row in section.front.rows] == [one.number for one in search.front][:15]

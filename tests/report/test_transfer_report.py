@@ -14,6 +14,7 @@ from cnnsearch.plots.dots import settings_title
 from cnnsearch.report import figures, rows
 from cnnsearch.report.claims import Finding
 from cnnsearch.report.findings import answer, findings, summary
+from cnnsearch.report.pictures import drawn
 from cnnsearch.report.words import trained_layers
 from cnnsearch.spec.axis_words import describe
 from tests.report import factory
@@ -119,6 +120,8 @@ def test_both_cases_have_curves_and_a_confusion_matrix(tmp_path: Path) -> None:
     assert loss is not None
     assert {axes.get_title(loc="left") for axes in loss.axes} == {"fine-tuning: head", "fine-tuning: last-2-convs"}
     (other,) = figures.other_confusions(part2())
-    assert other.title == "Fine-tuning: head"
+    picture = drawn(other)
+    assert picture is not None
+    assert picture.title == "Fine-tuning: head"
     page = report.write(part2().tables, tmp_path).read_text(encoding="utf-8")
     assert "<details open>" in page

@@ -143,7 +143,7 @@ def test_a_sweep_as_in_a_folder(tmp_path: Path, there: Path, monkeypatch: pytest
     """In two parts on two machines, then again, then in a sweep beside it; and a worker's trial that failed."""
 
     def refresh(
-        tables: Tables, pictures_of: Callable[[list[str]], dict[str, Any]], training_of: Any = None
+        tables: Tables, pictures_of: Callable[[list[str]], dict[str, Any]], training_of: Any, beside: Any
     ) -> Refreshed:
         pictures = pictures_of(examples_wanted(tables))
         return Refreshed(replace(tables, pictures=pictures), tables.folder / "report.html", [])

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from cnnsearch.errors import SpecError
+from cnnsearch.planning.plan import make_plan
 from cnnsearch.spec.load import find, from_yaml, load_sweep, to_yaml
 from cnnsearch.spec.sweep import Sweep
 
@@ -45,6 +46,15 @@ def test_later_requests_win(tmp_path: Path) -> None:
 def test_resolved_sweep_reads_back_equal() -> None:
     sweep = load_sweep("part1", profile="quick", seeds=[3, 4], values=["data.split={method: stratified, train: 0.5}"])
     assert from_yaml(to_yaml(sweep), "sweep.yaml") == sweep
+
+
+def test_the_quick_part1_is_as_its_comment_says() -> None:
+    sweep = load_sweep("part1", profile="quick")
+    trials = make_plan(sweep, "f" * 16, {}).total
+    size, epochs, width = sweep.data.image_size, sweep.train.epochs, {0.125: "an eighth"}[sweep.train.width]
+    said = f"--profile quick    {trials} trials at {size}×{size}, {width} of the width, {epochs} epochs"
+    assert said in (Path(__file__).parents[2] / "sweeps" / "part1.yaml").read_text(encoding="utf-8")
+    assert sweep.stage("grid").space["model"].args == ("plain", "residual")
 
 
 def test_changed_in_python() -> None:

@@ -22,6 +22,7 @@ from torch import fx, nn
 
 from cnnsearch.errors import RequestError
 from cnnsearch.execution.jobs import only_head
+from cnnsearch.execution.machine.pace import PACE, pace
 from cnnsearch.execution.record import is_out_of_memory
 from cnnsearch.planning.job import HEADS_AT_ONCE
 from cnnsearch.spec.own_code import trust
@@ -48,13 +49,16 @@ ENOUGH = 20
 def main() -> None:
     """Answer one request: `{"device", "threads", "classes", "workloads": [settings, ...], **known of the machine}`.
 
-    What is known of the machine may be `"precision"` and `"import_seconds"`; a null means that it must be found out.
+    What is known of the machine may be `"precision"`, and `"import_seconds"` with the `"import_pace"` at which it was
+    timed; a null means that it must be found out.
     """
     request = json.load(sys.stdin)
     device, threads = request["device"], request["threads"]
     trust(as_snapshots(request.get("code", [])))
     precision = request["precision"] or probe_precision(device)
-    import_seconds = request["import_seconds"] or IMPORT_SECONDS
+    import_seconds, import_pace = request["import_seconds"], request.get("import_pace")
+    if not import_seconds:
+        import_seconds, import_pace = IMPORT_SECONDS, pace()
     measured = []
     try:
         with contextlib.redirect_stdout(sys.stderr):  # what code of the user's own prints is no answer
@@ -69,7 +73,8 @@ def main() -> None:
             raise
         json.dump({"error": refusal(settings, error)}, sys.stdout)
         return
-    json.dump({"precision": precision, "import_seconds": import_seconds, "workloads": measured}, sys.stdout)
+    of_machine = {"precision": precision, "import_seconds": import_seconds, "import_pace": import_pace}
+    json.dump({**of_machine, "workloads": measured}, sys.stdout)
 
 
 def is_machines_fault(error: BaseException) -> bool:
@@ -104,11 +109,13 @@ def measure(
         step_seconds, eval_seconds = _time_heads(settings, classes, examples.values[0].shape[1])
     else:
         step_seconds, eval_seconds = _time_steps(state, examples, settings, precision)
+    measured_at = pace()
     memory_bytes = peak_memory_bytes(device)
     weights = sum(value.nbytes for name, value in state.model.state_dict().items() if name in state.keep)
     return {
         "step_seconds": max(step_seconds, 1e-6),
         "eval_image_seconds": eval_seconds,
+        PACE: measured_at,
         "prefix_image_seconds": prefix_seconds,
         "features_image_bytes": features_bytes,
         "memory_bytes": memory_bytes,
@@ -138,7 +145,12 @@ def _time_heads(settings: Settings, classes: int, width: int) -> tuple[float, fl
 def _time_steps(
     state: TrainingState, examples: Examples, settings: Settings, precision: ResolvedPrecision
 ) -> tuple[float, float]:
-    """Seconds of a training step and of an evaluated image."""
+    """Seconds of a training step and of an evaluated image.
+
+    On one thread of a CPU they are seconds of the processor: others that want it just now do not count.
+    """
+    is_alone = examples.device == "cpu" and torch.get_num_threads() == 1
+    clock = time.process_time if is_alone else time.perf_counter
     steps = train(state, examples, settings, precision=precision)
     next(steps)
     step_seconds = eval_seconds = float("inf")
@@ -148,12 +160,13 @@ def _time_steps(
     timed = 0
     while timed < least or time.perf_counter() - began < LONGEST_SECONDS / (1 if timed < ENOUGH else 2):
         timed += 1
-        start = time.perf_counter()
+        start = clock()
         evaluate(state.trained, examples, "test", precision=precision)
-        evaluated = time.perf_counter() - start
-        row = next(steps)
-        eval_seconds = min(eval_seconds, evaluated / len(examples.rows["test"]))
-        step_seconds = min(step_seconds, row.seconds - len(examples.rows["val"]) * eval_seconds)
+        evaluated = clock()
+        next(steps)
+        stepped = clock()
+        eval_seconds = min(eval_seconds, (evaluated - start) / len(examples.rows["test"]))
+        step_seconds = min(step_seconds, stepped - evaluated - len(examples.rows["val"]) * eval_seconds)
     if examples.device in RECORDERS:
         # A smaller last batch is not replayed: its memory comes on top of the graph's, which `steps` still holds.
         next(train(state, examples, settings, precision=precision))

@@ -18,11 +18,13 @@ from cnnsearch.spec.confirm import CONFIRM
 from cnnsearch.spec.settings import Settings
 
 IMPORT_SECONDS = 1.1
-"""Seconds to import torch on the machine where the next five were measured; on others they are nearly proportional."""
-START_SECONDS = 6.0
-"""Seconds from the command to the first training step, including Ray's start."""
-REPORT_SECONDS = 4.0
-"""Seconds for tables, plots and report of a small sweep, and for the end of Ray."""
+"""Seconds to import torch on the machine where the next six were measured; on others they are nearly proportional."""
+START_SECONDS = 2.0
+"""Seconds from the command to the first training step, without Ray."""
+RAY_SECONDS = 4.0
+"""Seconds that starting and ending Ray adds."""
+REPORT_SECONDS = 3.0
+"""Seconds for tables, plots and report of a small sweep."""
 REPORTED_TRIAL_SECONDS = 0.0036
 """Seconds that each trial of a sweep adds to that: 40 s for 10,000 trials."""
 TRIAL_SECONDS = 0.03
@@ -78,9 +80,10 @@ class Calibration:
     import_seconds: float = IMPORT_SECONDS
     """Seconds that importing torch takes on this machine."""
 
-    def around_seconds(self, trials: int) -> float:
-        """Expected seconds of a sweep of this many trials without their training."""
-        return self._slowness * (START_SECONDS + REPORT_SECONDS + REPORTED_TRIAL_SECONDS * trials)
+    def around_seconds(self, trials: int, *, serial: bool = False) -> float:
+        """Expected seconds of a sweep of this many trials without their training; `serial`: without Ray."""
+        ray = 0.0 if serial else RAY_SECONDS
+        return self._slowness * (START_SECONDS + ray + REPORT_SECONDS + REPORTED_TRIAL_SECONDS * trials)
 
     @property
     def _slowness(self) -> float:

@@ -8,7 +8,7 @@ import os
 import platform
 import shutil
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import psutil
@@ -65,6 +65,8 @@ class Layout:
     """Memory on its GPU that a trial was measured to take, if its share of the GPU follows from that."""
     host_bytes: int = 0
     """Memory that a trial was measured to take, if it limits how many trials run at once."""
+    is_serial: bool = False
+    """Whether trials run in the process of the command, without Ray."""
 
     def describe(self, hardware: Hardware) -> str:
         """The layout in words, for people."""
@@ -127,6 +129,11 @@ def lay_out(run: RunSpec, hardware: Hardware, gpu_bytes: int | None = None, host
         if fitting < at_once:
             return Layout(device, max(1, fitting), threads, 0.0, host_bytes=host_bytes)
     return Layout(device, at_once, threads, 0.0)
+
+
+def lay_out_serially(run: RunSpec, hardware: Hardware, gpu_bytes: int | None = None, host_bytes: int = 0) -> Layout:
+    """As `lay_out`, for trials that run one after another in this process."""
+    return replace(lay_out(run, hardware, gpu_bytes, host_bytes), trials_at_once=1, host_bytes=0, is_serial=True)
 
 
 def _trials_on_a_gpu(run: RunSpec, hardware: Hardware, threads: int, gpu_bytes: int | None) -> int:

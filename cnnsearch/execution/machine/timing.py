@@ -13,6 +13,7 @@ from typing import Any
 from cnnsearch.errors import DiskError
 from cnnsearch.execution.machine.estimate import Calibration, work_of_step, workload_key
 from cnnsearch.execution.machine.hardware import Hardware, Layout
+from cnnsearch.execution.machine.pace import at_pace, pace, slower
 from cnnsearch.planning.trial import Trial
 from cnnsearch.spec.settings import Settings
 from cnnsearch.storage.cache import cache_root
@@ -21,9 +22,9 @@ from cnnsearch.training.compute import allocator
 from cnnsearch.training.models.checked_code import as_plain
 from cnnsearch.training.models.other_process import ask
 
-VERSIONS = {"cpu": "10", "cuda": "10"}
+VERSIONS = {"cpu": "11", "cuda": "11"}
 """Device -> version of what is measured on it; remembered timings of another version are not used."""
-OF_MACHINE = ("precision", "import_seconds")
+OF_MACHINE = ("precision", "import_seconds", "import_pace")
 """What is found out once for each machine."""
 
 
@@ -35,6 +36,8 @@ def calibrate(
     measure: Callable[[Mapping[str, Any]], dict[str, Any]] | None = None,
 ) -> Calibration:
     """Look up how long these trials' steps take on a machine, timing those not yet known (about 3 s each).
+
+    What was timed on this machine at another time is scaled to how fast it is now: see `pace`.
 
     Args:
         trials: trials whose steps are timed.
@@ -54,11 +57,15 @@ def calibrate(
         request = _request([settings for _, settings in ordered], classes, layout, known)
         found = (measure or answer)(request)
         timed = dict(zip((key for key, _ in ordered), found["workloads"], strict=True))
-        known = {name: found[name] for name in OF_MACHINE} | {"workloads": {**known.get("workloads", {}), **timed}}
+        known = {name: found.get(name) for name in OF_MACHINE} | {"workloads": {**known.get("workloads", {}), **timed}}
         with contextlib.suppress(OSError, DiskError):  # without it, steps are timed again
             file.parent.mkdir(parents=True, exist_ok=True)
             write_checked(file, known)
-    return Calibration(known["precision"], known["workloads"], known["import_seconds"])
+    if measure is not None or layout.device != "cpu" or not known["import_pace"]:  # it is not for this process to say
+        return Calibration(known["precision"], known["workloads"], known["import_seconds"])
+    now = pace()
+    workloads = {key: at_pace(timed, now) for key, timed in known["workloads"].items()}
+    return Calibration(known["precision"], workloads, known["import_seconds"] * slower(known["import_pace"], now))
 
 
 def _request(settings: list[Settings], classes: int, layout: Layout, known: Mapping[str, Any]) -> dict[str, Any]:

@@ -16,7 +16,6 @@ import psutil
 import ray
 from ray import tune
 from ray.tune.progress_reporter import TrialProgressCallback
-from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
 from cnnsearch.errors import DiskError, RunError
@@ -26,6 +25,7 @@ from cnnsearch.execution.machine.hardware import Layout
 from cnnsearch.execution.machine.placement import Capacity, resources
 from cnnsearch.execution.metrics import Metrics
 from cnnsearch.execution.on_ray.cluster import is_alive
+from cnnsearch.execution.on_ray.placing import InOrderScheduler
 from cnnsearch.execution.on_ray.running import Running, diagnosis
 from cnnsearch.execution.on_ray.stuck import BEAT_SECONDS, IDLE_SECONDS, Idle, patience
 from cnnsearch.execution.on_ray.worker import DISK_FULL, Worker, from_config, plain, to_config
@@ -293,18 +293,6 @@ class QueueSearcher(Searcher):  # type: ignore[misc]
 
     def restore(self, checkpoint_path: str) -> None:
         raise NotImplementedError("the queue is rebuilt from records, never restored")
-
-
-class InOrderScheduler(FIFOScheduler):  # type: ignore[misc]
-    """Starts trials in the order in which they are suggested, and never ends a worker that is still starting.
-
-    By default, Tune gives a freed worker to the first trial that waits for one, ends the worker that was being started
-    for that trial, and asks for another one for the next trial. If workers take longer to start than trials to run,
-    hundreds of slots stay empty. At every step it also looks through all trials so far.
-    """
-
-    def choose_trial_to_run(self, tune_controller: Any) -> None:
-        """Choose no trial: Tune then starts pending trials in order, and gives freed workers to those without one."""
 
 
 class SilentReporter(tune.ProgressReporter):  # type: ignore[misc]

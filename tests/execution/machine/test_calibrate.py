@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +63,19 @@ def test_what_a_network_of_ones_own_prints_is_no_answer(monkeypatch: pytest.Monk
     own_code.trust([snapshot])
     chosen = Settings.model_validate({"model": "SmallNet", "code": snapshot.digest, "image_size": 8, "batch_size": 4})
     assert answer(monkeypatch, chosen)["workloads"][0]["parameters"] > 0
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_time_in_which_others_have_the_processor_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*args: Any, **options: Any) -> Iterator[None]:
+        while True:
+            time.sleep(0.1)
+            yield
+
+    monkeypatch.setattr(calibrate, "LONGEST_SECONDS", 0.0)
+    monkeypatch.setattr(calibrate, "train", interrupted)
+    chosen = Settings(model="plain", width=0.05, image_size=8, batch_size=4, precision="fp32")
+    assert answer(monkeypatch, chosen)["workloads"][0]["step_seconds"] < 0.05
 
 
 def test_any_other_refusal_of_a_model_has_its_words(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from cnnsearch.execution.machine import estimate, timing
+from cnnsearch.execution.machine import estimate, pace, timing
 from cnnsearch.execution.machine.estimate import Calibration, Sizes, representatives, workload_key
 from cnnsearch.execution.machine.hardware import Layout, detect
 from cnnsearch.execution.machine.timing import calibrate
 from cnnsearch.planning.plan import make_plan
 from cnnsearch.spec.settings import Settings
 from cnnsearch.spec.sweep import Sweep
+from cnnsearch.storage.durable import read_checked
 
 LAYOUT = Layout("cpu", 2, 1, 0.0)
 SIZES = Sizes(train=100, val=50, test=50)
@@ -59,6 +60,7 @@ def test_what_is_no_step_takes_longer_on_a_slow_machine() -> None:
     more = slow.seconds(settings, SIZES) - usual.seconds(settings, SIZES)
     assert more == pytest.approx(2 * estimate.TRIAL_SECONDS)
     assert slow.around_seconds(100) == pytest.approx(3 * usual.around_seconds(100))
+    assert slow.around_seconds(100) - slow.around_seconds(100, serial=True) == pytest.approx(3 * estimate.RAY_SECONDS)
     assert usual.around_seconds(10_100) - usual.around_seconds(100) == pytest.approx(36, rel=0.1)
 
 
@@ -94,6 +96,14 @@ def _no_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("_no_cache")
 def test_steps_are_timed_once_for_real(small_sweep: Callable[..., Sweep], monkeypatch: pytest.MonkeyPatch) -> None:
     trials = [*make_plan(small_sweep("stages.grid.space.lr=100"), "d" * 16, {}).trials.values()][:2]
+    calibrate(trials, 10, LAYOUT, detect())
+
+    def refuse(*args: object) -> None:
+        raise AssertionError("timed again")
+
+    monkeypatch.setattr(timing, "answer", refuse)
+    usual = (read_checked(timing._cache_file(detect(), LAYOUT)) or {})["import_pace"]
+    monkeypatch.setattr(timing, "pace", lambda: usual)
     first = calibrate(trials, 10, LAYOUT, detect())
     assert first.precision in ("fp32", "bf16")
     assert 0.2 < first.import_seconds < 60
@@ -106,11 +116,25 @@ def test_steps_are_timed_once_for_real(small_sweep: Callable[..., Sweep], monkey
         assert timed["shared_bytes"] > 50e6  # torch's libraries
     assert timed["weights_bytes"] >= 4 * timed["parameters"]
 
-    def refuse(*args: object) -> None:
-        raise AssertionError("timed again")
-
-    monkeypatch.setattr(timing, "answer", refuse)
     assert calibrate(trials, 10, LAYOUT, detect()) == first
+
+    # The machine is slower now, by half.
+    monkeypatch.setattr(timing, "pace", lambda: 1.5 * usual)
+    slow = calibrate(trials, 10, LAYOUT, detect())
+    assert slow.import_seconds == pytest.approx(1.5 * first.import_seconds)
+    for key, timed in slow.workloads.items():
+        assert timed["step_seconds"] == pytest.approx(1.5 * first.workloads[key]["step_seconds"])
+        assert timed["eval_image_seconds"] == pytest.approx(1.5 * first.workloads[key]["eval_image_seconds"])
+        assert timed["memory_bytes"] == first.workloads[key]["memory_bytes"]
+
+
+def test_what_takes_longer_now_is_told_within_reason() -> None:
+    assert pace.slower(0.01, 0.02) == 2
+    assert pace.slower(0.01, 0.001) == 1 / pace.MOST
+    assert pace.slower(0.01, 1.0) == pace.MOST
+    assert pace.slower(None, 1.0) == 1
+    one = pace.pace()
+    assert 0 < one < 1
 
 
 def test_what_runs_last_leaves_places_empty(small_sweep: Callable[..., Sweep]) -> None:
