@@ -48,6 +48,7 @@ EXAMPLES = {
     "diff": "results/part1 new/part1 --fail-on-regression",
     "init": "photos",
     "check": "photos --out found.csv",
+    "schema": "--out sweep.schema.json",
 }
 """Command -> arguments that show what it is for."""
 BARE_CONFIRM = "5"

@@ -29,6 +29,7 @@ from cnnsearch.ending import (
     stoppable,
 )
 from cnnsearch.errors import DiskError, RequestError, RunError
+from cnnsearch.exchanging import schema
 from cnnsearch.looking_on import explain, status, watch
 from cnnsearch.steps import Steps
 from cnnsearch.storage.paths import typed_path
@@ -290,6 +291,7 @@ app.command(cls=Command, epilog=example("reproduce"))(reproduce)
 app.command(cls=Command, epilog=example("diff"))(diff)
 app.command(epilog=example("init"))(init)
 app.command(cls=Command, epilog=example("check"))(check)
+app.command(cls=Command, epilog=example("schema"))(schema)
 
 
 def main() -> None:
