@@ -8,6 +8,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 INSTALLED_TEST := $(VENV)/.installed-test
 INSTALLED_S3 := $(VENV)/.installed-s3
+INSTALLED_EXCHANGE := $(VENV)/.installed-exchange
 
 .PHONY: install quickstart test test-after test-slow test-faults test-kills test-cluster benchmark bench-check clean
 .PHONY: lint lint-style lint-format lint-types lint-imports format
@@ -18,12 +19,12 @@ quickstart: install
 	$(BIN)/python -m cnnsearch.sweep part1 --profile quick
 	@echo "The report: $(CURDIR)/results/part1/report.html"
 
-test: $(INSTALLED_TEST) $(INSTALLED_S3) lint
+test: $(INSTALLED_TEST) $(INSTALLED_S3) $(INSTALLED_EXCHANGE) lint
 	$(BIN)/python -m pytest -n 2 --dist loadscope
 
 # What takes longer than a change should wait for; `.ci/run` does it too. Two at a time: most of them wait for a
 # process they started.
-test-after: $(INSTALLED_TEST) $(INSTALLED_S3)
+test-after: $(INSTALLED_TEST) $(INSTALLED_S3) $(INSTALLED_EXCHANGE)
 	$(BIN)/python -m pytest -n 2 --dist loadscope -m "after and not slow"
 
 test-slow: $(INSTALLED_TEST) $(INSTALLED_S3)
@@ -90,4 +91,10 @@ $(INSTALLED_TEST): $(INSTALLED)
 $(INSTALLED_S3): tests/s3/requirements.txt | $(VENV)/bin/python
 	$(PYTHON) -m venv $(VENV)/s3
 	$(VENV)/s3/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
+	@touch $@
+
+# Tools to which trials go, and from which they come. They are large, and what is installed for all else comes first.
+$(INSTALLED_EXCHANGE): tests/exchange/requirements.txt | $(VENV)/bin/python
+	$(PYTHON) -m venv $(VENV)/exchange
+	$(VENV)/exchange/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
 	@touch $@

@@ -1,15 +1,23 @@
-"""The commands between this and other tools: `schema` for editors."""
+"""The commands between this and other tools: `schema` for editors, `share` for what shows and searches trials."""
 
 from __future__ import annotations
 
+import contextlib
 from typing import Annotated
 
 import typer
 
 from cnnsearch.asking import AsJson
 from cnnsearch.ending import answering, one_clear_message
+from cnnsearch.steps import Steps
 from cnnsearch.storage.paths import file_to_write
-from cnnsearch.words import labelled, say
+from cnnsearch.storage.remote import is_uri
+from cnnsearch.words import labelled, plural, say
+
+
+def _tools(incomplete: str) -> list[str]:
+    """What `--to` may begin with, for a shell that completes it."""
+    return [tool for tool in ("optuna:", "tensorboard:", "mlflow:", "csv:") if tool.startswith(incomplete)]
 
 
 def schema(
@@ -32,3 +40,54 @@ def schema(
             write_whole(file, schema_text().encode(), synced=False)
             say(labelled([("written", str(file)), ("line", line)]))
         answer(SweepSchema(line=line, file=str(file), sweep_schema=sweep_schema()))
+
+
+def share(
+    results: Annotated[str, typer.Argument(help="Folder of results, or a URI.", metavar="RESULTS")],
+    to: Annotated[
+        str,
+        typer.Option(
+            help="Write there: optuna:journal.log, optuna:sqlite:///study.db, tensorboard:DIR, mlflow:URI or csv:DIR.",
+            metavar="TOOL:PLACE",
+            autocompletion=_tools,
+        ),
+    ],
+    as_json: AsJson = False,
+) -> None:
+    """Write the trials of a sweep for another tool. Again, also while the sweep runs, it writes what is new."""
+    stopped = one_clear_message("stopped; the same command goes on")
+    with answering(as_json) as answer, stopped, contextlib.ExitStack() as stack, Steps() as steps:
+        steps("reading the results")
+        from cnnsearch.exchange.going import RUNNING, gathered
+        from cnnsearch.exchange.writing import writer_of
+        from cnnsearch.results.place import for_reading
+        from cnnsearch.storage.cache import cache_root
+        from cnnsearch.storage.durable import alone_in
+        from cnnsearch.told_exchange import Shared
+
+        write = writer_of(to)
+        place = stack.enter_context(for_reading(results))
+        sweep = gathered(place.here.path, results if is_uri(results) else None)
+        steps("writing the trials")
+        stack.enter_context(alone_in(cache_root() / "share"))  # two at a time would write the same trial twice
+        found = write(sweep)
+        steps.end()
+        running = sum(trial.status == RUNNING for trial in sweep.trials)
+        new = f"{plural(found.added, 'trial')} new, {found.updated} updated, {found.same} there already"
+        say(labelled([("written", found.place), ("trials", new), ("epochs", f"{found.epochs:,} new")]))
+        if running:
+            say(f"{plural(running, 'trial')} being trained: the same command again adds the rest")
+        answer(
+            Shared(
+                sweep=sweep.sweep.name,
+                results=sweep.results,
+                to=found.place,
+                report=sweep.report,
+                trials=len(sweep.trials),
+                running=running,
+                added=found.added,
+                updated=found.updated,
+                same=found.same,
+                epochs=found.epochs,
+            )
+        )
