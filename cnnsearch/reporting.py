@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from typing import Annotated
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,13 +14,41 @@ from cnnsearch.errors import RequestError
 from cnnsearch.steps import Steps
 from cnnsearch.storage.paths import typed_path
 from cnnsearch.storage.remote import is_uri, redacted
-from cnnsearch.words import say
+from cnnsearch.words import labelled, say
+
+if TYPE_CHECKING:
+    from cnnsearch.told import Told
+
+
+def _tools(incomplete: str) -> list[str]:
+    """What `--from` may begin with, for a shell that completes it."""
+    return [tool for tool in ("optuna:", "mlflow:", "ray:", "wandb:", "csv:") if tool.startswith(incomplete)]
 
 
 def report(
     results: Annotated[
-        list[str], typer.Argument(help="Report on these results: folders, or URIs.", metavar="RESULTS_DIR|URI...")
-    ],
+        list[str] | None,
+        typer.Argument(help="Report on these results: folders, or URIs.", metavar="RESULTS_DIR|URI..."),
+    ] = None,
+    from_: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            help="Report on trials of another tool instead, by their seeds alone: optuna:sqlite:///study.db, "
+            "optuna:journal.log, mlflow:PLACE, a folder of Ray Tune's results, or a .csv or .parquet file.",
+            metavar="SOURCE",
+            autocompletion=_tools,
+        ),
+    ] = None,
+    map_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--map",
+            help="Say what a column is where its name does not: score=val_acc, better=less, seed=rng, stage=phase, "
+            "axes=lr,units. May be given again.",
+            metavar="ROLE=COLUMN",
+        ),
+    ] = None,
     out: Annotated[
         str | None,
         typer.Option(
@@ -39,6 +68,15 @@ def report(
 ) -> None:
     """Make the report again from results alone; of several results folders, one that compares them."""
     with answering(as_json) as answer, one_clear_message(), Steps() as steps:
+        if from_ is not None:
+            if results or figures or tables or everything:
+                raise RequestError("--from is for trials of other tools: it goes with --out, --map and --json alone")
+            _of_another_tool(from_, out, map_ or [], steps, answer)
+            return
+        if map_:
+            raise RequestError("--map says what columns of another tool's trials are: it goes with --from")
+        if not results:
+            raise RequestError("say what to report on: a folder of results, or trials of another tool with --from")
         steps("reading the results")
         from cnnsearch.evidence.evidence import Evidence
         from cnnsearch.report import compare, paper, write, write_page
@@ -81,3 +119,28 @@ def report(
 
                 told = of_comparison(compared, evidence, places, where) if compared else None
                 answer(told or of_report(evidence[0], places[0], where))
+
+
+def _of_another_tool(
+    source: str, out: str | None, given: list[str], steps: Steps, answer: Callable[[Told], None]
+) -> None:
+    """Make the report of trials that another tool ran."""
+    from cnnsearch.exchange import foreign_page
+    from cnnsearch.exchange.mapping import in_words, parse_map
+    from cnnsearch.exchange.sources import foreign_trials
+    from cnnsearch.exchange.telling_foreign import of_foreign
+
+    roles = parse_map(given)
+    if out is None or is_uri(out):
+        raise RequestError("--out: say in which folder the report of --from goes")
+    folder = typed_path(out)
+    foreign_page.refuse_out(folder)
+    steps("reading the trials")
+    foreign = foreign_trials(source, roles)
+    steps("drawing the figures and writing the report")
+    page, stages = foreign_page.assemble(foreign)
+    report = foreign_page.write(page, folder)
+    steps.end()
+    say(f"{page.answer.sentence}")
+    say(labelled([("read", in_words(foreign.roles)), ("report", str(report))]))
+    answer(of_foreign(foreign, page, stages, str(report)))

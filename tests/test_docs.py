@@ -52,7 +52,8 @@ def test_commands_in_the_readme_are_understood(command: str, arguments: str) -> 
     elif command not in ("init", "check", "schema"):  # which take a folder of images, or nothing
         shipped = {file.stem for file in (ROOT / "sweeps").glob("*.yaml")}
         given = parsed["results"] if "results" in parsed else [parsed["a"], parsed["b"]]
-        for folder in [given] if isinstance(given, str) else given:
+        assert given or parsed["from_"]  # of trials of another tool
+        for folder in [given] if isinstance(given, str) else given or []:
             assert (ROOT / folder / "sweep.yaml").is_file() or Path(folder).name in shipped
 
 

@@ -89,7 +89,7 @@ def refuse_other_lines(file: Path) -> None:
     with opened(file, follow=True) as content:
         for number, line in enumerate(content, 1):
             try:
-                entry = parsed(line)
+                entry = parsed(line, gaps=True)
             except ValueError as error:
                 raise ValueError(f"line {number}: {error}") from None
             if not isinstance(entry, dict) or not isinstance(entry.get("op_code"), int):
