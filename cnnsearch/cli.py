@@ -28,7 +28,7 @@ from cnnsearch.ending import (
     stoppable,
 )
 from cnnsearch.errors import DiskError, RequestError, RunError
-from cnnsearch.exchanging import schema, share
+from cnnsearch.exchanging import convert, schema, share
 from cnnsearch.looking_on import explain, status, watch
 from cnnsearch.reporting import report as report  # and of `python -m cnnsearch.report`
 from cnnsearch.steps import Steps
@@ -214,6 +214,7 @@ app.command(cls=Command, epilog=example("diff"))(diff)
 app.command(epilog=example("init"))(init)
 app.command(cls=Command, epilog=example("check"))(check)
 app.command(cls=Command, epilog=example("share"))(share)
+app.command(cls=Command, epilog=example("convert"))(convert)
 app.command(cls=Command, epilog=example("schema"))(schema)
 
 

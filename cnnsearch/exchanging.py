@@ -1,18 +1,22 @@
-"""The commands between this and other tools: `schema` for editors, `share` for what shows and searches trials."""
+"""The commands between this and other tools: `schema` for editors, `share` for what shows trials, `convert` for search
+spaces."""
 
 from __future__ import annotations
 
 import contextlib
+import shlex
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from cnnsearch.asking import AsJson
 from cnnsearch.ending import answering, one_clear_message
+from cnnsearch.errors import RequestError, SpecError
 from cnnsearch.steps import Steps
-from cnnsearch.storage.paths import file_to_write
+from cnnsearch.storage.paths import file_to_write, typed_path, write_new
 from cnnsearch.storage.remote import is_uri
-from cnnsearch.words import labelled, plural, say
+from cnnsearch.words import labelled, plural, printable, say
 
 
 def _tools(incomplete: str) -> list[str]:
@@ -89,5 +93,54 @@ def share(
                 updated=found.updated,
                 same=found.same,
                 epochs=found.epochs,
+            )
+        )
+
+
+def convert(
+    source: Annotated[
+        str,
+        typer.Argument(
+            help="Read this: a sweep of W&B, a space of Ray Tune or KerasTuner as JSON, or Hydra's configuration.",
+            metavar="FILE",
+        ),
+    ],
+    out: Annotated[
+        str | None,
+        typer.Option(help="The sweep file to write; default: the sweep's name with .yaml, here.", metavar="FILE"),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write a sweep file from another tool's search space. What has no match is said; nothing is overwritten."""
+    with answering(as_json) as answer, one_clear_message("stopped; nothing was written"):
+        from cnnsearch.exchange.converting import convert as made
+        from cnnsearch.exchange.space_readers import read_space
+        from cnnsearch.spec.load import from_yaml
+        from cnnsearch.told_exchange import ConvertedSweep, LostPart
+
+        path = typed_path(source)
+        if not path.is_file():
+            raise RequestError(f"{source}: there is no such file")
+        space = read_space(path, source)
+        found = made(space, path.name)
+        try:
+            sweep = from_yaml(found.text, "the sweep file")
+        except SpecError as error:
+            raise RequestError(f"{source} cannot be made a sweep that runs: {error}") from None
+        file = typed_path(out) if out is not None else Path(f"{sweep.name}.yaml")
+        if file.suffix not in (".yaml", ".yml"):
+            raise RequestError(f"--out {file}: give a name that ends in .yaml")
+        write_new(file, found.text)
+        lost = [f"{printable(one.what)}: {printable(one.why)}" for one in found.lost]
+        rows = [("written", str(file)), ("varies", ", ".join(found.axes) or "nothing")]
+        rows += [("no match" if index == 0 else "", line) for index, line in enumerate(lost)]
+        say(labelled([*rows, ("next", f"cnnsearch sweep {shlex.quote(str(file))} --dry-run")]))
+        answer(
+            ConvertedSweep(
+                source=source,
+                tool=space.tool,
+                out=str(file),
+                axes=list(found.axes),
+                lost=[LostPart(what=one.what, why=one.why) for one in found.lost],
             )
         )

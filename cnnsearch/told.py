@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, Field, FiniteFloat, TypeAdapter
 
 from cnnsearch.told_exchange import (
+    ConvertedSweep as ConvertedSweep,
     ForeignReport as ForeignReport,
     Shared as Shared,
     SweepSchema as SweepSchema,
@@ -365,12 +366,12 @@ class Failure(Part):
 
 Told = (
     Run | Plan | Unsealed | Report | Comparison | StatusOfSweeps | Predictions | Checked | Explanation
-    | Reproduction | Diff | SweepSchema | Shared | ForeignReport | Stopped | Failure
+    | Reproduction | Diff | SweepSchema | Shared | ForeignReport | ConvertedSweep | Stopped | Failure
 )  # fmt: skip
 """What a command prints with `--json`, told apart by `kind`."""
 KINDS: tuple[type[BaseModel], ...] = (
     Run, Plan, Unsealed, Report, Comparison, StatusOfSweeps, Predictions, Checked, Explanation,
-    Reproduction, Diff, SweepSchema, Shared, ForeignReport, Stopped, Failure,
+    Reproduction, Diff, SweepSchema, Shared, ForeignReport, ConvertedSweep, Stopped, Failure,
 )  # fmt: skip
 
 

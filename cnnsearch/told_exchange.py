@@ -76,3 +76,22 @@ class ForeignReport(Part):
     best: ForeignSetting | None = Field(description="the best setting; null where no trial has a score")
     findings: list[ForeignClaim] = Field(description="what the report says was found")
     settings: int = Field(description="settings of all stages")
+
+
+class LostPart(Part):
+    """Something of another tool's search space that has no match in a sweep file."""
+
+    what: Text = Field(description="as it stands there, in short")
+    why: Text = Field(description="why it has none, or what took its place")
+
+
+class ConvertedSweep(Part):
+    """`cnnsearch convert` made a sweep file of a search space of another tool."""
+
+    kind: Literal["converted"] = "converted"
+    exit_code: Literal[0] = 0
+    source: Text = Field(description="the file that was read")
+    tool: Text = Field(description="whose it is")
+    out: Text = Field(description="the sweep file that was written")
+    axes: list[Text] = Field(description="what the sweep varies")
+    lost: list[LostPart] = Field(description="what has no match; it stands in the file's comments, too")

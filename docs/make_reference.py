@@ -151,8 +151,8 @@ JSON_INTRODUCTION = """\
 # JSON for scripts
 
 With `--json`, the commands `sweep` (also with `--dry-run`), `report`, `unseal`, `status`, `predict`, `explain`,
-`reproduce`, `diff`, `check`, `share` and `schema` print one JSON object, on one line, on standard output and nothing
-else there, whatever their exit code. The plan, progress and messages go to standard error.
+`reproduce`, `diff`, `check`, `share`, `convert` and `schema` print one JSON object, on one line, on standard output and
+nothing else there, whatever their exit code. The plan, progress and messages go to standard error.
 
     cnnsearch sweep part1 --profile quick --json > answer.json
 

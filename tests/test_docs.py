@@ -49,7 +49,7 @@ def test_commands_in_the_readme_are_understood(command: str, arguments: str) -> 
     parsed = group.commands[command].make_context(command, shlex.split(arguments)).params
     if command == "sweep":
         assert load_sweep(parsed["sweep"], profile=parsed["profile"], values=parsed["set_"] or ())
-    elif command not in ("init", "check", "schema"):  # which take a folder of images, or nothing
+    elif command not in ("init", "check", "schema", "convert"):  # which take images, a file or nothing
         shipped = {file.stem for file in (ROOT / "sweeps").glob("*.yaml")}
         given = parsed["results"] if "results" in parsed else [parsed["a"], parsed["b"]]
         assert given or parsed["from_"]  # of trials of another tool
