@@ -118,7 +118,8 @@ def write(page: ForeignPage, out: Path) -> Path:
 def _section(one: Judged, *, several: bool) -> StageSection:
     suffix = f"-{one.stage}" if several else ""
     shown = min(len(one.settings), figures.MOST_DOTS)
-    caption = f"Of {counted(shown, 'setting')} the {one.foreign.roles.judged}, the best first. "
+    of_all = f" of {len(one.settings):,}" if shown < len(one.settings) else ""
+    caption = f"The best {counted(shown, 'setting')}{of_all} by {one.foreign.roles.judged}. "
     if one.tells_settings_apart:
         caption += "Lines are 95 % intervals over seeds; hollow dots are worse than another, after Holm's correction."
     elif one.usual_seeds < LEAST_SEEDS:

@@ -16,10 +16,11 @@ import pandas as pd
 
 from cnnsearch.errors import RequestError, SpecError
 from cnnsearch.exchange.foreign import MOST_COLUMNS, MOST_ROWS, STATUS, TRIAL, Raw, State
+from cnnsearch.exchange.from_optuna import refuse_large
 from cnnsearch.exchange.to_optuna import SQLITE
 from cnnsearch.spec.document import read_back
 from cnnsearch.storage.paths import typed_path
-from cnnsearch.storage.reading import opened, read_bytes
+from cnnsearch.storage.reading import read_bytes
 from cnnsearch.words import printable
 
 EXPERIMENT = "experiment"
@@ -30,7 +31,7 @@ _STATES = {
     "2": State.RUNNING,
 }  # fmt: skip
 """Status as a database, and as the number that a folder has for it -> ours."""
-_MOST_CELLS = 50_000_000
+_MOST_CELLS = 5_000_000
 _MOST_FILE = 64 * 2**20
 
 Row = tuple[str, str, Any]
@@ -79,8 +80,7 @@ Found = tuple[list[Row], list[Row], list[Row], list[Row]]
 
 
 def _from_database(file: Path) -> Found:
-    with opened(file, follow=True):
-        pass
+    refuse_large(file)
     with closing(sqlite3.connect(f"file:{quote(str(file.absolute()))}?mode=ro", uri=True)) as database:
         database.execute("PRAGMA trusted_schema = OFF")
         database.text_factory = lambda content: content.decode("utf-8", "replace")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -23,6 +24,7 @@ from cnnsearch.storage.reading import opened
 from cnnsearch.words import LISTED, printable
 
 STUDY = "study"
+_MOST_BYTES = 2**31
 _SQLITE_HEAD = b"SQLite format 3\0"
 _STATES = {
     TrialState.COMPLETE: State.DONE,
@@ -78,7 +80,15 @@ def _short(name: str, rows: list[dict[str, Any]]) -> str:
     return plain if not any(plain in row for row in rows[:1]) else f"param {plain}"
 
 
+def refuse_large(file: Path) -> None:
+    """Raise ValueError where a file is larger than any store is read, OSError where it is none."""
+    with opened(file, follow=True) as content:
+        if os.fstat(content.fileno()).st_size > _MOST_BYTES:
+            raise ValueError(f"it has more than {_MOST_BYTES:,} bytes")
+
+
 def _storage(file: Path, is_database: bool) -> BaseStorage:
+    refuse_large(file)
     with opened(file, follow=True) as content:
         is_database = is_database or content.read(len(_SQLITE_HEAD)) == _SQLITE_HEAD
     if is_database:

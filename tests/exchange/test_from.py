@@ -44,13 +44,13 @@ def digest_of(folder: Path) -> dict[str, str]:
 def run_studies(storage: Any, names: tuple[str, ...] = ("one",)) -> None:
     """Fill studies as their users do: by Optuna's own loop, with trials that are pruned and one that fails."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    space: dict[str, Any] = {"lr": [0.001, 0.01], "units": [8, 16, 32], "act": ["relu", "gelu"], "seed": [0, 1, 2]}
+    space: dict[str, Any] = {"lr": [0.001, 0.01], "units": [8, 16, 32], "act": ["relu", "gelu"], "seed": [0]}
 
     def objective(trial: optuna.Trial) -> float:
         lr = trial.suggest_categorical("lr", [0.001, 0.01])
         units = trial.suggest_int("units", 8, 32)
         act = trial.suggest_categorical("act", ["relu", "gelu"])
-        seed = trial.suggest_categorical("seed", [0, 1, 2])
+        seed = trial.suggest_categorical("seed", [0])
         trial.set_user_attr("machine", "box")
         trial.report(0.5, 1)
         if trial.number == 3:
@@ -62,7 +62,7 @@ def run_studies(storage: Any, names: tuple[str, ...] = ("one",)) -> None:
     for name in names:
         sampler = optuna.samplers.GridSampler(space, seed=0)
         study = optuna.create_study(storage=storage, study_name=name, direction="maximize", sampler=sampler)
-        study.optimize(objective, n_trials=36, catch=RuntimeError)
+        study.optimize(objective, n_trials=12, catch=RuntimeError)
 
 
 def check_of_optuna(found: Foreign) -> None:
@@ -70,7 +70,7 @@ def check_of_optuna(found: Foreign) -> None:
     assert (found.roles.score, found.roles.seed, found.roles.is_larger_better) == ("value", "seed", True)
     assert set(found.roles.axes) == {"lr", "units", "act"}
     states = [trial.state for trial in found.trials]
-    assert (states.count(State.DONE), states.count(State.PRUNED), states.count(State.FAILED)) == (34, 1, 1)
+    assert (states.count(State.DONE), states.count(State.PRUNED), states.count(State.FAILED)) == (10, 1, 1)
     one = next(trial for trial in found.trials if trial.state is State.DONE)
     act, lr, units, seed = (one.values["act"], one.values["lr"], one.values["units"], one.seed)
     wanted = 0.7 + 0.1 * (act == "gelu") + 0.001 * float(str(seed)) + 0.0001 * float(str(units)) + float(str(lr))
@@ -86,7 +86,7 @@ def test_a_database_of_optuna_is_read_and_not_changed(tmp_path: Path) -> None:
     check_of_optuna(foreign_trials(f"optuna:sqlite:///{folder}/study.db", {}))
     check_of_optuna(foreign_trials(f"optuna:{folder}/study.db", {}))
     found = reported(f"optuna:sqlite:///{folder}/study.db", tmp_path / "out")
-    assert found["counts"] == {"done": 34, "failed": 1, "pruned": 1, "running": 0}
+    assert found["counts"] == {"done": 10, "failed": 1, "pruned": 1, "running": 0}
     assert found["findings"][0]["sentence"].startswith("act gelu is better than relu: it is ahead by 10.0 points")
     assert found["best"]["values"] == {"lr": 0.01, "units": 32, "act": "gelu"}
     assert digest_of(folder) == before
@@ -114,6 +114,7 @@ def test_several_studies_are_stages_unless_one_is_named(tmp_path: Path) -> None:
         foreign_trials(f"optuna:{store}", {"study": "twoo"})
 
 
+@pytest.mark.after
 @pytest.mark.usefixtures("shared_ray")
 def test_a_folder_of_ray_tunes_results(tmp_path: Path) -> None:
     """Written by Tune: a grid with two seeds, one trial that is stopped early and one that fails."""
@@ -141,7 +142,8 @@ def test_a_folder_of_ray_tunes_results(tmp_path: Path) -> None:
     with cluster.started(Layout("cpu", 1, 1, 0.0), RunSpec(dashboard=False), None):
         logger = JsonLoggerCallback()  # as Tune has it, unless it is turned off, as sweeps of ours do
         run = tune.RunConfig(name="mine", storage_path=str(tmp_path), verbose=0, callbacks=[logger])
-        tune.Tuner(train, param_space=space, run_config=run).fit()
+        once = tune.TuneConfig(reuse_actors=True)
+        tune.Tuner(train, param_space=space, run_config=run, tune_config=once).fit()
     for pickled in tmp_path.rglob("*.pkl"):
         pickled.write_bytes(Bomb.made())  # nothing ever opens it
     found = foreign_trials(str(tmp_path / "mine"), {})
