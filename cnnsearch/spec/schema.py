@@ -45,8 +45,19 @@ def first_line(beside: str | None = None) -> str:
 
 
 def schema_text() -> str:
-    """The schema as a JSON file."""
-    return json.dumps(sweep_schema(), indent=1, ensure_ascii=False) + "\n"
+    """The schema as a JSON file, a line for each part."""
+    schema = sweep_schema()
+    parts, own = schema.pop("$defs"), schema.pop("properties")
+
+    def lines(named: Schema) -> str:
+        return ",\n".join(f"{json.dumps(name)}:{_compact(value)}" for name, value in named.items())
+
+    rest = _compact(schema).removesuffix("}")
+    return f'{rest},\n"$defs":{{\n{lines(parts)}\n}},\n"properties":{{\n{lines(own)}\n}}}}\n'
+
+
+def _compact(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
 def sweep_schema() -> Schema:

@@ -19,6 +19,7 @@ from optuna.trial import TrialState
 from cnnsearch import progress
 from cnnsearch.errors import ResultsError
 from cnnsearch.exchange.going import gathered
+from cnnsearch.exchange.writing import writer_of
 from cnnsearch.progress import Noting
 from cnnsearch.results.tables import load
 from tests.asking import ask
@@ -234,6 +235,22 @@ def test_what_people_read(results: Path, tmp_path: Path) -> None:
         f"written  csv:{tmp_path}",
         "trials   6 trials new, 0 updated, 0 there already",
     ]
+
+
+@pytest.mark.parametrize("tool", ["optuna:sqlite:///{}/study.db", "optuna:{}/journal.log", "tensorboard:{}", "csv:{}"])
+def test_a_trial_that_is_stopped_and_one_that_is_tried_again(results: Path, tmp_path: Path, tool: str) -> None:
+    sweep, write = gathered(results), writer_of(tool.format(tmp_path))
+    first, *rest = [trial for trial in sweep.trials if trial.status == "done"]
+    stopped = dataclasses.replace(first, status="pruned")
+    assert write(dataclasses.replace(sweep, trials=(stopped, *rest[:1]))).added == 2
+    assert write(dataclasses.replace(sweep, trials=(stopped, *rest[:1]))).same == 2
+    again = write(dataclasses.replace(sweep, trials=(first, *rest[:1])))
+    assert (again.added + again.updated, again.same) == (1, 1)
+    if tool.startswith("optuna"):
+        study = optuna.load_study(study_name="part1/grid", storage=storage_of(tool.format(tmp_path).partition(":")[2]))
+        mine = [trial for trial in study.trials if trial.user_attrs["trial_id"] == first.id]
+        assert [trial.state for trial in mine] == [TrialState.PRUNED, TrialState.COMPLETE]
+        assert mine[0].value == mine[1].value == first.scores["val_accuracy"]
 
 
 @pytest.mark.parametrize(
