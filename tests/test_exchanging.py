@@ -1,4 +1,4 @@
-"""The commands between this and other tools, as they are typed: `schema`."""
+"""The commands between this and other tools, as they are typed: `schema`, and what shells complete."""
 
 from __future__ import annotations
 
@@ -51,3 +51,17 @@ def test_commands_on_the_page_of_editors_work(tmp_path: Path, monkeypatch: pytes
     assert "# yaml-language-server: $schema=sweep.schema.json" in lines[1]
     assert "`# yaml-language-server: $schema=sweep.schema.json`" in page
     assert lines[0].startswith("# yaml-language-server: $schema=file:///")
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [("share results --to o", "optuna:"), ("report --from m", "mlflow:"), ("share results --to t", "tensorboard:")],
+)
+def test_a_shell_completes_the_names_of_tools(words: str, found: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shellingham.detect_shell", lambda *_: ("bash", "/bin/bash"))
+    asked = {
+        "_CNNSEARCH_COMPLETE": "complete_bash",
+        "COMP_WORDS": f"cnnsearch {words}",
+        "COMP_CWORD": str(len(words.split())),
+    }
+    assert ask(command="", env=asked).stdout.split() == [found]
