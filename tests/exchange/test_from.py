@@ -366,7 +366,9 @@ def test_names_of_strangers_are_only_text(tmp_path: Path) -> None:
     frame = table().rename(columns={"model": odd})
     frame[odd] = [f"{odd}{value}\x1b[31m" for value in frame[odd]]
     frame.to_csv(tmp_path / "t.csv", index=False)
-    reported(tmp_path / "t.csv", tmp_path / "out")
+    answer = ask("--from", tmp_path / "t.csv", "--out", tmp_path / "out", command="report")
+    assert answer.returncode == 0
+    assert "\x1b" not in answer.stdout
     page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
     assert odd not in page
     assert "\x1b" not in page
