@@ -8,8 +8,9 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 INSTALLED_TEST := $(VENV)/.installed-test
 INSTALLED_S3 := $(VENV)/.installed-s3
+INSTALLED_EXCHANGE := $(VENV)/.installed-exchange
 
-.PHONY: install quickstart test test-after test-slow test-faults test-kills test-cluster benchmark bench-check clean
+.PHONY: install quickstart test test-after test-slow test-exchange test-faults test-kills test-cluster benchmark bench-check clean
 .PHONY: lint lint-style lint-format lint-types lint-imports format
 
 install: $(INSTALLED)
@@ -25,6 +26,10 @@ test: $(INSTALLED_TEST) $(INSTALLED_S3) lint
 # process they started.
 test-after: $(INSTALLED_TEST) $(INSTALLED_S3)
 	$(BIN)/python -m pytest -n 2 --dist loadscope -m "after and not slow"
+
+# MLflow and TensorBoard, which tests of exchange ask, take minutes to install: without them those are skipped.
+test-exchange: $(INSTALLED_TEST) $(INSTALLED_EXCHANGE)
+	$(BIN)/python -m pytest tests/exchange -m "not slow"
 
 test-slow: $(INSTALLED_TEST) $(INSTALLED_S3)
 	$(BIN)/python -m pytest -m slow
@@ -90,4 +95,10 @@ $(INSTALLED_TEST): $(INSTALLED)
 $(INSTALLED_S3): tests/s3/requirements.txt | $(VENV)/bin/python
 	$(PYTHON) -m venv $(VENV)/s3
 	$(VENV)/s3/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
+	@touch $@
+
+# Tools to which trials go, and from which they come. They are large, and what is installed for all else comes first.
+$(INSTALLED_EXCHANGE): tests/exchange/requirements.txt | $(VENV)/bin/python
+	$(PYTHON) -m venv $(VENV)/exchange
+	$(VENV)/exchange/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
 	@touch $@

@@ -48,6 +48,9 @@ EXAMPLES = {
     "diff": "results/part1 new/part1 --fail-on-regression",
     "init": "photos",
     "check": "photos --out found.csv",
+    "convert": "wandb-sweep.yaml --out mine.yaml",
+    "share": "results/part1 --to optuna:journal.log",
+    "schema": "--out sweep.schema.json",
 }
 """Command -> arguments that show what it is for."""
 BARE_CONFIRM = "5"

@@ -14,7 +14,7 @@ from cnnsearch.asking import AsJson
 from cnnsearch.ending import answering, one_clear_message
 from cnnsearch.errors import RequestError
 from cnnsearch.steps import Steps
-from cnnsearch.storage.paths import file_to_write, typed_path
+from cnnsearch.storage.paths import file_to_write, typed_path, write_new
 from cnnsearch.words import labelled, say
 
 FollowLinks = Annotated[
@@ -54,13 +54,7 @@ def init(
             raise RequestError(f"{source}: a sweep file cannot name this; rename it to printable text in UTF-8")
         text = sweep_text(survey(source, follow_links=follow_links), source, follow_links=follow_links)
         from_yaml(text, str(file))  # what is written can be run
-        try:
-            with file.open("x", encoding="utf-8") as opened:
-                opened.write(text)
-        except FileExistsError:
-            raise RequestError(f"{file} is there already, and nothing is overwritten") from None
-        except OSError as error:
-            raise RequestError(f"--out {file} cannot be written: {error.strerror or error}") from None
+        write_new(file, text)
         shown = shlex.quote(str(file))
         say(
             labelled(

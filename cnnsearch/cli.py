@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import logging
-import os
 import shlex
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -30,7 +28,9 @@ from cnnsearch.ending import (
     stoppable,
 )
 from cnnsearch.errors import DiskError, RequestError, RunError
+from cnnsearch.exchanging import convert, schema, share
 from cnnsearch.looking_on import explain, status, watch
+from cnnsearch.reporting import report as report  # and of `python -m cnnsearch.report`
 from cnnsearch.steps import Steps
 from cnnsearch.storage.paths import typed_path
 from cnnsearch.storage.remote import is_uri, redacted
@@ -39,7 +39,6 @@ from cnnsearch.words import VisibleLines, labelled, say
 if TYPE_CHECKING:
     from cnnsearch.execution.events import Event
     from cnnsearch.prepare import Prepared
-    from cnnsearch.results.place import ResultsPlace
     from cnnsearch.told import Plan, Run
 
 if logging.lastResort is not None:  # what shows warnings of ours where nobody has set up logging
@@ -175,89 +174,6 @@ def sweep(
         raise typer.Exit(code)
 
 
-@app.command(cls=Command, epilog=example("report"))
-def report(
-    results: Annotated[
-        list[str], typer.Argument(help="Report on these results: folders, or URIs.", metavar="RESULTS_DIR|URI...")
-    ],
-    out: Annotated[
-        str | None,
-        typer.Option(
-            help="Write the report here; default: the results folder, or comparison beside several.", metavar="DIR"
-        ),
-    ] = None,
-    figures: Annotated[
-        str | None, typer.Option(help="Write every figure also as pdf or svg, into figures/.", metavar="pdf,svg")
-    ] = None,
-    tables: Annotated[
-        str | None, typer.Option(help="Write the tables also as tex (LaTeX) or csv, into tables/.", metavar="tex,csv")
-    ] = None,
-    everything: Annotated[
-        bool, typer.Option("--all", help="Show also the recorded trials that the sweep as it is now does not have.")
-    ] = False,
-    as_json: AsJson = False,
-) -> None:
-    """Make the report again from results alone; of several results folders, one that compares them."""
-    from cnnsearch.report.beside import Beside
-
-    with answering(as_json) as answer, one_clear_message(), Steps() as steps, Beside() as second:
-        steps("reading the results")
-        if len(results) == 1 and os.path.isdir(results[0]):
-            second.start()  # it imports what draws while this process does
-        from cnnsearch.evidence.evidence import Evidence
-        from cnnsearch.report import compare, paper, write, write_page
-        from cnnsearch.report.comparison import beside, refuse_out, refuse_repeats
-        from cnnsearch.results.tables import load
-
-        also = paper.asked_for(figures, tables)
-        several = len(results) > 1
-        if any(also) and out is None and any(map(is_uri, results)):
-            raise RequestError("--out: say in which folder figures and tables go, since not all results are in folders")
-        if several and out is None and any(map(is_uri, results)):
-            raise RequestError("--out: say in which folder the comparison goes, since not all results are in folders")
-        if out is not None and is_uri(out):
-            raise RequestError(f"--out {redacted(out)}: give a folder; without it, the report of a URI goes there too")
-        with contextlib.ExitStack() as stack:
-            places = [_readable(stack, one) for one in results]
-            paths = [place.here.path for place in places]
-            folder = typed_path(out) if out else (beside(paths) if several else paths[0])
-            if several:
-                refuse_repeats(paths)
-                refuse_out(folder)
-            evidence = [Evidence(load(path, everything=everything)) for path in paths]
-            try:
-                folder.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise RequestError(f"--out {folder} cannot be written: {error.strerror}") from None
-            steps("drawing the figures and writing the report")
-            compared = compare(evidence, folder) if several else None
-            drawing = None if any(also) else second  # other formats are made of figures that are drawn here
-            page = write_page(folder, compared, also=also) if compared else write(evidence[0], folder, also, drawing)
-            if folder == paths[0]:
-                places[0].publish()
-            steps.end()
-            where = f"{places[0]}/{page.name}" if folder == paths[0] else str(page)
-            say(where)
-            for kind in also.folders:
-                say(folder / kind)
-            if as_json:
-                from cnnsearch.telling import of_comparison, of_report
-
-                told = of_comparison(compared, evidence, places, where) if compared else None
-                answer(told or of_report(evidence[0], places[0], where))
-
-
-def _readable(stack: contextlib.ExitStack, results: str) -> ResultsPlace:
-    """Open results for reading, for the time of the stack."""
-    if not is_uri(results):
-        from cnnsearch.results.folder import Results
-
-        return Results(typed_path(results))
-    from cnnsearch.results.place import reading
-
-    return stack.enter_context(reading(results))
-
-
 @app.command(cls=Command, epilog=example("unseal"))
 def unseal(
     results: Annotated[str, typer.Argument(help="Test the networks of this folder of results.", metavar="RESULTS_DIR")],
@@ -287,6 +203,7 @@ def unseal(
             answer(of_unsealing(found))
 
 
+app.command(cls=Command, epilog=example("report"))(report)
 app.command(cls=Command, epilog=example("status"))(status)
 app.command(epilog=example("watch"))(watch)
 app.command(cls=Command, epilog=example("predict"))(predict)
@@ -296,6 +213,9 @@ app.command(cls=Command, epilog=example("reproduce"))(reproduce)
 app.command(cls=Command, epilog=example("diff"))(diff)
 app.command(epilog=example("init"))(init)
 app.command(cls=Command, epilog=example("check"))(check)
+app.command(cls=Command, epilog=example("share"))(share)
+app.command(cls=Command, epilog=example("convert"))(convert)
+app.command(cls=Command, epilog=example("schema"))(schema)
 
 
 def main() -> None:

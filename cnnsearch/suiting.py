@@ -12,6 +12,7 @@ from cnnsearch.data.dataset import SPLIT_WORDS
 from cnnsearch.data.splits import in_words
 from cnnsearch.data.survey import Survey
 from cnnsearch.spec.data import FillSplit, FoldsSplit, StratifiedSplit
+from cnnsearch.spec.schema import first_line
 from cnnsearch.words import LISTED, counted, listed, plural, printable
 
 SIDES = (32, 64, 96, 128, 224)
@@ -44,10 +45,11 @@ def sweep_name(source: str) -> str:
 
 
 def sweep_text(found: Survey, source: str, *, follow_links: bool = False) -> str:
-    """The sweep file, with comments that say why it is as it is."""
+    """The sweep file, with comments that say why it is as it is, and one that names the schema to editors."""
     size, batches = image_size(found.side), batch_sizes(found.training)
     return "\n".join(
         [
+            first_line(),
             *_comments(found),
             "",
             f"name: {sweep_name(source)}",

@@ -10,6 +10,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, FiniteFloat, TypeAdapter
 
+from cnnsearch.told_exchange import (
+    ConvertedSweep as ConvertedSweep,
+    ForeignReport as ForeignReport,
+    Shared as Shared,
+    SweepSchema as SweepSchema,
+)
 from cnnsearch.told_parts import (  # all of them under one name: told.Score
     Accuracy as Accuracy,
     Answer as Answer,
@@ -361,12 +367,12 @@ class Failure(Part):
 
 Told = (
     Run | Plan | Unsealed | Report | Comparison | StatusOfSweeps | Predictions | Checked | Explanation
-    | Reproduction | Diff | Stopped | Failure
+    | Reproduction | Diff | SweepSchema | Shared | ForeignReport | ConvertedSweep | Stopped | Failure
 )  # fmt: skip
 """What a command prints with `--json`, told apart by `kind`."""
 KINDS: tuple[type[BaseModel], ...] = (
     Run, Plan, Unsealed, Report, Comparison, StatusOfSweeps, Predictions, Checked, Explanation,
-    Reproduction, Diff, Stopped, Failure,
+    Reproduction, Diff, SweepSchema, Shared, ForeignReport, ConvertedSweep, Stopped, Failure,
 )  # fmt: skip
 
 

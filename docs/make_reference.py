@@ -15,6 +15,7 @@ from cnnsearch import told
 from cnnsearch.cli import app
 from cnnsearch.spec.confirm import Confirm
 from cnnsearch.spec.data import AutoSplit, DataSpec, FillSplit, FoldsSplit, StratifiedSplit
+from cnnsearch.spec.schema import FILE, schema_text
 from cnnsearch.spec.settings import TrainSpec
 from cnnsearch.spec.stage import Search, Stage, StartFrom, StopEarly
 from cnnsearch.spec.sweep import EvidenceSpec, RunSpec, Sweep
@@ -151,8 +152,8 @@ JSON_INTRODUCTION = """\
 # JSON for scripts
 
 With `--json`, the commands `sweep` (also with `--dry-run`), `report`, `unseal`, `status`, `predict`, `explain`,
-`reproduce`, `diff` and `check` print one JSON object, on one line, on standard output and nothing else there, whatever
-their exit code. The plan, progress and messages go to standard error.
+`reproduce`, `diff`, `check`, `share`, `convert` and `schema` print one JSON object, on one line, on standard output and
+nothing else there, whatever their exit code. The plan, progress and messages go to standard error.
 
     cnnsearch sweep part1 --profile quick --json > answer.json
 
@@ -217,7 +218,8 @@ def _json_type(field: dict[str, Any]) -> str:
     if field["type"] == "array":
         return f"list of {_json_type(field['items'])}"
     if field["type"] == "object":
-        return f"object of {_json_type(field['additionalProperties'])}"
+        inner = field["additionalProperties"]
+        return "object" if inner is True else f"object of {_json_type(inner)}"
     return _JSON_TYPES.get(field["type"], field["type"])
 
 
@@ -266,11 +268,12 @@ def readme_with_help(text: str) -> str:
 
 
 def main() -> None:
-    """Write README.md, docs/sweeps.md, docs/json.md and docs/json.schema.json."""
+    """Write README.md, docs/sweeps.md, docs/json.md and the JSON Schemas of answers and of sweep files."""
     readme = ROOT / "README.md"
     readme.write_text(readme_with_help(readme.read_text(encoding="utf-8")), encoding="utf-8")
     for name, text in {"sweeps.md": reference(), "json.md": json_page(), "json.schema.json": json_schema()}.items():
         (ROOT / "docs" / name).write_text(text, encoding="utf-8")
+    FILE.write_text(schema_text(), encoding="utf-8")
 
 
 if __name__ == "__main__":

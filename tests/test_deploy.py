@@ -317,7 +317,7 @@ def test_what_a_job_is_sent_is_small(tmp_path: Path) -> None:
     names = zipfile.ZipFile(package).namelist()
     assert "cnnsearch/sweep.py" in names
     assert not [name for name in names if name.startswith(("results/", ".git/", ".venv/", "tests/", "build/"))]
-    assert package.stat().st_size < 3e6
+    assert package.stat().st_size < 3.5e6  # code and the included images
 
 
 @pytest.mark.parametrize("path", DRIVEN, ids=file_name)

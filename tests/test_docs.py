@@ -49,10 +49,11 @@ def test_commands_in_the_readme_are_understood(command: str, arguments: str) -> 
     parsed = group.commands[command].make_context(command, shlex.split(arguments)).params
     if command == "sweep":
         assert load_sweep(parsed["sweep"], profile=parsed["profile"], values=parsed["set_"] or ())
-    elif command not in ("init", "check"):  # which take a folder of images
+    elif command not in ("init", "check", "schema", "convert"):  # which take images, a file or nothing
         shipped = {file.stem for file in (ROOT / "sweeps").glob("*.yaml")}
         given = parsed["results"] if "results" in parsed else [parsed["a"], parsed["b"]]
-        for folder in [given] if isinstance(given, str) else given:
+        assert given or parsed["from_"]  # of trials of another tool
+        for folder in [given] if isinstance(given, str) else given or []:
             assert (ROOT / folder / "sweep.yaml").is_file() or Path(folder).name in shipped
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from cnnsearch.spec.data import FillSplit, StratifiedSplit
 from cnnsearch.spec.load import load_sweep
+from cnnsearch.spec.schema import FILE
 from cnnsearch.suiting import batch_sizes, image_size, sweep_name
 from tests.asking import ask
 from tests.data.making import encoded, fill_folder, named, picture, write_table
@@ -47,6 +48,7 @@ def test_forty_photos_in_three_classes(tmp_path: Path) -> None:
     (stage,) = sweep.stages
     assert stage.search.method == "grid"
     assert list(stage.space["batch_size"].args) == [4, 8]
+    assert text.splitlines()[0] == f"# yaml-language-server: $schema={FILE.as_uri()}"
     assert "# 42 images in 3 classes: cat 14, dog 13, owl 15." in text
     assert "median of the images' smaller sides is 80 pixels" in text
     assert "# Cannot be read, of those that were tried: owl/broken.jpg, 1 in all." in text

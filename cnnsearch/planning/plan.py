@@ -114,7 +114,6 @@ class Plan:
 WeightsDigests = Mapping[tuple[str, str], str]
 """(model, weights as the sweep names them) -> digest of their contents."""
 
-
 Built = dict[Any, tuple[Trial, ...]]
 """What trials were made from -> the trials made for an earlier plan of the same sweep, which need not be made again."""
 
@@ -141,12 +140,11 @@ def make_plan(
         weights: digests of the pretrained weights that the sweep names. KeyError where one is missing.
         suggestions: what searchers have suggested so far.
         built: remembers trials between plans of the same sweep, data and weights, which saves time and changes nothing.
-        folds: fingerprint of each fold, where the sweep has folds. Raises ResultsError where one is missing.
+        folds: fingerprint of each fold, where the sweep has folds.
     """
-    if sweep.folds is not None and len(folds) < sweep.folds.count:
+    if sweep.folds and len(folds) < sweep.folds.count:
         raise ResultsError("data.json does not say how the images are dealt into folds; run the sweep again")
-    planner = _Planner(sweep, data, outcomes, weights, suggestions, {} if built is None else built, folds)
-    return planner.plan()
+    return _Planner(sweep, data, outcomes, weights, suggestions, {} if built is None else built, folds).plan()
 
 
 @dataclass
@@ -196,9 +194,8 @@ class _Planner:
 
     def _root_trials(self, stage: Stage, cell: Cell) -> tuple[Trial, ...]:
         seeds = (cell["seed"],) if "seed" in cell else self.sweep.replicates
-        each = self.folds if self.sweep.folds else (self.data,) * len(seeds)
         trials = []
-        for seed, data in zip(seeds, each, strict=False):
+        for seed, data in zip(seeds, self.folds if self.sweep.folds else [self.data] * len(seeds), strict=False):
             settings = self.sweep.settings({**cell, "seed": seed})
             digest = None if settings.weights == "none" else self.weights.get((settings.model, settings.weights))
             if digest is None and settings.weights != "none":

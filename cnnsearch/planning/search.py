@@ -138,7 +138,7 @@ class Searcher:
         self._numbers.append(self._add(suggestion, TrialState.RUNNING))
 
     def _add(self, suggestion: Cell, state: TrialState, value: float | None = None) -> int:
-        distributions = {axis: _distribution(self._space[axis]) for axis in suggestion}
+        distributions = {axis: distribution(self._space[axis]) for axis in suggestion}
         reached = {} if value is None else {1: value}
         self._study.add_trial(
             create_trial(
@@ -185,7 +185,7 @@ def known(search: Search, index: int) -> int:
 
 
 def _suggested(trial: optuna.Trial, axis: str, values: Values) -> Any:
-    match _distribution(values):
+    match distribution(values):
         case CategoricalDistribution(choices=choices):
             return _original(values, trial.suggest_categorical(axis, choices))
         case IntDistribution(low=low, high=high):
@@ -194,7 +194,8 @@ def _suggested(trial: optuna.Trial, axis: str, values: Values) -> Any:
             return trial.suggest_float(axis, low, high, log=log)
 
 
-def _distribution(values: Values) -> BaseDistribution:
+def distribution(values: Values) -> BaseDistribution:
+    """The values of an axis as Optuna describes them."""
     match values.kind:
         case "uniform" | "loguniform":
             low, high = values.args

@@ -62,9 +62,19 @@ def environment(package: str = "cnnsearch.report") -> Environment:
 
 def render(page: Page | ComparisonPage) -> str:
     """The page as HTML, with styles, script, figures and pictures inside."""
+    return _render(page, "layout.html.j2", **_inside())
+
+
+def filled(name: str, **values: object) -> str:
+    """A page of another kind, by the name of its template, in the same layout."""
+    return environment().get_template(name).render(layout="layout.html.j2", **_inside(), **values)
+
+
+def _inside() -> dict[str, str]:
+    """What a page has inside itself: styles, script, and the hash by which the script is allowed."""
     source = table_script()
     digest = base64.b64encode(hashlib.sha256(source.encode()).digest()).decode()
-    return _render(page, "layout.html.j2", style=Markup(style()), script=Markup(source), script_hash=f"sha256-{digest}")
+    return {"style": Markup(style()), "script": Markup(source), "script_hash": f"sha256-{digest}"}
 
 
 def content(page: Page | ComparisonPage) -> str:

@@ -17,11 +17,15 @@ _STARTS = re.compile(r"^(\d*)([-+.)])(?=\s)")
 
 def render(page: Page | ComparisonPage) -> str:
     """The page as Markdown for readers and renderers alike."""
+    return filled("comparison.md.j2" if isinstance(page, ComparisonPage) else "report.md.j2", page=page)
+
+
+def filled(name: str, **values: object) -> str:
+    """A page by the name of its template."""
     templates = environment()
     templates.filters["md"] = plain
     templates.filters["mdcode"] = code
-    name = "comparison.md.j2" if isinstance(page, ComparisonPage) else "report.md.j2"
-    text = templates.get_template(name).render(page=page)
+    text = templates.get_template(name).render(**values)
     return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
 
 

@@ -103,6 +103,16 @@ def reading(uri: str) -> Iterator[Mirror]:
         yield mirror
 
 
+@contextlib.contextmanager
+def for_reading(results: str) -> Iterator[ResultsPlace]:
+    """Open results for reading, for the time of the block: a folder as people type it, or a URI."""
+    if is_uri(results):
+        with reading(results) as place:
+            yield place
+    else:
+        yield Results(typed_path(results))
+
+
 def results_at(path: Path, remote: Remote | None) -> ResultsPlace:
     """Return the place of an executor's context, in which it records the failure of trials that no worker runs."""
     return Results(path) if remote is None else Mirror(Results(path), remote)

@@ -34,3 +34,16 @@ def file_to_write(out: str, endings: Sequence[str]) -> Path:
     except OSError as error:
         raise RequestError(f"--out {printable(out)} cannot be written: {error.strerror}") from None
     return file
+
+
+def write_new(file: Path, text: str) -> None:
+    """Write a file of text that is not there yet. Raises RequestError where it is, or cannot be written."""
+    try:
+        with file.open("x", encoding="utf-8") as opened:
+            opened.write(text)
+    except FileExistsError:
+        raise RequestError(
+            f"{file} is there already, and nothing is overwritten; give another name with --out"
+        ) from None
+    except OSError as error:
+        raise RequestError(f"--out {file} cannot be written: {error.strerror or error}") from None

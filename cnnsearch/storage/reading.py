@@ -72,18 +72,20 @@ def read_json(path: Path, most: int = MOST_BYTES, *, names: bool = False) -> Any
     return parsed(read_bytes(path, most), names=names)
 
 
-def parsed(content: bytes, *, names: bool = False) -> Any:
+def parsed(content: bytes, *, names: bool = False, gaps: bool = False) -> Any:
     """Parse JSON whose numbers are finite and fit 64 bits, and whose nesting is bounded.
 
     Args:
         content: UTF-8.
         names: whether it may hold names of files as the system gave them, whose undecodable bytes are half characters.
+        gaps: whether it may hold NaN and Infinity, which Python writes though they are no JSON; they become None.
 
     Raises:
         ValueError: it is not; the message is fit for people.
     """
     try:
-        value = json.loads(content, parse_constant=_no_number, parse_float=_finite, parse_int=_whole)
+        odd = (lambda text: None) if gaps else _no_number
+        value = json.loads(content, parse_constant=odd, parse_float=_finite, parse_int=_whole)
     except RecursionError:
         raise ValueError(f"it is nested more than {MOST_DEPTH} deep") from None
     except UnicodeDecodeError:
