@@ -35,7 +35,7 @@ def results(_own_place: None, _short: None, tmp_path_factory: pytest.TempPathFac
 def tools() -> Iterator[None]:
     """MLflow and TensorBoard, from an environment of their own: what is installed here comes first."""
     if not TOOLS:
-        pytest.skip("make test installs MLflow and TensorBoard, which this test needs")
+        pytest.skip("make test-exchange installs MLflow and TensorBoard, which this test needs")
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
     sys.path.append(str(TOOLS[0]))
     yield
