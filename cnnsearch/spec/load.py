@@ -50,8 +50,12 @@ def load_sweep(
     """
     document = read(*find(str(sweep)))
     profiles = _take_profiles(document)
+    snapshots = [read_code(file) for file in code]
+    known = _known_code(snapshots)
     for name in profiles:
-        Sweep.from_document(_with_profile(document, profiles, name))
+        changed = _with_profile(document, profiles, name)
+        _name_code(changed, known)
+        Sweep.from_document(changed)
     document = _with_profile(document, profiles, profile) if profile is not None else document
     pairs = values.items() if isinstance(values, Mapping) else map(_split_pair, values)
     given = dict(pairs)
@@ -64,24 +68,29 @@ def load_sweep(
         document.set("seeds", list(seeds), "--seeds")
     if confirm is not None:
         document.set("confirm.seeds" if confirm else "confirm", confirm or None, "--confirm")
-    _name_code(document, [read_code(file) for file in code])
+    named = _name_code(document, known)
+    for one in snapshots:
+        if not any(known[model] is one for model in named):
+            raise SpecError(
+                f"--code {one.file}: {document.name} names none of its models, {', '.join(one.models)}; "
+                f"for example: --set train.model={next(iter(one.models))}"
+            )
+    trust(known[model] for model in named)
     return Sweep.from_document(document)
 
 
-def _name_code(document: Document, snapshots: Sequence[Snapshot]) -> None:
-    """Write into a document which networks it names are of these snapshots, or registered; and trust those."""
+def _known_code(snapshots: Sequence[Snapshot]) -> dict[str, Snapshot]:
+    """Every network of the user's own -> the code it is from: of these snapshots, or registered."""
     every = Counter(model for snapshot in snapshots for model in snapshot.models)
     if twice := [model for model, times in every.items() if times > 1]:
         places = " and ".join(one.place_of(twice[0]) for one in snapshots if twice[0] in one.models)
         raise SpecError(f"--code: there are two {twice[0]}, {places}; rename one of them")
-    known = {**registered(), **{model: one for one in snapshots for model in one.models}}
+    return {**registered(), **{model: one for one in snapshots for model in one.models}}
+
+
+def _name_code(document: Document, known: Mapping[str, Snapshot]) -> list[str]:
+    """Write into a document from which code the networks are that it names, and return their names."""
     named = [model for model in dict.fromkeys(_models_named(document.tree)) if model in known]
-    for snapshot in snapshots:
-        if not any(known[model] is snapshot for model in named):
-            raise SpecError(
-                f"--code {snapshot.file}: {document.name} names none of its models, {', '.join(snapshot.models)}; "
-                f"for example: --set train.model={next(iter(snapshot.models))}"
-            )
     by_digest: dict[str, dict[str, Any]] = {}
     for model in named:
         one = known[model]
@@ -89,7 +98,7 @@ def _name_code(document: Document, snapshots: Sequence[Snapshot]) -> None:
         facts["models"].append(model)
     if by_digest:
         document.set("code", list(by_digest.values()), "--code")
-        trust(known[model] for model in named)
+    return named
 
 
 def _models_named(tree: dict[str, Any]) -> Iterator[str]:

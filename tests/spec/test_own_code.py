@@ -179,3 +179,13 @@ def test_an_axis_may_belong_to_one_network_of_several(tmp_path: Path) -> None:
         ("SmallNet", 2),
         ("plain", None),
     ]
+
+
+def test_profiles_may_stand_beside_them_and_may_name_them(tmp_path: Path) -> None:
+    write_nets(tmp_path)
+    profiles = "profiles:\n  quick: {train.epochs: 1}\n  flat: {train.model: flat_net}\n"
+    file = write_sweep(tmp_path, f"{SWEEP.rstrip()}\n{profiles}")
+    for profile in (None, "quick", "flat"):
+        assert load_sweep(file, profile=profile, code=[tmp_path / "nets.py"]).code
+    with pytest.raises(RequestError, match=r"A network of your own: --code FILE.py"):
+        load_sweep(file, profile="quick")
