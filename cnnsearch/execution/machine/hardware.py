@@ -8,6 +8,7 @@ import os
 import platform
 import shutil
 import subprocess
+import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -181,10 +182,9 @@ def _cpu_name(info: Path = Path("/proc/cpuinfo")) -> str:
 
 def _cores() -> int:
     """Cores that this process may use, within the limits of containers and batch systems."""
-    try:
+    cores = os.cpu_count() or 1
+    if sys.platform == "linux":
         cores = len(os.sched_getaffinity(0))
-    except AttributeError:
-        cores = os.cpu_count() or 1
     try:
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
         if quota != "max":
