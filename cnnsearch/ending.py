@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import gc
-import logging
 import os
 import shlex
 import signal
@@ -138,8 +137,8 @@ def end(message: str, code: int, go_on: str | None = None, progress: Progress | 
 def as_a_program() -> Iterator[None]:
     """Let no output end the command, and exit at its end: 1 in place of 0 where standard output could not be written.
 
-    Leave at once then: everything is cleaned up, and Python's own end takes half a second to take apart what torch, Ray
-    and Matplotlib have made. After a stop it may even exit with -2.
+    When stopped, leave at once: everything is cleaned up by then, Python's own end takes half a second and may exit
+    with -2.
     """
     # A report allocates millions of objects and frees most of them soon: looking for cycles takes a tenth of its time.
     gc.set_threshold(50_000, 20, 20)
@@ -152,10 +151,9 @@ def as_a_program() -> Iterator[None]:
     if loss := output.loss():
         print(f"error: standard output cannot be written: {loss}", file=sys.stderr, flush=True)
         code = code or CnnsearchError.exit_code
-    if code is not None and not isinstance(code, int):
-        sys.exit(code)  # it is a message
-    logging.shutdown()
-    os._exit(code or 0)
+    if code == INTERRUPTED:
+        os._exit(INTERRUPTED)
+    sys.exit(code)
 
 
 class Stopper:

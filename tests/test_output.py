@@ -65,12 +65,3 @@ def test_an_output_may_be_closed(closed: int) -> None:
     done = ended("a module", preexec_fn=lambda: os.close(closed))
     assert done.returncode == 0
     assert (b"and on" in done.stderr) == (closed == 1)
-
-
-def test_a_command_does_not_wait_for_pythons_own_end() -> None:
-    """What is still to be taken apart at its end is not; what its libraries have to say at the end is written."""
-    command = (
-        COMMAND.replace("{code}", "3") + "import atexit; atexit.register(print, 'taken apart')\ncli.run_alone(command)"
-    )
-    done = subprocess.run([sys.executable, "-c", command], capture_output=True, text=True, timeout=60)
-    assert (done.returncode, done.stdout) == (3, "2 × 3 – é\n")

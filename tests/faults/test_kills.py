@@ -42,6 +42,8 @@ KINDS = {
     "training worker": ("ray::Worker", " ["),
     "dashboard": ("dashboard/dashboard.py", "ray-dashboard", "multiprocessing"),
     "agents": ("dashboard/agent.py", "runtime_env/agent", "ray::DashboardAgent", "ray::RuntimeEnvAgent"),
+    "log monitor": ("log_monitor.py",),
+    "autoscaler monitor": ("autoscaler/_private/monitor.py",),
 }
 """Kind of process -> what its command line holds, one of them."""
 

@@ -109,7 +109,7 @@ def started(layout: Layout, run: RunSpec, warden: Warden | None) -> Iterator[Rea
         if "RAY_AUTH_TOKEN_PATH" not in os.environ:
             os.environ.setdefault("RAY_AUTH_TOKEN", _TOKEN)
         try:
-            with _on_loopback(), _without_idlers():
+            with _on_loopback():
                 ray_init = functools.partial(
                     _initialised,
                     address="local",
@@ -235,21 +235,6 @@ def _on_loopback() -> Iterator[None]:
         yield
     finally:
         constants.ENABLE_RAY_CLUSTER = before
-
-
-@contextlib.contextmanager
-def _without_idlers() -> Iterator[None]:
-    """Start Ray without two of its processes that would have nothing to do: a tenth of its start, half of its end.
-
-    One asks a cloud for machines; the other sends to this process what workers print, which is never shown.
-    """
-    parameters = ray._private.parameter
-    usual = parameters.RayParams
-    parameters.RayParams = functools.partial(usual, no_monitor=True, include_log_monitor=False)
-    try:
-        yield
-    finally:
-        parameters.RayParams = usual
 
 
 def check_address(address: str) -> str:
