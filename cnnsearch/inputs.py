@@ -23,6 +23,7 @@ from cnnsearch.spec.load import from_yaml
 from cnnsearch.spec.metric import METRICS, problem
 from cnnsearch.spec.model_names import is_timm
 from cnnsearch.spec.own_code import Snapshot, trusted
+from cnnsearch.spec.problems import fold_problems
 from cnnsearch.spec.settings import ResolvedPrecision
 from cnnsearch.spec.sweep import Sweep
 from cnnsearch.training.models.checked_timm import misfits
@@ -45,14 +46,20 @@ def image_sizes(sweep: Sweep) -> list[int]:
 
 
 def recorded_split(results: ResultsPlace, sweep: Sweep) -> ChosenSplit | None:
-    """How these images were split in earlier runs; None where none is known, or the results are at a URI."""
+    """How these images were split in earlier runs.
+
+    None where none is known, where the sweep now asks for what does not go with it, or where results are at a URI.
+    """
     if results.remote is not None:
         return None
     try:
         data = from_yaml(results.here.sweep_text(), "").data
     except RequestError:
         return None
-    return None if data.source != sweep.data.source or isinstance(data.split, AutoSplit) else data.split
+    if data.source != sweep.data.source or isinstance(data.split, AutoSplit):
+        return None
+    clash = fold_problems(sweep.stages, sweep.seeds, sweep.train, data, confirms=sweep.confirm is not None)
+    return None if any(clash) else data.split
 
 
 def load_forms(

@@ -45,16 +45,18 @@ class Folds:
             self._dealt[repeat] = deal(self.labels, self.classes, self.split, repeat, self.groups)
         return self._dealt[repeat]
 
+    def _validates(self, index: int) -> NDArray[np.bool_]:
+        repeat, fold = divmod(index, self.split.k)
+        return np.asarray(self.dealt(repeat) == fold)
+
     def parts(self, index: int) -> tuple[Rows, Rows]:
         """Return the rows that train and those that validate in a fold."""
-        repeat, fold = divmod(index, self.split.k)
-        validates = self.dealt(repeat) == fold
+        validates = self._validates(index)
         return self.rows[~validates], self.rows[validates]
 
     def fingerprint(self, index: int) -> str:
         """Return what identifies a fold, whatever k, the seed and its number: which images train and which validate."""
-        repeat, fold = divmod(index, self.split.k)
-        marks = np.packbits(self.dealt(repeat) == fold).tobytes()
+        marks = np.packbits(self._validates(index)).tobytes()
         return hashlib.sha256(f"{self.whole} {marks.hex()}".encode()).hexdigest()[:16]
 
     @cached_property

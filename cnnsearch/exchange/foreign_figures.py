@@ -9,6 +9,7 @@ from cnnsearch.evidence.importance import Importances
 from cnnsearch.exchange.judged import Judged
 from cnnsearch.plots import style
 from cnnsearch.plots.dots import ROW, beside, kinds_legend
+from cnnsearch.plots.importances import draw_shares
 from cnnsearch.words import listed
 
 MOST_DOTS = 40
@@ -81,24 +82,8 @@ def importance_figure(one: Judged, found: Importances) -> Figure:
         left, width, height = 2.6, 4.2, _BAR * (len(names) + 0.4)
         figure = style.new_figure(left + width + 1.1, 0.3 + height + 0.5)
         axes = style.axes_at(figure, left, 0.3, width, height)
-        for row, name in enumerate(names):
-            share, stands_out = found.shares[name], found.stands_out(name)
-            ink = style.THEME["ink" if stands_out else "muted"]
-            axes.barh(row, share.value, height=0.62, color=style.THEME["heat"], alpha=0.85 if stands_out else 0.3)
-            axes.plot([share.low, share.high], [row, row], color=style.THEME["ink"], linewidth=1.4, zorder=3)
-            beside(axes, -0.02, row, style.shorten(name, 36), ha="right", color=ink)
-            beside(axes, 1.03, row, f"{100 * share.value:.0f} %", ha="left", color=ink)
-        axes.axvline(found.noise, color=style.THEME["muted"], linewidth=1.1, linestyle=(0, (1, 1.5)))
-        axes.annotate(
-            "random numbers", (found.noise, 1), xycoords=("data", "axes fraction"), xytext=(0, 3),
-            textcoords="offset points", ha="left", va="bottom", fontsize=style.SMALL, color=style.THEME["muted"],
-        )  # fmt: skip
-        most = max([found.noise, *(share.high for share in found.shares.values())])
-        axes.set_xlim(0, min(1.0, 1.05 * most + 0.01))
-        axes.set_ylim(len(names) - 0.4, -0.6)
-        axes.set_yticks([])
-        axes.grid(axis="x")
-        style.percent_axis(axes, "x")
+        texts = {name: (style.shorten(name, 36), f"{100 * found.shares[name].value:.0f} %") for name in names}
+        draw_shares(axes, found, texts)
         axes.set_xlabel(f"share of the variance of {one.foreign.roles.judged} between settings")
         style.put_title(figure, importance_title(found))
     return figure

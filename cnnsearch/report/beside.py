@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from cnnsearch.execution.machine.hardware import detect
+from cnnsearch.report import helper
 from cnnsearch.results.tables import Tables
 from cnnsearch.storage.scratch import scratch
 
@@ -59,16 +60,7 @@ class Beside:
             return False
         with contextlib.suppress(OSError):  # it is done without
             self._place = self._stack.enter_context(scratch("cnnsearch-figures-", Path(tempfile.gettempdir())))
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "cnnsearch.report.beside"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                text=True,
-                encoding="utf-8",
-                env=self._environment,
-                start_new_session=True,  # Ctrl-C is meant for this process alone
-            )
+            self._process = helper.start("cnnsearch.report.beside", self._environment)
         return self._process is not None
 
     def begin(self, tables: Tables) -> None:
@@ -120,11 +112,7 @@ class Beside:
         """End the process."""
         process, self._process, self._place = self._process, None, None
         if process is not None:
-            process.kill()
-            process.wait()
-            if process.stdin is not None:
-                with contextlib.suppress(OSError):
-                    process.stdin.close()
+            helper.end(process)
         self._stack.close()
 
 

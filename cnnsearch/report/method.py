@@ -150,15 +150,14 @@ def _notes(evidence: Evidence) -> list[tuple[str, str]]:
                 f" Its validation score, the {best} of {chosen}, is optimistic for that reason; so is its test score "
                 "as a score of the setting, because its networks were picked for their luck as well."
             )
-    random, comparisons = _random(evidence), _comparisons(evidence)
     return [
         (
             "Selection",
             f"{selection} Trials that diverged or failed take no part, and test images choose nothing."
             f"{_sealed(evidence)}",
         ),
-        ("What was random", random),
-        ("Comparisons", comparisons),
+        ("What was random", _random(evidence)),
+        ("Comparisons", _comparisons(evidence)),
         (
             "What was corrected",
             "Holm’s correction covers every comparison that the report states or draws, the pairs from which a leader "

@@ -31,7 +31,7 @@ DRAFT = "http://json-schema.org/draft-07/schema#"
 """The version of JSON Schema that most editors know."""
 SEED: Schema = {"type": "integer", "minimum": 0, "exclusiveMaximum": 2**31}
 SCALAR: Schema = {"type": ["null", "boolean", "number", "string"]}
-ARGS = "model_args."
+AN_ARGUMENT = "an argument"
 """Stands for any argument where axes are named."""
 OF_MODEL = rf"(?!({'|'.join(GIVEN)})$)[^\W\d]\w*"
 OF_AN_OPTIMIZER = f"({'|'.join(sorted({name for args in OF_OPTIMIZER.values() for name in args}))})"
@@ -193,7 +193,7 @@ def _space() -> Schema:
     """The axes of a space, each with its values."""
     return {
         "properties": {axis: _values(axis) for axis in AXES},
-        "patternProperties": {ARGUMENT: _values(ARGS)},
+        "patternProperties": {ARGUMENT: _values(AN_ARGUMENT)},
         "additionalProperties": False,
     }
 
@@ -215,12 +215,12 @@ def _values(axis: str) -> Schema:
         for kind, values in {**listed, **ranges}.items()
     ]
     described = {"description": Settings.model_fields[axis].description} if axis in AXES else {}
-    return {**described, "anyOf": [SCALAR if axis == ARGS else one, *kinds]}
+    return {**described, "anyOf": [SCALAR if axis == AN_ARGUMENT else one, *kinds]}
 
 
 def _one_value(axis: str) -> Schema:
     """A single value on an axis; an argument may have any."""
-    if axis == ARGS:
+    if axis == AN_ARGUMENT:
         return {}
     if axis == "model":
         return {"$ref": "#/$defs/Model"}
@@ -230,7 +230,7 @@ def _one_value(axis: str) -> Schema:
 
 def _takes(axis: str, kind: str) -> bool:
     """Whether a kind of range suits an axis: numbers only, and fractions only where they make sense."""
-    if axis == ARGS:
+    if axis == AN_ARGUMENT:
         return True
     annotation = Settings.model_fields[axis].annotation
     return annotation is float or (annotation is int and kind == "int")

@@ -6,17 +6,17 @@ It ends when its input does, and so with the process that started it, however th
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
 import os
 import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
+
+from cnnsearch.report import helper
 
 NICENESS = 10
 """Niceness of the process. If both need the same core, a run's process gets about nine times as much of it."""
@@ -66,27 +66,13 @@ class Maker:
         """End the process."""
         process, self._process = self._process, None
         if process is not None:
-            process.kill()
-            process.wait()
-            for pipe in (process.stdin, process.stdout):
-                if pipe is not None:
-                    with contextlib.suppress(OSError):
-                        pipe.close()
+            helper.end(process)
 
     def _started(self) -> subprocess.Popen[str]:
         if self._process is None or self._process.poll() is not None:
             self.close()
             one_thread = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "cnnsearch.report.watch.making"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                text=True,
-                encoding="utf-8",
-                env={**os.environ, **one_thread},
-                start_new_session=True,  # Ctrl-C is meant for the server alone
-            )
+            self._process = helper.start("cnnsearch.report.watch.making", os.environ | one_thread, answers=True)
         return self._process
 
 
