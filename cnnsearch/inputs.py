@@ -18,7 +18,7 @@ from cnnsearch.results.folder import Results
 from cnnsearch.results.place import ResultsPlace
 from cnnsearch.results.record import Record
 from cnnsearch.spec.cells import combinations
-from cnnsearch.spec.data import AutoSplit, ChosenSplit
+from cnnsearch.spec.data import AutoSplit, DataSpec
 from cnnsearch.spec.load import from_yaml
 from cnnsearch.spec.metric import METRICS, problem
 from cnnsearch.spec.model_names import is_timm
@@ -45,27 +45,28 @@ def image_sizes(sweep: Sweep) -> list[int]:
     return sorted({sweep.data.image_size} | {int(cell["image_size"]) for cell in possible if "image_size" in cell})
 
 
-def recorded_split(results: ResultsPlace, sweep: Sweep) -> ChosenSplit | None:
-    """How these images were split in earlier runs.
+def recorded_data(results: ResultsPlace, sweep: Sweep) -> DataSpec | None:
+    """What earlier runs chose for these images; None where there were none.
 
-    None where none is known, where the sweep now asks for what does not go with it, or where results are at a URI.
+    The split is left open where the sweep now asks for what does not go with the recorded one. Where results are at a
+    URI, which is not read yet, all is left open that may be.
     """
     if results.remote is not None:
-        return None
+        return sweep.data
     try:
         data = from_yaml(results.here.sweep_text(), "").data
     except RequestError:
         return None
-    if data.source != sweep.data.source or isinstance(data.split, AutoSplit):
+    if data.source != sweep.data.source:
         return None
     clash = fold_problems(sweep.stages, sweep.seeds, sweep.train, data, confirms=sweep.confirm is not None)
-    return None if any(clash) else data.split
+    return data.model_copy(update={"split": AutoSplit()}) if any(clash) else data
 
 
 def load_forms(
     sweep: Sweep,
     weights: dict[Key, Pretrained],
-    split_before: ChosenSplit | None = None,
+    before: DataSpec | None = None,
     on_progress: Callable[[int, int], None] | None = None,
     on_check: Callable[[int, int], None] | None = None,
 ) -> dict[Form, Dataset]:
@@ -76,7 +77,7 @@ def load_forms(
     sizes = image_sizes(sweep)
     ways: list[Interpolation] = ["bilinear"]
     ways += sorted({found.preprocessing.interpolation for found in weights.values()} - {"bilinear"})
-    how: dict[str, Any] = {"threads": detect().cores, "split_before": split_before, "on_progress": on_progress}
+    how: dict[str, Any] = {"threads": detect().cores, "before": before, "on_progress": on_progress}
     loaded = {
         way: images.load(sweep.data, sizes, interpolation=way, on_check=on_check if way == "bilinear" else None, **how)
         for way in ways
@@ -149,7 +150,7 @@ def recorded_context(results: Results, sweep: Sweep) -> SharedContext:
     Raises RequestError where images or weights are not those of the sweep.
     """
     weights = find_weights(named_weights(sweep))
-    datasets, hardware = load_forms(sweep, weights), detect()
+    datasets, hardware = load_forms(sweep, weights, sweep.data), detect()
     recorded = results.read("data.json").get("fingerprint")
     if datasets[sweep.data.image_size, "bilinear"].fingerprint != recorded:
         raise RequestError(f"{sweep.data.source}: these are not the images of {results}; --data says where they are")
@@ -181,7 +182,7 @@ def context_again(results: Results, sweep: Sweep, records: Sequence[Record], pla
         for key in [(record.settings.model, record.settings.weights)]
     }
     forms = {
-        (size, way): images.load(sweep.data, [size], interpolation=way, threads=detect().cores)[size]
+        (size, way): images.load(sweep.data, [size], interpolation=way, threads=detect().cores, before=sweep.data)[size]
         for size, way in sorted(needed)
     }
     for record in records:

@@ -64,6 +64,7 @@ def plan_text(ready: Prepared, limits: Limits = NO_LIMITS) -> str:
     """Describe the plan and its estimate, with one line for each subject."""
     sweep, dataset, sizes = ready.sweep, ready.dataset, ready.sizes
     in_fold, side = " in a fold" if dataset.folds else "", sweep.data.image_size
+    is_scaled = dataset.jpeg == "scaled"
     rows = [
         (
             "data",
@@ -72,6 +73,7 @@ def plan_text(ready: Prepared, limits: Limits = NO_LIMITS) -> str:
         ),
         ("", _classes_text(dataset.classes)),
         ("", f"split: {in_words(dataset.split, dataset.parts)}"),
+        *([("", "JPEG files are decoded at a fraction of their size; data.jpeg=exact decodes all of it")] * is_scaled),
         *(("", f"note: {warning}") for warning in dataset.warnings),
     ]
     look = f"cnnsearch check {shlex.quote(sweep.data.source)}"

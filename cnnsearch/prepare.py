@@ -26,7 +26,7 @@ from cnnsearch.inputs import (
     load_forms,
     named_weights,
     own_code,
-    recorded_split,
+    recorded_data,
     refuse_metrics,
     without_misfits,
 )
@@ -209,11 +209,12 @@ def prepared(
     reading = functools.partial(tell, "reading the images")
     reading(0, 0)
     checking = functools.partial(tell, "looking for copies among the images")
-    datasets = load_forms(sweep, weights, recorded_split(results, sweep), reading, checking)
+    datasets = load_forms(sweep, weights, recorded_data(results, sweep), reading, checking)
     refuse_metrics(sweep, len(next(iter(datasets.values())).classes))
     tell("planning", 0, 0)
     dataset = datasets[sweep.data.image_size, "bilinear"]
-    sweep = sweep.model_copy(update={"data": sweep.data.model_copy(update={"split": dataset.split})})
+    chosen = {"split": dataset.split, "jpeg": dataset.jpeg}
+    sweep = sweep.model_copy(update={"data": sweep.data.model_copy(update=chosen)})
     folds = dataset.fold_fingerprints
     plan_from = functools.partial(make_plan, sweep, dataset.fingerprint, weights=digests(weights), folds=folds)
     with watching(LAST_WORDS) as warden, results.reading() if dry_run else results.locked() as results:

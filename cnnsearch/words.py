@@ -125,7 +125,7 @@ def _escape(char: str) -> str:
 
 def decoded(name: str) -> str:
     """A file name from the system as text that can be encoded: undecodable bytes become `\\xff` and the like."""
-    return os.fsencode(name).decode("utf-8", "backslashreplace")
+    return name if name.isascii() else os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def plural(count: int, noun: str) -> str:

@@ -19,7 +19,7 @@ from PIL import Image
 from cnnsearch.data.folds import Folds
 from cnnsearch.data.images import Interpolation
 from cnnsearch.data.looks import Looks
-from cnnsearch.spec.data import ChosenSplit, FillSplit
+from cnnsearch.spec.data import ChosenJpeg, ChosenSplit, FillSplit
 from cnnsearch.storage.checksums import canonical_json
 from cnnsearch.words import plural, printable
 
@@ -63,6 +63,8 @@ class Dataset:
     """The splits that the source brings: all three, "train" and "test", or none."""
     split: ChosenSplit = field(default_factory=FillSplit)
     """How the images were split, where the source did not bring its splits."""
+    jpeg: ChosenJpeg = "exact"
+    """How JPEG files were decoded."""
     looks: Looks | None = None
     """What stands out in the images, by their rows; None where that was not asked for."""
     folds: Folds | None = None

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from cnnsearch.data.images import FORMATS, FULL, GreyRange, Interpolation, decode, greys, resized, shape, to_rgb
+from cnnsearch.data.images import FORMATS, USUAL, Interpolation, Reading, decode, greys, resized, shape, to_rgb
 from cnnsearch.data.index import inner_key, read_regular, read_unchanged, refuse_changed
 from cnnsearch.words import printable
 
@@ -37,13 +37,22 @@ class Content(Protocol):
             BadImageError: the contents cannot be read.
         """
 
-    def squares(self, sizes: Sequence[int], digest: str, interpolation: Interpolation) -> list[NDArray[np.uint8]]:
+    def squares(
+        self,
+        sizes: Sequence[int],
+        digest: str,
+        interpolation: Interpolation,
+        reading: Reading,
+        data: bytes | None = None,
+    ) -> list[NDArray[np.uint8]]:
         """Decode the image and resize it to squares.
 
         Args:
             sizes: sides of the squares, pixels.
             digest: what `digest` gave before.
             interpolation: how to resize.
+            reading: how the contents of a file become pixels.
+            data: the contents, if `digest` has just read them.
 
         Returns:
             For each size S, uint8 [S, S, 3], RGB.
@@ -117,8 +126,6 @@ class FileContent:
     """As the system gave it: bytes that cannot be decoded are surrogates."""
     formats: tuple[str, ...] = FORMATS
     """Pillow's names of the formats it may have."""
-    grey_range: GreyRange = FULL
-    """See `images.decode`."""
 
     @property
     def place(self) -> tuple[str, int]:
@@ -150,11 +157,16 @@ class FileContent:
         return of_file(self.path)
 
     def squares(
-        self, sizes: Sequence[int], digest: str, interpolation: Interpolation = "bilinear"
+        self,
+        sizes: Sequence[int],
+        digest: str,
+        interpolation: Interpolation = "bilinear",
+        reading: Reading = USUAL,
+        data: bytes | None = None,
     ) -> list[NDArray[np.uint8]]:
         """See `Content.squares`."""
-        data = read_unchanged(self.path, digest)
-        return decode(data, sizes, formats=self.formats, interpolation=interpolation, grey_range=self.grey_range)
+        data = read_unchanged(self.path, digest) if data is None else data
+        return decode(data, sizes, formats=self.formats, interpolation=interpolation, reading=reading)
 
     def shape(self) -> tuple[int, int, str]:
         """See `Content.shape`."""
@@ -173,8 +185,6 @@ class InnerContent:
     """Reads the image's bytes; called more than once. Raises BadImageError."""
     size: int | None = None
     """Bytes of the image; None where that is not known."""
-    grey_range: GreyRange = FULL
-    """See `images.decode`."""
 
     @property
     def place(self) -> tuple[str, int]:
@@ -203,12 +213,18 @@ class InnerContent:
         return of_file(self.path, self.number, self.fetch)
 
     def squares(
-        self, sizes: Sequence[int], digest: str, interpolation: Interpolation = "bilinear"
+        self,
+        sizes: Sequence[int],
+        digest: str,
+        interpolation: Interpolation = "bilinear",
+        reading: Reading = USUAL,
+        data: bytes | None = None,
     ) -> list[NDArray[np.uint8]]:
         """See `Content.squares`."""
-        data = self.fetch()
-        refuse_changed(data, digest)
-        return decode(data, sizes, interpolation=interpolation, grey_range=self.grey_range)
+        if data is None:
+            data = self.fetch()
+            refuse_changed(data, digest)
+        return decode(data, sizes, interpolation=interpolation, reading=reading)
 
     def shape(self) -> tuple[int, int, str]:
         """See `Content.shape`."""
@@ -239,7 +255,12 @@ class PixelContent:
         return hashlib.sha256(facts + image.tobytes()).hexdigest()
 
     def squares(
-        self, sizes: Sequence[int], digest: str, interpolation: Interpolation = "bilinear"
+        self,
+        sizes: Sequence[int],
+        digest: str,
+        interpolation: Interpolation = "bilinear",
+        reading: Reading = USUAL,
+        data: bytes | None = None,
     ) -> list[NDArray[np.uint8]]:
         """See `Content.squares`; nothing can have changed, so `digest` is not looked at."""
         return resized(to_rgb(self._plain()), sizes, interpolation)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import os
 import unicodedata
@@ -230,6 +231,7 @@ EXTENSIONS = (
     *(".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"),
 )
 """Extensions, in any case, of the files that are taken for images."""
+_EXTENSIONS = frozenset(EXTENSIONS)
 
 
 @dataclass
@@ -250,7 +252,7 @@ class Found:
 
 def is_image_name(name: str) -> bool:
     """Whether a file name has the extension of an image."""
-    return os.path.splitext(name)[1].lower() in EXTENSIONS
+    return name[name.rfind(".") :].lower() in _EXTENSIONS
 
 
 OUTSIDE = "outside the data"
@@ -291,16 +293,17 @@ def walk(folder: str, name: str, root: str, found: Found) -> None:
     while waiting:
         where, prefix = waiting.pop()
         try:
-            entries = sorted(os.listdir(where))
+            with os.scandir(where) as listed_entries:
+                entries = sorted(listed_entries, key=lambda entry: entry.name)
         except OSError as error:
             found.problems.append((decoded(f"{name}/{prefix}".rstrip("/")), f"cannot be opened ({error.strerror})"))
             continue
         for entry in entries:
-            path, below = os.path.join(where, entry), f"{prefix}{entry}"
-            kind = _kind(path, entry)
+            path, below = entry.path, f"{prefix}{entry.name}"
+            kind = _kind(entry)
             if kind == "ignored":
                 found.ignored.append(decoded(f"{name}/{below}"))
-            elif problem := link_problem(path, root):
+            elif entry.is_symlink() and (problem := link_problem(path, root)):
                 found.problems.append((decoded(f"{name}/{below}"), problem))
             elif kind == "image":
                 images.append((below, path))
@@ -313,12 +316,13 @@ def walk(folder: str, name: str, root: str, found: Found) -> None:
     found.nested.extend(decoded(f"{name}/{below}") for below, _ in sorted(images) if "/" in below)
 
 
-def _kind(path: str, entry: str) -> str:
-    if is_litter(entry):
+def _kind(entry: os.DirEntry[str]) -> str:
+    if is_litter(entry.name):
         return "ignored"
-    if os.path.isdir(path):
-        return "folder"
-    return "image" if is_image_name(entry) else "ignored"
+    with contextlib.suppress(OSError):  # of a link that leads in a circle
+        if entry.is_dir():
+            return "folder"
+    return "image" if is_image_name(entry.name) else "ignored"
 
 
 def _leads_back(path: str, *homes: str) -> bool:

@@ -3,33 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from cnnsearch.data.examples import Example, FileContent, InnerContent
 from cnnsearch.data.images import FULL, GreyRange
 from cnnsearch.data.index import Index
-from cnnsearch.spec.data import DataSpec
 
 LOOKED_AT = 16
 """Images of a data set whose values are looked at, evenly spaced."""
 FEW_LEVELS = 64
 """Of 256 levels of grey: with fewer, the plan says so."""
 _BITS = (10, 12, 14)
-
-
-def grey_range(data: DataSpec) -> GreyRange:
-    """What `data.grey_range` means."""
-    return FULL if data.grey_range == "full" else data.grey_range
-
-
-def read_within(examples: Sequence[Example], of: GreyRange) -> list[Example]:
-    """Have files read with this range of greys."""
-    return [
-        replace(example, content=replace(example.content, grey_range=of))
-        if isinstance(example.content, FileContent | InnerContent)
-        else example
-        for example in examples
-    ]
 
 
 def few_levels(examples: Sequence[Example], digests: Sequence[str], index: Index, of: GreyRange) -> tuple[str, ...]:

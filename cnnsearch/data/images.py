@@ -14,6 +14,7 @@ import re
 import threading
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
@@ -68,6 +69,31 @@ GreyRange = tuple[int, int]
 """Values of 16-bit greys that become black and white."""
 FULL: GreyRange = (0, 65535)
 
+
+@dataclass(frozen=True)
+class Reading:
+    """How the contents of an image file become pixels, where a data set may choose."""
+
+    grey_range: GreyRange = FULL
+    """Of 16-bit greys, the values that become black and white."""
+    scales_jpeg: bool = False
+    """Whether JPEG files are decoded at 1/2, 1/4 or 1/8 of their size where both sides stay as long as is wanted.
+
+    libjpeg leaves out what such an image does not show: about half the time, and slightly other pixels.
+    """
+
+    @property
+    def mark(self) -> str:
+        """What tells these pixels from those that are read as usual; "" for those."""
+        greys = "" if self.grey_range == FULL else f"greys {self.grey_range}"
+        return ", ".join(filter(None, [greys, "scaled jpeg" if self.scales_jpeg else ""]))
+
+
+USUAL = Reading()
+"""How images are read unless a data set says otherwise."""
+_JPEG = b"\xff\xd8"
+"""The first bytes of a JPEG file."""
+
 RECIPE = f"1, Pillow {PIL.__version__}" + (f", pillow-heif {_HEIF}" if _HEIF else "")
 """Identifies how pixels are made from bytes; decoded pixels are cached under it. Raise the number when that changes."""
 
@@ -99,7 +125,7 @@ def decode(
     *,
     formats: Sequence[str] = FORMATS,
     interpolation: Interpolation = "bilinear",
-    grey_range: GreyRange = FULL,
+    reading: Reading = USUAL,
 ) -> list[NDArray[np.uint8]]:
     """Decode the first frame of an image, turn it upright, and resize it to each of several sizes.
 
@@ -108,10 +134,11 @@ def decode(
         sizes: sides of the wanted squares, pixels.
         formats: Pillow's names of the formats that may be decoded.
         interpolation: filter to resize with.
-        grey_range: of 16-bit greys, the values that become black and white.
+        reading: how its contents become pixels.
 
     Returns:
-        For each size S, uint8 [S, S, 3], RGB. The image is decoded once for all of them.
+        For each size S, uint8 [S, S, 3], RGB. It does not depend on the other sizes. The image is decoded once for all
+        of them, but for a JPEG that is scaled.
 
     Raises:
         BadImageError: the content is not an image in one of the formats, has more than MAX_PIXELS pixels, or is
@@ -119,8 +146,11 @@ def decode(
         OSError: the path cannot be read.
     """
     data = source if isinstance(source, bytes) else Path(source).read_bytes()
-    with _QUIET:
-        return resized(_upright(data, formats, grey_range), sizes, interpolation)
+    with QUIET:
+        if reading.scales_jpeg and data.startswith(_JPEG):
+            images = [_upright(data, formats, reading, size) for size in sizes]
+            return [resized(image, [size], interpolation)[0] for image, size in zip(images, sizes, strict=True)]
+        return resized(_upright(data, formats, reading), sizes, interpolation)
 
 
 def resized(
@@ -130,13 +160,18 @@ def resized(
     return [np.array(image.resize((size, size), _FILTERS[interpolation])) for size in sizes]
 
 
-def _upright(data: bytes, formats: Sequence[str], grey_range: GreyRange = FULL) -> Image.Image:
-    """Decode the first frame as an RGB image, turned as its EXIF orientation says."""
+def _upright(data: bytes, formats: Sequence[str], reading: Reading, side: int | None = None) -> Image.Image:
+    """Decode the first frame as an RGB image, turned as its EXIF orientation says.
+
+    A JPEG is decoded at the smallest scale at which both its sides have `side` pixels, if that is given.
+    """
     try:
         with Image.open(io.BytesIO(data), formats=tuple(formats)) as image:
             _check_pixels(image.width * image.height)
+            if side is not None:
+                image.draft(None, (side, side))
             image.load()
-            return upright(image, grey_range)
+            return upright(image, reading.grey_range)
     except BadImageError:
         raise
     except Image.DecompressionBombError as error:  # Pillow's own limit is checked before ours
@@ -198,7 +233,8 @@ class _Quiet:
                 self._saved.__exit__(kind, error, trace)
 
 
-_QUIET = _Quiet()
+QUIET = _Quiet()
+"""Enter it around the decoding of many images, too: entering it again within is cheap."""
 
 
 def to_rgb(image: Image.Image, grey_range: GreyRange = FULL) -> Image.Image:
@@ -235,7 +271,7 @@ def _scaled(grey: NDArray[Any], grey_range: GreyRange) -> NDArray[np.uint8]:
 def greys(source: Path | str | bytes) -> tuple[int, int] | None:
     """The lowest and highest value of a 16-bit grey image; None for any other, and for what cannot be read."""
     try:
-        with _QUIET, Image.open(_opened(source), formats=FORMATS) as image:
+        with QUIET, Image.open(_opened(source), formats=FORMATS) as image:
             if not _is_16_bit(image):
                 return None
             _check_pixels(image.width * image.height)
@@ -248,7 +284,7 @@ def greys(source: Path | str | bytes) -> tuple[int, int] | None:
 def shape(source: Path | str | bytes, formats: Sequence[str] = FORMATS) -> tuple[int, int, str]:
     """Width, height and mode of an image file as it is stored, from its header. Raises BadImageError."""
     try:
-        with _QUIET, Image.open(_opened(source), formats=tuple(formats)) as image:
+        with QUIET, Image.open(_opened(source), formats=tuple(formats)) as image:
             return image.width, image.height, image.mode
     except Exception as error:  # as in `decode`, whatever is wrong with it
         raise BadImageError(f"cannot be read ({one_line(str(error))})") from None

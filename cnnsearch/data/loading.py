@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+import gc
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -12,11 +14,11 @@ from numpy.typing import NDArray
 from cnnsearch.data import inspection
 from cnnsearch.data.alike import SIDE
 from cnnsearch.data.dataset import SPLITS, Dataset, contradictions, fingerprint, imbalance, leakage, leakage_between
-from cnnsearch.data.examples import FileContent, InnerContent, Listing
+from cnnsearch.data.examples import Content, FileContent, InnerContent, Listing
 from cnnsearch.data.folders import FOLLOW, OUTSIDE
 from cnnsearch.data.folds import Folds
-from cnnsearch.data.greys import few_levels, grey_range, read_within
-from cnnsearch.data.images import FULL, Interpolation
+from cnnsearch.data.greys import few_levels
+from cnnsearch.data.images import FULL, USUAL, Interpolation, Reading
 from cnnsearch.data.index import Index
 from cnnsearch.data.inspection import Inspection
 from cnnsearch.data.looks import Looks
@@ -24,13 +26,25 @@ from cnnsearch.data.packs import Draft, Packs, decode_all, hash_all
 from cnnsearch.data.sources import identity, list_source
 from cnnsearch.data.splits import assign, suited
 from cnnsearch.errors import DataError
-from cnnsearch.spec.data import AutoSplit, ChosenSplit, DataSpec, FillSplit, FoldsSplit
+from cnnsearch.spec.data import AutoSplit, ChosenJpeg, ChosenSplit, DataSpec, FillSplit, FoldsSplit
 from cnnsearch.storage.cache import cache_root
 from cnnsearch.words import LISTED, decoded, plural, printable, shortened
 
 Rows = NDArray[np.int64]
 
 
+@contextlib.contextmanager
+def _collecting_seldom() -> Iterator[None]:
+    """Look for unreachable cycles less often: with 100,000 images, that takes a third of the time of a second call."""
+    before = gc.get_threshold()
+    gc.set_threshold(*(max(at_least, usual) for at_least, usual in zip((100_000, 20, 100), before, strict=True)))
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
+
+
+@_collecting_seldom()
 def load(
     data: DataSpec,
     image_sizes: Sequence[int],
@@ -39,7 +53,7 @@ def load(
     threads: int = 1,
     cache: Path | None = None,
     on_progress: Callable[[int, int], None] | None = None,
-    split_before: ChosenSplit | None = None,
+    before: DataSpec | None = None,
     on_check: Callable[[int, int], None] | None = None,
     everything: bool = False,
 ) -> dict[int, Dataset]:
@@ -55,7 +69,7 @@ def load(
         threads: images read and decoded at a time, at most 16. The result does not depend on it.
         cache: folder for derived files; `cache_root()` by default.
         on_progress: called with (images decoded, images in all) after each image that had to be decoded.
-        split_before: how these images were split in earlier runs, for a spec that leaves it open.
+        before: what earlier runs chose for these images, for what the spec leaves open; None: nothing was chosen yet.
         on_check: if given, the images are looked at as well (`Dataset.looks`), unless they were before; called with
             (images looked at, images in all). More than `inspection.MOST` are not, unless `everything` is wanted.
         everything: take in also images that no split uses, and images that cannot be split, which all train then.
@@ -70,14 +84,15 @@ def load(
     folder = (cache if cache is not None else cache_root()).absolute()
     group = data.split.group if isinstance(data.split, FoldsSplit) else None
     listing = list_source(data.source, folder, layout=data.layout, follow_links=data.follow_links, group=group)
-    greys = grey_range(data)
-    if greys != FULL:
-        listing = replace(listing, examples=tuple(read_within(listing.examples, greys)))
+    jpeg = chosen_jpeg(data, before, len(listing.examples))
+    reading = reading_of(data, jpeg)
     index = Index.of_source(folder / "index", identity(data.source))
-    packs = Packs(folder / "images", interpolation, greys)
+    packs = Packs(folder / "images", interpolation, reading)
     looking = Inspection(folder / "looks", threads, on_check) if on_check else None
+    split_before = None if before is None or isinstance(before.split, AutoSplit) else before.split
+    sizes = sorted(set(image_sizes))
     state = _State(
-        listing, listing.labels(), index, packs, sorted(set(image_sizes)), threads, split_before, looking, everything
+        listing, listing.labels(), index, packs, sizes, threads, reading, jpeg, split_before, looking, everything
     )
     try:
         state.settle(data, on_progress)
@@ -87,6 +102,26 @@ def load(
     finally:
         stored = (example.content for example in listing.examples)
         index.save(content.key for content in stored if isinstance(content, FileContent | InnerContent))
+
+
+def chosen_jpeg(data: DataSpec, before: DataSpec | None, images: int) -> ChosenJpeg:
+    """What `data.jpeg` means for so many images: what earlier runs chose, if there were any."""
+    if data.jpeg != "auto":
+        return data.jpeg
+    if before is not None:  # versions that had no choice wrote none down
+        return "exact" if before.jpeg == "auto" else before.jpeg
+    return "scaled" if images > inspection.MOST else "exact"
+
+
+def reading_of(data: DataSpec, jpeg: ChosenJpeg | None = None) -> Reading:
+    """How image files become pixels.
+
+    Args:
+        data: what the sweep says.
+        jpeg: what its `jpeg` means, if it leaves that open.
+    """
+    greys = FULL if data.grey_range == "full" else data.grey_range
+    return Reading(greys, (jpeg or data.jpeg) == "scaled")
 
 
 @dataclass
@@ -100,6 +135,9 @@ class _State:
     packs: Packs
     sizes: list[int]
     threads: int
+    reading: Reading = USUAL
+    jpeg: ChosenJpeg = "exact"
+    """How JPEG files are decoded."""
     split_before: ChosenSplit | None = None
     inspection: Inspection | None = None
     everything: bool = False
@@ -122,15 +160,19 @@ class _State:
             while True:
                 self.indices = self._split(data)
                 rows = self.used()
-                if self._hash(rows):
+                contents = [self.listing.examples[row].content for row in rows]
+                # Hashing tells whether these images have been decoded. Where they cannot have been, it can wait.
+                is_new = self._are_new(contents)
+                if not is_new and self._hash(rows):
                     continue
-                digests = [self.digests[row] for row in rows]
-                missing = [size for size in self._sizes_for(digests) if not self.packs.holds(digests, size)]
+                digests = [self.digests.get(row) for row in rows]
+                missing = self._new_sizes(len(rows)) if is_new else self._missing([self.digests[row] for row in rows])
                 if not missing:
                     return
                 draft = self.packs.draft(digests, missing)
-                contents = [self.listing.examples[row].content for row in rows]
                 failed = decode_all(contents, draft, self.index, self.threads, earlier, on_progress)
+                found = zip(rows, draft.digests, strict=True)
+                self.digests.update((row, digest) for row, digest in found if digest is not None)
                 if not failed:
                     self.packs.keep(draft)
                     return
@@ -148,18 +190,32 @@ class _State:
         kept = (*SPLITS, "unused") if self.everything else SPLITS
         return sorted(int(row) for split in kept for row in self.indices.get(split, ()))
 
-    def _sizes_for(self, digests: Sequence[str]) -> list[int]:
-        """Sizes to decode: those asked for, and the one to look at where nobody has yet."""
-        is_known = self.inspection is None or self.inspection.known(digests) is not None
-        return self.sizes if is_known or self._are_too_many(digests) else sorted({*self.sizes, SIDE})
+    def _are_new(self, contents: Sequence[Content]) -> bool:
+        """Whether no file of these images was hashed, and no pack here can be of them, wherever they were before."""
+        if any(self.packs.may_hold(len(contents), size) for size in self.sizes):
+            return False
+        return not any(
+            not isinstance(content, FileContent | InnerContent) or self.index.knows(content.key) for content in contents
+        )
 
-    def _are_too_many(self, digests: Sequence[str]) -> bool:
-        return not self.everything and len(digests) > inspection.MOST
+    def _missing(self, digests: Sequence[str]) -> list[int]:
+        """Sizes to decode: those asked for, and the one to look at where nobody has yet, unless there are packs."""
+        is_known = self.inspection is None or self.inspection.known(digests) is not None
+        sizes = self.sizes if is_known else self._new_sizes(len(digests))
+        return [size for size in sizes if not self.packs.holds(digests, size)]
+
+    def _new_sizes(self, count: int) -> list[int]:
+        """Sizes to decode of so many images that nobody has seen."""
+        looks = self.inspection is not None and not self._are_too_many(count)
+        return sorted({*self.sizes, SIDE}) if looks else self.sizes
+
+    def _are_too_many(self, count: int) -> bool:
+        return not self.everything and count > inspection.MOST
 
     def _looks(self, rows: Sequence[int], digests: Sequence[str]) -> Looks | None:
         if self.inspection is None or (known := self.inspection.known(digests)) is not None:
             return None if self.inspection is None else known
-        if self._are_too_many(digests):
+        if self._are_too_many(len(digests)):
             return None
         images = np.load(self.packs.path(digests, SIDE), mmap_mode="r")
         return self.inspection.look([self.listing.examples[row].content for row in rows], digests, images)
@@ -186,10 +242,9 @@ class _State:
             *imbalance(labels, {split: found for split, found in indices.items() if len(found)}, classes),
             *(leakage_between(names, digests, folds, indices["test"]) if folds else leakage(names, digests, indices)),
             *contradictions(names, labels, digests, classes),
-            *few_levels([self.listing.examples[row] for row in rows], digests, self.index, grey_range(data)),
+            *few_levels([self.listing.examples[row] for row in rows], digests, self.index, self.reading.grey_range),
         )
-        of = "" if grey_range(data) == FULL else f"greys {grey_range(data)}"
-        mark = fingerprint(classes, labels, digests, indices, read_as=of)
+        mark = fingerprint(classes, labels, digests, indices, read_as=self.reading.mark)
         if folds is not None:
             folds = replace(folds, whole=mark)
             train, val = folds.parts(0)
@@ -207,6 +262,7 @@ class _State:
                 warnings=warnings,
                 parts=self.listing.parts,
                 split=self.chosen,
+                jpeg=self.jpeg,
                 looks=looks,
                 folds=folds,
             )

@@ -8,6 +8,7 @@ same pack at the same time write the same bytes.
 from __future__ import annotations
 
 import errno
+import functools
 import hashlib
 import json
 import os
@@ -20,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cnnsearch.data.examples import Content, stored_order
-from cnnsearch.data.images import FULL, RECIPE, BadImageError, GreyRange, Interpolation
+from cnnsearch.data.images import QUIET, RECIPE, USUAL, BadImageError, Interpolation, Reading
 from cnnsearch.data.index import Index, UnreadableError
 from cnnsearch.errors import DataError, DiskError
 from cnnsearch.storage.durable import put_in_place, remove_abandoned, temporary_file, write_whole
@@ -29,18 +30,18 @@ from cnnsearch.storage.durable import put_in_place, remove_abandoned, temporary_
 class Packs:
     """The packs of a cache folder whose images were resized with one interpolation."""
 
-    def __init__(self, folder: Path, interpolation: Interpolation = "bilinear", grey_range: GreyRange = FULL) -> None:
+    def __init__(self, folder: Path, interpolation: Interpolation = "bilinear", reading: Reading = USUAL) -> None:
         """Open a folder of packs and remove what killed processes left in it.
 
         Args:
             folder: made if it is missing.
             interpolation: how the images are resized.
-            grey_range: how 16-bit greys were scaled.
+            reading: how files become pixels.
 
         Raises:
             DataError: the folder cannot be written.
         """
-        self._grey_range = grey_range
+        self._reading = reading
         self._interpolation = interpolation
         self._folder = folder.absolute()
         try:
@@ -52,7 +53,7 @@ class Packs:
     def path(self, digests: Sequence[str], size: int) -> Path:
         """Return the path of the pack of these contents at this size, whether it exists or not."""
         recipe = RECIPE if self._interpolation == "bilinear" else f"{RECIPE}, {self._interpolation}"
-        recipe += "" if self._grey_range == FULL else f", greys {self._grey_range}"
+        recipe += f", {self._reading.mark}" if self._reading.mark else ""
         facts = json.dumps([recipe, size, list(digests)], separators=(",", ":"))
         return self._folder / f"{hashlib.sha256(facts.encode()).hexdigest()[:32]}-{size}.npy"
 
@@ -67,13 +68,20 @@ class Packs:
         except (OSError, ValueError, EOFError):
             return False
 
-    def draft(self, digests: Sequence[str], sizes: Sequence[int]) -> Draft:
-        """Reserve the space for a pack of these contents at each size.
+    def may_hold(self, count: int, size: int) -> bool:
+        """Whether there is a pack of so many images at this size, which may be of any contents."""
+        return any(
+            pack.stat().st_size == _HEADER_BYTES + count * size * size * 3
+            for pack in self._folder.glob(f"*-{size}.npy")
+        )
+
+    def draft(self, digests: Sequence[str | None], sizes: Sequence[int]) -> Draft:
+        """Reserve the space for a pack of these contents at each size; those not hashed yet are None.
 
         Raises:
             DataError: the disk is full.
         """
-        return Draft(self._folder, digests, sizes, self._interpolation)
+        return Draft(self._folder, digests, sizes, self._interpolation, self._reading)
 
     def keep(self, draft: Draft) -> None:
         """Put a complete draft's packs in their places.
@@ -83,7 +91,7 @@ class Packs:
         """
         try:
             for size, temporary in draft.release().items():
-                path = self.path(draft.digests, size)
+                path = self.path(draft.known_digests(), size)
                 facts = _facts(temporary)
                 put_in_place(temporary, path)
                 write_whole(_sidecar(path), json.dumps(facts).encode())
@@ -95,12 +103,19 @@ class Draft:
     """Unfinished packs of the same contents, one for each size, in temporary files: pixels need not fit in memory."""
 
     def __init__(
-        self, folder: Path, digests: Sequence[str], sizes: Sequence[int], interpolation: Interpolation = "bilinear"
+        self,
+        folder: Path,
+        digests: Sequence[str | None],
+        sizes: Sequence[int],
+        interpolation: Interpolation = "bilinear",
+        reading: Reading = USUAL,
     ) -> None:
         self.interpolation: Interpolation = interpolation
         """How images are to be resized."""
-        self.digests = tuple(digests)
-        """[N] SHA-256 of the contents of each row."""
+        self.reading = reading
+        """How the contents of files are to become pixels."""
+        self.digests = list(digests)
+        """[N] SHA-256 of the contents of each row; None until it is known."""
         self._arrays: dict[int, NDArray[np.uint8]] = {}
         self._paths: dict[int, Path] = {}
         self._row_of: dict[str, int] = {}
@@ -117,11 +132,16 @@ class Draft:
         """Sides of the images, pixels."""
         return list(self._arrays)
 
-    def write(self, row: int, squares: Sequence[NDArray[np.uint8]]) -> None:
+    def write(self, row: int, digest: str, squares: Sequence[NDArray[np.uint8]]) -> None:
         """Write a row: uint8 [S, S, 3] for each of `sizes`. Different threads may write different rows."""
         for array, square in zip(self._arrays.values(), squares, strict=True):
             array[row] = square
-        self._row_of[self.digests[row]] = row
+        self.digests[row] = digest
+        self._row_of[digest] = row
+
+    def known_digests(self) -> list[str]:
+        """[N] SHA-256 of the contents of each row, of a complete draft."""
+        return [digest for digest in self.digests if digest is not None]
 
     def read(self, digest: str, sizes: Sequence[int]) -> list[NDArray[np.uint8]] | None:
         """Return what was written for some contents, uint8 [S, S, 3] for each size; None if it lacks one of them."""
@@ -156,6 +176,10 @@ def _allocate(path: Path, shape: tuple[int, ...]) -> NDArray[np.uint8]:
                 if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
                     raise
     return array
+
+
+_HEADER_BYTES = 128
+"""Length of the header of a .npy file, for any shape of at most 32 digits or so (numpy's format 1.0)."""
 
 
 def _sidecar(path: Path) -> Path:
@@ -220,12 +244,12 @@ def decode_all(
     earlier: Draft | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> dict[int, BadImageError]:
-    """Fill a draft: decode each content once, for all of its sizes.
+    """Fill a draft: decode each content once, for all of its sizes; those whose hash is not known are hashed as well.
 
     Args:
         contents: [N] what to decode, in the order of the draft's rows.
         draft: what to fill.
-        index: remembers which contents turn out to be no images.
+        index: knows hashes of unchanged files; remembers which contents turn out to be no images.
         threads: images decoded at a time, at most 16.
         earlier: a draft that already holds some of these contents, which are copied from it.
         on_progress: called in this thread with (done, total) after each image.
@@ -235,26 +259,32 @@ def decode_all(
     """
 
     def one(row: int) -> BadImageError | None:
-        digest = draft.digests[row]
+        digest, read = draft.digests[row], list[bytes]()
         try:
+            if digest is None:
+                digest = contents[row].digest(functools.partial(index.digest, keep=read.append))
+                if reason := index.why_bad(digest):
+                    return BadImageError(reason)
             done = earlier.read(digest, draft.sizes) if earlier is not None else None
             if done is None:
-                done = contents[row].squares(draft.sizes, digest, draft.interpolation)
-            draft.write(row, done)
+                done = contents[row].squares(draft.sizes, digest, draft.interpolation, draft.reading, *read)
+            draft.write(row, digest, done)
         except UnreadableError as error:
             return error
         except BadImageError as error:
-            index.remember_bad(digest, str(error))
+            if digest is not None:
+                index.remember_bad(digest, str(error))
             return error
         return None
 
     failed = {}
     order = stored_order(contents)
-    for done, (row, error) in enumerate(zip(order, in_threads(one, order, threads), strict=True), start=1):
-        if error is not None:
-            failed[row] = error
-        if on_progress is not None:
-            on_progress(done, len(contents))
+    with QUIET:
+        for done, (row, error) in enumerate(zip(order, in_threads(one, order, threads), strict=True), start=1):
+            if error is not None:
+                failed[row] = error
+            if on_progress is not None:
+                on_progress(done, len(contents))
     return failed
 
 

@@ -95,6 +95,9 @@ Split = Annotated[AutoSplit | ChosenSplit, Field(discriminator="method")]
 SPLIT_KINDS: tuple[type[Part], ...] = (StratifiedSplit, FillSplit, FoldsSplit, AutoSplit)
 
 
+ChosenJpeg = Literal["exact", "scaled"]
+
+
 class DataSpec(Part):
     """Which images, at which size, and how they are split."""
 
@@ -117,6 +120,12 @@ class DataSpec(Part):
         "full",
         description="of 16-bit grey images, the values that become black and white: full (0 to 65535), or two numbers, "
         "as [0, 4095] for images of 12 bits",
+    )
+    jpeg: Literal["auto"] | ChosenJpeg = Field(
+        "auto",
+        description="how JPEG files are decoded. exact: at full size; scaled: at 1/2, 1/4 or 1/8 of it where both "
+        "sides stay at least as long as image_size, in about half the time and with slightly other pixels; auto: "
+        "scaled where there are more than 20,000 images. A results folder keeps what it began with",
     )
     on_bad_image: Literal["refuse", "skip"] = Field(
         "refuse", description="what to do with unreadable images: end with an error, or skip them"

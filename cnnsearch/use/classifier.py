@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from cnnsearch.data.greys import grey_range
 from cnnsearch.data.images import decode, resized, upright
 from cnnsearch.data.index import read_regular
+from cnnsearch.data.loading import reading_of
 from cnnsearch.errors import DataError, RequestError
 from cnnsearch.execution.machine.hardware import detect
 from cnnsearch.inputs import recorded_weights
@@ -57,11 +57,11 @@ class Classifier:
 
         Raises BadImageError where it cannot be read.
         """
-        way, greys, sizes = self.network.inputs.interpolation, grey_range(self.chosen.sweep.data), [self.image_size]
+        way, reading, sizes = self.network.inputs.interpolation, reading_of(self.chosen.sweep.data), [self.image_size]
         if isinstance(source, Image.Image):
-            return resized(upright(source, greys), sizes, way)[0]
+            return resized(upright(source, reading.grey_range), sizes, way)[0]
         content = read_regular(source) if isinstance(source, str) else source
-        return decode(content, sizes, interpolation=way, grey_range=greys)[0]
+        return decode(content, sizes, interpolation=way, reading=reading)[0]
 
     def probabilities(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return the probability of each class: images [B, S, S, 3] -> [B, classes].

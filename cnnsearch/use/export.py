@@ -143,7 +143,8 @@ def _dataset(chosen: Chosen, interpolation: Any, data: str | None) -> Dataset:
     """Load the images of the sweep, as the trial saw them. Raises RequestError where they are missing or others."""
     sweep = chosen.sweep if data is None else chosen.sweep.with_values({"data.source": data})
     size = chosen.record.settings.image_size
-    found = images.load(sweep.data, [size], interpolation=interpolation, threads=detect().cores)[size]
+    threads = detect().cores
+    found = images.load(sweep.data, [size], interpolation=interpolation, threads=threads, before=sweep.data)[size]
     is_known = not found.folds or chosen.record.data in found.fold_fingerprints
     if found.fingerprint != chosen.data["fingerprint"] or not is_known:
         raise RequestError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -234,14 +235,14 @@ def test_names_may_be_anything(tmp_path: Path) -> None:
 
 def test_an_unreadable_folder_is_a_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fill_folder(tmp_path, {"cat": 1, "cat/locked": 1, "dog": 1})
-    listdir = os.listdir
+    scandir = os.scandir
 
-    def guarded(path: str) -> list[str]:
+    def guarded(path: str) -> Any:
         if str(path).endswith("locked"):
             raise PermissionError(13, "Permission denied")
-        return listdir(path)
+        return scandir(path)
 
-    monkeypatch.setattr(os, "listdir", guarded)
+    monkeypatch.setattr(os, "scandir", guarded)
     assert list_folder(str(tmp_path)).problems == (("cat/locked", "cannot be opened (Permission denied)"),)
 
 

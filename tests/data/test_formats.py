@@ -15,7 +15,7 @@ from PIL import Image, features
 
 from cnnsearch.data import images, reasons
 from cnnsearch.data.folders import EXTENSIONS, list_folder
-from cnnsearch.data.images import BadImageError, decode
+from cnnsearch.data.images import BadImageError, Reading, decode
 from tests.data.making import encoded, picture
 
 HAS_HEIF = importlib.util.find_spec("pillow_heif") is not None
@@ -55,7 +55,7 @@ def test_text_and_16_bits_of_the_ppm_family() -> None:
     pgm = b"P5 2 1 65535\n" + values.tobytes()
     assert images.greys(pgm) == (100, 200)
     assert decode(pgm, [2])[0][0, :, 0].tolist() == [0, 1]  # as 16-bit PNGs: black is 0, white is 65535
-    assert decode(pgm, [2], grey_range=(0, 255))[0][0, :, 0].tolist() == [100, 200]
+    assert decode(pgm, [2], reading=Reading((0, 255)))[0][0, :, 0].tolist() == [100, 200]
 
 
 @pytest.mark.parametrize("kind", ["AVIF", "JPEG2000", HEIC])

@@ -10,7 +10,7 @@ from PIL import Image
 
 from cnnsearch.data import load
 from cnnsearch.data.greys import few_levels
-from cnnsearch.data.images import FULL, decode
+from cnnsearch.data.images import FULL, Reading, decode
 from cnnsearch.data.index import Index
 from cnnsearch.spec.data import DataSpec
 from cnnsearch.spec.load import load_sweep
@@ -40,7 +40,7 @@ def test_twelve_bits_keep_what_they_hold(tmp_path: Path) -> None:
     save(tmp_path / "stripes.png", stripes)
     save(tmp_path / "flat.png", np.full((32, 32), 2056))
     found = {
-        (name, of): set(np.unique(decode(tmp_path / f"{name}.png", [32], grey_range=of)[0]).tolist())
+        (name, of): set(np.unique(decode(tmp_path / f"{name}.png", [32], reading=Reading(of))[0]).tolist())
         for name in ("stripes", "flat")
         for of in (FULL, (0, 4095), (1966, 2146))
     }

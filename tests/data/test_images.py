@@ -18,10 +18,11 @@ from hypothesis import given, settings, strategies as st
 from PIL import Image
 
 from cnnsearch.data import images
-from cnnsearch.data.images import BadImageError, decode
-from tests.data.making import encoded, picture
+from cnnsearch.data.images import BadImageError, Reading, decode
+from tests.data.making import encoded, photo, picture
 
 LOSSLESS: dict[str, dict[str, Any]] = {"PNG": {}, "BMP": {}, "TIFF": {}, "WEBP": {"lossless": True}}
+SCALED = Reading(scales_jpeg=True)
 KINDS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 
 
@@ -55,6 +56,32 @@ def test_sizes_are_resized_with_antialias_and_do_not_depend_on_each_other() -> N
     assert np.array_equal(both[0], np.asarray(image.resize((16, 16), Image.Resampling.BILINEAR)))
     stripes = Image.fromarray(np.tile(np.array([0, 255], np.uint8), (64, 32)))
     assert np.abs(decode(encoded(stripes, "PNG"), [8])[0].astype(int) - 127).max() <= 12
+
+
+def test_a_scaled_jpeg_looks_the_same_and_no_size_depends_on_another() -> None:
+    data = encoded(photo(3, 500, 375), "JPEG", quality=90)
+    whole, scaled = decode(data, [64, 200]), decode(data, [64, 200], reading=SCALED)
+    assert [square.shape for square in scaled] == [(64, 64, 3), (200, 200, 3)]
+    difference = np.abs(whole[0].astype(int) - scaled[0])
+    assert 0 < difference.mean() < 3
+    assert np.array_equal(scaled[1], whole[1])  # at half its size it has less than 200 pixels
+    for number, size in enumerate((64, 200)):
+        assert np.array_equal(scaled[number], decode(data, [size], reading=SCALED)[0])
+    assert np.array_equal(
+        decode(encoded(picture(1, 90), "PNG"), [8], reading=SCALED), decode(encoded(picture(1, 90), "PNG"), [8])
+    )
+
+
+def test_a_scaled_jpeg_is_turned_upright_and_its_damage_found() -> None:
+    image = Image.new("RGB", (400, 200), (10, 20, 200))
+    image.paste((250, 250, 0), (0, 0, 400, 20))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn clockwise: the stripe comes to the right
+    data = encoded(image, "JPEG", exif=exif.tobytes())
+    (square,) = decode(data, [20], reading=SCALED)
+    assert square[:, -1].mean(axis=0)[0] > 200 > 60 > square[:, 0].mean(axis=0)[0]
+    with pytest.raises(BadImageError, match="truncated"):
+        decode(data[: len(data) // 2], [20], reading=SCALED)
 
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF", "WEBP", "JPEG"])

@@ -17,10 +17,10 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from cnnsearch.data import SPLITS, Dataset, examples, images, index as index_module, load
+from cnnsearch.data import SPLITS, Dataset, examples, images, index as index_module, inspection, load
 from cnnsearch.errors import DataError
 from cnnsearch.spec.data import DataSpec, FillSplit, StratifiedSplit
-from tests.data.making import encoded, fill_folder, picture, settle
+from tests.data.making import encoded, fill_folder, photo, picture, settle
 
 TWO_ONE = FillSplit(train_per_class=2, val_per_class=1)
 
@@ -51,7 +51,7 @@ def test_a_folder_is_split_as_suits_it_and_says_how(tmp_path: Path) -> None:
     assert data.split == StratifiedSplit(train=0.6, val=0.2)
     assert [data.counts(split) for split in SPLITS] == [[8, 7], [3, 2], [2, 3]]
     before = FillSplit(train_per_class=2, val_per_class=1)
-    again = load(DataSpec(source=str(few)), [8], cache=tmp_path / "cache", split_before=before)[8]
+    again = load(DataSpec(source=str(few)), [8], cache=tmp_path / "cache", before=DataSpec(split=before))[8]
     assert again.split == before
     assert again.counts("train") == [2, 2]
 
@@ -103,6 +103,51 @@ def test_a_second_call_reads_no_image_and_decodes_nothing(photos: Path, monkeypa
     assert np.array_equal(second.images, first.images)
     with pytest.raises(AssertionError, match="an image was read"):
         read(photos, 14)
+
+
+def test_what_is_new_is_read_once_and_what_was_elsewhere_is_not_decoded_again(
+    photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settle()
+    reads: list[str] = []
+    read_whole = Path.read_bytes
+
+    def counted(self: Path) -> bytes:
+        reads.append(self.suffix)
+        return read_whole(self)
+
+    monkeypatch.setattr(Path, "read_bytes", counted)
+    first = read(photos)
+    assert reads.count(".png") == len(first.names)
+
+    def never(*arguments: object, **more: object) -> None:
+        raise AssertionError("an image was decoded")
+
+    monkeypatch.setattr(examples, "decode", never)
+    moved = photos.rename(photos.with_name("moved"))
+    again = load(spec(moved), [12], cache=photos.parent / "cache")[12]
+    assert again.fingerprint == first.fingerprint
+
+
+def test_many_jpegs_are_scaled_unless_earlier_runs_did_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "photos"
+    for label in ("cat", "dog"):
+        (folder / label).mkdir(parents=True)
+        for number in range(5):
+            data = encoded(photo(number + 10 * (label == "cat")), "JPEG")
+            (folder / label / f"{number}.jpg").write_bytes(data)
+    few = read(folder)
+    assert few.jpeg == "exact"
+    monkeypatch.setattr(inspection, "MOST", 9)
+    many = read(folder)
+    assert many.jpeg == "scaled"
+    assert many.fingerprint != few.fingerprint
+    assert not np.array_equal(many.images, few.images)
+    older = load(spec(folder), [12], cache=tmp_path / "cache", before=DataSpec())[12]
+    assert (older.jpeg, older.fingerprint) == ("exact", few.fingerprint)
+    assert read(folder, jpeg="exact").images_path == few.images_path
+    kept = load(spec(folder), [12], cache=tmp_path / "cache", before=DataSpec(jpeg="scaled"))[12]
+    assert kept.images_path == many.images_path
 
 
 def test_only_missing_sizes_are_decoded(photos: Path) -> None:
@@ -277,6 +322,9 @@ def test_too_few_images_mention_what_was_ignored(photos: Path) -> None:
 def test_a_file_that_changes_meanwhile_is_not_believed(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     target = photos / "cat" / "000.png"
     digest = index_module.Index.digest
+
+    settle()
+    read(photos, 14)  # so that hashes are known, and files are read a second time to be decoded
 
     def then_change(self: index_module.Index, path: str) -> str:
         found = digest(self, path)

@@ -20,7 +20,7 @@ DIGESTS = ["a" * 64, "b" * 64, "c" * 64]
 def keep(packs: Packs, sizes: tuple[int, ...] = (4, 6)) -> None:
     draft = packs.draft(DIGESTS, sizes)
     for row in range(3):
-        draft.write(row, [np.full((size, size, 3), row * 10 + size, np.uint8) for size in sizes])
+        draft.write(row, DIGESTS[row], [np.full((size, size, 3), row * 10 + size, np.uint8) for size in sizes])
     packs.keep(draft)
 
 
@@ -85,7 +85,7 @@ def test_a_harmed_pack_is_not_held_and_can_be_made_again(harm: Callable[[Path], 
 def test_a_draft_gives_back_what_was_written_and_only_that(tmp_path: Path) -> None:
     draft = Packs(tmp_path).draft(["a", "b", "a"], [4, 6])
     square = [np.full((size, size, 3), 9, np.uint8) for size in (4, 6)]
-    draft.write(0, square)
+    draft.write(0, "a", square)
     again = draft.read("a", [6])
     assert again is not None
     assert np.array_equal(again[0], square[1])
