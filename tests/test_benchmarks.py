@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -14,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import check, gpu, gpu_steps, predict, report_load, show, suite
+from benchmarks import check, decoding, gpu, gpu_steps, predict, report_load, show, suite
 from benchmarks.__main__ import parser
 from benchmarks.figures import (
     OURS,
@@ -374,3 +375,11 @@ def test_predicting_is_compared_with_a_loop_that_gives_the_same_answers(capsys: 
     assert "round 1  cnnsearch" in printed
     assert "of CPU time" in printed
     assert "% of answers alike" in printed
+
+
+@pytest.mark.after
+def test_decoding_is_compared_with_a_loop_that_hashes_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    assert decoding.main(["--images", "60", "--side", "16"]) == 0
+    told = capsys.readouterr().out
+    for way in ("cnnsearch", "cnnsearch again", "cnnsearch exact"):
+        assert re.search(rf"^{way}: [0-9.]+ of the rate of draft$", told, re.MULTILINE)

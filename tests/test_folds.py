@@ -13,7 +13,7 @@ from cnnsearch import load, report, run
 from cnnsearch.evidence.evidence import Evidence
 from cnnsearch.evidence.mistakes import counts
 from cnnsearch.execution.events import Ended, Event
-from cnnsearch.inputs import recorded_split
+from cnnsearch.inputs import recorded_data
 from cnnsearch.results.folder import Results
 from cnnsearch.results.tables import Tables
 from cnnsearch.spec.data import AutoSplit, FoldsSplit
@@ -205,5 +205,8 @@ def test_frozen_layers_of_pretrained_weights_are_computed_once_for_all_folds(
 def test_a_folder_keeps_its_folds_unless_seeds_are_asked_for(root: Path) -> None:
     results, sweep = Results(root / "results" / "folded"), sweep_of(root)
     auto = sweep.model_copy(update={"data": sweep.data.model_copy(update={"split": AutoSplit()})})
-    assert isinstance(recorded_split(results, auto), FoldsSplit)
-    assert recorded_split(results, auto.model_copy(update={"seeds": (0, 1)})) is None
+    kept, given_way = recorded_data(results, auto), recorded_data(results, auto.model_copy(update={"seeds": (0, 1)}))
+    assert kept is not None
+    assert isinstance(kept.split, FoldsSplit)
+    assert given_way is not None
+    assert isinstance(given_way.split, AutoSplit)

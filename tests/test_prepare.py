@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from cnnsearch import prepare
+from cnnsearch.data import inspection
 from cnnsearch.describe import write_description
 from cnnsearch.execution.machine import hardware
 from cnnsearch.plan_text import total_seconds
@@ -36,6 +37,26 @@ def test_a_split_that_is_left_open_is_settled_once_for_a_results_folder(tmp_path
     asked = load_sweep("part1", profile="quick", data=str(photos), values={"data.split.train": 0.5})
     with prepared(asked.with_values({"data.image_size": 8}), tmp_path) as ready:
         assert ready.sweep.data.split == StratifiedSplit(train=0.5, val=0.2)
+
+
+def test_a_results_folder_keeps_how_jpeg_files_are_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    photos = fill_folder(tmp_path / "photos", {"cat": 13, "dog": 12})
+    sweep = load_sweep("part1", profile="quick", data=str(photos))
+
+    def decoded_as(folder: str) -> str:
+        with prepared(sweep, tmp_path / folder) as ready:
+            write_description(ready)
+            return ready.sweep.data.jpeg
+
+    assert decoded_as("older") == "exact"
+    text = (tmp_path / "older" / "part1" / "sweep.yaml").read_text()
+    assert "  jpeg: exact\n" in text
+    (tmp_path / "older" / "part1" / "sweep.yaml").write_text(text.replace("  jpeg: exact\n", ""))
+    monkeypatch.setattr(inspection, "MOST", 20)
+    assert decoded_as("older") == "exact"  # as all were before there was a choice
+    assert decoded_as("newer") == "scaled"
+    monkeypatch.undo()
+    assert decoded_as("newer") == "scaled"
 
 
 def test_trials_of_this_process_are_planned_one_after_another(

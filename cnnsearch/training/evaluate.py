@@ -116,7 +116,7 @@ def evaluate(
     loss = torch.zeros((), dtype=torch.float64, device=device)
     confidences, predicted, correct = [], [], torch.zeros((), dtype=torch.int64, device=device)
     of_classes = []
-    for rows in examples.rows[split].split(batch_size(examples.numbers, device)):
+    for rows in examples.ahead(examples.rows[split].split(batch_size(examples.numbers, device))):
         inputs, labels = examples.batch(rows)
         logits = _logits(model, inputs, device, precision)
         loss += F.cross_entropy(logits, labels, reduction="none").double().sum()

@@ -9,7 +9,7 @@ import contextlib
 import fcntl
 import hashlib
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -52,6 +52,9 @@ class Examples(Protocol):
     def device(self) -> str:
         """cpu or cuda."""
 
+    def ahead(self, batches: Sequence[Tensor]) -> Iterator[Tensor]:
+        """Yield batches of rows; while one is used, those to come are read from disk if they are not in memory."""
+
     def batch(self, rows: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
         """Return the examples of a batch.
 
@@ -83,6 +86,10 @@ class Features:
     def device(self) -> str:
         """cpu or cuda."""
         return self.labels.device.type
+
+    def ahead(self, batches: Sequence[Tensor]) -> Iterator[Tensor]:
+        """See `Examples`: features are kept only where they fit into memory."""
+        return iter(batches)
 
     def batch(self, rows: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
         """See Examples.batch."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from cnnsearch.data.ahead import ReadAhead
 from cnnsearch.data.dataset import Dataset
 
 _CHUNK = 1024
@@ -32,6 +33,8 @@ class Pixels:
     """[3] float32 mean of each channel, in 0–255."""
     std: Tensor
     """[3] float32 standard deviation of each channel, in 0–255."""
+    reader: ReadAhead | None = None
+    """Reads images that are not in memory before they are used."""
 
     @classmethod
     def of(
@@ -53,6 +56,7 @@ class Pixels:
             {split: torch.tensor(rows, device=device) for split, rows in dataset.indices.items()},
             torch.tensor(mean, dtype=torch.float32, device=device),
             torch.tensor(std, dtype=torch.float32, device=device),
+            ReadAhead.of(dataset.images) if device == "cpu" else None,
         )
 
     @classmethod
@@ -77,6 +81,10 @@ class Pixels:
     def device(self) -> str:
         """cpu or cuda."""
         return self.images.device.type
+
+    def ahead(self, batches: Sequence[Tensor]) -> Iterator[Tensor]:
+        """See `features.Examples`."""
+        return iter(batches) if self.reader is None else self.reader.through(batches, Tensor.numpy)
 
     def batch(self, rows: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
         """Take a batch; see `features.Examples`.

@@ -174,7 +174,7 @@ def train(
             mixing.draw(epoch)
         split = batches(order, settings.batch_size, joins_last=joins_last)
         with flushing_denormals():
-            for number, rows in enumerate(split, start=(epoch - 1) * len(split)):
+            for number, rows in enumerate(examples.ahead(split), start=(epoch - 1) * len(split)):
                 lr = learning_rate(settings, number, len(split))
                 optimizer.set_lr(lr)
                 take_step(rows)

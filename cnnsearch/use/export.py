@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from cnnsearch import data as images
 from cnnsearch.data.dataset import Dataset
+from cnnsearch.data.loading import reading_of
 from cnnsearch.errors import DiskError, RequestError, ResultsError
 from cnnsearch.execution.machine.hardware import detect
 from cnnsearch.spec.own_code import trusted
@@ -182,11 +183,19 @@ def _refuse_others(name: str, found: Agreement, chosen: Chosen) -> None:
         )
 
 
+_JPEG = {
+    False: "decoded at full size",
+    True: "decoded at the smallest of 1, 1/2, 1/4 and 1/8 of its size at which both sides have image_size pixels",
+}
+"""Whether JPEG files are scaled as they are decoded -> how."""
+
+
 def _preprocessing(chosen: Chosen, module: Any) -> dict[str, Any]:
     return {
         "image_size": module.image_size,
         "colour": "RGB",
         "input": {"dtype": "uint8", "shape": ["batch", 3, module.image_size, module.image_size]},
+        "jpeg": _JPEG[reading_of(chosen.sweep.data).scales_jpeg],
         "orientation": "turned upright as EXIF says",
         "transparency": "blended with white",
         "grey_range_16_bit": chosen.sweep.data.model_dump(mode="json")["grey_range"],

@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 
 import cnnsearch
+from cnnsearch.data.images import Reading, decode
 from cnnsearch.data.packs import in_threads
 from cnnsearch.errors import RequestError
 from cnnsearch.execution.machine import hardware
@@ -27,6 +28,7 @@ from cnnsearch.use.choose import choose
 from cnnsearch.use.classifier import Classifier, classifier
 from cnnsearch.use.listing import listed
 from tests.asking import ask
+from tests.data.making import photo
 from tests.use.conftest import CLASSES, STAGES, make_results
 
 
@@ -122,6 +124,21 @@ def test_settings_of_the_data_are_the_sweeps(tmp_path: Path) -> None:
     outside.mkdir()
     (outside / "link.png").symlink_to(source / "low" / "00.png")
     assert best.predict(outside)["error"].isna().all()
+
+
+def test_jpeg_files_are_decoded_as_they_were_for_training(tmp_path: Path) -> None:
+    source = tmp_path / "photos"
+    for label, name in enumerate(("one", "two")):
+        (source / name).mkdir(parents=True)
+        for row in range(12):
+            photo(row + 100 * label).save(source / name / f"{row:02}.jpg")
+    stages = "stages=[{name: grid, space: {model: plain, width: 0.05}}]"
+    folder = make_results(tmp_path, source, "data.jpeg=scaled", stages=stages)
+    assert_as_recorded(folder, source, cnnsearch.load(folder).best().id)
+    file = source / "two" / "00.jpg"
+    (scaled,) = decode(file, [8], reading=Reading(scales_jpeg=True))
+    assert not np.array_equal(scaled, decode(file, [8])[0])
+    assert np.array_equal(classifier(choose(folder)).square(str(file)), scaled)
 
 
 def answers_of(results: Path, *arguments: object) -> tuple[int, dict[str, Any]]:
