@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any, get_args
 
@@ -163,7 +164,7 @@ def _command(name: str, command: Any) -> str:
     options = [one for one in command.params if one.param_type_name == "option" and one.name != "help"]
     words = [one.metavar if one.required else f"[{one.metavar.strip('[]')}]" for one in arguments]
     rows = [(one.metavar, one.help) for one in arguments]
-    rows += [(_option(one), one.help) for one in options]
+    rows += [(_option(one), re.sub(r"(?<!\S)--[a-z-]+", r"`\g<0>`", one.help)) for one in options]
     # A bare | would end the cell.
     cells = "".join(f"| `{word.replace('|', chr(92) + '|')}` | {said} |\n" for word, said in rows)
     usage = " ".join(["cnnsearch", name, *words, *(["[OPTIONS]"] if options else [])])

@@ -310,6 +310,20 @@ def test_the_tutorial_shows_what_check_says_and_what_init_writes(
     assert all(part in written for part in shown.split("...\n"))
 
 
+def test_commands_stand_in_indented_blocks_alone() -> None:
+    """What stands in a fence is not looked at here."""
+    for page in pages.PAGES:
+        languages = set(re.findall(r"^ *```([\w-]+)", pages.text(page), flags=re.MULTILINE))
+        assert languages <= {"python", "yaml", "json", "bibtex", "latex"}, page
+
+
+def test_the_code_on_the_page_of_tables_runs(place: Path) -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", pages.text("tables.md"), flags=re.DOTALL)
+    scope: dict[str, Any] = {}
+    exec(code, scope)
+    assert set(scope["trials"]["model"]) == {"plain"}
+
+
 def test_every_column_is_described_in_order() -> None:
     page = pages.text("tables.md")
     for name, schema in SCHEMAS.items():
