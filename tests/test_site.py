@@ -35,6 +35,7 @@ from tests.conftest import SMALL
 from tests.data.making import fill_folder
 from tests.exchange.test_from import WANDB
 from tests.pages import ROOT, program
+from tests.test_deploy import DOCUMENTS
 
 WHOLE = ("tutorial.md", "from-ray-tune.md", "from-optuna.md", "from-wandb.md", "from-keras-tuner.md")
 """Pages whose commands follow each other."""
@@ -249,6 +250,12 @@ def test_every_command_has_a_test_or_a_reason() -> None:
     assert set(NOT_RUN) - shown == set(), "these are shown no longer"
     assert {program(line) for line in shown} >= set(PROGRAMS_NOT_RUN), "these are shown no longer"
     assert len(run_here) > 40
+
+
+def test_commands_of_clusters_are_on_pages_that_are_held_against_their_tools() -> None:
+    tools = {"ray", "kubectl", "docker"}
+    shown = {page for page in pages.PAGES for block in pages.blocks(page) if tools & set(map(program, block))}
+    assert shown == {document.name for document in DOCUMENTS}
 
 
 @pytest.mark.parametrize("line", [line for line in NOT_RUN if "cnnsearch" in line])
