@@ -9,9 +9,10 @@ INSTALLED := $(VENV)/.installed
 INSTALLED_TEST := $(VENV)/.installed-test
 INSTALLED_S3 := $(VENV)/.installed-s3
 INSTALLED_EXCHANGE := $(VENV)/.installed-exchange
+INSTALLED_DOCS := $(VENV)/.installed-docs
 
 .PHONY: install quickstart test test-after test-slow test-exchange test-faults test-kills test-cluster benchmark bench-check clean
-.PHONY: lint lint-style lint-format lint-types lint-imports lint-macos format
+.PHONY: lint lint-style lint-format lint-types lint-imports lint-macos format docs docs-links
 
 install: $(INSTALLED)
 
@@ -71,6 +72,15 @@ format: $(INSTALLED_TEST)
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
+# The site, from docs/: build/docs/index.html. Every warning is an error, such as a link that leads nowhere.
+docs: $(INSTALLED_DOCS)
+	$(BIN)/python -m sphinx -b html -W --keep-going -n -E -q docs build/docs
+	@echo "The site: $(CURDIR)/build/docs/index.html"
+
+# Links to other sites, which needs a network.
+docs-links: $(INSTALLED_DOCS)
+	$(BIN)/python -m sphinx -b linkcheck -q docs build/docs-links
+
 # make benchmark OPTIONS='--workloads grid-32 --rounds 1'; benchmarks/README.md says more
 benchmark: install
 	$(BIN)/python -m benchmarks $(OPTIONS)
@@ -93,6 +103,10 @@ $(INSTALLED): pyproject.toml constraints.txt | $(VENV)/bin/python
 
 $(INSTALLED_TEST): $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[test]'
+	@touch $@
+
+$(INSTALLED_DOCS): $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[docs]'
 	@touch $@
 
 # An S3-compatible server that tests start; what it needs does not go with the rest.

@@ -1,4 +1,4 @@
-"""Write the generated parts of the documents: `python docs/make_reference.py`. A test fails if they are out of date."""
+"""Write the generated pages: `python docs/make_reference.py`. A test fails if they are out of date."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from cnnsearch import told
+from cnnsearch.asking import EXAMPLES
 from cnnsearch.cli import app
 from cnnsearch.spec.confirm import Confirm
 from cnnsearch.spec.data import AutoSplit, DataSpec, FillSplit, FoldsSplit, StratifiedSplit
@@ -129,18 +130,51 @@ Optimizers have PyTorch's defaults but for the settings in the table; adam, adam
 """
 
 
-def help_text() -> str:
-    """The options of the sweep command as a table."""
-    group = typer.main.get_command(app)
-    command = group.commands["sweep"]  # type: ignore[attr-defined]
-    lines = ["| option | |", "|---|---|"]
-    for parameter in command.params:
-        if parameter.param_type_name == "option" and parameter.name != "help":
-            flag = max(parameter.opts, key=len)
-            metavar = f" {parameter.metavar}" if parameter.metavar and not parameter.is_flag else ""
-            metavar = metavar.replace("|", r"\|")  # a bare | would end the cell
-            lines.append(f"| `{flag}{metavar}` | {parameter.help} |")
-    return "\n".join(lines)
+COMMANDS_INTRODUCTION = """\
+# The command line
+
+With the environment active (`. .venv/bin/activate`); else write `.venv/bin/cnnsearch`. `cnnsearch COMMAND --help` says
+the same, and `cnnsearch --install-completion` has bash, zsh or fish complete commands and options.
+[commands.md](commands.md) says which command does which job. The lists below are generated from the code by
+`docs/make_reference.py`.
+
+## Exit codes
+
+| code | |
+|---|---|
+| 0 | all is well. Of a sweep: every planned trial is done, was stopped by a rule, or is left for later as asked |
+| 1 | it ran, but trials failed or diverged, images could not be read, or what was asked for is not so |
+| 2 | the request was wrong: one message, nothing was started |
+| 130 | interrupted by Ctrl-C or SIGTERM; what is done is kept |
+| N | a sweep with `--exit-code-when-left N` left trials for later |
+
+Where a command has `--json`, standard output is one object at every exit code; [json.md](json.md) has the details.
+"""
+
+
+def command_line_page() -> str:
+    """docs/command-line.md."""
+    commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    return COMMANDS_INTRODUCTION + "".join(_command(name, command) for name, command in commands.items())
+
+
+def _command(name: str, command: Any) -> str:
+    """One command: what it does, how it is called, each argument and option, an example."""
+    arguments = [one for one in command.params if one.param_type_name == "argument"]
+    options = [one for one in command.params if one.param_type_name == "option" and one.name != "help"]
+    words = [one.metavar if one.required else f"[{one.metavar.strip('[]')}]" for one in arguments]
+    rows = [(one.metavar, one.help) for one in arguments]
+    rows += [(_option(one), re.sub(r"(?<!\S)--[a-z-]+", r"`\g<0>`", one.help)) for one in options]
+    # A bare | would end the cell.
+    cells = "".join(f"| `{word.replace('|', chr(92) + '|')}` | {said} |\n" for word, said in rows)
+    usage = " ".join(["cnnsearch", name, *words, *(["[OPTIONS]"] if options else [])])
+    shown = f"    cnnsearch {name} {EXAMPLES[name]}"
+    return f"\n## `{name}`\n\n{command.help}\n\n`{usage}`\n\n| | |\n|---|---|\n{cells}\nFor example:\n\n{shown}\n"
+
+
+def _option(option: Any) -> str:
+    flag = max(option.opts, key=len)
+    return f"{flag} {option.metavar}" if option.metavar and not option.is_flag else flag
 
 
 def reference() -> str:
@@ -261,18 +295,19 @@ def limit(rule: Any) -> str:
     return ""
 
 
-def readme_with_help(text: str) -> str:
-    """README.md with an up-to-date table of options."""
-    marks = "<!-- begin help -->\n", "<!-- end help -->"
-    return re.sub(f"{marks[0]}.*?{marks[1]}", lambda _: f"{marks[0]}{help_text()}\n{marks[1]}", text, flags=re.DOTALL)
+PAGES = {
+    "command-line.md": command_line_page,
+    "sweeps.md": reference,
+    "json.md": json_page,
+    "json.schema.json": json_schema,
+}
+"""Generated file in docs/ -> what makes its text."""
 
 
 def main() -> None:
-    """Write README.md, docs/sweeps.md, docs/json.md and the JSON Schemas of answers and of sweep files."""
-    readme = ROOT / "README.md"
-    readme.write_text(readme_with_help(readme.read_text(encoding="utf-8")), encoding="utf-8")
-    for name, text in {"sweeps.md": reference(), "json.md": json_page(), "json.schema.json": json_schema()}.items():
-        (ROOT / "docs" / name).write_text(text, encoding="utf-8")
+    """Write the generated pages, and the JSON Schemas of answers and of sweep files."""
+    for name, made in PAGES.items():
+        (ROOT / "docs" / name).write_text(made(), encoding="utf-8")
     FILE.write_text(schema_text(), encoding="utf-8")
 
 

@@ -1,11 +1,10 @@
-"""What the documents say is true: commands parse, generated parts are current, the notebook cell runs."""
+"""What the documents say is true: generated pages are current, links and modules exist, the notebook cell runs."""
 
 from __future__ import annotations
 
 import ast
 import importlib.util
 import re
-import shlex
 import tomllib
 from pathlib import Path
 from types import ModuleType
@@ -13,17 +12,13 @@ from typing import Any
 
 import pandas as pd
 import pytest
-import typer
 from matplotlib.figure import Figure
 
-from cnnsearch.cli import app
-from cnnsearch.spec.load import load_sweep
+from tests import pages
 from tests.conftest import SMALL
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-JOBS = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
-COMMANDS = re.findall(r"^    cnnsearch ([a-z]+) (.+)$", f"{README}\n{JOBS}", flags=re.MULTILINE)
 
 
 def make_reference() -> ModuleType:
@@ -37,41 +32,24 @@ def make_reference() -> ModuleType:
 
 def test_generated_parts_are_current() -> None:
     module = make_reference()
-    assert module.readme_with_help(README) == README, "run python docs/make_reference.py"
-    assert module.reference() == (ROOT / "docs" / "sweeps.md").read_text(encoding="utf-8")
-    assert module.json_page() == (ROOT / "docs" / "json.md").read_text(encoding="utf-8")
-    assert module.json_schema() == (ROOT / "docs" / "json.schema.json").read_text(encoding="utf-8")
-
-
-@pytest.mark.parametrize(("command", "arguments"), COMMANDS)
-def test_commands_in_the_readme_are_understood(command: str, arguments: str) -> None:
-    group: Any = typer.main.get_command(app)
-    parsed = group.commands[command].make_context(command, shlex.split(arguments)).params
-    if command == "sweep":
-        assert load_sweep(parsed["sweep"], profile=parsed["profile"], values=parsed["set_"] or ())
-    elif command not in ("init", "check", "schema", "convert"):  # which take images, a file or nothing
-        shipped = {file.stem for file in (ROOT / "sweeps").glob("*.yaml")}
-        given = parsed["results"] if "results" in parsed else [parsed["a"], parsed["b"]]
-        assert given or parsed["from_"]  # of trials of another tool
-        for folder in [given] if isinstance(given, str) else given or []:
-            assert (ROOT / folder / "sweep.yaml").is_file() or Path(folder).name in shipped
-
-
-def test_the_readme_shows_several_commands() -> None:
-    assert len(COMMANDS) >= 6
-
-
-def test_make_targets_in_the_readme_exist() -> None:
-    targets = set(re.findall(r"^    make ([a-z-]+)", README, flags=re.MULTILINE))
-    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    assert targets == {"quickstart", "test"}
-    assert all(re.search(rf"^{target}:", makefile, flags=re.MULTILINE) for target in targets)
+    for name, made in module.PAGES.items():
+        page = (ROOT / "docs" / name).read_text(encoding="utf-8")
+        assert made() == page, "run python docs/make_reference.py"
 
 
 def test_links_in_the_documents_lead_somewhere() -> None:
-    for document in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("benchmarks/*.md")]:
-        for target in re.findall(r"\]\((?!https?://)([^)#]+)\)", document.read_text(encoding="utf-8")):
-            assert (document.parent / target).exists(), f"{document.name}: {target}"
+    for page in pages.PAGES:
+        folder = (ROOT / page if page in pages.OUTSIDE else ROOT / "docs" / page).parent
+        for path, heading in re.findall(r"\]\((?!https?://)([^)#]*)(#[^)]+)?\)", pages.text(page)):
+            target = folder / (path or Path(page).name)
+            assert target.exists(), f"{page}: {path}"
+            assert not heading or heading[1:] in headings(target), f"{page}: {path}{heading}"
+
+
+def headings(document: Path) -> set[str]:
+    """What links to the headings of a page are called on code hosts, and on the site."""
+    found = re.findall(r"^#+ (.+)$", document.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in found}
 
 
 @pytest.mark.usefixtures("reports_in_words", "shared_ray")

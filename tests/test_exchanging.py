@@ -10,10 +10,11 @@ import pytest
 from jsonschema import Draft7Validator
 
 from cnnsearch.spec.schema import FILE, sweep_schema
+from tests import pages
 from tests.asking import ask
 from tests.test_telling import valid
 
-ROOT = Path(__file__).parents[1]
+COMMANDS = pages.take("editors.md", "schema")
 
 
 def test_schema_says_the_line_for_an_editor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -44,10 +45,9 @@ def test_schema_goes_into_json_alone(tmp_path: Path) -> None:
 
 def test_commands_on_the_page_of_editors_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    page = (ROOT / "docs" / "editors.md").read_text(encoding="utf-8")
-    commands = [line.removeprefix("    cnnsearch ") for line in page.splitlines() if line.startswith("    cnnsearch ")]
-    assert len(commands) == 2
-    lines = [ask(*shlex.split(line)[1:], command="schema").stdout for line in commands]
+    page = pages.text("editors.md")
+    assert len(COMMANDS) == 2
+    lines = [ask(*shlex.split(line), command="schema").stdout for line in COMMANDS]
     assert "# yaml-language-server: $schema=sweep.schema.json" in lines[1]
     assert "`# yaml-language-server: $schema=sweep.schema.json`" in page
     assert lines[0].startswith("# yaml-language-server: $schema=file:///")

@@ -16,15 +16,17 @@ import cnnsearch
 from cnnsearch.cli import app
 from cnnsearch.results.tables import load
 from cnnsearch.spec import own_code
+from tests import pages
 from tests.conftest import SMALL
 from tests.data.making import picture
 
 pytestmark = pytest.mark.after
 
-PAGE = (Path(__file__).parents[1] / "docs" / "own-models.md").read_text(encoding="utf-8")
+PAGE = pages.text("own-models.md")
 NETS, NOTEBOOK = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
 (SWEEP,) = re.findall(r"```yaml\n(.*?)```", PAGE, flags=re.DOTALL)
-COMMANDS = re.findall(r"^    cnnsearch (\w+ .+)$", PAGE, flags=re.MULTILINE)
+NAMES = ("sweep", "predict", "reproduce", "export")
+COMMANDS = [f"{name} {line}" for name in NAMES for line in pages.take("own-models.md", name)]
 QUICK = [value for one in (*SMALL, "train.epochs=1", "run.keep=all") if "width" not in one for value in ("--set", one)]
 
 

@@ -203,6 +203,13 @@ def _ray_params(space: Space, params: Mapping[str, Any], prefix: str) -> Iterato
             yield from _ray_params(space, given, f"{name}/")
 
 
+_KERAS_STATE = (
+    "ongoing_trials", "start_order", "end_order", "run_times", "retry_queue", "seed", "seed_state", "tried_so_far",
+    "id_to_hash", "display",
+)  # fmt: skip
+"""What oracle.json keeps of the trials that have run: no part of the space."""
+
+
 def _keras(tree: Mapping[str, Any], found: Mapping[str, Any]) -> Space:
     space = Space("KerasTuner", str(tree.get("project_name") or ""), method="random")
     space.lose(
@@ -225,8 +232,7 @@ def _keras(tree: Mapping[str, Any], found: Mapping[str, Any]) -> Space:
             space.params.append(_keras_range(space, name, kind, config, when))
         else:
             space.lose(f"{name}: {shown(kind)}", "it is not known")
-    known = {"hyperparameters", "space", "values", "project_name"}
-    _rest(space, {key: value for key, value in tree.items() if key not in known}, set())
+    _rest(space, tree, {"hyperparameters", "space", "values", "project_name", *_KERAS_STATE})
     return space
 
 

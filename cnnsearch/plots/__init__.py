@@ -1,10 +1,12 @@
 """Tables to figures: pure functions, usable from a notebook.
 
 Every function takes a `Tables` (or an `Evidence` made of one, to share the work between figures) and returns a
-`matplotlib.figure.Figure` with its title, or None where the tables hold nothing to draw:
+`matplotlib.figure.Figure` with its title, or None where the tables hold nothing to draw. Those that take a `search`
+want one of `Evidence(tables).searches`.
 
-    tables = cnnsearch.results.tables.load("results/part1")
-    plots.learning_curves(tables, metric="loss")
+Example:
+    tables = cnnsearch.load("results/part1")
+    cnnsearch.plots.learning_curves(tables, metric="loss")
 """
 
 import os

@@ -70,15 +70,15 @@ class Tables:
     planned: int
     """Number of trials in the sweep, ended or not."""
     is_sealed: bool = False
-    """Whether the test set is sealed: no table then holds a number of the test images."""
+    """Whether the test set is sealed; no table then holds a number of the test images."""
     unsealed: dict[str, Any] = field(default_factory=dict)
     """When the test set was unsealed ("at"); empty where it never was."""
     damaged: tuple[str, ...] = ()
-    """Ids of trials whose record, or a file it vouches for, has been damaged: they count as not done."""
+    """Ids of trials whose record, or a file it vouches for, has been damaged; they count as not done."""
     outside: int = 0
     """Recorded trials that are not here, because the sweep as it is now does not have them."""
     left_out: tuple[str, ...] = ()
-    """What else cannot be read, in sentences: it is missing here."""
+    """What else cannot be read, in sentences; it is missing here."""
     checksums: Mapping[str, str] = field(default_factory=dict)
     """File name -> SHA-256 of the stored tables; empty if the tables are not stored."""
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:  # torch takes seconds to import
 
 @dataclass(frozen=True)
 class FoundTrial:
-    """A trial whose weights are kept. `Sweep.best()` and `Sweep.trial()` give one.
+    """A trial whose weights are kept. `OpenedSweep.best()` and `OpenedSweep.trial()` give one.
 
     Example:
         best = cnnsearch.load("results/part1").best()
@@ -48,6 +48,7 @@ class FoundTrial:
 
         Returns:
             One row per image, with the columns
+
             - path: as given, or below the folder that was given;
             - predicted, confidence: the best class and its probability, 0 to 1;
             - label: the class whose name a folder that the image lies in has; None where there is none;

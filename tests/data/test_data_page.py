@@ -13,11 +13,12 @@ from cnnsearch.data.loading import load
 from cnnsearch.data.sources import list_path
 from cnnsearch.data.tables import NEEDED, OPTIONAL
 from cnnsearch.spec.data import DataSpec
+from tests import pages
 from tests.asking import ask
 from tests.data.making import as_rows, encoded, picture, write_shard, write_table
 
-PAGE = (Path(__file__).parents[2] / "docs" / "data.md").read_text(encoding="utf-8")
-COMMANDS = re.findall(r"^    cnnsearch ([a-z]+) (.+)$", PAGE, flags=re.MULTILINE)
+PAGE = pages.text("data.md")
+COMMANDS = [(name, line) for name in ("init", "check", "sweep") for line in pages.take("data.md", name)]
 CODE = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
 
 

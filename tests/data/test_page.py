@@ -12,11 +12,12 @@ import pytest
 from cnnsearch.checking import COLUMNS
 from cnnsearch.data import alike, inspection
 from cnnsearch.report.labels import COLUMNS as DOUBTED
+from tests import pages
 from tests.asking import ask
 from tests.data.making import fill_folder
 
-PAGE = (Path(__file__).parents[2] / "docs" / "check.md").read_text(encoding="utf-8")
-COMMANDS = re.findall(r"^    cnnsearch check (.+)$", PAGE, flags=re.MULTILINE)
+PAGE = pages.text("check.md")
+COMMANDS = pages.take("check.md", "check")
 
 
 def test_the_page_shows_several_commands() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import shlex
 from pathlib import Path
 from typing import Any
@@ -13,10 +12,11 @@ import yaml
 
 from cnnsearch.spec.load import load_sweep
 from cnnsearch.spec.sweep import Sweep
+from tests import pages
 from tests.asking import ask
 from tests.test_telling import valid
 
-PAGE = (Path(__file__).parents[2] / "docs" / "convert.md").read_text(encoding="utf-8")
+COMMANDS = pages.take("convert.md", "convert")
 KERAS = {
     "ongoing_trials": {},
     "tried_so_far": [],
@@ -37,8 +37,7 @@ KERAS = {
 
 
 def files_of_the_page() -> dict[str, str]:
-    blocks = re.findall(r"`([\w.-]+)`(?:, of Hydra)?:\n\n```\w+\n(.*?)```", PAGE, flags=re.DOTALL)
-    return {**dict(blocks), "oracle.json": json.dumps(KERAS)}
+    return {**pages.files("convert.md"), "oracle.json": json.dumps(KERAS)}
 
 
 def converted(tmp_path: Path, name: str, content: str) -> tuple[Sweep, dict[str, Any], str]:
@@ -105,6 +104,13 @@ def test_hyperparameters_of_keras_tuner(tmp_path: Path) -> None:
     assert sweep.train.epochs == 12
     assert {"the tuner", "trials", "bn: False, True", "batch_size.step: 2"} <= set(lost(found))
     assert "a logarithmic scale becomes an even one" in lost(found)["batch_size: logint 8, 64"]
+
+
+def test_a_file_that_keras_tuner_has_written(tmp_path: Path) -> None:
+    written = Path(__file__).with_name("oracle.json").read_text(encoding="utf-8")  # by its version 1.4.8
+    sweep, found, _ = converted(tmp_path, "oracle.json", written)
+    assert list(sweep.stages[0].space) == ["dropout", "lr", "batch_size"]
+    assert set(lost(found)) == {"the tuner", "trials"}
 
 
 def test_a_configuration_of_hydra(tmp_path: Path) -> None:
@@ -236,9 +242,8 @@ def test_commands_on_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.chdir(tmp_path)
     for name, content in files_of_the_page().items():
         (tmp_path / name).write_text(content, encoding="utf-8")
-    commands = re.findall(r"^    cnnsearch convert (.+)$", PAGE, flags=re.MULTILINE)
-    assert len(commands) == 4
-    for line in commands:
+    assert len(COMMANDS) == 4
+    for line in COMMANDS:
         answer = ask(*shlex.split(line), command="convert")
         assert answer.returncode == 0, answer.stderr
         assert "no match" in answer.stdout

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 import shutil
 from pathlib import Path
@@ -11,25 +10,21 @@ import pytest
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
+from tests import pages
 from tests.asking import ask
 from tests.exchange.made import table
 from tests.exchange.test_from import WANDB, run_studies
 
-DOCS = Path(__file__).parents[2] / "docs"
-
-
-def commands_of(page: str, command: str) -> list[str]:
-    text = (DOCS / page).read_text(encoding="utf-8")
-    return re.findall(rf"^    cnnsearch {command} (.+)$", text, flags=re.MULTILINE)
+SHARED = pages.take("share.md", "share")
+REPORTED = pages.take("foreign.md", "report")
 
 
 @pytest.mark.usefixtures("tools")
 def test_commands_on_the_page_of_share(results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     shutil.copytree(results, "results/part1")
-    commands = commands_of("share.md", "share")
-    assert len(commands) == 5
-    for line in commands:
+    assert len(SHARED) == 5
+    for line in SHARED:
         answer = ask(*shlex.split(line), command="share")
         assert answer.returncode == 0, answer.stderr
     made = {path.name for path in tmp_path.iterdir()}
@@ -51,9 +46,8 @@ def test_commands_on_the_page_of_trials_of_others(
     assert ask(results, "--to", f"mlflow:sqlite:///{tmp_path}/mlflow.db", command="share").returncode == 0
     (tmp_path / "wandb_export.csv").write_text(WANDB)
     table().rename(columns={"val_accuracy": "quality", "seed": "draw"}).to_parquet("trials.parquet")
-    commands = commands_of("foreign.md", "report")
-    assert len(commands) == 6
-    for line in commands:
+    assert len(REPORTED) == 6
+    for line in REPORTED:
         answer = ask(*shlex.split(line), command="report")
         assert answer.returncode == 0, answer.stderr
         assert (Path(line.rpartition(" ")[2]) / "report.html").is_file()

@@ -19,13 +19,14 @@ from cnnsearch.errors import RequestError
 from cnnsearch.report.paper import FIGURES, LONG, TABLES, Formats, as_csv, as_latex, escaped
 from cnnsearch.report.rows import Cell, Column, Row, Table
 from cnnsearch.spec.load import load_sweep
+from tests import pages
 from tests.asking import ask
 from tests.conftest import SMALL
 from tests.report import factory
 
 ROOT = Path(__file__).parents[2]
-PAGE = (ROOT / "docs" / "report.md").read_text(encoding="utf-8")
-COMMANDS = re.findall(r"^    cnnsearch report (.+)$", PAGE, flags=re.MULTILINE)
+PAGE = pages.text("report.md")
+COMMANDS = pages.take("report.md", "report")
 SVG = "{http://www.w3.org/2000/svg}"
 
 

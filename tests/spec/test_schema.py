@@ -224,7 +224,7 @@ BAD = [
 UNKNOWABLE = {
     "bounds in order": OF_A_SPACE.format("lr: {uniform: [0.2, 0.1]}"),
     "a whole number with a point": GRID + "train: {epochs: 5.0}",
-    "the user's own network without --code": GRID + "train: {model: SmallNet}",
+    "the user's own network without `--code`": GRID + "train: {model: SmallNet}",
     "an argument of a network that takes none": GRID + "train: {model_args: {depth: 3}}",
     "a network and its image size": GRID + "data: {image_size: 16}\ntrain: {model: inception_v3}",
     "settings that exclude each other": GRID + "train: {model: resnet18, width: 0.5}",
@@ -238,7 +238,7 @@ UNKNOWABLE = {
     "too many trials": OF_A_GRID.format(f"seed: {{grid: [{', '.join(map(str, range(1001)))}]}}, batch_size: {{grid: "
                                         f"[{', '.join(map(str, range(1, 1001)))}]}}"),
     "what a profile makes of a stage": GRID + "profiles: {quick: {stages.grid.space.lr.grid: [0]}}",
-    "the names in a path of --set": GRID + "profiles: {quick: {stages.other.space: {}}}",
+    "the names in a path of `--set`": GRID + "profiles: {quick: {stages.other.space: {}}}",
     "bounds of grey": GRID + "data: {grey_range: [9, 3]}",
 }  # fmt: skip
 """What the schema cannot know -> a file that it takes and the loader does not."""

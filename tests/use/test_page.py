@@ -14,18 +14,16 @@ import torch
 
 import cnnsearch
 from cnnsearch.use.predict import COLUMNS
+from tests import pages
 from tests.asking import ask
 
-ROOT = Path(__file__).parents[2]
-PAGE = (ROOT / "docs" / "predict.md").read_text(encoding="utf-8")
-EXPORT = (ROOT / "docs" / "export.md").read_text(encoding="utf-8")
-COMMANDS = re.findall(r"^    cnnsearch predict (.+)$", PAGE, flags=re.MULTILINE)
-REPRODUCE = (ROOT / "docs" / "reproduce.md").read_text(encoding="utf-8")
-REPRODUCED = re.findall(r"^    cnnsearch reproduce (.+)$", REPRODUCE, flags=re.MULTILINE)
-DIFFS = re.findall(
-    r"^    cnnsearch diff (.+)$", (ROOT / "docs" / "diff.md").read_text(encoding="utf-8"), flags=re.MULTILINE
-)
-EXPORTS = re.findall(r"^    cnnsearch export (.+)$", EXPORT, flags=re.MULTILINE)
+PAGE = pages.text("predict.md")
+EXPORT = pages.text("export.md")
+REPRODUCE = pages.text("reproduce.md")
+COMMANDS = pages.take("predict.md", "predict")
+REPRODUCED = pages.take("reproduce.md", "reproduce")
+DIFFS = pages.take("diff.md", "diff")
+EXPORTS = pages.take("export.md", "export")
 
 
 @pytest.fixture
