@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import math
-import signal
 import threading
 import time
 from collections import Counter
@@ -38,6 +37,7 @@ from cnnsearch.results.place import ResultsPlace
 from cnnsearch.results.tables import Tables, load
 from cnnsearch.spec.confirm import CONFIRM
 from cnnsearch.spec.sweep import RunSpec
+from cnnsearch.systems import processes
 
 if TYPE_CHECKING:  # it imports scipy, which takes seconds
     from cnnsearch.evidence.evidence import Evidence
@@ -291,20 +291,12 @@ class _Overdue(BaseException):
 @contextlib.contextmanager
 def _time_limit(seconds: float | None) -> Iterator[None]:
     """Raise _Overdue in the main thread after some seconds."""
-    if seconds is None:
-        yield
-        return
 
-    def ring(number: int, frame: object) -> None:
+    def ring() -> None:
         raise _Overdue
 
-    before = signal.signal(signal.SIGALRM, ring)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
-    try:
+    with contextlib.nullcontext() if seconds is None else processes.alarm(seconds, ring):
         yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
 
 
 def shared_context(ready: Prepared) -> SharedContext:

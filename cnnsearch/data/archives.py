@@ -222,7 +222,8 @@ def _fetch(path: str, start: int, size: int) -> bytes:
         raise BadImageError(f"has {size:,} bytes; the limit is {MAX_FILE_BYTES:,}")
     try:
         with opened(Path(path), follow=True) as file:
-            content = os.pread(file.fileno(), size, start)
+            file.seek(start)
+            content = file.read(size)
     except OSError as error:
         raise UnreadableError(f"cannot be read ({error.strerror or error})") from None
     if len(content) < size:

@@ -6,7 +6,6 @@ They depend on weights, data and preprocessing alone, so they are the same in ev
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import shutil
 from collections.abc import Callable, Iterator
@@ -22,6 +21,7 @@ from cnnsearch.spec.settings import ResolvedPrecision
 from cnnsearch.storage.cache import cache_root
 from cnnsearch.storage.checksums import sha256
 from cnnsearch.storage.durable import alone_in, common_folder, read_checked, replacing, write_checked
+from cnnsearch.systems import locks
 from cnnsearch.training.compute.device import autocast
 from cnnsearch.training.pixels import Pixels
 
@@ -200,7 +200,7 @@ def _held(lock: Path, waits: bool) -> Iterator[bool]:
         return
     with opened:
         try:
-            fcntl.flock(opened, fcntl.LOCK_EX if waits else fcntl.LOCK_EX | fcntl.LOCK_NB)
+            locks.lock(opened.fileno(), waits=waits)
         except BlockingIOError:
             yield False
             return

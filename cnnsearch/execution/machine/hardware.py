@@ -8,7 +8,6 @@ import os
 import platform
 import shutil
 import subprocess
-import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,6 +15,7 @@ import psutil
 
 from cnnsearch.errors import RequestError
 from cnnsearch.spec.sweep import RunSpec
+from cnnsearch.systems import processes
 
 MEMORY_USED = 0.9
 """Share of the memory of a machine or GPU that a run is planned to take."""
@@ -182,9 +182,7 @@ def _cpu_name(info: Path = Path("/proc/cpuinfo")) -> str:
 
 def _cores() -> int:
     """Cores that this process may use, within the limits of containers and batch systems."""
-    cores = os.cpu_count() or 1
-    if sys.platform == "linux":
-        cores = len(os.sched_getaffinity(0))
+    cores = processes.usable_cores()
     try:
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
         if quota != "max":

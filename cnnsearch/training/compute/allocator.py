@@ -10,7 +10,8 @@ import ctypes
 import os
 
 _LARGE_PAGES = "glibc.malloc.hugetlb=1"
-_LIBC = ctypes.CDLL(None)
+_LIBC = ctypes.CDLL(None) if os.name == "posix" else None
+"""The C library of this process; None where it has no name, as on Windows."""
 _M_MMAP_MAX, _M_TRIM_THRESHOLD = -4, -1  # malloc.h
 
 
@@ -24,7 +25,7 @@ def environment() -> dict[str, str]:
 
 def keep_memory() -> None:
     """Make this process keep memory that it frees from now on; what it holds unused now goes back to the kernel."""
-    if not hasattr(_LIBC, "mallopt"):
+    if _LIBC is None or not hasattr(_LIBC, "mallopt"):
         return
     _LIBC.mallopt(_M_MMAP_MAX, 0)
     _LIBC.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import resource
 import sys
 import time
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from cnnsearch.spec.settings import ResolvedPrecision
+from cnnsearch.systems import processes
 from cnnsearch.training.compute.allocator import keep_memory
 
 BF16_GAIN = 1.15
@@ -162,8 +162,7 @@ def peak_memory_bytes(device: str) -> int:
     """Return the most memory used so far: of this process on a CPU (with shared pages), of the allocator on a GPU."""
     if device == "cuda":
         return int(torch.cuda.max_memory_reserved())
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+    return processes.peak_memory_bytes()
 
 
 def shared_memory_bytes() -> int:
