@@ -23,6 +23,7 @@ from cnnsearch.storage.checksums import sha256
 from cnnsearch.storage.durable import alone_in, common_folder, read_checked, replacing, write_checked
 from cnnsearch.systems import locks
 from cnnsearch.training.compute.device import autocast
+from cnnsearch.training.compute.devices import in_order
 from cnnsearch.training.pixels import Pixels
 
 BATCH_SIZE = 64
@@ -50,7 +51,7 @@ class Examples(Protocol):
 
     @property
     def device(self) -> str:
-        """cpu or cuda."""
+        """cpu, cuda, xpu or mps."""
 
     def batch(self, rows: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
         """Return the examples of a batch.
@@ -68,7 +69,7 @@ class Features:
     """The values that cross the cut of a model (see `models.cut`), for every example."""
 
     values: tuple[Tensor, ...]
-    """Each [N, ...] in the dtype the frozen layers gave. Maps are [N, H, W, C], so that a batch is channels_last."""
+    """Each [N, ...] in the dtype the frozen layers gave. Maps are [N, H, W, C]: most devices take them so."""
     labels: Tensor
     """[N] int64."""
     rows: dict[str, Tensor]
@@ -81,13 +82,13 @@ class Features:
 
     @property
     def device(self) -> str:
-        """cpu or cuda."""
+        """cpu, cuda, xpu or mps."""
         return self.labels.device.type
 
     def batch(self, rows: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
         """See Examples.batch."""
         taken = (value[rows] for value in self.values)
-        return tuple(v.permute(0, 3, 1, 2) if v.dim() == 4 else v for v in taken), self.labels[rows]
+        return tuple(in_order(v.permute(0, 3, 1, 2)) if v.dim() == 4 else v for v in taken), self.labels[rows]
 
 
 @torch.no_grad()
