@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from PIL import Image
 
-from cnnsearch import run
+from cnnsearch import run, session
+from cnnsearch.errors import RequestError
 from cnnsearch.execution.machine import hardware
 from cnnsearch.spec.load import load_sweep
 from cnnsearch.storage import durable
@@ -60,6 +64,22 @@ def test_a_sweep_runs_and_gives_the_same_numbers(tmp_path: Path, monkeypatch: py
         assert durable._boot() == "unknown"
         run(sweep, tmp_path / "other", serial=True)
     assert numbers(tmp_path / "other" / "part1") == wanted
+
+
+@pytest.mark.parametrize("address", [None, "auto"])
+def test_without_ray_one_sentence_says_what_runs_without_it(
+    address: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in [name for name in sys.modules if name == "ray" or name.startswith("cnnsearch.execution.on_ray")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "ray", None)
+    ready: Any = SimpleNamespace(cluster=None)
+    needs_ray: Callable[[], object] = functools.partial(session._executor, False, ready)
+    if address:
+        needs_ray = session.attached(address).__enter__
+    with pytest.raises(RequestError, match=r"^Ray cannot be imported here .*; with --serial, trials run without it"):
+        needs_ray()
+    assert session._executor(True, ready)
 
 
 def like_windows(*arguments: str, **options: Any) -> subprocess.Popen[str]:
