@@ -306,4 +306,4 @@ def _files(folder: Path) -> list[str]:
     for where, folders, files in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
         found += [os.path.relpath(os.path.join(where, name), folder) for name in files if not name.startswith(".")]
-    return sorted(found)
+    return sorted(name.replace(os.sep, "/") for name in found)  # as in the store

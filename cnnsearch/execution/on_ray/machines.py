@@ -106,7 +106,7 @@ def _looker(package: str) -> Callable[[], MachineFacts]:
             return facts
         folder, digest = Path(found.origin).parent, hashlib.sha256()
         for file in sorted(folder.rglob("*.py")):
-            digest.update(f"{file.relative_to(folder)}\0".encode() + file.read_bytes() + b"\0")
+            digest.update(f"{file.relative_to(folder).as_posix()}\0".encode() + file.read_bytes() + b"\0")
         facts |= {"package": digest.hexdigest(), "version": version(package)}
         # Ray hides GPUs from tasks that ask for none.
         hidden = {name: os.environ.pop(name, None) for name in ("CUDA_VISIBLE_DEVICES", "ZE_AFFINITY_MASK")}
