@@ -267,7 +267,7 @@ class _Patience:
             # Without these the calls that wait for them fail, and the run ends with an exit code of its own.
             for process in _children(self._owner):
                 with contextlib.suppress(Exception):
-                    if process.name() in ("raylet", "gcs_server"):
+                    if process.name().removesuffix(".exe") in ("raylet", "gcs_server"):
                         process.kill()
 
 

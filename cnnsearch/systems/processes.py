@@ -5,6 +5,7 @@ from __future__ import annotations
 import _thread
 import contextlib
 import os
+import platform
 import signal
 import subprocess
 import threading
@@ -69,6 +70,17 @@ def be_nice(niceness: int) -> None:
     """Let other processes go first, if the system can be told so by a number."""
     if hasattr(os, "nice"):
         os.nice(niceness)
+
+
+def processor_name() -> str:
+    """Return what the system calls its processor."""
+    with contextlib.suppress(OSError, subprocess.SubprocessError):  # macOS has a longer name than `platform` knows
+        if platform.system() == "Darwin":
+            command = ["sysctl", "-n", "machdep.cpu.brand_string"]
+            found = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+            if found:
+                return found
+    return platform.processor() or platform.machine()
 
 
 def usable_cores() -> int:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import platform
 import signal
 import subprocess
 import sys
 import time
+from typing import Any
 
 import psutil
 import pytest
@@ -83,3 +85,17 @@ def test_cores_and_niceness_where_the_system_says_nothing(monkeypatch: pytest.Mo
     monkeypatch.delattr(os, "nice")
     assert processes.usable_cores() == os.cpu_count()
     processes.be_nice(5)
+
+
+@pytest.mark.parametrize("answers", [True, False])
+def test_a_processor_of_apple_is_called_by_its_name(answers: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(command: list[str], **how: Any) -> subprocess.CompletedProcess[str]:
+        if not answers:
+            raise FileNotFoundError(command[0])
+        return subprocess.CompletedProcess(command, 0, "Apple M2 Pro\n")
+
+    assert processes.processor_name()
+    monkeypatch.setattr(subprocess, "run", run)
+    monkeypatch.setattr(platform, "system", lambda: "Darwin")
+    monkeypatch.setattr(platform, "processor", lambda: "arm")
+    assert processes.processor_name() == ("Apple M2 Pro" if answers else "arm")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import platform
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -190,7 +189,7 @@ def _cpu_name(info: Path = Path("/proc/cpuinfo")) -> str:
         for line in info.read_text(encoding="utf-8").partition("\n\n")[0].splitlines():  # one core
             key, _, value = line.partition(":")
             facts[key.strip()] = " ".join(value.split())
-    name = facts.get("model name") or platform.processor() or platform.machine()
+    name = facts.get("model name") or processes.processor_name()
     flags = facts.get("flags", "").split()
     units = next((words for flag, words in _UNITS.items() if flag in flags), "")
     return f"{name} ({units})" if units else name

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,9 +15,11 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from cnnsearch import run
 from cnnsearch.data.dataset import Dataset
 from cnnsearch.execution.record import is_out_of_memory
 from cnnsearch.spec.settings import Settings
+from cnnsearch.spec.sweep import Sweep
 from cnnsearch.training.compute import device, devices
 from cnnsearch.training.compute.device import autocast, lent_process, probe_precision, reset_process, seed_draws
 from cnnsearch.training.compute.devices import DEVICES, Cpu, Cuda, Mps, Xpu, available, in_order
@@ -126,6 +129,25 @@ def test_heads_as_on_mps_are_those_of_a_cpu_up_to_rounding(monkeypatch: pytest.M
     monkeypatch.setitem(DEVICES, "cpu", LikeMps())
     with NoFloat64():
         assert trained() == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        ("stages.grid.space={lr: {grid: [0.01]}}",),
+        ("train.fine_tune=head", "stages.grid.space={lr: {grid: [0.01, 0.02]}}"),
+    ],
+)
+def test_a_sweep_as_on_mps(
+    changes: tuple[str, ...], small_sweep: Callable[..., Sweep], like_mps: None, tmp_path: Path
+) -> None:
+    """Also what is recorded of a trial, and its predictions, are computed without double precision."""
+    sweep = small_sweep("train.model=plain", *changes)
+    sweep = sweep.model_copy(update={"stages": sweep.stages[:1]})
+    with NoFloat64():
+        tables = run(sweep, tmp_path, serial=True)
+    assert set(tables.trials["status"]) == {"done"}
+    assert tables.trials[["val_loss", "test_loss"]].notna().all(axis=None)
 
 
 def test_going_on_from_a_checkpoint_without_fused_steps(dataset: Dataset, like_mps: None) -> None:
