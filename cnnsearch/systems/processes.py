@@ -72,6 +72,11 @@ def be_nice(niceness: int) -> None:
         os.nice(niceness)
 
 
+def is_apple_silicon() -> bool:
+    """Whether the processor is one of Apple's own."""
+    return platform.system() == "Darwin" and platform.machine() == "arm64"
+
+
 def processor_name() -> str:
     """Return what the system calls its processor."""
     with contextlib.suppress(OSError, subprocess.SubprocessError):  # macOS has a longer name than `platform` knows

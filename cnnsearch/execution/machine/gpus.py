@@ -9,13 +9,13 @@ import contextlib
 import importlib.util
 import json
 import os
-import platform
 import re
 import shutil
 import subprocess
 from pathlib import Path
 
 from cnnsearch.errors import CnnsearchError
+from cnnsearch.systems import processes
 from cnnsearch.training.models.other_process import ask
 
 GPUS = ("cuda", "xpu", "mps")
@@ -41,7 +41,7 @@ def nvidia_gpus() -> list[tuple[str, int]]:
 
 def torch_may_have_others() -> bool:
     """Whether this torch may find a GPU of Intel or Apple. Asking it takes seconds, so most machines need not."""
-    if platform.system() == "Darwin" and platform.machine() == "arm64":
+    if processes.is_apple_silicon():
         return True
     try:
         found = importlib.util.find_spec("torch")

@@ -6,12 +6,15 @@ which zeroes them and hands them out again page by page: a fifth of a step of th
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 
 _LARGE_PAGES = "glibc.malloc.hugetlb=1"
-_LIBC = ctypes.CDLL(None) if os.name == "posix" else None
-"""The C library of this process; None where it has no name, as on Windows."""
+_LIBC: ctypes.CDLL | None = None
+"""The C library of this process; None where it cannot be had without its name, as on Windows."""
+with contextlib.suppress(OSError, TypeError):
+    _LIBC = ctypes.CDLL(None)
 _M_MMAP_MAX, _M_TRIM_THRESHOLD = -4, -1  # malloc.h
 
 

@@ -17,18 +17,7 @@ from typing import Any
 
 WARDEN = str(Path(__file__).parents[3] / "cnnsearch" / "execution" / "warden.py")
 """A module that runs as a program."""
-MODULES = ("fcntl", "grp", "pwd", "resource", "termios")
-OF_OS = """
-O_CLOEXEC O_DIRECTORY O_NOFOLLOW O_NONBLOCK chown chroot ctermid fchdir fchmod fchown fork forkpty fstatvfs getegid
-geteuid getgid getgroups getloadavg getpgid getpgrp getsid getuid initgroups killpg lchown lockf mkfifo mknod nice
-openpty posix_fadvise posix_fallocate posix_spawn pread preadv pwrite pwritev readv sched_getaffinity
-sched_setaffinity sendfile set_blocking setegid seteuid setgid setgroups setpgid setpriority setsid setuid statvfs
-sync sysconf uname wait wait3 wait4 waitid writev
-"""
-OF_SIGNAL = """
-ITIMER_REAL SIGALRM SIGCHLD SIGCONT SIGHUP SIGKILL SIGPIPE SIGQUIT SIGSTOP SIGTSTP SIGUSR1 SIGUSR2 alarm getitimer
-pause pthread_kill pthread_sigmask setitimer siginterrupt sigpending sigwait
-"""
+hidden: Any = importlib.import_module("hidden")  # from beside this file
 
 
 def _without(module: ModuleType, names: str) -> ModuleType:
@@ -48,7 +37,7 @@ def _locking(file: int, mode: int, size: int) -> None:
 
 
 def _import_module(name: str, package: str | None = None) -> Any:
-    if name in MODULES:
+    if name in hidden.MODULES:
         raise ModuleNotFoundError(f"no module named {name!r}")
     return _MSVCRT if name == "msvcrt" else importlib.import_module(name, package)
 
@@ -57,16 +46,19 @@ def _importing(name: str, namespace: Any = None, *rest: Any, **more: Any) -> Any
     importer = namespace or {}
     if str(importer.get("__name__")).partition(".")[0] != "cnnsearch" and importer.get("__file__") != WARDEN:
         return _import(name, namespace, *rest, **more)
-    if name in MODULES:
+    if name in hidden.MODULES:
         raise ModuleNotFoundError(f"no module named {name!r}")
     return _SEEN.get(name) or _import(name, namespace, *rest, **more)
 
 
 _MSVCRT = ModuleType("msvcrt")
 _MSVCRT.__dict__.update({"LK_NBLCK": 2, "locking": _locking})
-_SEEN = {"os": _without(os, OF_OS), "signal": _without(signal, OF_SIGNAL), "importlib": _without(importlib, "")}
+_SEEN = {
+    "os": _without(os, hidden.NAMES["os"]),
+    "signal": _without(signal, hidden.NAMES["signal"]),
+    "importlib": _without(importlib, ""),
+}
 """Modules as this package sees them."""
-_SEEN["os"].__dict__["name"] = "nt"
 _SEEN["importlib"].__dict__["import_module"] = _import_module
 _import = builtins.__import__
 builtins.__dict__["__import__"] = _importing
