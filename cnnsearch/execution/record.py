@@ -23,7 +23,7 @@ from cnnsearch.results.folder import Results
 from cnnsearch.results.record import Inputs, Measures, Record
 from cnnsearch.scores import scores
 from cnnsearch.spec.own_code import files_of_own_code
-from cnnsearch.training.compute.devices import DEVICES
+from cnnsearch.training.compute.device_kinds import DEVICES
 from cnnsearch.training.evaluate import Evaluation, measured
 from cnnsearch.training.pixels import Pixels
 from cnnsearch.training.train import Weights

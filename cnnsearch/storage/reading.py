@@ -52,6 +52,8 @@ def opened(path: Path, *, follow: bool = False) -> io.BufferedReader:
             _refuse(path, "it is a link")
         if error.errno == errno.ENXIO:
             _refuse(path, "it is a socket, not a file")
+        if error.errno == errno.EACCES and path.is_dir():  # Windows opens none
+            _refuse(path, "it is a folder, not a file")
         raise
     if kind := _KINDS.get(stat.S_IFMT(os.fstat(handle).st_mode)):
         os.close(handle)

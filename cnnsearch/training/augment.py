@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from cnnsearch.spec.settings import Settings
 from cnnsearch.training.compute.device import derived_seed
-from cnnsearch.training.compute.devices import in_order
+from cnnsearch.training.compute.device_kinds import in_order
 
 CROP = 1 / 8
 """Largest shift of `flip+crop`, as a fraction of the image's side: 4 of 32 pixels, as is usual for CIFAR-10."""

@@ -16,7 +16,7 @@ from cnnsearch.scores import Predicted, score
 from cnnsearch.spec.metric import ADDED, METRICS
 from cnnsearch.spec.settings import ResolvedPrecision
 from cnnsearch.training.compute.device import autocast
-from cnnsearch.training.compute.devices import DEVICES
+from cnnsearch.training.compute.device_kinds import DEVICES
 from cnnsearch.training.compute.totals import Total
 from cnnsearch.training.features import Examples
 

@@ -23,7 +23,7 @@ from cnnsearch.storage.checksums import sha256
 from cnnsearch.storage.durable import alone_in, common_folder, read_checked, replacing, write_checked
 from cnnsearch.systems import locks
 from cnnsearch.training.compute.device import autocast
-from cnnsearch.training.compute.devices import in_order
+from cnnsearch.training.compute.device_kinds import in_order
 from cnnsearch.training.pixels import Pixels
 
 BATCH_SIZE = 64

@@ -11,7 +11,7 @@ from torch import Tensor
 from cnnsearch.spec.settings import Settings
 from cnnsearch.training.augment import inside
 from cnnsearch.training.compute.device import derived_seed
-from cnnsearch.training.compute.devices import in_order
+from cnnsearch.training.compute.device_kinds import in_order
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from cnnsearch.data.dataset import Dataset
-from cnnsearch.training.compute.devices import in_order
+from cnnsearch.training.compute.device_kinds import in_order
 
 _CHUNK = 1024
 """Images whose sums are computed at a time, to save memory."""

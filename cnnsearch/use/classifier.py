@@ -100,7 +100,7 @@ def classifier(chosen: Chosen, data: str | None = None, device: str | None = Non
     """
     from cnnsearch.execution.network import trained_network
     from cnnsearch.training.compute.device import lent_process
-    from cnnsearch.training.compute.devices import available
+    from cnnsearch.training.compute.device_kinds import available
 
     record = chosen.record
     if device is None:

@@ -28,7 +28,7 @@ from cnnsearch.planning.job import HEADS_AT_ONCE
 from cnnsearch.spec.own_code import trust
 from cnnsearch.spec.settings import ResolvedPrecision, Settings
 from cnnsearch.training.compute.device import probe_precision, reset_process, shared_memory_bytes
-from cnnsearch.training.compute.devices import DEVICES
+from cnnsearch.training.compute.device_kinds import DEVICES
 from cnnsearch.training.compute.graphs import RECORDERS, WARM_UP_STEPS
 from cnnsearch.training.evaluate import batch_size as batch_size_of_evaluation, evaluate
 from cnnsearch.training.features import Examples, Features, compute

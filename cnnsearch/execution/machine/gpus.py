@@ -19,7 +19,7 @@ from cnnsearch.systems import processes
 from cnnsearch.training.models.other_process import ask
 
 GPUS = ("cuda", "xpu", "mps")
-"""Kinds of GPU as torch calls them, the one to take first. See `training.compute.devices`."""
+"""Kinds of GPU as torch calls them, the one to take first. See `training.compute.device_kinds`."""
 
 
 def nvidia_gpus() -> list[tuple[str, int]]:
@@ -61,7 +61,7 @@ def other_gpus() -> tuple[list[tuple[str, int]], str]:
 
 def main() -> None:
     """Print the first kind of GPU that torch finds, with names and memory."""
-    from cnnsearch.training.compute.devices import available
+    from cnnsearch.training.compute.device_kinds import available
 
     first = available()[0]
     print(json.dumps({"kind": first.name, "gpus": first.gpus()}))

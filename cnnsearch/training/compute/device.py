@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from cnnsearch.spec.settings import ResolvedPrecision
 from cnnsearch.training.compute.allocator import keep_memory
-from cnnsearch.training.compute.devices import DEVICES, available
+from cnnsearch.training.compute.device_kinds import DEVICES, available
 
 BF16_GAIN = 1.15
 """bf16 is chosen if a training step in fp32 takes more than this many times as long."""

@@ -20,7 +20,7 @@ from torch.optim.sgd import sgd
 
 from cnnsearch.errors import RequestError
 from cnnsearch.spec.settings import Settings
-from cnnsearch.training.compute.devices import device_of
+from cnnsearch.training.compute.device_kinds import device_of
 
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
 """β₁, β₂ and ε of Adam and AdamW: torch's defaults."""

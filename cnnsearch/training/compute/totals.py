@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cnnsearch.training.compute.devices import DEVICES
+from cnnsearch.training.compute.device_kinds import DEVICES
 
 
 class Total:

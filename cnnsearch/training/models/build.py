@@ -10,7 +10,7 @@ from torch import nn
 from cnnsearch.spec.model_names import is_timm
 from cnnsearch.spec.settings import Settings
 from cnnsearch.training.compute.device import derived_seed
-from cnnsearch.training.compute.devices import DEVICES
+from cnnsearch.training.compute.device_kinds import DEVICES
 from cnnsearch.training.compute.optimizers import needs_head
 from cnnsearch.training.models.own import Plain, Residual
 

@@ -16,7 +16,7 @@ from cnnsearch.execution.machine import calibrate
 from cnnsearch.spec import own_code
 from cnnsearch.spec.own_code import read_code
 from cnnsearch.spec.settings import Settings
-from cnnsearch.training.compute.devices import DEVICES, Cpu
+from cnnsearch.training.compute.device_kinds import DEVICES, Cpu
 from cnnsearch.training.models.checked_code import as_plain
 from tests.own_code import NETS, write_nets
 

@@ -14,8 +14,8 @@ import pytest
 from cnnsearch.errors import RunError
 from cnnsearch.execution.machine import gpus, hardware
 from cnnsearch.execution.machine.hardware import detect
-from cnnsearch.training.compute import devices
-from cnnsearch.training.compute.devices import DEVICES
+from cnnsearch.training.compute import device_kinds
+from cnnsearch.training.compute.device_kinds import DEVICES
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def test_what_torch_finds_is_what_the_machine_has(
 ) -> None:
     monkeypatch.setattr(type(DEVICES[kind]), "is_available", lambda self: True)
     monkeypatch.setattr(type(DEVICES[kind]), "gpus", lambda self: listed)
-    assert devices.available()[0].name == kind
+    assert device_kinds.available()[0].name == kind
 
     def ask(module: str, request: Any, failed: str) -> Any:
         gpus.main()

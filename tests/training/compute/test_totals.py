@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from cnnsearch.training.compute.devices import DEVICES, Cpu
+from cnnsearch.training.compute.device_kinds import DEVICES, Cpu
 from cnnsearch.training.compute.totals import Total
 
 

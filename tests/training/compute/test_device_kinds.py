@@ -20,9 +20,9 @@ from cnnsearch.data.dataset import Dataset
 from cnnsearch.execution.record import is_out_of_memory
 from cnnsearch.spec.settings import Settings
 from cnnsearch.spec.sweep import Sweep
-from cnnsearch.training.compute import device, devices
+from cnnsearch.training.compute import device, device_kinds
 from cnnsearch.training.compute.device import autocast, lent_process, probe_precision, reset_process, seed_draws
-from cnnsearch.training.compute.devices import DEVICES, Cpu, Cuda, Mps, Xpu, available, in_order
+from cnnsearch.training.compute.device_kinds import DEVICES, Cpu, Cuda, Mps, Xpu, available, in_order
 from cnnsearch.training.compute.graphs import RECORDERS
 from cnnsearch.training.compute.optimizers import optimizer_of
 from cnnsearch.training.evaluate import evaluate
@@ -313,7 +313,7 @@ def test_running_out_of_memory_is_told_from_other_errors(message: str) -> None:
 
 
 def test_a_gpu_evaluates_more_at_once_than_a_cpu() -> None:
-    assert {one.evaluated_numbers for name, one in devices.DEVICES.items() if name != "cpu"} == {4_000_000}
+    assert {one.evaluated_numbers for name, one in device_kinds.DEVICES.items() if name != "cpu"} == {4_000_000}
     assert DEVICES["cpu"].evaluated_numbers == 400_000
 
 
