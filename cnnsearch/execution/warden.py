@@ -191,8 +191,9 @@ def _lines(pipe: IO[bytes], meanwhile: Callable[[], None], patience: _Patience) 
     parts: queue.SimpleQueue[bytes] = queue.SimpleQueue()
 
     def read() -> None:
-        while some := os.read(pipe.fileno(), 2**16):
-            parts.put(some)
+        with contextlib.suppress(OSError):  # a pipe that breaks has ended, too
+            while some := os.read(pipe.fileno(), 2**16):
+                parts.put(some)
         parts.put(b"")
 
     # A thread reads, since not every system can wait for a pipe and look at the time meanwhile.
