@@ -14,6 +14,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import psutil
 import pytest
 from PIL import Image
 
@@ -48,7 +49,7 @@ def without_linux(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Path, "read_text", read)
     monkeypatch.setattr(os, "readlink", link)
     monkeypatch.setattr("sys.platform", "darwin")
-    monkeypatch.delattr(os, "sched_getaffinity")
+    monkeypatch.delattr(psutil.Process, "cpu_affinity")
     monkeypatch.setattr(allocator, "_LIBC", type("Other", (), {})())
 
 

@@ -90,8 +90,8 @@ def processor_name() -> str:
 
 def usable_cores() -> int:
     """Return the number of cores that this process may use, as far as the system says."""
-    affinity: Any = getattr(os, "sched_getaffinity", None)
-    return (os.cpu_count() or 1) if affinity is None else len(affinity(0))
+    process: Any = psutil.Process()
+    return len(process.cpu_affinity()) if hasattr(process, "cpu_affinity") else os.cpu_count() or 1  # macOS has none
 
 
 def peak_memory_bytes() -> int:

@@ -81,7 +81,7 @@ def test_memory_and_limits_where_there_is_no_module_resource(monkeypatch: pytest
 
 def test_cores_and_niceness_where_the_system_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     assert processes.usable_cores() == len(os.sched_getaffinity(0))
-    monkeypatch.delattr(os, "sched_getaffinity")
+    monkeypatch.delattr(psutil.Process, "cpu_affinity")
     monkeypatch.delattr(os, "nice")
     assert processes.usable_cores() == os.cpu_count()
     processes.be_nice(5)
