@@ -18,6 +18,7 @@ import typer
 from cnnsearch.errors import CnnsearchError, RequestError
 from cnnsearch.output import Output
 from cnnsearch.storage.remote import redacted
+from cnnsearch.systems import processes
 from cnnsearch.words import printable, say
 
 if TYPE_CHECKING:
@@ -190,8 +191,7 @@ class Stopper:
             self.say_dropped(unraisable)
             return
         self.asked = False
-        main = threading.main_thread().ident or 0
-        threading.Timer(ASK_AGAIN_SECONDS, signal.pthread_kill, (main, signal.SIGINT)).start()
+        threading.Timer(ASK_AGAIN_SECONDS, processes.interrupt_main).start()
 
 
 @contextlib.contextmanager

@@ -200,7 +200,7 @@ def context_again(results: Results, sweep: Sweep, records: Sequence[Record], pla
 
 def device_again(record: Record) -> str:
     """The device that a recorded trial is computed on again: its own, where this machine has one."""
-    return "cuda" if record.device == "cuda" and detect().gpus else "cpu"
+    return detect().device if record.device == detect().device else "cpu"
 
 
 def recorded_weights(results: Results, keys: set[Key], trial_id: str) -> dict[Key, Pretrained]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import math
-import signal
 import threading
 import time
 from collections import Counter
@@ -38,6 +37,7 @@ from cnnsearch.results.place import ResultsPlace
 from cnnsearch.results.tables import Tables, load
 from cnnsearch.spec.confirm import CONFIRM
 from cnnsearch.spec.sweep import RunSpec
+from cnnsearch.systems import processes
 
 if TYPE_CHECKING:  # it imports scipy, which takes seconds
     from cnnsearch.evidence.evidence import Evidence
@@ -111,7 +111,8 @@ def attached(address: str | None) -> Iterator[Cluster | None]:
     if address is None:
         yield None
         return
-    from cnnsearch.execution.on_ray.cluster import attached as attach
+    with _importing_ray():
+        from cnnsearch.execution.on_ray.cluster import attached as attach
 
     with attach(address) as cluster:
         yield cluster
@@ -291,20 +292,12 @@ class _Overdue(BaseException):
 @contextlib.contextmanager
 def _time_limit(seconds: float | None) -> Iterator[None]:
     """Raise _Overdue in the main thread after some seconds."""
-    if seconds is None:
-        yield
-        return
 
-    def ring(number: int, frame: object) -> None:
+    def ring() -> None:
         raise _Overdue
 
-    before = signal.signal(signal.SIGALRM, ring)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
-    try:
+    with contextlib.nullcontext() if seconds is None else processes.alarm(seconds, ring):
         yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
 
 
 def shared_context(ready: Prepared) -> SharedContext:
@@ -329,14 +322,15 @@ def shared_context(ready: Prepared) -> SharedContext:
 
 
 def _executor(serial: bool, ready: Prepared) -> Executor:
-    """What runs the queue. Raises RequestError if that is Ray, and the caller has one in this process."""
+    """What runs the queue. Raises RequestError if that is Ray, which is missing or runs in this process already."""
     if serial:
         from cnnsearch.execution.serial import execute as in_process
 
         return in_process
-    from cnnsearch.execution.on_ray.cluster import refuse_other_ray
-    from cnnsearch.execution.on_ray.schedule import execute as with_ray
-    from cnnsearch.execution.on_ray.stuck import patience
+    with _importing_ray():
+        from cnnsearch.execution.on_ray.cluster import refuse_other_ray
+        from cnnsearch.execution.on_ray.schedule import execute as with_ray
+        from cnnsearch.execution.on_ray.stuck import patience
 
     if ready.cluster is not None:
         return functools.partial(with_ray, cluster=ready.cluster, warden=ready.warden)
@@ -350,6 +344,16 @@ def _executor(serial: bool, ready: Prepared) -> Executor:
         with_ray(queue, context, layout, run, listen, warden=ready.warden)
 
     return starting_ray
+
+
+@contextlib.contextmanager
+def _importing_ray() -> Iterator[None]:
+    """Raise RequestError where Ray is missing or does not work, as on systems that it has no release for."""
+    try:
+        yield
+    except ImportError as error:
+        what = f"Ray cannot be imported here ({error})"
+        raise RequestError(f"{what}; with --serial, trials run without it, one after another") from None
 
 
 def _expected_silence(ready: Prepared, job: Job) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import mmap
 import os
 import threading
 import weakref
@@ -12,6 +11,8 @@ from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+
+from cnnsearch.systems.files import can_read_ahead, is_in_memory, read_no_more_than_asked, read_soon
 
 WINDOW_BYTES = 64 * 1024**2
 """Bytes that are asked for at a time: many enough for a disk to find an order, few enough to stay in memory."""
@@ -39,12 +40,12 @@ class ReadAhead:
     @classmethod
     def of(cls, array: NDArray[np.uint8]) -> ReadAhead | None:
         """Read ahead in an array; None where it is not mapped, or this system cannot be asked to."""
-        can = hasattr(os, "posix_fadvise") and hasattr(os, "RWF_NOWAIT")
-        return cls(array) if can and isinstance(array, np.memmap) and len(array) else None
+        return cls(array) if can_read_ahead() and isinstance(array, np.memmap) and len(array) else None
 
     def lacks(self, rows: Rows) -> bool:
         """Whether any of some of these rows is not in memory."""
-        return any(not self._is_in_memory(int(row)) for row in rows[:: max(1, len(rows) // _SAMPLES)])
+        some = rows[:: max(1, len(rows) // _SAMPLES)]
+        return any(not is_in_memory(self._file, self._start(int(row))) for row in some)
 
     def through(self, batches: Sequence[Batch], rows_of: Callable[[Batch], Rows]) -> Iterator[Batch]:
         """Yield batches in their order, while the rows of those to come are read.
@@ -56,8 +57,7 @@ class ReadAhead:
         if not len(batches) or not self.lacks(np.concatenate([rows_of(batch) for batch in batches])):
             yield from batches
             return
-        if hasattr(mmap, "MADV_RANDOM"):  # what lies around a row is not wanted
-            self._array._mmap.madvise(mmap.MADV_RANDOM)  # type: ignore[attr-defined]
+        read_no_more_than_asked(self._array._mmap)  # type: ignore[attr-defined]
         size = max(1, WINDOW_BYTES // (self._row_bytes * max(1, len(rows_of(batches[0])))))
         windows = [batches[start : start + size] for start in range(0, len(batches), size)]
         reading = self._reading(windows[0], rows_of)
@@ -72,19 +72,11 @@ class ReadAhead:
 
         def ask() -> None:
             for row in rows:
-                os.posix_fadvise(self._file, self._start(int(row)), self._row_bytes, os.POSIX_FADV_WILLNEED)
+                read_soon(self._file, self._start(int(row)), self._row_bytes)
 
         thread = threading.Thread(target=ask, daemon=True)
         thread.start()
         return thread
-
-    def _is_in_memory(self, row: int) -> bool:
-        try:
-            return os.preadv(self._file, [bytearray(1)], self._start(row), os.RWF_NOWAIT) == 1
-        except BlockingIOError:
-            return False
-        except OSError:  # a file system that cannot tell
-            return True
 
     def _start(self, row: int) -> int:
         """Where a row begins in the file, bytes."""

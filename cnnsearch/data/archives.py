@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import os
+import posixpath
 import tarfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -147,7 +148,7 @@ def _samples(file: Path, *, labelled: bool) -> tuple[list[_Sample], list[str]]:
                     if is_litter(os.path.basename(name)) or not _is_wanted(ending):
                         ignored.append(name)
                         continue
-                    key = os.path.join(os.path.dirname(name), key)
+                    key = posixpath.join(posixpath.dirname(name), key)
                     sample = samples.setdefault(key, _Sample(key))
                     if ending.lower() in ("cls", "json"):
                         if ending.lower() in sample.labels:
@@ -222,7 +223,8 @@ def _fetch(path: str, start: int, size: int) -> bytes:
         raise BadImageError(f"has {size:,} bytes; the limit is {MAX_FILE_BYTES:,}")
     try:
         with opened(Path(path), follow=True) as file:
-            content = os.pread(file.fileno(), size, start)
+            file.seek(start)
+            content = file.read(size)
     except OSError as error:
         raise UnreadableError(f"cannot be read ({error.strerror or error})") from None
     if len(content) < size:

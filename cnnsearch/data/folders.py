@@ -47,7 +47,7 @@ def list_folder(
     """
     root = typed_path(source)
     _refuse_missing(source, root, known)
-    real, found = os.sep if follow_links else os.path.realpath(root), Found()
+    real, found = ANYWHERE if follow_links else os.path.realpath(root), Found()
     folders = _sub_folders(str(root), "", real, found)
     parts = None if layout == "classes" else split_folders(source, root, folders)
     if parts is None:
@@ -255,6 +255,8 @@ def is_image_name(name: str) -> bool:
     return name[name.rfind(".") :].lower() in _EXTENSIONS
 
 
+ANYWHERE = ""
+"""In place of a source's real path where links may lead out of it."""
 OUTSIDE = "outside the data"
 """Ends the reason why a link out of the source's folder is not used."""
 
@@ -264,14 +266,14 @@ def link_problem(path: str, root: str) -> str | None:
 
     Args:
         path: an entry that may be a link.
-        root: the source's real path, which links must not leave.
+        root: the source's real path, which links must not leave; or `ANYWHERE`.
     """
     if not os.path.islink(path):
         return None
     if not os.path.exists(path):
         return "is a link to nothing"
     real = os.path.realpath(path)
-    return None if _inside(real, root) else f"is linked to {text(real)}, {OUTSIDE}"
+    return None if lies_in(real, root) else f"is linked to {text(real)}, {OUTSIDE}"
 
 
 def walk(folder: str, name: str, root: str, found: Found) -> None:
@@ -327,8 +329,9 @@ def _kind(entry: os.DirEntry[str]) -> str:
 
 def _leads_back(path: str, *homes: str) -> bool:
     """Whether a link leads to a folder that one of these folders lies in."""
-    return os.path.islink(path) and any(_inside(os.path.realpath(home), os.path.realpath(path)) for home in homes)
+    return os.path.islink(path) and any(lies_in(os.path.realpath(home), os.path.realpath(path)) for home in homes)
 
 
-def _inside(path: str, folder: str) -> bool:
-    return path == folder or path.startswith(folder.rstrip(os.sep) + os.sep)
+def lies_in(path: str, folder: str) -> bool:
+    """Whether a real path is a folder, or below it; with `ANYWHERE` it always is."""
+    return folder == ANYWHERE or path == folder or path.startswith(folder.rstrip(os.sep) + os.sep)

@@ -16,7 +16,7 @@ import pyarrow.csv
 import pyarrow.parquet
 
 from cnnsearch.data.examples import FileContent
-from cnnsearch.data.folders import OUTSIDE, link_problem
+from cnnsearch.data.folders import ANYWHERE, OUTSIDE, lies_in, link_problem
 from cnnsearch.data.rows import DELIMITED, Rows, refuse_contradictions, splits_of
 from cnnsearch.errors import DataError
 from cnnsearch.storage.reading import opened
@@ -236,7 +236,7 @@ class _Files:
         for file, table in zip(places.files, places.tables, strict=True):
             root = os.path.dirname(os.path.abspath(file))
             real = os.path.realpath(root)
-            inside = os.sep if follow_links else real
+            inside = ANYWHERE if follow_links else real
             for number in range(1, table.num_rows + 1):
                 name = given[row] or ""
                 folder, base = os.path.split(os.path.join(root, name))
@@ -270,7 +270,7 @@ def _problem(path: str, given: str, inside: str) -> str | None:
     """Say why a file cannot be used, worded to follow its name; None if it can."""
     if not given:
         return "names no file"
-    if not path.startswith(inside.rstrip(os.sep) + os.sep):
+    if not lies_in(path, inside):
         return f"lies in {printable(decoded(os.path.dirname(path)))}, {OUTSIDE}"
     try:
         mode = os.lstat(path).st_mode
@@ -284,8 +284,10 @@ def _problem(path: str, given: str, inside: str) -> str | None:
 def _plain(name: str, path: str, root: str) -> str:
     """A path without . and .., relative to the folder of the table if it lies there."""
     if os.path.isabs(name) or ".." in name.split("/"):
-        return os.path.relpath(path, root) if path.startswith(root + os.sep) else name
-    return os.path.normpath(name)
+        name = os.path.relpath(path, root) if path.startswith(root + os.sep) else name
+    else:
+        name = os.path.normpath(name)
+    return name.replace(os.sep, "/")  # it is hashed, and the same everywhere
 
 
 def _shown(file: Path) -> str:

@@ -16,6 +16,7 @@ from typing import Any
 
 from cnnsearch.data.examples import Content, Example, FileContent, Listing, PixelContent
 from cnnsearch.errors import DataError
+from cnnsearch.systems import locks
 from cnnsearch.words import printable
 
 PREFIX = "torchvision:"
@@ -201,11 +202,6 @@ def _one_at_a_time(root: Path) -> Iterator[None]:
     except OSError as error:
         raise DataError(f"cannot write to {root} ({error.strerror}).") from None
     with file:
-        try:
-            import fcntl
-        except ImportError:
-            yield
-            return
         with contextlib.suppress(OSError):
-            fcntl.flock(file, fcntl.LOCK_EX)
+            locks.lock(file.fileno())
         yield

@@ -23,7 +23,7 @@ class Choices:
     """What is chosen once for a sweep on one kind of device, and kept when the sweep is continued."""
 
     device: str
-    """cpu or cuda."""
+    """cpu, cuda, xpu or mps."""
     threads: int
     """CPU threads of a trial."""
     precision: ResolvedPrecision

@@ -91,7 +91,7 @@ def trained_network(
         record: of the trial.
         classes: of the sweep.
         inputs: how decoded images become its inputs.
-        device: cpu or cuda.
+        device: cpu, cuda, xpu or mps.
         weights: the pretrained weights that it started from, where it has frozen layers.
 
     Raises ResultsError where weights are missing or not what was recorded.

@@ -23,7 +23,7 @@ from cnnsearch.results.folder import Results
 from cnnsearch.results.record import Inputs, Measures, Record
 from cnnsearch.scores import scores
 from cnnsearch.spec.own_code import files_of_own_code
-from cnnsearch.training.compute.device import peak_memory_bytes
+from cnnsearch.training.compute.device_kinds import DEVICES
 from cnnsearch.training.evaluate import Evaluation, measured
 from cnnsearch.training.pixels import Pixels
 from cnnsearch.training.train import Weights
@@ -173,7 +173,7 @@ def new_record(
         epochs_done=len(trained),
         seconds=seconds if trained else None,
         images_per_second=images / seconds if seconds else None,
-        peak_memory_bytes=peak_memory_bytes(context.choices.device),
+        peak_memory_bytes=DEVICES[context.choices.device].peak_memory_bytes(),
         device=context.choices.device,
         threads=context.choices.threads,
         host=socket.gethostname(),
@@ -242,6 +242,8 @@ _NO_MEMORY = (
     "CUDA error: out of memory",  # from a context or a library that does not use PyTorch's allocator
     "CUDNN_STATUS_ALLOC_FAILED",
     "CUBLAS_STATUS_ALLOC_FAILED",
+    "MPS backend out of memory",
+    "OUT_OF_DEVICE_MEMORY",  # from Intel's runtime, below PyTorch's allocator
 )
 
 

@@ -20,11 +20,12 @@ import contextlib
 import json
 import math
 import os
-import select
+import queue
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -88,7 +89,7 @@ class Warden:
         """
         assert self._process.stdin is not None
         try:
-            os.set_blocking(self._process.stdin.fileno(), False)
+            self._do_not_block()
             before = signal.set_wakeup_fd(self._process.stdin.fileno(), warn_on_full_buffer=False)
         except (ValueError, OSError):
             yield
@@ -101,6 +102,13 @@ class Warden:
             if before == -1:
                 signal.set_wakeup_fd(-1)
 
+    def _do_not_block(self) -> None:
+        """Have the pipe take what fits and no more, as signals need it. Raises OSError where pipes cannot do that."""
+        if not hasattr(os, "set_blocking"):
+            raise OSError("pipes of this system always block")
+        assert self._process.stdin is not None
+        os.set_blocking(self._process.stdin.fileno(), False)
+
     def leave(self) -> None:
         """Announce the end of the run, and wait until everything is cleaned up."""
         self._tell({"bye": True})
@@ -108,10 +116,14 @@ class Warden:
         assert self._process.stdout is not None
         with contextlib.suppress(OSError):
             self._process.stdin.close()
-        # The warden writes nothing to its standard output, which ends with it.
-        if select.select([self._process.stdout], [], [], LEAVE_SECONDS)[0]:
+        # The warden writes nothing to its standard output, which ends with it. A thread waits for that, since not
+        # every system can wait for pipes.
+        ended = threading.Thread(target=self._process.stdout.read, daemon=True)
+        ended.start()
+        ended.join(LEAVE_SECONDS)
+        if not ended.is_alive():
             self._process.wait()
-        self._process.stdout.close()
+            self._process.stdout.close()
 
     def _tell(self, message: dict[str, Any]) -> None:
         assert self._process.stdin is not None
@@ -123,6 +135,8 @@ class Warden:
 @contextlib.contextmanager
 def watching(last_words: str = "") -> Iterator[Warden]:
     """Run a warden for the time of the block; processes started in it carry the run's mark."""
+    from cnnsearch.systems.processes import apart  # not for the warden itself
+
     mark = uuid.uuid4().hex
     environment = {name: value for name, value in os.environ.items() if name != MARK}
     process = subprocess.Popen(
@@ -130,7 +144,7 @@ def watching(last_words: str = "") -> Iterator[Warden]:
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env=environment,
-        start_new_session=True,  # Ctrl-C in a terminal goes to the whole process group
+        **apart(),  # Ctrl-C in a terminal goes to the whole process group
     )
     warden = Warden(process)
     warden.last_words(last_words)
@@ -148,8 +162,9 @@ def watching(last_words: str = "") -> Iterator[Warden]:
 
 def main(mark: str, owner: int, pipe: IO[bytes]) -> None:
     """Wait for the end of the pipe, then clean up after the run with this mark, whose main process was `owner`."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        if (number := getattr(signal, name, None)) is not None:
+            signal.signal(number, signal.SIG_IGN)
     folders: list[str] = []
     last_words, said_bye = "", False
     known = _Known(mark, owner)
@@ -173,21 +188,32 @@ def main(mark: str, owner: int, pipe: IO[bytes]) -> None:
 
 def _lines(pipe: IO[bytes], meanwhile: Callable[[], None], patience: _Patience) -> Iterator[bytes]:
     """The lines that come through a pipe until it closes; `meanwhile` is called every `LOOK_SECONDS`."""
+    parts: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+
+    def read() -> None:
+        with contextlib.suppress(OSError):  # a pipe that breaks has ended, too
+            while some := os.read(pipe.fileno(), 2**16):
+                parts.put(some)
+        parts.put(b"")
+
+    # A thread reads, since not every system can wait for a pipe and look at the time meanwhile.
+    threading.Thread(target=read, daemon=True).start()
     begun, looked_at = b"", time.monotonic()
     while True:
-        is_there = bool(select.select([pipe], [], [], TICK_SECONDS)[0])
+        part: bytes | None = None
+        with contextlib.suppress(queue.Empty):
+            part = parts.get(timeout=TICK_SECONDS)
         patience.tick()
         if time.monotonic() - looked_at > LOOK_SECONDS:
             meanwhile()
             looked_at = time.monotonic()
-        if not is_there:
+        if part is None:
             continue
-        read = os.read(pipe.fileno(), 2**16)
-        if not read:
+        if not part:
             return
-        if any(number in _TOLD_TO_STOP for number in read):
+        if any(number in _TOLD_TO_STOP for number in part):
             patience.was_signalled()
-        *whole, begun = (begun + read).translate(None, _NO_TEXT).split(b"\n")
+        *whole, begun = (begun + part).translate(None, _NO_TEXT).split(b"\n")
         yield from whole
 
 
@@ -229,8 +255,10 @@ class _Patience:
         passed, self._ticked_at = min(now - self._ticked_at, LONGEST_TICK_SECONDS), now
         if self._killed_at is not None:
             if now - self._killed_at > DYING_SECONDS and _born(self._owner) == self._born:
-                with contextlib.suppress(OSError):
-                    os.kill(self._owner, signal.SIGKILL)
+                import psutil
+
+                with contextlib.suppress(psutil.Error):
+                    psutil.Process(self._owner).kill()
             return
         if self._left is None or _is_stopped(self._owner):
             return
@@ -240,7 +268,7 @@ class _Patience:
             # Without these the calls that wait for them fail, and the run ends with an exit code of its own.
             for process in _children(self._owner):
                 with contextlib.suppress(Exception):
-                    if process.name() in ("raylet", "gcs_server"):
+                    if process.name().removesuffix(".exe") in ("raylet", "gcs_server"):
                         process.kill()
 
 

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from collections.abc import Mapping
 
+from cnnsearch.systems import processes
+
 
 def start(module: str, environment: Mapping[str, str], *, answers: bool = False) -> subprocess.Popen[str]:
     """Start a module as a program. Raises OSError.
@@ -24,7 +26,7 @@ def start(module: str, environment: Mapping[str, str], *, answers: bool = False)
         text=True,
         encoding="utf-8",
         env=environment,
-        start_new_session=True,  # Ctrl-C is meant for the process that starts it alone
+        **processes.apart(),  # Ctrl-C is meant for the process that starts it alone
     )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import socket
 import stat
@@ -13,6 +12,7 @@ from pathlib import Path
 
 from cnnsearch.errors import DiskError, ResultsError
 from cnnsearch.storage.reading import opened
+from cnnsearch.systems import files, locks
 from cnnsearch.words import printable
 
 
@@ -31,7 +31,7 @@ def held(file: Path, name: str, folder: Path) -> Iterator[None]:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = os.open(file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+        lock = files.open_file(file, os.O_RDWR | os.O_CREAT)
         if not stat.S_ISREG(os.fstat(lock).st_mode):
             os.close(lock)
             raise ResultsError(f"{file} is not a regular file: remove it")
@@ -45,7 +45,7 @@ def held(file: Path, name: str, folder: Path) -> Iterator[None]:
             raise ResultsError(f"{name} is in use by {holder}; wait for it, or choose another with --out") from None
         try:
             os.ftruncate(lock, 0)
-            os.pwrite(lock, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+            os.write(lock, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
         except OSError as error:
             raise DiskError(f"{file.parent} cannot be written: {error.strerror}") from None
         try:
@@ -67,7 +67,7 @@ def held_since(file: Path) -> float | None:
             since = os.fstat(lock.fileno())
             if since.st_size == 0:  # its holder has let go
                 return None
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            locks.lock(lock.fileno(), shared=True, waits=False)
     except BlockingIOError:
         return since.st_mtime
     except OSError:
@@ -85,7 +85,8 @@ def holder(file: Path) -> str:
 
 
 def _noted(lock: int) -> str:
-    return printable(os.pread(lock, 1000, 0).decode(errors="replace").strip().partition("\n")[0][:200])
+    os.lseek(lock, 0, os.SEEK_SET)
+    return printable(os.read(lock, 1000).decode(errors="replace").strip().partition("\n")[0][:200])
 
 
 def _take(lock: int) -> None:
@@ -96,7 +97,7 @@ def _take(lock: int) -> None:
     tries = 5
     for left in reversed(range(tries)):
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            locks.lock(lock, waits=False)
             break
         except BlockingIOError:
             if not left:
@@ -107,7 +108,7 @@ def _take(lock: int) -> None:
 def _holder(lock: int) -> str:
     """What the holder noted about itself just after it took the lock."""
     with contextlib.suppress(BlockingIOError):
-        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        locks.lock(lock, shared=True, waits=False)
         return "a process that is no run of a sweep, and holds a shared lock of its file .lock"
     deadline = time.monotonic() + 2
     while not (name := _noted(lock)) and time.monotonic() < deadline:

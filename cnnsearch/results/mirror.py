@@ -8,7 +8,6 @@ Weights and training states are not fetched, except where a method asks about th
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import logging
@@ -33,6 +32,7 @@ from cnnsearch.storage.cache import cache_root
 from cnnsearch.storage.durable import write_whole
 from cnnsearch.storage.remote import Facts, Remote, all_of
 from cnnsearch.storage.remote_lock import Claim, held
+from cnnsearch.systems import locks
 
 LEFT_THERE = frozenset({"best.safetensors", "checkpoint.pt"})
 """Large files of trials, which only workers need: they are not mirrored."""
@@ -90,7 +90,7 @@ class Mirror:
         except OSError as error:
             raise ResultsError(f"{apart.here.path} cannot be written: {error.strerror}") from None
         with lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            locks.lock(lock.fileno())
             apart._first_pull()
             yield apart
 
@@ -306,4 +306,4 @@ def _files(folder: Path) -> list[str]:
     for where, folders, files in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
         found += [os.path.relpath(os.path.join(where, name), folder) for name in files if not name.startswith(".")]
-    return sorted(found)
+    return sorted(name.replace(os.sep, "/") for name in found)  # as in the store

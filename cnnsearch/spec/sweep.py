@@ -25,7 +25,10 @@ from cnnsearch.spec.stage import Stage
 class RunSpec(Part):
     """How the work is executed. Nothing here changes what a trial is, only how fast and where it runs."""
 
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto uses GPUs if there are any")
+    device: Literal["auto", "cpu", "cuda", "xpu", "mps"] = Field(
+        "auto",
+        description="cuda: NVIDIA's GPUs; xpu: Intel's; mps: Apple's; auto: the first of these that there is, else cpu",
+    )
     trials_at_once: Literal["auto"] | Int = Field(
         "auto", description="trials that run at the same time; auto: as many as cores, GPUs and measured memory allow"
     )

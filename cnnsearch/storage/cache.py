@@ -7,6 +7,8 @@ import stat
 import tempfile
 from pathlib import Path
 
+from cnnsearch.systems import files
+
 
 def cache_root() -> Path:
     """Return the folder for derived files, as an absolute path; it exists and can be written.
@@ -67,12 +69,11 @@ def _writable(folder: Path) -> bool:
 
 def _temporary_root() -> Path:
     """Make a temporary folder for this user. Others can guess its name, so its owner is checked."""
-    user = os.getuid() if hasattr(os, "getuid") else 0
-    folder = Path(tempfile.gettempdir()).absolute() / f"cnnsearch-{user}"
+    folder = Path(tempfile.gettempdir()).absolute() / f"cnnsearch-{files.user_number()}"
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
         facts = folder.lstat()
-        if stat.S_ISDIR(facts.st_mode) and (not hasattr(os, "getuid") or facts.st_uid == user) and _writable(folder):
+        if stat.S_ISDIR(facts.st_mode) and files.is_ours(facts) and _writable(folder):
             return folder
     except OSError:
         pass

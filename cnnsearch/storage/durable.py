@@ -8,7 +8,6 @@ killed process left behind is recognised by its name and removed.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import io
 import json
@@ -23,14 +22,12 @@ from typing import Any
 
 from cnnsearch.errors import DiskError
 from cnnsearch.storage.checksums import checksum, is_whole
-from cnnsearch.storage.reading import MOST_BYTES, opened, read_json
+from cnnsearch.storage.reading import MOST_BYTES, read_json
+from cnnsearch.systems import files, locks, processes
 
 _TEMPORARY = ".tmp-"
 _FOREIGN_SECONDS = 7 * 24 * 3600
 """Age from which a temporary file counts as abandoned if its process cannot be checked, as on another machine."""
-
-_UMASK = os.umask(0o022)
-os.umask(_UMASK)
 
 
 @contextlib.contextmanager
@@ -66,7 +63,7 @@ def sync(path: Path) -> None:
     Its name becomes durable once another file of its folder is replaced.
     """
     try:
-        with opened(path) as file:
+        with os.fdopen(files.open_file(path, os.O_RDWR), "rb") as file:  # Windows syncs only what may be written
             os.fsync(file.fileno())
     except OSError as error:
         raise DiskError(f"{path} cannot be written: {error.strerror or error}") from None
@@ -74,8 +71,7 @@ def sync(path: Path) -> None:
 
 def appending(path: Path) -> io.BufferedWriter:
     """Open a regular file for adding to its end, made where there is none; a link is not followed. Raises OSError."""
-    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-    return os.fdopen(os.open(path, flags, 0o666), "ab")
+    return os.fdopen(files.open_file(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT), "ab")
 
 
 def append_synced(path: Path, content: bytes) -> None:
@@ -88,7 +84,7 @@ def append_synced(path: Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         for one in made:
-            _sync_folder(one.parent)
+            files.sync_folder(one.parent)
     except OSError as error:
         raise DiskError(f"{path} cannot be written: {error.strerror}") from None
 
@@ -138,23 +134,13 @@ def common_folder(folder: Path, name: str) -> Path:
 
 def put_in_place(temporary: Path, path: Path, *, synced: bool = True) -> None:
     """Make a finished temporary file durable, unless `synced` is off, and give it its name. Raises OSError."""
-    with temporary.open("rb") as file:
+    with temporary.open("rb+") as file:  # Windows syncs only what may be written
         if synced:
             os.fsync(file.fileno())
-        os.fchmod(file.fileno(), 0o666 & ~_UMASK)
-    temporary.replace(path)
-    if not synced:
-        return
-    _sync_folder(path.parent)
-
-
-def _sync_folder(path: Path) -> None:
-    """Make the names in a folder durable. Raises OSError."""
-    folder = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+        files.give_usual_mode(file.fileno())
+    files.replace(temporary, path)
+    if synced:
+        files.sync_folder(path.parent)
 
 
 @contextlib.contextmanager
@@ -165,7 +151,7 @@ def alone_in(folder: Path) -> Iterator[None]:
     """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        locks.lock(lock.fileno())
         remove_abandoned(folder)
         yield
 
@@ -201,17 +187,7 @@ def is_gone(process: str) -> bool | None:
     number = rest.partition("-")[0]
     if machine != _machine() or not number.isdigit():
         return None
-    return boot != _boot() or not _is_running(int(number))
-
-
-def _is_running(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:  # another user's process
-        return True
-    return True
+    return boot != _boot() or not processes.is_running(int(number))
 
 
 def _machine() -> str:

@@ -16,6 +16,7 @@ import stat
 from pathlib import Path
 from typing import Any, NoReturn
 
+from cnnsearch.systems import files
 from cnnsearch.words import printable
 
 MOST_BYTES = 512 * 2**20
@@ -45,12 +46,14 @@ def opened(path: Path, *, follow: bool = False) -> io.BufferedReader:
         OSError: there is none; `strerror` says what there is instead.
     """
     try:
-        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW))
+        handle = files.open_file(path, os.O_RDONLY, follow=follow)
     except OSError as error:
         if error.errno == errno.ELOOP:
             _refuse(path, "it is a link")
         if error.errno == errno.ENXIO:
             _refuse(path, "it is a socket, not a file")
+        if error.errno == errno.EACCES and path.is_dir():  # Windows opens none
+            _refuse(path, "it is a folder, not a file")
         raise
     if kind := _KINDS.get(stat.S_IFMT(os.fstat(handle).st_mode)):
         os.close(handle)

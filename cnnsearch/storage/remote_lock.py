@@ -16,7 +16,6 @@ import logging
 import os
 import random
 import secrets
-import signal
 import socket
 import threading
 import time
@@ -26,6 +25,7 @@ from dataclasses import dataclass, field
 from cnnsearch.errors import RemoteError, ResultsError, RunError
 from cnnsearch.storage.durable import is_gone, this_process
 from cnnsearch.storage.remote import Facts, Remote
+from cnnsearch.systems import processes
 
 BEAT_SECONDS = 30.0
 STALE_SECONDS = 300.0
@@ -83,7 +83,7 @@ def held(remote: Remote) -> Iterator[Claim]:
         claim = _claimed(remote)
     except RemoteError as error:
         raise ResultsError(f"{error}. Choose another with --out") from None
-    over, main = threading.Event(), threading.main_thread().ident or 0
+    over = threading.Event()
 
     def beat() -> None:
         while not over.wait(BEAT_SECONDS):
@@ -93,7 +93,7 @@ def held(remote: Remote) -> Iterator[Claim]:
                 claim.beat()
             if claim.taken_by:
                 _LOG.error("%s was taken over by %s: this command ends", remote, claim.taken_by)
-                signal.pthread_kill(main, signal.SIGINT)
+                processes.interrupt_main()
                 return
 
     beating = threading.Thread(target=beat, name="lock of the results", daemon=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 import stat
 import tempfile
@@ -11,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from cnnsearch.storage.durable import is_gone, this_process
+from cnnsearch.systems import files
 
 _OWNER = "owner"
 """A file in the folder that names the process it belongs to. The folder's own name has to be short: see `scratch`."""
@@ -39,6 +39,6 @@ def _remove_left(prefix: str, parent: Path) -> None:
     for folder in parent.glob(f"{prefix}*"):
         with contextlib.suppress(OSError, ValueError):  # not one of ours, or another process was faster
             facts = folder.lstat()
-            is_ours = stat.S_ISDIR(facts.st_mode) and facts.st_uid == os.getuid()
+            is_ours = stat.S_ISDIR(facts.st_mode) and files.is_ours(facts)
             if is_ours and is_gone((folder / _OWNER).read_text(encoding="ascii")):
                 shutil.rmtree(folder, ignore_errors=True)

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from cnnsearch.spec.settings import Settings
 from cnnsearch.training.compute.device import derived_seed
+from cnnsearch.training.compute.device_kinds import in_order
 
 CROP = 1 / 8
 """Largest shift of `flip+crop`, as a fraction of the image's side: 4 of 32 pixels, as is usual for CIFAR-10."""
@@ -108,7 +109,7 @@ class Augmentation:
             rows: [B] int64, rows of these images among all N.
 
         Returns:
-            [B, 3, S, S] in channels_last order.
+            [B, 3, S, S] in the order that their device takes them in.
         """
         images = torch.where(self.flip[rows][:, None, None, None], images.flip(-1), images)
         if self.affine is not None:
@@ -120,7 +121,7 @@ class Augmentation:
             images = (images - mean) * contrast + mean + brightness
         if self.erased is not None:
             images = images.masked_fill(inside(self.erased[rows], images.shape[-1]), 0.0)
-        return images.contiguous(memory_format=torch.channels_last)
+        return in_order(images)
 
 
 def inside(boxes: Tensor, side: int) -> Tensor:

@@ -16,11 +16,9 @@ from cnnsearch.scores import Predicted, score
 from cnnsearch.spec.metric import ADDED, METRICS
 from cnnsearch.spec.settings import ResolvedPrecision
 from cnnsearch.training.compute.device import autocast
+from cnnsearch.training.compute.device_kinds import DEVICES
+from cnnsearch.training.compute.totals import Total
 from cnnsearch.training.features import Examples
-
-NUMBERS_AT_ONCE = {"cpu": 400_000, "cuda": 4_000_000}
-"""Device -> count of input numbers that are evaluated at once. On a CPU that is 128 images of 32×32; more is no faster,
-and the activations take memory."""
 
 
 def batch_size(numbers: int, device: str) -> int:
@@ -28,9 +26,9 @@ def batch_size(numbers: int, device: str) -> int:
 
     Args:
         numbers: numbers in the inputs of one example.
-        device: cpu or cuda.
+        device: cpu, cuda, xpu or mps.
     """
-    return int(2 ** (min(max(NUMBERS_AT_ONCE[device] // numbers, 16), 256).bit_length() - 1))
+    return int(2 ** (min(max(DEVICES[device].evaluated_numbers // numbers, 16), 256).bit_length() - 1))
 
 
 @dataclass(frozen=True)
@@ -113,13 +111,13 @@ def evaluate(
     """
     model.eval()
     device = examples.device
-    loss = torch.zeros((), dtype=torch.float64, device=device)
+    loss = Total(device)
     confidences, predicted, correct = [], [], torch.zeros((), dtype=torch.int64, device=device)
     of_classes = []
     for rows in examples.ahead(examples.rows[split].split(batch_size(examples.numbers, device))):
         inputs, labels = examples.batch(rows)
         logits = _logits(model, inputs, device, precision)
-        loss += F.cross_entropy(logits, labels, reduction="none").double().sum()
+        loss.add(F.cross_entropy(logits, labels, reduction="none"))
         chances = logits.softmax(dim=1)
         top, label = chances.max(dim=1)
         if whole:
@@ -129,7 +127,7 @@ def evaluate(
         correct += (label == labels).sum()
     n = len(examples.rows[split])
     return Evaluation(
-        loss=loss.item() / n,
+        loss=loss.value.item() / n,
         accuracy=int(correct.item()) / n,
         predicted=torch.cat(predicted).cpu().numpy(),
         confidence=torch.cat(confidences).cpu().numpy(),

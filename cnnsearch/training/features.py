@@ -6,7 +6,6 @@ They depend on weights, data and preprocessing alone, so they are the same in ev
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -22,7 +21,9 @@ from cnnsearch.spec.settings import ResolvedPrecision
 from cnnsearch.storage.cache import cache_root
 from cnnsearch.storage.checksums import sha256
 from cnnsearch.storage.durable import alone_in, common_folder, read_checked, replacing, write_checked
+from cnnsearch.systems import locks
 from cnnsearch.training.compute.device import autocast
+from cnnsearch.training.compute.device_kinds import in_order
 from cnnsearch.training.pixels import Pixels
 
 BATCH_SIZE = 64
@@ -50,7 +51,7 @@ class Examples(Protocol):
 
     @property
     def device(self) -> str:
-        """cpu or cuda."""
+        """cpu, cuda, xpu or mps."""
 
     def ahead(self, batches: Sequence[Tensor]) -> Iterator[Tensor]:
         """Yield batches of rows; while one is used, those to come are read from disk if they are not in memory."""
@@ -71,7 +72,7 @@ class Features:
     """The values that cross the cut of a model (see `models.cut`), for every example."""
 
     values: tuple[Tensor, ...]
-    """Each [N, ...] in the dtype the frozen layers gave. Maps are [N, H, W, C], so that a batch is channels_last."""
+    """Each [N, ...] in the dtype the frozen layers gave. Maps are [N, H, W, C]: most devices take them so."""
     labels: Tensor
     """[N] int64."""
     rows: dict[str, Tensor]
@@ -84,7 +85,7 @@ class Features:
 
     @property
     def device(self) -> str:
-        """cpu or cuda."""
+        """cpu, cuda, xpu or mps."""
         return self.labels.device.type
 
     def ahead(self, batches: Sequence[Tensor]) -> Iterator[Tensor]:
@@ -94,7 +95,7 @@ class Features:
     def batch(self, rows: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
         """See Examples.batch."""
         taken = (value[rows] for value in self.values)
-        return tuple(v.permute(0, 3, 1, 2) if v.dim() == 4 else v for v in taken), self.labels[rows]
+        return tuple(in_order(v.permute(0, 3, 1, 2)) if v.dim() == 4 else v for v in taken), self.labels[rows]
 
 
 @torch.no_grad()
@@ -207,7 +208,7 @@ def _held(lock: Path, waits: bool) -> Iterator[bool]:
         return
     with opened:
         try:
-            fcntl.flock(opened, fcntl.LOCK_EX if waits else fcntl.LOCK_EX | fcntl.LOCK_NB)
+            locks.lock(opened.fileno(), waits=waits)
         except BlockingIOError:
             yield False
             return

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from cnnsearch.training.compute.totals import Total
 from cnnsearch.training.evaluate import Evaluation
 
 EVALUATED_ROWS = 512
@@ -58,7 +59,7 @@ def evaluate_heads(features: HeadInputs, split: str, weight: Tensor, bias: Tenso
             functools.partial(_probabilities_of, features, split, weight[trial], bias[trial]),
         )
         for trial, (trial_loss, trial_correct, trial_predicted, trial_confidence) in enumerate(
-            zip(loss.tolist(), correct.tolist(), predicted.cpu().numpy(), confidences.cpu().numpy(), strict=True)
+            zip(loss.value.tolist(), correct.tolist(), predicted.cpu().numpy(), confidences.cpu().numpy(), strict=True)
         )
     ]
 
@@ -87,21 +88,21 @@ def probabilities(values: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def evaluate_products(weight: Tensor, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def evaluate_products(weight: Tensor, inputs: Tensor, labels: Tensor) -> tuple[Total, Tensor, Tensor, Tensor]:
     """Evaluate weights [T, C, K] on inputs [n, K] with labels [n].
 
     Returns:
-        Sum of losses [T] float64; number of correct predictions [T]; probabilities of the predicted classes [T, n];
-        and the predicted classes [T, n].
+        Sum of losses, [T]; number of correct predictions [T]; probabilities of the predicted classes [T, n]; and the
+        predicted classes [T, n].
     """
     trials = len(weight)
-    loss = torch.zeros(trials, dtype=torch.float64, device=weight.device)
+    loss = Total(weight.device.type, trials)
     correct = torch.zeros(trials, dtype=torch.int64, device=weight.device)
     confidences, predicted = [], []
     for chunk, chunk_labels in zip(inputs.split(EVALUATED_ROWS), labels.split(EVALUATED_ROWS), strict=True):
         logits = weight.new_empty(trials, weight.shape[1], len(chunk))
         products(weight, chunk.expand(trials, -1, -1), out=logits)
-        loss += losses(logits.unsqueeze(1), chunk_labels.expand(trials, 1, -1))
+        loss.add(losses(logits.unsqueeze(1), chunk_labels.expand(trials, 1, -1)))
         top, label = logits.softmax(dim=1).max(dim=1)
         confidences.append(top)
         predicted.append(label)
@@ -119,9 +120,9 @@ def products(weight: Tensor, inputs: Tensor, *, out: Tensor) -> None:
 
 
 def losses(logits: Tensor, labels: Tensor) -> Tensor:
-    """Sum cross-entropies in nats: logits [T, S, C, B] and labels [T, S, B] -> [T] float64."""
+    """Compute cross-entropies in nats: logits [T, S, C, B] and labels [T, S, B] -> [T, S · B]."""
     each = F.log_softmax(logits, dim=2).gather(2, labels.unsqueeze(2)).neg_()
-    return each.reshape(len(logits), -1).sum(dim=1, dtype=torch.float64)
+    return each.reshape(len(logits), -1)
 
 
 def inputs_of(features: HeadInputs, split: str) -> tuple[Tensor, Tensor]:

@@ -22,6 +22,7 @@ from cnnsearch.planning.trial import EpochRow
 from cnnsearch.spec.settings import Settings
 from cnnsearch.training.compute.device import flushing_denormals
 from cnnsearch.training.compute.optimizers import BETA1, BETA2, EPSILON
+from cnnsearch.training.compute.totals import Total
 from cnnsearch.training.evaluate import measured, needs_more
 from cnnsearch.training.head_draws import Dropout, blocks, example_orders
 from cnnsearch.training.head_scores import (
@@ -240,7 +241,7 @@ def _train_epoch(heads: _Heads, epoch: int, inputs: Tensor, labels: Tensor) -> t
     update = _UPDATES[settings[0].optimizer]
     trials, classes, width = weight.shape
     dropout = Dropout.of(settings, epoch, min(settings[0].batch_size, len(labels)), heads.inputs, weight.device)
-    loss = torch.zeros(trials, dtype=torch.float64, device=weight.device)
+    loss = Total(weight.device.type, trials)
     correct = torch.zeros(trials, dtype=torch.int64, device=weight.device)
     order = example_orders(settings, epoch, len(labels)).to(weight.device)
     if dropout is None and len({s.seed for s in settings}) == 1:
@@ -264,14 +265,14 @@ def _train_epoch(heads: _Heads, epoch: int, inputs: Tensor, labels: Tensor) -> t
             heads.steps += 1
             update(heads)
         trial_logits, trial_labels = logits.transpose(0, 1), block_labels.transpose(0, 1).expand(trials, -1, -1)
-        loss += losses(trial_logits, trial_labels)
+        loss.add(losses(trial_logits, trial_labels))
         correct += (trial_logits.max(dim=2).indices == trial_labels).sum(dim=(1, 2))
     return _means(loss, correct, len(labels))
 
 
-def _means(loss: Tensor, correct: Tensor, n: int) -> tuple[list[float], list[float]]:
+def _means(loss: Total, correct: Tensor, n: int) -> tuple[list[float], list[float]]:
     """Return each trial's mean loss and its accuracy, from sums [T] over n examples."""
-    return (loss / n).tolist(), (correct.double() / n).tolist()
+    return (loss.value / n).tolist(), (correct.cpu().numpy() / n).tolist()
 
 
 def _adam(heads: _Heads) -> None:

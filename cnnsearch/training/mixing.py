@@ -11,6 +11,7 @@ from torch import Tensor
 from cnnsearch.spec.settings import Settings
 from cnnsearch.training.augment import inside
 from cnnsearch.training.compute.device import derived_seed
+from cnnsearch.training.compute.device_kinds import in_order
 
 
 @dataclass(frozen=True)
@@ -64,8 +65,8 @@ class Mixing:
         low, high = (np.clip(np.rint(centre + sign * half[:, None]), 0, side) for sign in (-1, 1))
         box = np.where(is_cut[:, None], np.concatenate([low, high], axis=1), 0.0)
         share = np.where(is_cut, 1 - (box[:, 2] - box[:, 0]) * (box[:, 3] - box[:, 1]) / side**2, share)
-        self.share[self.rows] = torch.from_numpy(share).float().to(self.share.device)
-        self.box[self.rows] = torch.from_numpy(box).float().to(self.box.device)
+        self.share[self.rows] = torch.from_numpy(share.astype(np.float32)).to(self.share.device)
+        self.box[self.rows] = torch.from_numpy(box.astype(np.float32)).to(self.box.device)
 
     def __call__(self, images: Tensor, others: Tensor, rows: Tensor) -> Tensor:
         """Mix a batch of images.
@@ -76,14 +77,14 @@ class Mixing:
             rows: [B] int64, rows of the images among all N.
 
         Returns:
-            [B, 3, S, S] in channels_last order.
+            [B, 3, S, S] in the order that their device takes them in.
         """
         box = self.box[rows]
         is_cut = (box[:, 2] > box[:, 0]) & (box[:, 3] > box[:, 1])
         share = torch.where(is_cut, 1.0, self.share[rows])[:, None, None, None]
         mixed = share * images + (1 - share) * others
         mixed = torch.where(inside(box, images.shape[-1]), others, mixed)
-        return mixed.contiguous(memory_format=torch.channels_last)
+        return in_order(mixed)
 
 
 def _beta(rng: np.random.Generator, alpha: float, n: int) -> np.ndarray:

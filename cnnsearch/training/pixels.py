@@ -11,6 +11,7 @@ from torch import Tensor
 
 from cnnsearch.data.ahead import ReadAhead
 from cnnsearch.data.dataset import Dataset
+from cnnsearch.training.compute.device_kinds import in_order
 
 _CHUNK = 1024
 """Images whose sums are computed at a time, to save memory."""
@@ -44,7 +45,7 @@ class Pixels:
 
         Args:
             dataset: its pixels are mapped, and copied only to a GPU.
-            device: cpu or cuda.
+            device: cpu, cuda, xpu or mps.
             statistics: (mean, standard deviation) of each channel in 0–255 to normalise by; by default those of the
                 data set's training images.
         """
@@ -79,7 +80,7 @@ class Pixels:
 
     @property
     def device(self) -> str:
-        """cpu or cuda."""
+        """cpu, cuda, xpu or mps."""
         return self.images.device.type
 
     def ahead(self, batches: Sequence[Tensor]) -> Iterator[Tensor]:
@@ -93,7 +94,7 @@ class Pixels:
             rows: [B] int64.
 
         Returns:
-            Normalised images [B, 3, S, S] float32 in channels_last order, as the one input; and labels [B] int64.
+            Normalised images [B, 3, S, S] float32, as the one input; and labels [B] int64.
         """
         return (normalised(self.images[rows], self.mean, self.std),), self.labels[rows]
 
@@ -110,9 +111,9 @@ def normalised(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
         std: [3] float32 standard deviation of each channel, in 0–255.
 
     Returns:
-        [B, 3, S, S] float32 in channels_last order.
+        [B, 3, S, S] float32, in the order that their device takes them in.
     """
-    return images.float().sub_(mean).div_(std).permute(0, 3, 1, 2)
+    return in_order(images.float().sub_(mean).div_(std).permute(0, 3, 1, 2))
 
 
 def channel_statistics(dataset: Dataset) -> tuple[list[float], list[float]]:

@@ -20,6 +20,7 @@ from cnnsearch.training.batches import batches, normalises_one_value
 from cnnsearch.training.compute.device import autocast, derived_seed, flushing_denormals, seed_draws
 from cnnsearch.training.compute.graphs import RECORDERS, ReplayedStep
 from cnnsearch.training.compute.optimizers import Optimizer, optimizer_of
+from cnnsearch.training.compute.totals import Total
 from cnnsearch.training.evaluate import evaluate, measured, needs_more
 from cnnsearch.training.features import Examples
 from cnnsearch.training.history import History
@@ -129,7 +130,7 @@ def train(
     model, optimizer, device = state.trained, state.optimizer, examples.device
     train_rows = examples.rows["train"]
     # Summed on the model's device, so that a GPU need not wait for the host at every step.
-    loss_sum = torch.zeros((), dtype=torch.float64, device=device)
+    loss_sum = Total(device)
     correct = torch.zeros((), dtype=torch.int64, device=device)
 
     augmentation = Augmentation.of(settings, len(examples.labels), device)
@@ -152,7 +153,7 @@ def train(
         loss = loss_of(logits, labels, mixed)
         loss.backward()
         optimizer.step()
-        loss_sum.add_(loss.detach() * len(rows))
+        loss_sum.add(loss.detach() * len(rows))
         correct.add_((logits.detach().argmax(dim=1) == labels).sum())
 
     take_step: Callable[[Tensor], None] = step
@@ -166,7 +167,7 @@ def train(
         order = train_rows[torch.randperm(len(train_rows), generator=order_generator).to(device)]
         seed_draws(derived_seed("dropout", settings.seed, epoch), device)
         state.train_mode()
-        loss_sum.zero_()
+        loss_sum.clear()
         correct.zero_()
         if augmentation is not None:
             augmentation.draw(epoch)
@@ -184,7 +185,7 @@ def train(
             validation = evaluate(model, examples, "val", precision=precision, whole=needs_more(settings.metric))
         row = EpochRow(
             epoch=epoch,
-            train_loss=loss_sum.item() / len(train_rows),
+            train_loss=loss_sum.value.item() / len(train_rows),
             train_accuracy=int(correct.item()) / len(train_rows),
             val_loss=validation.loss,
             val_accuracy=validation.accuracy,

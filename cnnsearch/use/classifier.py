@@ -36,7 +36,7 @@ class Classifier:
 
     def __post_init__(self) -> None:
         choices = self.network.choices
-        at_once = 1 if choices.device == "cuda" else max(1, detect().cores // choices.threads)
+        at_once = 1 if choices.device != "cpu" else max(1, detect().cores // choices.threads)
         object.__setattr__(self, "_at_once", threading.Semaphore(at_once))
 
     @property
@@ -94,18 +94,17 @@ def classifier(chosen: Chosen, data: str | None = None, device: str | None = Non
         chosen: the trial.
         data: where the images of its sweep are now. They are looked at only for trials of older versions, which have
             not recorded how images were normalised; None: where they were.
-        device: cpu or cuda; None: that of the trial, where there is one.
+        device: cpu, cuda, xpu or mps; None: that of the trial, where there is one.
 
     Raises RequestError where weights, or images that are needed, are missing or not those of the sweep.
     """
-    import torch
-
     from cnnsearch.execution.network import trained_network
     from cnnsearch.training.compute.device import lent_process
+    from cnnsearch.training.compute.device_kinds import available
 
     record = chosen.record
     if device is None:
-        device = "cuda" if record.device == "cuda" and torch.cuda.is_available() else "cpu"
+        device = next((one.name for one in available() if one.name == record.device), "cpu")
     with lent_process():
         inputs = record.inputs or _looked_up(chosen, data)
         weights = _weights(chosen, record)

@@ -51,7 +51,7 @@ def _both(then: Record, now: Record, runs: Sequence[dict[str, Any]]) -> list[tup
     ]
     found += [(name, _text(getattr(then, name)), _text(getattr(now, name))) for name in ("device", "threads")]
     found += [("precision", then.precision, now.precision)] if now.precision else []
-    if "cuda" in (then.device, now.device):
+    if {then.device, now.device} - {"cpu", None}:
         gpus = machine.get("gpus")
         found.append(("GPUs", None if gpus is None else ", ".join(gpus), ", ".join(hardware.gpus)))
     return found

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cnnsearch.data.examples import FileContent, InnerContent
-from cnnsearch.data.folders import EXTENSIONS, Found, walk
+from cnnsearch.data.folders import ANYWHERE, EXTENSIONS, Found, walk
 from cnnsearch.data.rows import Rows
 from cnnsearch.data.sources import rows_to_classify
 from cnnsearch.errors import RequestError
@@ -69,7 +69,7 @@ def listed(paths: Sequence[str | Path], classes: Sequence[str], *, follow_links:
             continue
         found = Found()
         start = str(given).rstrip("/") or "/"
-        walk(path, start, os.sep if follow_links else os.path.realpath(path), found)
+        walk(path, start, ANYWHERE if follow_links else os.path.realpath(path), found)
         ignored += found.ignored
         length = len(decoded(start)) + 1
         items += [Item(name, file, _label(name[length:], classes)) for name, file in found.images]

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from cnnsearch.data import ahead
 from cnnsearch.data.ahead import ReadAhead
+from cnnsearch.systems.files import can_read_ahead
 
-pytestmark = pytest.mark.skipif(not hasattr(os, "RWF_NOWAIT"), reason="only Linux says what is in memory")
+pytestmark = pytest.mark.skipif(not can_read_ahead(), reason="only Linux says what is in memory")
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from cnnsearch.data import folders
 from cnnsearch.data.examples import Listing
 from cnnsearch.data.folders import list_folder
 from cnnsearch.errors import DataError
@@ -297,3 +298,24 @@ def test_ignored_entries_are_counted_by_extension(tmp_path: Path) -> None:
         "Ignored 14 entries that are not images by their names: 7 .psd (dog/0.PSD), 1 .0 (cat/x.0), 1 .1 (cat/x.1), "
         "1 .2 (cat/x.2), 1 .3 (cat/x.3) and 3 more."
     )
+
+
+@pytest.mark.parametrize(
+    ("separator", "path", "folder", "lies"),
+    [
+        ("/", "/a/b", "/a", True),
+        ("/", "/a", "/a", True),
+        ("/", "/ab", "/a", False),
+        ("/", "/a", "/", True),
+        ("/", "/a", folders.ANYWHERE, True),
+        ("\\", "D:\\a\\b", "D:\\a", True),
+        ("\\", "D:\\ab", "D:\\a", False),
+        ("\\", "D:\\a", "D:\\", True),
+        ("\\", "D:\\a", folders.ANYWHERE, True),
+    ],
+)
+def test_what_lies_in_a_folder(
+    separator: str, path: str, folder: str, lies: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sep", separator)
+    assert folders.lies_in(path, folder) is lies

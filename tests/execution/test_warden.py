@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import subprocess
 import sys
 import time
@@ -9,6 +10,8 @@ from pathlib import Path
 
 import psutil
 import pytest
+
+from cnnsearch.execution import warden
 
 SLEEP = "import time; time.sleep(600)"
 CHILD = f"""
@@ -52,6 +55,20 @@ def driver(folder: Path) -> Iterator[tuple[psutil.Process, list[psutil.Process]]
                 one.kill()
         process.kill()
         process.communicate()
+
+
+def test_a_pipe_that_breaks_is_the_end_of_a_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    parts = iter([b"first\nsec", b"ond\n"])
+
+    def read(file: int, size: int) -> bytes:
+        for part in parts:
+            return part
+        raise OSError("the pipe is broken")
+
+    monkeypatch.setattr(os, "read", read)
+    with (tmp_path / "pipe").open("wb+") as pipe:
+        lines = warden._lines(pipe, lambda: None, warden._Patience(os.getpid()))
+        assert list(lines) == [b"first", b"second"]
 
 
 def test_what_a_killed_run_started_is_ended_and_no_stranger(folder: Path) -> None:

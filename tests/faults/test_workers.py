@@ -230,7 +230,9 @@ def test_a_worker_that_stands_still_is_killed_and_its_trial_goes_on(tmp_path: Pa
     disturber = Disturber(stop, epoch)
     finished = run(RESIDUAL, tmp_path / "out", disturber, "run.patience_seconds=4", "run.max_retries=5")
     assert stopped
-    _, left = psutil.wait_procs(stopped, timeout=10)  # one that had ended its trial is ended with the run, by its warden
+    _, left = psutil.wait_procs(
+        stopped, timeout=10
+    )  # one that had ended its trial is ended with the run, by its warden
     assert left == []
     assert finished.exit_code == 0
     assert numbers(finished.results) == undisturbed(RESIDUAL, tmp_path / "quiet")

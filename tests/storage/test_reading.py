@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from cnnsearch.storage.reading import MOST_DEPTH, parsed, read_bytes
+from cnnsearch.systems import files
 from cnnsearch.words import printable
 
 
@@ -39,6 +41,17 @@ def test_only_regular_files_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert read_bytes(tmp_path / "link", follow=True) == b"12345"
     with pytest.raises(OSError, match="it is a device, not a file"):
         read_bytes(tmp_path / "zero", follow=True)
+
+
+def test_a_folder_that_cannot_be_opened_is_called_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def open_file(path: Path, flags: int, **how: bool) -> int:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(files, "open_file", open_file)
+    with pytest.raises(OSError, match="it is a folder, not a file"):
+        read_bytes(tmp_path)
+    with pytest.raises(PermissionError):
+        read_bytes(tmp_path / "file")
 
 
 def test_a_file_has_at_most_as_many_bytes_as_asked_for(tmp_path: Path) -> None:

@@ -27,7 +27,8 @@ from cnnsearch.execution.record import is_out_of_memory
 from cnnsearch.planning.job import HEADS_AT_ONCE
 from cnnsearch.spec.own_code import trust
 from cnnsearch.spec.settings import ResolvedPrecision, Settings
-from cnnsearch.training.compute.device import peak_memory_bytes, probe_precision, reset_process, shared_memory_bytes
+from cnnsearch.training.compute.device import probe_precision, reset_process, shared_memory_bytes
+from cnnsearch.training.compute.device_kinds import DEVICES
 from cnnsearch.training.compute.graphs import RECORDERS, WARM_UP_STEPS
 from cnnsearch.training.evaluate import batch_size as batch_size_of_evaluation, evaluate
 from cnnsearch.training.features import Examples, Features, compute
@@ -42,6 +43,8 @@ ONE_VALUE = "Expected more than 1 value per channel"
 """What torch says of batch normalisation in a batch of one image whose maps are a single pixel."""
 LONGEST_SECONDS = 1.0
 """Seconds, about, for which a workload is timed."""
+_OF_GPUS = ("CUDA", "MPS", "XPU", "UR_RESULT")
+"""What errors of GPUs and their drivers hold."""
 ENOUGH = 20
 """Steps after which half of that time is enough."""
 
@@ -79,7 +82,11 @@ def main() -> None:
 
 def is_machines_fault(error: BaseException) -> bool:
     """Whether an exception says more about the machine than about the model that was asked for."""
-    return is_out_of_memory(error) or "CUDA" in str(error) or type(error) not in (RuntimeError, ValueError)
+    return (
+        is_out_of_memory(error)
+        or any(name in str(error) for name in _OF_GPUS)
+        or type(error) not in (RuntimeError, ValueError)
+    )
 
 
 def refusal(settings: Settings, error: BaseException) -> str:
@@ -98,6 +105,8 @@ def measure(
     reset_process(threads)
     if settings.precision != "auto":
         precision = settings.precision
+    if precision == "bf16" and not DEVICES[device].has_bf16():
+        raise RequestError(f"precision is bf16, which {device} does not compute in here; allowed: auto, fp32")
     images = settings.batch_size
     pixels = _random_pixels(settings.image_size, classes, images, device)
     # The learning rate does not change the time, and with a large one the loss would diverge.
@@ -110,7 +119,7 @@ def measure(
     else:
         step_seconds, eval_seconds = _time_steps(state, examples, settings, precision)
     measured_at = pace()
-    memory_bytes = peak_memory_bytes(device)
+    memory_bytes = DEVICES[device].peak_memory_bytes()
     weights = sum(value.nbytes for name, value in state.model.state_dict().items() if name in state.keep)
     return {
         "step_seconds": max(step_seconds, 1e-6),

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import os
-import platform
-import shutil
-import subprocess
-import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import psutil
 
 from cnnsearch.errors import RequestError
+from cnnsearch.execution.machine.gpus import nvidia_gpus, other_gpus, torch_may_have_others
 from cnnsearch.spec.sweep import RunSpec
+from cnnsearch.systems import processes
 
 MEMORY_USED = 0.9
 """Share of the memory of a machine or GPU that a run is planned to take."""
@@ -25,6 +22,9 @@ MOST_ON_A_GPU = 8
 """Most trials that share a GPU if the request does not say how many. A guess, not measured."""
 CUDA_CONTEXT_BYTES = 600 * 10**6
 """GPU memory of a process beside its tensors: its CUDA context and the kernels of libraries."""
+ALONE = frozenset({"mps"})
+"""Kinds of GPU on which trials run one at a time: Apple's has the memory that all programs share, so that no measured
+share of it is safe."""
 GPU_PARTS = 10_000
 """Parts into which Ray divides a GPU when it counts shares of one."""
 _UNITS = {"amx_tile": "AMX", "avx512f": "AVX-512", "avx2": "AVX2"}
@@ -41,6 +41,13 @@ class Hardware:
     gpus: tuple[str, ...]
     gpu_memory_bytes: int = 0
     """Memory of the GPU that has the least; 0 if unknown, or without GPUs."""
+    kind: str = "cuda"
+    """What torch calls the GPUs: cuda, xpu or mps."""
+
+    @property
+    def device(self) -> str:
+        """What torch calls what trials run on here, if the request leaves that open."""
+        return self.kind if self.gpus else "cpu"
 
     @property
     def key(self) -> str:
@@ -56,7 +63,7 @@ class Layout:
     """
 
     device: str
-    """cpu or cuda."""
+    """cpu, cuda, xpu or mps."""
     trials_at_once: int
     threads: int
     """CPU threads of a trial."""
@@ -72,7 +79,7 @@ class Layout:
     def describe(self, hardware: Hardware) -> str:
         """The layout in words, for people."""
         many = f"{self.trials_at_once} trial{'s' * (self.trials_at_once > 1)} at a time"
-        if self.device == "cuda":
+        if self.gpus:
             each = f"{self.gpus:g} GPU each"
             each += f" ({self.gpu_bytes / 1e9:.1f} GB measured)" if self.gpu_bytes else ""
             return f"{len(hardware.gpus)} × {hardware.gpus[0]}, {many}, {each}"
@@ -84,9 +91,11 @@ class Layout:
 @functools.cache
 def detect() -> Hardware:
     """What this machine has; looked up once."""
-    gpus = _gpus()
-    names = tuple(name for name, _ in gpus)
-    return Hardware(_cpu_name(), _cores(), _memory_bytes(), names, min((memory for _, memory in gpus), default=0))
+    gpus, kind = nvidia_gpus(), "cuda"
+    if not gpus and torch_may_have_others():
+        gpus, kind = other_gpus()
+    names, least = tuple(name for name, _ in gpus), min((memory for _, memory in gpus), default=0)
+    return Hardware(_cpu_name(), _cores(), _memory_bytes(), names, least, kind)
 
 
 def lay_out(run: RunSpec, hardware: Hardware, gpu_bytes: int | None = None, host_bytes: int = 0) -> Layout:
@@ -104,26 +113,32 @@ def lay_out(run: RunSpec, hardware: Hardware, gpu_bytes: int | None = None, host
 
     Raises RequestError if more is asked for than there is.
     """
-    if run.device == "cuda" and not hardware.gpus:
-        raise RequestError("run.device is cuda, and there is no GPU on this machine; allowed here: auto, cpu")
+    if run.device not in ("auto", "cpu", hardware.device):
+        there = f"the GPUs of this machine are {hardware.kind}" if hardware.gpus else "there is no GPU on this machine"
+        allowed = ", ".join(dict.fromkeys(("auto", "cpu", hardware.device)))
+        raise RequestError(f"run.device is {run.device}, and {there}; allowed here: {allowed}")
     threads = 1 if run.threads_per_trial == "auto" else run.threads_per_trial
     if threads > hardware.cores:
         raise RequestError(f"run.threads_per_trial is {threads}, and this machine has {hardware.cores} cores")
-    device = "cuda" if hardware.gpus and run.device != "cpu" else "cpu"
+    device = "cpu" if run.device == "cpu" else hardware.device
     asked = 1.0 if run.gpus_per_trial == "auto" else run.gpus_per_trial
     # One GPU, or a part of one, does not have to exist: without GPUs, device auto takes the CPU.
     if run.device != "cpu" and asked > max(1, len(hardware.gpus)):
         raise RequestError(f"run.gpus_per_trial is {asked:g}, and there are {len(hardware.gpus)} GPUs")
+    if device in ALONE and asked != 1:
+        raise RequestError(
+            f"run.gpus_per_trial is {asked:g}, and on {device} one trial runs at a time; allowed: 1, auto"
+        )
     gpus, slots = 0.0, hardware.cores // threads
-    if device == "cuda":
+    if device != "cpu":
         if run.gpus_per_trial == "auto":
-            asked = 1 / _trials_on_a_gpu(run, hardware, threads, gpu_bytes)
+            asked = 1.0 if device in ALONE else 1 / _trials_on_a_gpu(run, hardware, threads, gpu_bytes)
         gpus = _countable(asked)
         slots = max(1, min(gpu_slots(len(hardware.gpus), gpus), hardware.cores // threads))
     at_once = slots if run.trials_at_once == "auto" else run.trials_at_once
     if at_once > slots:
         raise RequestError(f"run.trials_at_once is {at_once}, and there is room for {slots} here")
-    if device == "cuda":
+    if device != "cpu":
         return Layout(device, at_once, threads, gpus, (gpu_bytes or 0) if run.gpus_per_trial == "auto" else 0)
     if run.trials_at_once == "auto" and host_bytes:
         fitting = int((MEMORY_USED * hardware.memory_bytes - DRIVER_BYTES) / host_bytes)
@@ -174,7 +189,7 @@ def _cpu_name(info: Path = Path("/proc/cpuinfo")) -> str:
         for line in info.read_text(encoding="utf-8").partition("\n\n")[0].splitlines():  # one core
             key, _, value = line.partition(":")
             facts[key.strip()] = " ".join(value.split())
-    name = facts.get("model name") or platform.processor() or platform.machine()
+    name = facts.get("model name") or processes.processor_name()
     flags = facts.get("flags", "").split()
     units = next((words for flag, words in _UNITS.items() if flag in flags), "")
     return f"{name} ({units})" if units else name
@@ -182,9 +197,7 @@ def _cpu_name(info: Path = Path("/proc/cpuinfo")) -> str:
 
 def _cores() -> int:
     """Cores that this process may use, within the limits of containers and batch systems."""
-    cores = os.cpu_count() or 1
-    if sys.platform == "linux":
-        cores = len(os.sched_getaffinity(0))
+    cores = processes.usable_cores()
     try:
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
         if quota != "max":
@@ -201,20 +214,3 @@ def _memory_bytes() -> int:
         return total if limit == "max" else min(total, int(limit))
     except (OSError, ValueError):
         return total
-
-
-def _gpus() -> list[tuple[str, int]]:
-    """Names of the GPUs that this process may use, with their memory in bytes; 0 if the driver does not say."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if (visible is not None and visible.strip() in ("", "-1")) or shutil.which("nvidia-smi") is None:
-        return []
-    query = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader,nounits"]
-    try:
-        listed = subprocess.run(query, capture_output=True, text=True, timeout=20, check=True).stdout
-    except (OSError, subprocess.SubprocessError):
-        return []
-    rows = [line.rpartition(",") for line in listed.splitlines() if line.strip()]
-    # A slice of a GPU (MIG) has less memory than is listed; how much is unknown.
-    known = "MIG" not in (visible or "")
-    gpus = [(name.strip(), int(mib) * 2**20 if known and mib.strip().isdigit() else 0) for name, _, mib in rows]
-    return gpus if visible is None else gpus[: len(visible.split(","))]

@@ -11,6 +11,7 @@ from typing import Any
 from cnnsearch.errors import RequestError
 from cnnsearch.execution.events import Ready
 from cnnsearch.execution.machine import hardware
+from cnnsearch.execution.machine.gpus import GPUS
 from cnnsearch.execution.machine.hardware import Hardware, Layout, gpu_slots, lay_out
 from cnnsearch.spec.sweep import RunSpec
 
@@ -71,10 +72,13 @@ def usable(run: RunSpec, nodes: Sequence[Node]) -> tuple[Node, ...]:
     able = tuple(node for node in nodes if node.cpus >= 1)
     if not able:
         raise RequestError("no machine of the cluster offers CPUs to trials now; start one that does")
-    with_gpus = tuple(node for node in able if node.given_out.gpus)
-    if run.device == "cuda" and not with_gpus:
-        raise RequestError("run.device is cuda, and no machine of the cluster has a GPU now; start one, or allow cpu")
-    return with_gpus if with_gpus and run.device != "cpu" else able
+    kinds = GPUS if run.device == "auto" else (run.device,)
+    by_kind = {kind: tuple(node for node in able if node.given_out.device == kind) for kind in kinds}
+    found = next((nodes for nodes in by_kind.values() if nodes), ())
+    if not found and run.device not in ("auto", "cpu"):
+        what = f"run.device is {run.device}, and no machine of the cluster has such a GPU now"
+        raise RequestError(f"{what}; start one, or allow cpu")
+    return able if run.device == "cpu" else found or able
 
 
 def lay_out_over(run: RunSpec, nodes: Sequence[Node], gpu_bytes: int | None = None, host_bytes: int = 0) -> Layout:

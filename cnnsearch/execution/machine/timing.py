@@ -22,7 +22,7 @@ from cnnsearch.training.compute import allocator
 from cnnsearch.training.models.checked_code import as_plain
 from cnnsearch.training.models.other_process import ask
 
-VERSIONS = {"cpu": "11", "cuda": "11"}
+VERSIONS = {"cpu": "11", "cuda": "11", "xpu": "11", "mps": "11"}
 """Device -> version of what is measured on it; remembered timings of another version are not used."""
 OF_MACHINE = ("precision", "import_seconds", "import_pace")
 """What is found out once for each machine."""

@@ -7,12 +7,12 @@ is told otherwise, and it uses a token only if no other user of the machine can 
 from __future__ import annotations
 
 import os
-import stat
 from pathlib import Path
 
 import grpc
 
 from cnnsearch.errors import RequestError
+from cnnsearch.systems import files
 
 ALLOW = "CNNSEARCH_ALLOW_UNAUTHENTICATED"
 """Environment variable: 1 allows a Ray cluster that asks for no token."""
@@ -153,10 +153,10 @@ def _check_file() -> None:
         return
     path = _path()
     try:
-        mode = stat.S_IMODE(path.stat().st_mode)
+        mode = files.mode_open_to_others(path.stat())
     except OSError:
         return  # a missing file gives nothing away
-    if mode & (stat.S_IRWXG | stat.S_IRWXO):
+    if mode is not None:
         raise RequestError(
             f"{path} has mode {mode:o}, and whoever can read it may run code on the cluster: chmod 600 {path}"
         )

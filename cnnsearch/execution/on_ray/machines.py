@@ -106,17 +106,17 @@ def _looker(package: str) -> Callable[[], MachineFacts]:
             return facts
         folder, digest = Path(found.origin).parent, hashlib.sha256()
         for file in sorted(folder.rglob("*.py")):
-            digest.update(f"{file.relative_to(folder)}\0".encode() + file.read_bytes() + b"\0")
+            digest.update(f"{file.relative_to(folder).as_posix()}\0".encode() + file.read_bytes() + b"\0")
         facts |= {"package": digest.hexdigest(), "version": version(package)}
-        visible = os.environ.pop("CUDA_VISIBLE_DEVICES", None)  # Ray hides GPUs from tasks that ask for none
+        # Ray hides GPUs from tasks that ask for none.
+        hidden = {name: os.environ.pop(name, None) for name in ("CUDA_VISIBLE_DEVICES", "ZE_AFFINITY_MASK")}
         try:
             module = importlib.import_module(f"{package}.execution.machine.hardware")
             facts["hardware"] = asdict(module.detect.__wrapped__())
         except (ImportError, AttributeError):  # another version, as the digest says
             pass
         finally:
-            if visible is not None:
-                os.environ["CUDA_VISIBLE_DEVICES"] = visible
+            os.environ.update({name: value for name, value in hidden.items() if value is not None})
         return facts
 
     return look

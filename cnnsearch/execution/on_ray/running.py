@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import signal
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +10,7 @@ import ray
 from cnnsearch.execution.machine import hardware
 from cnnsearch.execution.on_ray.machines import on_node
 from cnnsearch.execution.retries import Trouble
+from cnnsearch.systems import processes
 
 ANSWER_SECONDS = 5.0
 """Seconds to wait for a machine to say whether its kernel killed a worker for lack of memory."""
@@ -35,10 +33,9 @@ class Running:
             return
         node, process = found
         if node == ray.get_runtime_context().get_node_id():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(process, signal.SIGKILL)
+            processes.kill(process)
         else:
-            on_node(node, os.kill).remote(process, signal.SIGKILL)
+            on_node(node, processes.kill).remote(process)
 
     def saw_oom_kills(self) -> bool:
         """Whether the kernel of its machine has killed processes for lack of memory since the job began."""

@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import resource
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from cnnsearch.errors import CnnsearchError, RunError
 from cnnsearch.execution.warden import Warden
+from cnnsearch.systems import files, processes
 
 START_SECONDS = 100.0
 """Seconds in which Ray has to start; it takes 3 to 15."""
@@ -90,17 +90,17 @@ def _cause(error: Exception, folder: Path) -> str:
     if isinstance(error, MemoryError) or "Cannot allocate memory" in told:
         return "there is not enough memory. Close other programs, or raise its limit (ulimit -v)."
     if re.search(r"Resource temporarily unavailable|can't start new thread|Errno 11\b", told):
-        limit = resource.getrlimit(resource.RLIMIT_NPROC)[0]
-        most = "" if limit == resource.RLIM_INFINITY else f", now {limit:,}"
+        limit = processes.limit("RLIMIT_NPROC")
+        most = "" if limit is None else f", now {limit:,}"
         return f"it may start no more processes or threads. Raise their limit (ulimit -u{most}), or end some."
     if re.search(r"Too many open files|Errno 24\b", told):
-        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-        return f"it may open no more files. Raise their limit (ulimit -n, now {limit:,})."
+        limit = processes.limit("RLIMIT_NOFILE")
+        most = "" if limit is None else f", now {limit:,}"
+        return f"it may open no more files. Raise their limit (ulimit -n{most})."
     with contextlib.suppress(OSError):
-        room = os.statvfs(folder)
-        if room.f_bavail * room.f_frsize < LEAST_BYTES:
+        if files.free_bytes(folder) < LEAST_BYTES:
             return f"{folder.parent} is full. Free {LEAST_BYTES // 1024**2} MB there."
-        if room.f_files and room.f_favail < LEAST_FILES:
+        if (left := files.free_files(folder)) is not None and left < LEAST_FILES:
             return f"{folder.parent} has no room for more files (inodes). Remove some there."
     if _was_too_slow(error):
         return "it timed out twice. This machine may be too busy: try again when less runs on it."

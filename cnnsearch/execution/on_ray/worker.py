@@ -34,8 +34,24 @@ DISK_FULL = "disk full"
 """What a worker reports as its trouble if it cannot write: this ends the run, not only a trial."""
 STEP_SECONDS = 1.0
 """Seconds of epochs that are reported together, since Tune takes some hundredths of a second for a report."""
+INTEL_GPUS = "ZE_AFFINITY_MASK"
+"""Environment variable that says which GPUs Intel's driver shows to a process, by their numbers."""
 JobRunner = Callable[[Job, SharedContext, Orders], Iterator[Progress]]
 """See `jobs.run_job`."""
+
+
+def show_own_gpus() -> None:
+    """Let torch, which is not imported yet, see only those of Intel's GPUs that Ray gave this process.
+
+    Ray does that itself where it can count them, with Intel's dpctl. Elsewhere it is told their number, takes them for
+    NVIDIA's, and hides nothing.
+    """
+    manager = ray._private.accelerators.get_accelerator_manager_for_resource("GPU")
+    if manager is None or manager.get_visible_accelerator_ids_env_var() != "CUDA_VISIBLE_DEVICES":
+        return
+    seen = os.environ.get(INTEL_GPUS, "")
+    given = [int(number) for number in ray.get_gpu_ids()]
+    os.environ[INTEL_GPUS] = ",".join(seen.split(",")[number] if seen else str(number) for number in given)
 
 
 class UsedUpError(Exception):
@@ -54,6 +70,8 @@ class Worker(tune.Trainable):  # type: ignore[misc]
         run_job: JobRunner | None = None,
     ) -> None:
         trust(context.code)
+        if context.choices.device == "xpu":
+            show_own_gpus()
         self._sweep = sweep
         self._run_job = run_job
         self._log = WorkerLog(told_axes(sweep), lambda line: say(line, sys.stderr))

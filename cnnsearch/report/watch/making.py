@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from cnnsearch.report import helper
+from cnnsearch.systems import processes
 
 NICENESS = 10
 """Niceness of the process. If both need the same core, a run's process gets about nine times as much of it."""
@@ -116,7 +117,7 @@ def main(requests: IO[str], answers: IO[str]) -> None:
 
 
 if __name__ == "__main__":
-    os.nice(NICENESS)
+    processes.be_nice(NICENESS)
     # What libraries print must not be taken for an answer.
     with os.fdopen(os.dup(1), "w", encoding="utf-8") as out, os.fdopen(0, encoding="utf-8", closefd=False) as asked:
         os.dup2(2, 1)

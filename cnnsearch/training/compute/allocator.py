@@ -6,11 +6,15 @@ which zeroes them and hands them out again page by page: a fifth of a step of th
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 
 _LARGE_PAGES = "glibc.malloc.hugetlb=1"
-_LIBC = ctypes.CDLL(None)
+_LIBC: ctypes.CDLL | None = None
+"""The C library of this process; None where it cannot be had without its name, as on Windows."""
+with contextlib.suppress(OSError, TypeError):
+    _LIBC = ctypes.CDLL(None)
 _M_MMAP_MAX, _M_TRIM_THRESHOLD = -4, -1  # malloc.h
 
 
@@ -24,7 +28,7 @@ def environment() -> dict[str, str]:
 
 def keep_memory() -> None:
     """Make this process keep memory that it frees from now on; what it holds unused now goes back to the kernel."""
-    if not hasattr(_LIBC, "mallopt"):
+    if _LIBC is None or not hasattr(_LIBC, "mallopt"):
         return
     _LIBC.mallopt(_M_MMAP_MAX, 0)
     _LIBC.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import resource
 import sys
 import time
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 
 from cnnsearch.spec.settings import ResolvedPrecision
 from cnnsearch.training.compute.allocator import keep_memory
+from cnnsearch.training.compute.device_kinds import DEVICES, available
 
 BF16_GAIN = 1.15
 """bf16 is chosen if a training step in fp32 takes more than this many times as long."""
@@ -39,8 +39,8 @@ def derived_seed(purpose: str, *numbers: int) -> int:
 def seed_draws(seed: int, device: str) -> None:
     """Seed the generators of a device. `torch.manual_seed` seeds all kinds of device, which takes longer."""
     torch.default_generator.manual_seed(seed)
-    if device == "cuda":
-        torch.cuda.manual_seed(seed)
+    if device != "cpu":
+        DEVICES[device].seed(seed)
 
 
 def reset_process(threads: int) -> None:
@@ -57,34 +57,23 @@ def reset_process(threads: int) -> None:
     torch.set_default_dtype(torch.float32)
     torch.set_grad_enabled(True)
     torch.manual_seed(0)
-    if torch.cuda.is_available():
-        torch.set_float32_matmul_precision("high")
-        # So that a trial that goes on from a checkpoint ends with the same bits as one that was never stopped.
-        torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats()
+    for device in available():
+        device.prepare()
 
 
 @contextlib.contextmanager
 def lent_process() -> Iterator[None]:
     """Put back, after the block, the state of torch that `reset_process` sets and that trials change."""
     threads, dtype, has_gradients = torch.get_num_threads(), torch.get_default_dtype(), torch.is_grad_enabled()
-    drawn = torch.get_rng_state()
-    uses_gpu = torch.cuda.is_available()
-    drawn_on_gpus = torch.cuda.get_rng_state_all() if uses_gpu else []
-    matmul, cudnn = torch.get_float32_matmul_precision(), torch.backends.cudnn
-    deterministic, benchmark = cudnn.deterministic, cudnn.benchmark
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-        torch.set_default_dtype(dtype)
-        torch.set_grad_enabled(has_gradients)
-        torch.set_rng_state(drawn)
-        if uses_gpu:
-            torch.cuda.set_rng_state_all(drawn_on_gpus)
-            torch.set_float32_matmul_precision(matmul)
-            cudnn.deterministic, cudnn.benchmark = deterministic, benchmark
+    with contextlib.ExitStack() as stack:
+        for device in available():
+            stack.enter_context(device.lent())
+        try:
+            yield
+        finally:
+            torch.set_num_threads(threads)
+            torch.set_default_dtype(dtype)
+            torch.set_grad_enabled(has_gradients)
 
 
 @contextlib.contextmanager
@@ -108,8 +97,9 @@ def autocast(device: str, precision: ResolvedPrecision) -> torch.autocast:
 
     Weights, statistics and losses are fp32 in either precision.
     """
-    # No cache on a GPU: a CUDA graph must not read a copy of a weight that was made outside the graph.
-    return torch.autocast(device, torch.bfloat16, enabled=precision == "bf16", cache_enabled=device != "cuda")
+    # No cache where steps are recorded: a graph must not read a copy of a weight that was made outside the graph.
+    is_cached = not DEVICES[device].has_graphs
+    return torch.autocast(device, torch.bfloat16, enabled=precision == "bf16", cache_enabled=is_cached)
 
 
 def is_bf16_on_cpu(x: Tensor) -> bool:
@@ -128,8 +118,10 @@ def probe_precision(device: str) -> ResolvedPrecision:
     GPU the layers are wide enough that computing takes longer than launching kernels.
 
     Args:
-        device: cpu or cuda.
+        device: cpu, cuda, xpu or mps.
     """
+    if not DEVICES[device].has_bf16():
+        return "fp32"
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -142,11 +134,12 @@ def probe_precision(device: str) -> ResolvedPrecision:
 
 
 def _probe_step(device: str, precision: ResolvedPrecision) -> float:
-    narrow, side = (64, 16) if device == "cpu" else (512, 32)
+    facts = DEVICES[device]
+    narrow, side = facts.probe_width, facts.probe_side
     wide = 2 * narrow
     net = nn.Sequential(nn.Conv2d(narrow, wide, 3, padding=1), nn.ReLU(), nn.Conv2d(wide, narrow, 3, padding=1))
-    net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    images = torch.zeros(16, narrow, side, side, device=device).to(memory_format=torch.channels_last)
+    net.to(device, memory_format=facts.memory_format)  # type: ignore[call-overload]
+    images = torch.zeros(16, narrow, side, side, device=device).to(memory_format=facts.memory_format)
     times = []
     for _ in range(5):
         start = time.perf_counter()
@@ -156,14 +149,6 @@ def _probe_step(device: str, precision: ResolvedPrecision) -> float:
         loss.item()
         times.append(time.perf_counter() - start)
     return min(times)
-
-
-def peak_memory_bytes(device: str) -> int:
-    """Return the most memory used so far: of this process on a CPU (with shared pages), of the allocator on a GPU."""
-    if device == "cuda":
-        return int(torch.cuda.max_memory_reserved())
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def shared_memory_bytes() -> int:

@@ -20,6 +20,7 @@ from torch.optim.sgd import sgd
 
 from cnnsearch.errors import RequestError
 from cnnsearch.spec.settings import Settings
+from cnnsearch.training.compute.device_kinds import device_of
 
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
 """β₁, β₂ and ε of Adam and AdamW: torch's defaults."""
@@ -94,8 +95,8 @@ class FusedOptimizer:
         self._factors = list(factors or [1.0] * len(self.parameters))
         self.stepped = [_view(parameter) for parameter in self.parameters]
         self.lr: float | Tensor = settings.lr
-        if self.parameters[0].is_cuda:
-            # A step that was recorded on a GPU reads its learning rate from this tensor.
+        if device_of(self.parameters[0]).has_graphs:
+            # A step that was recorded reads its learning rate from this tensor.
             self.lr = torch.tensor(settings.lr, device=self.parameters[0].device)
         self._settings = settings
         self._update = UPDATES[settings.optimizer]
@@ -135,7 +136,10 @@ class FusedOptimizer:
         for index, parameter in enumerate(self.parameters):
             found = self._in_order(index, state["state"].get(index, {}), _IN_MEMORY)
             # Copied, since the next step changes them in place.
-            self._states[index] = {name: value.to(parameter.device, copy=True) for name, value in found.items()}
+            self._states[index] = {
+                name: value.to(_place_of_step(parameter) if name == "step" else parameter.device, copy=True)
+                for name, value in found.items()
+            }
 
     def _in_order(self, index: int, state: State, order: tuple[int, ...]) -> State:
         """Permute the moments of a parameter that is updated through a view; leave those of others."""
@@ -261,7 +265,7 @@ def _adam(*, decoupled_weight_decay: bool) -> Update:
     def update(parameters: list[nn.Parameter], states: list[State], settings: Settings, lr: float | Tensor) -> None:
         for parameter, state in zip(parameters, states, strict=True):
             if not state:
-                state["step"] = torch.zeros((), device=parameter.device)
+                state["step"] = torch.zeros((), device=_place_of_step(parameter))
                 state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(parameter), torch.zeros_like(parameter)
         adam(
             list[Tensor](parameters),
@@ -270,7 +274,7 @@ def _adam(*, decoupled_weight_decay: bool) -> Update:
             [state["exp_avg_sq"] for state in states],
             [],
             [state["step"] for state in states],
-            fused=True,
+            fused=_fused(parameters[0]),
             decoupled_weight_decay=decoupled_weight_decay,
             amsgrad=False,
             beta1=BETA1,
@@ -290,7 +294,7 @@ def _sgd(parameters: list[nn.Parameter], states: list[State], settings: Settings
         list[Tensor](parameters),
         _gradients(parameters),
         momenta,
-        fused=True,
+        fused=_fused(parameters[0]),
         weight_decay=settings.weight_decay,
         momentum=settings.momentum,
         lr=lr,
@@ -301,6 +305,16 @@ def _sgd(parameters: list[nn.Parameter], states: list[State], settings: Settings
     for state, momentum in zip(states, momenta, strict=True):
         if momentum is not None:
             state["momentum_buffer"] = momentum
+
+
+def _fused(parameter: nn.Parameter) -> bool | None:
+    """Ask torch for fused steps where it has them; else leave the choice among its others to it."""
+    return True if device_of(parameter).has_fused_optimizers else None
+
+
+def _place_of_step(parameter: nn.Parameter) -> torch.device:
+    """Where a parameter's count of steps is kept: fused steps read it on the device, others on the processor."""
+    return parameter.device if _fused(parameter) else torch.device("cpu")
 
 
 def _gradients(parameters: list[nn.Parameter]) -> list[Tensor]:
@@ -320,7 +334,8 @@ def _view(parameter: nn.Parameter) -> nn.Parameter:
 
     The gradients of the parameter move to the view.
     """
-    if parameter.is_cuda or parameter.dim() != 4 or not parameter.is_contiguous(memory_format=torch.channels_last):
+    is_reordered = parameter.dim() == 4 and parameter.is_contiguous(memory_format=torch.channels_last)
+    if parameter.device.type != "cpu" or not is_reordered:
         return parameter
     view = nn.Parameter(parameter.detach().permute(_IN_MEMORY))
 

@@ -10,6 +10,7 @@ from torch import nn
 from cnnsearch.spec.model_names import is_timm
 from cnnsearch.spec.settings import Settings
 from cnnsearch.training.compute.device import derived_seed
+from cnnsearch.training.compute.device_kinds import DEVICES
 from cnnsearch.training.compute.optimizers import needs_head
 from cnnsearch.training.models.own import Plain, Residual
 
@@ -58,10 +59,10 @@ def reset_head(model: nn.Module, classes: int, seed: int) -> None:
 
 
 def initial_model(settings: Settings, classes: int, device: str) -> nn.Module:
-    """Build a model on a device, with weights drawn from the trial's seed and kept in channels_last order.
+    """Build a model on a device, with weights drawn from the trial's seed, in the order that the device takes them in.
 
     Networks of the user's own keep torch's usual order: their code may depend on it, as `view` does.
     """
     torch.manual_seed(derived_seed("weights", settings.seed))
     model = build(settings, classes).to(device)
-    return model if settings.code else model.to(memory_format=torch.channels_last)
+    return model if settings.code else model.to(memory_format=DEVICES[device].memory_format)

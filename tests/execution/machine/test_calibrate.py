@@ -16,6 +16,7 @@ from cnnsearch.execution.machine import calibrate
 from cnnsearch.spec import own_code
 from cnnsearch.spec.own_code import read_code
 from cnnsearch.spec.settings import Settings
+from cnnsearch.training.compute.device_kinds import DEVICES, Cpu
 from cnnsearch.training.models.checked_code import as_plain
 from tests.own_code import NETS, write_nets
 
@@ -88,7 +89,30 @@ def test_any_other_refusal_of_a_model_has_its_words(monkeypatch: pytest.MonkeyPa
     )
 
 
-@pytest.mark.parametrize("error", [RuntimeError("CUDA error: unspecified"), MemoryError(), NotImplementedError()])
+@pytest.mark.usefixtures("one_thread")
+def test_bf16_is_refused_where_a_device_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Old(Cpu):
+        def has_bf16(self) -> bool:
+            return False
+
+    monkeypatch.setitem(DEVICES, "cpu", Old())
+    monkeypatch.setattr(calibrate, "LONGEST_SECONDS", 0.0)
+    chosen = Settings(model="plain", width=0.05, image_size=8, batch_size=4, precision="bf16")
+    assert answer(monkeypatch, chosen) == {
+        "error": "model plain: precision is bf16, which cpu does not compute in here; allowed: auto, fp32"
+    }
+    assert answer(monkeypatch, chosen.model_copy(update={"precision": "auto"}))["workloads"]
+
+
+ERRORS = [
+    RuntimeError("CUDA error: unspecified"),
+    RuntimeError("MPS backend failed"),
+    MemoryError(),
+    NotImplementedError(),
+]
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=repr)
 def test_what_the_machine_cannot_do_is_not_the_request(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*args: object) -> None:
         raise error

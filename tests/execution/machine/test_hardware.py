@@ -22,6 +22,8 @@ from cnnsearch.spec.sweep import RunSpec
 
 LAPTOP = Hardware("cpu", 8, 16 * 2**30, ())
 BOX = Hardware("cpu", 16, 64 * 2**30, ("H100", "H100"), 80 * 10**9)
+MAC = Hardware("Apple M4", 10, 16 * 2**30, ("Apple M4",), 12 * 10**9, "mps")
+INTEL = Hardware("cpu", 16, 64 * 2**30, ("Arc", "Arc"), 12 * 10**9, "xpu")
 
 
 def run(**values: object) -> RunSpec:
@@ -58,6 +60,12 @@ def test_processors_of_one_name_are_told_apart(tmp_path: Path, flags: str, name:
         (BOX, run(gpus_per_trial=0.4), Layout("cuda", 4, 1, 0.4)),
         (BOX, run(trials_at_once=4), Layout("cuda", 4, 1, 0.5)),
         (BOX, run(device="cpu"), Layout("cpu", 16, 1, 0)),
+        (MAC, run(), Layout("mps", 1, 1, 1)),
+        (MAC, run(device="mps", gpus_per_trial=1), Layout("mps", 1, 1, 1)),
+        (MAC, run(device="cpu", trials_at_once=4), Layout("cpu", 4, 1, 0)),
+        (INTEL, run(), Layout("xpu", 2, 1, 1)),
+        (INTEL, run(device="xpu", gpus_per_trial=0.5), Layout("xpu", 4, 1, 0.5)),
+        (INTEL, run(trials_at_once=4), Layout("xpu", 4, 1, 0.5)),
     ],
 )
 def test_layout(hardware: Hardware, request_: RunSpec, layout: Layout) -> None:
@@ -72,6 +80,14 @@ def test_layout(hardware: Hardware, request_: RunSpec, layout: Layout) -> None:
         (LAPTOP, run(trials_at_once=9), "there is room for 8"),
         (BOX, run(gpus_per_trial=3), "there are 2 GPUs"),
         (BOX, run(trials_at_once=17), "there is room for 16"),
+        (
+            BOX,
+            run(device="mps"),
+            "is mps, and the GPUs of this machine are cuda; allowed here: auto, cpu, cuda",
+        ),
+        (LAPTOP, run(device="xpu"), "run.device is xpu, and there is no GPU on this machine; allowed here: auto, cpu$"),
+        (MAC, run(trials_at_once=2), "there is room for 1"),
+        (MAC, run(gpus_per_trial=0.5), "gpus_per_trial is 0.5, and on mps one trial runs at a time; allowed: 1, auto"),
     ],
 )
 def test_more_than_there_is_is_refused(hardware: Hardware, request_: RunSpec, complaint: str) -> None:
@@ -120,6 +136,13 @@ def test_trials_share_a_gpu_as_measured_memory_allows(
     layout = lay_out(request_, hardware, gpu_bytes)
     assert layout == Layout("cuda", at_once, layout.threads, share, gpu_bytes)
     assert f"{share:g} GPU each ({gpu_bytes / 1e9:.1f} GB measured)" in layout.describe(hardware)
+
+
+def test_measured_memory_puts_several_trials_on_a_gpu_of_intel_and_one_on_an_apple() -> None:
+    assert lay_out(run(), INTEL, 10**9) == Layout("xpu", 12, 1, 0.1666, 10**9)
+    layout = lay_out(run(), MAC, 10**9)
+    assert layout == Layout("mps", 1, 1, 1, 10**9)
+    assert layout.describe(MAC) == "1 × Apple M4, 1 trial at a time, 1 GPU each (1.0 GB measured)"
 
 
 def test_a_share_that_was_asked_for_is_taken() -> None:

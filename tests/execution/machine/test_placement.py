@@ -45,10 +45,21 @@ def test_trials_go_where_the_gpus_are_unless_told_otherwise() -> None:
     assert usable(run(), everything) == (SMALL, LARGE)
     assert usable(run(device="cpu"), everything) == (PLAIN, SMALL, LARGE)
     assert usable(run(), (HEAD, PLAIN)) == (PLAIN,)
-    with pytest.raises(RequestError, match=r"run\.device is cuda, and no machine of the cluster has a GPU now"):
+    with pytest.raises(RequestError, match=r"run\.device is cuda, and no machine of the cluster has such a GPU now"):
         usable(run(device="cuda"), (HEAD, PLAIN))
     with pytest.raises(RequestError, match="no machine of the cluster offers CPUs"):
         usable(run(), (HEAD,))
+
+
+def test_a_cluster_runs_on_one_kind_of_gpu() -> None:
+    """Numbers of different kinds are not to be mixed, and the layout is of one."""
+    intel = replace(SMALL, id="4", hardware=replace(SMALL.hardware, gpus=("Arc",), kind="xpu"))
+    everything = (PLAIN, intel, LARGE)
+    assert usable(run(), everything) == usable(run(device="cuda"), everything) == (LARGE,)
+    assert usable(run(device="xpu"), everything) == usable(run(), (PLAIN, intel)) == (intel,)
+    assert lay_out_over(run(device="xpu"), everything).device == "xpu"
+    with pytest.raises(RequestError, match=r"run\.device is mps, and no machine of the cluster has such a GPU now"):
+        usable(run(device="mps"), everything)
 
 
 def test_what_fits_the_smallest_gpu_is_planned_for_all() -> None:
