@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from cnnsearch.errors import ResultsError
 from cnnsearch.planning.plan import Plan, WeightsDigests, make_plan
 from cnnsearch.planning.study import Suggestions
 from cnnsearch.planning.trial import Trial
+from cnnsearch.results.epochs import COLUMNS, Epochs, read_epochs
 from cnnsearch.results.folder import Results
 from cnnsearch.results.folds import Fold, fold_fingerprints, folds_of
 from cnnsearch.results.parquet import EPOCHS, PREDICTIONS, TRIALS
@@ -34,28 +36,46 @@ def has_circle(parents: Mapping[str, str | None]) -> bool:
 
 Answers = dict[tuple[str, str], tuple[NDArray[np.int32], NDArray[np.float32]]]
 """(split, moment) -> predicted classes and their probabilities."""
-Contents = tuple[NDArray[np.float64], Answers]
-"""The epochs of a trial, a row each with the columns of `_OF_EPOCHS`, and its predictions."""
-_OF_EPOCHS = [name for name in EPOCHS.names if name != "trial_id"]
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What the files of trials hold, in the order of the trials."""
+
+    epochs: list[Epochs] = field(default_factory=list)
+    answers: list[Answers] = field(default_factory=list)
 
 
 def contents_of(
     results: Results, data: dict[str, Any], ended: Sequence[tuple[Trial, Record]]
-) -> tuple[dict[str, Contents], dict[str, str]]:
-    """Read the files of trials: trial id -> contents, and trial id -> what is wrong with those that do not fit."""
-    sizes = {split: len(listed["names"]) for split, listed in data.get("examples", {}).items()}
-    folds = folds_of(data)
-    found: dict[str, Contents] = {}
-    odd: dict[str, str] = {}
+) -> tuple[Contents, dict[str, str]]:
+    """Read the files of trials: their contents, and trial id -> what is wrong with those that do not fit.
+
+    The contents lack what is wrong.
+    """
+    found = Contents()
     parents = {record.trial_id: record.parent_id for _, record in ended}
     if has_circle(parents):
-        return {}, dict.fromkeys(parents, "trials start from each other in a circle")
-    for _, record in ended:
-        folder = results.trial(record.trial_id)
+        return found, dict.fromkeys(parents, "trials start from each other in a circle")
+    records = {record.trial_id: record for _, record in ended}
+    odd: dict[str, str] = {}
+    for folders, epochs in read_epochs([results.trial(id_) for id_ in records]):
+        if isinstance(epochs, ResultsError):
+            odd[folders[0].path.name] = str(epochs)
+            continue
+        numbers = np.split(epochs.rows["epoch"].to_numpy(), np.cumsum(epochs.counts)[:-1])
+        for folder, of_trial in zip(folders, numbers, strict=True):
+            if of_trial.max(initial=0) > records[folder.path.name].settings.epochs:
+                odd[folder.path.name] = f"{folder.epochs_file} has more epochs than the trial"
+        found.epochs.append(epochs)
+    sizes = {split: len(listed["names"]) for split, listed in data.get("examples", {}).items()}
+    folds = folds_of(data)
+    for id_, record in records.items():
+        folder = results.trial(id_)
         try:
-            rows, answers = folder.epochs(strict=True), folder.predictions()
+            answers = folder.predictions()
         except ResultsError as error:
-            odd[record.trial_id] = str(error)
+            odd.setdefault(id_, str(error))
             continue
         fold = folds.get(record.data)
         for (split, moment), (predicted, _) in answers.items():
@@ -63,12 +83,8 @@ def contents_of(
             classes = int(predicted.max(initial=-1)) + 1
             if len(predicted) != size or classes > len(data["classes"]):
                 what = f"{len(predicted):,} answers of {classes:,} or more classes for {split}/{moment}"
-                odd[record.trial_id] = f"{folder.predictions_file} does not fit data.json: it has {what}"
-        if any(row["epoch"] > record.settings.epochs for row in rows):
-            odd[record.trial_id] = f"{folder.epochs_file} has more epochs than the trial"
-        # As numbers, which take a tenth of the memory; what is not measured is no number.
-        values = np.array([[row.get(name) for name in _OF_EPOCHS] for row in rows], dtype=np.float64)
-        found[record.trial_id] = values.reshape(len(rows), len(_OF_EPOCHS)), answers
+                odd.setdefault(id_, f"{folder.predictions_file} does not fit data.json: it has {what}")
+        found.answers.append(answers)
     return found, odd
 
 
@@ -127,9 +143,10 @@ def build(
     data: dict[str, Any],
     plan: Plan,
     ended: Sequence[tuple[Trial, Record]],
-    contents: Mapping[str, Contents],
+    contents: Contents,
     is_sealed: bool,
 ) -> dict[str, pa.Table]:
+    """Build the tables: name -> table. The contents are empty afterwards: of many trials they are large."""
     names = {trial.id: record.trial_id for trial, record in ended}
     confirmed = {trial.id: names.get(one.setting[0].id) for one in plan.contenders for trial in one.again}
     folds = folds_of(data)
@@ -137,18 +154,15 @@ def build(
         _trial_row(sweep.name, trial.stage, confirmed.get(trial.id), record, folds.get(record.data))
         for trial, record in ended
     ]
+    ids, answers = [record.trial_id for _, record in ended], contents.answers
     if is_sealed:  # another sweep, or an earlier state of this one, may have looked at the test images
         rows = [{name: None if name.startswith("test_") else value for name, value in row.items()} for row in rows]
-        contents = {id_: (epochs, _without_test(answers)) for id_, (epochs, answers) in contents.items()}
-    return {
-        "trials": pa.Table.from_pylist(rows, schema=TRIALS),
-        "epochs": _epochs({record.trial_id: contents[record.trial_id][0] for _, record in ended}),
-        "predictions": _predictions(
-            data,
-            {record.trial_id: contents[record.trial_id][1] for _, record in ended},
-            [folds.get(record.data) for _, record in ended],
-        ),
-    }
+        answers = [_without_test(of_trial) for of_trial in answers]
+    tables = {"trials": pa.Table.from_pylist(rows, schema=TRIALS), "epochs": _epochs(ids, contents.epochs)}
+    contents.epochs.clear()
+    tables["predictions"] = _predictions(data, ids, answers, [folds.get(record.data) for _, record in ended])
+    contents.answers.clear()
+    return tables
 
 
 def _without_test(answers: Answers) -> Answers:
@@ -172,23 +186,25 @@ def _trial_row(sweep: str, stage: str, confirms: str | None, record: Record, fol
     return {name: columns.get(name) for name in TRIALS.names}
 
 
-def _epochs(of_trials: Mapping[str, NDArray[np.float64]]) -> pa.Table:
-    """Build the table of all epochs."""
-    ids = np.repeat(np.array([*of_trials], dtype=object), [len(rows) for rows in of_trials.values()])
-    rows = np.concatenate([np.zeros((0, len(_OF_EPOCHS))), *of_trials.values()])
-    columns = dict(zip(_OF_EPOCHS, rows.T, strict=True)) | {"trial_id": ids}
-    arrays = [pa.array(columns[one.name], from_pandas=True).cast(one.type) for one in EPOCHS]
-    return pa.Table.from_arrays(arrays, schema=EPOCHS)
+def _epochs(ids: Sequence[str], parts: Sequence[Epochs]) -> pa.Table:
+    """Build the table of all epochs, given those of these trials in parts."""
+    counts = [count for part in parts for count in part.counts]
+    rows = pa.concat_tables([COLUMNS.empty_table(), *(part.rows for part in parts)])
+    column = pa.DictionaryArray.from_arrays(
+        np.repeat(np.arange(len(ids), dtype=np.int32), counts), pa.array(ids, pa.string())
+    )
+    return rows.add_column(0, EPOCHS.field("trial_id"), column.cast(pa.string())).combine_chunks()
 
 
 def _predictions(
     data: dict[str, Any],
-    answers: Mapping[str, Mapping[tuple[str, str], tuple[NDArray[np.int32], NDArray[np.float32]]]],
+    trial_ids: Sequence[str],
+    answers: Sequence[Answers],
     folds: Sequence[Fold | None],
 ) -> pa.Table:
     """Build the table of all predictions, with strings as dictionaries: a few bytes per row.
 
-    `folds` are those of the trials, in the same order.
+    `answers` and `folds` are those of the trials, in the same order.
     """
     listed = data.get("examples", {})
     splits, moments = sorted(listed), ["before", "best"]
@@ -197,7 +213,7 @@ def _predictions(
     sizes = [len(listed[split]["names"]) for split in splits]
     numbers = np.split(np.arange(len(names), dtype=np.int32), np.cumsum(sizes)[:-1])
     parts: list[tuple[int, int, int, NDArray[np.int32], NDArray[np.int16], NDArray[np.float32]]] = []
-    for index, (of_trial, fold) in enumerate(zip(answers.values(), folds, strict=True)):
+    for index, (of_trial, fold) in enumerate(zip(answers, folds, strict=True)):
         for (split, moment), (predicted, confidence) in sorted(of_trial.items(), key=lambda part: part[0]):
             place = splits.index(split)
             which = numbers[place][fold.validates] if fold and split == "val" else numbers[place]
@@ -212,7 +228,7 @@ def _predictions(
     )
     confidence = np.concatenate([np.zeros(0, np.float32), *(part[5] for part in parts)])
     coded = [
-        (ids, list(answers)),
+        (ids, trial_ids),
         (of_split, splits),
         (of_moment, moments),
         (examples, names),

@@ -202,7 +202,6 @@ def _built(
         left_out |= odd
         records = {id_: record for id_, record in records.items() if id_ not in odd}
     tables, checksums = build(sweep, data, plan, ended, contents, is_sealed), {}
-    contents.clear()  # of many trials it is large, and storing takes memory, too
     if store:
         with contextlib.suppress(RunError):  # a folder that cannot be written can still be read
             checksums = parquet.store(results.path, tables, "" if left_out else digest, planned)
