@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 from cnnsearch import stats
 from cnnsearch.errors import ResultsError
 from cnnsearch.evidence.codes import coded, places, runs
-from cnnsearch.evidence.configurations import is_missing
+from cnnsearch.evidence.configurations import axis_values, is_missing
 from cnnsearch.results.folder import Results
 from cnnsearch.results.tables import Tables
 from cnnsearch.scores import Predicted
+from cnnsearch.spec.axis_words import Value
 from cnnsearch.spec.metric import METRICS
 
 
@@ -111,6 +112,11 @@ class Recorded:
     def rows(self) -> list[dict[Any, Any]]:
         """The rows of the table of trials, which are not to be changed."""
         return self.tables.trials.to_dict("records")
+
+    @cached_property
+    def values(self) -> list[dict[str, Value]]:
+        """The hyperparameters of each of `rows`, see `axis_values`, which are not to be changed either."""
+        return [axis_values(row) for row in self.rows]
 
     @cached_property
     def models(self) -> list[str]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +27,8 @@ from cnnsearch.spec.data import DataSpec
 from cnnsearch.spec.metric import DEFAULT
 from cnnsearch.words import capitalised, counted, duration
 
+MOST_ROWS = 1000
+"""Rows of a table on the page: a browser lays out so many in an instant, and takes seconds for ten times as many."""
 _MOST_LISTED = 400  # trials in report.md, whose tables cannot be filtered
 _MOST_NAMED = 8  # damaged trials
 _MOST_OF_A_CLASS = 8  # pictures on the contact sheet
@@ -78,15 +81,20 @@ class Page:
     confusion: Picture | None
     confused: list[Mistake]
     by_class: rows.Table | None
-    """Recall of each class by the best setting."""
+    """Recall of each class by the best setting, the lowest first; the page shows `MOST_ROWS`."""
     wrong: list[Wrong]
     labels: Labels
     """Labels to look at, and copies."""
     more_confusions: list[Picture]
     using: Using | None
     trials: rows.Table
+    """The trials, of very many the best."""
     best_trials: rows.Table
-    """The same table with only the best trials, if there are very many."""
+    """The same table with fewer of the best."""
+    every_trial: Callable[[], rows.Table]
+    """Makes the same table with all trials, for a file."""
+    total: int
+    """Number of all trials."""
     chosen_by: str
     """By what the best are chosen: "validation accuracy"."""
     images: Picture | None
@@ -94,6 +102,11 @@ class Page:
     data_facts: list[tuple[str, str]]
     warnings: list[str]
     method: Method
+
+    @property
+    def lowest_recalls(self) -> rows.Table | None:
+        """What the page shows of `by_class`."""
+        return self.by_class and self.by_class.first(MOST_ROWS)
 
     @property
     def anchors(self) -> set[str]:
@@ -188,8 +201,10 @@ def assemble(evidence: Evidence, draw: Draw = draw_all) -> Page:
         labels=labels(evidence),
         more_confusions=shown(sketches.more_confusions),
         using=using(evidence),
-        trials=rows.trials(evidence),
+        trials=rows.trials(evidence, MOST_ROWS),
         best_trials=rows.trials(evidence, _MOST_LISTED),
+        every_trial=functools.partial(rows.trials, evidence),
+        total=len(evidence.rows),
         chosen_by=evidence.chosen_by,
         images=picture(sketches.images),
         sheet=_sheet(evidence),
