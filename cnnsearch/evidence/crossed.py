@@ -206,8 +206,8 @@ def luck_of_the_best(sides: Sequence[Answered], chosen: int, *, on_same_images: 
     return float(share * (overall[chosen] - overall.mean()))
 
 
-TOGETHER = 2**20
-"""Numbers that are computed at a time, where there are many differences."""
+TOGETHER = 2**17
+"""Numbers that are computed at a time where there are many differences: a megabyte."""
 
 
 def between_all(sides: Sequence[Answered]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from cnnsearch.evidence.configurations import is_comparable, is_missing
 from cnnsearch.evidence.importance import Importances, importances
@@ -14,6 +14,8 @@ from cnnsearch.evidence.recorded import Recorded
 from cnnsearch.evidence.space import OBJECTIVES, Axis, Objective, axis_of
 from cnnsearch.spec.axis_words import Value
 from cnnsearch.spec.stage import Stage
+
+T = TypeVar("T")
 
 LEAST_FOR_PROGRESS = 12
 """Fewest fully trained trials from which a report says how a search went."""
@@ -309,7 +311,7 @@ def searches(recorded: Recorded) -> list[Searched]:
     return [one for one in found if one.is_shown and one.attempts]
 
 
-def thinned(items: Sequence[Attempt], most: int) -> list[Attempt]:
+def thinned(items: Sequence[T], most: int) -> list[T]:
     """Pick at most `most` items, evenly spaced, in their order."""
     if len(items) <= most:
         return list(items)

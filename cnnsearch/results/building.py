@@ -150,16 +150,18 @@ def build(
     names = {trial.id: record.trial_id for trial, record in ended}
     confirmed = {trial.id: names.get(one.setting[0].id) for one in plan.contenders for trial in one.again}
     folds = folds_of(data)
-    rows = [
-        _trial_row(sweep.name, trial.stage, confirmed.get(trial.id), record, folds.get(record.data))
-        for trial, record in ended
-    ]
     ids, answers = [record.trial_id for _, record in ended], contents.answers
     if is_sealed:  # another sweep, or an earlier state of this one, may have looked at the test images
-        rows = [{name: None if name.startswith("test_") else value for name, value in row.items()} for row in rows]
         answers = [_without_test(of_trial) for of_trial in answers]
-    tables = {"trials": pa.Table.from_pylist(rows, schema=TRIALS), "epochs": _epochs(ids, contents.epochs)}
-    contents.epochs.clear()
+    columns = _of_trials(ended) | {
+        "sweep": [sweep.name] * len(ended),
+        "stage": [trial.stage for trial, _ in ended],
+        "confirms": [confirmed.get(trial.id) for trial, _ in ended],
+        **_of_folds([folds.get(record.data) for _, record in ended]),
+    }
+    columns |= {name: [None] * len(ended) for name in columns if is_sealed and name.startswith("test_")}
+    arrays = [pa.array(columns[one.name], one.type) for one in TRIALS]
+    tables = {"trials": pa.Table.from_arrays(arrays, schema=TRIALS), "epochs": _epochs(ids, contents.epochs)}
     tables["predictions"] = _predictions(data, ids, answers, [folds.get(record.data) for _, record in ended])
     contents.answers.clear()
     return tables
@@ -169,31 +171,51 @@ def _without_test(answers: Answers) -> Answers:
     return {(split, moment): one for (split, moment), one in answers.items() if split != "test"}
 
 
-def _trial_row(sweep: str, stage: str, confirms: str | None, record: Record, fold: Fold | None) -> dict[str, Any]:
-    settings: Settings = record.settings
-    best, before = record.best, record.before
+def _of_folds(folds: Sequence[Fold | None]) -> dict[str, list[Any]]:
+    """The columns that say which fold each trial had."""
+    return {name: [fold and getattr(fold, name) for fold in folds] for name in ("fold", "repeat")}
+
+
+_OF_SETTINGS = [name for name in TRIALS.names if name in Settings.model_fields and name not in GROUPS]
+_OF_RECORD = [name for name in TRIALS.names if name in Record.model_fields]
+
+
+def _of_trials(ended: Sequence[tuple[Trial, Record]]) -> dict[str, list[Any]]:
+    """The columns that records hold: name -> the value of each trial."""
+    records = [record for _, record in ended]
     # What an older version did not record stays null: there, `Settings` has the present default.
-    columns = {**settings.model_dump(exclude_unset=True), **record.model_dump(exclude={"settings", "best", "before"})}
-    columns |= {"sweep": sweep, "stage": stage, "confirms": confirms, "status": record.status.value}
-    columns |= {"fold": fold and fold.fold, "repeat": fold and fold.repeat}
-    columns |= {"precision": record.precision or settings.precision}
+    settings = [(record.settings, record.settings.model_fields_set) for record in records]
+    columns = {
+        name: [getattr(one, name) if name in known else None for one, known in settings] for name in _OF_SETTINGS
+    }
+    columns["code"] = [one.code or None for one, _ in settings]
     for group in GROUPS:
-        args = getattr(settings, group)
-        columns[group] = json.dumps(args, sort_keys=True) if args else None
-    for name in Measures.model_fields:
-        columns[name] = getattr(best, name) if best else None
-        columns[f"{name}_before"] = getattr(before, name) if before else None
-    return {name: columns.get(name) for name in TRIALS.names}
+        args = [getattr(one, group) for one, _ in settings]
+        columns[group] = [json.dumps(one, sort_keys=True) if one else None for one in args]
+    columns |= {name: [getattr(record, name) for record in records] for name in _OF_RECORD}
+    columns["status"] = [record.status.value for record in records]
+    columns["precision"] = [record.precision or record.settings.precision for record in records]
+    for moment, suffix in (("best", ""), ("before", "_before")):
+        measured = [getattr(record, moment) for record in records]
+        for name in Measures.model_fields:
+            if name + suffix in TRIALS.names:
+                columns[name + suffix] = [one and getattr(one, name) for one in measured]
+    return columns
 
 
-def _epochs(ids: Sequence[str], parts: Sequence[Epochs]) -> pa.Table:
-    """Build the table of all epochs, given those of these trials in parts."""
+def _epochs(ids: Sequence[str], parts: list[Epochs]) -> pa.Table:
+    """Build the table of all epochs, given those of these trials in parts; these are gone afterwards."""
     counts = [count for part in parts for count in part.counts]
     rows = pa.concat_tables([COLUMNS.empty_table(), *(part.rows for part in parts)])
-    column = pa.DictionaryArray.from_arrays(
-        np.repeat(np.arange(len(ids), dtype=np.int32), counts), pa.array(ids, pa.string())
-    )
-    return rows.add_column(0, EPOCHS.field("trial_id"), column.cast(pa.string())).combine_chunks()
+    parts.clear()
+    places = pa.array(np.repeat(np.arange(len(ids), dtype=np.int32), counts))
+    columns = [pa.DictionaryArray.from_arrays(places, pa.array(ids, pa.string())).cast(pa.string())]
+    nothing = pa.nulls(len(rows), pa.float64())
+    for _ in COLUMNS:  # one by one, so that what they were made from is free again
+        column = rows.column(0)
+        columns.append(nothing if column.null_count == len(rows) else column.combine_chunks())
+        rows = rows.remove_column(0)
+    return pa.Table.from_arrays(columns, schema=EPOCHS)
 
 
 def _predictions(

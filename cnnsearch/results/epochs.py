@@ -91,7 +91,16 @@ def _parsed(contents: Sequence[bytes]) -> Epochs | None:
         rows = pj.read_json(pa.BufferReader(b"".join(contents)), pj.ReadOptions(use_threads=False), how)
     except pa.ArrowInvalid:
         return None
-    return Epochs(rows, counts) if len(rows) == sum(counts) and _fits(rows) else None
+    return Epochs(_slim(rows), counts) if len(rows) == sum(counts) and _fits(rows) else None
+
+
+def _slim(rows: pa.Table) -> pa.Table:
+    """The same rows, in which all columns without a number share their memory: most metrics are in few sweeps."""
+    nothing = pa.nulls(len(rows), pa.float64())
+    for index, name in enumerate(rows.column_names):
+        if rows[name].null_count == len(rows):
+            rows = rows.set_column(index, name, nothing)
+    return rows
 
 
 def _fits(rows: pa.Table) -> bool:
