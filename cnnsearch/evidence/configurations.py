@@ -222,13 +222,15 @@ def matched(
 
 def preferred(configurations: Sequence[Configuration], axis: str) -> Value:
     """The value of an axis whose configurations are the best on average, on validation."""
-    return max(distinct(configurations, axis), key=lambda value: mean_validation(configurations, axis, value))
+    return max(distinct(configurations, axis), key=mean_worths(configurations, axis).__getitem__)
 
 
-def mean_validation(configurations: Sequence[Configuration], axis: str, value: Value) -> float:
-    """Mean `worth` of the configurations that have this value of an axis."""
-    scores = [c.worth for c in configurations if c.values[axis] == value]
-    return sum(scores) / len(scores)
+def mean_worths(configurations: Iterable[Configuration], axis: str) -> dict[Value, float]:
+    """Value of an axis -> mean `worth` of the configurations that have it."""
+    worths: dict[Value, list[float]] = {}
+    for one in configurations:
+        worths.setdefault(one.values[axis], []).append(one.worth)
+    return {value: sum(some) / len(some) for value, some in worths.items()}
 
 
 def distinct(configurations: Iterable[Configuration], axis: str) -> list[Value]:

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from cnnsearch.evidence import compared, crossed
-from cnnsearch.evidence.configurations import Matching, distinct, is_missing
+from cnnsearch.evidence.configurations import Matching, distinct, is_missing, mean_worths, preferred
 from cnnsearch.evidence.evidence import Evidence
 from tests.report import factory
 
@@ -61,6 +61,17 @@ def test_compared_all_at_once_settings_are_what_they_are_one_by_one(
     assert found == [Evidence(evidence.tables).compare(pairs) for pairs in every]
     assert {one.basis for one in found if one} == {"seeds", "pairs"}
     assert None in found
+
+
+def test_the_preferred_value_is_the_best_on_average() -> None:
+    configurations = Evidence(factory.part1(seeds=(0, 1))).stage("grid")
+    for axis in ("model", "lr", "batch_size"):
+        found = mean_worths(configurations, axis)
+        assert list(found) == list(dict.fromkeys(one.values[axis] for one in configurations))
+        for value, worth in found.items():
+            of_value = [one.worth for one in configurations if one.values[axis] == value]
+            assert worth == sum(of_value) / len(of_value)
+        assert found[preferred(configurations, axis)] == max(found.values())
 
 
 def test_what_a_table_has_where_nothing_was_recorded() -> None:
