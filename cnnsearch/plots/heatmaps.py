@@ -244,6 +244,8 @@ def _draw_dots(evidence: Evidence, configurations: Sequence[Configuration], axis
         ends.append((points[-1][1].value, model, colour))
     if as_scale and min(values) > 0 and max(values) / min(values) > 50:  # type: ignore[operator,type-var]
         axes.set_xscale("log")
+        axes.xaxis.set_major_formatter(lambda value, _: format_value(float(f"{value:.3g}")))
+        axes.xaxis.set_minor_formatter(lambda *_: "")
     if not as_scale:
         axes.set_xlim(-0.5, len(values) - 0.5)
         names = [style.shorten(format_value(value), 16) for value in values]

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from cnnsearch.data.dataset import SHEET_CLASSES
 from cnnsearch.data.splits import in_words
 from cnnsearch.evidence.axes import main_stage, map_axes
 from cnnsearch.evidence.comparisons import Score
@@ -99,6 +100,7 @@ class Page:
     """By what the best are chosen: "validation accuracy"."""
     images: Picture | None
     sheet: list[tuple[str, list[str]]]
+    sheet_heading: str
     data_facts: list[tuple[str, str]]
     warnings: list[str]
     method: Method
@@ -208,6 +210,7 @@ def assemble(evidence: Evidence, draw: Draw = draw_all) -> Page:
         chosen_by=evidence.chosen_by,
         images=picture(sketches.images),
         sheet=_sheet(evidence),
+        sheet_heading=_sheet_heading(evidence),
         data_facts=_data_facts(data, sweep.data),
         warnings=[str(warning) for warning in data.get("warnings") or []]
         + _damage(evidence)
@@ -312,7 +315,14 @@ def _continued(evidence: Evidence, stage: str, picture: Picture | None) -> Conti
 
 def _sheet(evidence: Evidence) -> list[tuple[str, list[str]]]:
     sheet = evidence.tables.pictures.get("sheet") or {}
-    return [(str(name), list(images)[:_MOST_OF_A_CLASS]) for name, images in sheet.items() if images]
+    shown = [(str(name), list(images)[:_MOST_OF_A_CLASS]) for name, images in sheet.items() if images]
+    return shown[:SHEET_CLASSES]
+
+
+def _sheet_heading(evidence: Evidence) -> str:
+    classes = len(evidence.classes)
+    which = "each class" if classes <= SHEET_CLASSES else f"the first {SHEET_CLASSES} of {classes:,} classes"
+    return f"Some images of {which}"
 
 
 def _data_facts(data: dict[str, Any], spec: DataSpec) -> list[tuple[str, str]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +21,7 @@ from cnnsearch.results.folder import Results
 from cnnsearch.results.folds import Fold, fold_fingerprints, folds_of
 from cnnsearch.results.parquet import EPOCHS, PREDICTIONS, TRIALS
 from cnnsearch.results.record import Measures, Record
+from cnnsearch.results.trial_folder import TrialFolder
 from cnnsearch.spec.arguments import GROUPS
 from cnnsearch.spec.settings import Settings
 from cnnsearch.spec.sweep import Sweep
@@ -58,34 +60,45 @@ def contents_of(
     if has_circle(parents):
         return found, dict.fromkeys(parents, "trials start from each other in a circle")
     records = {record.trial_id: record for _, record in ended}
-    odd: dict[str, str] = {}
-    for folders, epochs in read_epochs([results.trial(id_) for id_ in records]):
-        if isinstance(epochs, ResultsError):
-            odd[folders[0].path.name] = str(epochs)
-            continue
-        numbers = np.split(epochs.rows["epoch"].to_numpy(), np.cumsum(epochs.counts)[:-1])
-        for folder, of_trial in zip(folders, numbers, strict=True):
-            if of_trial.max(initial=0) > records[folder.path.name].settings.epochs:
-                odd[folder.path.name] = f"{folder.epochs_file} has more epochs than the trial"
-        found.epochs.append(epochs)
+    folders = [results.trial(id_) for id_ in records]
+    with ThreadPoolExecutor(1) as beside:  # Arrow parses beside Python
+        parts = beside.submit(lambda: [*read_epochs(folders)])
+        odd = _read_answers(folders, records, data, found.answers)
+        for some, epochs in parts.result():
+            if isinstance(epochs, ResultsError):
+                odd[some[0].path.name] = str(epochs)
+                continue
+            numbers = np.split(epochs.rows["epoch"].to_numpy(), np.cumsum(epochs.counts)[:-1])
+            for folder, of_trial in zip(some, numbers, strict=True):
+                if of_trial.max(initial=0) > records[folder.path.name].settings.epochs:
+                    odd[folder.path.name] = f"{folder.epochs_file} has more epochs than the trial"
+            found.epochs.append(epochs)
+    return found, odd
+
+
+def _read_answers(
+    folders: Sequence[TrialFolder], records: Mapping[str, Record], data: dict[str, Any], found: list[Answers]
+) -> dict[str, str]:
+    """Read the predictions of trials into `found`; returns trial id -> what is wrong with those that do not fit."""
     sizes = {split: len(listed["names"]) for split, listed in data.get("examples", {}).items()}
     folds = folds_of(data)
-    for id_, record in records.items():
-        folder = results.trial(id_)
+    odd: dict[str, str] = {}
+    for folder in folders:
+        id_ = folder.path.name
         try:
             answers = folder.predictions()
         except ResultsError as error:
-            odd.setdefault(id_, str(error))
+            odd[id_] = str(error)
             continue
-        fold = folds.get(record.data)
+        fold = folds.get(records[id_].data)
         for (split, moment), (predicted, _) in answers.items():
             size = len(fold.validates) if fold and split == "val" else sizes.get(split)
             classes = int(predicted.max(initial=-1)) + 1
             if len(predicted) != size or classes > len(data["classes"]):
                 what = f"{len(predicted):,} answers of {classes:,} or more classes for {split}/{moment}"
-                odd.setdefault(id_, f"{folder.predictions_file} does not fit data.json: it has {what}")
-        found.answers.append(answers)
-    return found, odd
+                odd[id_] = f"{folder.predictions_file} does not fit data.json: it has {what}"
+        found.append(answers)
+    return odd
 
 
 def ended_trials(

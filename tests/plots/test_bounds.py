@@ -173,6 +173,12 @@ def test_a_front_of_very_many_trials_is_bounded(monkeypatch: pytest.MonkeyPatch)
     assert marks_in(plots.pareto_front(found), "front") == 2
 
 
+def shown_texts(figure: Figure) -> list[str]:
+    """The texts of a figure as they are when it is drawn."""
+    plots.to_svg(figure, "drawn")
+    return texts(figure)
+
+
 def rates(count: int) -> Tables:
     """One model at very many learning rates."""
     grid = [float(f"{1e-5 * 10 ** (index / count * 4):.6g}") for index in range(count)]
@@ -189,6 +195,8 @@ def test_dots_along_an_axis_are_bounded_and_the_best_among_them(count: int) -> N
     assert drawing is not None
     assert marks_in(figure) == min(count, MOST_POINTS)
     assert ("Of more than 500 settings the best are drawn" in drawing.caption) == (count > MOST_POINTS)
+    assert {"1e-5", "0.0001", "0.01"} <= set(shown_texts(figure))
+    assert not any("mathdefault" in text for text in shown_texts(figure))
     (line,) = figure.axes[0].lines
     best = sorted(evidence.configurations, key=lambda one: (-one.worth, one.order))[:50]
     assert {one.values["lr"] for one in best} <= set(np.asarray(line.get_xdata()).tolist())

@@ -62,3 +62,16 @@ def test_tables_of_very_many_rows_are_cut_short_on_the_page_and_whole_in_files(m
     monkeypatch.setattr("cnnsearch.report.page._MOST_LISTED", 2)
     text = markdown.render(assemble(evidence, lambda drawings: {}))
     assert "The 2 best of 8 trials by validation accuracy; trials.parquet has all." in text
+
+
+def test_of_very_many_classes_the_first_have_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    tables = factory.one_trial()
+    sheet = {name: ["UE5H"] for name in tables.data["classes"]}
+    evidence = Evidence(replace(tables, pictures={"sheet": sheet}))
+    text = html.render(assemble(evidence, lambda drawings: {}))
+    assert "<h3>Some images of each class</h3>" in text
+    assert text.count("base64,UE5H") == 10
+    monkeypatch.setattr("cnnsearch.report.page.SHEET_CLASSES", 4)
+    text = html.render(assemble(evidence, lambda drawings: {}))
+    assert "<h3>Some images of the first 4 of 10 classes</h3>" in text
+    assert text.count("base64,UE5H") == 4
