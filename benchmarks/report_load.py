@@ -1,9 +1,15 @@
 """Report and tables for very many trials: records are made up, through the package's own writer, and read in the time
-measured, by `python -m cnnsearch.report` as a process of its own. There is nothing to compare with."""
+measured, by `python -m cnnsearch.report` as a process of its own. There is nothing to compare with.
+
+    python -m benchmarks.report_load                            10,000 trials of 100 epochs: a minute or two
+    python -m benchmarks.report_load --trials 1000 --search     settings drawn at random, as a search has them
+"""
 
 from __future__ import annotations
 
+import argparse
 import os
+import resource
 import sys
 import tempfile
 from collections.abc import Callable
@@ -50,9 +56,9 @@ def measure(scale: Scale, rounds: int, say: Callable[[str], None]) -> Any:
     return {"work": f"{trials:,} trials of {epochs} epochs, read and reported", "scale": scale, "rows": rows}
 
 
-def write_results(folder: Path, trials: int, epochs: int) -> None:
-    """A results folder of a sweep that was never run."""
-    sweep = make_sweep(trials, epochs)
+def write_results(folder: Path, trials: int, epochs: int, *, search: bool = False) -> None:
+    """A results folder of a sweep that was never run: a grid, or settings drawn at random."""
+    sweep = make_search(trials, epochs) if search else make_sweep(trials, epochs)
     results = Results(folder)
     results.trials_path.mkdir(parents=True)
     rng = np.random.default_rng(0)
@@ -81,6 +87,20 @@ def make_sweep(trials: int, epochs: int) -> Sweep:
     train = {"epochs": epochs}
     stages = [{"name": "grid", "space": space}]
     return Sweep.model_validate({"name": NAME, "train": train, "seeds": list(range(seeds)), "stages": stages})
+
+
+def make_search(trials: int, epochs: int) -> Sweep:
+    """A sweep of that many settings, each with one seed, drawn from a space with ranges."""
+    space = {
+        "model": {"choice": ["plain", "residual"]},
+        "lr": {"loguniform": [1e-5, 0.1]},
+        "batch_size": {"choice": [16, 32, 64]},
+        "dropout": {"uniform": [0.0, 0.6]},
+        "optimizer": {"choice": ["adam", "sgd"]},
+        "momentum": {"uniform": [0.5, 0.99], "when": {"optimizer": ["sgd"]}},
+    }
+    stages = [{"name": "search", "search": {"method": "random", "trials": trials}, "space": space}]
+    return Sweep.model_validate({"name": NAME, "train": {"epochs": epochs}, "stages": stages})
 
 
 def _data(labels: dict[str, NDArray[np.int64]]) -> dict[str, Any]:
@@ -134,3 +154,36 @@ def _write_trial(
             host="made-up",
         )
     )
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Measure one size, and print what it costs; 1 where the command failed."""
+    made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("--trials", type=int, default=SIZES["full"][0], help="of a grid a multiple of 40")
+    made.add_argument("--epochs", type=int, default=SIZES["full"][1], help="of a trial")
+    made.add_argument("--search", action="store_true", help="draw settings at random in place of a grid")
+    options = made.parse_args(arguments)
+    with tempfile.TemporaryDirectory(prefix="cnnsearch-benchmark-") as scratch:
+        folder = Path(scratch) / "results" / NAME
+        write_results(folder, options.trials, options.epochs, search=options.search)
+        print(f"{options.trials:,} trials of {options.epochs} epochs", flush=True)
+        for name in ("tables and report", "report, tables kept"):
+            before = _cpu_seconds()
+            done = run([sys.executable, "-m", "cnnsearch.report", str(folder)], Path(scratch) / "log.txt")
+            if done.failure:
+                print(f"{name}: {done.failure}")
+                return 1
+            spent, page = _cpu_seconds() - before, (folder / "report.html").stat().st_size
+            told = f"{spent:6.1f} s of CPU {done.seconds:6.1f} s {done.peak_bytes / 1e6:6.0f} MB"
+            print(f"{name:<20} {told}   a page of {page / 1e6:.1f} MB", flush=True)
+    return 0
+
+
+def _cpu_seconds() -> float:
+    """Of all processes that this one has started and that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -9,7 +9,7 @@ from typing import Any
 
 from cnnsearch import data as images
 from cnnsearch.checking import Checked
-from cnnsearch.data.dataset import Dataset, png
+from cnnsearch.data.dataset import SHEET_CLASSES, Dataset, png
 from cnnsearch.execution.machine import software
 from cnnsearch.prepare import Prepared
 from cnnsearch.results.kept_code import keep
@@ -87,9 +87,10 @@ def write_pictures(results: ResultsPlace, dataset: Dataset, examples: list[str])
     `examples` are the names of the images that it shows, beside those of the contact sheet.
     """
     rows = {name: row for row, name in enumerate(dataset.names)}
+    train = dataset.indices["train"]
     sheet = {
-        name: [row for row in dataset.indices["train"] if dataset.labels[row] == label][:SHEET_IMAGES]
-        for label, name in enumerate(dataset.classes)
+        name: train[dataset.labels[train] == label][:SHEET_IMAGES]
+        for label, name in enumerate(dataset.classes[:SHEET_CLASSES])
     }
     encoded = functools.partial(_encoded, dataset)
     pictures = {

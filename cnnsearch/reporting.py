@@ -68,7 +68,7 @@ def report(
     as_json: AsJson = False,
 ) -> None:
     """Make the report again from results alone; of several results folders, one that compares them."""
-    from cnnsearch.report.beside import Beside
+    from cnnsearch.report.beside import Beside, recorded_trials
 
     with answering(as_json) as answer, one_clear_message(), Steps() as steps, Beside() as second:
         if from_ is not None:
@@ -82,7 +82,7 @@ def report(
             raise RequestError("say what to report on: a folder of results, or trials of another tool with --from")
         steps("reading the results")
         if len(results) == 1 and os.path.isdir(results[0]):
-            second.start()  # it imports what draws while this process does
+            second.start(recorded_trials(results[0]))  # it imports what draws while this process does
         from cnnsearch.evidence.evidence import Evidence
         from cnnsearch.report import compare, paper, write, write_page
         from cnnsearch.report.comparison import beside, refuse_out, refuse_repeats

@@ -218,7 +218,7 @@ def _look_ahead(queue: Queue, ready: Prepared, beside: Beside) -> None:
     Then it has a head start while the executor ends.
     """
     left = queue.plan.total - queue.plan.lost - len(queue.outcomes)
-    if left <= ready.layout.trials_at_once and beside.start():
+    if left <= ready.layout.trials_at_once and beside.start(queue.plan.total):
         threading.Thread(target=report.import_all, daemon=True).start()
     if queue.is_exhausted and not ready.is_remote:
         with contextlib.suppress(CnnsearchError, OSError):  # it is said when the report is made

@@ -87,7 +87,7 @@ def shorten(put: Callable[[Any, str, Any], None]) -> None:
     put(*TIMINGS)
 
 
-ALONE = (Beside, "start", lambda self: None)
+ALONE = (Beside, "start", lambda self, trials=0: None)
 """What `setattr` takes to have no process beside this one."""
 TIMINGS = (prepare, "calibrate", calibrate)
 """What `setattr` takes to leave out timings alone."""

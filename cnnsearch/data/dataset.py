@@ -23,6 +23,9 @@ from cnnsearch.spec.data import ChosenJpeg, ChosenSplit, FillSplit
 from cnnsearch.storage.checksums import canonical_json
 from cnnsearch.words import plural, printable
 
+SHEET_CLASSES = 100
+"""Most classes that a report shows images of; of more, the first."""
+
 SPLIT_WORDS = {"train": "training", "val": "validation", "test": "test"}
 """Split -> the word that messages and plots use for it."""
 

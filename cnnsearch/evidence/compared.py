@@ -1,8 +1,8 @@
-"""Settings and what can be said of two of them: the part of the evidence that axes, families and verdicts build on."""
+"""What can be said of two settings: the part of the evidence that axes, families and verdicts build on."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 
 import numpy as np
@@ -11,118 +11,18 @@ from numpy.typing import NDArray
 from cnnsearch import stats
 from cnnsearch.evidence import by_fold, crossed, resampled
 from cnnsearch.evidence.comparisons import LEAST_PAIRS, LEAST_SEEDS, Basis, Comparison, Score
-from cnnsearch.evidence.configurations import Configuration, axes_in, axis_values, collect
+from cnnsearch.evidence.configurations import Configuration
 from cnnsearch.evidence.crossed import Answered
-from cnnsearch.evidence.folded import Folded
-from cnnsearch.evidence.searches import Attempt, Searched, searches
+from cnnsearch.evidence.named import Named
 from cnnsearch.scores import resamples
-from cnnsearch.spec.arguments import ARGS
-from cnnsearch.spec.axis_words import describe, rounded
-from cnnsearch.spec.confirm import CONFIRM
 from cnnsearch.spec.metric import DEFAULT, METRICS, Metric
-from cnnsearch.spec.values import Values
 
 MOST_KEPT_BYTES = 64 * 1024**2
 """Memory for means over seeds that are kept; of more settings or examples, the others are computed each time."""
 
 
-class Compared(Folded):
-    """The settings of a sweep, their scores, and comparisons between them."""
-
-    @cached_property
-    def configurations(self) -> list[Configuration]:
-        """Finished configurations, in the order of the table."""
-        return collect(self.tables)
-
-    @cached_property
-    def by_key(self) -> dict[str, Configuration]:
-        """Key -> configuration."""
-        return {c.key: c for c in self.configurations}
-
-    @cached_property
-    def stages(self) -> list[str]:
-        """Names of the stages that have finished configurations, in the order of the sweep."""
-        planned = [stage.name for stage in self.tables.sweep.stages]
-        present = list(dict.fromkeys(c.stage for c in self.configurations))
-        return [name for name in planned if name in present] + [name for name in present if name not in planned]
-
-    def stage(self, name: str) -> list[Configuration]:
-        """The finished configurations of a stage."""
-        return [c for c in self.configurations if c.stage == name]
-
-    def continues(self, name: str) -> bool:
-        """Whether the stage carries weights over from another, and is more than a repetition."""
-        return name != CONFIRM.name and any(c.parent is not None for c in self.stage(name))
-
-    @cached_property
-    def fresh_stages(self) -> list[str]:
-        """The stages that train settings of their own from scratch: they neither continue others nor repeat them."""
-        return [name for name in self.stages if name != CONFIRM.name and not self.continues(name)]
-
-    def space(self, name: str) -> dict[str, Values]:
-        """A stage's space as the sweep file gives it: axis -> values. Empty for a stage that is not in the sweep."""
-        return next((stage.space for stage in self.tables.sweep.stages if stage.name == name), {})
-
-    def axes(self, name: str) -> list[str]:
-        """The axes a stage itself varies, in the order of its space; never the seed.
-
-        Axes that a stage only inherits from its parents are not its own, though they differ between its configurations.
-        """
-        configurations = self.stage(name)
-        known = axes_in(c.values for c in configurations)
-        varying = [a for a in known if len({c.values[a] for c in configurations}) > 1]
-        space = list(self.space(name))
-        own = [axis for axis in space if axis in varying]
-        return own if space else varying
-
-    @cached_property
-    def varying(self) -> list[str]:
-        """The axes that differ between any two trials, finished or not: what a label has to mention."""
-        rows = [axis_values(row) for row in self.rows]
-        return [axis for axis in axes_in(rows) if len({row[axis] for row in rows}) > 1]
-
-    def label(self, configuration: Configuration, *, omit: Iterable[str] = (), separator: str = ", ") -> str:
-        """A configuration in words, by the axes that vary: "residual, lr 0.001, batch 16, no dropout"."""
-        omitted = set(omit)
-        omitted |= self.without_part.get(configuration.key, set())
-        axes = [axis for axis in self.varying if axis not in omitted]
-        # If configurations differ in no axis, say what kind this one is.
-        axes = axes or [axis for axis in ("model", "lr", "batch_size") if axis not in omitted]
-        values = configuration.values
-        axes = [axis for axis in axes if values[axis] is not None or not axis.startswith(ARGS)]
-        return separator.join(describe(axis, values[axis]) for axis in axes)
-
-    @cached_property
-    def without_part(self) -> dict[str, set[str]]:
-        """Key -> the axes of its search that do not apply to it, such as the momentum of adam."""
-        return {
-            id_: {axis.name for axis in search.axes} - set(one.values) for id_, (search, one) in self.attempts.items()
-        }
-
-    @cached_property
-    def attempts(self) -> dict[str, tuple[Searched, Attempt]]:
-        """Id of each trial that a search suggested, or that confirms one -> the search, and the suggested trial."""
-        found = {one.trial_id: (search, one) for search in self.searches if search.is_search for one in search.attempts}
-        again = {id_: found[c.confirms] for c in self.configurations if c.confirms in found for id_ in c.trial_ids}
-        return found | again
-
-    def brief(self, configuration: Configuration, room: int) -> str:
-        """Name a suggested configuration in about `room` characters: its number, and rounded values of the axes that
-        matter most.
-        """
-        search, attempt = self.attempts[configuration.key]
-        parts = [f"trial {attempt.number:,}"]
-        for axis in search.telling:
-            if axis.name in attempt.values and axis.name != "model":
-                part = describe(axis.name, rounded(attempt.values[axis.name]))
-                if len(" · ".join([*parts, part])) <= room:
-                    parts.append(part)
-        return " · ".join(parts)
-
-    @cached_property
-    def searches(self) -> list[Searched]:
-        """The stages that were searched, or in which trials were stopped early."""
-        return searches(self)
+class Compared(Named):
+    """Scores of the settings of a sweep, and comparisons between them."""
 
     def correct(
         self, configuration: Configuration, split: str | None = None, moment: str = "best"
@@ -295,7 +195,7 @@ class Compared(Folded):
             return self.compare_by_fold(pairs)
         seeds, basis, worth = fewest_seeds(pairs), basis_of(pairs), self._worth(self.judged_on)
         if basis == "pairs":
-            return self._compare_means(pairs, seeds, worth)
+            return self._compare_means([pairs])[0]
         tables = [(self.observed(a), self.observed(b)) for a, b in pairs]
         known = [(a, b) for a, b in tables if a is not None and b is not None]
         if not known or len(known) != len(tables):
@@ -312,14 +212,43 @@ class Compared(Folded):
             return Comparison.of(_whole(known), found, basis, seeds)
         return Comparison.of(_whole(known), _of_networks(known, worth), basis, seeds)
 
-    def _compare_means(self, pairs: Pairs, seeds: int, worth: int) -> Comparison | None:
-        """See `compare`: each pair is one repetition, with its seeds averaged."""
-        means = [(self._mean(a), self._mean(b)) for a, b in pairs]
-        known = [(a, b) for a, b in means if a is not None and b is not None]
-        if len(known) != len(means):
-            return None
-        found = crossed.differs_from_zero(Answered.of(np.stack([a - b for (a, _), (b, _) in known]), worth))
-        return Comparison.of([(a, b) for (_, a), (_, b) in known], found, "pairs", seeds)
+    def compare_all(self, every: Sequence[Pairs]) -> list[Comparison | None]:
+        """`compare` of each of these: an axis with many values has very many."""
+        if self.is_by_fold(self.judged_on):
+            return [self.compare(pairs) for pairs in every]
+        found: list[Comparison | None] = [None] * len(every)
+        alike: dict[int, list[int]] = {}
+        for index, pairs in enumerate(every):
+            if basis_of(pairs) == "pairs":
+                alike.setdefault(len(pairs), []).append(index)
+            else:
+                found[index] = self.compare(pairs)
+        for count, indices in alike.items():
+            step = max(1, crossed.TOGETHER // (count * max(1, self.size(self.judged_on))))
+            for start in range(0, len(indices), step):
+                some = indices[start : start + step]
+                for index, comparison in zip(some, self._compare_means([every[i] for i in some]), strict=True):
+                    found[index] = comparison
+        return found
+
+    def _compare_means(self, every: Sequence[Pairs]) -> list[Comparison | None]:
+        """See `compare`: each pair is one repetition, with its seeds averaged. All have as many pairs."""
+        means = {one.key: self._mean(one) for pairs in every for pair in pairs for one in pair}
+        known = {key: mean for key, mean in means.items() if mean is not None}
+        whole = [pairs for pairs in every if all(one.key in known for pair in pairs for one in pair)]
+        if not whole:
+            return [None] * len(every)
+        at = {key: place for place, key in enumerate(known)}
+        table = np.stack([by_image for by_image, _ in known.values()])
+        a, b = (np.array([[at[pair[side].key] for pair in pairs] for pairs in whole]) for side in (0, 1))
+        crosses = crossed.all_differ_from_zero(table[a] - table[b], self._worth(self.judged_on))
+        judged = {
+            id(pairs): Comparison.of(
+                [(known[one.key][1], known[other.key][1]) for one, other in pairs], found, "pairs", fewest_seeds(pairs)
+            )
+            for pairs, found in zip(whole, crosses, strict=True)
+        }
+        return [judged.get(id(pairs)) for pairs in every]
 
     def _mean(self, configuration: Configuration) -> tuple[NDArray[np.float64], float] | None:
         """What a setting is compared by, as a mean over its seeds: for each example, and over all.

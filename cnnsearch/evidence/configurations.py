@@ -11,7 +11,6 @@ from typing import Any
 
 import pandas as pd
 
-from cnnsearch.results.tables import Tables
 from cnnsearch.spec.arguments import ARGS, GROUPS, plain_value
 from cnnsearch.spec.axis_words import Value
 from cnnsearch.spec.metric import ADDED as ADDED_METRICS, DEFAULT, METRICS
@@ -123,13 +122,17 @@ def axes_in(every: Iterable[Mapping[str, Value]]) -> tuple[str, ...]:
     return (AXES[0], *args, *AXES[1:])
 
 
-def collect(tables: Tables) -> list[Configuration]:
-    """Group the finished trials into configurations, in the order of the table."""
-    rows = tables.trials.to_dict("records")
+def collect(rows: Sequence[Mapping[Any, Any]], values: Sequence[Mapping[str, Value]]) -> list[Configuration]:
+    """Group the finished trials into configurations, in the order of the table.
+
+    Args:
+        rows: of the table of trials.
+        values: the hyperparameters of each row.
+    """
     cell: dict[str, tuple[Any, ...]] = {}
-    for row in rows:
-        cell[str(row["trial_id"])] = (row["stage"], _metric(row), *axis_values(row).items())
-    members: dict[tuple[Any, ...], list[tuple[int, dict[Any, Any]]]] = {}
+    for row, of_row in zip(rows, values, strict=True):
+        cell[str(row["trial_id"])] = (row["stage"], _metric(row), *of_row.items())
+    members: dict[tuple[Any, ...], list[tuple[int, Mapping[Any, Any]]]] = {}
     for order, row in enumerate(rows):
         if not is_comparable(row):
             continue
@@ -140,8 +143,9 @@ def collect(tables: Tables) -> list[Configuration]:
     configurations = []
     for (_, parent_cell), group in members.items():
         by_seed = sorted(group, key=lambda member: (_seed(member[1]), member[0]))
+        of_first = values[by_seed[0][0]]
         configurations.append(
-            _configuration(by_seed, first.get(parent_cell, parent_cell), min(order for order, _ in group))
+            _configuration(by_seed, of_first, first.get(parent_cell, parent_cell), min(order for order, _ in group))
         )
     return configurations
 
@@ -159,7 +163,9 @@ def _seed(row: Mapping[Any, Any]) -> int:
     return 0 if is_missing(row["seed"]) else int(row["seed"])
 
 
-def _configuration(group: list[tuple[int, dict[Any, Any]]], parent: Any, order: int) -> Configuration:
+def _configuration(
+    group: list[tuple[int, Mapping[Any, Any]]], values: Mapping[str, Value], parent: Any, order: int
+) -> Configuration:
     rows = [row for _, row in group]
     scores = {}
     for column in _SCORES:
@@ -170,7 +176,7 @@ def _configuration(group: list[tuple[int, dict[Any, Any]]], parent: Any, order: 
         key=str(rows[0]["trial_id"]),
         order=order,
         stage=str(rows[0]["stage"]),
-        values=axis_values(rows[0]),
+        values=values,
         trial_ids=tuple(str(row["trial_id"]) for row in rows),
         seeds=tuple(_seed(row) for row in rows),
         parent=parent if isinstance(parent, str) else None,
@@ -193,14 +199,17 @@ class Matching:
 
     def __init__(self, configurations: Sequence[Configuration], axis: str) -> None:
         """Sort the configurations by this axis, once for all pairs of its values."""
-        self._sorted: dict[Value, list[tuple[tuple[object, ...], Configuration]]] = {}
+        self._sorted: dict[Value, list[tuple[int, Configuration]]] = {}
+        numbers: dict[tuple[object, ...], int] = {}
         for one in configurations:
             rest = (one.parent, *((a, v) for a, v in one.values.items() if a != axis))
-            self._sorted.setdefault(one.values[axis], []).append((rest, one))
+            number = numbers.setdefault(rest, len(numbers))
+            self._sorted.setdefault(one.values[axis], []).append((number, one))
+        self._by_rest = {value: dict(found) for value, found in self._sorted.items()}
 
     def pairs(self, value: Value, other: Value) -> list[tuple[Configuration, Configuration]]:
         """Pairs of configurations: the first has `value`, the second `other`, and all else is the same."""
-        have = dict(self._sorted.get(other, ()))
+        have = self._by_rest.get(other, {})
         return [(one, have[rest]) for rest, one in self._sorted.get(value, ()) if rest in have]
 
 
@@ -213,13 +222,15 @@ def matched(
 
 def preferred(configurations: Sequence[Configuration], axis: str) -> Value:
     """The value of an axis whose configurations are the best on average, on validation."""
-    return max(distinct(configurations, axis), key=lambda value: mean_validation(configurations, axis, value))
+    return max(distinct(configurations, axis), key=mean_worths(configurations, axis).__getitem__)
 
 
-def mean_validation(configurations: Sequence[Configuration], axis: str, value: Value) -> float:
-    """Mean `worth` of the configurations that have this value of an axis."""
-    scores = [c.worth for c in configurations if c.values[axis] == value]
-    return sum(scores) / len(scores)
+def mean_worths(configurations: Iterable[Configuration], axis: str) -> dict[Value, float]:
+    """Value of an axis -> mean `worth` of the configurations that have it."""
+    worths: dict[Value, list[float]] = {}
+    for one in configurations:
+        worths.setdefault(one.values[axis], []).append(one.worth)
+    return {value: sum(some) / len(some) for value, some in worths.items()}
 
 
 def distinct(configurations: Iterable[Configuration], axis: str) -> list[Value]:

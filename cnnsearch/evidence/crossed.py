@@ -50,16 +50,23 @@ class Answered(NamedTuple):
 
         With one replicate nothing is known of the variance between them: it is 0. See `worth` for other tables.
         """
-        replicates, columns = table.shape
-        images = worth or columns
-        by_image = table.mean(axis=0)
+        replicates = len(table)
         if replicates < 2:
-            return cls(by_image, replicates, 0.0, 0.0, 0.0, worth)
-        by_replicate = table.mean(axis=1)
-        between = float(by_replicate.var(ddof=1)) / replicates
-        rest = table - by_image - by_replicate[:, None] + by_image.mean()
-        single = float(np.sum(rest**2)) / max(1, (replicates - 1) * (columns - 1)) / (replicates * images)
-        return cls(by_image, replicates, between, single, replicates - 1.0, worth)
+            return cls(table.mean(axis=0), replicates, 0.0, 0.0, 0.0, worth)
+        by_image, between, single = _condensed(table[None], worth)
+        return cls(by_image[0], replicates, float(between[0]), float(single[0]), replicates - 1.0, worth)
+
+
+def _condensed(
+    tables: NDArray[np.float64], worth: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """`mean`, `between` and `single` of many tables of two or more replicates, [tables, replicates, images]."""
+    count, replicates, columns = tables.shape
+    by_image, by_replicate = tables.mean(axis=1), tables.mean(axis=2)
+    between = by_replicate.var(axis=1, ddof=1) / replicates
+    rest = tables - by_image[:, None] - by_replicate[:, :, None] + by_image.mean(axis=1)[:, None, None]
+    squares = np.sum((rest**2).reshape(count, -1), axis=1)
+    return by_image, between, squares / max(1, (replicates - 1) * (columns - 1)) / (replicates * (worth or columns))
 
 
 LEAST_SHARING = 4
@@ -152,8 +159,8 @@ def mean_of(side: Answered, level: float = LEVEL) -> Estimate:
 
 def spread(side: Answered, level: float = LEVEL) -> float:
     """Half the width of the interval of a mean over several replicates, where it is as wide on both sides."""
-    value, variance = float(side.mean.mean()), float(side.mean.var()) / side.images - side.single
-    return float(_margin(value, variance, side.images, [(side.between, side.degrees)], level)[0])
+    variance = float(side.mean.var()) / side.images - side.single
+    return float(_half(_errors(variance, side.images, [(side.between, side.degrees)]), level))
 
 
 def of_images(by_image: NDArray[np.float64], worth: int, level: float = LEVEL) -> tuple[Estimate, float]:
@@ -199,27 +206,56 @@ def luck_of_the_best(sides: Sequence[Answered], chosen: int, *, on_same_images: 
     return float(share * (overall[chosen] - overall.mean()))
 
 
+TOGETHER = 2**17
+"""Numbers that are computed at a time where there are many differences: a megabyte."""
+
+
 def between_all(sides: Sequence[Answered]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """The `difference` of every two sides: values and p-values, both [sides, sides]; p is 1 on the diagonal."""
     means = np.stack([side.mean for side in sides])
     overall = means.mean(axis=1)
     value = overall[:, None] - overall[None, :]
-    images = sides[0].images
+    images, count = sides[0].images, len(sides)
     products = means @ means.T * (images / means.shape[1])
-    squares = np.maximum(0.0, np.diag(products)[:, None] + np.diag(products)[None, :] - 2 * products)
     replicates = np.array([side.replicates for side in sides])
-    variance = _over_images(value * images, squares, images, 2 / np.minimum.outer(replicates, replicates))
     single, between, degrees = (
         np.array([getattr(side, name) for side in sides]) for name in ("single", "between", "degrees")
     )
-    shape = value.shape
-    parts = [
-        (np.broadcast_to(between[:, None], shape), np.broadcast_to(degrees[:, None], shape)),
-        (np.broadcast_to(between[None, :], shape), np.broadcast_to(degrees[None, :], shape)),
-    ]
-    _, p_values = _margin(value, variance - np.add.outer(single, single), images, parts, LEVEL)
+    own, p_values = np.diag(products), np.ones((count, count))
+    step = max(1, TOGETHER // count)
+    for start in range(0, count, step):  # a pair has one p-value, whichever of the two is first
+        rows, columns = slice(start, start + step), slice(start, count)
+        shape = value[rows, columns].shape
+        squares = np.maximum(0.0, own[rows, None] + own[None, columns] - 2 * products[rows, columns])
+        added = 2 / np.minimum.outer(replicates[rows], replicates[columns])
+        variance = _over_images(value[rows, columns] * images, squares, images, added)
+        parts = [
+            (np.broadcast_to(between[rows, None], shape), np.broadcast_to(degrees[rows, None], shape)),
+            (np.broadcast_to(between[None, columns], shape), np.broadcast_to(degrees[None, columns], shape)),
+        ]
+        errors = _errors(variance - np.add.outer(single[rows], single[columns]), images, parts)
+        p_values[rows, columns] = _p_value(value[rows, columns], errors)
+        p_values[columns, rows] = p_values[rows, columns].T
     np.fill_diagonal(p_values, 1.0)
     return value, p_values
+
+
+def all_differ_from_zero(tables: NDArray[np.float64], worth: int = 0, level: float = LEVEL) -> list[Crossed]:
+    """`differs_from_zero` of many tables of differences at once, [tables, replicates, images]; see `Answered.of`."""
+    _, replicates, columns = tables.shape
+    images = worth or columns
+    if images == 0:
+        raise ValueError("no examples to compare on")
+    by_image, between, single = _condensed(tables, worth)
+    value = by_image.mean(axis=1)
+    each = images / columns
+    variance = _over_images(each * by_image.sum(axis=1), each * np.sum(by_image**2, axis=1), images, 2 / replicates)
+    over_images = np.maximum(0.0, variance - single)
+    errors = _errors(over_images, images, [(between, replicates - 1.0)])
+    half, p_values, most = _half(errors, level), _p_value(value, errors), np.inf if worth else 1.0
+    ends = np.maximum(-most, value - half), np.minimum(most, value + half)
+    estimates = map(Estimate, *(numbers.tolist() for numbers in (value, *ends)))
+    return [*map(Crossed, estimates, p_values.tolist(), between.tolist(), over_images.tolist())]
 
 
 def _judged(by_image: NDArray[np.float64], sides: Sequence[Answered], level: float) -> Crossed:
@@ -235,7 +271,8 @@ def _crossed(value: float, variance: float, images: int, sides: Sequence[Answere
     """Put together a value and its two variances; `variance` over images still holds the chance of single answers."""
     over_images = max(0.0, variance - sum(side.single for side in sides))
     parts = [(side.between, side.degrees) for side in sides]
-    half, p_value = (float(one) for one in _margin(value, over_images, images, parts, level))
+    errors = _errors(over_images, images, parts)
+    half, p_value = float(_half(errors, level)), float(_p_value(value, errors))
     # A share moves by at most 1; what resamples stand for may be no share.
     most = np.inf if any(side.worth for side in sides) else 1.0
     estimate = Estimate(value, max(-most, value - half), min(most, value + half))
@@ -256,20 +293,33 @@ Variances = Sequence[tuple[ArrayLike, ArrayLike]]
 """Independent parts of a variance: (estimate, its degrees of freedom)."""
 
 
-def _margin(
-    value: ArrayLike, over_images: ArrayLike, images: int, between: Variances, level: float
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Margin and two-sided p-value of a value: never surer than the replicates alone."""
+_Errors = tuple[tuple[NDArray[np.float64], NDArray[np.float64]], ...]
+"""Standard errors of values, each with its degrees of freedom: over replicates and images, and over replicates alone.
+What is said of a value is never surer than by either."""
+
+
+def _errors(over_images: ArrayLike, images: int, between: Variances) -> _Errors:
     both = [*between, (np.maximum(0.0, over_images), max(1, images - 1))]
-    results = [_student(value, parts, level) for parts in (both, between)]
-    return np.maximum(results[0][0], results[1][0]), np.maximum(results[0][1], results[1][1])
+    return _error(both), _error(between)
 
 
-def _student(value: ArrayLike, parts: Variances, level: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _error(parts: Variances) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     total = np.asarray(sum(np.asarray(variance) for variance, _ in parts), dtype=np.float64)
     squares = np.asarray(sum(np.asarray(variance) ** 2 / np.asarray(degrees) for variance, degrees in parts))
-    known = total > 0
-    freedom = np.divide(total**2, squares, out=np.ones_like(total), where=squares > 0)
-    error = np.sqrt(total)
-    t = np.divide(-np.abs(value), error, out=np.where(np.asarray(value) == 0, 0.0, -np.inf), where=known)
-    return special.stdtrit(freedom, (1 + level) / 2) * error, np.minimum(1.0, 2 * special.stdtr(freedom, t))
+    return np.sqrt(total), np.divide(total**2, squares, out=np.ones_like(total), where=squares > 0)
+
+
+def _half(errors: _Errors, level: float) -> NDArray[np.float64]:
+    """Half the width of the interval of a value."""
+    first, second = (special.stdtrit(freedom, (1 + level) / 2) * error for error, freedom in errors)
+    return np.asarray(np.maximum(first, second))
+
+
+def _p_value(value: ArrayLike, errors: _Errors) -> NDArray[np.float64]:
+    """The two-sided p-value of a value being 0."""
+    away = -np.abs(value)
+    certain = np.where(np.asarray(value) == 0, 0.0, -np.inf)
+    first, second = (
+        special.stdtr(freedom, np.divide(away, error, out=certain.copy(), where=error > 0)) for error, freedom in errors
+    )
+    return np.asarray(np.minimum(1.0, 2 * np.maximum(first, second)))

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from cnnsearch.evidence.configurations import is_missing
 from cnnsearch.evidence.evidence import Evidence
-from cnnsearch.results.tables import Tables
 from cnnsearch.spec.metric import METRICS
 
 JUDGES = 5
@@ -41,12 +40,12 @@ class Doubt:
     """Share of the images of its split that are doubted as much or more, above 0 to 1."""
 
 
-def judges(tables: Tables) -> list[str]:
+def judges(evidence: Evidence) -> list[str]:
     """Ids of the trials whose networks are asked: the best by validation, of those that finished."""
-    metric = METRICS[tables.sweep.metric]
+    metric = METRICS[evidence.tables.sweep.metric]
     rows = [
         (metric.sign * float(row[metric.measure]), str(row["trial_id"]))
-        for row in tables.trials.to_dict("records")
+        for row in evidence.rows
         if row["status"] == "done" and not is_missing(row.get(metric.measure))
     ]
     return [trial_id for _, trial_id in sorted(rows, key=lambda row: (-row[0], row[1]))[:JUDGES]]
@@ -54,7 +53,7 @@ def judges(tables: Tables) -> list[str]:
 
 def doubts(evidence: Evidence) -> list[Doubt]:
     """Images by how much their labels are doubted, the most first; at most `MOST` of each split."""
-    chosen, found = judges(evidence.tables), list[Doubt]()
+    chosen, found = judges(evidence), list[Doubt]()
     for split in evidence.measured:
         if evidence.is_by_fold(split):
             # Of the best settings the networks that were not trained on an image.

@@ -147,16 +147,15 @@ class Evidence(Compared):
         return confirm is not None and any(len(c.trial_ids) > confirm.seeds for c in self.contenders)
 
     @cached_property
-    def _lost_to(self) -> set[tuple[str, str]]:
-        """(worse, better): keys of each two contenders that are told apart by seeds and images."""
+    def _lost(self) -> NDArray[np.bool_]:
+        """[worse, better]: which two of `_repeated` are told apart by seeds and images."""
         value, p_values = self._pairwise
-        keys = [c.key for c in self._repeated]
-        return {(keys[i], keys[j]) for i, j in zip(*np.nonzero((p_values < self._bound) & (value < 0)), strict=True)}
+        return (p_values < self._bound) & (value < 0)
 
     @cached_property
     def told_apart(self) -> list[Configuration]:
         """The contenders that cannot be the best: each is worse than another one."""
-        worse = {key for key, _ in self._lost_to}
+        worse = {self._repeated[i].key for i in np.flatnonzero(self._lost.any(axis=1))}
         return [c for c in self.contenders if c.key in worse]
 
     @cached_property
@@ -168,8 +167,10 @@ class Evidence(Compared):
     @cached_property
     def better_than_best(self) -> list[Configuration]:
         """The contenders that are told apart from the best by validation, and better."""
-        best = self.best.key if self.best else ""
-        return [c for c in self.contenders if (best, c.key) in self._lost_to]
+        if self.best not in self._repeated:
+            return []
+        better = {self._repeated[i].key for i in np.flatnonzero(self._lost[self._repeated.index(self.best)])}
+        return [c for c in self.contenders if c.key in better]
 
     @property
     def tells_settings_apart(self) -> bool:

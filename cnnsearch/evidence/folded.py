@@ -49,7 +49,7 @@ class Folded(Recorded):
     @cached_property
     def _rows(self) -> dict[str, dict[Any, Any]]:
         """Trial -> its row."""
-        return {str(row["trial_id"]): row for row in self.tables.trials.to_dict("records")}
+        return {str(row["trial_id"]): row for row in self.rows}
 
     def _of_folds(self, scores: NDArray[np.float64], metric: Metric | None = None) -> Answered:
         """See `by_fold.condensed`."""

@@ -27,6 +27,8 @@ _DEPTH = 7
 _REPETITIONS = 8
 _DECOY = "a column of random numbers"
 _PERMUTATIONS = 1999
+_TOGETHER = 2**21
+"""Numbers of permuted scores that are computed at a time."""
 _SURE = 0.01
 _DEGREE = 3
 
@@ -105,9 +107,14 @@ def _against_permuted(
     from scipy.stats import rankdata  # it takes half a second to import, and only searches need it
 
     ranks = rankdata(target)
-    orders = [ranks, *(rng.permutation(ranks) for _ in range(_PERMUTATIONS))]
-    scores = np.array(orders).T  # [rows, 1 + permutations]
-    surprise = np.array([_surprise(values, kinds.get(name), scores) for name, values in columns.items()])
+    parts, left = [], 1 + _PERMUTATIONS
+    while left:  # in portions: of very many trials, all permutations together would take gigabytes
+        some = min(left, max(1, _TOGETHER // len(ranks)))
+        orders = [ranks if left - one > _PERMUTATIONS else rng.permutation(ranks) for one in range(some)]
+        scores = np.array(orders).T  # [rows, permutations]
+        parts.append(np.array([_surprise(values, kinds.get(name), scores) for name, values in columns.items()]))
+        left -= some
+    surprise = np.concatenate(parts, axis=1)
     most = surprise[:, 1:].max(axis=0)
     return {
         name: float(1 + np.sum(most >= own[0] - 1e-9)) / (1 + _PERMUTATIONS)

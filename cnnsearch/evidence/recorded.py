@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 from cnnsearch import stats
 from cnnsearch.errors import ResultsError
 from cnnsearch.evidence.codes import coded, places, runs
-from cnnsearch.evidence.configurations import is_missing
+from cnnsearch.evidence.configurations import axis_values, is_missing
 from cnnsearch.results.folder import Results
 from cnnsearch.results.tables import Tables
 from cnnsearch.scores import Predicted
+from cnnsearch.spec.axis_words import Value
 from cnnsearch.spec.metric import METRICS
 
 
@@ -111,6 +112,11 @@ class Recorded:
     def rows(self) -> list[dict[Any, Any]]:
         """The rows of the table of trials, which are not to be changed."""
         return self.tables.trials.to_dict("records")
+
+    @cached_property
+    def values(self) -> list[dict[str, Value]]:
+        """The hyperparameters of each of `rows`, see `axis_values`, which are not to be changed either."""
+        return [axis_values(row) for row in self.rows]
 
     @cached_property
     def models(self) -> list[str]:
@@ -270,18 +276,22 @@ class Recorded:
 
     @cached_property
     def _epochs(self) -> tuple[pd.DataFrame, dict[str, slice]]:
-        """All epochs as numbers, sorted by trial; and trial_id -> its rows."""
-        frame = self.tables.epochs.sort_values(["trial_id", "epoch"], kind="stable")
-        numbers = frame.drop(columns="trial_id").astype(np.float64)
-        ids = frame["trial_id"].to_numpy(dtype=object)
-        starts = np.flatnonzero(np.append(True, ids[1:] != ids[:-1])) if len(ids) else np.zeros(0, np.int64)
-        ends = np.append(starts[1:], len(ids))
-        return numbers, {str(ids[start]): slice(start, end) for start, end in zip(starts, ends, strict=False)}
+        """All epochs, each trial's together and in order; and trial_id -> its rows."""
+        frame = self.tables.epochs
+        ids, starts = _starts(frame)
+        epochs = frame["epoch"].to_numpy()
+        in_order = np.diff(epochs) >= 0
+        in_order[starts[1:] - 1] = True  # where another trial begins
+        if len(set(ids)) < len(ids) or not in_order.all():
+            frame = frame.sort_values(["trial_id", "epoch"], kind="stable")
+            ids, starts = _starts(frame)
+        ends = np.append(starts, len(frame))[1:]
+        return frame, {id_: slice(start, end) for id_, start, end in zip(ids, starts, ends, strict=True)}
 
     @cached_property
     def _columns(self) -> dict[str, NDArray[np.float64]]:
-        numbers = self._epochs[0]
-        return {str(name): numbers[name].to_numpy(dtype=np.float64, na_value=np.nan) for name in numbers.columns}
+        frame = self._epochs[0].drop(columns="trial_id")
+        return {str(name): frame[name].to_numpy(dtype=np.float64, na_value=np.nan) for name in frame.columns}
 
     def curve(self, trial_id: str, column: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Epochs of a trial and a column's values at them, where measured; epoch 0 is before training."""
@@ -313,3 +323,10 @@ class Recorded:
         """Trial -> epoch at which its validation loss turned; empty where noise alone turns as many of these trials."""
         found = {trial: turn for trial in trial_ids if (turn := self.turn(trial)) is not None}
         return found if stats.more_than_noise_turns(len(found), len(trial_ids)) else {}
+
+
+def _starts(frame: pd.DataFrame) -> tuple[list[str], NDArray[np.intp]]:
+    """The trials in the order of the rows of a table of epochs, and the first row of each."""
+    codes, ids = coded(frame["trial_id"])
+    starts = np.flatnonzero(np.append(True, codes[1:] != codes[:-1])) if len(codes) else np.zeros(0, np.intp)
+    return [ids[code] for code in codes[starts]], starts

@@ -6,14 +6,16 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
-from cnnsearch.evidence.configurations import axis_values, is_comparable, is_missing
+from cnnsearch.evidence.configurations import is_comparable, is_missing
 from cnnsearch.evidence.importance import Importances, importances
 from cnnsearch.evidence.recorded import Recorded
 from cnnsearch.evidence.space import OBJECTIVES, Axis, Objective, axis_of
 from cnnsearch.spec.axis_words import Value
 from cnnsearch.spec.stage import Stage
+
+T = TypeVar("T")
 
 LEAST_FOR_PROGRESS = 12
 """Fewest fully trained trials from which a report says how a search went."""
@@ -82,7 +84,8 @@ class Searched:
     @property
     def is_shown(self) -> bool:
         """Whether a report has a section on it: not for a grid whose trials were all trained to the end."""
-        return self.is_search or self.spec.stop_early is not None or bool(self.pruned)
+        stopped = any(row["status"] == "pruned" for row, _ in self._rows)
+        return self.is_search or self.spec.stop_early is not None or stopped
 
     @cached_property
     def objectives(self) -> list[Objective]:
@@ -108,10 +111,13 @@ class Searched:
     @cached_property
     def attempts(self) -> list[Attempt]:
         """Every trial that ended, in the order of suggestion."""
-        frame = self.recorded.tables.trials
-        rows = frame[frame["stage"] == self.stage].to_dict("records")
-        trained = self._trained
-        return [self._attempt(i + 1, row, trained.get(str(row["trial_id"]), 0)) for i, row in enumerate(rows)]
+        return [self._attempt(number, row, values) for number, (row, values) in enumerate(self._rows, start=1)]
+
+    @cached_property
+    def _rows(self) -> list[tuple[dict[Any, Any], dict[str, Value]]]:
+        """The stage's rows of the table of trials, each with its hyperparameters."""
+        found = zip(self.recorded.rows, self.recorded.values, strict=True)
+        return [(row, values) for row, values in found if row["stage"] == self.stage]
 
     @property
     def _by_epoch(self) -> tuple[str, ...]:
@@ -123,7 +129,7 @@ class Searched:
         epochs = self.recorded.tables.epochs
         return {str(id_): int(last) for id_, last in epochs.groupby("trial_id")["epoch"].max().items()}
 
-    def _attempt(self, number: int, row: Mapping[Any, Any], trained: int) -> Attempt:
+    def _attempt(self, number: int, row: Mapping[Any, Any], values: Mapping[str, Value]) -> Attempt:
         scores = {one.column: float(row[one.column]) for one in self.objectives if not is_missing(row.get(one.column))}
         trial_id, status = str(row["trial_id"]), str(row["status"])
         for one in self.objectives:
@@ -131,7 +137,6 @@ class Searched:
                 _, curve = self.recorded.curve(trial_id, one.column)
                 if len(curve):
                     scores[one.column] = float(max(curve) if one.is_larger_better else min(curve))
-        values = axis_values(row)
         done = row.get("epochs_done")
         return Attempt(
             number=number,
@@ -140,7 +145,7 @@ class Searched:
             values={axis.name: values[axis.name] for axis in self.axes if self._has_part(axis, values)},
             model=str(values.get("model") or ""),
             scores=scores if status in ("done", "pruned") else {},
-            epochs=trained if is_missing(done) else int(done),  # type: ignore[arg-type]
+            epochs=self._trained.get(trial_id, 0) if is_missing(done) else int(done),  # type: ignore[arg-type]
             is_comparable=is_comparable(row),
             planned=None if values["epochs"] is None else int(values["epochs"]),
         )
@@ -303,10 +308,10 @@ class Searched:
 def searches(recorded: Recorded) -> list[Searched]:
     """The searches that a report shows, in the order of the sweep."""
     found = [Searched(recorded, stage) for stage in recorded.tables.sweep.stages]
-    return [one for one in found if one.attempts and one.is_shown]
+    return [one for one in found if one.is_shown and one.attempts]
 
 
-def thinned(items: Sequence[Attempt], most: int) -> list[Attempt]:
+def thinned(items: Sequence[T], most: int) -> list[T]:
     """Pick at most `most` items, evenly spaced, in their order."""
     if len(items) <= most:
         return list(items)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from cnnsearch.evidence.configurations import Configuration
 from cnnsearch.evidence.evidence import Evidence
-from cnnsearch.evidence.searches import Attempt, Searched, thinned
+from cnnsearch.evidence.searches import Attempt, Searched, T, thinned
 from cnnsearch.spec.axis_words import Value
 
 MOST_POINTS = 500
@@ -74,6 +74,27 @@ def selection(search: Searched, attempts: Sequence[Attempt], most: int = MOST_PO
     if len(attempts) <= most:
         return list(attempts)
     best = {one.number for one in search.ranked()[: min(_BEST_KEPT, most // 2)]}
-    kept = [one for one in attempts if one.number in best]
-    others = [one for one in attempts if one.number not in best]
-    return sorted([*kept, *thinned(others, most - len(kept))], key=lambda one: one.number)
+    return _some(attempts, [one.number in best for one in attempts], most)
+
+
+def some_settings(configurations: Sequence[Configuration], most: int = MOST_POINTS) -> list[Configuration]:
+    """The settings to draw as points, in their order: all, or the best and an even selection of the others."""
+    if len(configurations) <= most:
+        return list(configurations)
+    ranked = sorted(configurations, key=lambda one: (-one.worth, one.order))
+    best = {one.key for one in ranked[: min(_BEST_KEPT, most // 2)]}
+    return _some(configurations, [one.key in best for one in configurations], most)
+
+
+def selected(total: int, what: str = "trials", most: int = MOST_POINTS) -> str:
+    """A note for a caption where not all are drawn; else empty."""
+    if total <= most:
+        return ""
+    return f" Of more than {most} {what} the best are drawn, and an even selection of the others."
+
+
+def _some(items: Sequence[T], are_best: Sequence[bool], most: int) -> list[T]:
+    """Take `most` of the items, in their order: the best, and an even selection of the others."""
+    kept = {place for place, is_best in enumerate(are_best) if is_best}
+    others = [place for place in range(len(items)) if place not in kept]
+    return [items[place] for place in sorted([*kept, *thinned(others, most - len(kept))])]

@@ -47,11 +47,10 @@ def of_siblings(a: Configuration, b: Configuration) -> Key:
 def statements(compared: Compared) -> dict[Key, Comparison]:
     """Every comparison that a report may state, or that stands behind what it states."""
     found: dict[Key, Comparison] = {}
-    for key, pairs, is_stated in _pairs(compared):
-        if is_stated or basis_of(pairs) != "networks":
-            comparison = compared.compare(pairs)
-            if comparison is not None:
-                found[key] = comparison
+    listed = [(key, pairs) for key, pairs, is_stated in _pairs(compared) if is_stated or basis_of(pairs) != "networks"]
+    for (key, _), comparison in zip(listed, compared.compare_all([pairs for _, pairs in listed]), strict=True):
+        if comparison is not None:
+            found[key] = comparison
     for stage in compared.stages:
         for configuration in compared.stage(stage) if compared.continues(stage) else ():
             change = compared.change(configuration)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -16,6 +18,7 @@ from cnnsearch.plots import marks, style
 from cnnsearch.spec.axis_words import words
 
 _CELLS = 60
+_TOGETHER = 2**17  # numbers
 _LEVELS = 8
 _STRONGEST = 0.8
 Grid = NDArray[np.float64]
@@ -49,7 +52,7 @@ def contour(search: Searched) -> Figure | None:
             _draw_bands(axes, search, across, up, (x, y, z), (low, high))
         shown = selection(search, [one for one, *_ in points])
         places = [(one, _aside(across, one), _aside(up, one)) for one in shown]
-        marks.draw_stopped(axes, search, [(x, y) for one, x, y in places if not one.is_comparable])
+        marks.draw_stopped(axes, search, [place for place in places if not place[0].is_comparable])
         marks.draw_finished(axes, search, [place for place in places if place[0].is_comparable])
         best = search.best
         if best is not None and any(one is best for one, *_ in points):
@@ -70,10 +73,19 @@ def contour_title(search: Searched) -> str:
 
 def smoothed(x: Grid, y: Grid, z: Grid, at_x: Grid, at_y: Grid, widths: tuple[float, float]) -> tuple[Grid, Grid]:
     """Return the mean of z around each place, weighted by Gaussians of these widths, and the sum of weights there."""
-    exponent = ((at_x[..., None] - x) / widths[0]) ** 2 + ((at_y[..., None] - y) / widths[1]) ** 2
-    weights = np.exp(-0.5 * exponent)
-    total = weights.sum(axis=-1)
-    return (weights * z).sum(axis=-1) / np.maximum(total, 1e-300), total
+    mean, total = np.empty(at_x.shape), np.empty(at_x.shape)
+    for part in _portions(at_x.size, len(z)):
+        exponent = ((at_x.flat[part][:, None] - x) / widths[0]) ** 2 + ((at_y.flat[part][:, None] - y) / widths[1]) ** 2
+        weights = np.exp(-0.5 * exponent)
+        total.flat[part] = sums = weights.sum(axis=-1)
+        mean.flat[part] = (weights * z).sum(axis=-1) / np.maximum(sums, 1e-300)
+    return mean, total
+
+
+def _portions(places: int, trials: int) -> Iterator[slice]:
+    """Divide places into portions, so that what is computed of each place and trial takes a few megabytes."""
+    step = max(1, _TOGETHER // max(1, trials))
+    yield from (slice(start, start + step) for start in range(0, places, step))
 
 
 def _position(axis: Axis, attempt: Attempt) -> float | None:
@@ -106,7 +118,10 @@ def _draw_map(axes: Axes, search: Searched, x: Grid, y: Grid, z: Grid, span: tup
     at_x, at_y = np.meshgrid(ticks, ticks)
     width = _width(len(z))
     mean, total = smoothed(x, y, z, at_x, at_y, (width, width))
-    nearest = np.sqrt(((at_x[..., None] - x) ** 2 + (at_y[..., None] - y) ** 2).min(axis=-1))
+    nearest = np.empty(at_x.shape)
+    for part in _portions(at_x.size, len(z)):
+        squares = (at_x.flat[part][:, None] - x) ** 2 + (at_y.flat[part][:, None] - y) ** 2
+        nearest.flat[part] = np.sqrt(squares.min(axis=-1))
     known = np.ma.masked_where((nearest > 1.3 * width) | (total < 0.4), mean)
     low, high = span
     if not search.objective.is_larger_better:

@@ -13,7 +13,7 @@ from cnnsearch.evidence.axes import MOST_VALUES, main_stage, map_axes
 from cnnsearch.evidence.comparisons import Score
 from cnnsearch.evidence.configurations import Configuration, best_of, distinct, preferred
 from cnnsearch.evidence.evidence import Evidence, as_evidence
-from cnnsearch.evidence.shown import has_intervals, maps_shown
+from cnnsearch.evidence.shown import has_intervals, maps_shown, some_settings
 from cnnsearch.evidence.statements import champions, of_models, of_values
 from cnnsearch.evidence.verdicts import CLEAR, SUGGESTIVE, Verdict
 from cnnsearch.plots import style
@@ -217,7 +217,8 @@ def _draw_dots(evidence: Evidence, configurations: Sequence[Configuration], axis
     values = distinct(configurations, axis)
     numeric = all(isinstance(value, int | float) for value in values)
     as_scale = numeric and len(values) > MOST_VALUES
-    models = [m for m in evidence.models if any(s.model == m for s in configurations)] or [""]
+    models = maps_shown(evidence, configurations) or [""]
+    configurations = some_settings([c for c in configurations if c.model in models])
     width = 5.6 if as_scale else min(7.5, max(3.4, 1.0 * len(values)))
     if narrow:
         width = style.PHONE - 0.8 - (0.95 if len(models) > 1 else 0.1)
@@ -234,14 +235,17 @@ def _draw_dots(evidence: Evidence, configurations: Sequence[Configuration], axis
                 shift = 0.0 if as_scale else 0.1 * (index - (len(models) - 1) / 2)
                 points.append((float(value) if as_scale else values.index(value) + shift, score))  # type: ignore[arg-type]
         points.sort(key=lambda point: point[0])
-        for x, score in points:
-            axes.plot([x, x], [score.low, score.high], color=colour, linewidth=1.6, alpha=0.6, solid_capstyle="butt")
-            axes.plot([x], [score.value], "o", color=colour, markersize=5)
-        if numeric and not as_scale and len({x for x, _ in points}) == len(points):
-            axes.plot([x for x, _ in points], [s.value for _, s in points], color=colour, linewidth=1, alpha=0.5)
+        at, scores = [x for x, _ in points], [score for _, score in points]
+        low, high = [score.low for score in scores], [score.high for score in scores]
+        axes.vlines(at, low, high, color=colour, linewidth=1.6, alpha=0.6, capstyle="butt", zorder=2)
+        axes.plot(at, [score.value for score in scores], "o", color=colour, markersize=5)
+        if numeric and not as_scale and len(set(at)) == len(at):
+            axes.plot(at, [score.value for score in scores], color=colour, linewidth=1, alpha=0.5)
         ends.append((points[-1][1].value, model, colour))
     if as_scale and min(values) > 0 and max(values) / min(values) > 50:  # type: ignore[operator,type-var]
         axes.set_xscale("log")
+        axes.xaxis.set_major_formatter(lambda value, _: format_value(float(f"{value:.3g}")))
+        axes.xaxis.set_minor_formatter(lambda *_: "")
     if not as_scale:
         axes.set_xlim(-0.5, len(values) - 0.5)
         names = [style.shorten(format_value(value), 16) for value in values]

@@ -7,7 +7,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from cnnsearch.evidence.searches import Searched
+from cnnsearch.evidence.searches import Searched, thinned
+from cnnsearch.evidence.shown import MOST_POINTS, selection
 from cnnsearch.plots import marks, style
 
 _FEW = 40
@@ -24,12 +25,11 @@ def optimisation_history(search: Searched, *, narrow: bool = False) -> Figure | 
         width, top = (style.PHONE, 0.8) if narrow else (8.2, 0.4)
         figure = style.new_figure(width, top + 3.5)
         axes = style.axes_at(figure, 0.75, top, width - 0.9, 2.95)
-        finished = [(one, float(one.number), search.score(one)) for one in search.scored]
         column = search.objective.column
-        stopped = [(float(one.number), one.scores[column]) for one in search.stopped if column in one.scores]
-        marks.draw_stopped(axes, search, stopped)
-        marks.draw_finished(axes, search, finished)
-        low, high = marks.score_limits(search.objective, [y for *_, y in finished] + [y for _, y in stopped])
+        stopped = [one for one in search.stopped if column in one.scores]
+        for draw, some in ((marks.draw_stopped, stopped), (marks.draw_finished, search.scored)):
+            draw(axes, search, [(one, float(one.number), one.scores[column]) for one in selection(search, some)])
+        low, high = marks.score_limits(search.objective, [one.scores[column] for one in [*search.scored, *stopped]])
         axes.set_ylim(low, high)
         _draw_running_best(axes, search)
         _draw_lost(axes, search)
@@ -68,7 +68,8 @@ def _draw_running_best(axes: Axes, search: Searched) -> None:
 def _draw_lost(axes: Axes, search: Searched) -> None:
     """Mark trials without a score along the bottom of the axes."""
     if search.lost:
-        numbers, size = [one.number for one in search.lost], 4.5 if len(search.lost) <= _FEW else 3
+        numbers = [one.number for one in thinned(search.lost, MOST_POINTS)]
+        size = 4.5 if len(search.lost) <= _FEW else 3
         axes.plot(
             numbers, [0.025] * len(numbers), "x", color=style.THEME["ink"], transform=axes.get_xaxis_transform(),
             markersize=size, markeredgewidth=1, zorder=4, gid="lost",

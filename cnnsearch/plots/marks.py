@@ -54,10 +54,10 @@ def draw_finished(axes: Axes, search: Searched, points: Sequence[tuple[Attempt, 
             )
 
 
-def draw_stopped(axes: Axes, search: Searched, points: Sequence[tuple[float, float]]) -> None:
-    """Draw trials that were stopped early, at the score they had reached."""
+def draw_stopped(axes: Axes, search: Searched, points: Sequence[tuple[Attempt, float, float]]) -> None:
+    """Draw trials that were stopped early as (trial, x, y), at the score they had reached."""
     if points:
-        x, y = zip(*points, strict=True)
+        _, x, y = zip(*points, strict=True)
         count = len(search.stopped)
         axes.plot(
             x, y, "o", color=style.THEME["faint"], markerfacecolor="none", markersize=dot_size(count),

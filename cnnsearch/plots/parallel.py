@@ -71,13 +71,15 @@ def parallel_title(search: Searched) -> str:
 
 def _draw_lines(axes: Axes, search: Searched, axes_of: list[Axis], best: list[Attempt]) -> None:
     chosen = {one.number for one in best}
+    scores = [search.score(one) for one in search.scored]
+    span = min(scores), max(scores)
     others = [one for one in selection(search, search.scored, MOST_LINES) if one.number not in chosen]
     colours = marks.colours(search)
     alpha = 0.75 if len(others) <= 30 else 0.45 if len(others) <= 100 else 0.25
     for attempts, strong in ((others, False), (best[::-1], True)):
         for one in attempts:
             x, y = list(range(len(axes_of) + 1)), [_height(axis, one) for axis in axes_of]
-            y.append(_score_position(search, one))
+            y.append(_score_position(search, one, span))
             is_best = search.best is not None and one.number == search.best.number
             colour = style.THEME["accent"] if is_best else colours[one.model]
             axes.plot(
@@ -98,9 +100,8 @@ def _height(axis: Axis, attempt: Attempt) -> float:
     return min(1.0, max(0.0, position + 0.08 * marks.aside(attempt)))
 
 
-def _score_position(search: Searched, attempt: Attempt) -> float:
-    scores = [search.score(one) for one in search.scored]
-    low, high = min(scores), max(scores)
+def _score_position(search: Searched, attempt: Attempt, span: tuple[float, float]) -> float:
+    low, high = span
     share = (search.score(attempt) - low) / (high - low) if high > low else 0.5
     return share if search.objective.is_larger_better else 1 - share
 

@@ -7,8 +7,8 @@ import itertools
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from cnnsearch.evidence.searches import Attempt, Searched
-from cnnsearch.evidence.shown import selection
+from cnnsearch.evidence.searches import Attempt, Searched, thinned
+from cnnsearch.evidence.shown import MOST_POINTS, selection
 from cnnsearch.evidence.space import Objective
 from cnnsearch.plots import marks, style
 
@@ -56,7 +56,7 @@ def _draw_pair(axes: Axes, search: Searched, up: Objective, across: Objective, *
     others = selection(search, [one for one in whole if one.number not in on_front])
     marks.draw_finished(axes, search, [(one, *place(one)) for one in others])
     accent = style.THEME["accent"]
-    front = sorted((place(one) for one in search.front), key=lambda at: at[0])
+    front = sorted((place(one) for one in thinned(search.front, MOST_POINTS)), key=lambda at: at[0])
     x, y = zip(*front, strict=True)
     if alone:
         axes.plot(x, y, color=accent, linewidth=1.4, drawstyle="steps-post", zorder=4)

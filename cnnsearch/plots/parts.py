@@ -10,8 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from cnnsearch.evidence.configurations import Configuration
 from cnnsearch.evidence.part import Part
-from cnnsearch.evidence.shown import MOST_OF_A_PART
+from cnnsearch.evidence.shown import MOST_OF_A_PART, MOST_POINTS, some_settings
 from cnnsearch.plots import style
 from cnnsearch.plots.dots import NARROW_ROW, ROW, beside, draw_row, kinds_legend, score_axis
 from cnnsearch.words import duration
@@ -82,12 +83,31 @@ def best_settings(parts: Sequence[Part], title: str, *, narrow: bool = False) ->
     return figure
 
 
+def timed_settings(part: Part) -> list[Configuration]:
+    """The settings of a sweep whose time is recorded, and whose accuracy on the test images is."""
+    evidence = part.evidence
+    return [c for c in evidence.configurations if evidence.score(c, "test") and part.seconds(c) is not None]
+
+
+def most_of_each(parts: Sequence[Part]) -> int:
+    """Most settings of each sweep that `accuracy_by_time` shows."""
+    return max(1, MOST_POINTS // len(parts))
+
+
+def _some_of(part: Part, most: int) -> list[Configuration]:
+    """The settings of a sweep to draw: see `some_settings`; its best setting is among them."""
+    found = timed_settings(part)
+    chosen = some_settings(found, most)
+    keys = {c.key for c in chosen}
+    return [c for c in found if c.key in keys or c is part.best]
+
+
 def accuracy_by_time(parts: Sequence[Part], title: str) -> Figure | None:
     """Draw test accuracy of every finished setting against its training seconds; None if no time is recorded."""
     points = [
         (index, part, c, score.value, max(seconds, _LEAST_SECONDS))
         for index, part in enumerate(parts)
-        for c in part.evidence.configurations
+        for c in _some_of(part, most_of_each(parts))
         if (score := part.evidence.score(c, "test")) is not None and (seconds := part.seconds(c)) is not None
     ]
     if not points:

@@ -68,7 +68,7 @@ def _draw_panel(axes: Axes, search: Searched, axis: Axis) -> None:
     column = search.objective.column
     stopped = [one for one in selection(search, search.stopped) if column in one.scores]
     marks.draw_stopped(
-        axes, search, [(x, one.scores[column]) for one in stopped if (x := marks.place(axis, one)) is not None]
+        axes, search, [(one, x, one.scores[column]) for one in stopped if (x := marks.place(axis, one)) is not None]
     )
     finished = [
         (one, x, search.score(one))

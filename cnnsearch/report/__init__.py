@@ -79,7 +79,7 @@ def refresh(
     from cnnsearch.report.labels import pairs_wanted
 
     evidence = Evidence(tables)
-    evidence.show(training=training_of(judges(tables)) or tables.training)
+    evidence.show(training=training_of(judges(evidence)) or tables.training)
     wanted = [*examples_wanted(evidence), *doubted_wanted(evidence), *pairs_wanted(tables.data)]
     evidence.show(pictures=pictures_of(wanted))
     return Refreshed(evidence.tables, _make(evidence, tables.folder, beside=beside), summary(evidence), evidence)

@@ -31,7 +31,7 @@ if TYPE_CHECKING:  # it imports what draws
     from cnnsearch.report.pictures import Drawing, Picture
 
 MOST_TRIALS = 1_000
-"""Trials up to which a second process is worth it: it reads all tables, too."""
+"""Trials up to which a second process is worth it: it reads all tables, too, and computes what figures show."""
 LONGEST_SECONDS = 60.0
 """Seconds that a figure may take there before it is drawn here."""
 LOOK_SECONDS = 0.01
@@ -54,9 +54,12 @@ class Beside:
     def __exit__(self, *error: object) -> None:
         self.close()
 
-    def start(self) -> bool:
-        """Start the process, where this machine has a core for it; returns whether that was done just now."""
-        if self._process is not None or detect().cores < 2:
+    def start(self, trials: int = 0) -> bool:
+        """Start the process, where this machine has a core for it and there are not too many trials.
+
+        Returns whether that was done just now.
+        """
+        if self._process is not None or trials > MOST_TRIALS or detect().cores < 2:
             return False
         with contextlib.suppress(OSError):  # it is done without
             self._place = self._stack.enter_context(scratch("cnnsearch-figures-", Path(tempfile.gettempdir())))
@@ -67,7 +70,7 @@ class Beside:
         """Have the process begin with the figures of these tables, which are stored."""
         if self._asked or not tables.checksums or len(tables.trials) > MOST_TRIALS:
             return
-        self.start()
+        self.start(len(tables.trials))
         if self._process is None or self._process.stdin is None:
             return
         self._asked = dict(tables.checksums)
@@ -114,6 +117,13 @@ class Beside:
         if process is not None:
             helper.end(process)
         self._stack.close()
+
+
+def recorded_trials(folder: str) -> int:
+    """Count the trials in a results folder, ended or not, without reading any."""
+    with contextlib.suppress(OSError):
+        return len(os.listdir(os.path.join(folder, "trials")))
+    return 0
 
 
 def _claim(place: Path, number: int) -> bool:

@@ -14,7 +14,7 @@ from cnnsearch.evidence.comparisons import LEAST_SEEDS
 from cnnsearch.evidence.contrasts import Contrast, Entry, contrasts, entries, overall
 from cnnsearch.evidence.evidence import Evidence, as_evidence
 from cnnsearch.evidence.part import Part
-from cnnsearch.evidence.shown import MOST_OF_A_PART
+from cnnsearch.evidence.shown import MOST_OF_A_PART, selected
 from cnnsearch.evidence.verdicts import CANNOT_TELL, CLEAR, SUGGESTIVE
 from cnnsearch.plots import parts as figures
 from cnnsearch.report.claims import Answer, Finding
@@ -287,6 +287,8 @@ def _time(parts: Sequence[Part], ranked: Sequence[Entry]) -> Drawing:
         "Each finished setting at its training time, that of the networks it went on from included. Diamonds are the "
         "best of each sweep by validation, with 95 % intervals; up and left is better."
     )
+    largest = max((len(figures.timed_settings(part)) for part in parts), default=0)
+    caption += selected(largest, "settings of a sweep", figures.most_of_each(parts))
     alt = "Test accuracy against training time for every finished setting. The numbers of the best are in the table."
     return Drawing(partial(figures.accuracy_by_time, parts, title), "accuracy-by-time", caption, alt)
 

@@ -12,7 +12,7 @@ from cnnsearch.evidence.configurations import (
     best_of,
     distinct,
     matched,
-    mean_validation,
+    mean_worths,
     preferred,
 )
 from cnnsearch.evidence.evidence import Evidence
@@ -118,9 +118,10 @@ def _of_axis(evidence: Evidence, stage: str, axis: str) -> list[Finding]:
     configurations = evidence.stage(stage)
     values = distinct(configurations, axis)
     lead = preferred(configurations, axis)
+    worths = mean_worths(configurations, axis)
     known = [
         (value, evidence.statements[key], evidence.verdict(key))
-        for value in sorted(values, key=lambda value: -mean_validation(configurations, axis, value))
+        for value in sorted(values, key=lambda value: -worths[value])
         if value != lead and (key := of_values(stage, axis, lead, value)) in evidence.statements
     ]
     if not known:

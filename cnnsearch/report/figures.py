@@ -21,7 +21,9 @@ from cnnsearch.evidence.shown import (
     PHONE_CLASSES,
     curves_shown,
     has_intervals,
+    maps_shown,
     most_dots,
+    selected,
 )
 from cnnsearch.plots.curves import Metric
 from cnnsearch.report.pictures import Drawing
@@ -82,6 +84,8 @@ def heatmaps(evidence: Evidence) -> Drawing | None:
     if not used:
         return None
     names = listed([words(axis).full for axis in used])
+    scored = [c for c in evidence.stage(stage) if evidence.score(c) is not None]
+    shown = maps_shown(evidence, scored)
     if len(used) == 2:
         interval = has_intervals(distinct(evidence.stage(stage), used[1]))
         how = " with its 95 % interval" if interval else " in percent" if evidence.metric.is_share else ""
@@ -91,13 +95,13 @@ def heatmaps(evidence: Evidence) -> Drawing | None:
             "cell holds the setting of each model that validation prefers."
         )
         caption += "" if interval else " The intervals are in the table of trials."
-        drawn = {c.model for c in evidence.stage(stage) if evidence.score(c) is not None}
-        if len(drawn) > MOST_MAPS:
-            caption += f" Shown are the {MOST_MAPS} of {len(drawn)} models with the best {evidence.chosen_by}."
         if averaged:
             caption += f" Each cell is the mean over {listed([words(axis).plural for axis in averaged])}."
     else:
         caption = f"{capitalised(evidence.judged_by)} with its 95 % interval, one dot per setting."
+        caption += selected(sum(c.model in shown for c in scored), "settings")
+    if len(drawn := {c.model for c in scored}) > MOST_MAPS:
+        caption += f" Shown are the {MOST_MAPS} of {len(drawn)} models with the best {evidence.chosen_by}."
     models = listed(evidence.models) or "the model"
     alt = f"{capitalised(evidence.judged_by)} by {names}, for {models}. The numbers are in the table of trials."
     draw = partial(plots.heatmaps, evidence, stage)

@@ -96,7 +96,7 @@ def _copies(pair: Mapping[str, Any], pictures: Mapping[str, str]) -> Copies:
 
 
 def _note(evidence: Evidence, found: list[Doubt]) -> str:
-    networks = counted(len(judges(evidence.tables)), "best network")
+    networks = counted(len(judges(evidence)), "best network")
     text = (
         f"The images whose labels the {networks} by validation doubt most, by the probability that they give the "
         "label. Some are wrong labels, others only hard; nothing here changes a score."

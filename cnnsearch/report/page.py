@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from cnnsearch.data.dataset import SHEET_CLASSES
 from cnnsearch.data.splits import in_words
 from cnnsearch.evidence.axes import main_stage, map_axes
 from cnnsearch.evidence.comparisons import Score
@@ -26,6 +28,8 @@ from cnnsearch.spec.data import DataSpec
 from cnnsearch.spec.metric import DEFAULT
 from cnnsearch.words import capitalised, counted, duration
 
+MOST_ROWS = 1000
+"""Rows of a table on the page: a browser lays out so many in an instant, and takes seconds for ten times as many."""
 _MOST_LISTED = 400  # trials in report.md, whose tables cannot be filtered
 _MOST_NAMED = 8  # damaged trials
 _MOST_OF_A_CLASS = 8  # pictures on the contact sheet
@@ -78,22 +82,33 @@ class Page:
     confusion: Picture | None
     confused: list[Mistake]
     by_class: rows.Table | None
-    """Recall of each class by the best setting."""
+    """Recall of each class by the best setting, the lowest first; the page shows `MOST_ROWS`."""
     wrong: list[Wrong]
     labels: Labels
     """Labels to look at, and copies."""
     more_confusions: list[Picture]
     using: Using | None
     trials: rows.Table
+    """The trials, of very many the best."""
     best_trials: rows.Table
-    """The same table with only the best trials, if there are very many."""
+    """The same table with fewer of the best."""
+    every_trial: Callable[[], rows.Table]
+    """Makes the same table with all trials, for a file."""
+    total: int
+    """Number of all trials."""
     chosen_by: str
     """By what the best are chosen: "validation accuracy"."""
     images: Picture | None
     sheet: list[tuple[str, list[str]]]
+    sheet_heading: str
     data_facts: list[tuple[str, str]]
     warnings: list[str]
     method: Method
+
+    @property
+    def lowest_recalls(self) -> rows.Table | None:
+        """What the page shows of `by_class`."""
+        return self.by_class and self.by_class.first(MOST_ROWS)
 
     @property
     def anchors(self) -> set[str]:
@@ -188,11 +203,14 @@ def assemble(evidence: Evidence, draw: Draw = draw_all) -> Page:
         labels=labels(evidence),
         more_confusions=shown(sketches.more_confusions),
         using=using(evidence),
-        trials=rows.trials(evidence),
+        trials=rows.trials(evidence, MOST_ROWS),
         best_trials=rows.trials(evidence, _MOST_LISTED),
+        every_trial=functools.partial(rows.trials, evidence),
+        total=len(evidence.rows),
         chosen_by=evidence.chosen_by,
         images=picture(sketches.images),
         sheet=_sheet(evidence),
+        sheet_heading=_sheet_heading(evidence),
         data_facts=_data_facts(data, sweep.data),
         warnings=[str(warning) for warning in data.get("warnings") or []]
         + _damage(evidence)
@@ -297,7 +315,14 @@ def _continued(evidence: Evidence, stage: str, picture: Picture | None) -> Conti
 
 def _sheet(evidence: Evidence) -> list[tuple[str, list[str]]]:
     sheet = evidence.tables.pictures.get("sheet") or {}
-    return [(str(name), list(images)[:_MOST_OF_A_CLASS]) for name, images in sheet.items() if images]
+    shown = [(str(name), list(images)[:_MOST_OF_A_CLASS]) for name, images in sheet.items() if images]
+    return shown[:SHEET_CLASSES]
+
+
+def _sheet_heading(evidence: Evidence) -> str:
+    classes = len(evidence.classes)
+    which = "each class" if classes <= SHEET_CLASSES else f"the first {SHEET_CLASSES} of {classes:,} classes"
+    return f"Some images of {which}"
 
 
 def _data_facts(data: dict[str, Any], spec: DataSpec) -> list[tuple[str, str]]:

@@ -109,7 +109,7 @@ def tables_of(page: Page | ComparisonPage) -> dict[str, Table]:
     if isinstance(page, ComparisonPage):
         found: dict[str, Table | None] = {"sweeps": page.table}
     else:
-        found = {"trials": page.trials, "metrics": page.metrics, "recall": page.by_class}
+        found = {"trials": page.every_trial(), "metrics": page.metrics, "recall": page.by_class}
         found |= {f"continued-{stage.stage}": stage.table for stage in page.continued}
         found |= {f"pareto-{section.stage}": section.front for section in page.searches}
     return {name: table for name, table in found.items() if table is not None and table.rows}

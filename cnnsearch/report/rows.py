@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from cnnsearch.evidence.axes import main_stage
 from cnnsearch.evidence.comparisons import Score
-from cnnsearch.evidence.configurations import Configuration, axes_in, axis_values, best_of, is_missing
+from cnnsearch.evidence.configurations import Configuration, axes_in, best_of, is_missing
 from cnnsearch.evidence.evidence import Evidence
 from cnnsearch.evidence.families import families
 from cnnsearch.evidence.mistakes import recalls
 from cnnsearch.evidence.statements import champions, of_change
 from cnnsearch.report.words import points
-from cnnsearch.spec.axis_words import format_value, words
+from cnnsearch.spec.axis_words import Value, format_value, words
 from cnnsearch.spec.metric import DEFAULT, METRICS, Metric
 from cnnsearch.words import duration
 
@@ -52,6 +52,10 @@ class Table:
     columns: tuple[Column, ...]
     rows: tuple[Row, ...]
 
+    def first(self, most: int) -> Table:
+        """The table with its first `most` rows alone."""
+        return replace(self, rows=self.rows[:most])
+
 
 _NOTHING = Cell("–")
 
@@ -67,17 +71,18 @@ def _replicate(evidence: Evidence, record: Mapping[Any, Any]) -> Cell:
 
 def trials(evidence: Evidence, most: int | None = None) -> Table:
     """List every trial that ended, in the order of the table; if there are more than `most`, only the best ones."""
-    records = evidence.rows
-    if most is not None and len(records) > most:
+    listed = [*zip(evidence.rows, evidence.values, strict=True)]
+    if most is not None and len(listed) > most:
         metric = METRICS[evidence.tables.sweep.metric]
-        records = sorted(records, key=lambda record: -_validation(record, metric))[:most]
-    axes = _shown_axes(evidence, records)
+        listed = sorted(listed, key=lambda one: -_validation(one[0], metric))[:most]
+    records, values = [record for record, _ in listed], [of_record for _, of_record in listed]
+    axes = _shown_axes(evidence, values)
     several_seeds = len({record["seed"] for record in records if not is_missing(record["seed"])}) > 1
     several_stages = len({record["stage"] for record in records}) > 1
     stopped = any(record["status"] == "pruned" for record in records)
     columns = [Column("stage")] if several_stages else []
     columns += [Column("trial", numeric=True)] if evidence.attempts else []
-    columns += [Column(words(axis).short, numeric=_is_numeric(records, axis)) for axis in axes]
+    columns += [Column(words(axis).short, numeric=_is_numeric(values, axis)) for axis in axes]
     columns += [Column(evidence.unit, numeric=True)] if several_seeds else []
     counted = any(not is_missing(record.get("parameters")) for record in records)
     columns += [Column("trainable parameters", numeric=True)] if counted else []
@@ -90,11 +95,10 @@ def trials(evidence: Evidence, most: int | None = None) -> Table:
     columns += [Column("time", True), Column("status")]
     best = set(evidence.best.trial_ids) if evidence.best else set()
     rows = []
-    for record in records:
-        values = axis_values(record)
+    for record, known in listed:
         cells = [Cell(str(record["stage"]))] if several_stages else []
         cells += [_place(evidence, record)] if evidence.attempts else []
-        cells += [_weights_cell(values[axis]) if axis == "weights" else _value_cell(values[axis]) for axis in axes]
+        cells += [_weights_cell(known[axis]) if axis == "weights" else _value_cell(known[axis]) for axis in axes]
         cells += [_replicate(evidence, record)] if several_seeds else []
         cells += [_number(record.get("parameters"), "{:,.0f}")] if counted else []
         done = record["status"] in ("done", "pruned")  # of a stopped trial, its best until then
@@ -129,10 +133,9 @@ def _epochs(evidence: Evidence, record: Mapping[Any, Any]) -> int | None:
     return None
 
 
-def _shown_axes(evidence: Evidence, records: list[dict[Any, Any]]) -> list[str]:
+def _shown_axes(evidence: Evidence, rows: Sequence[Mapping[str, Value]]) -> list[str]:
     """List the axes that vary; weights and fine-tuning mode also if they are not the usual ones."""
     usual = {"weights": {None, "none"}, "fine_tune": {None, "full"}}
-    rows = [axis_values(record) for record in records]
     shown = set(evidence.varying or ["model"])
     shown |= {axis for axis, values in usual.items() if any(row[axis] not in values for row in rows)}
     return [axis for axis in axes_in(rows) if axis in shown]
@@ -143,8 +146,8 @@ def _weights_cell(value: Any) -> Cell:
     return _NOTHING if value is None else Cell(str(value).replace("\\", "/").rstrip("/").rsplit("/", 1)[-1])
 
 
-def _is_numeric(records: list[dict[Any, Any]], axis: str) -> bool:
-    values = [value for value in (axis_values(record)[axis] for record in records) if value is not None]
+def _is_numeric(rows: Sequence[Mapping[str, Value]], axis: str) -> bool:
+    values = [row[axis] for row in rows if row[axis] is not None]
     return bool(values) and not any(isinstance(value, str) for value in values)
 
 

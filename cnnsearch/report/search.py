@@ -11,7 +11,7 @@ from cnnsearch.evidence.evidence import Evidence
 from cnnsearch.evidence.importance import LEAST_TRIALS, MOST_TRIALS, TREES
 from cnnsearch.evidence.regions import contour_axes
 from cnnsearch.evidence.searches import Searched
-from cnnsearch.evidence.shown import MOST_LINES, MOST_POINTS
+from cnnsearch.evidence.shown import MOST_LINES, MOST_POINTS, selected
 from cnnsearch.report.pictures import Drawing, Picture
 from cnnsearch.report.rows import Cell, Column, Row, Table
 from cnnsearch.spec.axis_words import format_value, words
@@ -111,11 +111,7 @@ def _name(search: Searched, what: str) -> str:
 
 
 def _selected(search: Searched, most: int = MOST_POINTS) -> str:
-    """A note if not all trials are drawn; else empty."""
-    total = max(len(search.scored), len(search.stopped))
-    return (
-        f" Of more than {most} trials the best are drawn, and an even selection of the others." if total > most else ""
-    )
+    return selected(max(len(search.scored), len(search.stopped)), most=most)
 
 
 def _history(search: Searched) -> Drawing:
@@ -124,7 +120,7 @@ def _history(search: Searched) -> Drawing:
     caption = (
         f"Each trial’s {search.objective.label} in the order in which trials were suggested; the line is the best so "
         f"far among those trained to the end.{stopped}{lost} The best is the best of many, so its validation score is "
-        "optimistic."
+        f"optimistic.{_selected(search)}"
     )
     best = search.best
     trials = counted(len(search.attempts), "trial")
@@ -202,7 +198,7 @@ def _pareto(search: Searched) -> Drawing:
     caption = (
         f"Wanted: {listed(wanted)}. Diamonds are the Pareto set: whatever is better than one of them in one objective "
         "is worse in another. Scores are of single trials, with the uncertainty the table of trials gives; only trials "
-        "trained to the end."
+        f"trained to the end.{_selected(search)}"
     )
     names = capitalised(listed([one.label for one in search.objectives]))
     alt = f"{names} against each other; {counted(len(search.front), 'trial')} on the Pareto front."

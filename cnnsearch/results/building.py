@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -14,10 +16,12 @@ from cnnsearch.errors import ResultsError
 from cnnsearch.planning.plan import Plan, WeightsDigests, make_plan
 from cnnsearch.planning.study import Suggestions
 from cnnsearch.planning.trial import Trial
+from cnnsearch.results.epochs import COLUMNS, Epochs, read_epochs
 from cnnsearch.results.folder import Results
 from cnnsearch.results.folds import Fold, fold_fingerprints, folds_of
 from cnnsearch.results.parquet import EPOCHS, PREDICTIONS, TRIALS
 from cnnsearch.results.record import Measures, Record
+from cnnsearch.results.trial_folder import TrialFolder
 from cnnsearch.spec.arguments import GROUPS
 from cnnsearch.spec.settings import Settings
 from cnnsearch.spec.sweep import Sweep
@@ -34,42 +38,67 @@ def has_circle(parents: Mapping[str, str | None]) -> bool:
 
 Answers = dict[tuple[str, str], tuple[NDArray[np.int32], NDArray[np.float32]]]
 """(split, moment) -> predicted classes and their probabilities."""
-Contents = tuple[NDArray[np.float64], Answers]
-"""The epochs of a trial, a row each with the columns of `_OF_EPOCHS`, and its predictions."""
-_OF_EPOCHS = [name for name in EPOCHS.names if name != "trial_id"]
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What the files of trials hold, in the order of the trials."""
+
+    epochs: list[Epochs] = field(default_factory=list)
+    answers: list[Answers] = field(default_factory=list)
 
 
 def contents_of(
     results: Results, data: dict[str, Any], ended: Sequence[tuple[Trial, Record]]
-) -> tuple[dict[str, Contents], dict[str, str]]:
-    """Read the files of trials: trial id -> contents, and trial id -> what is wrong with those that do not fit."""
-    sizes = {split: len(listed["names"]) for split, listed in data.get("examples", {}).items()}
-    folds = folds_of(data)
-    found: dict[str, Contents] = {}
-    odd: dict[str, str] = {}
+) -> tuple[Contents, dict[str, str]]:
+    """Read the files of trials: their contents, and trial id -> what is wrong with those that do not fit.
+
+    The contents lack what is wrong.
+    """
+    found = Contents()
     parents = {record.trial_id: record.parent_id for _, record in ended}
     if has_circle(parents):
-        return {}, dict.fromkeys(parents, "trials start from each other in a circle")
-    for _, record in ended:
-        folder = results.trial(record.trial_id)
+        return found, dict.fromkeys(parents, "trials start from each other in a circle")
+    records = {record.trial_id: record for _, record in ended}
+    folders = [results.trial(id_) for id_ in records]
+    with ThreadPoolExecutor(1) as beside:  # Arrow parses beside Python
+        parts = beside.submit(lambda: [*read_epochs(folders)])
+        odd = _read_answers(folders, records, data, found.answers)
+        for some, epochs in parts.result():
+            if isinstance(epochs, ResultsError):
+                odd[some[0].path.name] = str(epochs)
+                continue
+            numbers = np.split(epochs.rows["epoch"].to_numpy(), np.cumsum(epochs.counts)[:-1])
+            for folder, of_trial in zip(some, numbers, strict=True):
+                if of_trial.max(initial=0) > records[folder.path.name].settings.epochs:
+                    odd[folder.path.name] = f"{folder.epochs_file} has more epochs than the trial"
+            found.epochs.append(epochs)
+    return found, odd
+
+
+def _read_answers(
+    folders: Sequence[TrialFolder], records: Mapping[str, Record], data: dict[str, Any], found: list[Answers]
+) -> dict[str, str]:
+    """Read the predictions of trials into `found`; returns trial id -> what is wrong with those that do not fit."""
+    sizes = {split: len(listed["names"]) for split, listed in data.get("examples", {}).items()}
+    folds = folds_of(data)
+    odd: dict[str, str] = {}
+    for folder in folders:
+        id_ = folder.path.name
         try:
-            rows, answers = folder.epochs(strict=True), folder.predictions()
+            answers = folder.predictions()
         except ResultsError as error:
-            odd[record.trial_id] = str(error)
+            odd[id_] = str(error)
             continue
-        fold = folds.get(record.data)
+        fold = folds.get(records[id_].data)
         for (split, moment), (predicted, _) in answers.items():
             size = len(fold.validates) if fold and split == "val" else sizes.get(split)
             classes = int(predicted.max(initial=-1)) + 1
             if len(predicted) != size or classes > len(data["classes"]):
                 what = f"{len(predicted):,} answers of {classes:,} or more classes for {split}/{moment}"
-                odd[record.trial_id] = f"{folder.predictions_file} does not fit data.json: it has {what}"
-        if any(row["epoch"] > record.settings.epochs for row in rows):
-            odd[record.trial_id] = f"{folder.epochs_file} has more epochs than the trial"
-        # As numbers, which take a tenth of the memory; what is not measured is no number.
-        values = np.array([[row.get(name) for name in _OF_EPOCHS] for row in rows], dtype=np.float64)
-        found[record.trial_id] = values.reshape(len(rows), len(_OF_EPOCHS)), answers
-    return found, odd
+                odd[id_] = f"{folder.predictions_file} does not fit data.json: it has {what}"
+        found.append(answers)
+    return odd
 
 
 def ended_trials(
@@ -127,68 +156,90 @@ def build(
     data: dict[str, Any],
     plan: Plan,
     ended: Sequence[tuple[Trial, Record]],
-    contents: Mapping[str, Contents],
+    contents: Contents,
     is_sealed: bool,
 ) -> dict[str, pa.Table]:
+    """Build the tables: name -> table. The contents are empty afterwards: of many trials they are large."""
     names = {trial.id: record.trial_id for trial, record in ended}
     confirmed = {trial.id: names.get(one.setting[0].id) for one in plan.contenders for trial in one.again}
     folds = folds_of(data)
-    rows = [
-        _trial_row(sweep.name, trial.stage, confirmed.get(trial.id), record, folds.get(record.data))
-        for trial, record in ended
-    ]
+    ids, answers = [record.trial_id for _, record in ended], contents.answers
     if is_sealed:  # another sweep, or an earlier state of this one, may have looked at the test images
-        rows = [{name: None if name.startswith("test_") else value for name, value in row.items()} for row in rows]
-        contents = {id_: (epochs, _without_test(answers)) for id_, (epochs, answers) in contents.items()}
-    return {
-        "trials": pa.Table.from_pylist(rows, schema=TRIALS),
-        "epochs": _epochs({record.trial_id: contents[record.trial_id][0] for _, record in ended}),
-        "predictions": _predictions(
-            data,
-            {record.trial_id: contents[record.trial_id][1] for _, record in ended},
-            [folds.get(record.data) for _, record in ended],
-        ),
+        answers = [_without_test(of_trial) for of_trial in answers]
+    columns = _of_trials(ended) | {
+        "sweep": [sweep.name] * len(ended),
+        "stage": [trial.stage for trial, _ in ended],
+        "confirms": [confirmed.get(trial.id) for trial, _ in ended],
+        **_of_folds([folds.get(record.data) for _, record in ended]),
     }
+    columns |= {name: [None] * len(ended) for name in columns if is_sealed and name.startswith("test_")}
+    arrays = [pa.array(columns[one.name], one.type) for one in TRIALS]
+    tables = {"trials": pa.Table.from_arrays(arrays, schema=TRIALS), "epochs": _epochs(ids, contents.epochs)}
+    tables["predictions"] = _predictions(data, ids, answers, [folds.get(record.data) for _, record in ended])
+    contents.answers.clear()
+    return tables
 
 
 def _without_test(answers: Answers) -> Answers:
     return {(split, moment): one for (split, moment), one in answers.items() if split != "test"}
 
 
-def _trial_row(sweep: str, stage: str, confirms: str | None, record: Record, fold: Fold | None) -> dict[str, Any]:
-    settings: Settings = record.settings
-    best, before = record.best, record.before
+def _of_folds(folds: Sequence[Fold | None]) -> dict[str, list[Any]]:
+    """The columns that say which fold each trial had."""
+    return {name: [fold and getattr(fold, name) for fold in folds] for name in ("fold", "repeat")}
+
+
+_OF_SETTINGS = [name for name in TRIALS.names if name in Settings.model_fields and name not in GROUPS]
+_OF_RECORD = [name for name in TRIALS.names if name in Record.model_fields]
+
+
+def _of_trials(ended: Sequence[tuple[Trial, Record]]) -> dict[str, list[Any]]:
+    """The columns that records hold: name -> the value of each trial."""
+    records = [record for _, record in ended]
     # What an older version did not record stays null: there, `Settings` has the present default.
-    columns = {**settings.model_dump(exclude_unset=True), **record.model_dump(exclude={"settings", "best", "before"})}
-    columns |= {"sweep": sweep, "stage": stage, "confirms": confirms, "status": record.status.value}
-    columns |= {"fold": fold and fold.fold, "repeat": fold and fold.repeat}
-    columns |= {"precision": record.precision or settings.precision}
+    settings = [(record.settings, record.settings.model_fields_set) for record in records]
+    columns = {
+        name: [getattr(one, name) if name in known else None for one, known in settings] for name in _OF_SETTINGS
+    }
+    columns["code"] = [one.code or None for one, _ in settings]
     for group in GROUPS:
-        args = getattr(settings, group)
-        columns[group] = json.dumps(args, sort_keys=True) if args else None
-    for name in Measures.model_fields:
-        columns[name] = getattr(best, name) if best else None
-        columns[f"{name}_before"] = getattr(before, name) if before else None
-    return {name: columns.get(name) for name in TRIALS.names}
+        args = [getattr(one, group) for one, _ in settings]
+        columns[group] = [json.dumps(one, sort_keys=True) if one else None for one in args]
+    columns |= {name: [getattr(record, name) for record in records] for name in _OF_RECORD}
+    columns["status"] = [record.status.value for record in records]
+    columns["precision"] = [record.precision or record.settings.precision for record in records]
+    for moment, suffix in (("best", ""), ("before", "_before")):
+        measured = [getattr(record, moment) for record in records]
+        for name in Measures.model_fields:
+            if name + suffix in TRIALS.names:
+                columns[name + suffix] = [one and getattr(one, name) for one in measured]
+    return columns
 
 
-def _epochs(of_trials: Mapping[str, NDArray[np.float64]]) -> pa.Table:
-    """Build the table of all epochs."""
-    ids = np.repeat(np.array([*of_trials], dtype=object), [len(rows) for rows in of_trials.values()])
-    rows = np.concatenate([np.zeros((0, len(_OF_EPOCHS))), *of_trials.values()])
-    columns = dict(zip(_OF_EPOCHS, rows.T, strict=True)) | {"trial_id": ids}
-    arrays = [pa.array(columns[one.name], from_pandas=True).cast(one.type) for one in EPOCHS]
-    return pa.Table.from_arrays(arrays, schema=EPOCHS)
+def _epochs(ids: Sequence[str], parts: list[Epochs]) -> pa.Table:
+    """Build the table of all epochs, given those of these trials in parts; these are gone afterwards."""
+    counts = [count for part in parts for count in part.counts]
+    rows = pa.concat_tables([COLUMNS.empty_table(), *(part.rows for part in parts)])
+    parts.clear()
+    places = pa.array(np.repeat(np.arange(len(ids), dtype=np.int32), counts))
+    columns = [pa.DictionaryArray.from_arrays(places, pa.array(ids, pa.string())).cast(pa.string())]
+    nothing = pa.nulls(len(rows), pa.float64())
+    for _ in COLUMNS:  # one by one, so that what they were made from is free again
+        column = rows.column(0)
+        columns.append(nothing if column.null_count == len(rows) else column.combine_chunks())
+        rows = rows.remove_column(0)
+    return pa.Table.from_arrays(columns, schema=EPOCHS)
 
 
 def _predictions(
     data: dict[str, Any],
-    answers: Mapping[str, Mapping[tuple[str, str], tuple[NDArray[np.int32], NDArray[np.float32]]]],
+    trial_ids: Sequence[str],
+    answers: Sequence[Answers],
     folds: Sequence[Fold | None],
 ) -> pa.Table:
     """Build the table of all predictions, with strings as dictionaries: a few bytes per row.
 
-    `folds` are those of the trials, in the same order.
+    `answers` and `folds` are those of the trials, in the same order.
     """
     listed = data.get("examples", {})
     splits, moments = sorted(listed), ["before", "best"]
@@ -197,7 +248,7 @@ def _predictions(
     sizes = [len(listed[split]["names"]) for split in splits]
     numbers = np.split(np.arange(len(names), dtype=np.int32), np.cumsum(sizes)[:-1])
     parts: list[tuple[int, int, int, NDArray[np.int32], NDArray[np.int16], NDArray[np.float32]]] = []
-    for index, (of_trial, fold) in enumerate(zip(answers.values(), folds, strict=True)):
+    for index, (of_trial, fold) in enumerate(zip(answers, folds, strict=True)):
         for (split, moment), (predicted, confidence) in sorted(of_trial.items(), key=lambda part: part[0]):
             place = splits.index(split)
             which = numbers[place][fold.validates] if fold and split == "val" else numbers[place]
@@ -212,7 +263,7 @@ def _predictions(
     )
     confidence = np.concatenate([np.zeros(0, np.float32), *(part[5] for part in parts)])
     coded = [
-        (ids, list(answers)),
+        (ids, trial_ids),
         (of_split, splits),
         (of_moment, moments),
         (examples, names),

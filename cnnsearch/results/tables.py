@@ -134,6 +134,7 @@ def load(folder: Path | str, *, store: bool = True, everything: bool = False) ->
             store=store and not everything,
             everything=everything,
         )
+        whole.clear()
         unreadable |= odd
     described, left_out = _described(results)
     others = records.keys() - set(stored.tables["trials"]["trial_id"].to_pylist()) - {*damaged, *unreadable}
@@ -143,13 +144,16 @@ def load(folder: Path | str, *, store: bool = True, everything: bool = False) ->
     left_out += [f"Trial {printable(id_)} is left out: {reason}." for id_, reason in sorted(unreadable.items())]
     for name in ("examples", "folds"):  # they are in the tables
         data.pop(name, None)
-    later: Any = functools.partial(_read_predictions, results.path, stored.checksums, data)
-    held = stored.tables.get("predictions")
+    records.clear()  # of very many trials they are large, and frames are made next
+    held = stored.tables.pop("predictions", None)
+    later: Any = functools.partial(_predictions_frame, held, data)
+    if held is None:
+        later = functools.partial(_read_predictions, results.path, stored.checksums, data)
     return Tables(
         folder=results.path,
         trials=_trials_frame(stored.tables["trials"]),
-        epochs=stored.tables["epochs"].to_pandas(),
-        predictions=later if held is None else _predictions_frame(held, data),
+        epochs=_epochs_frame(stored.tables.pop("epochs")),
+        predictions=later,
         sweep=sweep,
         provenance=described["provenance.json"],
         data=data,
@@ -168,6 +172,17 @@ def load(folder: Path | str, *, store: bool = True, everything: bool = False) ->
 def _trials_frame(table: pa.Table) -> pd.DataFrame:
     frame: pd.DataFrame = table.to_pandas()
     return frame.assign(started_at=frame["started_at"].dt.tz_localize(None))
+
+
+def _epochs_frame(table: pa.Table) -> pd.DataFrame:
+    """The epochs as a frame. Columns are converted one by one, so that hardly more than one is there twice."""
+    columns: dict[str, Any] = {}
+    for name in table.column_names:
+        column = table.column(0).combine_chunks()
+        table = table.remove_column(0)
+        is_text = pa.types.is_string(column.type)
+        columns[name] = column.to_pandas() if is_text else column.to_numpy(zero_copy_only=False, writable=True)
+    return pd.DataFrame(columns, copy=False)
 
 
 def _built(
@@ -202,11 +217,9 @@ def _built(
         left_out |= odd
         records = {id_: record for id_, record in records.items() if id_ not in odd}
     tables, checksums = build(sweep, data, plan, ended, contents, is_sealed), {}
-    contents.clear()  # of many trials it is large, and storing takes memory, too
     if store:
         with contextlib.suppress(RunError):  # a folder that cannot be written can still be read
             checksums = parquet.store(results.path, tables, "" if left_out else digest, planned)
-            del tables["predictions"]
     return parquet.Stored(tables, planned, checksums), left_out
 
 

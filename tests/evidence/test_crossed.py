@@ -78,6 +78,25 @@ def test_all_pairs_at_once_are_the_pairs_one_by_one(seed: int, replicates: list[
                 assert p_values[i, j] == pytest.approx(one.p_value)
 
 
+def test_portions_of_pairs_give_what_all_at_once_give(monkeypatch: pytest.MonkeyPatch) -> None:
+    sides = [Answered.of(drawn(seed, 2 + seed % 3)) for seed in range(7)]
+    value, p_values = crossed.between_all(sides)
+    assert np.array_equal(p_values, p_values.T)
+    for together in (1, 14, 20):
+        monkeypatch.setattr(crossed, "TOGETHER", together)
+        again = crossed.between_all(sides)
+        assert np.array_equal(again[0], value)
+        assert np.array_equal(again[1], p_values)
+
+
+@given(st.integers(0, 200), st.integers(2, 9), st.sampled_from([0, 30]))
+def test_many_tables_of_differences_are_judged_as_each_is(seed: int, replicates: int, worth: int) -> None:
+    tables = np.random.default_rng(seed).integers(-1, 2, (4, replicates, 23)) / 3
+    tables[0] = 0.0
+    one_by_one = [crossed.differs_from_zero(Answered.of(table, worth)) for table in tables]
+    assert crossed.all_differ_from_zero(tables, worth) == one_by_one
+
+
 def test_a_mean_of_all_right_has_an_interval_that_ends_at_one() -> None:
     found = crossed.mean_of(Answered.of(np.ones((3, 50))))
 

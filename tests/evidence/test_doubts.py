@@ -98,7 +98,7 @@ def test_wrong_labels_are_found_among_the_first_tenth(folder: tuple[Path, set[st
     assert ask(results, command="report").returncode == 0
     assert (results / "doubted.csv").read_bytes() == before
     kept = json.loads((results / "training.json").read_text(encoding="utf-8"))
-    assert kept["trials"] == [one for one in judges(tables) if one in kept["trials"]]
+    assert kept["trials"] == [one for one in judges(Evidence(tables)) if one in kept["trials"]]
     assert kept["images"] == len([row for row in rows if row["split"] == "training"])
     (results / "training.json").write_text('{"trials": [], "images": 3, "doubted": [["a", 0, 0, 7]]}', encoding="utf-8")
     assert ask(results, command="report").returncode == 0

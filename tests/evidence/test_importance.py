@@ -46,6 +46,13 @@ def test_only_axes_with_an_effect_stand_out_from_random_numbers():
     assert not result.stands_out("unknown")
 
 
+def test_permutations_in_portions_say_the_same(monkeypatch):
+    columns, scores = known(40)
+    whole = found(columns, scores)
+    monkeypatch.setattr(importance, "_TOGETHER", 40 * 7)
+    assert found(columns, scores).p_values == whole.p_values
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_in_noise_nothing_stands_out(seed):
     columns, _ = known(60, seed)

@@ -11,13 +11,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from cnnsearch import plots
 from cnnsearch.evidence.evidence import Evidence
 from cnnsearch.evidence.mistakes import counts
-from cnnsearch.evidence.shown import MOST_CLASSES, MOST_MAPS
-from cnnsearch.plots import style
+from cnnsearch.evidence.part import Part
+from cnnsearch.evidence.shown import MOST_CLASSES, MOST_MAPS, MOST_POINTS
+from cnnsearch.plots import parts as plots_of_parts, style
 from cnnsearch.report import figures
+from cnnsearch.report.search import drawings
 from cnnsearch.results.tables import Tables
 from cnnsearch.spec.model_names import IMAGE_SIZES, OWN, TORCHVISION
 from tests.plots.test_plots import texts
@@ -141,3 +144,81 @@ def test_a_png_has_a_bounded_number_of_pixels(width: float, height: float) -> No
     across, down = struct.unpack(">II", plots.to_png(figure)[16:24])
     assert max(across, down) <= style.MOST_SIDE + 1
     assert across * down <= 1.01 * style.MOST_PIXELS
+
+
+def marks_in(figure: Figure | None, kind: str | None = None) -> int:
+    """How many points the lines of a figure have, of one kind or of all."""
+    assert figure is not None
+    lines = [line for axes in figure.axes for line in axes.lines if kind in (None, line.get_gid())]
+    return sum(len(np.asarray(line.get_xdata())) for line in lines)
+
+
+def test_the_history_of_very_many_trials_is_bounded_and_ends_at_the_best(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = search("large")
+    assert len(found.scored) + len(found.stopped) + len(found.lost) == 2000
+    figure = plots.optimisation_history(found)
+    assert marks_in(figure, "stopped") == MOST_POINTS
+    assert marks_in(figure, "lost") == len(found.lost)
+    monkeypatch.setattr("cnnsearch.plots.history.MOST_POINTS", 7)
+    assert marks_in(plots.optimisation_history(found), "lost") == 7
+    (caption,) = [one.caption for one in drawings(found) if one.name.endswith("-history")]
+    assert f"Of more than {MOST_POINTS} trials the best are drawn" in caption
+    assert "are drawn, and" not in drawings(search("small"))[0].caption
+
+
+def test_a_front_of_very_many_trials_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = search("two")
+    assert marks_in(plots.pareto_front(found), "front") == len(found.front) > 2
+    monkeypatch.setattr("cnnsearch.plots.pareto.MOST_POINTS", 2)
+    assert marks_in(plots.pareto_front(found), "front") == 2
+
+
+def shown_texts(figure: Figure) -> list[str]:
+    """The texts of a figure as they are when it is drawn."""
+    plots.to_svg(figure, "drawn")
+    return texts(figure)
+
+
+def rates(count: int) -> Tables:
+    """One model at very many learning rates."""
+    grid = [float(f"{1e-5 * 10 ** (index / count * 4):.6g}") for index in range(count)]
+    plans = [Plan("rates", {"model": "plain", "lr": lr, "batch_size": 16}, ability=0.5) for lr in grid]
+    space = {"model": "plain", "lr": {"grid": grid}, "batch_size": 16}
+    return make(plans, [{"name": "rates", "space": space}], epochs=1, val_per_class=2, test_per_class=2)
+
+
+@pytest.mark.parametrize("count", [30, 600])
+def test_dots_along_an_axis_are_bounded_and_the_best_among_them(count: int) -> None:
+    evidence = Evidence(rates(count))
+    figure, drawing = plots.heatmaps(evidence), figures.heatmaps(evidence)
+    assert figure is not None
+    assert drawing is not None
+    assert marks_in(figure) == min(count, MOST_POINTS)
+    assert ("Of more than 500 settings the best are drawn" in drawing.caption) == (count > MOST_POINTS)
+    assert {"1e-5", "0.0001", "0.01"} <= set(shown_texts(figure))
+    assert not any("mathdefault" in text for text in shown_texts(figure))
+    (line,) = figure.axes[0].lines
+    best = sorted(evidence.configurations, key=lambda one: (-one.worth, one.order))[:50]
+    assert {one.values["lr"] for one in best} <= set(np.asarray(line.get_xdata()).tolist())
+
+
+def test_settings_over_time_are_bounded_and_the_best_of_each_sweep_among_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    sweeps = [Part("one", evidence_of(factory.part1)), Part("two", evidence_of(factory.part2))]
+    all_of_them = sum(len(part.evidence.configurations) for part in sweeps)
+    whole = plots_of_parts.accuracy_by_time(sweeps, "title")
+    assert marks_in(whole) == all_of_them + 2 * len(sweeps)  # the best have an interval
+    monkeypatch.setattr(plots_of_parts, "MOST_POINTS", 6)
+    few = plots_of_parts.accuracy_by_time(sweeps, "title")
+    assert all_of_them > 7 + 2 >= (marks_in(few) - 2 * len(sweeps)) >= 5
+
+
+def test_portions_of_a_map_are_the_map(monkeypatch: pytest.MonkeyPatch) -> None:
+    contour: Any = importlib.import_module("cnnsearch.plots.contour")
+    rng = np.random.default_rng(0)
+    x, y, z = rng.random((3, 90))
+    at_x, at_y = rng.random((2, 7, 5))
+    whole = contour.smoothed(x, y, z, at_x, at_y, (0.1, 0.2))
+    monkeypatch.setattr(contour, "_TOGETHER", 100)
+    for one, other in zip(whole, contour.smoothed(x, y, z, at_x, at_y, (0.1, 0.2)), strict=True):
+        assert one.shape == (7, 5)
+        assert np.array_equal(one, other)

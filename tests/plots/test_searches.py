@@ -154,11 +154,16 @@ class TestHistory:
         assert one.best is not None
         assert points(figure, "best") == [(one.best.number, one.score(one.best))]
 
-    def test_two_thousand_trials_are_all_there(self):
-        figure = plots.optimisation_history(search("large"))
-        drawn_trials = sum(len(points(figure, kind)) for kind in ("finished", "stopped", "lost"))
-        assert drawn_trials == 2000
-        assert len(plots.to_svg(drawn(figure), "x")) < 600_000
+    def test_of_two_thousand_trials_the_best_and_an_even_selection_are_there(self):
+        one = search("large")
+        figure = plots.optimisation_history(one)
+        for kind, some in (("finished", one.scored), ("stopped", one.stopped), ("lost", one.lost)):
+            numbers = [x for x, _ in points(figure, kind)]
+            assert len(numbers) == min(len(some), MOST_POINTS)
+            assert min(numbers) < 200
+            assert max(numbers) > 1800
+            assert {*numbers} <= {float(attempt.number) for attempt in some}
+        assert len(plots.to_svg(drawn(figure), "x")) < 300_000
 
     def test_the_title_says_when_the_best_came(self):
         one = search("middling")

@@ -142,6 +142,8 @@ class TestStart:
         with Beside() as second:
             monkeypatch.setattr(beside, "MOST_TRIALS", 3)
             second.begin(tables)
+            assert beside.recorded_trials(str(tables.folder)) == 4
+            assert not second.start(4)
             monkeypatch.setattr(beside, "MOST_TRIALS", 4)
             monkeypatch.setattr(beside, "detect", lambda: replace(hardware.detect(), cores=1))
             second.begin(tables)

@@ -19,7 +19,7 @@ import pytest
 
 from cnnsearch import plots, report
 from cnnsearch.errors import RunError
-from cnnsearch.evidence import compared
+from cnnsearch.evidence import named
 from cnnsearch.evidence.configurations import collect
 from cnnsearch.evidence.doubts import doubted_wanted
 from cnnsearch.evidence.evidence import Evidence
@@ -330,7 +330,7 @@ class TestPart1:
     @pytest.mark.usefixtures("reports_in_words")
     def test_its_facts_are_found_once(self, tmp_path, monkeypatch):
         collected = Mock(side_effect=collect)
-        monkeypatch.setattr(compared, "collect", collected)
+        monkeypatch.setattr(named, "collect", collected)
         tables = replace(factory.two_classes_grid(), folder=tmp_path)
         doubted = {"trials": [], "images": 6000, "doubted": [["of/a.png", 0, 1, 0.01]]}
         made = report.refresh(tables, lambda names: {"examples": dict.fromkeys(names, "UE5H")}, lambda asked: doubted)
