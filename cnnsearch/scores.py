@@ -114,7 +114,17 @@ def resamples(labels: NDArray[np.int64], *, by_class: bool, seed: int = 0) -> Fl
 
 def _mean(values: Callable[[Predicted], Floats]) -> Callable[[Predicted, Floats], Floats]:
     """The metric that is the mean of a number of each example."""
-    return lambda found, weights: weights @ values(found) / weights.sum(axis=1)
+    return lambda found, weights: _weighed(weights, values(found)) / weights.sum(axis=1)
+
+
+def _weighed(weights: Floats, values: Floats) -> Floats:
+    """Sum values [n] times each row of weights [draws, n].
+
+    A single row is summed without BLAS, which adds up in an order that depends on the kind of CPU and on its settings:
+    what is recorded of a trial must not.
+    """
+    summed: Floats = (weights * values).sum(axis=1) if len(weights) == 1 else weights @ values
+    return summed
 
 
 def _negative_logarithm(found: Predicted) -> Floats:
@@ -138,7 +148,7 @@ def _in_top(found: Predicted) -> Floats:
 
 def _balanced_accuracy(found: Predicted, weights: Floats) -> Floats:
     recalls = [
-        weights[:, rows] @ found.right[rows] / weights[:, rows].sum(axis=1)
+        _weighed(weights[:, rows], found.right[rows]) / weights[:, rows].sum(axis=1)
         for rows in (np.flatnonzero(found.labels == c) for c in np.unique(found.labels))
     ]
     return _over_classes(recalls)
@@ -195,7 +205,7 @@ def _calibration_error(found: Predicted, weights: Floats) -> Floats:
     confidence = found.confidence.astype(np.float64)
     bins = np.searchsorted(np.linspace(0, 1, BINS + 1)[1:-1], confidence)
     gaps = found.right - confidence
-    each = [np.abs(weights[:, bins == one] @ gaps[bins == one]) for one in np.unique(bins)]
+    each = [np.abs(_weighed(weights[:, bins == one], gaps[bins == one])) for one in np.unique(bins)]
     return np.asarray(np.sum(each, axis=0) / weights.sum(axis=1))
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import get_args
 
@@ -128,3 +131,25 @@ def test_a_class_without_examples_is_left_out() -> None:
     part = Predicted(found.labels[without], 7, found.predicted[without], found.confidence[without], chances[without])
     wanted = np.mean([reference.roc_auc_score(part.labels == c, chances[without][:, c]) for c in range(6)])
     assert score("auroc", part) == pytest.approx(wanted, rel=1e-6)
+
+
+def test_what_is_recorded_does_not_depend_on_the_kind_of_cpu_that_blas_finds() -> None:
+    code = """
+import numpy as np
+from cnnsearch.scores import Predicted, scores
+rng = np.random.default_rng(0)
+chances = rng.dirichlet(np.ones(10), 1600).astype(np.float32)
+found = Predicted(rng.integers(0, 10, 1600), 10, chances.argmax(axis=1), chances.max(axis=1), chances)
+print({name: value.hex() for name, value in scores(found).items()})
+"""
+    kinds: list[dict[str, str]] = [
+        {},
+        {"OPENBLAS_CORETYPE": "Prescott"},
+    ]  # the oldest that there is, which every x86 can be taken for
+    told = {
+        subprocess.run(
+            [sys.executable, "-c", code], env={**os.environ, **kind}, check=True, capture_output=True, text=True
+        ).stdout
+        for kind in kinds
+    }
+    assert len(told) == 1
