@@ -23,10 +23,10 @@ quickstart: install
 test: $(INSTALLED_TEST) $(INSTALLED_S3) lint
 	$(BIN)/python -m pytest -n 2 --dist loadscope
 
-# What takes longer than a change should wait for; `.ci/run` does it too. Two at a time: most of them wait for a
-# process they started.
+# What takes longer than a change should wait for; `.ci/run` does it too. Three at a time, also on two cores: most of
+# them wait for a process they started.
 test-after: $(INSTALLED_TEST) $(INSTALLED_S3)
-	$(BIN)/python -m pytest -n 2 --dist loadscope -m "after and not slow"
+	$(BIN)/python -m pytest -n 3 --dist loadscope -m "after and not slow"
 
 # MLflow and TensorBoard, which tests of exchange ask, take minutes to install: without them those are skipped.
 test-exchange: $(INSTALLED_TEST) $(INSTALLED_EXCHANGE)
