@@ -171,8 +171,9 @@ def summary(evidence: Evidence) -> list[tuple[str, str]]:
             ("not compared", f"{counted(others, 'other setting')}: that takes {LEAST_SEEDS} {evidence.unit}s of each")
         )
     elif near:
-        names = _alternatives(evidence, best, near, conjunction="and", limit=4)
-        lines.append(("may be as good", names or f"{len(near)} of {counted(others, 'other setting')}"))
+        names = _alternatives(evidence, best, near, limit=4)
+        some = f"the same with {names}" if names else f"{len(near)} of {counted(others, 'other setting')}"
+        lines.append(("may be as good", some))
     if others:
         lines.append(
             (
@@ -231,18 +232,20 @@ def _all(count: int) -> str:
     return "both" if count == 2 else f"all {count}"
 
 
-def _alternatives(
-    evidence: Evidence, best: Configuration, near: Sequence[Configuration], *, conjunction: str = "or", limit: int = 3
-) -> str:
-    """Name rivals by what they change in the best; empty where they are many, or change more than two axes."""
+def _alternatives(evidence: Evidence, best: Configuration, near: Sequence[Configuration], *, limit: int = 3) -> str:
+    """Name rivals by what they change in the best, to follow "the same with".
+
+    Empty where they are many, or change more than two axes.
+    """
     changed = [[axis for axis in evidence.varying if s.values[axis] != best.values[axis]] for s in near]
     if len(near) > limit or any(not 1 <= len(axes) <= 2 for axes in changed):
         return ""
     texts = [
-        " with ".join(describe(axis, configuration.values[axis]) for axis in axes)
+        " and ".join(describe(axis, configuration.values[axis]) for axis in axes)
         for configuration, axes in zip(near, changed, strict=True)
     ]
-    return listed(texts, conjunction)
+    repeated = "with " if any(len(axes) > 1 for axes in changed) else ""  # else it is not clear what belongs together
+    return listed([texts[0], *(f"{repeated}{text}" for text in texts[1:])], "or")
 
 
 def _judged(evidence: Evidence, configuration: Configuration) -> float:

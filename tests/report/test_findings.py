@@ -6,6 +6,8 @@ import functools
 import re
 from collections.abc import Callable
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +20,7 @@ from cnnsearch.evidence.evidence import Evidence
 from cnnsearch.evidence.statements import of_change, of_values
 from cnnsearch.evidence.verdicts import judge, judge_all, together
 from cnnsearch.report.claims import Finding
-from cnnsearch.report.findings import answer, findings, shared, summary
+from cnnsearch.report.findings import _alternatives, answer, findings, shared, summary
 from cnnsearch.report.words import points
 from cnnsearch.results.tables import Tables
 from tests.report import factory
@@ -641,7 +643,7 @@ def test_summary_lines_for_the_terminal():
     assert re.fullmatch(r"validation \d+\.\d % \(.*\), test \d+\.\d % \(.*\)", lines["scores"])
     assert lines["not compared"] == "15 other settings: that takes 3 seeds of each"
     lines = dict(summary(evidence_of("five")))
-    assert lines["may be as good"] == "dropout 0.25"
+    assert lines["may be as good"] == "the same with dropout 0.25"
     assert "not compared" not in lines
     assert "may be as good" not in dict(summary(evidence_of("confirmed")))
     assert dict(summary(evidence_of("disagree_seeds")))["better on test"] == "batch 32"
@@ -663,3 +665,14 @@ def test_a_network_has_one_interval_before_it_goes_on_as_after_its_own_training(
     for child in children:
         assert child.parent is not None
         assert evidence.score(child, moment="before") == evidence.score(evidence.by_key[child.parent])
+
+
+def test_of_rivals_that_change_two_settings_it_is_clear_what_belongs_together():
+    def setting(model: str, lr: float, batch_size: int) -> Any:
+        return SimpleNamespace(values={"model": model, "lr": lr, "batch_size": batch_size})
+
+    evidence: Any = SimpleNamespace(varying=("model", "lr", "batch_size"))
+    best, plain, both = setting("residual", 0.003, 16), setting("plain", 0.003, 16), setting("residual", 0.001, 8)
+    told = _alternatives(evidence, best, [plain, both, setting("residual", 0.001, 16)])
+    assert told == "plain, with lr 0.001 and batch 8 or with lr 0.001"
+    assert _alternatives(evidence, best, [plain, setting("residual", 0.001, 16)]) == "plain or lr 0.001"
