@@ -32,6 +32,7 @@ def two_nodes(folder: Path) -> Iterator[Cluster]:
         yield there
 
 
+@pytest.mark.after
 def test_a_sweep_runs_on_all_nodes_and_gives_what_one_machine_gives(
     two_nodes: Cluster, folder: Path, tmp_path: Path
 ) -> None:
