@@ -201,8 +201,8 @@ def _no_room(folder: Path, error: OSError | DiskError) -> DataError:
 
 _MAX_THREADS = 16
 """Limit of threads that decode at a time: each holds one decoded image, which may be large."""
-_HASHED_AT_ONCE = 64
-"""Images that a thread hashes before it looks for more."""
+_HASHED_AT_ONCE, _DECODED_AT_ONCE = 64, 4
+"""Images that a thread hashes, or decodes, before it looks for more: handing over a small one takes as long as that."""
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -228,12 +228,16 @@ def hash_all(contents: Sequence[Content], index: Index, threads: int) -> list[st
         reason = index.why_bad(digest)
         return digest if reason is None else BadImageError(reason)
 
-    # Handing a small image to a thread takes longer than hashing it.
-    order = stored_order(contents)
-    some = (order[start : start + _HASHED_AT_ONCE] for start in range(0, len(order), _HASHED_AT_ONCE))
+    some = _some(contents, _HASHED_AT_ONCE)
     parts = in_threads(lambda rows: [(row, one(contents[row])) for row in rows], some, threads)
     digests = dict(found for part in parts for found in part)
     return [digests[row] for row in range(len(contents))]
+
+
+def _some(contents: Sequence[Content], count: int) -> Iterator[list[int]]:
+    """Yield so many rows at a time, in the order in which their contents are read fastest."""
+    order = stored_order(contents)
+    return (order[start : start + count] for start in range(0, len(order), count))
 
 
 def decode_all(
@@ -278,13 +282,17 @@ def decode_all(
         return None
 
     failed = {}
-    order = stored_order(contents)
+    done = 0
     with QUIET:
-        for done, (row, error) in enumerate(zip(order, in_threads(one, order, threads), strict=True), start=1):
-            if error is not None:
-                failed[row] = error
-            if on_progress is not None:
-                on_progress(done, len(contents))
+        for found in in_threads(
+            lambda rows: [(row, one(row)) for row in rows], _some(contents, _DECODED_AT_ONCE), threads
+        ):
+            for row, error in found:
+                done += 1
+                if error is not None:
+                    failed[row] = error
+                if on_progress is not None:
+                    on_progress(done, len(contents))
     return failed
 
 
