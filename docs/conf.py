@@ -31,6 +31,7 @@ project = "cnnsearch"
 version = release = cnnsearch.__version__
 project_copyright = "The cnnsearch developers, Apache-2.0"
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton"]
+smartquotes = False  # else -- becomes a dash, also in the names of options
 exclude_patterns = ["evidence"]
 nb_execution_mode = "off"  # a test runs the notebook
 myst_heading_anchors = 3
@@ -105,3 +106,4 @@ def setup(app: Sphinx) -> None:
     app.connect("include-read", read_included)
     app.connect("doctree-read", add_dark_pictures)
     app.connect("autodoc-process-docstring", mark_examples, priority=100)  # before napoleon reads it
+
