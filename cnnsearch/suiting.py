@@ -141,7 +141,7 @@ def _grid(batches: list[int]) -> list[str]:
         "    space:",
         "      model: {grid: [plain, residual]}",
         "      lr: {grid: [0.0003, 0.001, 0.003]}",
-        f"      batch_size: {{grid: {batches}}}  # at least some steps in each epoch",
+        f"      batch_size: {{grid: {batches}}}  # small enough for several steps in each epoch",
     ]
 
 
