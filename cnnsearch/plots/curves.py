@@ -66,6 +66,9 @@ def curves_title(evidence: Evidence, configurations: Sequence[Configuration], me
     if metric == "loss":
         turns = sorted(evidence.turns(trials).values())
         if not turns:
+            if risen := len(evidence.risen(trials)):
+                where = f" in {risen} of {len(trials)} {unit}" if len(trials) > 1 else ""
+                return f"Validation loss ends above its lowest{where}, which noise may explain"
             last = max(int(evidence.curve(trial, "val_loss")[0][-1]) for trial in trials)
             return f"Validation loss does not clearly rise again within {last} epochs"
         span = f"epoch {turns[0]}" if turns[0] == turns[-1] else f"epochs {turns[0]} to {turns[-1]}"

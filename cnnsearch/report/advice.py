@@ -289,11 +289,11 @@ def _longer(evidence: Evidence, best: Configuration) -> list[Advice]:
     epochs, at = best.values["epochs"], best.scores.get("best_epoch")
     if not isinstance(epochs, int) or at is None or at < 0.9 * epochs:
         return []
-    if any(evidence.turn(trial) is not None for trial in best.trial_ids):
+    if evidence.risen(best.trial_ids):
         return []
     text = (
         f"Train longer: the best epoch of the best setting is {at:.0f} of {epochs}, and its validation loss does not "
-        "clearly rise."
+        "rise again."
     )
     return [Advice(text, again(evidence, f"--set train.epochs={2 * epochs}"))]
 
