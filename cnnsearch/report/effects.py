@@ -31,7 +31,7 @@ _MOST_LISTED = 4
 def of_model(evidence: Evidence) -> list[Finding]:
     """The best model by validation against each other one, in the main stage."""
     stage = main_stage(evidence) or ""
-    ranked = champions(evidence, stage)
+    ranked = champions(evidence, evidence.stage(stage))
     known = [
         (other, evidence.statements[key], evidence.verdict(key))
         for other in ranked[1:]
@@ -41,7 +41,7 @@ def of_model(evidence: Evidence) -> list[Finding]:
         return []
     if len(known) == 1 and len(ranked) == 2:
         return [_two_models(evidence, ranked[0], *known[0])]
-    score = evidence.score(ranked[0])
+    score, of_stage = evidence.score(ranked[0]), _of_stage(evidence, ranked)
     gets = f" with {score.text} on the {evidence.judged} images" if score else ""
     if not any(comparison.can_tell for _, comparison, _ in known):
         each = listed([f"{c.model} {text.text}" for c in ranked if (text := evidence.score(c)) is not None])
@@ -49,14 +49,14 @@ def of_model(evidence: Evidence) -> list[Finding]:
         return [
             Finding(
                 f"{start}: {'right on' if evidence.metric.name == DEFAULT else f'the {evidence.judged_by} on'} the "
-                f"{evidence.judged} images {'are' if evidence.metric.name == DEFAULT else 'is'}, at its best setting, "
-                f"{each}.",
+                f"{evidence.judged} images {'are' if evidence.metric.name == DEFAULT else 'is'}, at its best "
+                f"setting{of_stage}, {each}.",
                 CANNOT_TELL,
                 "all-settings",
             )
         ]
     told = "; ".join(_against(other.model, comparison, verdict) for other, comparison, verdict in known)
-    sentence = f"Of {len(ranked)} models, {ranked[0].model} is best by validation{gets}. It is {told}."
+    sentence = f"Of {len(ranked)} models, {ranked[0].model} is best by validation{of_stage}{gets}. It is {told}."
     return [Finding(sentence, together([verdict for *_, verdict in known]), "all-settings")]
 
 
@@ -83,7 +83,7 @@ def _two_models(
     if evidence.metric.name != DEFAULT:
         verb = f"reaches a {evidence.judged_by} of {high.text}"
     gets = (
-        f"the best {ahead.model} setting {verb}, the best "
+        f"the best {ahead.model} setting{_of_stage(evidence, [ahead, behind])} {verb}, the best "
         f"{behind.model} one {low.text}, a difference of {by}{repeated(comparison)}."
     )
     if not comparison.can_tell:
@@ -91,6 +91,12 @@ def _two_models(
             f"Which model is better is not clear from {_seeds(comparison)}: {gets}", verdict, "all-settings", size
         )
     return Finding(f"{names if verdict == CANNOT_TELL else f'{better}: '}{gets}", verdict, "all-settings", size)
+
+
+def _of_stage(evidence: Evidence, settings: Sequence[Configuration]) -> str:
+    """Name the stage of the best settings where a model has a better one among the contenders of the report."""
+    best = {c.key for c in champions(evidence, evidence.contenders)}
+    return "" if best >= {c.key for c in settings} else f" of stage {settings[0].stage}"
 
 
 def _blocks(ahead: Configuration, behind: Configuration) -> str:

@@ -235,6 +235,16 @@ class TestModels:
         assert thrice.sentence.startswith("Residual blocks help: residual is better than plain: the best residual")
         assert thrice.sentence.endswith(" over 3 seeds each.")
 
+    def test_models_that_a_later_stage_made_better_are_compared_by_name_of_the_stage(self):
+        plans = [p for p in factory.grid_plans() if (p.values["lr"], p.values["batch_size"]) == (0.001, 16)]
+        later = factory.make(
+            plans, [factory.GRID, factory.DROPOUT], children=lambda _, some: factory.dropout_plans(some)
+        )
+        (finding,) = [f for f in findings(Evidence(later)) if f.anchor == "all-settings"]
+        assert finding.sentence.startswith(
+            "Which model is better is not clear from one seed: the best residual setting of stage grid gets"
+        )
+
     def test_guessing_networks_cannot_be_told_apart(self):
         verdicts = {finding.verdict for finding in told("at_chance", "all-settings")}
         assert verdicts == {"cannot tell"}
