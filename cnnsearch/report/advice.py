@@ -150,7 +150,8 @@ def _learn_anything(evidence: Evidence) -> Advice:
     counts = evidence.class_counts("train")
     n = sum(counts)
     if fits is not None and n:
-        seen = f" The best training accuracy is {Score.of(fits, n).text}."
+        most = Score.of(fits, n).text
+        seen = f" At its epoch of best {evidence.chosen_by}, no setting gets more than {most} of training images right."
     return Advice(
         f"Nothing beats chance ({chance_text(evidence)}): look at the labels and the images before any other "
         f"setting.{seen}"

@@ -212,6 +212,7 @@ class TestAdvice:
         texts = told(factory.at_chance())
         assert len(texts) == 1
         assert "look at the labels" in texts[0]
+        assert "At its epoch of best validation accuracy, no setting gets more than" in texts[0]
 
     def test_too_few_images_are_no_fault_of_the_labels(self):
         plans = [replace(plan, ability=9.0) for plan in factory.grid_plans()]
