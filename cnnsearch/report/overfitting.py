@@ -83,6 +83,9 @@ def _turning_sentence(
     if growth:
         typical = "" if len(growth) == 1 else " (median)"
         sentence += f"; at the end it is {median(growth):.1f} times what it was there{typical}"
+    more = len(evidence.risen([trial for trial in models if trial not in turns]))
+    if more:
+        sentence += f". In {more} more it ends above its lowest, which noise may explain"
     return sentence + "."
 
 

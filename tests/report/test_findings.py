@@ -404,6 +404,10 @@ class TestOverfitting:
         assert 0 < len(known) < 0.8 * len(turns)
         assert f"may start between epochs {min(known)} and {max(known)} of 10" in finding.sentence
         assert f"in {len(known)} of 8 settings" in finding.sentence
+        rest = [s.key for s, turn in zip(evidence.stage("grid"), turns, strict=True) if turn is None]
+        more = len(evidence.risen(rest))
+        assert more > 0
+        assert finding.sentence.endswith(f". In {more} more it ends above its lowest, which noise may explain.")
         assert finding.verdict == "suggestive"
 
     @pytest.mark.parametrize(
