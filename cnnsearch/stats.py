@@ -165,6 +165,8 @@ TURNS_BY_NOISE = 0.005
 # Epochs -> how many times its roughness a curve without a turn may rise, in all but `TURNS_BY_NOISE` of simulated ones:
 # the largest over flat and falling curves, and over noise that carries none to 80 % of itself to the next epoch.
 _RISES_BY_NOISE = {6: 7.0, 30: 5.5, 100: 3.6, 300: 2.8}
+LEAST_EPOCHS = min(_RISES_BY_NOISE)
+"""Fewest epochs of a loss of which anything is said."""
 _BLOCKS = 15
 _LEAST_TAIL = 3
 LEAST_RISE = 0.05
@@ -232,7 +234,7 @@ def _smoothed(val_loss: Sequence[float]) -> _Smoothed | None:
     loss = np.asarray(val_loss, dtype=np.float64)
     finite = np.isfinite(loss)
     loss = loss if finite.all() else loss[: int(np.argmin(finite))]
-    if loss.size < min(_RISES_BY_NOISE):
+    if loss.size < LEAST_EPOCHS:
         return None
     length = max(1, loss.size // _BLOCKS)
     skipped = loss.size % length

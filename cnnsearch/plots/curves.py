@@ -22,6 +22,7 @@ from cnnsearch.evidence.shown import MOST_PANELS, are_many, with_curves
 from cnnsearch.plots import style
 from cnnsearch.results.tables import Tables
 from cnnsearch.spec.axis_words import Value, describe
+from cnnsearch.stats import LEAST_EPOCHS
 
 Metric = Literal["loss", "accuracy"]
 Values = NDArray[np.float64]
@@ -70,6 +71,8 @@ def curves_title(evidence: Evidence, configurations: Sequence[Configuration], me
                 where = f" in {risen} of {len(trials)} {unit}" if len(trials) > 1 else ""
                 return f"Validation loss ends above its lowest{where}, which noise may explain"
             last = max(int(evidence.curve(trial, "val_loss")[0][-1]) for trial in trials)
+            if last < LEAST_EPOCHS:
+                return "How does loss change with training?"
             return f"Validation loss does not clearly rise again within {last} epochs"
         span = f"epoch {turns[0]}" if turns[0] == turns[-1] else f"epochs {turns[0]} to {turns[-1]}"
         if len(turns) == len(trials):

@@ -10,7 +10,7 @@ from cnnsearch.evidence.axes import main_stage
 from cnnsearch.evidence.evidence import Evidence
 from cnnsearch.evidence.verdicts import CANNOT_TELL, CLEAR, SUGGESTIVE, Verdict
 from cnnsearch.report.claims import Finding
-from cnnsearch.stats import LEAST_RISE
+from cnnsearch.stats import LEAST_EPOCHS, LEAST_RISE
 from cnnsearch.words import counted
 
 _MOST_TURNED = 0.8
@@ -44,6 +44,9 @@ def _where(some: int, number: int, unit: str) -> str:
 
 def _no_turn_sentence(evidence: Evidence, trials: Sequence[str], unit: str, last: int) -> str:
     """Tell what is seen where no turn is sure, without a claim that networks do not overfit."""
+    if last < LEAST_EPOCHS:
+        few = counted(last, "epoch")
+        return f"Whether overfitting starts cannot be told from {few}: that takes {LEAST_EPOCHS} or more."
     risen = evidence.risen(trials)
     if not risen:
         total = counted(len(trials), unit)

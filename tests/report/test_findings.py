@@ -431,6 +431,13 @@ class TestOverfitting:
         )
         assert finding.verdict == "cannot tell"
 
+    def test_of_too_few_epochs_nothing_is_told(self):
+        evidence = Evidence(factory.make(factory.grid_plans(), [factory.GRID], epochs=5))
+        (finding,) = [f for f in findings(evidence) if f.anchor == "curves"]
+        assert finding.sentence == "Whether overfitting starts cannot be told from 5 epochs: that takes 6 or more."
+        assert finding.verdict == "cannot tell"
+        assert curves_title(evidence, evidence.stage("grid"), "loss") == "How does loss change with training?"
+
     def test_a_rise_that_is_too_rough_to_be_sure_of_is_not_told_as_none(self):
         """As of 80 validation images and one seed: from 0.5 to 1.2, but every other epoch is far above the next."""
         tables = factory.make([replace(plan, turn=2.0) for plan in factory.grid_plans()], [factory.GRID], epochs=20)
