@@ -165,9 +165,12 @@ TURNS_BY_NOISE = 0.005
 # Epochs -> how many times its roughness a curve without a turn may rise, in all but `TURNS_BY_NOISE` of simulated ones:
 # the largest over flat and falling curves, and over noise that carries none to 80 % of itself to the next epoch.
 _RISES_BY_NOISE = {6: 7.0, 30: 5.5, 100: 3.6, 300: 2.8}
+LEAST_EPOCHS = min(_RISES_BY_NOISE)
+"""Fewest epochs of a loss of which anything is said."""
 _BLOCKS = 15
 _LEAST_TAIL = 3
-_LEAST_RISE = 0.05
+LEAST_RISE = 0.05
+"""Share of its lowest value by which a loss has to end above it to count as risen."""
 
 
 def turning_epoch(val_loss: Sequence[float], first_epoch: int = 1) -> int | None:
@@ -184,10 +187,54 @@ def turning_epoch(val_loss: Sequence[float], first_epoch: int = 1) -> int | None
 
     `val_loss[0]` belongs to `first_epoch`; whatever follows the first non-finite value is ignored.
     """
+    smoothed = _smoothed(val_loss)
+    if smoothed is None or not smoothed.is_rising:
+        return None
+    loss, blocks, length, skipped = smoothed.loss, smoothed.blocks, smoothed.length, smoothed.skipped
+    bends = np.diff(blocks, n=2)
+    roughness = math.sqrt(float(np.mean(bends[bends.size // 3 :] ** 2)))
+    limit = np.interp(math.log(loss.size), np.log(list(_RISES_BY_NOISE)), list(_RISES_BY_NOISE.values()))
+    if smoothed.end - smoothed.least <= limit * roughness:
+        return None
+    start, end = skipped + smoothed.lowest * length, skipped + (smoothed.lowest + 1) * length
+    if length == 1:
+        start, end = max(0, start - 1), end + 1  # the three epochs of the median
+    return first_epoch + start + int(np.argmin(loss[start:end]))
+
+
+def ends_above_lowest(val_loss: Sequence[float]) -> float | None:
+    """Loss at the end as a multiple of its least smoothed value, if more than 5 % above it, be it by noise. Else None.
+
+    Every curve that `turning_epoch` finds to turn is among these, and curves that are too rough for it to say.
+    """
+    smoothed = _smoothed(val_loss)
+    if smoothed is None or not smoothed.is_rising:
+        return None
+    return smoothed.end / smoothed.least if smoothed.least > 0 else math.inf
+
+
+class _Smoothed(NamedTuple):
+    """A loss averaged over blocks of epochs, its least smoothed value, and the mean of the last fifth after that."""
+
+    loss: NDArray[np.float64]
+    blocks: NDArray[np.float64]
+    length: int
+    skipped: int
+    lowest: int
+    least: float
+    end: float
+
+    @property
+    def is_rising(self) -> bool:
+        return self.end - self.least > LEAST_RISE * self.least
+
+
+def _smoothed(val_loss: Sequence[float]) -> _Smoothed | None:
+    """Smooth a loss; None where it has too few epochs in all, or after its minimum."""
     loss = np.asarray(val_loss, dtype=np.float64)
     finite = np.isfinite(loss)
     loss = loss if finite.all() else loss[: int(np.argmin(finite))]
-    if loss.size < min(_RISES_BY_NOISE):
+    if loss.size < LEAST_EPOCHS:
         return None
     length = max(1, loss.size // _BLOCKS)
     skipped = loss.size % length
@@ -198,16 +245,7 @@ def turning_epoch(val_loss: Sequence[float], first_epoch: int = 1) -> int | None
     if after.size * length < _LEAST_TAIL:
         return None
     tail = after[-max(math.ceil(_LEAST_TAIL / length), blocks.size // 5) :]
-    rise = float(tail.mean() - smooth[lowest])
-    bends = np.diff(blocks, n=2)
-    roughness = math.sqrt(float(np.mean(bends[bends.size // 3 :] ** 2)))
-    limit = np.interp(math.log(loss.size), np.log(list(_RISES_BY_NOISE)), list(_RISES_BY_NOISE.values()))
-    if rise <= _LEAST_RISE * float(smooth[lowest]) or rise <= limit * roughness:
-        return None
-    start, end = skipped + lowest * length, skipped + (lowest + 1) * length
-    if length == 1:
-        start, end = max(0, start - 1), end + 1  # the three epochs of the median
-    return first_epoch + start + int(np.argmin(loss[start:end]))
+    return _Smoothed(loss, blocks, length, skipped, lowest, float(smooth[lowest]), float(tail.mean()))
 
 
 def _median_of_three(values: NDArray[np.float64]) -> NDArray[np.float64]:

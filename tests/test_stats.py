@@ -269,6 +269,20 @@ class TestTurningEpoch:
         assert len(found) >= 70
         assert abs(np.median(found) - (1 + np.argmin(curve))) <= max(1, epochs / 20)
 
+    @given(st.lists(st.floats(0.01, 10), min_size=0, max_size=60))
+    def test_a_curve_that_turns_ends_above_its_lowest(self, loss):
+        times = stats.ends_above_lowest(loss)
+        assert times is None or times > 1.05
+        assert times is not None or stats.turning_epoch(loss) is None
+
+    def test_a_rise_too_rough_to_be_a_turn_still_ends_above_its_lowest(self):
+        loss = [1.5, 0.9, 0.6, 0.5, 0.9, 0.5, 1.0, 0.6, 1.2, 0.7, 1.4, 1.0]
+        assert stats.turning_epoch(loss) is None
+        assert stats.ends_above_lowest(loss) == pytest.approx((0.7 + 1.4 + 1.0) / 3 / 0.5)
+
+    def test_a_falling_curve_does_not_end_above_its_lowest(self):
+        assert stats.ends_above_lowest([2 * 0.9**i for i in range(40)]) is None
+
     @given(st.integers(0, 1000))
     def test_the_epoch_named_is_where_the_smoothed_loss_is_lowest(self, seed):
         loss = np.abs(np.linspace(-1, 2, 20)) + 0.02 * np.random.default_rng(seed).normal(size=20) + 1

@@ -312,12 +312,22 @@ class Recorded:
         return self._best_epochs.get(trial_id)
 
     def turn(self, trial_id: str) -> int | None:
-        """The epoch at which a trial's validation loss turned upwards; None where it did not."""
+        """The epoch at which a trial's validation loss turned upwards; None where it did not, or noise may be why."""
         epoch, loss = self.curve(trial_id, "val_loss")
         trained = epoch >= 1
         if not trained.any():
             return None
         return stats.turning_epoch(loss[trained].tolist(), int(epoch[trained][0]))
+
+    def risen(self, trial_ids: Sequence[str]) -> dict[str, float]:
+        """Trial -> how many times its lowest its validation loss ends at, where above it by 5 %, be it by noise."""
+        found = {}
+        for trial in trial_ids:
+            epoch, loss = self.curve(trial, "val_loss")
+            times = stats.ends_above_lowest(loss[epoch >= 1].tolist())
+            if times is not None:
+                found[trial] = times
+        return found
 
     def turns(self, trial_ids: Sequence[str]) -> dict[str, int]:
         """Trial -> epoch at which its validation loss turned; empty where noise alone turns as many of these trials."""

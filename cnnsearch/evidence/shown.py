@@ -48,6 +48,13 @@ def are_many(evidence: Evidence, configurations: Sequence[Configuration]) -> boo
     return len(configurations) > _MOST_CURVES or any(c.key in evidence.attempts for c in configurations)
 
 
+def with_curves(evidence: Evidence, configurations: Sequence[Configuration]) -> list[Configuration]:
+    """The settings of a stage whose learning curves are shown: all in their order, or of many the best."""
+    if not are_many(evidence, configurations):
+        return list(configurations)
+    return sorted(configurations, key=lambda c: (-c.worth, c.order))[:BEST_OF_MANY]
+
+
 def curves_shown(evidence: Evidence, stage: str) -> str:
     """A note that says which curves of a stage are shown; empty where all are."""
     configurations = evidence.stage(stage)

@@ -73,16 +73,16 @@ def _pairs(compared: Compared) -> Iterator[tuple[Key, Pairs, bool]]:
                     yield from _of_axis(compared, stage, axis)
 
 
-def champions(compared: Compared, stage: str) -> list[Configuration]:
-    """The best setting of each model of a stage by validation accuracy, the best first."""
-    found = [best_of(c for c in compared.stage(stage) if c.model == model) for model in compared.models]
+def champions(compared: Compared, among: Sequence[Configuration]) -> list[Configuration]:
+    """The best setting of each model among these by validation accuracy, the best first."""
+    found = [best_of(c for c in among if c.model == model) for model in compared.models]
     return sorted((c for c in found if c is not None), key=lambda c: (-c.worth, c.order))
 
 
 def _of_models(compared: Compared) -> Iterator[tuple[Key, Pairs, bool]]:
     """Two models: over the settings that both were trained with, or else the best setting of each."""
     stage = main_stage(compared) or ""
-    ranked = champions(compared, stage)
+    ranked = champions(compared, compared.stage(stage))
     for a, b in combinations(ranked, 2):
         pairs = matched(compared.stage(stage), "model", a.model, b.model)
         yield of_models(stage, a.model, b.model), pairs if len(pairs) >= LEAST_PAIRS else [(a, b)], a is ranked[0]

@@ -18,10 +18,11 @@ from numpy.typing import NDArray
 from cnnsearch.evidence.axes import main_stage
 from cnnsearch.evidence.configurations import Configuration, distinct
 from cnnsearch.evidence.evidence import Evidence, as_evidence
-from cnnsearch.evidence.shown import BEST_OF_MANY, MOST_PANELS, are_many
+from cnnsearch.evidence.shown import MOST_PANELS, are_many, with_curves
 from cnnsearch.plots import style
 from cnnsearch.results.tables import Tables
 from cnnsearch.spec.axis_words import Value, describe
+from cnnsearch.stats import LEAST_EPOCHS
 
 Metric = Literal["loss", "accuracy"]
 Values = NDArray[np.float64]
@@ -32,7 +33,7 @@ MOST_LINES = 8
 """Most seeds of a configuration that are drawn one by one; if there are more, their median and a band are drawn."""
 _COLUMNS = 4
 _ROOM = 54  # characters of a suggested configuration's name, in two lines
-_PANEL_HEIGHT, _GAP, _ROW_GAP = 1.3, 0.16, 0.34
+_PANEL_HEIGHT, _GAP, _ROW_GAP = 1.3, 0.28, 0.34
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,12 @@ def curves_title(evidence: Evidence, configurations: Sequence[Configuration], me
     if metric == "loss":
         turns = sorted(evidence.turns(trials).values())
         if not turns:
+            if risen := len(evidence.risen(trials)):
+                where = f" in {risen} of {len(trials)} {unit}" if len(trials) > 1 else ""
+                return f"Validation loss ends above its lowest{where}, which noise may explain"
             last = max(int(evidence.curve(trial, "val_loss")[0][-1]) for trial in trials)
+            if last < LEAST_EPOCHS:
+                return "How does loss change with training?"
             return f"Validation loss does not clearly rise again within {last} epochs"
         span = f"epoch {turns[0]}" if turns[0] == turns[-1] else f"epochs {turns[0]} to {turns[-1]}"
         if len(turns) == len(trials):
@@ -90,8 +96,7 @@ def curves_title(evidence: Evidence, configurations: Sequence[Configuration], me
 def _arrange(evidence: Evidence, stage: str, configurations: Sequence[Configuration]) -> list[list[_Panel]]:
     """Arrange panels in rows: model by cell if that is a table of reasonable size, else the best settings in a row."""
     if are_many(evidence, configurations):
-        best = sorted(configurations, key=lambda s: (-s.worth, s.order))[:BEST_OF_MANY]
-        panels = [_Panel(_name(evidence, c), "", c) for c in best]
+        panels = [_Panel(_name(evidence, c), "", c) for c in with_curves(evidence, configurations)]
         return [panels[i : i + _COLUMNS - 1] for i in range(0, len(panels), _COLUMNS - 1)]
     axes = [axis for axis in evidence.axes(stage) if axis != "model"]
     groups: dict[tuple[str, str | None], list[Configuration]] = {}
@@ -138,7 +143,7 @@ def _cell_order(
 
 def _draw(evidence: Evidence, rows: list[list[_Panel]], metric: Metric) -> Figure:
     columns = max(len(row) for row in rows)
-    width = {1: 4.0, 2: 3.4, 3: 2.85}.get(columns, 2.12)
+    width = {1: 4.0, 2: 3.3, 3: 2.75}.get(columns, 2.0)
     titles = {panel.title: _title_lines(panel.title, width) for row in rows for panel in row}
     extra = 0.16 * (max(text.count("\n") for text in titles.values()))
     left, top = 0.62, 0.78 + extra

@@ -46,7 +46,7 @@ def heatmaps(source: Tables | Evidence, stage: str | None = None, *, narrow: boo
 def heatmaps_title(evidence: Evidence, configurations: Sequence[Configuration]) -> str:
     """Title of the figure: which model, or else which value of an axis, is or may be better; else a question."""
     stage = configurations[0].stage
-    ranked = champions(evidence, stage)
+    ranked = champions(evidence, evidence.stage(stage))
     if len(ranked) == 2:
         key = of_models(stage, ranked[0].model, ranked[1].model)
         if evidence.verdict(key) in (CLEAR, SUGGESTIVE):

@@ -150,7 +150,8 @@ def _learn_anything(evidence: Evidence) -> Advice:
     counts = evidence.class_counts("train")
     n = sum(counts)
     if fits is not None and n:
-        seen = f" The best training accuracy is {Score.of(fits, n).text}."
+        most = Score.of(fits, n).text
+        seen = f" At its epoch of best {evidence.chosen_by}, no setting gets more than {most} of training images right."
     return Advice(
         f"Nothing beats chance ({chance_text(evidence)}): look at the labels and the images before any other "
         f"setting.{seen}"
@@ -289,11 +290,11 @@ def _longer(evidence: Evidence, best: Configuration) -> list[Advice]:
     epochs, at = best.values["epochs"], best.scores.get("best_epoch")
     if not isinstance(epochs, int) or at is None or at < 0.9 * epochs:
         return []
-    if any(evidence.turn(trial) is not None for trial in best.trial_ids):
+    if evidence.risen(best.trial_ids):
         return []
     text = (
         f"Train longer: the best epoch of the best setting is {at:.0f} of {epochs}, and its validation loss does not "
-        "clearly rise."
+        "rise again."
     )
     return [Advice(text, again(evidence, f"--set train.epochs={2 * epochs}"))]
 

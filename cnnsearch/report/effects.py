@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from statistics import median
 
 from cnnsearch.evidence.axes import main_stage
@@ -26,14 +26,12 @@ from cnnsearch.spec.metric import DEFAULT
 from cnnsearch.words import capitalised, counted, duration, listed
 
 _MOST_LISTED = 4
-_MOST_TURNED = 0.8
-"""Share of trials from which on "overfitting starts" is clear."""
 
 
 def of_model(evidence: Evidence) -> list[Finding]:
     """The best model by validation against each other one, in the main stage."""
     stage = main_stage(evidence) or ""
-    ranked = champions(evidence, stage)
+    ranked = champions(evidence, evidence.stage(stage))
     known = [
         (other, evidence.statements[key], evidence.verdict(key))
         for other in ranked[1:]
@@ -43,7 +41,7 @@ def of_model(evidence: Evidence) -> list[Finding]:
         return []
     if len(known) == 1 and len(ranked) == 2:
         return [_two_models(evidence, ranked[0], *known[0])]
-    score = evidence.score(ranked[0])
+    score, of_stage = evidence.score(ranked[0]), _of_stage(evidence, ranked)
     gets = f" with {score.text} on the {evidence.judged} images" if score else ""
     if not any(comparison.can_tell for _, comparison, _ in known):
         each = listed([f"{c.model} {text.text}" for c in ranked if (text := evidence.score(c)) is not None])
@@ -51,14 +49,14 @@ def of_model(evidence: Evidence) -> list[Finding]:
         return [
             Finding(
                 f"{start}: {'right on' if evidence.metric.name == DEFAULT else f'the {evidence.judged_by} on'} the "
-                f"{evidence.judged} images {'are' if evidence.metric.name == DEFAULT else 'is'}, at its best setting, "
-                f"{each}.",
+                f"{evidence.judged} images {'are' if evidence.metric.name == DEFAULT else 'is'}, at its best "
+                f"setting{of_stage}, {each}.",
                 CANNOT_TELL,
                 "all-settings",
             )
         ]
     told = "; ".join(_against(other.model, comparison, verdict) for other, comparison, verdict in known)
-    sentence = f"Of {len(ranked)} models, {ranked[0].model} is best by validation{gets}. It is {told}."
+    sentence = f"Of {len(ranked)} models, {ranked[0].model} is best by validation{of_stage}{gets}. It is {told}."
     return [Finding(sentence, together([verdict for *_, verdict in known]), "all-settings")]
 
 
@@ -85,7 +83,7 @@ def _two_models(
     if evidence.metric.name != DEFAULT:
         verb = f"reaches a {evidence.judged_by} of {high.text}"
     gets = (
-        f"the best {ahead.model} setting {verb}, the best "
+        f"the best {ahead.model} setting{_of_stage(evidence, [ahead, behind])} {verb}, the best "
         f"{behind.model} one {low.text}, a difference of {by}{repeated(comparison)}."
     )
     if not comparison.can_tell:
@@ -93,6 +91,12 @@ def _two_models(
             f"Which model is better is not clear from {_seeds(comparison)}: {gets}", verdict, "all-settings", size
         )
     return Finding(f"{names if verdict == CANNOT_TELL else f'{better}: '}{gets}", verdict, "all-settings", size)
+
+
+def _of_stage(evidence: Evidence, settings: Sequence[Configuration]) -> str:
+    """Name the stage of the best settings where a model has a better one among the contenders of the report."""
+    best = {c.key for c in champions(evidence, evidence.contenders)}
+    return "" if best >= {c.key for c in settings} else f" of stage {settings[0].stage}"
 
 
 def _blocks(ahead: Configuration, behind: Configuration) -> str:
@@ -327,60 +331,3 @@ def _siblings(
         count = len(judged)
         parts.append(f"the other {count} values are worse" if count > 1 else "the other value is worse")
     return "; " + "; ".join(parts)
-
-
-def of_overfitting(evidence: Evidence) -> list[Finding]:
-    """Where validation loss turned in the main stage."""
-    stage = main_stage(evidence) or ""
-    models = {trial: s.model for s in evidence.stage(stage) for trial in s.trial_ids}
-    models = {trial: model for trial, model in models.items() if len(evidence.curve(trial, "val_loss")[0])}
-    if not models:
-        return []
-    turns = evidence.turns(list(models))
-    last = max(int(evidence.curve(trial, "val_loss")[0][-1]) for trial in models)
-    unit = "setting" if all(len(s.trial_ids) == 1 for s in evidence.stage(stage)) else "trial"
-    total = counted(len(models), unit)
-    if not turns:
-        which = "" if len(models) == 1 else f" in {'either' if len(models) == 2 else 'any'} of {total}"
-        sentence = f"No overfitting is seen: validation loss does not clearly rise again within {last} epochs{which}."
-        return [Finding(sentence, CANNOT_TELL, "curves")]
-    if len(models) == 1:
-        where = ""
-    elif len(turns) < len(models):
-        where = f" in {len(turns)} of {total}"
-    else:
-        where = f" in both {unit}s" if len(turns) == 2 else f" in all {total}"
-    verdict = CLEAR if len(turns) >= _MOST_TURNED * len(models) else SUGGESTIVE
-    return [Finding(_turning_sentence(evidence, turns, models, where, last, verdict), verdict, "curves")]
-
-
-def _turning_sentence(
-    evidence: Evidence, turns: Mapping[str, int], models: Mapping[str, str], where: str, last: int, verdict: Verdict
-) -> str:
-    turned = list(dict.fromkeys(models[trial] for trial in turns))
-    low, high = min(turns.values()), max(turns.values())
-    by_model = [f"{model} {_span([turn for t, turn in turns.items() if models[t] == model])}" for model in turned]
-    detail = f" ({', '.join(by_model)})" if len(turned) > 1 and low < high else ""
-    when = f"at epoch {low}" if low == high else f"between epochs {low} and {high}"
-    starts = "starts" if verdict == CLEAR else "may start"
-    sentence = f"Overfitting {starts} {when} of {last}: there validation loss starts to rise{where}{detail}"
-    growth = []
-    falls = True
-    for trial, turn in turns.items():
-        epoch, loss = evidence.curve(trial, "val_loss")
-        at_turn = float(loss[epoch == turn][0])
-        if at_turn > 0:
-            growth.append(float(loss[-1]) / at_turn)
-        train_epoch, train = evidence.curve(trial, "train_loss")
-        falls = falls and len(train) > 0 and float(train[-1]) < float(train[train_epoch <= turn][-1])
-    if falls:
-        sentence += " while training loss goes on falling"
-    if growth:
-        typical = "" if len(growth) == 1 else " (median)"
-        sentence += f"; at the end it is {median(growth):.1f} times what it was there{typical}"
-    return sentence + "."
-
-
-def _span(epochs: Sequence[int]) -> str:
-    low, high = min(epochs), max(epochs)
-    return f"{low}" if low == high else f"{low} to {high}"

@@ -24,6 +24,7 @@ from cnnsearch.evidence.shown import (
     maps_shown,
     most_dots,
     selected,
+    with_curves,
 )
 from cnnsearch.plots.curves import Metric
 from cnnsearch.report.pictures import Drawing
@@ -50,11 +51,15 @@ def all_settings(evidence: Evidence) -> Drawing:
         f"{what}, sorted"
         f"{' within each model' if len(evidence.models) > 1 else ''}, with 95 % intervals over {_covered(evidence)}. "
     )
-    if evidence.tells_settings_apart:
-        caption += (
-            f"Hollow: clearly worse than another setting over {evidence.unit}s and {evidence.judged} images, corrected "
-            "for all pairs of settings. Overlapping intervals do not settle that: all settings saw the same images."
-        )
+    worse = (
+        f"clearly worse than another over {evidence.unit}s and {evidence.judged} images, corrected for all pairs. "
+        "Overlapping intervals do not settle that: all settings saw the same images."
+    )
+    if evidence.is_confirmed:
+        again = "those that were trained again on fresh seeds"
+        caption += f"Hollow: not among {again}" + (f", or of these {worse}" if evidence.tells_settings_apart else ".")
+    elif evidence.tells_settings_apart:
+        caption += f"Hollow: {worse}"
     else:
         caption += f"Comparing settings takes {LEAST_SEEDS} {evidence.unit}s of each."
     if total > shown:
@@ -111,12 +116,12 @@ def heatmaps(evidence: Evidence) -> Drawing | None:
 def learning_curves(evidence: Evidence, stage: str, prefix: str = "") -> list[Drawing]:
     """Figures for section 5: learning curves of one stage, first loss, then accuracy."""
     found = []
-    note = curves_shown(evidence, stage)
+    note, shown = curves_shown(evidence, stage), with_curves(evidence, evidence.stage(stage))
     metrics: tuple[Metric, ...] = ("loss", "accuracy")
     for metric in metrics:
         caption = "Training solid, validation dashed; all panels share their axes."
         several = max((len(c.trial_ids) for c in evidence.stage(stage)), default=1) > 1
-        if metric == "loss" and not several:
+        if metric == "loss" and not several and any(evidence.turn(c.trial_ids[0]) is not None for c in shown):
             caption += " The number under a triangle is the epoch at which validation loss starts to rise."
         caption += f" One thin line per {evidence.unit}." if several else ""
         caption += f" {note}" if note else ""

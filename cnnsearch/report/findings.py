@@ -16,6 +16,7 @@ from cnnsearch.evidence.statements import of_change
 from cnnsearch.evidence.verdicts import CANNOT_TELL, CLEAR, SUGGESTIVE, Verdict
 from cnnsearch.report import effects, search_findings
 from cnnsearch.report.claims import Answer, Finding, Kind
+from cnnsearch.report.overfitting import of_overfitting
 from cnnsearch.report.uneven import of_uneven_classes, recall_text
 from cnnsearch.report.words import chance_text, in_words, points, reaches
 from cnnsearch.spec.axis_words import describe
@@ -33,7 +34,7 @@ def findings(evidence: Evidence) -> list[Finding]:
     before = [*_about("model", effects.of_model(evidence)), *searched]
     axes = sorted(_about("axis", effects.of_axes(evidence)), key=lambda finding: -finding.size)
     after = _about("trouble", _of_trouble(evidence)) + _about("stage", effects.of_going_on(evidence))
-    after += _about("overfitting", effects.of_overfitting(evidence)) + _about("chance", _of_chance(evidence))
+    after += _about("overfitting", of_overfitting(evidence)) + _about("chance", _of_chance(evidence))
     after += _about("divergence", _of_divergence(evidence)) + _about("comparison", _of_nothing_to_compare(evidence))
     room = max(1, MOST - len(before) - len(after))
     return [*before, *axes[:room], *after][:MOST]

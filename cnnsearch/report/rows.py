@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from cnnsearch.evidence.axes import main_stage
 from cnnsearch.evidence.comparisons import Score
 from cnnsearch.evidence.configurations import Configuration, axes_in, best_of, is_missing
 from cnnsearch.evidence.evidence import Evidence
@@ -218,11 +217,11 @@ _MOST_WORK = 100_000
 
 
 def metrics(evidence: Evidence) -> Table | None:
-    """Show every metric of the best setting, and of the best of other models; None where no answers are recorded."""
+    """Show every metric of the best setting, and of the best contenders of other models; None without answers."""
     best = evidence.best
     if best is None or evidence.correct(best) is None:
         return None
-    others = [c for c in champions(evidence, main_stage(evidence) or "") if c.model != best.model][:_MOST_BESIDE]
+    others = [c for c in champions(evidence, evidence.contenders) if c.model != best.model][:_MOST_BESIDE]
     splits = list(evidence.measured)
     shown = [(best, split) for split in splits] + [(c, evidence.judged_on) for c in others]
     titles = [evidence.measured[split] for split in splits]

@@ -18,6 +18,7 @@ from cnnsearch.data.images import Interpolation
 from cnnsearch.evidence.evidence import Evidence
 from cnnsearch.planning.labels import setting, told_axes
 from cnnsearch.results.tables import load
+from cnnsearch.spec.confirm import CONFIRM
 from cnnsearch.spec.model_names import TIMM, is_timm
 from cnnsearch.stats import wilson
 from cnnsearch.use.choose import Chosen
@@ -110,7 +111,8 @@ def _what(chosen: Chosen) -> str:
     return (
         f"Classifies an image as one of {counted(len(chosen.classes), 'class', 'classes')}: {classes}{more}.\n"
         f"The input is a batch of RGB images of {size}×{size} pixels, uint8 `[batch, 3, {size}, {size}]`, which it "
-        "normalises itself.\nThe output are probabilities `[batch, classes]`, in the order of `classes.json`.\n\n"
+        "normalises itself.\nThe output is a batch of probabilities, `[batch, classes]`, in the order of "
+        "`classes.json`.\n\n"
         "The licence is not known to the program that wrote this card: state it in the first lines before you pass the "
         "network on.\nIt depends on the rights to the training images"
         + ("." if chosen.record.settings.weights == "none" else ", and to the pretrained weights.")
@@ -120,18 +122,21 @@ def _what(chosen: Chosen) -> str:
 def _loading(chosen: Chosen, interpolation: Interpolation, agreements: Mapping[str, Agreement]) -> str:
     size = chosen.record.settings.image_size
     filter_ = f"Image.Resampling.{interpolation.upper()}"
-    pixels = f'np.array(Image.open("image.png").convert("RGB").resize(({size}, {size}), {filter_}))'
+    pixels = (
+        f'np.array(ImageOps.exif_transpose(Image.open("image.png")).convert("RGB").resize(({size}, {size}), {filter_}))'
+    )
     parts = ["## How to load it"]
     if "pt2" in agreements:
         parts.append(
-            "With torch alone:\n\n```python\nimport json, numpy as np, torch\nfrom PIL import Image\n\n"
+            "With torch alone:\n\n```python\nimport json, numpy as np, torch\nfrom PIL import Image, ImageOps\n\n"
             f"images = torch.from_numpy({pixels}).permute(2, 0, 1)[None]\n"
             'probabilities = torch.export.load("model.pt2").module()(images)[0]\n'
             'print(json.load(open("classes.json", encoding="utf-8"))[int(probabilities.argmax())])\n```'
         )
     if "onnx" in agreements:
         parts.append(
-            "With onnxruntime alone:\n\n```python\nimport json, numpy as np, onnxruntime\nfrom PIL import Image\n\n"
+            "With onnxruntime alone:\n\n```python\nimport json, numpy as np, onnxruntime\n"
+            "from PIL import Image, ImageOps\n\n"
             f"images = {pixels}.transpose(2, 0, 1)[None]\n"
             'probabilities = onnxruntime.InferenceSession("model.onnx").run(None, {"images": images})[0][0]\n'
             'print(json.load(open("classes.json", encoding="utf-8"))[int(probabilities.argmax())])\n```'
@@ -143,7 +148,8 @@ def _loading(chosen: Chosen, interpolation: Interpolation, agreements: Mapping[s
         )
     parts.append(
         "`preprocessing.json` says how training images were prepared: turned upright, transparency blended with white, "
-        "resized without\nkeeping the aspect ratio."
+        "resized without\nkeeping the aspect ratio. The lines of Python here neither blend transparency nor scale "
+        "16-bit greys: do so first\nwhere images have them."
     )
     parts.append(_checked(chosen, agreements))
     return "\n\n".join(parts)
@@ -193,6 +199,9 @@ def _scores(chosen: Chosen) -> str:
 def _selection(chosen: Chosen) -> str:
     evidence = Evidence(load(chosen.results.path, store=False))
     among = counted(len(evidence.contenders), "setting")
+    if evidence.is_confirmed:
+        tried = sum(c.stage != CONFIRM.name for c in evidence.configurations)
+        among += f" that were trained again on fresh seeds, out of {tried:,} tried,"
     kept = f"its weights are those of epoch {chosen.record.best_epoch}, its best by {evidence.chosen_by}"
     if chosen.is_best:
         how = (
@@ -200,7 +209,8 @@ def _selection(chosen: Chosen) -> str:
             "Test images had no part in the choice. The best of several is lucky: its validation score is too good."
         )
     else:
-        how = f"Named by whoever exported it, one of the networks of {among}; {kept}."
+        all_tried = counted(sum(len(c.trial_ids) for c in evidence.configurations), "network")
+        how = f"Named by whoever exported it, one of {all_tried}; {kept}."
     return f"## How it was selected\n\n{how}"
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 from matplotlib.figure import Figure
@@ -174,3 +176,39 @@ def test_ticks_in_percent_are_where_they_say(low: float, high: float) -> None:
     assert len(labels) >= 3
     assert len(set(labels)) == len(labels)
     assert [float(label.removesuffix(" %")) / 100 for label in labels] == pytest.approx(list(axes.get_xticks()))
+
+
+@pytest.mark.parametrize("epochs", [10, 100])
+def test_ticks_of_neighbouring_panels_are_apart(epochs: int) -> None:
+    """Else the last of one and the first of the next, "10" and "0", read as one number."""
+    figure = plots.learning_curves(factory.make(factory.grid_plans(), [factory.GRID], epochs=epochs))
+    assert figure is not None
+    figure.canvas.draw()
+    lower = [axes for axes in figure.axes if axes.get_position().y0 == figure.axes[-1].get_position().y0]
+    labels = [
+        [
+            label.get_window_extent()
+            for at, label in zip(axes.get_xticks(), axes.get_xticklabels(), strict=True)
+            if axes.get_xlim()[0] <= at <= axes.get_xlim()[1]
+        ]
+        for axes in lower
+    ]
+    assert len(labels) == 4
+    for left, right in pairwise(labels):
+        assert (right[0].x0 - left[-1].x1) / figure.dpi > 0.1  # inches
+
+
+@pytest.mark.parametrize("turn", [0.3, 2.0])
+def test_a_caption_explains_a_triangle_where_one_is_drawn(turn: float) -> None:
+    plans = [replace(plan, turn=turn) for plan in factory.grid_plans()]
+    loss, accuracy = figures.learning_curves(Evidence(factory.make(plans, [factory.GRID])), "grid")
+    assert ("triangle" in loss.caption) == (turn < 1)
+    assert "triangle" not in accuracy.caption
+
+
+def test_the_caption_of_all_settings_says_which_dots_are_hollow() -> None:
+    confirmed = figures.all_settings(Evidence(factory.confirmed())).caption
+    assert "Hollow: not among those that were trained again on fresh seeds, or of these clearly worse than" in confirmed
+    repeated = figures.all_settings(Evidence(factory.part1(seeds=(0, 1, 2)))).caption
+    assert "Hollow: clearly worse than another over seeds and test images, corrected for all pairs." in repeated
+    assert "Hollow" not in figures.all_settings(Evidence(factory.part1())).caption

@@ -212,6 +212,7 @@ class TestAdvice:
         texts = told(factory.at_chance())
         assert len(texts) == 1
         assert "look at the labels" in texts[0]
+        assert "At its epoch of best validation accuracy, no setting gets more than" in texts[0]
 
     def test_too_few_images_are_no_fault_of_the_labels(self):
         plans = [replace(plan, ability=9.0) for plan in factory.grid_plans()]
@@ -225,6 +226,10 @@ class TestAdvice:
         assert not any("Train longer" in text for text in told(tables))
         late = replace(tables, trials=tables.trials.assign(best_epoch=10))
         assert any("Train longer: the best epoch of the best setting is 10 of 10" in text for text in told(late))
+        rising = 1 + 0.05 * late.epochs["epoch"] + 0.2 * (late.epochs["epoch"] % 2)  # too rough to be a turn
+        rough = replace(late, epochs=late.epochs.assign(val_loss=rising))
+        assert Evidence(rough).turn(rough.trials["trial_id"][0]) is None
+        assert not any("Train longer" in text for text in told(rough))
 
     def test_without_a_recorded_command_there_is_none(self):
         items = advice(Evidence(replace(factory.part1(), provenance={})))

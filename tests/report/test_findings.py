@@ -19,6 +19,7 @@ from cnnsearch.evidence.configurations import best_of, matched
 from cnnsearch.evidence.evidence import Evidence
 from cnnsearch.evidence.statements import of_change, of_values
 from cnnsearch.evidence.verdicts import judge, judge_all, together
+from cnnsearch.plots.curves import curves_title
 from cnnsearch.report.claims import Finding
 from cnnsearch.report.findings import _alternatives, answer, findings, shared, summary
 from cnnsearch.report.words import points
@@ -234,6 +235,16 @@ class TestModels:
         assert thrice.sentence.startswith("Residual blocks help: residual is better than plain: the best residual")
         assert thrice.sentence.endswith(" over 3 seeds each.")
 
+    def test_models_that_a_later_stage_made_better_are_compared_by_name_of_the_stage(self):
+        plans = [p for p in factory.grid_plans() if (p.values["lr"], p.values["batch_size"]) == (0.001, 16)]
+        later = factory.make(
+            plans, [factory.GRID, factory.DROPOUT], children=lambda _, some: factory.dropout_plans(some)
+        )
+        (finding,) = [f for f in findings(Evidence(later)) if f.anchor == "all-settings"]
+        assert finding.sentence.startswith(
+            "Which model is better is not clear from one seed: the best residual setting of stage grid gets"
+        )
+
     def test_guessing_networks_cannot_be_told_apart(self):
         verdicts = {finding.verdict for finding in told("at_chance", "all-settings")}
         assert verdicts == {"cannot tell"}
@@ -393,6 +404,10 @@ class TestOverfitting:
         assert 0 < len(known) < 0.8 * len(turns)
         assert f"may start between epochs {min(known)} and {max(known)} of 10" in finding.sentence
         assert f"in {len(known)} of 8 settings" in finding.sentence
+        rest = [s.key for s, turn in zip(evidence.stage("grid"), turns, strict=True) if turn is None]
+        more = len(evidence.risen(rest))
+        assert more > 0
+        assert finding.sentence.endswith(f". In {more} more it ends above its lowest, which noise may explain.")
         assert finding.verdict == "suggestive"
 
     @pytest.mark.parametrize(
@@ -412,9 +427,37 @@ class TestOverfitting:
         plans = [replace(plan, turn=2.0) for plan in factory.grid_plans()]
         (finding,) = [f for f in findings(Evidence(factory.make(plans, [factory.GRID]))) if f.anchor == "curves"]
         assert finding.sentence == (
-            "No overfitting is seen: validation loss does not clearly rise again within 10 epochs in any of 8 settings."
+            "Validation loss does not clearly rise again within 10 epochs in any of 8 settings."
         )
         assert finding.verdict == "cannot tell"
+
+    def test_of_too_few_epochs_nothing_is_told(self):
+        evidence = Evidence(factory.make(factory.grid_plans(), [factory.GRID], epochs=5))
+        (finding,) = [f for f in findings(evidence) if f.anchor == "curves"]
+        assert finding.sentence == "Whether overfitting starts cannot be told from 5 epochs: that takes 6 or more."
+        assert finding.verdict == "cannot tell"
+        assert curves_title(evidence, evidence.stage("grid"), "loss") == "How does loss change with training?"
+
+    def test_a_rise_that_is_too_rough_to_be_sure_of_is_not_told_as_none(self):
+        """As of 80 validation images and one seed: from 0.5 to 1.2, but every other epoch is far above the next."""
+        tables = factory.make([replace(plan, turn=2.0) for plan in factory.grid_plans()], [factory.GRID], epochs=20)
+        at = tables.epochs["epoch"].to_numpy(dtype=float)
+        rough = list(tables.trials["trial_id"][:5])
+        is_rough = tables.epochs["trial_id"].isin(rough).to_numpy()
+        loss = 0.5 + 1.1 * np.exp(-at / 2) + 0.7 * np.clip((at - 10) / 10, 0, 1) + 0.12 * (-1) ** at
+        tables.epochs.loc[is_rough, "val_loss"] = loss[is_rough]
+        evidence = Evidence(tables)
+        assert not any(evidence.turn(trial) for trial in rough)
+        (finding,) = [f for f in findings(evidence) if f.anchor == "curves"]
+        assert finding.sentence == (
+            "Whether overfitting starts within 20 epochs is not clear: validation loss ends more than 5 % above its "
+            "lowest in 5 of 8 settings (2.7 times as high in the median), but noise from epoch to epoch may explain "
+            "that."
+        )
+        assert finding.verdict == "cannot tell"
+        assert curves_title(evidence, evidence.stage("grid"), "loss") == (
+            "Validation loss ends above its lowest in 5 of 8 settings, which noise may explain"
+        )
 
 
 class TestAnswer:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from cnnsearch.evidence.evidence import Evidence
+from cnnsearch.evidence.statements import champions
 from cnnsearch.plots import all_settings, heatmaps
 from cnnsearch.report.findings import answer, findings, summary
 from cnnsearch.report.markdown import render
@@ -18,7 +19,7 @@ from cnnsearch.results.folder import Results
 from cnnsearch.results.tables import Tables
 from cnnsearch.scores import Predicted, score
 from cnnsearch.spec.metric import ADDED, METRICS
-from tests.report.factory import FASHION, grid_plans, lr_only, make, part1
+from tests.report.factory import FASHION, confirmed, grid_plans, lr_only, make, part1
 
 SIZES = (60, 40, 30, 30, 20, 20, 20, 20, 16, 16)
 """Test images of each class that `uneven` keeps of 100."""
@@ -126,6 +127,22 @@ def test_all_metrics_of_the_best_have_their_intervals_and_the_sweeps_own_is_firs
     assert len(table.columns) == 4  # validation and test of the best setting, and test of the best of the other model
     with_intervals = [row for row in table.rows if not row.cells[0].text.startswith("loss")]
     assert all(" (" in cell.text for row in with_intervals for cell in row.cells[1:])
+
+
+@pytest.mark.parametrize("tables", [part1(), part1(seeds=(0, 1, 2)), confirmed()], ids=["once", "seeds", "confirmed"])
+def test_all_metrics_are_those_of_the_best_among_which_the_answer_chose(tables: Tables) -> None:
+    """Of every model the best of all stages, or of those that were confirmed: with the numbers of its dot."""
+    evidence = Evidence(tables)
+    best_of_models = champions(evidence, evidence.contenders)
+    assert best_of_models[0] is evidence.best
+    shown = metrics(evidence)
+    assert shown is not None
+    (accuracy,) = [row for row in shown.rows if row.cells[0].text == "accuracy"]
+    scores = [score.text for c in best_of_models if (score := evidence.score(c)) is not None]
+    assert [cell.text for cell in accuracy.cells[2:]] == scores
+    if len(best_of_models) > 1:
+        names = [column.title.removesuffix(": test") for column in shown.columns[2:]]
+        assert names == [evidence.label(c) for c in best_of_models]
 
 
 def test_probabilities_that_were_kept_give_intervals_and_others_do_not(tmp_path: Path) -> None:

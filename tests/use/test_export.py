@@ -23,11 +23,12 @@ from cnnsearch.results.folder import Results
 from cnnsearch.results.tables import load
 from cnnsearch.stats import wilson
 from cnnsearch.training.models.own import Plain
-from cnnsearch.use import export as module
+from cnnsearch.use import card as cards, export as module
 from cnnsearch.use.choose import choose
 from cnnsearch.use.export import checked_formats, export
 from cnnsearch.use.programs import StandAlone, exported_program
 from tests.asking import ask
+from tests.report import factory
 from tests.use.conftest import CLASSES, make_results
 
 ONE = "stages=[{name: grid, space: {model: plain, width: 0.05}}]"
@@ -72,6 +73,32 @@ def test_the_cards_lines_run_without_this_package(results: Path, exported: Path,
             command = [sys.executable, "-I", "-c", WITHOUT_US, "code.py"]
             done = subprocess.run(command, cwd=place, capture_output=True, text=True, timeout=100)
             assert done.stdout.strip() == name, done.stderr
+
+
+def test_the_cards_lines_turn_an_image_upright(
+    results: Path, exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pixels, exif = np.random.default_rng(0).integers(0, 256, (9, 7, 3), dtype=np.uint8), Image.Exif()
+    exif[274] = 6  # to be turned by a quarter
+    Image.fromarray(pixels).save(tmp_path / "image.png", exif=exif)
+    wanted = cnnsearch.load(results).best()._classifier.square(str(tmp_path / "image.png")).transpose(2, 0, 1)
+    card = (exported / "README.md").read_text(encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    for block in re.findall(r"```python\n(.*?)```", card, flags=re.DOTALL):
+        known: dict[str, Any] = {}
+        exec(block.partition("probabilities")[0], known)
+        np.testing.assert_array_equal(np.asarray(known["images"])[0], wanted)
+
+
+def test_the_card_of_a_confirmed_setting_says_how_many_were_tried(
+    results: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cards, "load", lambda *_, **__: factory.confirmed())
+    best = choose(results)
+    assert (
+        "The best of 3 settings that were trained again on fresh seeds, out of 16 tried, by mean"
+        in cards._selection(best)
+    )
 
 
 def test_any_number_of_images_at_a_time(exported: Path, results: Path, images: Path) -> None:
