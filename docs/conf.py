@@ -106,4 +106,3 @@ def setup(app: Sphinx) -> None:
     app.connect("include-read", read_included)
     app.connect("doctree-read", add_dark_pictures)
     app.connect("autodoc-process-docstring", mark_examples, priority=100)  # before napoleon reads it
-
