@@ -184,7 +184,7 @@ def stopping_notes(ready: Prepared, planned: StagePlan) -> list[str]:
 
 
 def _space_text(stage: Stage) -> str:
-    """Word a stage's space, as in `lr 3 × batch_size 2` or `tpe over lr, dropout; 8 at a time`."""
+    """Word a stage's space, as in `lr 3 × batch_size 2` or `tpe over lr, dropout; 8 suggested at a time`."""
     search = stage.search
     if search.method == "grid":
         return " × ".join(_axis_text(axis, values) for axis, values in stage.space.items() if values.varies)
@@ -192,7 +192,7 @@ def _space_text(stage: Stage) -> str:
         return f"random draws of {', '.join(stage.space)}"
     aims = f" for {' and '.join(search.aims)}" if search.objectives else ""
     text = f"{search.method} over {', '.join(axis for axis, values in stage.space.items() if values.varies)}{aims}"
-    return text if search.method == "qmc" else f"{text}; {search.window} at a time"
+    return text if search.method == "qmc" else f"{text}; {search.window} suggested at a time"
 
 
 def _axis_text(axis: str, values: Values) -> str:
