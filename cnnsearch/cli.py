@@ -108,7 +108,12 @@ def sweep(
     ] = None,
     own_code: Code = None,
     out: Annotated[
-        str, typer.Option(help="Write results here: a folder, or a URI such as s3://bucket/folder.", metavar="DIR|URI")
+        str,
+        typer.Option(
+            help="Write results here: a folder, or a URI such as s3://bucket/folder. A folder with the sweep's name is "
+            "made in it.",
+            metavar="DIR|URI",
+        ),
     ] = "results",
     address: Annotated[
         str | None, typer.Option(help="Use a running Ray cluster: auto, or host:port.", metavar="RAY_ADDRESS")

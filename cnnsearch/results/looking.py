@@ -146,9 +146,7 @@ class Folder:
             raise RequestError(f"{self.path} is no folder")
         if {entry.name for entry in self.path.iterdir()} <= set(OWN):
             return False
-        inside = sorted(file.parent.name for file in self.path.glob("*/sweep.yaml"))
-        hint = f"; give one of those in it: {', '.join(inside[:8])}" if inside else ""
-        raise RequestError(f"{self.path} is not the results of a sweep: it has no sweep.yaml{hint}")
+        raise RequestError(self.results.no_sweep())
 
     def beside(self) -> list[str]:
         """Names of the first results of sweeps beside this folder, one of which may have been meant."""
