@@ -111,12 +111,15 @@ def _explained(first: Any, cause: Any, path: KeyPath, document: Document, root: 
     return f"{place}: {key} {value_message(first['input'], first['msg'])}"
 
 
-def did_you_mean(word: str, known: Iterable[str], prefix: str = "") -> str:
-    """Return ` Did you mean train.epochs?` with the known word nearest to a mistyped one; empty where none is near."""
+def did_you_mean(word: str, known: Iterable[str], prefix: str = "", cutoff: float = 0.5) -> str:
+    """Return ` Did you mean train.epochs?` with the known word nearest to a mistyped one; empty where none is near.
+
+    The likeness that `cutoff` asks for is that of `difflib.get_close_matches`.
+    """
     names = list(known)
     if ALIASES.get(word) in names:
         return f" Did you mean {prefix}{ALIASES[word]}?"
-    near = difflib.get_close_matches(word, names, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(word, names, n=1, cutoff=cutoff)
     return f" Did you mean {prefix}{near[0]}?" if near else ""
 
 
