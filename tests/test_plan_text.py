@@ -111,7 +111,10 @@ def test_trials_on_other_images_are_never_shown_beside_these(tmp_path: Path, sma
         tmp_path,
     ).told
     assert told["outside"] == 3
-    assert run(other, tmp_path, serial=True).outside == 3
+    tables = run(other, tmp_path, serial=True)
+    assert (tables.outside, tables.on_other_data) == (3, 3)
+    (warning,) = _outside(Evidence(tables))
+    assert warning.startswith("3 recorded trials were trained on other images, or on another split of them, and cannot")
     whole = load(tmp_path / "part1", everything=True)
     assert len(whole.trials) == 1
     assert "3 recorded trials are left out: what they were trained on is not" in whole.left_out[0]
