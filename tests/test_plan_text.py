@@ -207,7 +207,3 @@ def test_a_run_that_was_cut_short_tells_the_same_numbers_twice(tmp_path: Path) -
     assert "2 of 4 trials done in" in done.stderr
     again = ask(*arguments, "--dry-run")
     assert "4 trials (3 already ended: 2 done, 1 diverged)" in again.stdout
-
-
-def test_a_search_says_that_its_window_is_of_suggestions(tmp_path: Path, small_sweep: Make) -> None:
-    assert "tpe over lr; 8 suggested at a time" in planned(small_sweep(SEARCH), tmp_path)
