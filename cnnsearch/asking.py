@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import re
 from typing import Annotated, Any
 
@@ -99,7 +100,23 @@ def example(command: str) -> str | None:
     return f"Example: cnnsearch {command} {EXAMPLES[command]}" if command in EXAMPLES else None
 
 
-class Command(TyperCommand):
+class PlainCommand(TyperCommand):
+    """A command that knows that a word such as `-photos` may name a folder."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Read the arguments."""
+        given = list(args)  # the parser takes words out of the list
+        try:
+            return super().parse_args(ctx, args)
+        except Exception as error:  # typer keeps the class of those that know an `option_name` to itself
+            option = getattr(error, "option_name", None)
+            named = [word for word in given if option and word.startswith(option) and os.path.lexists(word)]
+            if named:
+                error.message += f"; to name what is here, write ./{named[0]}"  # type: ignore[attr-defined]
+            raise
+
+
+class Command(PlainCommand):
     """A command that may be asked for `--json`: what cannot be understood is told so, too."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:

@@ -42,8 +42,9 @@ def init(
 
         if not typed_path(source).exists() and not has_magic(source):
             raise RequestError(
-                f"{source}: there is no such folder or file; give a folder with a sub-folder of images per class, or a "
-                "table of images"
+                f"{source}: there is no such folder or file; give a folder with a sub-folder of images per class, a "
+                "table of paths and labels, or Parquet or .tar files with images. fashion-mini and torchvision:NAME "
+                "are for --data of a sweep that there is: cnnsearch sweep part1 --data fashion-mini"
             )
         file = typed_path(out) if out is not None else Path(f"{sweep_name(source)}.yaml")
         if file.suffix not in (".yaml", ".yml"):

@@ -11,7 +11,18 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from cnnsearch import __version__
-from cnnsearch.asking import AsJson, Code, Command, KeptCode, SweepCommand, example, refuse_code, seconds_of, seeds_of
+from cnnsearch.asking import (
+    AsJson,
+    Code,
+    Command,
+    KeptCode,
+    PlainCommand,
+    SweepCommand,
+    example,
+    refuse_code,
+    seconds_of,
+    seeds_of,
+)
 from cnnsearch.beginning import check, init
 from cnnsearch.classifying import export, predict
 from cnnsearch.comparing import diff, reproduce
@@ -97,7 +108,12 @@ def sweep(
     ] = None,
     own_code: Code = None,
     out: Annotated[
-        str, typer.Option(help="Write results here: a folder, or a URI such as s3://bucket/folder.", metavar="DIR|URI")
+        str,
+        typer.Option(
+            help="Write results here: a folder, or a URI such as s3://bucket/folder. A folder with the sweep's name is "
+            "made in it.",
+            metavar="DIR|URI",
+        ),
     ] = "results",
     address: Annotated[
         str | None, typer.Option(help="Use a running Ray cluster: auto, or host:port.", metavar="RAY_ADDRESS")
@@ -152,7 +168,8 @@ def sweep(
             code=own_code or (),
         )
         if until_clear and chosen.confirm is None:
-            raise RequestError("--until-clear adds seeds to settings that are confirmed: give --confirm too")
+            why = "--confirm 0 turns that off; give --confirm 5" if confirm == 0 else "give --confirm too"
+            raise RequestError(f"--until-clear adds seeds to settings that are confirmed: {why}")
 
         from cnnsearch.prepare import prepared
         from cnnsearch.session import attached
@@ -205,13 +222,13 @@ def unseal(
 
 app.command(cls=Command, epilog=example("report"))(report)
 app.command(cls=Command, epilog=example("status"))(status)
-app.command(epilog=example("watch"))(watch)
+app.command(cls=PlainCommand, epilog=example("watch"))(watch)
 app.command(cls=Command, epilog=example("predict"))(predict)
-app.command(epilog=example("export"))(export)
+app.command(cls=PlainCommand, epilog=example("export"))(export)
 app.command(cls=Command, epilog=example("explain"))(explain)
 app.command(cls=Command, epilog=example("reproduce"))(reproduce)
 app.command(cls=Command, epilog=example("diff"))(diff)
-app.command(epilog=example("init"))(init)
+app.command(cls=PlainCommand, epilog=example("init"))(init)
 app.command(cls=Command, epilog=example("check"))(check)
 app.command(cls=Command, epilog=example("share"))(share)
 app.command(cls=Command, epilog=example("convert"))(convert)

@@ -20,9 +20,13 @@ SHEET_IMAGES = 8
 """Images of each class in the report's contact sheet."""
 
 
-def write_description(ready: Prepared) -> None:
-    """Write the description of the sweep before its first trial, without which the records could not be understood."""
-    dataset, results = ready.dataset, ready.results
+def write_description(ready: Prepared) -> bool:
+    """Write the description of the sweep before its first trial, without which the records could not be understood.
+
+    Returns whether the folder described another sweep before, or none.
+    """
+    dataset, results, described = ready.dataset, ready.results, to_yaml(ready.sweep)
+    is_another = not results.here.sweep_file.is_file() or results.here.sweep_text() != described
     folds, listed = dataset.folds, dict(dataset.indices)
     if folds is not None:
         listed["val"] = folds.rows
@@ -35,7 +39,7 @@ def write_description(ready: Prepared) -> None:
     }
     dealt = [folds.dealt(repeat).tolist() for repeat in range(folds.split.repeats)] if folds else []
     keep(results, ready.code)
-    results.write("sweep.yaml", to_yaml(ready.sweep))
+    results.write("sweep.yaml", described)
     results.write(
         "data.json",
         {
@@ -53,15 +57,15 @@ def write_description(ready: Prepared) -> None:
     )
     chosen = {"precision": ready.precision, "threads": ready.layout.threads}
     results.write("choices.json", {**results.here.read("choices.json"), ready.layout.device: chosen})
+    return is_another
 
 
-def write_provenance(ready: Prepared, started_at: datetime, seconds: float, command: str) -> None:
-    """Add this run to the folder's history."""
+def described_run(ready: Prepared, started_at: datetime, command: str) -> dict[str, Any]:
+    """What the folder's history says of a run, but for how long it took."""
     hardware = ready.hardware
-    this = {
+    return {
         "command": command,
         "started_at": started_at.isoformat(timespec="seconds"),
-        "seconds": round(seconds, 3),
         "versions": software.versions(),
         "hardware": {
             "cpu": hardware.cpu,
@@ -76,9 +80,20 @@ def write_provenance(ready: Prepared, started_at: datetime, seconds: float, comm
             for (model, name), found in ready.weights.items()
         ],
     }
-    before = ready.results.here.read("provenance.json")
+
+
+def write_provenance(ready: Prepared, run: dict[str, Any], seconds: float | None = None) -> None:
+    """Put this run last in the folder's history: as it begins, without `seconds`, and again as it ends.
+
+    The first entry stays where a run is killed, so that reports name the command that goes on with it.
+    """
+    runs = ready.results.here.read("provenance.json").get("runs", [])
+    if seconds is not None:
+        runs = [*(runs[:-1] if runs[-1:] == [run] else runs), {**run, "seconds": round(seconds, 3)}]
+    else:
+        runs = [*runs, run]
     choices = ready.results.here.read("choices.json")
-    ready.results.write("provenance.json", {"runs": [*before.get("runs", []), this], "choices": choices})
+    ready.results.write("provenance.json", {"runs": runs, "choices": choices})
 
 
 def write_pictures(results: ResultsPlace, dataset: Dataset, examples: list[str]) -> dict[str, Any]:

@@ -132,7 +132,7 @@ def _trial(results: Results, one: Record | Begun, record: Record | None, epochs:
 def _score(evidence: Evidence, record: Record | None, split: str) -> Score | None:
     """The score of this one network, as the report's table of trials has it."""
     value = getattr(record.best, f"{split}_accuracy") if record and record.best else None
-    n = evidence.answered_by_one(split)
+    n = evidence.answered_by(record.trial_id, split) if record else 0
     return None if value is None or n == 0 else Score.of(min(1.0, value), n)
 
 

@@ -110,8 +110,12 @@ def plan_text(ready: Prepared, limits: Limits = NO_LIMITS) -> str:
             *batch_notes(ready, stage.name),
         ]
         rows += [("", note) for note in notes]
-    if ready.outside:
-        many = counted(sum(ready.outside.values()), "recorded trial is", "recorded trials are")
+    if ready.outside.on_other_data:
+        many = counted(ready.outside.on_other_data, "recorded trial was", "recorded trials were")
+        note = "trained on other images, or on another split of them, and will not be in the report"
+        rows.append(("", f"note: {many} {note}; with another --out both have one"))
+    if ready.outside.of_stages:
+        many = counted(sum(ready.outside.of_stages.values()), "recorded trial is", "recorded trials are")
         rows.append(("", f"note: {many} outside of this sweep; cnnsearch report {ready.results} --all shows them too"))
     rows.append(("on", f"{ready.places}, {ready.precision}"))
     rows.append(("total", _total_text(ready)))
@@ -163,7 +167,7 @@ def first_notes(stage: Stage) -> list[str]:
 
 def search_notes(ready: Prepared, planned: StagePlan) -> list[str]:
     """Say that what is recorded of a stage is of another search, from which this one learns nothing."""
-    others = ready.outside.get(planned.stage.name, 0)
+    others = ready.outside.of_stages.get(planned.stage.name, 0)
     if not others or not planned.studies or any(study.suggestions for study in planned.studies):
         return []
     many = counted(others, "recorded trial")
@@ -184,7 +188,7 @@ def stopping_notes(ready: Prepared, planned: StagePlan) -> list[str]:
 
 
 def _space_text(stage: Stage) -> str:
-    """Word a stage's space, as in `lr 3 × batch_size 2` or `tpe over lr, dropout; 8 at a time`."""
+    """Word a stage's space, as in `lr 3 × batch_size 2` or `tpe over lr, dropout; 8 suggested at a time`."""
     search = stage.search
     if search.method == "grid":
         return " × ".join(_axis_text(axis, values) for axis, values in stage.space.items() if values.varies)
@@ -192,7 +196,7 @@ def _space_text(stage: Stage) -> str:
         return f"random draws of {', '.join(stage.space)}"
     aims = f" for {' and '.join(search.aims)}" if search.objectives else ""
     text = f"{search.method} over {', '.join(axis for axis, values in stage.space.items() if values.varies)}{aims}"
-    return text if search.method == "qmc" else f"{text}; {search.window} at a time"
+    return text if search.method == "qmc" else f"{text}; {search.window} suggested at a time"
 
 
 def _axis_text(axis: str, values: Values) -> str:

@@ -35,6 +35,7 @@ from cnnsearch.planning.plan import Plan, compared, groups, make_plan
 from cnnsearch.planning.setting import SettingKey, setting_key, start_key
 from cnnsearch.planning.stopping_rules import mean, rule_of
 from cnnsearch.planning.trial import Outcome, Status, Trial
+from cnnsearch.results.building import Outside, outside
 from cnnsearch.results.continuation import saved_epochs
 from cnnsearch.results.folder import Results
 from cnnsearch.results.place import ResultsPlace, open_results
@@ -92,8 +93,8 @@ class Prepared:
     """Trial id -> epochs it need not train, since a shorter trial did."""
     repeated: tuple[str, ...] = ()
     """Finished trials that run again because another trial needs their weights, which are gone or damaged."""
-    outside: Mapping[str, int] = field(default_factory=dict)
-    """Stage -> number of recorded trials that are not trials of the sweep as it is now."""
+    outside: Outside = field(default_factory=Outside)
+    """Recorded trials that are not trials of the sweep as it is now."""
     left_out: tuple[str, ...] = ()
     """For each network on the sweep's axes that cannot take the images' size: what it needs."""
     is_untested: bool = False
@@ -260,19 +261,10 @@ def prepared(
         found = (datasets, weights, hardware, layout, calibration, outcomes, plan)
         ready = Prepared(sweep, results, *found, {}, warden, suggestions, numbers, saved, tuple(repeated))
         untested = any(records[trial_id].lacks_test for trial_id in plan.trials if trial_id in records)
-        ready = replace(ready, left_out=left_out, outside=outside(records, plan), is_untested=untested)
+        others = outside(records, plan, folds or [dataset.fingerprint])
+        ready = replace(ready, left_out=left_out, outside=others, is_untested=untested)
         ready = replace(ready, cluster=cluster, code=code)
         yield replace(ready, costs=stage_costs(ready, trials))
-
-
-def outside(records: Mapping[str, Record], plan: Plan) -> dict[str, int]:
-    """Count the recorded trials of each stage that the sweep as it is now does not have.
-
-    While a later stage waits for what it starts from, it is not known which of its trials it has: none is counted.
-    """
-    later = {stage.stage.name for stage in plan.stages if stage.waiting and not stage.studies}
-    left = (record.stage for id_, record in records.items() if id_ not in plan.trials)
-    return dict(Counter(stage for stage in left if stage not in later))
 
 
 def _gpu_bytes(trials: list[Trial], calibration: Calibration, datasets: dict[Form, Dataset], hardware: Hardware) -> int:

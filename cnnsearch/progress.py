@@ -168,7 +168,7 @@ class State:
         """The best score on validation so far; an accuracy with its interval."""
         if self.best is None:
             return ""
-        shown = self.best.shown(self.ready.sizes.val)
+        shown = self.best.shown(self.ready.dataset.validation_images(self.best.data))
         return f"{setting(self.best.settings, self.axes)}: val {shown} at epoch {self.best.best_epoch}"
 
 
@@ -229,7 +229,7 @@ class LineView:
             case Ended():
                 how = f"{event.record.status.value}"
                 if event.record.best:
-                    shown = event.record.shown(state.ready.sizes.val)
+                    shown = event.record.shown(state.ready.dataset.validation_images(event.record.data))
                     how += f", val {shown} at epoch {event.record.best_epoch}, {duration(event.record.seconds or 0)}"
                 if event.record.error:
                     how += f": {event.record.error}"

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from cnnsearch import report
 from cnnsearch.confirming import Chooser
-from cnnsearch.describe import write_description, write_pictures, write_provenance
+from cnnsearch.describe import described_run, write_description, write_pictures, write_provenance
 from cnnsearch.doubting import write_training
 from cnnsearch.errors import CnnsearchError, RequestError
 from cnnsearch.execution.context import Choices, SharedContext
@@ -143,7 +143,10 @@ def execute(
     chooser = Chooser(ready, until_clear)
     is_needed = bool(ready.remaining) or chooser.may_add
     chosen = (executor or _executor(serial, ready)) if is_needed else None
-    write_description(ready)
+    is_new = write_description(ready) or is_needed or not results.here.read("provenance.json")
+    run = described_run(ready, started_at, command) if is_new else None
+    if run is not None:
+        write_provenance(ready, run)
     with Beside() as beside:
         if chosen is not None:
             keeper: _Keeper | None = None
@@ -195,8 +198,8 @@ def execute(
             results.pull()
         seconds = time.monotonic() - began
         listen(Waiting("writing the tables"))
-        if is_needed or not results.here.read("provenance.json"):
-            write_provenance(ready, started_at, seconds, command)
+        if run is not None:
+            write_provenance(ready, run, seconds)
         tables = load(results.here.path)
         counts = {str(status): int(count) for status, count in Counter(tables.trials["status"]).items()}
         page: Path | None = None

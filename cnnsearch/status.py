@@ -74,8 +74,9 @@ def _text(look: Look) -> str:
         rows.append(("", f"and {len(look.running) - len(shown)} more"))
     if look.best is not None and look.best.best is not None:
         best = look.best
-        val = best.shown(look.validation_images)
-        rows.append(("best", f"{_named(look, best.stage, best.settings)}: val {val} at epoch {best.best_epoch}"))
+        rows.append(
+            ("best", f"{_named(look, best.stage, best.settings)}: val {look.best_shown} at epoch {best.best_epoch}")
+        )
     rows += [("note", note) for note in look.notes]
     rows.append(("results", str(look.folder)))
     return "\n".join([head, *(f"  {label:<9}{printable(text)}" for label, text in rows)])

@@ -62,7 +62,7 @@ def of_plan(ready: Prepared) -> told.Plan:
         planned=ready.plan.total,
         planned_are=_exactly(ready.plan),
         done=ready.done,
-        outside=sum(ready.outside.values()),
+        outside=sum(ready.outside.of_stages.values()) + ready.outside.on_other_data,
         left_out=list(ready.left_out),
         seconds=round(total_seconds(ready), 1),
         memory_bytes=memory_bytes(ready),

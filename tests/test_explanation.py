@@ -265,3 +265,13 @@ def test_sparklines() -> None:
     long = sparkline([float(value) for value in range(1000)])
     assert len(long) == LONGEST_CURVE
     assert (long[0], long[-1], "".join(sorted(long))) == ("▁", "█", long)
+
+
+@pytest.mark.parametrize("command", ["explain", "reproduce", "predict", "export", "unseal", "report", "diff"])
+def test_the_folder_that_holds_the_results_is_told_of_them(command: str, trained: Path, tmp_path: Path) -> None:
+    (tmp_path / "part1").symlink_to(trained)
+    more = {"predict": trained, "export": tmp_path / "net", "diff": trained, "unseal": "", "report": ""}
+    answer = ask(tmp_path, *filter(None, [more.get(command, "best")]), command=command)
+    assert answer.returncode == 2
+    assert answer.stderr.startswith(f"error: {tmp_path} is not the results of a sweep: it has no sweep.yaml; ")
+    assert answer.stderr.endswith("; give one of those in it: part1\n")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,16 @@ from cnnsearch import load, report, run
 from cnnsearch.evidence.evidence import Evidence
 from cnnsearch.evidence.mistakes import counts
 from cnnsearch.execution.events import Ended, Event
+from cnnsearch.explanation import explanation
 from cnnsearch.inputs import recorded_data
+from cnnsearch.report.rows import trials
 from cnnsearch.results.folder import Results
 from cnnsearch.results.tables import Tables
 from cnnsearch.spec.data import AutoSplit, FoldsSplit
 from cnnsearch.spec.load import load_sweep
+from cnnsearch.spec.metric import METRICS
 from cnnsearch.spec.sweep import Sweep
+from cnnsearch.status import looks_at, status_text
 from cnnsearch.training import features
 from tests.asking import ask
 from tests.data.making import fill_folder
@@ -210,3 +215,30 @@ def test_a_folder_keeps_its_folds_unless_seeds_are_asked_for(root: Path) -> None
     assert isinstance(kept.split, FoldsSplit)
     assert given_way is not None
     assert isinstance(given_way.split, AutoSplit)
+
+
+def test_an_interval_is_that_of_the_images_of_the_trials_own_fold(tmp_path: Path) -> None:
+    """In the log, in what is said of running sweeps, in the explanation and in the report's table of trials."""
+    fill_folder(tmp_path / "photos", {"cat": 9, "dog": 9})
+    file, results = tmp_path / "folded.yaml", Results(tmp_path / "results" / "folded")
+    file.write_text(FILE[: FILE.index("  - name: dropout")].replace("0.001, ", "").replace("test: 4", "test: 2"))
+    log = ask(file, "--data", tmp_path / "photos", "--serial", "--out", tmp_path / "results").stdout
+    tables = load(results.path)
+    sizes = tables.predictions.query("split == 'val' and moment == 'best'").groupby("trial_id", observed=True).size()
+    assert sorted(sizes) == [4, 5, 5]
+    rows = dict(zip(tables.trials["trial_id"], trials(Evidence(tables)).rows, strict=True))
+    for record in results.records({}).values():
+        shown = METRICS["accuracy"].shown(record.reached or 0, sizes[record.trial_id])
+        assert f"seed {record.settings.seed}: done, val {shown} at epoch " in log
+        told = explanation(str(results.path), record.trial_id)
+        assert told.validation is not None
+        assert told.validation.images == sizes[record.trial_id]
+        assert shown in [cell.text for cell in rows[record.trial_id].cells]
+        alone = tmp_path / record.trial_id
+        alone.mkdir()
+        for name in ("sweep.yaml", "data.json"):
+            shutil.copy(results.path / name, alone)
+        shutil.copytree(results.trial(record.trial_id).path, alone / "trials" / record.trial_id)
+        (look,) = looks_at(alone)
+        assert look.best_shown == shown
+        assert f": val {shown} at epoch " in status_text([look])

@@ -97,7 +97,24 @@ def test_the_command_shows_all(tmp_path: Path, small_sweep: Make) -> None:
 def test_trials_on_other_images_are_never_shown_beside_these(tmp_path: Path, small_sweep: Make) -> None:
     run(small_sweep(WIDE), tmp_path, serial=True)
     other = small_sweep(NARROW, "data.split={method: fill, train_per_class: 6, val_per_class: 3}")
-    assert run(other, tmp_path, serial=True).outside == 3
+    text = planned(other, tmp_path)
+    assert "note: 3 recorded trials were trained on other images, or on another split of them, and will not be" in text
+    assert "outside of this sweep" not in text
+    told = ask(
+        "part1",
+        *[part for one in (*SMALL, NARROW) for part in ("--set", one)],
+        "--set",
+        "data.split={method: fill, train_per_class: 6, val_per_class: 3}",
+        "--dry-run",
+        "--json",
+        "--out",
+        tmp_path,
+    ).told
+    assert told["outside"] == 3
+    tables = run(other, tmp_path, serial=True)
+    assert (tables.outside, tables.on_other_data) == (3, 3)
+    (warning,) = _outside(Evidence(tables))
+    assert warning.startswith("3 recorded trials were trained on other images, or on another split of them, and cannot")
     whole = load(tmp_path / "part1", everything=True)
     assert len(whole.trials) == 1
     assert "3 recorded trials are left out: what they were trained on is not" in whole.left_out[0]
@@ -107,10 +124,10 @@ def test_trials_that_a_waiting_stage_may_have_again_are_not_called_outside(tmp_p
     later = "{name: more, start_from: {stage: grid}, space: {dropout: {grid: [0.1, 0.2]}}}]"
     run(small_sweep(f"{NARROW[:-1]}, {later}"), tmp_path, serial=True)
     with prepared(small_sweep(f"{WIDE[:-1]}, {later}"), tmp_path, dry_run=True) as ready:
-        assert ready.outside == {}
+        assert ready.outside.of_stages == {}
         assert ready.plan.waiting == 2
     with prepared(small_sweep(NARROW), tmp_path, dry_run=True) as ready:
-        assert ready.outside == {"more": 2}
+        assert ready.outside.of_stages == {"more": 2}
 
 
 def test_another_space_is_a_new_search(tmp_path: Path, small_sweep: Make) -> None:

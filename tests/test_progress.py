@@ -83,7 +83,8 @@ def test_plan_says_how_cells_are_searched(small_sweep: Callable[..., Sweep], tmp
     sweep = small_sweep(f"stages=[{{name: search, space: {space}, search: {how}}}, {more}]", "seeds=[0, 1]")
     with prepared(sweep, tmp_path, dry_run=True) as ready:
         text = plan_text(ready)
-        assert "80 trials   nsga2 over lr, batch_size for val_accuracy and seconds; 8 at a time × seeds 2   abo" in text
+        searched = "nsga2 over lr, batch_size for val_accuracy and seconds; 8 suggested at a time × seeds 2"
+        assert f"80 trials   {searched}   abo" in text
         assert "4 trials   lr 2 × seeds 2, from the best   about" in text
         assert [ready.costs[name].trials for name in ("search", "more")] == [80, 4]
         # Forty times what the mean of two batch sizes takes, for each seed.

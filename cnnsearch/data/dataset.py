@@ -100,6 +100,12 @@ class Dataset:
         """Fingerprint of each fold; none where images are split once."""
         return () if self.folds is None else self.folds.fingerprints
 
+    def validation_images(self, fingerprint: str) -> int:
+        """Number of images that a trial with these data validates on: with folds, those of its own fold."""
+        if self.folds is None or fingerprint not in self.fold_fingerprints:
+            return len(self.indices["val"])
+        return self.folds.validation_images(fingerprint)
+
     def counts(self, split: str) -> list[int]:
         """Number of images of each class in a split, in the order of `classes`."""
         counted: list[int] = np.bincount(self.labels[self.indices[split]], minlength=len(self.classes)).tolist()

@@ -54,6 +54,10 @@ class Folds:
         validates = self._validates(index)
         return self.rows[~validates], self.rows[validates]
 
+    def validation_images(self, fingerprint: str) -> int:
+        """Return the number of images that validate in the fold with a fingerprint."""
+        return int(self._validates(self.fingerprints.index(fingerprint)).sum())
+
     def fingerprint(self, index: int) -> str:
         """Return what identifies a fold, whatever k, the seed and its number: which images train and which validate."""
         marks = np.packbits(self._validates(index)).tobytes()

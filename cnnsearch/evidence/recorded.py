@@ -251,9 +251,12 @@ class Recorded:
         counts = self.tables.data.get("counts", {}).get(split, [])
         return len(self.examples.get(split, [])) or sum(counts)
 
-    def answered_by_one(self, split: str) -> int:
-        """Number of examples of a split that one network answers: with folds a part of validation."""
-        return round(self.size(split) / self.folds) if self.folds and split == "val" else self.size(split)
+    def answered_by(self, trial_id: str, split: str) -> int:
+        """Number of examples of a split that a trial's network answers: with folds, of validation those of its own."""
+        if not self.folds or split != "val":
+            return self.size(split)
+        own = self._coded[3].get((trial_id, split, "best"))
+        return round(self.size(split) / self.folds) if own is None else len(own.at)
 
     def counts_of_one(self, split: str) -> list[int]:
         """Examples of each class in a split, with folds in that of the first one."""

@@ -17,6 +17,9 @@ from cnnsearch.words import printable
 
 TRIALS = 30
 """Trials of a search where nothing is said of their number."""
+_LIKENESS = 0.75
+"""Least likeness, from 0 to 1, at which a name is taken for a misspelt setting of ours. It is high, since most names
+are of settings that only the other program has: units is not weights."""
 MOST_LISTED = 50
 """Most values of a stepped range that are listed one by one."""
 _ALIASES = {
@@ -138,7 +141,7 @@ def axis_of(name: str) -> str | None:
 
 def _no_axis(name: str) -> str:
     plain = re.split(r"[./]", name)[-1]
-    hint = did_you_mean(plain, AXES)
+    hint = did_you_mean(plain, AXES, cutoff=_LIKENESS)
     return f"it is no setting of trials here.{hint} A network of your own may take it, as model_args.NAME with --code"
 
 

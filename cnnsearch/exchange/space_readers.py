@@ -10,6 +10,8 @@ from typing import Any
 from cnnsearch.errors import RequestError
 from cnnsearch.exchange.spaces import Param, Space
 from cnnsearch.spec.document import parse_value, read as read_yaml, shown
+from cnnsearch.spec.explain import ALIASES
+from cnnsearch.spec.settings import Recipe
 from cnnsearch.storage.reading import read_json
 from cnnsearch.words import printable
 
@@ -83,11 +85,21 @@ def _rule(space: Space, name: str, least: Any, factor: Any) -> None:
     space.rule_settings = {key: round(value) for key, value in given.items() if isinstance(value, int | float)}
 
 
+_ABOUT_THE_PROGRAM = "it is about the program, which is another one here"
+_HERE = dict.fromkeys(("max_t", "max_iter", "max_resource"), "how long a trial trains at most is train.epochs here")
+"""Key -> how the same is said here."""
+
+
 def _rest(space: Space, tree: Mapping[str, Any], known: set[str], prefix: str = "") -> None:
     """Note all keys that were not used."""
     for key, value in tree.items():
         if key not in known and value not in (None, "", [], {}):
-            space.lose(f"{prefix}{key}: {shown(value)}", "it is about the program, which is another one here")
+            axis, why = ALIASES.get(key, key), _HERE.get(key, _ABOUT_THE_PROGRAM)
+            if any(param.name == key for param in space.params):
+                why = "the program's default, where the sweep gives values of its own"
+            elif axis in Recipe.model_fields:
+                why = f"the program's default; if it should hold here, too: train.{axis}"
+            space.lose(f"{prefix}{key}: {shown(value)}", why)
 
 
 def _wandb(tree: Mapping[str, Any]) -> Space:
@@ -274,7 +286,7 @@ def _hydra(tree: Mapping[str, Any]) -> Space:
     known = {"_target_", "sampler", "n_trials", "direction", "params", "search_space"}
     _rest(space, sweeper, known, "hydra.sweeper.")
     for key in hydra.keys() - {"sweeper", "job", "mode"}:
-        space.lose(f"hydra.{key}", "it is about the program, which is another one here")
+        space.lose(f"hydra.{key}", _ABOUT_THE_PROGRAM)
     _rest(space, tree, {"hydra"})
     return space
 

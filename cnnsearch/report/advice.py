@@ -300,7 +300,8 @@ def _longer(evidence: Evidence, best: Configuration) -> list[Advice]:
 
 
 def _seeds(evidence: Evidence) -> list[Advice]:
-    if evidence.tells_settings_apart or len(evidence.configurations) < 2 or evidence.folds:
+    is_asked = evidence.tables.sweep.confirm is not None  # then finishing the sweep does it
+    if evidence.tells_settings_apart or len(evidence.configurations) < 2 or evidence.folds or is_asked:
         return []
     trained = max(len(c.trial_ids) for c in evidence.configurations)
     text = (

@@ -248,12 +248,17 @@ def _added(evidence: Evidence) -> list[str]:
 
 
 def _outside(evidence: Evidence) -> list[str]:
-    """That the folder holds trials which the sweep had before it was changed."""
-    others, folder = evidence.tables.outside, evidence.tables.folder
-    if not others:
-        return []
-    start = counted(others, "recorded trial is", "recorded trials are")
-    return [f"{start} outside of the sweep as it is now and not shown; cnnsearch report {folder} --all shows them too."]
+    """Say that the folder holds trials of other data, or those that the sweep had before it was changed."""
+    tables = evidence.tables
+    found, others = [], tables.outside - tables.on_other_data
+    if tables.on_other_data:
+        start = counted(tables.on_other_data, "recorded trial was", "recorded trials were")
+        found.append(f"{start} trained on other images, or on another split of them, and cannot be shown beside these.")
+    if others:
+        start = counted(others, "recorded trial is", "recorded trials are")
+        more = f"cnnsearch report {tables.folder} --all shows them too."
+        found.append(f"{start} outside of the sweep as it is now and not shown; {more}")
+    return found
 
 
 def _overline(evidence: Evidence) -> str:

@@ -167,7 +167,7 @@ def _metric(metric: Metric, record: Mapping[Any, Any], split: str) -> Cell:
 
 def _accuracy(evidence: Evidence, record: Mapping[Any, Any], split: str) -> Cell:
     value: Any = record.get(f"{split}_accuracy")
-    n = evidence.answered_by_one(split)
+    n = evidence.answered_by(str(record["trial_id"]), split)
     if is_missing(value) or n == 0:
         return _NOTHING
     fraction = min(1.0, float(value))

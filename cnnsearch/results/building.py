@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -123,6 +125,31 @@ def ended_trials(
         records = _under_present_ids(records, weights)
         plan = planned(records)
     return plan, [(trial, records[id_]) for id_, trial in plan.trials.items() if id_ in records]
+
+
+class Outside(NamedTuple):
+    """How many recorded trials a sweep does not have as it is now."""
+
+    of_stages: Mapping[str, int] = MappingProxyType({})
+    """Stage -> those that were trained on its data."""
+    on_other_data: int = 0
+    """Those that were trained on other images, or on another split of them."""
+
+
+def outside(records: Mapping[str, Record], plan: Plan, images: Collection[str]) -> Outside:
+    """Count the recorded trials that a sweep as it is now does not have.
+
+    While a later stage waits for what it starts from, it is not known which of its trials it has: none is counted.
+
+    Args:
+        records: all that are recorded.
+        plan: of the sweep.
+        images: fingerprints of its data: of its folds, where it has folds.
+    """
+    left = [record for id_, record in records.items() if id_ not in plan.trials]
+    later = {stage.stage.name for stage in plan.stages if stage.waiting and not stage.studies}
+    of_stages = Counter(one.stage for one in left if one.data in images and one.stage not in later)
+    return Outside(of_stages, sum(one.data not in images for one in left))
 
 
 def other_trials(

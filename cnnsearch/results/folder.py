@@ -48,6 +48,7 @@ from cnnsearch.spec.sweep import Sweep
 from cnnsearch.storage.checksums import is_whole
 from cnnsearch.storage.durable import read_checked, remove_abandoned, write_checked, write_whole
 from cnnsearch.storage.reading import read_bytes, read_json
+from cnnsearch.words import LISTED, printable
 
 OWN = (".lock", "trials", "studies", "decisions", "plots", "code")
 """What a run opens or fills in place. All its other files it replaces, links among them."""
@@ -286,11 +287,18 @@ class Results:
         try:
             return read_bytes(self.sweep_file, MAX_BYTES).decode()
         except FileNotFoundError:
-            raise ResultsError(f"{self.path} is not the results of a sweep: it has no sweep.yaml") from None
+            raise ResultsError(self.no_sweep()) from None
         except OSError as error:
             raise ResultsError(f"{self.sweep_file} cannot be read: {error.strerror or error}") from None
         except UnicodeDecodeError:
             raise ResultsError(f"{self.sweep_file} is not text in UTF-8") from None
+
+    def no_sweep(self) -> str:
+        """What an error says where there is no sweep.yaml. A folder that holds results is easily given for them."""
+        inside = sorted(printable(file.parent.name) for file in self.path.glob("*/sweep.yaml"))
+        more = ", …" if len(inside) > LISTED else ""
+        hint = f"; give one of those in it: {', '.join(inside[:LISTED])}{more}" if inside else ""
+        return f"{self.path} is not the results of a sweep: it has no sweep.yaml{hint}"
 
     def read(self, name: str) -> dict[str, Any]:
         """The object in one of the folder's own JSON files, of the shape that `SHAPES` says; {} where there is none.

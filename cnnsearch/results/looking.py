@@ -18,7 +18,7 @@ from cnnsearch.planning.plan import Plan, make_plan
 from cnnsearch.planning.stopping_rules import rule_of
 from cnnsearch.planning.trial import Status
 from cnnsearch.results.folder import OWN, Results
-from cnnsearch.results.folds import fold_fingerprints
+from cnnsearch.results.folds import fold_fingerprints, folds_of
 from cnnsearch.results.parquet import NOTE
 from cnnsearch.results.record import Record
 from cnnsearch.results.trial_folder import TrialFolder
@@ -81,7 +81,8 @@ class Look:
     """(name, trials that ended, all trials) of each stage."""
     best: Record | None
     """The record with the highest validation accuracy so far."""
-    validation_images: int
+    best_shown: str
+    """Its score on validation in words, an accuracy with its interval; empty where there is none."""
     changed_at: float | None
     """When anything was last written, in Unix time."""
     notes: tuple[str, ...]
@@ -145,9 +146,7 @@ class Folder:
             raise RequestError(f"{self.path} is no folder")
         if {entry.name for entry in self.path.iterdir()} <= set(OWN):
             return False
-        inside = sorted(file.parent.name for file in self.path.glob("*/sweep.yaml"))
-        hint = f"; give one of those in it: {', '.join(inside[:8])}" if inside else ""
-        raise RequestError(f"{self.path} is not the results of a sweep: it has no sweep.yaml{hint}")
+        raise RequestError(self.results.no_sweep())
 
     def beside(self) -> list[str]:
         """Names of the first results of sweeps beside this folder, one of which may have been meant."""
@@ -180,6 +179,7 @@ class Folder:
         times = [one.changed_ns / 1e9 for one in seen] + [one.changed_at for one in begun]
         times += [key[1] / 1e9 for key, _ in self._files.values() if key[1]]
         comparable = [record for record in known.values() if record.best and record.outcome.is_comparable]
+        best = max(comparable, key=lambda record: record.worth, default=None)
         return Look(
             folder=self.path,
             sweep=sweep,
@@ -191,8 +191,8 @@ class Folder:
             counts=Counter(record.status for record in known.values()),
             planned=plan.total if plan else None,
             stages=() if plan is None else _stages(plan, known),
-            best=max(comparable, key=lambda record: record.worth, default=None),
-            validation_images=_validation_images(data),
+            best=best,
+            best_shown=best.shown(_validation_images(data, best)) if best else "",
             changed_at=max(times, default=None),
             notes=tuple(notes),
             version=self._version(records),
@@ -342,9 +342,11 @@ def _stages(plan: Plan, records: Mapping[str, Record]) -> tuple[tuple[str, int, 
     )
 
 
-def _validation_images(data: Mapping[str, Any]) -> int:
+def _validation_images(data: Mapping[str, Any], record: Record) -> int:
+    """Number of images that a trial validated on, with folds those of its own; 0 where that is not recorded."""
     try:
-        return sum(data["counts"]["val"])
+        fold = folds_of(data).get(record.data)
+        return sum(data["counts"]["val"]) if fold is None else len(fold.validates)
     except (LookupError, TypeError):
         return 0
 

@@ -21,6 +21,7 @@ from cnnsearch.planning.study import Suggestions
 from cnnsearch.results import parquet
 from cnnsearch.results.building import build, contents_of, ended_trials, has_circle, other_trials
 from cnnsearch.results.folder import UNSEALED, Results
+from cnnsearch.results.folds import fold_fingerprints
 from cnnsearch.results.record import Record
 from cnnsearch.spec.confirm import CONFIRM
 from cnnsearch.spec.document import shown
@@ -77,6 +78,8 @@ class Tables:
     """Ids of trials whose record, or a file it vouches for, has been damaged; they count as not done."""
     outside: int = 0
     """Recorded trials that are not here, because the sweep as it is now does not have them."""
+    on_other_data: int = 0
+    """How many of these were trained on other images, or on another split of them."""
     left_out: tuple[str, ...] = ()
     """What else cannot be read, in sentences; it is missing here."""
     checksums: Mapping[str, str] = field(default_factory=dict)
@@ -142,6 +145,8 @@ def load(folder: Path | str, *, store: bool = True, everything: bool = False) ->
         many = counted(len(others), "recorded trial is", "recorded trials are")
         left_out.append(f"{many} left out: what they were trained on is not what this sweep trains on.")
     left_out += [f"Trial {printable(id_)} is left out: {reason}." for id_, reason in sorted(unreadable.items())]
+    images = fold_fingerprints(data) or (data.get("fingerprint"),)
+    on_other_data = sum(records[id_].data not in images for id_ in others)
     for name in ("examples", "folds"):  # they are in the tables
         data.pop(name, None)
     records.clear()  # of very many trials they are large, and frames are made next
@@ -164,6 +169,7 @@ def load(folder: Path | str, *, store: bool = True, everything: bool = False) ->
         unsealed=results.read(UNSEALED),
         damaged=tuple(id_ for id_ in damaged if id_ not in unreadable),
         outside=0 if everything else len(others),
+        on_other_data=0 if everything else on_other_data,
         left_out=tuple(left_out),
         checksums=stored.checksums,
     )

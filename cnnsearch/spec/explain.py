@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Iterator
 from typing import Any, get_args
 
@@ -12,6 +13,7 @@ from cnnsearch.spec.arguments import ARGS
 from cnnsearch.spec.document import Document, KeyPath, dotted, shown
 from cnnsearch.spec.part import SpecProblemError, SpecProblemsError, value_message
 from cnnsearch.spec.settings import AXES, TrainSpec, is_axis
+from cnnsearch.words import listed
 
 MOST_TOLD = 10
 """Mistakes of one file that are told at once."""
@@ -24,6 +26,8 @@ ALIASES = {
     "pretrained": "weights", "parameters": "space", "scheduler": "lr_schedule", "wd": "weight_decay",
 }  # fmt: skip
 """What other tools call a key -> its name here."""
+_SHOULD_BE = "Input should be "
+"""How messages of pydantic begin that say what is allowed."""
 
 
 def explain(error: ValidationError, document: Document, root: type[BaseModel]) -> str:
@@ -35,7 +39,7 @@ def explain(error: ValidationError, document: Document, root: type[BaseModel]) -
         root: the model of the whole document.
     """
     found: dict[KeyPath, str] = {}
-    for one, cause in _each(error):  # there may be several on one value, of which the first says most
+    for one, cause in _each(error, document.tree):
         path = _real_path(one["loc"], document.tree)
         if isinstance(cause, SpecProblemError):
             path = (*path, *cause.path)
@@ -51,10 +55,31 @@ def explain(error: ValidationError, document: Document, root: type[BaseModel]) -
     return "\n".join([f"{len(told)} mistakes", *told[:MOST_TOLD]]) + rest
 
 
-def _each(error: ValidationError) -> Iterator[tuple[Any, Any]]:
+def _alternatives(error: ValidationError, tree: Any) -> list[Any]:
+    """Pydantic's errors. It has one for each type that a value may have: on the same value they are made one."""
+    errors = [(_real_path(one["loc"], tree), one) for one in error.errors()]
+    found: dict[KeyPath, Any] = {}
+    allowed: dict[KeyPath, list[str]] = {}
+    others = []
+    for path, one in errors:
+        should_be = one["msg"].removeprefix(_SHOULD_BE)
+        if should_be == one["msg"]:
+            others.append(one)
+            continue
+        literals = one.get("ctx", {}).get("expected") if one["type"] == "literal_error" else None
+        if literals and any(len(path) < len(inner) and inner[: len(path)] == path for inner, _ in errors):
+            continue  # a list was given, and what is wrong is in it
+        found.setdefault(path, one)
+        allowed.setdefault(path, []).extend(re.split(", | or ", literals) if literals else [should_be])
+    for path, one in found.items():
+        one["msg"] = _SHOULD_BE + listed(list(dict.fromkeys(allowed[path])), "or")
+    return [*found.values(), *others]
+
+
+def _each(error: ValidationError, tree: Any) -> Iterator[tuple[Any, Any]]:
     """List pydantic's errors, each with the exception behind it, which is None for its own; several problems at a time
     come one by one."""
-    for one in error.errors():
+    for one in _alternatives(error, tree):
         cause = one.get("ctx", {}).get("error")
         for problem in cause.problems if isinstance(cause, SpecProblemsError) else [cause]:
             yield one, problem
@@ -86,12 +111,15 @@ def _explained(first: Any, cause: Any, path: KeyPath, document: Document, root: 
     return f"{place}: {key} {value_message(first['input'], first['msg'])}"
 
 
-def did_you_mean(word: str, known: Iterable[str], prefix: str = "") -> str:
-    """Return ` Did you mean train.epochs?` with the known word nearest to a mistyped one; empty where none is near."""
+def did_you_mean(word: str, known: Iterable[str], prefix: str = "", cutoff: float = 0.5) -> str:
+    """Return ` Did you mean train.epochs?` with the known word nearest to a mistyped one; empty where none is near.
+
+    The likeness that `cutoff` asks for is that of `difflib.get_close_matches`.
+    """
     names = list(known)
     if ALIASES.get(word) in names:
         return f" Did you mean {prefix}{ALIASES[word]}?"
-    near = difflib.get_close_matches(word, names, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(word, names, n=1, cutoff=cutoff)
     return f" Did you mean {prefix}{near[0]}?" if near else ""
 
 
@@ -101,7 +129,7 @@ def _real_path(loc: tuple[int | str, ...], tree: Any) -> KeyPath:
     at = tree
     for position, part in enumerate(loc):
         if isinstance(at, dict | list):
-            is_tag = isinstance(at, dict) and part not in at and position + 1 < len(loc)
+            is_tag = part not in at and position + 1 < len(loc) if isinstance(at, dict) else isinstance(part, str)
             if is_tag:
                 continue
             path.append(part)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Strict
+from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, GetJsonSchemaHandler, Strict
+from pydantic_core import CoreSchema, core_schema
 
 from cnnsearch.spec.document import KeyPath
 
@@ -39,3 +42,22 @@ def value_message(value: Any, message: str) -> str:
     """Reword pydantic's message in our form: what was given, what is allowed."""
     shown = repr(value) if len(repr(value)) <= 60 else repr(value)[:57] + "..."
     return f"given {shown}; " + message.removeprefix("Value error, ").replace("Input should", "it should")
+
+
+@dataclass(frozen=True)
+class Spelled:
+    """Accepts only words of this pattern; the error says what is allowed."""
+
+    pattern: str
+    allowed: str
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_after_validator_function(self._check, handler(source))
+
+    def __get_pydantic_json_schema__(self, core: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        return {**handler(core), "pattern": f"^({self.pattern})$"}
+
+    def _check(self, word: str) -> str:
+        if not re.fullmatch(self.pattern, word):
+            raise ValueError(f"allowed: {self.allowed}")
+        return word

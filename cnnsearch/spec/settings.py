@@ -5,22 +5,17 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
-import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self, cast
 
 from pydantic import (
     AfterValidator,
     Field,
-    GetCoreSchemaHandler,
-    GetJsonSchemaHandler,
     TypeAdapter,
     ValidationError,
     model_serializer,
     model_validator,
 )
-from pydantic_core import CoreSchema, core_schema
 
 from cnnsearch.spec.arguments import (
     ARGS,
@@ -35,7 +30,7 @@ from cnnsearch.spec.arguments import (
 )
 from cnnsearch.spec.metric import DEFAULT, MetricName
 from cnnsearch.spec.model_names import OWN, PUBLISHED, TIMM, is_timm, knowing, known, size_problem
-from cnnsearch.spec.part import Float, Int, Part
+from cnnsearch.spec.part import Float, Int, Part, Spelled
 
 
 def _known_model(name: str) -> str:
@@ -48,29 +43,10 @@ def _known_model(name: str) -> str:
     return name
 
 
-@dataclass(frozen=True)
-class _Spelled:
-    """Accepts only words of this pattern; the error says what is allowed."""
-
-    pattern: str
-    allowed: str
-
-    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        return core_schema.no_info_after_validator_function(self._check, handler(source))
-
-    def __get_pydantic_json_schema__(self, core: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
-        return {**handler(core), "pattern": f"^({self.pattern})$"}
-
-    def _check(self, word: str) -> str:
-        if not re.fullmatch(self.pattern, word):
-            raise ValueError(f"allowed: {self.allowed}")
-        return word
-
-
 ModelName = Annotated[str, AfterValidator(_known_model)]
-FineTune = Annotated[str, _Spelled(r"full|head|last-[1-9]\d*-convs", "full, head, last-N-convs")]
+FineTune = Annotated[str, Spelled(r"full|head|last-[1-9]\d*-convs", "full, head, last-N-convs")]
 Augment = Annotated[
-    str, _Spelled(r"none|flip|flip\+crop|rand-([1-9]|10)", "none, flip, flip+crop, rand-1 (weak) to rand-10 (strong)")
+    str, Spelled(r"none|flip|flip\+crop|rand-([1-9]|10)", "none, flip, flip+crop, rand-1 (weak) to rand-10 (strong)")
 ]
 Precision = Literal["auto", "fp32", "bf16"]
 ResolvedPrecision = Literal["fp32", "bf16"]

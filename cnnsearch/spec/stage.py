@@ -13,7 +13,7 @@ from pydantic import (
 
 from cnnsearch.spec.arguments import ARGS
 from cnnsearch.spec.metric import MEASURES, Measure
-from cnnsearch.spec.part import Float, Int, Part, SpecProblemError, SpecProblemsError, value_message
+from cnnsearch.spec.part import Float, Int, Part, SpecProblemError, SpecProblemsError, Spelled, value_message
 from cnnsearch.spec.settings import Settings, axis_problem, is_axis
 from cnnsearch.spec.values import NUMERIC_KINDS, Values, repeated
 
@@ -169,7 +169,12 @@ StopEarly = Annotated[Asha | Hyperband | Median | Patience, Field(discriminator=
 class Stage(Part):
     """Trials that can be planned together."""
 
-    name: str = Field(pattern=r"^[a-z][a-z0-9_-]{0,39}$", description="name of the stage: a lower-case word")
+    name: Annotated[
+        str,
+        Spelled(
+            "[a-z][a-z0-9_-]{0,39}", "up to 40 lower-case letters, digits, - and _, of which the first is a letter"
+        ),
+    ] = Field(description="name of the stage: a lower-case word")
     start_from: StartFrom | None = None
     space: dict[str, Values] = Field(description="axis -> its values; the first axis varies slowest")
     search: Search = Search()

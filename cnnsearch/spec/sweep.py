@@ -16,7 +16,7 @@ from cnnsearch.spec.explain import explain
 from cnnsearch.spec.fitting import Misfits, without_misfits
 from cnnsearch.spec.metric import DEFAULT, MEASURES, METRICS, Measure, MetricName
 from cnnsearch.spec.model_names import knowing
-from cnnsearch.spec.part import Float, Int, Part, SpecProblemError, SpecProblemsError
+from cnnsearch.spec.part import Float, Int, Part, SpecProblemError, SpecProblemsError, Spelled
 from cnnsearch.spec.problems import fold_problems, problems, unmeasured
 from cnnsearch.spec.settings import Settings, TrainSpec
 from cnnsearch.spec.stage import Stage
@@ -100,7 +100,13 @@ def _own_models(code: Any) -> Iterable[str]:
 class Sweep(Part):
     """A question about hyperparameters, and the trials that answer it."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,79}$", description="name of the results folder")
+    name: Annotated[
+        str,
+        Spelled(
+            "[A-Za-z0-9][A-Za-z0-9_-]{0,79}",
+            "up to 80 letters, digits, - and _, of which the first is a letter or digit",
+        ),
+    ] = Field(description="name of the results folder")
     title: str = Field("", description="title of the report")
     question: str = Field("", description="question that the sweep answers")
     metric: MetricName = Field(

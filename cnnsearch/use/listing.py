@@ -47,8 +47,8 @@ def listed(paths: Sequence[str | Path], classes: Sequence[str], *, follow_links:
     Args:
         paths: an image file is taken whatever its name; of a folder, everything in it that is called like an image. A
             table, or a file that holds images (.csv, .tsv, .parquet, .tar), stands for its images in their order.
-        classes: names of the classes. An image's label is the first folder, from the one given downwards, with such a
-            name, or what a table says; that of a file that is given is not known.
+        classes: names of the classes. An image's label is the first folder with such a name, of the one that is given
+            and those below it, or what a table says; that of a file that is given is not known.
         follow_links: whether links in a folder, and paths in a table, may lead out of it.
 
     Raises RequestError where a path does not exist, or no image is found.
@@ -58,7 +58,10 @@ def listed(paths: Sequence[str | Path], classes: Sequence[str], *, follow_links:
     for given in paths:
         path = str(typed_path(given))
         if not os.path.exists(path):
-            raise RequestError(f"no file or folder {printable(decoded(str(given)))}")
+            raise RequestError(
+                f"no file or folder {printable(decoded(str(given)))}; give images, folders of them, tables of their "
+                "paths (.csv, .tsv, .parquet) or files that hold them (.parquet, .tar)"
+            )
         if (
             rows := None if os.path.isdir(path) else rows_to_classify(str(given), follow_links=follow_links)
         ) is not None:
@@ -72,8 +75,9 @@ def listed(paths: Sequence[str | Path], classes: Sequence[str], *, follow_links:
         walk(path, start, ANYWHERE if follow_links else os.path.realpath(path), found)
         ignored += found.ignored
         length = len(decoded(start)) + 1
-        items += [Item(name, file, _label(name[length:], classes)) for name, file in found.images]
-        items += [Item(name, "", _label(name[length:], classes), reason) for name, reason in found.problems]
+        own = decoded(os.path.basename(os.path.abspath(path)))  # also of "."
+        items += [Item(name, file, _label(f"{own}/{name[length:]}", classes)) for name, file in found.images]
+        items += [Item(name, "", _label(f"{own}/{name[length:]}", classes), why) for name, why in found.problems]
     if not items:
         named = ", ".join(printable(decoded(str(path))) for path in paths)
         wanted = ", ".join(f"*{extension}" for extension in EXTENSIONS)
@@ -95,6 +99,6 @@ def _rows(rows: Rows, classes: Sequence[str]) -> list[Item]:
     ]
 
 
-def _label(below: str, classes: Sequence[str]) -> str | None:
+def _label(path: str, classes: Sequence[str]) -> str | None:
     known = set(classes)
-    return next((part for part in below.split("/")[:-1] if part in known), None)
+    return next((part for part in path.split("/")[:-1] if part in known), None)

@@ -79,7 +79,7 @@ def test_a_sweep_of_wandb(tmp_path: Path) -> None:
         "units: int 32, 256",
     }
     assert text.splitlines()[0].startswith("# yaml-language-server: $schema=file://")
-    assert "      # no match: units: int 32, 256: it is no setting of trials here." in text
+    assert "      # no match: units: int 32, 256: it is no setting of trials here. A network of your own" in text
 
 
 def test_a_space_of_ray_tune(tmp_path: Path) -> None:
@@ -92,6 +92,8 @@ def test_a_space_of_ray_tune(tmp_path: Path) -> None:
     assert stage.stop_early is not None
     assert stage.stop_early.model_dump()["reduction_factor"] == 4
     assert set(lost(found)) == {"scheduler.max_t: 50", "layers: int 1, 3"}
+    assert lost(found)["scheduler.max_t: 50"] == "how long a trial trains at most is train.epochs here"
+    assert "Did you mean" not in lost(found)["layers: int 1, 3"]
 
 
 def test_hyperparameters_of_keras_tuner(tmp_path: Path) -> None:
@@ -121,7 +123,18 @@ def test_a_configuration_of_hydra(tmp_path: Path) -> None:
     assert stage.space["batch_size"].args == (16, 32)
     assert (stage.search.method, stage.search.trials) == ("tpe", 20)
     assert "data.workers: 1, 2" in lost(found)
-    assert "batch_size: 16" in lost(found)
+    assert lost(found)["batch_size: 16"] == "the program's default, where the sweep gives values of its own"
+    _, found, _ = converted(tmp_path, "more.yaml", f"{files_of_the_page()['config.yaml']}\ndropout: 0.2\nport: 1\n")
+    assert lost(found)["dropout: 0.2"] == "the program's default; if it should hold here, too: train.dropout"
+    assert lost(found)["port: 1"] == "it is about the program, which is another one here"
+
+
+def test_only_names_that_are_close_are_taken_for_misspelt_ones(tmp_path: Path) -> None:
+    text = wandb("  lr: {values: [0.1, 0.2]}\n  weight_decy: {values: [0.1, 0.2]}\n  units: {values: [1, 2]}")
+    _, found, _ = converted(tmp_path, "sweep.yaml", text)
+    close, other = (why for what, why in lost(found).items() if what.startswith(("weight_decy", "units")))
+    assert "Did you mean weight_decay?" in close
+    assert "Did you mean" not in other
 
 
 def wandb(params: str, more: str = "method: random\nrun_cap: 4\n") -> str:

@@ -17,6 +17,7 @@ from cnnsearch.evidence.statements import of_values
 from cnnsearch.report.advice import advice, next_values, repetitions_needed
 from cnnsearch.report.words import points
 from cnnsearch.results.tables import Tables
+from cnnsearch.spec.confirm import Confirm
 from tests.report import factory
 
 
@@ -171,6 +172,13 @@ class TestAdvice:
 
     def test_what_was_confirmed_is_not_to_be_confirmed_again(self):
         assert not any("onfirm" in text for text in told(factory.confirmed()))
+
+    def test_what_is_still_to_be_confirmed_is_only_to_be_finished(self):
+        tables = factory.part1()
+        sweep = tables.sweep.model_copy(update={"confirm": Confirm(seeds=5)})
+        texts = told(replace(tables, sweep=sweep, planned=len(tables.trials) + 10))
+        assert texts[0].startswith("Finish the sweep: 10 trials of ")
+        assert not any("onfirm" in text for text in texts)
 
     def test_what_is_needed_is_that_of_the_closest_rival(self):
         evidence = Evidence(factory.part1(seeds=range(5)))

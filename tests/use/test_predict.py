@@ -227,10 +227,22 @@ def test_what_is_shown_without_a_file(results: Path, images: Path) -> None:
     assert "classes (rows) and what they were taken for (columns)" in done.stdout
 
 
+def test_the_folder_that_is_given_may_be_called_like_a_class(images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def labels(given: str | Path) -> set[str | None]:
+        found = listed([given], CLASSES)
+        assert found.has_labels
+        return {item.label for item in found.items}
+
+    assert labels(images) == {"dark", "light", "mixed"}
+    assert labels(images / "dark") == labels(f"{images}/dark/") == {"dark"}
+    monkeypatch.chdir(images / "dark")
+    assert labels(".") == {"dark"}
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("nowhere.jpg",), "no file or folder nowhere.jpg"),
+        (("nowhere.jpg",), "no file or folder nowhere.jpg; give images, folders of them, tables of their paths"),
         (("{images}", "--top", 4), "top 4: give a whole number from 1 to 3"),
         (("{images}", "--top", 0), "top 0"),
         (("{images}", "--out", "answers.xlsx"), "allowed are files that end in .csv, .jsonl or .parquet"),

@@ -236,8 +236,7 @@ def _stages(look: Look) -> str:
 def _best(look: Look, axes: Sequence[str]) -> str:
     if look.best is None or look.best.best is None:
         return ""
-    shown = look.best.shown(look.validation_images)
-    return f"{setting(look.best.settings, axes) or look.best.stage}: validation {shown}"
+    return f"{setting(look.best.settings, axes) or look.best.stage}: validation {look.best_shown}"
 
 
 def _card(begun: Begun, axes: Sequence[str], models: Sequence[str]) -> Card:
