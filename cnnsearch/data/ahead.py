@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import weakref
@@ -71,8 +72,9 @@ class ReadAhead:
         rows = np.sort(np.concatenate([rows_of(batch) for batch in batches])) if len(batches) else ()
 
         def ask() -> None:
-            for row in rows:
-                read_soon(self._file, self._start(int(row)), self._row_bytes)
+            with contextlib.suppress(OSError):  # the process ends, or the disk says so to whoever uses the row
+                for row in rows:
+                    read_soon(self._file, self._start(int(row)), self._row_bytes)
 
         thread = threading.Thread(target=ask, daemon=True)
         thread.start()

@@ -84,16 +84,13 @@ def load(
     folder = (cache if cache is not None else cache_root()).absolute()
     group = data.split.group if isinstance(data.split, FoldsSplit) else None
     listing = list_source(data.source, folder, layout=data.layout, follow_links=data.follow_links, group=group)
-    jpeg = chosen_jpeg(data, before, len(listing.examples))
-    reading = reading_of(data, jpeg)
+    reading = reading_of(data, chosen_jpeg(data, before, len(listing.examples)))
     index = Index.of_source(folder / "index", identity(data.source))
     packs = Packs(folder / "images", interpolation, reading)
     looking = Inspection(folder / "looks", threads, on_check) if on_check else None
     split_before = None if before is None or isinstance(before.split, AutoSplit) else before.split
     sizes = sorted(set(image_sizes))
-    state = _State(
-        listing, listing.labels(), index, packs, sizes, threads, reading, jpeg, split_before, looking, everything
-    )
+    state = _State(listing, listing.labels(), index, packs, sizes, threads, reading, split_before, looking, everything)
     try:
         state.settle(data, on_progress)
         if data.on_bad_image == "refuse" and state.reasons():
@@ -136,8 +133,6 @@ class _State:
     sizes: list[int]
     threads: int
     reading: Reading = USUAL
-    jpeg: ChosenJpeg = "exact"
-    """How JPEG files are decoded."""
     split_before: ChosenSplit | None = None
     inspection: Inspection | None = None
     everything: bool = False
@@ -262,7 +257,7 @@ class _State:
                 warnings=warnings,
                 parts=self.listing.parts,
                 split=self.chosen,
-                jpeg=self.jpeg,
+                jpeg="scaled" if self.reading.scales_jpeg else "exact",
                 looks=looks,
                 folds=folds,
             )
