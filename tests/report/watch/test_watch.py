@@ -423,7 +423,8 @@ def test_the_maker_outlives_its_errors(folder: Path, tmp_path: Path) -> None:
     making.main(io.StringIO(asked), out)
     problems = [json.loads(line)["problem"] for line in out.getvalue().splitlines()]
     assert problems == [f"there is no folder {tmp_path / 'none'}",
-                        f"{tmp_path} is not the results of a sweep: it has no sweep.yaml"]  # fmt: skip
+                        f"{tmp_path} is not the results of a sweep: it has no sweep.yaml; give one of those in it: "
+                        f"{folder.name}"]  # fmt: skip
 
 
 @pytest.mark.after
