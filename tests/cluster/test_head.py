@@ -17,13 +17,7 @@ SECONDS = 20
 """After which Ray would end the command; 60 unless it is told otherwise."""
 
 
-@pytest.mark.parametrize(
-    "node",
-    [
-        pytest.param(0, id="command on the head", marks=pytest.mark.after),
-        pytest.param(1, id="command on another node"),
-    ],
-)
+@pytest.mark.parametrize("node", [0, 1], ids=["command on the head", "command on another node"])
 def test_the_command_ends_soon_and_goes_on_with_a_new_cluster(tmp_path: Path, node: int) -> None:
     sweep = [DATA / sweep_file(tmp_path, TWO_STAGES), "--out", DATA / "results"]
     with cluster(tmp_path, 2, seen_by=(node,)) as there:

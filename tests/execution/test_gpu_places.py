@@ -37,6 +37,8 @@ class Looking:
 
     greedy: str = ""
     """Its id."""
+    places: int = 1
+    """Trials wait until so many places have one: else the first worker has done all before others have begun."""
 
     def __call__(self, job: Job, context: SharedContext, orders: Orders) -> Iterator[Progress]:
         share = ray.get_runtime_context().get_assigned_resources().get("GPU", 0.0)
@@ -47,6 +49,11 @@ class Looking:
             folder = Results(context.results).trial(trial.id)
             folder.begin(trial, [])
             seen = os.environ["CUDA_VISIBLE_DEVICES"]
+            marks, began = context.results / "seen", time.monotonic()
+            marks.mkdir(exist_ok=True)
+            (marks / seen).touch()
+            while len(list(marks.iterdir())) < self.places and time.monotonic() - began < 60:
+                time.sleep(0.1)
             record = Record.of(
                 trial,
                 Status.DONE,
@@ -56,20 +63,22 @@ class Looking:
             yield [(trial, folder.commit(record))]
 
 
-def shares_seen(tmp_path: Path, layout: Layout, monkeypatch: pytest.MonkeyPatch, greedy: bool = False) -> list[str]:
+def shares_seen(
+    tmp_path: Path, layout: Layout, monkeypatch: pytest.MonkeyPatch, *, greedy: bool = False, places: int = 1
+) -> list[str]:
     """What eight trials saw: the GPUs by number, and their share."""
     monkeypatch.setattr(hardware, "detect", lambda: BOX)
     queue = Queue(scale.make_sweep(40, 3), "f" * 16, {}, max_trials=8)
     first = next(iter(queue.plan.trials))
     context = SharedContext(tmp_path, {}, Choices("cuda", 1, "fp32"), checkpoint_seconds=0)
     run = queue.sweep.run.model_copy(update={"dashboard": False})
-    schedule.execute(queue, context, layout, run, lambda event: None, run_job=Looking(first if greedy else ""))
+    schedule.execute(queue, context, layout, run, lambda event: None, run_job=Looking(first if greedy else "", places))
     return sorted(str(record.host) for record in Results(tmp_path).records().values())
 
 
 @pytest.mark.after
 def test_trials_that_share_gpus_see_one_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen = shares_seen(tmp_path, Layout("cuda", 4, 1, 0.5), monkeypatch)
+    seen = shares_seen(tmp_path, Layout("cuda", 4, 1, 0.5), monkeypatch, places=2)
     assert len(seen) == 8
     assert set(seen) == {"0 0.5", "1 0.5"}
 
