@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from cnnsearch.data.images import FORMATS, USUAL, Interpolation, Reading, decode, greys, resized, shape, to_rgb
+from cnnsearch.data.images import FORMATS, Interpolation, Reading, decode, greys, resized, shape, to_rgb
 from cnnsearch.data.index import inner_key, read_regular, read_unchanged, refuse_changed
 from cnnsearch.words import printable
 
@@ -160,8 +160,8 @@ class FileContent:
         self,
         sizes: Sequence[int],
         digest: str,
-        interpolation: Interpolation = "bilinear",
-        reading: Reading = USUAL,
+        interpolation: Interpolation,
+        reading: Reading,
         data: bytes | None = None,
     ) -> list[NDArray[np.uint8]]:
         """See `Content.squares`."""
@@ -216,8 +216,8 @@ class InnerContent:
         self,
         sizes: Sequence[int],
         digest: str,
-        interpolation: Interpolation = "bilinear",
-        reading: Reading = USUAL,
+        interpolation: Interpolation,
+        reading: Reading,
         data: bytes | None = None,
     ) -> list[NDArray[np.uint8]]:
         """See `Content.squares`."""
@@ -258,8 +258,8 @@ class PixelContent:
         self,
         sizes: Sequence[int],
         digest: str,
-        interpolation: Interpolation = "bilinear",
-        reading: Reading = USUAL,
+        interpolation: Interpolation,
+        reading: Reading,
         data: bytes | None = None,
     ) -> list[NDArray[np.uint8]]:
         """See `Content.squares`; nothing can have changed, so `digest` is not looked at."""
